@@ -1,0 +1,31 @@
+# Everything is set up inside of the checkout: .venv (and .bench for the rivals of `make bench`).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.PHONY: demo test lint bench clean
+
+demo: $(STAMP)
+	$(BIN)/dbtaskqueue demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m bench $(ARGS)
+
+# A fresh Debian may lack python3-venv: then the environment is made without pip, and filled from outside.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check \
+	    --editable . $$($(BIN)/python bench/requirements.py test lint)
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

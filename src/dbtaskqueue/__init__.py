@@ -1,0 +1,48 @@
+"""A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
+
+from .errors import (
+    AbandonTask,
+    ConfigurationError,
+    InvalidTransition,
+    LeaseLost,
+    PayloadError,
+    ReleaseTask,
+    RetryTask,
+    SchemaError,
+    StoreUnavailable,
+    TaskCancelled,
+    TaskFailed,
+    TaskNotFound,
+    TaskQueueError,
+)
+from .queue import QueueStats, TaskQueue
+from .retry import RetryPolicy
+from .running import RunningTask, current_task
+from .states import TaskState
+from .task import Attempt, Task
+from .worker import Worker
+
+__all__ = [
+    "AbandonTask",
+    "Attempt",
+    "ConfigurationError",
+    "InvalidTransition",
+    "LeaseLost",
+    "PayloadError",
+    "QueueStats",
+    "ReleaseTask",
+    "RetryPolicy",
+    "RetryTask",
+    "RunningTask",
+    "SchemaError",
+    "StoreUnavailable",
+    "Task",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskNotFound",
+    "TaskQueue",
+    "TaskQueueError",
+    "TaskState",
+    "Worker",
+    "current_task",
+]

@@ -1,0 +1,5 @@
+"""``python -m dbtaskqueue`` is the command ``dbtaskqueue``."""
+
+from .cli import main
+
+main(prog_name="dbtaskqueue")

@@ -1,0 +1,54 @@
+"""Runs tasks in threads of this process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from .work import Work
+
+
+class ThreadExecutor:
+    """``size`` daemon threads that take work from one line.
+
+    ``execute`` runs a task, notes in it how it ended, and never raises; it is called in those threads.
+    """
+
+    def __init__(self, size: int, execute: Callable[[Work], None]) -> None:
+        self._line: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._execute = execute
+        self._threads = [
+            threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True) for number in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, work: Work) -> None:
+        """Run it when a thread is free."""
+        self._line.put(work)
+
+    def is_drained(self) -> bool:
+        """Whether all work has begun."""
+        return self._line.empty()
+
+    def take_back(self) -> list[Work]:
+        """The work that has not begun; it will not."""
+        taken: list[Work] = []
+        while True:
+            try:
+                work = self._line.get_nowait()
+            except queue.Empty:
+                return taken
+            if work is not None:
+                taken.append(work)
+
+    def close(self) -> None:
+        """End the threads when they have nothing to do; one that never returns is left behind."""
+        for _ in self._threads:
+            self._line.put(None)
+
+    def _run(self) -> None:
+        while (work := self._line.get()) is not None:
+            self._execute(work)
+            del work  # what a task returned or raised must not live until the next one

@@ -1,0 +1,53 @@
+"""What a session hands to an executor, and what comes back in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._store.base import TaskRecord
+from ..running import RunningTask
+
+
+class Work:
+    """A claimed task on its way through an executor.
+
+    ``begun_at``, ``ended_at``: when its code began and ended (microseconds), None before.
+    ``begin_stored``: whether the database knows that it began. It ended with ``error``, or with
+    ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
+    """
+
+    __slots__ = ("_running", "begin_stored", "begun_at", "cancelled", "ended_at", "error", "record", "result")
+
+    def __init__(self, record: TaskRecord, *, begin_stored: bool) -> None:
+        self.record = record
+        self.begin_stored = begin_stored
+        self.begun_at: int | None = None
+        self.ended_at = 0
+        self.cancelled = False
+        self.result: str | None = None
+        self.error: BaseException | None = None
+        self._running: RunningTask | None = None
+
+    @property
+    def unstored_begin(self) -> int | None:
+        """When it began, if the database does not know it yet."""
+        return None if self.begin_stored else self.begun_at
+
+    @property
+    def seconds(self) -> float:
+        """How long its code took."""
+        return max(0, self.ended_at - (self.begun_at or 0)) / 1e6
+
+    def cancel(self) -> None:
+        """Ask the task's code to end."""
+        self.cancelled = True
+        if self._running is not None:
+            self._running.cancelled = True
+
+    def running(self, draining: Callable[[], bool]) -> RunningTask:
+        """What ``current_task()`` gives to its code; made when somebody asks."""
+        if self._running is None:
+            attempt = self.record.attempt if self.begin_stored else self.record.attempt + 1
+            self._running = RunningTask(self.record, attempt, draining)
+            self._running.cancelled = self.cancelled
+        return self._running

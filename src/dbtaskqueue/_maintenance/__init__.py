@@ -1,0 +1,1 @@
+"""What a worker does besides tasks. One duty for each file, and one loop that runs them."""

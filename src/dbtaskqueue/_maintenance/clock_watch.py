@@ -1,0 +1,45 @@
+"""Mending what a clock that was set back would do: tasks that were due at once must not wait for it.
+
+A task without a delay is due at the moment when that was decided: enqueued, given back, retried. Set back by
+an hour, the clock would let it wait for an hour. Delays and times that somebody asked for follow the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from .. import clock
+from .._store.base import Store
+from ..log import event
+
+_TOLERANCE = 1_000_000
+
+
+class ClockWatch:
+    """A duty: see that the clock went back, by the monotonic one or by the newest task's time."""
+
+    interval = 1.0
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._offset = self._measure()
+        self._mended: int | None = None
+
+    def __call__(self) -> int:
+        """Look once; how many tasks were made due."""
+        offset, self._offset = self._offset, self._measure()
+        now = clock.now()
+        newest = self._store.newest()
+        ahead = newest is not None and newest[1] > now + _TOLERANCE and newest[0] != self._mended
+        if not ahead and self._offset > offset - _TOLERANCE:
+            return 0
+        count = self._store.hasten(now)
+        self._mended = newest[0] if newest else None
+        if count:
+            event(logging.WARNING, "the clock was set back, waiting tasks are due now", tasks=count)
+        return count
+
+    @staticmethod
+    def _measure() -> int:
+        return clock.now() - time.monotonic_ns() // 1000

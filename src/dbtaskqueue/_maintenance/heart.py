@@ -1,0 +1,56 @@
+"""The heart of a worker: a process of its own that beats while the worker's process exists.
+
+Nothing that a task does can starve it: not a held interpreter lock, not a blocked main thread. It
+stands alone and imports nothing of the package, to stay small. Its orders come as one line of JSON on
+stdin, so that no password is ever on a command line. It ends with LOST when the worker's row is lost.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+LOST = 3
+_LOOK = 1.0
+
+
+def main() -> int:
+    """Beat until the parent is gone (0) or the worker's row is lost (LOST)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = os.read(0, 65536)
+        if not chunk:
+            return 0
+        line += chunk
+    orders = json.loads(line)
+    spec = importlib.util.spec_from_file_location("beater", orders["beater"])
+    assert spec is not None
+    assert spec.loader is not None
+    beater = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(beater)
+    beat = beater.open_beat(orders["options"])
+    next_beat = time.monotonic()
+    # the pipe's end tells at once, unless a child of the worker inherited it; then the parent's pid does
+    while os.getppid() == orders["parent"]:
+        if time.monotonic() >= next_beat:
+            try:
+                if not beat(orders["worker"]):
+                    return LOST
+                next_beat = time.monotonic() + orders["interval"]
+            except Exception:  # the database is away: beat again soon
+                next_beat = time.monotonic() + min(_LOOK, orders["interval"])
+        pause = min(_LOOK, max(0.0, next_beat - time.monotonic()))
+        if select.select([0], [], [], pause)[0] and not os.read(0, 1):
+            return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Two ways to beat: from a thread, and from a process that task code cannot starve."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .._store.base import Store
+from ..log import event
+from . import heart
+
+BEATS_PER_LEASE = 3.0
+
+
+class ThreadHeartbeat:
+    """A duty: beat from the maintenance thread. Enough where everybody looks at the pid instead."""
+
+    def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
+        self.interval = lease / BEATS_PER_LEASE
+        self._store = store
+        self._worker = worker
+        self._lost = lost
+
+    def __call__(self) -> None:
+        if not self._store.beat(self._worker):
+            self._lost()
+
+    def stop(self) -> None:
+        """Nothing to end: the loop just no longer calls."""
+
+
+class HeartProcess:
+    """A duty: keep the worker's heart running, and hear when it found the worker's row lost."""
+
+    interval = 1.0
+
+    def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
+        path, options = store.beater
+        self._orders = {
+            "beater": path,
+            "options": options,
+            "worker": worker,
+            "interval": lease / BEATS_PER_LEASE,
+            "parent": os.getpid(),
+        }
+        self._lost = lost
+        self._process = self._spawn()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the heart."""
+        return self._process.pid
+
+    def __call__(self) -> None:
+        code = self._process.poll()
+        if code is None:
+            return
+        self._hang_up()
+        if code == heart.LOST:
+            self._lost()
+        else:
+            event(logging.WARNING, "the heart of this worker ended and is started again", exit_code=code)
+            self._process = self._spawn()
+
+    def stop(self) -> None:
+        """End the heart and wait for it."""
+        self._hang_up()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def disown(self) -> None:
+        """In a forked child: the heart is the parent's; just let go of its pipe."""
+        self._hang_up()
+        self._process.returncode = 0
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        if not sys.executable:
+            raise FileNotFoundError("this interpreter does not know its own executable")
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(heart.__file__))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
+            close_fds=True,
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(self._orders).encode() + b"\n")
+            process.stdin.flush()
+        except OSError as error:
+            event(logging.WARNING, "the heart of this worker could not be told what to do", error=error)
+        return process
+
+    def _hang_up(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()

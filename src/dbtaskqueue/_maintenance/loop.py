@@ -1,0 +1,97 @@
+"""The loop of all duties: one thread for each worker, one shape for all.
+
+A duty has an ``interval`` in seconds and is called when it has passed. A database that cannot be
+reached is reported once, and the duty is tried again at its next turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import StoreUnavailable, TaskQueueError
+from ..log import Outage, event
+
+
+class Duty(Protocol):
+    """Something to be done again and again."""
+
+    interval: float
+
+    def __call__(self) -> object:
+        """Do it once."""
+
+
+class MaintenanceLoop:
+    """A thread that runs duties, and what other threads hand over to be done soon."""
+
+    def __init__(self, name: str, outage: Outage) -> None:
+        self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._duties: dict[Duty, float] = {}
+        self._unfinished: list[Callable[[], object]] = []
+        self._outage = outage
+        self._thread = threading.Thread(target=self._run, name=f"dbtaskqueue-{name}", daemon=True)
+
+    def add(self, duty: Duty) -> None:
+        """Run the duty from now on."""
+        self._inbox.put(lambda: self._duties.setdefault(duty, time.monotonic() + duty.interval))
+
+    def remove(self, duty: Duty) -> None:
+        """Stop running the duty."""
+        self._inbox.put(lambda: self._duties.pop(duty, None))
+
+    def soon(self, act: Callable[[], object]) -> None:
+        """Do it once, soon; again each second while the database cannot be reached.
+
+        Safe from anywhere, a finalizer in the middle of a transaction included.
+        """
+        self._inbox.put(act)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after what was handed over; wait for it unless called from it."""
+        self._inbox.put(None)
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            next_turn = min(self._duties.values(), default=time.monotonic() + 60)
+            try:
+                act = self._inbox.get(timeout=max(0.0, next_turn - time.monotonic()))
+            except queue.Empty:
+                self._take_turns()
+                continue
+            if act is None:
+                return
+            if not self._attempt(act):
+                self._unfinished.append(act)
+
+    def _take_turns(self) -> None:
+        now = time.monotonic()
+        self._unfinished = [act for act in self._unfinished if not self._attempt(act)]
+        for duty in [duty for duty, turn in self._duties.items() if turn <= now]:
+            self._duties[duty] = now + duty.interval
+            self._attempt(duty)
+
+    def _attempt(self, act: Callable[[], object]) -> bool:
+        """Do it; False when the database could not be reached."""
+        try:
+            act()
+        except StoreUnavailable as error:
+            self._outage.begins(error)
+            return False
+        except TaskQueueError as error:
+            event(logging.WARNING, "maintenance", error=error)
+        except Exception as error:
+            event(logging.ERROR, "maintenance failed", exc_info=error)
+        else:
+            self._outage.ends()
+        return True

@@ -1,0 +1,316 @@
+"""The storage contract: what the queue asks of a database, one sentence for each verb.
+
+The records that go in and out stand here, too. Times are integers: microseconds since 1970, UTC.
+No verb raises for what a task's state forbids: it says so in a ``Verdict``, since many ends share
+one transaction. Every verb may raise StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+import abc
+import queue
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ..states import TaskState
+
+
+class TaskRecord(NamedTuple):
+    """A task's row. ``budget``, ``base``: see ``max_attempts``; texts are JSON but for ``error``."""
+
+    id: int
+    queue: str
+    state: str
+    rank: int
+    due: int
+    token: int
+    attempt: int
+    budget: int | None
+    base: int
+    worker: int | None
+    solo: int
+    cancel_requested: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    key: str | None
+    function: str | None
+    policy: str | None
+    payload: str | None
+    result: str | None
+    error: str | None
+
+    @property
+    def max_attempts(self) -> int | None:
+        """The attempt after which a failure is final: the original number, counted from the last retry."""
+        return None if self.budget is None else self.base + self.budget
+
+
+class NewTask(NamedTuple):
+    """What ``enqueue`` stores."""
+
+    queue: str
+    rank: int
+    due: int
+    budget: int | None
+    created_at: int
+    key: str | None
+    function: str | None
+    policy: str | None
+    payload: str
+
+
+class Claim(NamedTuple):
+    """What to reserve: at most ``limit`` tasks due at ``now``, from ``queues`` in this order.
+
+    ``begin`` starts them in the same transaction. ``shared`` marks them as one batch whose starts
+    are not stored one by one: after a crash nobody can tell which of them had begun.
+    """
+
+    queues: Sequence[str]
+    limit: int
+    now: int
+    begin: bool = False
+    shared: bool = False
+
+
+class Start(NamedTuple):
+    """A reserved task that begins."""
+
+    id: int
+    token: int
+    at: int
+
+
+class End(NamedTuple):
+    """How a holder ends its claim: ``verb`` is finish, fail or release.
+
+    ``due``: when a failed or released task is due again, None keeps its due time. ``final``: a
+    failure that is the last. ``begun_at``: the start was not stored yet, it was then (a shared batch).
+    """
+
+    verb: str
+    id: int
+    token: int
+    at: int
+    due: int | None = None
+    final: bool = False
+    begun_at: int | None = None
+    result: str | None = None
+    error: str | None = None
+
+
+class Verdict(NamedTuple):
+    """What became of a start or an end: stored, or not, and the state and token that are there now.
+
+    ``state`` is None where the task no longer exists.
+    """
+
+    stored: bool
+    state: TaskState | None
+    token: int | None
+
+
+class Exchanged(NamedTuple):
+    """The answers of an ``exchange``, each list in the order of what was asked."""
+
+    started: list[Verdict]
+    ended: list[Verdict]
+    claimed: list[TaskRecord]
+
+
+class WorkerRecord(NamedTuple):
+    """A worker's row; ``boot``, ``namespace`` and ``started`` are its place, None where unreadable."""
+
+    id: int
+    host: str
+    pid: int
+    boot: str | None
+    namespace: str | None
+    started: int | None
+    lease: float
+    beat: int
+    created_at: int
+    lost_at: int | None
+
+
+class AttemptRecord(NamedTuple):
+    """One start of a task and how it ended; ``outcome`` is None while it runs."""
+
+    number: int
+    token: int
+    worker: int | None
+    started_at: int | None
+    finished_at: int | None
+    outcome: str | None
+    error: str | None
+
+
+class Held(NamedTuple):
+    """A task that a worker holds, as the database sees it."""
+
+    id: int
+    token: int
+    state: str
+    cancel_requested: int
+
+
+class Finding(NamedTuple):
+    """A line of ``doctor``: ``advice`` is the command that mends it, None where nothing needs mending."""
+
+    name: str
+    value: str
+    advice: str | None = None
+    broken: bool = False
+
+
+RetryTime = Callable[["TaskRecord", int, int], int]
+"""When a task whose worker was lost is due again: called with its record, the lost attempts so far, and the time."""
+
+
+class Wakeups(abc.ABC):
+    """Tells waiting threads that the database changed, whoever changed it."""
+
+    @abc.abstractmethod
+    def ticket(self) -> object:
+        """The state of the database now: take it before looking, hand it to ``wait``."""
+
+    @abc.abstractmethod
+    def wait(self, ticket: object, timeout: float) -> None:
+        """Return once the database has changed since ``ticket``, on a ring, or after ``timeout`` seconds."""
+
+    @abc.abstractmethod
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
+        """As ``wait``, and return when anything is put on the caller's ``bell``."""
+
+    @abc.abstractmethod
+    def ring(self) -> None:
+        """Wake every waiting thread of this process."""
+
+
+class Store(abc.ABC):
+    """One database. Safe to share between threads; after a fork the child has connections of its own."""
+
+    wakeups: Wakeups
+    max_payload: int
+    """The most bytes that a payload's JSON may have."""
+    place_is_shared: bool
+    """Whether everybody who can open the database shares one machine (not one PID namespace)."""
+    beater: tuple[str, dict[str, str]]
+    """For the heart: the path of a file with ``open_beat(options)`` and its options."""
+
+    @abc.abstractmethod
+    def prepare(self, *, create: bool) -> None:
+        """Check the schema; with ``create`` make a missing one and upgrade an old one where that is safe."""
+
+    @abc.abstractmethod
+    def migrate(self) -> tuple[int, int]:
+        """Bring the schema to this program's version; the versions before (0: none) and after."""
+
+    @abc.abstractmethod
+    def enqueue(self, tasks: Sequence[NewTask]) -> list[int]:
+        """Store the tasks, all or none; their ids, rising. A task whose key is taken: that task's id."""
+
+    @abc.abstractmethod
+    def exchange(
+        self, worker: int, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+    ) -> Exchanged:
+        """Store starts and ends and claim what comes next, in one transaction."""
+
+    @abc.abstractmethod
+    def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
+        """When the next task of these queues is due, paused ones left out or not; without the write lock."""
+
+    @abc.abstractmethod
+    def cancel(self, task: int, now: int) -> Verdict:
+        """Cancel the task, or ask its holder to if it runs; ``stored`` is False where neither is allowed."""
+
+    @abc.abstractmethod
+    def retry(self, task: int, now: int) -> Verdict:
+        """Make a failed or final task pending again; not stored while another has its key."""
+
+    @abc.abstractmethod
+    def purge(self, queue: str, now: int) -> int:
+        """Abandon every unfinished task of the queue that exists now; how many."""
+
+    @abc.abstractmethod
+    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> int:
+        """Delete the queue's tasks in these states that finished before; how many."""
+
+    @abc.abstractmethod
+    def get(self, task: int) -> TaskRecord | None:
+        """The task, of any queue."""
+
+    @abc.abstractmethod
+    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
+        """The queue's tasks, newest first, with ids below ``before``."""
+
+    @abc.abstractmethod
+    def attempts(self, task: int) -> list[AttemptRecord]:
+        """Every start of the task, oldest first."""
+
+    @abc.abstractmethod
+    def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
+        """How many tasks of the queue are in each state; without ``final`` only the unfinished states."""
+
+    @abc.abstractmethod
+    def set_paused(self, queue: str, paused: bool) -> None:
+        """Let nobody claim from the queue, or let them again."""
+
+    @abc.abstractmethod
+    def is_paused(self, queue: str) -> bool:
+        """Whether the queue is paused."""
+
+    @abc.abstractmethod
+    def register(self, worker: WorkerRecord) -> int:
+        """Add a worker's row; its id."""
+
+    @abc.abstractmethod
+    def beat(self, worker: int) -> bool:
+        """Show that the worker lives; False when its row is lost or gone."""
+
+    @abc.abstractmethod
+    def deregister(self, worker: int) -> None:
+        """Remove a worker's row, unless it holds something."""
+
+    @abc.abstractmethod
+    def workers(self) -> list[WorkerRecord]:
+        """Every worker of the database, the lost ones of the last day too."""
+
+    @abc.abstractmethod
+    def held(self, worker: int) -> list[Held]:
+        """What the worker holds."""
+
+    @abc.abstractmethod
+    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
+        """Mark a silent worker lost and give back what it held; how many, None if it has beaten since.
+
+        With ``worker`` None: what is held by workers that have no row or are lost already.
+        """
+
+    @abc.abstractmethod
+    def newest(self) -> tuple[int, int] | None:
+        """Id and time of creation of the newest task of the database."""
+
+    @abc.abstractmethod
+    def hasten(self, now: int) -> int:
+        """Make due now what was to be due at once but lies in the future, for the clock went back."""
+
+    @abc.abstractmethod
+    def findings(self) -> list[Finding]:
+        """What ``doctor`` tells of the database itself."""
+
+    @abc.abstractmethod
+    def rest(self) -> None:
+        """Close the connections; a later call opens them again."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the connections; a temporary database is gone."""
+
+
+class Queries(dict[str, str]):
+    """Named queries as attributes: ``sql.claim``."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]

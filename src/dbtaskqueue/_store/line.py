@@ -1,0 +1,98 @@
+"""Threads that want to write at the same moment share one commit; one that is alone waits for nobody.
+
+Whoever comes when nobody leads takes the lead: commits what stands in line, makes the next one in line the
+leader, and only then wakes those whose work is done, so that the next commit is under way meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+_LOOK = 1.0
+"""Seconds after which a waiting thread looks for itself: an interrupt may have hit whoever was to wake it."""
+
+
+class Request:
+    """One thread's part of a shared transaction: ``work`` is to be done, then ``done`` with result or error."""
+
+    __slots__ = ("done", "error", "leads", "ready", "result", "work")
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+        self.done = False
+        self.leads = False
+        self.ready: threading.Lock | None = None
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def wake(self) -> None:
+        """Let its thread go on, if it waits."""
+        if self.ready is not None and self.ready.locked():
+            self.ready.release()
+
+
+class Line:
+    """Where the writing threads of a process stand. ``commit`` does a list of requests in one transaction."""
+
+    def __init__(self, commit: Callable[[list[Request]], None]) -> None:
+        self._commit = commit
+        self._lock = threading.Lock()
+        self._waiting: deque[Request] = deque()
+        self._is_led = False
+
+    def ask(self, work: Callable[[Any], Any]) -> Any:
+        """Have ``work`` committed, alone or with others; its result, or its error raised."""
+        request = Request(work)
+        try:
+            with self._lock:
+                request.leads, self._is_led = not self._is_led, True
+                if not request.leads:
+                    request.ready = threading.Lock()
+                    request.ready.acquire()
+                self._waiting.append(request)
+            self._await_turn(request)
+            if not request.done:
+                self._lead(request)
+        except BaseException:  # an interrupt: what nobody waits for must not be written later
+            self._withdraw(request)
+            raise
+        if request.error is not None:
+            raise request.error
+        return request.result
+
+    @staticmethod
+    def _await_turn(request: Request) -> None:
+        while request.ready is not None and not request.ready.acquire(timeout=_LOOK):
+            if request.done or request.leads:
+                return
+
+    def _lead(self, leader: Request) -> None:
+        with self._lock:
+            batch = list(self._waiting)
+            self._waiting.clear()
+        try:
+            self._commit(batch)
+        finally:
+            with self._lock:
+                self._waiting.extendleft(r for r in reversed(batch) if not r.done and r is not leader)
+                self._pass_on()
+                leader.leads = False
+            for request in batch:
+                if request.done and request is not leader:
+                    request.wake()
+
+    def _pass_on(self) -> None:
+        self._is_led = bool(self._waiting)
+        if self._waiting and not self._waiting[0].leads:
+            self._waiting[0].leads = True
+            self._waiting[0].wake()
+
+    def _withdraw(self, request: Request) -> None:
+        with self._lock:
+            if request in self._waiting:
+                self._waiting.remove(request)
+            if request.leads:
+                self._pass_on()

@@ -1,0 +1,418 @@
+"""SQLite connections: opening, waiting for the write lock, transactions, transient errors, forks.
+
+Three rules come from measurements or from SQLite's own documentation:
+
+- SQLite's busy handler is unfair: single writers waited up to 0.9 s. Here every write begins with
+  BEGIN IMMEDIATE and asks again every 100 µs (``bench/contention.py``).
+- Threads that write at the same moment share one commit; a thread that is alone waits for nobody.
+- A connection must not cross a fork: a child that inherits one loses its commits. So connections are
+  closed before a fork, under their locks, and each side opens its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import random
+import sqlite3
+import stat
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from ..errors import ConfigurationError, StoreUnavailable
+from ..url import Target
+from .line import Line, Request
+
+T = TypeVar("T")
+
+LOCK_PATIENCE = 60.0
+"""Seconds to wait for a write lock that another program keeps before saying so."""
+
+_SYNCHRONOUS = {
+    "NORMAL": "PRAGMA synchronous = NORMAL",
+    "FULL": "PRAGMA synchronous = FULL",
+    "EXTRA": "PRAGMA synchronous = EXTRA",
+}
+_OLDEST_SQLITE = (3, 38, 0)  # RETURNING, and ->> on JSON
+_FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
+_BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
+_BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+_NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"}
+_NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
+
+
+class Connections:
+    """The connections of one process to one SQLite file: one that writes and one that reads."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._line = Line(self._commit)
+        self._file: tuple[int, int] | None = None
+        self._owner = os.getpid()
+        self._is_temporary = not target.path
+        self.path = self._temporary_file() if self._is_temporary else os.path.abspath(target.path)
+        _forkable.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether ``open`` found or made the file; ``rest`` and ``close`` end that."""
+        return self._file is not None
+
+    def open(self, *, create: bool) -> None:
+        """Open the file for the first time, with ``create`` making it; ConfigurationError if it cannot be."""
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            needed = ".".join(map(str, _OLDEST_SQLITE))
+            raise ConfigurationError(f"this Python's SQLite is {sqlite3.sqlite_version}; {needed} or later is needed")
+        _refuse_network(self.path)
+        try:
+            if not create and not os.path.exists(self.path):
+                raise FileNotFoundError
+            with self._write_lock:
+                self._writer = self._connect("rwc" if create else "rw")
+                self._remember_file()
+        except FileNotFoundError:
+            raise
+        except sqlite3.Error as error:
+            raise ConfigurationError(f"{self._target.text}: {_explain(error, self.path)}") from None
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` in a write transaction, together with what other threads want written now.
+
+        ``work`` may run twice, and must not raise for anything but a database error.
+        """
+        result: T = self._line.ask(work)
+        return result
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` on one snapshot of the database, without the write lock."""
+        with self._read_lock:
+            return self._retry_decoding(self._read_connection, lambda connection: self._read_all(connection, work))
+
+    def ask(self, statement: str) -> tuple[object, ...]:
+        """The first row of a statement that needs no transaction."""
+        with self._read_lock, self._translated():
+            row: tuple[object, ...] = self._read_connection().execute(statement).fetchone()
+            return row
+
+    def rest(self) -> None:
+        """Close both connections until they are needed again."""
+        with self._write_lock, self._read_lock:
+            self._disconnect()
+
+    def close_if_free(self) -> None:
+        """Close both connections unless another thread is at one of them."""
+        for lock in (self._write_lock, self._read_lock):
+            if not lock.acquire(blocking=False):
+                return
+        self._disconnect()
+
+    def close(self) -> None:
+        """Close both connections; a temporary file is removed."""
+        with self._write_lock, self._read_lock:
+            self._disconnect()
+            if self._is_temporary and self._owner == os.getpid():
+                self._cleanup()
+
+    def _temporary_file(self) -> str:
+        folder = tempfile.mkdtemp(prefix="dbtaskqueue-")
+        self._cleanup = weakref.finalize(self, _remove_folder, folder, os.getpid())
+        return os.path.join(folder, "taskqueue.sqlite")
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    def _commit(self, batch: list[Request]) -> None:
+        try:
+            with self._write_lock:
+                self._retry_decoding(self._write_connection, lambda connection: self._write_all(connection, batch))
+        except Exception as error:
+            if len(batch) > 1 and not getattr(error, "maybe_done", False):
+                for request in batch:  # one of them broke it: let each answer for itself
+                    self._commit([request])
+                return
+            for request in batch:
+                request.error, request.done = error, True
+
+    def _write_all(self, connection: sqlite3.Connection, batch: list[Request]) -> None:
+        committing = False
+        try:  # from the BEGIN on: an interrupt right behind it must not leave the lock to nobody
+            self._begin(connection, "BEGIN IMMEDIATE")
+            for request in batch:
+                request.result = request.work(connection)
+            committing = True
+            connection.execute("COMMIT")
+            _mark_done(batch)
+        except sqlite3.Error as error:
+            _roll_back(connection)
+            if _is_undecodable(error):
+                raise
+            doubtful = committing and _code(error).startswith("SQLITE_IOERR")
+            raise self._unavailable(error, maybe_done=doubtful) from error
+        except BaseException:
+            # an interrupt may come right behind the commit: what is stored must not be stored again
+            if committing and not connection.in_transaction:
+                _mark_done(batch)
+            _roll_back(connection)
+            raise
+
+    def _read_all(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            self._begin(connection, "BEGIN")
+            return work(connection)
+        finally:
+            if connection.in_transaction:
+                _roll_back(connection)
+
+    def _begin(self, connection: sqlite3.Connection, statement: str) -> None:
+        if connection.in_transaction:  # what a second interrupt left open
+            _roll_back(connection)
+        deadline = time.monotonic() + LOCK_PATIENCE
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                connection.execute(statement)
+                return
+            except sqlite3.Error as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise self._unavailable(error) from error
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 1.02, _LAST_PAUSE)
+
+    def _retry_decoding(self, get: Callable[[], sqlite3.Connection], act: Callable[[sqlite3.Connection], T]) -> T:
+        """A row with bytes that are not UTF-8 must not stop everybody: read it again, leniently."""
+        connection = get()
+        try:
+            return act(connection)
+        except sqlite3.Error as error:
+            if not _is_undecodable(error):
+                raise self._unavailable(error) from error
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        return act(connection)
+
+    # -- connections -------------------------------------------------------------------------------
+
+    def _write_connection(self) -> sqlite3.Connection:
+        self._check_file()
+        if self._writer is None:
+            self._writer = self._reconnect()
+        return self._writer
+
+    def _read_connection(self) -> sqlite3.Connection:
+        self._check_file()
+        if self._reader is None:
+            self._reader = self._reconnect()
+        return self._reader
+
+    def _reconnect(self) -> sqlite3.Connection:
+        with self._translated():
+            connection = self._connect("rw")
+            if self._file is None:
+                self._remember_file()
+            return connection
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(self.path)}?mode={mode}",
+            uri=True,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=128,
+        )
+        try:
+            _until_free(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            connection.execute(_SYNCHRONOUS[self._target.synchronous])
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_file(self) -> None:
+        """Refuse to write into a file that was deleted or replaced: nobody would find it again."""
+        if self._file is not None and _identity(self.path) != self._file:
+            self._disconnect()
+            raise StoreUnavailable(f"{self.path}: the database file was deleted or replaced")
+
+    def _remember_file(self) -> None:
+        self._file = _identity(self.path)
+
+    def _disconnect(self) -> None:
+        connections = self._writer, self._reader
+        self._writer = self._reader = self._file = None
+        for connection in connections:
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+    def _unavailable(self, error: Exception, *, maybe_done: bool = False) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.path}: {_explain(error, self.path)}", maybe_done=maybe_done)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    # -- forks -------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Take both locks and close both connections, so that the child inherits nothing."""
+        self._write_lock.acquire()
+        self._read_lock.acquire()
+        self._disconnect()
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        self._read_lock.release()
+        self._write_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """In the child: begin anew; what other threads were asking for is the parent's."""
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.RLock()
+        self._line = Line(self._commit)
+
+
+_forkable: weakref.WeakSet[Connections] = weakref.WeakSet()
+_forking: list[Connections] = []
+
+
+def _before_fork() -> None:
+    for connections in list(_forkable):
+        connections.before_fork()
+        _forking.append(connections)
+
+
+def _after_fork(in_child: bool) -> None:
+    while _forking:
+        connections = _forking.pop()
+        if in_child:
+            connections.after_fork_in_child()
+        else:
+            connections.after_fork()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _after_fork(in_child=False),
+    after_in_child=lambda: _after_fork(in_child=True),
+)
+
+
+@atexit.register
+def _close_all() -> None:
+    """A process that ends without closing its queues leaves a tidy file all the same."""
+    for connections in list(_forkable):
+        connections.close_if_free()
+
+
+def _remove_folder(folder: str, owner: int) -> None:
+    if os.getpid() == owner:
+        for file in Path(folder).glob("*"):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _until_free(act: Callable[[], object]) -> None:
+    """Switching a new file to WAL fails under contention in spite of a busy timeout: ask again."""
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            act()
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(_LAST_PAUSE)
+
+
+def _mark_done(batch: list[Request]) -> None:
+    for request in batch:
+        request.done = True
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _code(error: Exception) -> str:
+    return getattr(error, "sqlite_errorname", None) or ""
+
+
+def _is_busy(error: Exception) -> bool:
+    return any(_code(error).startswith(code) for code in _BUSY)
+
+
+def _is_undecodable(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "Could not decode to UTF-8" in str(error)
+
+
+def _explain(error: Exception, path: str) -> str:
+    """What went wrong, in words that help: SQLite's own, and what to look at."""
+    code = _code(error)
+    folder = os.path.dirname(path)
+    if code.startswith("SQLITE_CANTOPEN"):
+        if not os.path.isdir(folder):
+            return f"the folder {folder} does not exist"
+        if os.path.isdir(path):
+            return "this is a folder, not a file"
+        return f"the file cannot be opened; may this user read and write it, and the folder {folder}?"
+    if any(code.startswith(prefix) for prefix in _BROKEN_FILE):
+        return f"{error}: not a SQLite database, or a damaged one"
+    if code.startswith("SQLITE_READONLY"):
+        return f"{error}: may this user write the file and the folder {folder}?"
+    if _is_busy(error):
+        return f"another program has kept the database locked for {LOCK_PATIENCE:.0f} s"
+    return f"{error}" + (f" ({code})" if code else "")
+
+
+def _refuse_network(path: str) -> None:
+    """WAL needs shared memory between all users of the file: a network file system breaks it silently."""
+    kind = _file_system(path)
+    if kind in _NETWORK or kind in _NETWORK_FUSE:
+        raise ConfigurationError(f"{path} is on a network file system ({kind}), which SQLite cannot share safely")
+
+
+def _file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
+    try:
+        lines = Path(mounts).read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return None
+    real = os.path.realpath(path)
+    best, kind = "", None
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount = fields.split()[4].replace("\\040", " ")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, rest.split()[0]
+    return kind
+
+
+def is_writable(path: str) -> bool:
+    """Whether this user may write the file and its folder, as SQLite's log needs."""
+    return (
+        os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK) and stat.S_ISREG(os.stat(path).st_mode)
+    )

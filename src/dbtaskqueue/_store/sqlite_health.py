@@ -1,0 +1,69 @@
+"""What ``doctor`` says of a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from ..url import Target
+from .base import Finding
+from .sqlite_connection import is_writable
+
+_LARGE_LOG = 64 * 1024 * 1024
+_WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+
+
+def findings(path: str, target: Target, connection: sqlite3.Connection) -> list[Finding]:
+    """Engine, version, durability, journal mode, size and integrity, each with the command that mends it."""
+    journal = _pragma(connection, "PRAGMA journal_mode")
+    synchronous = target.synchronous
+    found = [
+        Finding("engine", "SQLite"),
+        _version(),
+        Finding("file", path),
+        Finding("size", f"{os.path.getsize(path)} bytes, log {_size(path + '-wal')} bytes"),
+        Finding("journal mode", journal, None if journal == "wal" else f"sqlite3 {path} 'PRAGMA journal_mode = WAL'"),
+        Finding("durability", f"synchronous={synchronous}: {_DURABILITY[synchronous]}"),
+    ]
+    if not is_writable(path):
+        found.append(Finding("rights", "this user may not write the file and its folder", f"chmod u+rw {path}", True))
+    if _size(path + "-wal") > _LARGE_LOG:
+        found.append(
+            Finding("log", "large: some reader never ends", f"sqlite3 {path} 'PRAGMA wal_checkpoint(TRUNCATE)'")
+        )
+    damage = _pragma(connection, "PRAGMA quick_check(1)")
+    if damage != "ok":
+        found.append(Finding("integrity", damage, f"sqlite3 {path} .recover | sqlite3 recovered.sqlite", True))
+    return found
+
+
+_DURABILITY = {
+    "NORMAL": "an accepted task survives a crash of the program, perhaps not a power failure",
+    "FULL": "an accepted task survives a power failure",
+    "EXTRA": "an accepted task survives a power failure",
+}
+
+
+def _version() -> Finding:
+    version = sqlite3.sqlite_version_info
+    fixed = version >= _WAL_RESET_FIXED[0] or any(
+        version[:2] == good[:2] and version >= good for good in _WAL_RESET_FIXED
+    )
+    if fixed:
+        return Finding("version", sqlite3.sqlite_version)
+    return Finding(
+        "version",
+        f"{sqlite3.sqlite_version}: has the rare WAL-reset bug, mended in 3.51.3",
+        "use a Python built with SQLite 3.51.3 or later",
+    )
+
+
+def _pragma(connection: sqlite3.Connection, statement: str) -> str:
+    return str(connection.execute(statement).fetchone()[0])
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

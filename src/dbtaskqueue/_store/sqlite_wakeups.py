@@ -1,0 +1,160 @@
+"""Who waits for SQLite to change: one watching thread for each process and file, while somebody waits.
+
+``PRAGMA data_version`` tells whether any other connection has committed; it takes no lock. When to
+ask is told by a watch on the write-ahead log. A write to the log comes before its commit, and no
+event follows the commit, so after an event the version is asked again at growing intervals. Where no
+watch can be had, the same intervals stop growing early: an ordinary poll.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from ..errors import StoreUnavailable
+from .base import Wakeups
+from .inotify import Watch, open_watch
+
+_SHORTEST = 0.0005
+_LONGEST_WATCHED = 0.5
+_LONGEST_POLLED = 0.02
+_QUIET = 0.005
+"""While the database changes all the time, waiters are woken at most this often (seconds)."""
+_PATIENCE = 10.0
+
+
+class SqliteWakeups(Wakeups):
+    """Wakes waiting threads when the file changes, or when this process rings."""
+
+    def __init__(self, version: Callable[[], object], log_path: str) -> None:
+        self._version = version
+        self._log_path = log_path
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._waiters: set[queue.SimpleQueue[None]] = set()
+        self._watcher: _Watcher | None = None
+        self._pid = os.getpid()
+
+    def ticket(self) -> object:
+        """The file's data version; None where it cannot be read, which equals nothing."""
+        try:
+            return self._version()
+        except StoreUnavailable:
+            return None
+
+    def wait(self, ticket: object, timeout: float) -> None:
+        """See the base class. Interruptible by signals."""
+        self.wait_on(queue.SimpleQueue(), ticket, timeout)
+
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
+        """Wait on the caller's own ``bell``: whatever is put there ends the wait, too."""
+        if os.getpid() != self._pid:
+            self._reset()
+        with self._lock:
+            self._waiters.add(bell)
+            if self._watcher is None:
+                self._watcher = _Watcher(self._version, self._log_path, self._waiters, self._retire)
+                self._watcher.start()
+            self._watcher.wanted.put(None)
+        try:
+            now = self.ticket()
+            if now is not None and now != ticket:
+                return
+            with contextlib.suppress(queue.Empty):
+                bell.get(timeout=max(timeout, 0))
+        finally:
+            self._waiters.discard(bell)
+
+    def ring(self) -> None:
+        """Wake every waiter of this process."""
+        if os.getpid() != self._pid:
+            self._reset()
+        for bell in tuple(self._waiters):
+            bell.put(None)
+
+    def _retire(self) -> bool:
+        """Asked by the watcher that has waited for long for somebody to wait; True ends it."""
+        with self._lock:
+            if not self._waiters:
+                self._watcher = None
+            return self._watcher is None
+
+
+class _Watcher(threading.Thread):
+    """The thread that asks for the data version when the log was written to."""
+
+    def __init__(
+        self,
+        version: Callable[[], object],
+        log_path: str,
+        waiters: set[queue.SimpleQueue[None]],
+        retire: Callable[[], bool],
+    ) -> None:
+        super().__init__(name="dbtaskqueue-wakeups", daemon=True)
+        self.wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._version = version
+        self._log_path = log_path
+        self._waiters = waiters
+        self._retire = retire
+        self._seen: object = None
+        self._watch: Watch | None = None
+
+    def run(self) -> None:
+        try:
+            while self._is_wanted():
+                self._watch_while_wanted()
+        finally:
+            self._close_watch()
+
+    def _is_wanted(self) -> bool:
+        """Sleep until somebody waits; False when nobody has for a long time."""
+        while not self._waiters:
+            try:
+                self.wanted.get(timeout=_PATIENCE)
+            except queue.Empty:
+                if self._retire():
+                    return False
+        return True
+
+    def _watch_while_wanted(self) -> None:
+        pause = _SHORTEST
+        while self._waiters:
+            if self._has_changed():
+                for bell in tuple(self._waiters):
+                    bell.put(None)
+                time.sleep(_QUIET)
+                pause = _SHORTEST
+            elif self._sleep(pause):
+                pause = _SHORTEST
+            else:
+                pause = min(pause * 2, _LONGEST_WATCHED if self._watch else _LONGEST_POLLED)
+
+    def _has_changed(self) -> bool:
+        try:
+            version = self._version()
+        except StoreUnavailable:
+            return False
+        self._seen, before = version, self._seen
+        return version != before
+
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep; True as soon as the log was written to."""
+        if self._watch is not None and seconds > _LONGEST_POLLED and self._watch.is_stale():
+            self._close_watch()
+        if self._watch is None:
+            self._watch = open_watch(self._log_path)
+        if self._watch is not None:
+            return self._watch.wait(seconds)
+        time.sleep(seconds)
+        return False
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None

@@ -1,0 +1,55 @@
+"""The clock that the code asks: when a task is due, and when things happened.
+
+Microseconds since 1970, UTC. Only due times and shown times come from here; who is alive is never
+decided by comparing clocks. Tests set ``source`` to make time jump.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The first and the last moment that a datetime can show."""
+
+
+def _wall() -> int:
+    return time.time_ns() // 1000
+
+
+source: Callable[[], int] = _wall
+
+
+def now() -> int:
+    """The time now."""
+    return source()
+
+
+def from_datetime(moment: datetime) -> int:
+    """An aware datetime as microseconds; ValueError for a naive one, or beyond the years 1 to 9999 in UTC."""
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {moment!r}")
+    time = (moment - _EPOCH) // _MICROSECOND
+    if not EARLIEST <= time <= LATEST:
+        raise ValueError(f"{moment!r} is beyond the years 1 to 9999 in UTC")
+    return time
+
+
+def to_datetime(time: int | None) -> datetime | None:
+    """Microseconds as an aware datetime in UTC; None stays None."""
+    return None if time is None else _EPOCH + timedelta(microseconds=time)
+
+
+def after(start: int, delay: float | timedelta, name: str = "delay") -> int:
+    """The time ``delay`` seconds (or a timedelta) after ``start``; ValueError if negative or not finite."""
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < LATEST / 1e6:
+        raise ValueError(f"{name} is a number of seconds or a timedelta, at least 0, not {delay!r}")
+    due = start + round(seconds * 1_000_000)
+    if due > LATEST:
+        raise ValueError(f"{name}: {delay!r} leads beyond the year 9999")
+    return due

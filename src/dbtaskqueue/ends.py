@@ -1,0 +1,69 @@
+"""From how an attempt went to what is stored: the one place that applies the retry policy. Pure."""
+
+from __future__ import annotations
+
+import traceback
+
+from . import clock, payload
+from ._store.base import End, TaskRecord
+from .retry import RetryPolicy
+
+DROPPED = "dropped by its holder"
+
+
+def fail(
+    task: TaskRecord,
+    error: BaseException | str,
+    *,
+    retry: bool = True,
+    delay: float | None = None,
+    begun_at: int | None = None,
+) -> End:
+    """The end of an attempt that failed: due again by the task's policy, or final after the last attempt.
+
+    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final. ``begun_at`` says that the
+    start was not stored yet, so that the record's ``attempt`` is one behind.
+    """
+    now = clock.now()
+    attempt = task.attempt + (begun_at is not None)
+    final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
+    due = None if final else _due(task, attempt, delay, now)
+    return End("fail", task.id, task.token, now, due, final, begun_at, error=describe(error))
+
+
+def finish(task: TaskRecord, result: str | None, at: int, begun_at: int | None = None) -> End:
+    """The end of an attempt that went well; ``result`` is JSON text."""
+    return End("finish", task.id, task.token, at, None, False, begun_at, result)
+
+
+def release(task: TaskRecord, delay: float | None = 0, *, begun_at: int | None = None) -> End:
+    """The end of a claim that spends no attempt; None as ``delay`` keeps the task's due time."""
+    now = clock.now()
+    due = None if delay is None else clock.after(now, delay)
+    return End("release", task.id, task.token, now, due, begun_at=begun_at)
+
+
+def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:
+    """When a task whose worker was lost is due again: the first time at once, then by its policy."""
+    return now if lost_before == 0 else _due(task, task.attempt, None, now)
+
+
+def describe(error: BaseException | str) -> str:
+    """The text of an error as it is stored: with its traceback, cut where it is very long."""
+    if isinstance(error, BaseException):
+        try:
+            error = "".join(traceback.format_exception(error))
+        except Exception:  # an exception whose own __str__ raises
+            error = f"{type(error).__name__} (its text cannot be shown)"
+    if not isinstance(error, str):
+        raise TypeError(f"an error is an exception or a text, not {type(error).__name__}")
+    return payload.clip_error(error)
+
+
+def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
+    if delay is None:
+        delay = RetryPolicy.from_json(task.policy).delay_before(max(1, attempt - task.base))
+    try:
+        return clock.after(now, delay)
+    except ValueError:
+        return clock.LATEST

@@ -1,0 +1,105 @@
+"""Every exception of the package, in one tree.
+
+TaskQueueError
+├── ConfigurationError    a URL, DSN or option that is unknown or broken
+├── SchemaError           the database's schema is missing, too old or too new
+├── PayloadError          a value that cannot be stored as JSON (also a ValueError)
+├── TaskNotFound          no task has this id (also a LookupError)
+├── InvalidTransition     the task's state does not allow this
+├── LeaseLost             the claim is gone: another holds the task, or nobody
+├── TaskFailed            the awaited task ended abandoned
+├── TaskCancelled         the awaited task ended cancelled; inside a task: it was asked to end
+└── StoreUnavailable      the database cannot be reached or written now
+
+Three more are no errors: a task raises them to choose its own outcome.
+
+RetryTask, AbandonTask, ReleaseTask
+"""
+
+from __future__ import annotations
+
+
+class TaskQueueError(Exception):
+    """The base of all errors that this package raises."""
+
+
+class ConfigurationError(TaskQueueError):
+    """A URL, DSN or option is unknown or broken. Passwords in the message are masked."""
+
+
+class SchemaError(TaskQueueError):
+    """The database's schema is missing, too old or too new. The message names the command to run."""
+
+
+class PayloadError(TaskQueueError, ValueError):
+    """A value cannot be stored as JSON. The message names the limit and the place in the value."""
+
+
+class TaskNotFound(TaskQueueError, LookupError):
+    """No task of this database has the id."""
+
+
+class InvalidTransition(TaskQueueError):
+    """The task's state, or who asks, does not allow the transition. Nothing was stored."""
+
+
+class LeaseLost(TaskQueueError):
+    """The claim is gone: the task was taken away or given to another. Nothing was stored."""
+
+
+class TaskFailed(TaskQueueError):
+    """The awaited task ended abandoned. ``error`` is the text of its last error, or None."""
+
+    def __init__(self, message: str, error: str | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class TaskCancelled(TaskQueueError):
+    """The awaited task ended cancelled; raised inside a task, that the task was asked to end."""
+
+
+class StoreUnavailable(TaskQueueError):
+    """The database cannot be reached or written now.
+
+    ``maybe_done`` says whether what was asked may have been done all the same: False means that
+    nothing was stored, True that the answer to the commit was lost.
+    """
+
+    def __init__(self, message: str, *, maybe_done: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_done = maybe_done
+
+
+class RetryTask(Exception):
+    """Raised by a task: this attempt failed, run me again.
+
+    ``delay`` is in seconds; None leaves it to the retry policy. The attempt is spent.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        super().__init__(delay)
+        self.delay = None if delay is None else _check_delay(delay)
+
+
+class AbandonTask(Exception):
+    """Raised by a task: never run me again. ``reason`` becomes its error."""
+
+    def __init__(self, reason: str = "abandoned by the task itself") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ReleaseTask(Exception):
+    """Raised by a task: give me back, spending no attempt; due again after ``delay`` seconds."""
+
+    def __init__(self, delay: float = 0) -> None:
+        super().__init__(delay)
+        self.delay = _check_delay(delay)
+
+
+def _check_delay(delay: float) -> float:
+    """Refuse it where it is raised, in the task, rather than where it would be stored."""
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < float("inf"):
+        raise ValueError(f"delay is a number of seconds, at least 0, not {delay!r}")
+    return float(delay)

@@ -1,0 +1,120 @@
+"""``@queue.task``: functions whose calls are tasks. A registry, binding, and ``using()``.
+
+A function is found by its name in the registry of the queue, never imported by a name that stands in
+the database.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+
+from .errors import PayloadError
+from .names import check_function
+from .payload import JSON
+from .retry import RetryPolicy, check_max_attempts
+from .task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Options(TypedDict, total=False):
+    """What ``enqueue`` and ``using`` take beside the payload."""
+
+    start_in: float | timedelta | None
+    start_at: datetime | None
+    priority: int
+    max_attempts: int | None
+    retry: RetryPolicy | None
+    key: str | None
+
+
+class FunctionOptions(TypedDict, total=False):
+    """What ``@queue.task(…)`` takes."""
+
+    name: str
+    max_attempts: int | None
+    priority: int
+    retry: RetryPolicy | None
+
+
+class Submitter(Protocol):
+    """Where calls are enqueued: a TaskQueue."""
+
+    def submit(self, payloads: list[JSON], options: Options, function: str | None = None) -> list[Task]:
+        """Store payloads with the same options."""
+
+
+class TaskFunction(Generic[P, R]):
+    """A registered function: call it as before, or ``enqueue`` the call."""
+
+    def __init__(self, queue: Submitter, name: str, function: Callable[P, R], options: Options) -> None:
+        self.name = name
+        self._queue = queue
+        self._function = function
+        self._options = options
+        self._signature = inspect.signature(function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._function(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+        """Store a call of the function as a task. TypeError when the arguments do not fit its signature."""
+        self._signature.bind(*args, **kwargs)
+        return self._queue.submit([{"args": list(args), "kwargs": kwargs}], self._options, self.name)[0]
+
+    def using(self, **options: Unpack[Options]) -> TaskFunction[P, R]:
+        """The same function with other options of ``TaskQueue.enqueue`` for what is enqueued through it."""
+        unknown = set(options) - {"start_in", "start_at", "priority", "max_attempts", "retry", "key"}
+        if unknown:
+            raise TypeError(f"using() got an unknown option {sorted(unknown)[0]!r}")
+        return TaskFunction(self._queue, self.name, self._function, {**self._options, **options})
+
+    def run(self, payload: JSON) -> R:
+        """Call the function with the arguments that a payload holds; PayloadError if it holds none."""
+        if not isinstance(payload, dict) or set(payload) != {"args", "kwargs"}:
+            raise PayloadError(f"payload: not a call of {self.name}: args and kwargs are missing")
+        return self._function(*payload["args"], **payload["kwargs"])
+
+
+class Registry:
+    """The task functions of a queue, by name."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, TaskFunction[Any, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def register(self, queue: Submitter, function: Callable[P, R], options: FunctionOptions) -> TaskFunction[P, R]:
+        """Make ``function`` a task function. ValueError when another function has the name."""
+        unknown = set(options) - {"name", "max_attempts", "priority", "retry"}
+        if unknown:
+            raise TypeError(f"task() got an unknown option {sorted(unknown)[0]!r}")
+        name = check_function(options.get("name") or f"{function.__module__}.{function.__qualname__}")
+        known = self._functions.get(name)
+        if known is not None and not _is_same(known.__wrapped__, function):  # type: ignore[attr-defined]
+            raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
+        check_max_attempts(options.get("max_attempts"), or_none=True)
+        chosen: Options = {key: value for key, value in options.items() if key != "name"}  # type: ignore[assignment]
+        registered = TaskFunction(queue, name, function, chosen)
+        self._functions[name] = registered
+        return registered
+
+    def find(self, name: str) -> TaskFunction[Any, Any] | None:
+        """The function of that name, if this process registered it."""
+        return self._functions.get(name)
+
+    def names(self) -> list[str]:
+        """The names of all functions."""
+        return sorted(self._functions)
+
+
+def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether it is the same function, perhaps of a module that was reloaded."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)

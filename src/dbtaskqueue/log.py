@@ -1,0 +1,44 @@
+"""The package's logger: events with fields. The library sets up no handler; the command line does.
+
+Payloads and passwords are never among the fields.
+"""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("dbtaskqueue")
+logger.addHandler(logging.NullHandler())
+
+
+def event(level: int, message: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
+    """Log ``message`` with ``fields``: in the text as ``name=value``, and as ``record.fields``."""
+    if logger.isEnabledFor(level):
+        shown = " ".join(f"{name}={value}" for name, value in fields.items())
+        logger.log(level, "%s", f"{message} {shown}".rstrip(), exc_info=exc_info, extra={"fields": fields})
+
+
+class Outage:
+    """Says once that the database is gone, and once that it is back; not once for each try.
+
+    A ``silent`` one says nothing: where one outage has two witnesses, one of them speaks.
+    """
+
+    def __init__(self, what: str, *, silent: bool = False) -> None:
+        self._what = what
+        self._level_begin = logging.DEBUG if silent else logging.ERROR
+        self._level_end = logging.DEBUG if silent else logging.WARNING
+        self._since: int | None = None
+
+    def begins(self, error: Exception) -> None:
+        """Called at every failure; logs the first."""
+        if self._since is None:
+            event(self._level_begin, f"{self._what}: database unavailable, trying on", error=error)
+            self._since = 0
+        self._since += 1
+
+    def ends(self) -> None:
+        """Called at every success; logs the first after a failure."""
+        if self._since is not None:
+            event(self._level_end, f"{self._what}: database available again", failures=self._since)
+            self._since = None

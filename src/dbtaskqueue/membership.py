@@ -1,0 +1,299 @@
+"""A claimant's place among the workers: its row, its heart, what it holds.
+
+A ``Worker`` has one, and so has a ``TaskQueue`` from its first ``fetch`` on. It joins at the first
+claim and leaves when it is closed and holds nothing that runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from . import clock, ends
+from ._maintenance.clock_watch import ClockWatch
+from ._maintenance.heartbeat import HeartProcess, ThreadHeartbeat
+from ._maintenance.loop import Duty, MaintenanceLoop
+from ._maintenance.rescuer import Rescuer
+from ._store.base import Claim, End, Exchanged, Held, Start, Store, TaskRecord, Verdict, WorkerRecord
+from .errors import StoreUnavailable
+from .log import Outage, event
+from .place import here
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
+
+T = TypeVar("T")
+
+_INTENDED: dict[str, frozenset[TaskState]] = {
+    "finish": frozenset({DONE}),
+    "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
+    "release": frozenset({PENDING, CANCELLED}),
+}
+_TRIES = 5
+
+
+class Membership:
+    """One worker in the eyes of the others.
+
+    ``runs_tasks``: this process itself runs task code, which may starve its threads, so the heart is a
+    process of its own. A plain ``fetch()`` user gets one only where pids cannot speak for it.
+    """
+
+    def __init__(self, store: Store, lease: float, *, runs_tasks: bool) -> None:
+        self.store = store
+        self.lease = lease
+        self.duties: list[Duty] = []
+        self._runs_tasks = runs_tasks
+        self._reset()
+        _members.add(self)
+
+    def _reset(self) -> None:
+        self.pid = os.getpid()
+        self.id: int | None = None
+        self._place = here()
+        self._lock = threading.RLock()
+        self._held: dict[int, tuple[int, bool]] = {}  # id: (token, whether it runs)
+        self._leaving = False
+        self._loop: MaintenanceLoop | None = None
+        self._heart: HeartProcess | ThreadHeartbeat | None = None
+        self.rescuer = Rescuer(self.store, self._place)
+        self.rescuer.on_look = self._on_look
+        self._clock_watch = ClockWatch(self.store)
+        self.on_lost: Callable[[], None] = lambda: None
+        self.on_left: Callable[[], None] = lambda: None
+
+    # -- joining and leaving -----------------------------------------------------------------------
+
+    def join(self) -> int:
+        """This claimant's worker id; at the first call it gets its row and its heart."""
+        with self._lock:
+            if self.id is None:
+                self.id = self.store.register(self._row())
+                self._leaving = False
+                self._start_heart(self.id)
+            return self.id
+
+    def leave(self) -> None:
+        """Give back what is reserved; leave the workers now, or when the last running task has ended."""
+        self._leaving = True
+        try:
+            self._give_back_reserved()
+            self._leave_if_idle()
+        except StoreUnavailable:  # a living process is not rescued: it must do this itself, later
+            if self._loop is not None:
+                self._loop.soon(self._leave_later)
+
+    def _leave_later(self) -> None:
+        self._give_back_reserved()
+        self._leave_if_idle()
+
+    def _give_back_reserved(self) -> None:
+        with self._lock:
+            reserved = [(task, token) for task, (token, runs) in self._held.items() if not runs]
+            if reserved and self.id is not None:
+                now = clock.now()
+                self.store.exchange(self.id, ends=[End("release", task, token, now) for task, token in reserved])
+            for task, _ in reserved:
+                self._held.pop(task, None)
+
+    def _leave_if_idle(self) -> None:
+        with self._lock:
+            if not self._leaving or self._held or self.id is None:
+                return
+            self.store.deregister(self.id)
+            loop, heart = self._loop, self._heart
+            self.id = self._loop = self._heart = None
+        # not under the lock: the loop may be waiting for it
+        if loop is not None:
+            loop.stop()
+        if heart is not None:
+            heart.stop()
+        self.on_left()
+
+    def _row(self) -> WorkerRecord:
+        place = self._place
+        return WorkerRecord(
+            id=0,
+            host=socket.gethostname(),
+            pid=self.pid,
+            boot=place.boot if place else None,
+            namespace=place.namespace if place else None,
+            started=place.started if place else None,
+            lease=self.lease,
+            beat=0,
+            created_at=clock.now(),
+            lost_at=None,
+        )
+
+    # -- the heart ---------------------------------------------------------------------------------
+
+    def _start_heart(self, worker: int) -> None:
+        if self._loop is None:
+            name = f"worker-{worker}"
+            self._loop = MaintenanceLoop(name, Outage(name, silent=self._runs_tasks))  # there the session speaks
+            self._loop.start()
+            duties: list[Duty] = [self.rescuer, self._clock_watch, *self.duties]
+            for duty in duties:
+                self._loop.add(duty)
+        pids_speak = self.store.place_is_shared and self._place is not None and self._place.is_initial
+        self._set_heart(worker, in_process=self._runs_tasks or not pids_speak)
+
+    def _set_heart(self, worker: int, *, in_process: bool) -> None:
+        assert self._loop is not None
+        if self._heart is not None:
+            self._loop.remove(self._heart)
+            self._heart.stop()
+        self._heart = self._new_heart(worker, in_process)
+        self._loop.add(self._heart)
+
+    def _new_heart(self, worker: int, in_process: bool) -> HeartProcess | ThreadHeartbeat:
+        if in_process:
+            try:
+                return HeartProcess(self.store, worker, self.lease, self._was_lost)
+            except OSError as error:
+                event(logging.WARNING, "no heart process can be started, a thread beats instead", error=error)
+        return ThreadHeartbeat(self.store, worker, self.lease, self._was_lost)
+
+    def _on_look(self, workers: Sequence[WorkerRecord]) -> None:
+        with self._lock:
+            if self.id is None:
+                return
+            if not any(worker.id == self.id and worker.lost_at is None for worker in workers):
+                self._was_lost()
+            elif isinstance(self._heart, ThreadHeartbeat) and self._is_watched_from_elsewhere(workers):
+                self._set_heart(self.id, in_process=True)
+
+    def _is_watched_from_elsewhere(self, workers: Sequence[WorkerRecord]) -> bool:
+        return any(worker.lost_at is None and self.rescuer.is_elsewhere(worker) for worker in workers)
+
+    def _was_lost(self) -> None:
+        """Others took this worker for dead: what it held is theirs; it goes on as a new worker."""
+        with self._lock:
+            self._held.clear()
+            self.id = None
+            if self._heart is not None and self._loop is not None:
+                self._loop.remove(self._heart)
+                self._heart.stop()
+                self._heart = None
+        self.on_lost()
+
+    def look(self) -> int:
+        """What the maintenance does each second, now: how many tasks became due by it."""
+        return self.rescuer() + self._clock_watch()
+
+    # -- claims ------------------------------------------------------------------------------------
+
+    def claim(self, queues: Sequence[str], limit: int, hold: Callable[[TaskRecord], T]) -> list[T]:
+        """Reserve up to ``limit`` due tasks, each given to ``hold``. Interrupted, it leaves nothing reserved.
+
+        Until ``hold`` made a holder of it, which is released when it is dropped, nobody knows of a claim.
+        """
+        with self._lock:
+            worker = self.join()
+            try:
+                records = self.store.exchange(worker, claim=Claim(queues, limit, clock.now())).claimed
+                holders = [hold(record) for record in records]
+                self._held.update((record.id, (record.token, False)) for record in records)
+                return holders
+            except BaseException as error:
+                if not isinstance(error, StoreUnavailable) or error.maybe_done:
+                    self._give_back_unknown(worker)
+                raise
+
+    def exchange(
+        self, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+    ) -> Exchanged:
+        """Store starts and ends and claim what comes next, in one transaction, as this worker."""
+        return self.store.exchange(self.join(), starts=starts, ends=ends, claim=claim)
+
+    def _give_back_unknown(self, worker: int) -> None:
+        """Release what the database says this worker holds and nobody here knows of."""
+        with contextlib.suppress(StoreUnavailable):
+            unknown = [held for held in self.store.held(worker) if held.id not in self._held]
+            if unknown:
+                self.store.exchange(worker, ends=[End("release", held.id, held.token, clock.now()) for held in unknown])
+
+    def held(self) -> list[Held]:
+        """What the database says that this worker holds."""
+        return [] if self.id is None else self.store.held(self.id)
+
+    def start(self, record: TaskRecord, now: int) -> Verdict:
+        """Store that a reserved task begins."""
+        begin = Start(record.id, record.token, now)
+        verdict = self._surely(
+            lambda: self.store.exchange(record.worker or 0, starts=[begin]).started[0], begin, {"running"}
+        )
+        with self._lock:
+            if verdict.stored and record.id in self._held:
+                self._held[record.id] = record.token, True
+            elif not verdict.stored and verdict.token != record.token:
+                self._forget(record)
+        return verdict
+
+    def end(self, record: TaskRecord, end: End) -> Verdict:
+        """Store how a held task ends."""
+        intended = _INTENDED[end.verb]
+        verdict = self._surely(lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0], end, intended)
+        if verdict.stored or verdict.token != record.token:
+            self._forget(record)
+        return verdict
+
+    @staticmethod
+    def _surely(ask: Callable[[], Verdict], what: Start | End, intended: frozenset[TaskState] | set[str]) -> Verdict:
+        """Repeat what may have been stored; finding the intended state under one's own token is success."""
+        for tries in itertools.count(1):
+            try:
+                verdict = ask()
+            except StoreUnavailable as error:
+                if not error.maybe_done or tries == _TRIES:
+                    raise
+                continue
+            found = tries > 1 and verdict.token == what.token and verdict.state in intended
+            return verdict._replace(stored=True) if found else verdict
+        raise AssertionError("unreachable")
+
+    def _forget(self, record: TaskRecord) -> None:
+        with self._lock:
+            if self._held.get(record.id, (None,))[0] == record.token:
+                del self._held[record.id]
+        if self._leaving:
+            self.leave()
+
+    def drop(self, record: TaskRecord, *, runs: bool) -> None:
+        """A held task was garbage-collected. Called by a finalizer, so only noted here and done soon."""
+        loop = self._loop
+        if loop is not None and os.getpid() == self.pid:
+            loop.soon(lambda: self.end(record, ends.fail(record, ends.DROPPED) if runs else ends.release(record)))
+
+    # -- forks -------------------------------------------------------------------------------------
+
+    def after_fork_in_child(self) -> None:
+        """The claims, the row and the heart stay with the parent."""
+        if isinstance(self._heart, HeartProcess):
+            self._heart.disown()
+        self._reset()
+
+
+_members: weakref.WeakSet[Membership] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for member in list(_members):
+        member.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _leave_all() -> None:
+    """A process that ends politely leaves nothing reserved, so that nobody has to rescue it."""
+    for member in list(_members):
+        if member.pid == os.getpid():
+            member.leave()

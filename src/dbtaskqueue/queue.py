@@ -1,0 +1,425 @@
+"""TaskQueue: the producer's and the operator's handle, and with ``fetch`` a consumer's."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
+
+from . import clock, payload, retry
+from ._store import open_store
+from ._store.base import NewTask, TaskRecord
+from .errors import InvalidTransition, PayloadError, TaskQueueError
+from .functions import FunctionOptions, Options, Registry, TaskFunction
+from .membership import Membership
+from .names import check_key, check_queue
+from .payload import JSON
+from .retry import RetryPolicy
+from .states import FINAL, PENDING, TaskState, sources
+from .task import Task, cancel, look_up
+from .url import DEFAULT_URL
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LONGEST_WAIT = 5.0
+_FINAL_COUNTS_AGE = 10.0
+_QUICK_COUNT = 0.02
+"""Seconds that counting everything may take before the final states are counted only now and then."""
+_PRIORITIES = range(-32768, 32768)
+
+
+_SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, str | None]
+
+
+class QueueStats(NamedTuple):
+    """How many tasks are in each state, and how the queue does.
+
+    ``oldest_due``: seconds that the longest waiting due task has waited, or None. ``workers``: living
+    ones of the whole database. Final states may be up to 10 s old.
+    """
+
+    pending: int
+    reserved: int
+    running: int
+    failed: int
+    done: int
+    cancelled: int
+    abandoned: int
+    oldest_due: float | None
+    workers: int
+    paused: bool
+
+
+class TaskQueue:
+    """A named lane of tasks in a database.
+
+    ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a
+    temporary file, removed at close) or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: after how many seconds of
+    silence another machine may take this handle's claims. ``create=False`` makes neither file nor schema.
+
+    A context manager, safe to share between threads. After a fork the claims stay with the parent.
+    Raises ConfigurationError, SchemaError, and ValueError for a bad name.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        queue: str = "default",
+        *,
+        retry: RetryPolicy = retry.DEFAULT,
+        lease: float = 30.0,
+        create: bool = True,
+    ) -> None:
+        self.url = url if url is not None else os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL
+        self.name = check_queue(queue)
+        self.lease = check_lease(lease)
+        self.retry_policy = check_policy(retry)
+        self.functions = Registry()
+        self._closed = False
+        self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
+        self.store = open_store(self.url)
+        try:
+            self.store.prepare(create=create)
+        except BaseException:
+            self.store.close()
+            raise
+        self._membership = Membership(self.store, self.lease, runs_tasks=False)
+
+    def __repr__(self) -> str:
+        return f"<TaskQueue {self.name}>"
+
+    def __enter__(self) -> TaskQueue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wake blocked fetches, release what is reserved and not started. Running tasks stay held."""
+        if self._closed:
+            return
+        self._closed = True
+        self.store.wakeups.ring()
+        self._membership.on_left = self.store.close
+        self._membership.leave()
+        if self._membership.id is None:
+            self.store.close()
+
+    # -- producing ---------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        payload: JSON = None,
+        *,
+        start_in: float | timedelta | None = None,
+        start_at: datetime | None = None,
+        priority: int = 0,
+        max_attempts: int | None = None,
+        retry: RetryPolicy | None = None,
+        key: str | None = None,
+    ) -> Task:
+        """Store a task; it is durable when this returns.
+
+        ``start_in`` in seconds or a timedelta, or ``start_at`` as an aware datetime: due then, else now.
+        Higher ``priority`` first (−32768 … 32767, strictly), then due time, then id. ``max_attempts``
+        overrides the number of the policy ``retry`` (by default this queue's). ``key``: if an unfinished
+        task of this queue has it, that one is returned, unchanged. Raises PayloadError, ValueError.
+        """
+        options = Options(
+            start_in=start_in, start_at=start_at, priority=priority, max_attempts=max_attempts, retry=retry, key=key
+        )
+        return self.submit([payload], options)[0]
+
+    def enqueue_many(
+        self,
+        payloads: Iterable[JSON],
+        *,
+        start_in: float | timedelta | None = None,
+        start_at: datetime | None = None,
+        priority: int = 0,
+        max_attempts: int | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> list[Task]:
+        """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
+        options = Options(
+            start_in=start_in, start_at=start_at, priority=priority, max_attempts=max_attempts, retry=retry
+        )
+        return self.submit(list(payloads), options)
+
+    def submit(self, payloads: list[JSON], options: Options, function: str | None = None) -> list[Task]:
+        """Store payloads with the same options; for task functions, with the function's name."""
+        self._require_open()
+        shared = self._shared_columns(options, function)
+        limit, single = self.store.max_payload, len(payloads) == 1
+        tasks = [
+            NewTask(*shared, payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"))
+            for index, value in enumerate(payloads)
+        ]
+        if not tasks:
+            return []
+        ids = self.store.enqueue(tasks)
+        self.store.wakeups.ring()
+        if tasks[0].key is not None:
+            return [Task(self.store, look_up(self.store, ids[0]))]
+        return [Task(self.store, _fresh(number, task)) for number, task in zip(ids, tasks, strict=True)]
+
+    def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
+        """What a NewTask has before its payload, from checked options."""
+        now = clock.now()
+        start_in, start_at = options.get("start_in"), options.get("start_at")
+        if start_in is not None and start_at is not None:
+            raise ValueError("give start_in or start_at, not both")
+        due = now
+        if start_in is not None:
+            due = clock.after(now, start_in, "start_in")
+        elif start_at is not None:
+            due = clock.from_datetime(start_at)
+        rank = -check_priority(options.get("priority", 0))
+        chosen = options.get("retry")
+        policy = self.retry_policy if chosen is None else check_policy(chosen)
+        budget = options.get("max_attempts")
+        if budget is None:
+            budget = policy.max_attempts
+        else:
+            retry.check_max_attempts(budget, or_none=False)
+        return self.name, rank, due, budget, now, check_key(options.get("key")), function, policy.to_json()
+
+    # -- consuming ---------------------------------------------------------------------------------
+
+    def fetch(self, max_items: int = 1, *, timeout: float | None = None) -> list[Task]:
+        """Reserve up to ``max_items`` due tasks, in order; blocks until there is at least one.
+
+        ``[]`` only when ``timeout`` seconds passed or the queue was closed. Gives back the tasks of dead
+        workers, too. Interrupted, it leaves nothing reserved.
+        """
+        if not isinstance(max_items, int) or isinstance(max_items, bool) or max_items < 1:
+            raise ValueError(f"max_items is a whole number of at least 1, not {max_items!r}")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._closed:
+            ticket = self.store.wakeups.ticket()
+            tasks = self._membership.claim([self.name], max_items, self._hold)
+            if tasks and self._closed:
+                self._membership.leave()
+                break
+            if tasks:
+                return tasks
+            if self._membership.look():
+                continue
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self._wait_for_due(ticket, left)
+        return []
+
+    def _hold(self, record: TaskRecord) -> Task:
+        return Task(self.store, record, self._membership)
+
+    def _wait_for_due(self, ticket: object, left: float | None) -> None:
+        """Sleep until something may be due: without the write lock, whatever else changes."""
+        deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
+        while not self._closed:
+            due = self.store.next_due([self.name])
+            pause = deadline - time.monotonic()
+            if due is not None:
+                pause = min(pause, (due - clock.now()) / 1e6)
+            if pause <= 0:
+                return
+            self.store.wakeups.wait(ticket, pause)
+            ticket = self.store.wakeups.ticket()
+
+    next = fetch
+
+    def __iter__(self) -> Iterator[Task]:
+        """Reserved tasks, one by one, until the queue is closed."""
+        while tasks := self.fetch():
+            yield tasks.pop()
+
+    # -- looking and operating ---------------------------------------------------------------------
+
+    def get(self, id: int) -> Task:
+        """The task with this id, of any queue in the database; TaskNotFound."""
+        self._require_open()
+        return Task(self.store, look_up(self.store, id))
+
+    def cancel(self, id: int) -> None:
+        """Cancel a task of any queue, as ``Task.cancel`` does; TaskNotFound, InvalidTransition."""
+        self._require_open()
+        cancel(self.store, id)
+
+    def retry(self, id: int) -> Task:
+        """Run a failed, abandoned, cancelled or done task again, due now, with its attempts renewed.
+
+        Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task
+        has its key.
+        """
+        self._require_open()
+        before = look_up(self.store, id)
+        verdict = self.store.retry(id, clock.now())
+        if not verdict.stored:
+            if before.key is not None and verdict.state in sources("retry"):
+                raise InvalidTransition(f"retry: another unfinished task has the key {before.key!r} of task {id}")
+            raise InvalidTransition(f"retry: task {id} is {verdict.state or 'no more'}")
+        self.store.wakeups.ring()
+        return self.get(id)
+
+    def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+        """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
+        self._require_open()
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise ValueError(f"limit is a whole number of at least 1, not {limit!r}")
+        if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
+            raise ValueError(f"before is a task's id, not {before!r}")
+        wanted = None if state is None else check_state(state)
+        bound = None if before is None else max(0, min(before, 2**63 - 1))
+        records = self.store.tasks(self.name, wanted, min(limit, 2**31), bound)
+        return [Task(self.store, record) for record in records]
+
+    def stats(self) -> QueueStats:
+        """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
+        self._require_open()
+        counts = self._counts()
+        due = self.store.next_due([self.name], even_paused=True)
+        waited = None if due is None or due > clock.now() else (clock.now() - due) / 1e6
+        rescuer = self._membership.rescuer
+        living = [w for w in self.store.workers() if w.lost_at is None and not rescuer.is_gone(w)]
+        paused = self.store.is_paused(self.name)
+        return QueueStats(
+            **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(living), paused=paused
+        )
+
+    def _counts(self) -> dict[TaskState, int]:
+        good_until, final = self._final_counts
+        began = time.monotonic()
+        if began < good_until:
+            return self.store.count(self.name, final=False) | final
+        counts = self.store.count(self.name, final=True)
+        seconds = time.monotonic() - began
+        if seconds > _QUICK_COUNT:
+            self._final_counts = began + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
+        return counts
+
+    def pause(self) -> None:
+        """Let nobody fetch from this queue; what is reserved or running goes on."""
+        self._require_open()
+        self.store.set_paused(self.name, True)
+
+    def resume(self) -> None:
+        """Let this queue be fetched from again."""
+        self._require_open()
+        self.store.set_paused(self.name, False)
+        self.store.wakeups.ring()
+
+    def purge(self) -> int:
+        """Mark every unfinished task of this queue abandoned, running ones too; how many."""
+        self._require_open()
+        return self.store.purge(self.name, clock.now())
+
+    def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
+        """Delete this queue's tasks in these final states that ended longer ago than that; how many.
+
+        ``older_than`` in seconds or a timedelta. ValueError for a state that is not final.
+        """
+        self._require_open()
+        if isinstance(states, str):
+            raise ValueError(f"states is a collection of states, not {states!r}")
+        wanted = {check_state(state) for state in states}
+        if not wanted <= FINAL:
+            raise ValueError(f"only final tasks can be pruned, not {', '.join(sorted(wanted - FINAL))}")
+        now = clock.now()
+        age = clock.after(0, older_than, "older_than")
+        return self.store.prune(self.name, now - age + (age == 0), wanted) if wanted else 0
+
+    # -- Dancer::Plugin::Queue -----------------------------------------------------------------------
+
+    def add_msg(self, data: JSON) -> Task:
+        """``enqueue``, as Dancer::Plugin::Queue spells it."""
+        return self.enqueue(data)
+
+    def get_msg(self, timeout: float | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
+        """Reserve one task: it and its payload, or (None, None) when none is due within ``timeout``.
+
+        Raises PayloadError for a payload that cannot be read; that attempt has failed then.
+        """
+        tasks = self.fetch(timeout=timeout)
+        if not tasks:
+            return None, None
+        [task] = tasks
+        try:
+            return task, task.payload
+        except PayloadError as error:
+            if task.start():
+                task.fail(error)  # or it would come again and again
+            raise
+
+    def remove_msg(self, task: Task) -> None:
+        """Start and finish a task that ``get_msg`` returned."""
+        with task:
+            pass
+
+    # -- task functions ----------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+    @overload
+    def task(self, /, **options: Unpack[FunctionOptions]) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+
+    def task(self, function: Callable[P, R] | None = None, /, **options: Unpack[FunctionOptions]) -> Any:
+        """Register a function as a task function of this queue: ``@queue.task`` or ``@queue.task(name=…)``.
+
+        ``name`` (by default module and qualified name) stays in the database: give one that survives a
+        rename. ``max_attempts``, ``priority`` and ``retry`` become the defaults of its tasks.
+        """
+
+        def register(function: Callable[P, R]) -> TaskFunction[P, R]:
+            return self.functions.register(self, function, options)
+
+        return register if function is None else register(function)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise TaskQueueError("this TaskQueue is closed")
+
+
+def check_state(state: TaskState | str) -> TaskState:
+    """The TaskState of a word; ValueError that lists the known ones."""
+    try:
+        return TaskState(state)
+    except ValueError:
+        raise ValueError(f"{state!r} is no state; the states are {', '.join(TaskState)}") from None
+
+
+def check_priority(priority: int) -> int:
+    """``priority`` if it is one; else ValueError."""
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _PRIORITIES:
+        raise ValueError(f"priority is a whole number from -32768 to 32767, not {priority!r}")
+    return priority
+
+
+def check_policy(policy: RetryPolicy) -> RetryPolicy:
+    """``policy`` if it is one; else TypeError."""
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry is a RetryPolicy, not {policy!r}")
+    return policy
+
+
+def check_lease(lease: float) -> float:
+    """``lease`` if it is a positive number of seconds; else ValueError."""
+    if isinstance(lease, bool) or not isinstance(lease, int | float) or not 0 < lease < float("inf"):
+        raise ValueError(f"lease is a positive number of seconds, not {lease!r}")
+    return float(lease)
+
+
+def _fresh(number: int, task: NewTask) -> TaskRecord:
+    """The record of a task that was just stored."""
+    return TaskRecord(
+        number, task.queue, PENDING, task.rank, task.due, 0, 0, task.budget, 0, None, 0, 0, task.created_at,
+        None, None, task.key, task.function, task.policy, task.payload, None, None,
+    )  # fmt: skip

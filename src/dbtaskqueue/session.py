@@ -1,0 +1,429 @@
+"""One run of a worker: claim, run, store how it ended, again. All writes come from one thread.
+
+Threads that run tasks put what they have done on a list and ring a bell; the session's own thread
+collects it, and in one transaction stores these ends and claims what comes next. An end that cannot be
+stored because the database is away is owed, and tried again until it is stored or its claim is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from . import clock, ends, payload
+from ._executors import EXECUTORS
+from ._executors.work import Work
+from ._maintenance.cancel_watch import CancelWatch
+from ._store.base import Claim, End, Exchanged, Start, Store, TaskRecord, Verdict
+from .batching import BatchSize
+from .errors import StoreUnavailable, TaskQueueError
+from .functions import Registry
+from .log import Outage, event, logger
+from .membership import Membership
+from .payload import JSON
+from .running import enter, leave
+from .states import ABANDONED, FAILED, RUNNING
+from .task import Task, chosen_end
+
+_STORED_WITHIN = 0.1
+"""Seconds after which the ends of short tasks, and the start of one that is not short, are stored."""
+_PATIENCE = 1.0
+"""Seconds that a claimed task may wait for a free slot before it is given back."""
+_LONGEST_WAIT = 5.0
+_BACKOFF = 0.05, 5.0
+_LAST_TRIES = 5.0
+"""Seconds that a worker which is stopping goes on trying to store what it owes."""
+
+OnError = Callable[[Task, BaseException], object]
+Callback = Callable[[JSON], JSON]
+
+
+class Limits:
+    """When a run ends by itself: see ``Worker.run``."""
+
+    def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | None) -> None:
+        if max_tasks is not None and (not isinstance(max_tasks, int) or max_tasks < 1):
+            raise ValueError(f"max_tasks is a whole number of at least 1, not {max_tasks!r}")
+        if idle_timeout is not None and not idle_timeout >= 0:
+            raise ValueError(f"idle_timeout is a number of seconds, at least 0, not {idle_timeout!r}")
+        self.burst = burst
+        self.max_tasks = max_tasks
+        self.idle_timeout = idle_timeout
+
+
+class Session:
+    """Everything that one ``Worker.run`` knows. ``request_stop`` may be called from anywhere."""
+
+    def __init__(
+        self,
+        store: Store,
+        queues: list[str],
+        *,
+        callback: Callback | None,
+        functions: Registry,
+        concurrency: int,
+        executor: str,
+        lease: float,
+        drain_timeout: float,
+        on_error: OnError | None,
+        limits: Limits,
+        batch: BatchSize,
+    ) -> None:
+        self._store = store
+        self._queues = deque(queues)
+        self._callback = callback
+        self._functions = functions
+        self._concurrency = concurrency
+        self._drain_timeout = drain_timeout
+        self._on_error = on_error
+        self._limits = limits
+        self._verbose = logger.isEnabledFor(logging.INFO)
+        self._batch = batch
+        self._membership = Membership(store, lease, runs_tasks=True)
+        self._membership.on_lost = self._cancel_all
+        self._membership.duties.append(CancelWatch(self._membership.held, lambda: list(self._active)))
+        self._outage = Outage("worker")
+        self._failures = 0
+        self._stops = 0
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._finished: deque[Work] = deque()
+        self._active: set[Work] = set()
+        self._solo: deque[Work] = deque()
+        self._owed: list[tuple[Work, End]] = []
+        self._in_batch = False
+        self._hungry = True
+        self._has_unknown_claims = False
+        self._begun = 0
+        self._last_claim = self._last_task = time.monotonic()
+        self._executor = EXECUTORS[executor](concurrency, self._execute)
+
+    def request_stop(self) -> None:
+        """Drain; asked a second time, stop at once. Safe in a signal handler and in any thread."""
+        self._stops += 1
+        self._bell.put(None)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stops > 0
+
+    def run(self) -> None:
+        """Work until stopped or a limit is reached, then drain and leave the workers."""
+        try:
+            while not self._stops:
+                self._step()
+                if self._is_complete():
+                    break
+                self._pause()
+        finally:
+            self._drain()
+            self._executor.close()
+            self._membership.leave()
+
+    # -- one turn of the loop ----------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """Store what ended, claim what comes next."""
+        self._collect()
+        if self._in_batch and time.monotonic() - self._last_claim > _PATIENCE:
+            self._give_back(self._executor.take_back())
+        starts = self._late_starts()
+        claim = self._next_claim()
+        if not (starts or claim or self._owed):
+            return
+        exchanged = self._exchange(starts, claim)
+        if exchanged is None:
+            return
+        self._heed_starts(starts, exchanged.started)
+        if claim is not None:
+            self._hungry = len(exchanged.claimed) >= claim.limit or self._finds_more()  # fewer: nothing else is due
+            self._dispatch(exchanged.claimed, claim)
+
+    def _finds_more(self) -> bool:
+        """Whether dead workers held something: a burst does not end without having looked."""
+        if not self._limits.burst or self._active:
+            return False
+        try:
+            return self._membership.look() > 0
+        except StoreUnavailable as gone:
+            self._fail(gone)
+            return True
+
+    def _fail(self, gone: StoreUnavailable) -> None:
+        self._outage.begins(gone)
+        self._failures += 1
+
+    def _next_claim(self) -> Claim | None:
+        room = None if self._limits.max_tasks is None else self._limits.max_tasks - self._begun
+        if self._stops or self._solo or not (self._hungry or self._owed) or room == 0:
+            return None
+        size = 1 if self._is_held_up() else self._batch.next()
+        limit = size if size > 1 else self._concurrency - len(self._active)
+        if limit <= 0 or (size > 1 and self._active):
+            return None
+        return Claim(self._queues, limit if room is None else min(limit, room), clock.now(), size == 1, size > 1)
+
+    def _is_held_up(self) -> bool:
+        """Whether a task runs that is not short: then nothing is claimed that would wait behind it."""
+        before = clock.now() - int(_STORED_WITHIN * 1e6)
+        return any(work.begun_at is not None and work.begun_at <= before for work in self._active)
+
+    def _exchange(self, starts: list[tuple[Work, Start]], claim: Claim | None) -> Exchanged | None:
+        owed = self._owed
+        try:
+            exchanged = self._membership.exchange(
+                starts=[start for _, start in starts], ends=[end for _, end in owed], claim=claim
+            )
+        except StoreUnavailable as gone:
+            self._fail(gone)
+            self._has_unknown_claims |= claim is not None and gone.maybe_done
+            return None
+        self._outage.ends()
+        again, self._failures, self._owed = self._failures > 0, 0, []
+        for (work, _), verdict in zip(owed, exchanged.ended, strict=True):
+            if not verdict.stored or work.error is not None or self._verbose:
+                self._heed_end(work, verdict, again)
+        if self._has_unknown_claims:
+            self._has_unknown_claims = False
+            self._give_back_unknown(exchanged)
+        return exchanged
+
+    def _give_back_unknown(self, exchanged: Exchanged) -> None:
+        """After a claim whose answer was lost: release what the database says is held, but nobody here knows."""
+        known = {work.record.id for work in (*self._active, *self._solo)} | {task.id for task in exchanged.claimed}
+        known |= {work.record.id for work, _ in self._owed}
+        for held in self._membership.held():
+            if held.id not in known and (record := self._store.get(held.id)) is not None:
+                self._owed.append((Work(record, begin_stored=True), ends.release(record, None)))
+
+    def _dispatch(self, records: list[TaskRecord], claim: Claim) -> None:
+        if not records:
+            return
+        self._queues.rotate(-1)
+        self._last_claim = self._last_task = time.monotonic()
+        self._begun += len(records)
+        self._in_batch = claim.shared
+        for record in records:
+            work = Work(record, begin_stored=claim.begin)
+            if claim.shared and record.solo:
+                self._solo.append(work)
+            else:
+                self._submit(work)
+
+    def _submit(self, work: Work) -> None:
+        self._active.add(work)
+        self._executor.submit(work)
+
+    def _collect(self) -> None:
+        """Turn outcomes into ends."""
+        tasks, seconds, longest = 0, 0.0, 0.0
+        while self._finished:
+            work = self._finished.popleft()
+            if work not in self._active:
+                continue  # it was given up meanwhile
+            self._active.remove(work)
+            took = work.seconds
+            tasks, seconds, longest = tasks + 1, seconds + took, max(longest, took)
+            self._owed.append((work, self._end_of(work)))
+        if tasks:
+            self._batch.learn(tasks, seconds, longest)
+            self._last_task = time.monotonic()
+        self._in_batch = self._in_batch and not all(work.begin_stored for work in self._active)
+
+    def _end_of(self, work: Work) -> End:
+        record, error, begun_at = work.record, work.error, work.unstored_begin
+        if error is None:
+            return ends.finish(record, work.result, work.ended_at, begun_at)
+        try:
+            return chosen_end(record, error, begun_at) or ends.fail(record, error, begun_at=begun_at)
+        except Exception as broken:  # a row with nonsense in it fails its task, not the worker
+            text = ends.describe(broken)
+            return End("fail", record.id, record.token, clock.now(), final=True, begun_at=begun_at, error=text)
+
+    def _heed_end(self, work: Work, verdict: Verdict, again: bool) -> None:
+        record, error = work.record, work.error
+        fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue, "attempt": record.attempt}
+        if not verdict.stored:
+            if not (again and verdict.token == record.token):  # else it was stored the first time
+                event(logging.WARNING, "the claim on a task was gone before its end", state=verdict.state, **fields)
+        elif error is None:
+            event(logging.INFO, f"task {verdict.state}", seconds=round(work.seconds, 3), **fields)
+        else:
+            event(logging.WARNING, f"task {verdict.state}", error=type(error).__name__, **fields)
+            if self._on_error is not None and verdict.state in (FAILED, ABANDONED):
+                self._tell(self._on_error, record, error)
+            work.error = None  # its traceback leads back to the work: no cycle may keep what the task had in hand
+
+    def _tell(self, on_error: OnError, record: TaskRecord, error: BaseException) -> None:
+        try:
+            on_error(Task(self._store, self._store.get(record.id) or record), error)
+        except Exception as broken:
+            event(logging.ERROR, "on_error raised", exc_info=broken, task_id=record.id)
+
+    # -- batches -----------------------------------------------------------------------------------
+
+    def _late_starts(self) -> list[tuple[Work, Start]]:
+        """Starts to be stored by themselves: of a task to be run alone, of one that turned out long."""
+        starts = []
+        if self._solo and not self._active and not self._owed:
+            work = self._solo[0]
+            starts.append((work, Start(work.record.id, work.record.token, clock.now())))
+        before = clock.now() - int(_STORED_WITHIN * 1e6)
+        for work in self._active:
+            if not work.begin_stored and work.begun_at is not None and work.begun_at <= before:
+                starts.append((work, Start(work.record.id, work.record.token, work.begun_at)))
+        return starts
+
+    def _heed_starts(self, starts: list[tuple[Work, Start]], verdicts: list[Verdict]) -> None:
+        for (work, _), verdict in zip(starts, verdicts, strict=True):
+            if verdict.stored or (verdict.token == work.record.token and verdict.state == RUNNING):
+                work.begin_stored = True
+                work.record = work.record._replace(attempt=work.record.attempt + 1)
+            else:
+                work.cancel()
+            if self._solo and work is self._solo[0]:
+                self._solo.popleft()
+                if work.begin_stored:
+                    self._submit(work)
+
+    def _give_back(self, works: list[Work]) -> None:
+        """Owe the release of claimed tasks that have not begun; they keep their due time."""
+        for work in [*works, *self._solo]:
+            self._active.discard(work)
+            self._begun -= 1
+            self._owed.append((work, ends.release(work.record, None)))
+        self._solo.clear()
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def _pause(self) -> None:
+        """Sleep until there is something to do."""
+        if self._stops or self._finished or (self._owed and not self._failures):
+            return
+        if self._failures:
+            first, last = _BACKOFF
+            self._sleep(min(last, first * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1))
+        elif self._solo and not self._active:
+            return
+        elif not self._in_batch and (len(self._active) >= self._concurrency or self._is_full()):
+            self._sleep(_LONGEST_WAIT)
+        elif self._active and (self._in_batch or self._hungry):
+            self._sleep(_STORED_WITHIN)
+        elif not self._hungry:
+            self._wait_for_due()
+
+    def _sleep(self, seconds: float) -> None:
+        try:
+            self._bell.get(timeout=seconds)
+            while True:  # one look answers all rings
+                self._bell.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _wait_for_due(self) -> None:
+        try:
+            ticket = self._store.wakeups.ticket()
+            due = self._store.next_due(self._queues)
+        except StoreUnavailable as gone:
+            self._fail(gone)
+            self._hungry = True
+            return
+        pause = _LONGEST_WAIT if due is None else min(_LONGEST_WAIT, (due - clock.now()) / 1e6)
+        if pause <= 0:
+            self._hungry = True
+            return
+        if self._limits.burst and not self._active:
+            return
+        if self._limits.idle_timeout is not None and not self._active:
+            pause = min(pause, self._last_task + self._limits.idle_timeout - time.monotonic())
+        self._store.wakeups.wait_on(self._bell, ticket, pause)
+
+    def _is_full(self) -> bool:
+        return self._limits.max_tasks is not None and self._begun >= self._limits.max_tasks
+
+    def _is_complete(self) -> bool:
+        """Whether a limit ends the run: nothing runs, nothing is owed, and the limit is reached."""
+        if self._active or self._owed or self._solo or self._finished:
+            return False
+        if self._is_full():
+            return True
+        if self._hungry or self._failures:
+            return False
+        idle = time.monotonic() - self._last_task
+        return self._limits.burst or (self._limits.idle_timeout is not None and idle >= self._limits.idle_timeout)
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Give back what has not begun, wait for what runs, then give that back, too."""
+        self._stops = max(self._stops, 1)
+        self._give_back(self._executor.take_back())
+        deadline = time.monotonic() + self._drain_timeout
+        while self._active and self._stops == 1 and time.monotonic() < deadline:
+            self._collect()
+            self._store_owed()
+            if self._active and not self._finished:
+                soon = _STORED_WITHIN if self._in_batch or self._owed else _PATIENCE
+                self._sleep(max(0.0, min(soon, deadline - time.monotonic())))
+        self._collect()
+        for work in list(self._active):
+            work.cancel()
+            event(logging.WARNING, "task given back, its worker stops", task_id=work.record.id, queue=work.record.queue)
+            self._owed.append((work, ends.release(work.record, begun_at=work.unstored_begin)))
+        self._active.clear()
+        deadline = time.monotonic() + _LAST_TRIES
+        while self._owed and not self._store_owed() and time.monotonic() < deadline:
+            time.sleep(_STORED_WITHIN)
+        if self._owed:
+            event(logging.ERROR, "the worker stops, the ends of some tasks could not be stored", tasks=len(self._owed))
+
+    def _store_owed(self) -> bool:
+        if self._owed or self._late_starts():
+            starts = self._late_starts()
+            exchanged = self._exchange(starts, None)
+            if exchanged is None:
+                return False
+            self._heed_starts(starts, exchanged.started)
+        return True
+
+    def _cancel_all(self) -> None:
+        """This worker was taken for dead: its tasks are others' now."""
+        for work in list(self._active):
+            work.cancel()
+
+    # -- in the threads that run tasks -------------------------------------------------------------
+
+    def _execute(self, work: Work) -> None:
+        work.begun_at = clock.now()
+        context = enter(lambda: work.running(self._is_draining))
+        try:
+            value = payload.decode(work.record.payload)  # type: ignore[arg-type]
+            result = self._run_code(work.record, value)
+            if result is not None:
+                work.result = payload.encode(result, limit=self._store.max_payload, name="result")
+        except BaseException as error:  # SystemExit is a failure like any other
+            work.error = error
+        leave(context)
+        work.ended_at = clock.now()
+        self._finished.append(work)
+        if not self._in_batch or self._executor.is_drained():
+            self._bell.put(None)
+
+    def _is_draining(self) -> bool:
+        return self._stops > 0
+
+    def _run_code(self, record: TaskRecord, value: JSON) -> JSON:
+        if record.function is not None:
+            function = self._functions.find(record.function)
+            if function is None:
+                known = ", ".join(self._functions.names()) or "none"
+                raise TaskQueueError(f"this worker knows no task function {record.function!r}; it knows: {known}")
+            return function.run(value)
+        if self._callback is None:
+            raise TaskQueueError("this worker has no callback, and the task names no task function")
+        return self._callback(value)

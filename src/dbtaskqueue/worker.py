@@ -1,0 +1,145 @@
+"""Worker: runs tasks until it is told to stop. The loop itself is in ``session.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from ._executors import EXECUTORS
+from .batching import BatchSize
+from .names import check_queue
+from .payload import JSON
+from .queue import TaskQueue, check_lease
+from .session import Limits, OnError, Session
+
+
+class Worker:
+    """Runs the tasks of one queue, or of several in rotation.
+
+    ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease and task functions are used.
+    ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
+    machine may take its tasks. ``drain_timeout``: seconds that running tasks get when it is to stop.
+    ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned.
+
+    Raises TypeError for ``queue`` and ``queues`` together, ValueError for what is out of range.
+    """
+
+    def __init__(
+        self,
+        url_or_queue: str | TaskQueue | None = None,
+        queue: str | None = None,
+        *,
+        queues: list[str] | tuple[str, ...] | None = None,
+        concurrency: int = 1,
+        executor: str = "thread",
+        lease: float = 30.0,
+        drain_timeout: float = 20.0,
+        on_error: OnError | None = None,
+    ) -> None:
+        if queue is not None and queues is not None:
+            raise TypeError("give queue or queues, not both")
+        if isinstance(queues, str):
+            raise TypeError("queues is a list of names; for one name there is queue")
+        if queues is not None and not queues:
+            raise ValueError("queues is empty")
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+            raise ValueError(f"concurrency is a whole number of at least 1, not {concurrency!r}")
+        if executor not in EXECUTORS:
+            raise ValueError(f"executor is one of {', '.join(EXECUTORS)}, not {executor!r}")
+        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, int | float) or not drain_timeout >= 0:
+            raise ValueError(f"drain_timeout is a number of seconds, at least 0, not {drain_timeout!r}")
+        lease = check_lease(lease)
+        names = queues if queues is not None else None if queue is None else [queue]
+        checked = None if names is None else [check_queue(name) for name in dict.fromkeys(names)]
+        self._owns_queue = not isinstance(url_or_queue, TaskQueue)
+        self._queue = (
+            url_or_queue
+            if isinstance(url_or_queue, TaskQueue)
+            else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=lease)
+        )
+        self.queues = checked or [self._queue.name]
+        self.concurrency = concurrency
+        self.executor = executor
+        self.lease = self._queue.lease
+        self.drain_timeout = drain_timeout
+        self.on_error = on_error
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        self._stop_asked = False
+
+    def run(
+        self,
+        callback: Callable[[Any], JSON] | None = None,
+        *,
+        burst: bool = False,
+        max_tasks: int | None = None,
+        idle_timeout: float | None = None,
+        batch: int | str = "auto",
+    ) -> None:
+        """Run tasks until told to stop, by ``stop()``, SIGTERM or SIGINT (in the main thread).
+
+        ``callback`` gets the payload and returns the result; tasks of task functions do not need it. An
+        exception fails the attempt. ``burst`` returns when nothing is due and all is done, ``max_tasks``
+        after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
+        long tasks one by one and stores the ends of short ones together, at the latest after 0.1 s; 1
+        stores each at once; another number claims as many at once.
+        """
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is not callable: {type(callback).__name__}")
+        limits = Limits(burst, max_tasks, idle_timeout)
+        size = BatchSize(batch, self.concurrency)
+        with self._lock:
+            if self._session is not None:
+                raise RuntimeError("this worker is running already")
+            session = self._session = Session(
+                self._queue.store,
+                self.queues,
+                callback=callback,
+                functions=self._queue.functions,
+                concurrency=self.concurrency,
+                executor=self.executor,
+                lease=self.lease,
+                drain_timeout=self.drain_timeout,
+                on_error=self.on_error,
+                limits=limits,
+                batch=size,
+            )
+            if self._stop_asked:
+                session.request_stop()
+        try:
+            with _signals(session):
+                session.run()
+        finally:
+            self._session, self._stop_asked = None, False
+            if self._owns_queue:
+                self._queue.store.rest()
+
+    def stop(self) -> None:
+        """End ``run`` after the running tasks, at most ``drain_timeout`` seconds later. Callable anywhere."""
+        session = self._session
+        if session is None:
+            self._stop_asked = True
+        elif not session.is_stopping:
+            session.request_stop()
+
+
+@contextlib.contextmanager
+def _signals(session: Session) -> Iterator[None]:
+    """SIGTERM and SIGINT drain, a second one stops at once. Only the main thread may handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        session.request_stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python

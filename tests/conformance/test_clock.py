@@ -1,0 +1,189 @@
+"""A clock that jumps: nothing is lost, nobody is robbed, and nothing gets stuck.
+
+The code asks ``dbtaskqueue.clock.source``; here it is another one. What somebody wanted later follows
+the clock as it is; what was to run at once must not wait because the clock was set back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from helpers import Background, die_holding, until
+
+from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker, clock
+
+HOUR = 3600
+Jump = Callable[[float], None]
+
+
+@pytest.fixture
+def jump(monkeypatch: pytest.MonkeyPatch) -> Jump:
+    """Set the clock on by so many seconds, or back."""
+    wall, ahead = clock.source, [0]
+    monkeypatch.setattr(clock, "source", lambda: wall() + ahead[0])
+
+    def jump(seconds: float) -> None:
+        ahead[0] += int(seconds * 1_000_000)
+
+    return jump
+
+
+def test_a_task_enqueued_before_the_clock_was_set_back(queue: TaskQueue, jump: Jump) -> None:
+    tasks = [queue.enqueue(n, priority=n) for n in range(3)]
+    jump(-HOUR)
+    fetched = queue.fetch(10, timeout=20)
+    assert sorted(task.id for task in fetched) == [task.id for task in tasks]
+
+
+def test_a_worker_that_waits_while_the_clock_is_set_back(queue: TaskQueue, url: str, jump: Jump) -> None:
+    done = Background(lambda: Worker(url).run(lambda payload: payload, max_tasks=2))
+    queue.enqueue("before").get_result(30)
+    queue.pause()
+    task = queue.enqueue("stuck?")
+    jump(-HOUR)
+    queue.resume()
+    assert task.get_result(30) == "stuck?"
+    done.join()
+
+
+def test_a_handle_opened_after_the_clock_was_set_back(queue: TaskQueue, url: str, jump: Jump) -> None:
+    task = queue.enqueue()
+    jump(-HOUR)
+    with TaskQueue(url) as later:
+        [held] = later.fetch(timeout=20)
+        assert held.id == task.id
+
+
+def test_a_burst_after_the_clock_was_set_back(queue: TaskQueue, url: str, jump: Jump) -> None:
+    """It returns when nothing is due and all is done: a task that was due at once is not left behind."""
+    task = queue.enqueue("x")
+    jump(-HOUR)
+    Worker(url).run(lambda payload: payload, burst=True)
+    Worker(url).run(lambda payload: payload, max_tasks=1, idle_timeout=20)
+    assert task.refresh().state == "done"
+
+
+def give_back_by_release(queue: TaskQueue, url: str) -> None:
+    [task] = queue.fetch(timeout=10)
+    task.release()
+
+
+def give_back_by_retry(queue: TaskQueue, url: str) -> None:
+    [task] = queue.fetch(timeout=10)
+    task.start()
+    task.finish()
+    queue.retry(task.id)
+
+
+def give_back_by_failing_without_delay(queue: TaskQueue, url: str) -> None:
+    [task] = queue.fetch(timeout=10)
+    task.start()
+    task.fail("x")
+
+
+def give_back_by_dying(queue: TaskQueue, url: str) -> None:
+    die_holding(url)
+    queue.pause()
+    until(lambda: queue.fetch(timeout=0) == [] and not queue.stats().running, what="the rescue")
+    queue.resume()
+
+
+@pytest.mark.parametrize(
+    "give_back",
+    [give_back_by_release, give_back_by_retry, give_back_by_failing_without_delay, give_back_by_dying],
+)
+def test_what_became_due_at_once_is_not_stuck_either(
+    queue: TaskQueue, url: str, jump: Jump, give_back: Callable[[TaskQueue, str], None]
+) -> None:
+    task = queue.enqueue(retry=RetryPolicy(delay=0))
+    give_back(queue, url)
+    jump(-HOUR)
+    assert [held.id for held in queue.fetch(timeout=20)] == [task.id]
+
+
+def test_a_delay_that_was_asked_for_follows_the_clock(queue: TaskQueue, jump: Jump) -> None:
+    task = queue.enqueue(start_in=HOUR / 2)
+    jump(-HOUR)
+    assert queue.fetch(timeout=0.1) == []
+    jump(2 * HOUR)
+    assert [held.id for held in queue.fetch(timeout=20)] == [task.id]
+
+
+def test_a_retry_delay_after_the_clock_was_set_on(queue: TaskQueue, jump: Jump) -> None:
+    task = queue.enqueue(retry=RetryPolicy(delay=HOUR))
+    [held] = queue.fetch(timeout=10)
+    held.start()
+    held.fail("x")
+    assert queue.fetch(timeout=0) == []
+    jump(HOUR)
+    assert [again.id for again in queue.fetch(timeout=20)] == [task.id]
+
+
+@pytest.mark.parametrize("seconds", [HOUR, -HOUR, 1000 * HOUR])
+def test_nobody_is_robbed(queue: TaskQueue, url: str, jump: Jump, seconds: float) -> None:
+    """Who is alive is never decided by a clock."""
+    with TaskQueue(url, lease=0.5) as holder:
+        queue.enqueue_many(["reserved", "running"])
+        reserved, running = holder.fetch(2, timeout=10)
+        running.start()
+        jump(seconds)
+        assert queue.fetch(timeout=2.5) == []
+        assert reserved.start()
+        reserved.finish(1)
+        running.finish(2)
+        assert queue.stats().done == 2
+
+
+def test_tasks_while_the_clock_jumps_about(queue: TaskQueue, url: str, jump: Jump) -> None:
+    """Producers, workers that fail now and then, and a clock set an hour back and forth all the time."""
+    stop = threading.Event()
+    runs: Counter[int] = Counter()
+
+    def callback(n: int) -> int:
+        runs[n] += 1
+        if n % 5 == 0 and runs[n] == 1:
+            raise ValueError
+        return n
+
+    def jumps() -> None:
+        for step in itertools.cycle([HOUR, -HOUR, -HOUR, HOUR]):
+            if stop.wait(0.01):
+                return
+            jump(step)
+
+    jumper = Background(jumps)
+    workers = [Worker(url, concurrency=2) for _ in range(2)]
+    threads = [Background(lambda worker=worker: worker.run(callback)) for worker in workers]
+    tasks: list[Task] = [queue.enqueue(n, retry=RetryPolicy(delay=0)) for n in range(200)]
+    tokens = {task.id: 0 for task in tasks}
+
+    def all_done() -> bool:
+        for task in tasks:
+            before = tokens[task.id]
+            tokens[task.id] = task.refresh().token
+            assert task.token >= before
+        return all(task.state == "done" for task in tasks)
+
+    until(all_done, within=60, what="the end of all tasks")
+    stop.set()
+    jumper.join()
+    for worker, thread in zip(workers, threads, strict=True):
+        worker.stop()
+        thread.join()
+    for n, task in enumerate(tasks):
+        failed = n % 5 == 0
+        assert (task.result, task.attempt) == (n, 1 + failed)
+        assert runs[n] == 1 + failed
+        assert [attempt.outcome for attempt in task.attempts()] == ["failed"] * failed + ["done"]
+
+
+def test_a_prune_after_the_clock_was_set_back_keeps_what_just_ended(queue: TaskQueue, jump: Jump) -> None:
+    queue.enqueue()
+    with queue.fetch(timeout=10)[0]:
+        pass
+    jump(-HOUR)
+    assert queue.prune(60) == 0

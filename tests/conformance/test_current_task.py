@@ -1,0 +1,102 @@
+"""``current_task()``: what a task knows of itself."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from helpers import Background
+
+from dbtaskqueue import RetryPolicy, RunningTask, TaskQueue, Worker, current_task
+
+
+def test_outside_of_a_task(queue: TaskQueue) -> None:
+    with pytest.raises(RuntimeError, match="inside a task"):
+        current_task()
+
+
+def test_the_attributes_are_as_of_the_start(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue({"n": 1}, retry=RetryPolicy(delay=0, max_attempts=5))
+    seen: list[dict[str, object]] = []
+
+    def callback(payload: object) -> None:
+        running = current_task()
+        assert isinstance(running, RunningTask)
+        names = ("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop")
+        seen.append({name: getattr(running, name) for name in names} | {"stored": queue.get(running.id).token})
+        if running.attempt < 3:
+            raise ValueError
+
+    Worker(url).run(callback, max_tasks=3)
+    for number, look in enumerate(seen, start=1):
+        assert look["stored"] == look["token"]
+        assert look == {
+            "id": task.id,
+            "queue": "default",
+            "payload": {"n": 1},
+            "attempt": number,
+            "max_attempts": 5,
+            "token": number,
+            "function": None,
+            "cancelled": False,
+            "should_stop": False,
+            "stored": number,
+        }
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_attempts_are_numbered_from_one_in_a_batch_too(queue: TaskQueue, url: str, batch: int) -> None:
+    queue.enqueue_many(range(10))
+    seen: list[int] = []
+    Worker(url).run(lambda payload: seen.append(current_task().attempt), burst=True, batch=batch)
+    assert seen == [1] * 10
+
+
+def test_of_a_task_function(queue: TaskQueue) -> None:
+    @queue.task(name="who")
+    def who(greeting: str) -> list[object]:
+        return [greeting, current_task().function, current_task().payload]
+
+    task = who.enqueue("hello")
+    Worker(queue).run(burst=True)
+    assert task.get_result(10)[:2] == ["hello", "who"]
+
+
+def test_each_thread_has_its_own(queue: TaskQueue, url: str) -> None:
+    queue.enqueue_many(range(4))
+    together = threading.Barrier(4, timeout=30)
+    pairs: list[tuple[object, object]] = []
+
+    def callback(payload: object) -> None:
+        together.wait()
+        pairs.append((payload, current_task().payload))
+        together.wait()
+
+    Worker(url, concurrency=4).run(callback, burst=True)
+    assert sorted(pairs) == [(n, n) for n in range(4)]
+
+
+def test_a_thread_that_a_task_starts_is_outside(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue()
+
+    def callback(payload: object) -> str:
+        with pytest.raises(RuntimeError):
+            Background(current_task).join()
+        return "outside"
+
+    Worker(url).run(callback, burst=True)
+    assert task.get_result(10) == "outside"
+
+
+def test_it_ends_with_the_task(queue: TaskQueue, url: str) -> None:
+    kept: list[object] = []
+
+    def callback(payload: object) -> None:
+        kept.append(current_task())
+
+    queue.enqueue_many(range(2))
+    Worker(url).run(callback, burst=True)
+    assert len({id(running) for running in kept}) == 2
+    with pytest.raises(RuntimeError):
+        current_task()

@@ -1,0 +1,242 @@
+"""Files that cannot be used: a clear error in one line, and nothing made or broken."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from helpers import run_python
+
+from dbtaskqueue import ConfigurationError, StoreUnavailable, TaskQueue, TaskQueueError
+from dbtaskqueue._store import sqlite_connection
+from dbtaskqueue._store.sqlite_connection import _file_system
+
+pytestmark = pytest.mark.engine("sqlite")
+
+
+def check_refused(url: str, word: str) -> None:
+    """Opening fails with one line that says what is wrong, and names the file."""
+    with pytest.raises(TaskQueueError, match=word) as caught:
+        TaskQueue(url)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    check_refused(f"sqlite:///{tmp_path}/no/such/file.sqlite", "folder .* does not exist")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_as_file(tmp_path: Path) -> None:
+    check_refused(f"sqlite:///{tmp_path}", "folder, not a file")
+
+
+def test_a_file_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    check_refused(f"sqlite:///{tmp_path}/file/queue.sqlite", "file")
+
+
+@pytest.mark.parametrize("content", [b"this is not a database, but a letter\n" * 100, os.urandom(9000)], ids=len)
+def test_a_corrupt_file_is_refused_and_not_touched(url: str, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "taskqueue.sqlite"
+    path.write_bytes(content)
+    check_refused(url, "not a SQLite database, or a damaged one")
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_is_damaged_in_the_middle(url: str, tmp_path: Path) -> None:
+    with TaskQueue(url) as queue:
+        queue.enqueue_many(["x" * 1000] * 500)
+    path = tmp_path / "taskqueue.sqlite"
+    content = bytearray(path.read_bytes())
+    for page in range(4096, len(content), 4096):
+        content[page : page + 4096] = b"\xff" * len(content[page : page + 4096])
+    path.write_bytes(content)
+    with pytest.raises(TaskQueueError, match="damaged"):
+        TaskQueue(url).tasks()
+
+
+def test_an_empty_file_becomes_a_database(url: str, tmp_path: Path) -> None:
+    (tmp_path / "taskqueue.sqlite").touch()
+    with TaskQueue(url) as queue:
+        assert queue.enqueue().id == 1
+
+
+def test_a_path_with_odd_characters(tmp_path: Path) -> None:
+    for name in ("with space", "per%cent", "que?ry", "ha#sh", "ünï😀", "a'b\"c", "semi;colon", "plus+and&"):
+        quoted = name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+        with TaskQueue(f"sqlite:///{tmp_path}/{quoted}.sqlite") as queue:
+            queue.enqueue(name)
+        assert (tmp_path / f"{name}.sqlite").exists()
+
+
+def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with TaskQueue("sqlite:///relative.sqlite") as queue:
+        queue.enqueue("x")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        queue.store.rest()
+        assert queue.tasks()[0].payload == "x"
+    assert (tmp_path / "relative.sqlite").exists()
+
+
+def test_the_default_is_a_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DBTASKQUEUE_URL", raising=False)
+    TaskQueue().close()
+    assert (tmp_path / "taskqueue.sqlite").exists()
+    monkeypatch.setenv("DBTASKQUEUE_URL", f"sqlite:///{tmp_path}/from_environment.sqlite")
+    TaskQueue().close()
+    assert (tmp_path / "from_environment.sqlite").exists()
+
+
+def test_memory_is_a_temporary_file(tmp_path: Path) -> None:
+    queue = TaskQueue("sqlite:///:memory:")
+    other = TaskQueue("sqlite:///:memory:")
+    queue.enqueue("x")
+    assert other.tasks() == []
+    folder = Path(queue.store.path).parent  # type: ignore[attr-defined]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    queue.close()
+    other.close()
+    assert not folder.exists()
+
+
+# -- rights: root may do everything, so a subprocess gives its rights up ------------------------------
+
+AS_NOBODY = """
+import os, sys
+import dbtaskqueue
+from dbtaskqueue import TaskQueue, TaskQueueError
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    queue = TaskQueue(sys.argv[1])
+    print("opened", len(queue.tasks()))
+    print(queue.enqueue().id)
+except TaskQueueError as error:
+    print(type(error).__name__, str(error))
+"""
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder that another user can reach."""
+    folder = tmp_path
+    while folder != folder.parent and folder.stat().st_uid == os.getuid():
+        folder.chmod(folder.stat().st_mode | 0o755)
+        folder = folder.parent
+    (tmp_path / "shared").mkdir()
+    return tmp_path / "shared"
+
+
+def make(folder: Path) -> str:
+    url = f"sqlite:///{folder}/queue.sqlite"
+    with TaskQueue(url) as queue:
+        queue.enqueue()
+    return url
+
+
+def test_a_read_only_file(shared: Path) -> None:
+    url = make(shared)
+    (shared / "queue.sqlite").chmod(0o444)
+    shared.chmod(0o555 if os.getuid() else 0o755)
+    answer = run_python(AS_NOBODY, url)
+    assert answer.split()[0] in ("ConfigurationError", "StoreUnavailable"), answer
+    assert "may this user" in answer
+    assert answer.count("\n") == 1
+
+
+def test_a_file_without_our_rights(shared: Path) -> None:
+    url = make(shared)
+    (shared / "queue.sqlite").chmod(0o000)
+    answer = run_python(AS_NOBODY, url)
+    assert answer.startswith("ConfigurationError"), answer
+    assert "may this user read and write it" in answer
+
+
+def test_a_folder_without_our_rights(shared: Path) -> None:
+    shared.chmod(0o755 if os.getuid() == 0 else 0o555)
+    answer = run_python(AS_NOBODY, f"sqlite:///{shared}/new.sqlite")
+    assert answer.startswith("ConfigurationError"), answer
+    assert str(shared) in answer
+    assert list(shared.iterdir()) == []
+
+
+# -- a file that goes away ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", ["deleted", "replaced"])
+def test_a_file_that_is_deleted_or_replaced_is_noticed(url: str, tmp_path: Path, act: str) -> None:
+    """Nobody would find again what is written into a file without a name."""
+    queue = TaskQueue(url)
+    queue.enqueue()
+    for path in tmp_path.glob("taskqueue.sqlite*"):
+        path.unlink()
+    if act == "replaced":
+        TaskQueue(url).close()
+    with pytest.raises(StoreUnavailable, match="deleted or replaced") as caught:
+        queue.enqueue()
+    assert caught.value.maybe_done is False
+    queue.close()
+
+
+def test_a_lock_that_another_program_keeps(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TaskQueue(url) as queue:
+        monkeypatch.setattr(sqlite_connection, "LOCK_PATIENCE", 0.1)
+        connection = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            queue.enqueue("refused")
+        assert queue.tasks() == []
+        connection.execute("ROLLBACK")
+        connection.close()
+        assert queue.enqueue("accepted").id == 1
+
+
+# -- network file systems ----------------------------------------------------------------------------
+
+MOUNTS = """\
+22 28 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+31 22 0:40 / /mnt/net rw shared:2 - nfs4 server:/export rw
+32 22 0:41 / /mnt/net\\040work rw - cifs //server/share rw
+33 31 0:42 / /mnt/net/local rw - ext4 /dev/sdb1 rw
+34 22 0:43 / /mnt/ssh rw - fuse.sshfs user@host: rw
+35 22 0:44 / /mnt/network rw - ext4 /dev/sdc1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/queue.sqlite", "ext4"),
+        ("/mnt/net/queue.sqlite", "nfs4"),
+        ("/mnt/net work/deep/queue.sqlite", "cifs"),
+        ("/mnt/net/local/queue.sqlite", "ext4"),
+        ("/mnt/ssh/queue.sqlite", "fuse.sshfs"),
+        ("/mnt/network/queue.sqlite", "ext4"),
+    ],
+)
+def test_the_file_system_of_a_path(tmp_path: Path, path: str, kind: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS)
+    assert _file_system(path, str(mounts)) == kind
+
+
+def test_where_mounts_cannot_be_read_nothing_is_known(tmp_path: Path) -> None:
+    assert _file_system("/home/queue.sqlite", str(tmp_path / "missing")) is None
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs"])
+def test_a_network_file_system_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(sqlite_connection, "_file_system", lambda path: kind)
+    with pytest.raises(ConfigurationError, match=f"network file system \\({kind}\\)"):
+        TaskQueue(url)
+    assert list(tmp_path.iterdir()) == []

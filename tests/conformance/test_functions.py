@@ -1,0 +1,181 @@
+"""``@queue.task``: functions whose calls are tasks."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+
+import pytest
+
+from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
+
+
+def thumbnail(path: str, width: int = 320, *, crop: bool = False) -> dict[str, object]:
+    """Make it small."""
+    return {"path": path, "width": width, "crop": crop}
+
+
+def run(queue: TaskQueue) -> None:
+    Worker(queue).run(burst=True)
+
+
+def test_a_call_is_a_task(queue: TaskQueue) -> None:
+    function = queue.task(thumbnail)
+    task = function.enqueue("a.png", width=640)
+    assert task.function == f"{__name__}.thumbnail"
+    run(queue)
+    assert task.get_result(10) == {"path": "a.png", "width": 640, "crop": False}
+
+
+def test_it_is_still_the_plain_function(queue: TaskQueue) -> None:
+    function = queue.task(thumbnail)
+    assert function("a.png", crop=True) == thumbnail("a.png", crop=True)
+    assert (function.__name__, function.__doc__) == ("thumbnail", "Make it small.")
+    assert inspect.signature(function) == inspect.signature(thumbnail)
+    assert queue.tasks() == []
+
+
+def test_the_name_may_be_given(queue: TaskQueue) -> None:
+    function = queue.task(name="thumbnail")(thumbnail)
+    assert function.enqueue("a.png").function == "thumbnail"
+    run(queue)
+    assert queue.tasks()[0].state == "done"
+
+
+def test_an_explicit_name_survives_a_rename(queue: TaskQueue, url: str) -> None:
+    task = queue.task(name="greet")(lambda who: f"hello {who}").enqueue("you")
+    with TaskQueue(url) as later:
+
+        @later.task(name="greet")
+        def renamed(who: str) -> str:
+            return f"hi {who}"
+
+        run(later)
+    assert task.get_result(10) == "hi you"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((), {}), (("a", 1, 2), {}), (("a",), {"height": 1}), (("a",), {"path": "b"})]
+)
+def test_arguments_are_bound_when_enqueued(queue: TaskQueue, args, kwargs) -> None:
+    function = queue.task(thumbnail)
+    with pytest.raises(TypeError):
+        function.enqueue(*args, **kwargs)
+    with pytest.raises(TypeError):
+        function.using(priority=1).enqueue(*args, **kwargs)
+    assert queue.tasks() == []
+
+
+def test_arguments_that_are_not_json(queue: TaskQueue) -> None:
+    with pytest.raises(PayloadError):
+        queue.task(thumbnail).enqueue(object())  # type: ignore[arg-type]
+    assert queue.tasks() == []
+
+
+def test_every_kind_of_parameter(queue: TaskQueue) -> None:
+    @queue.task
+    def mixed(a, /, b, *rest, c=3, **more):
+        return [a, b, list(rest), c, more]
+
+    task = mixed.enqueue(1, 2, 3, 4, c=5, d=6)
+    again = mixed.enqueue(1, b=2)
+    run(queue)
+    assert task.get_result(10) == [1, 2, [3, 4], 5, {"d": 6}]
+    assert again.get_result(10) == [1, 2, [], 3, {}]
+
+
+def test_options_of_the_decorator(queue: TaskQueue) -> None:
+    function = queue.task(max_attempts=3, priority=5, retry=RetryPolicy(delay=7, max_attempts=9))(thumbnail)
+    task = function.enqueue("a")
+    assert (task.max_attempts, task.priority) == (3, 5)
+    [held] = queue.fetch(timeout=10)
+    held.start()
+    held.fail("x")
+    [attempt] = held.attempts()
+    assert attempt.finished_at is not None
+    assert held.start_at - attempt.finished_at == timedelta(seconds=7)
+
+
+def test_the_policy_is_enqueues_else_the_functions_else_the_queues(url: str) -> None:
+    with TaskQueue(url, retry=RetryPolicy(max_attempts=2)) as queue:
+        plain = queue.task(name="plain")(thumbnail)
+        own = queue.task(name="own", retry=RetryPolicy(max_attempts=3))(thumbnail)
+        assert plain.enqueue("a").max_attempts == 2
+        assert own.enqueue("a").max_attempts == 3
+        assert own.using(retry=RetryPolicy(max_attempts=4)).enqueue("a").max_attempts == 4
+        assert own.using(max_attempts=5).enqueue("a").max_attempts == 5
+
+
+def test_using_overrides_for_its_own_calls_only(queue: TaskQueue) -> None:
+    function = queue.task(priority=5)(thumbnail)
+    urgent = function.using(start_in=60, priority=9, key="k")
+    task = urgent.enqueue("a", crop=True)
+    assert (task.priority, task.key) == (9, "k")
+    assert task.start_at - task.created_at == timedelta(seconds=60)
+    assert urgent.enqueue("b").id == task.id
+    other = function.enqueue("c")
+    assert (other.priority, other.key, other.start_at) == (5, None, other.created_at)
+    assert function.using(priority=1).using(max_attempts=2).enqueue("d").priority == 1
+
+
+def test_unknown_options(queue: TaskQueue) -> None:
+    function = queue.task(thumbnail)
+    with pytest.raises(TypeError, match="colour"):
+        function.using(colour="red")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="colour"):
+        queue.task(colour="red")(thumbnail)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["x" * 501, "with\nnewline", "nul\x00", 7, b"x"], ids=ascii)
+def test_a_bad_name(queue: TaskQueue, name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        queue.task(name=name)(thumbnail)
+
+
+def test_two_functions_cannot_share_a_name(queue: TaskQueue) -> None:
+    queue.task(name="one")(thumbnail)
+    queue.task(name="one")(thumbnail)
+    with pytest.raises(ValueError, match="one"):
+        queue.task(name="one")(len)
+
+
+def test_a_worker_that_does_not_know_the_function_fails_the_attempt(queue: TaskQueue, url: str) -> None:
+    task = queue.task(name="unknown.here")(thumbnail).enqueue("a")
+    seen: list[object] = []
+    Worker(url).run(seen.append, burst=True)
+    assert seen == []
+    assert task.refresh().state == "failed"
+    assert "unknown.here" in (task.error or "")
+
+
+def test_a_name_in_the_database_is_never_imported(queue: TaskQueue, url: str) -> None:
+    for name in ("os.getcwd", "builtins.print", "__main__.main", "dbtaskqueue.queue.TaskQueue"):
+        task = queue.task(name=name)(thumbnail).enqueue("a")
+        Worker(url).run(burst=True)
+        assert task.refresh().state == "failed"
+        assert name in (task.error or "")
+
+
+def test_a_task_with_a_function_runs_it_and_others_go_to_the_callback(queue: TaskQueue) -> None:
+    call = queue.task(thumbnail).enqueue("a.png")
+    plain = queue.enqueue("for the callback")
+    Worker(queue).run(str.upper, burst=True)
+    assert call.get_result(10) == thumbnail("a.png")
+    assert plain.get_result(10) == "FOR THE CALLBACK"
+
+
+def test_no_callback_for_a_plain_task(queue: TaskQueue) -> None:
+    task = queue.enqueue("x")
+    run(queue)
+    assert task.refresh().state == "failed"
+    assert "callback" in (task.error or "")
+
+
+def test_a_payload_that_is_no_call_fails_its_task(queue: TaskQueue) -> None:
+    """Somebody else's row with the name of a function and another kind of payload."""
+    function = queue.task(name="f")(thumbnail)
+    for payload in ([1], "x", None, {"args": []}, {"args": 3, "kwargs": {}}, {"args": [], "kwargs": []}):
+        [task] = queue.submit([payload], {}, "f")
+        run(queue)
+        assert task.refresh().state == "failed", payload
+    assert function("a")["path"] == "a"

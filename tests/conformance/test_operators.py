@@ -1,0 +1,313 @@
+"""What an operator does: look, cancel, pause, resume, purge, prune."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from helpers import Background, until
+
+from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState, clock
+
+
+def bring(queue: TaskQueue, state: str) -> Task:
+    """A new task in that state; the Task that held it, or holds it."""
+    made = queue.enqueue(state, retry=RetryPolicy(delay=3600), priority=9)
+    [task] = queue.fetch(timeout=10)
+    assert task.id == made.id
+    if state == "pending":
+        task.release(3600)
+    elif state == "cancelled":
+        task.cancel()
+    elif state != "reserved":
+        task.start()
+    if state == "done":
+        task.finish("result")
+    elif state in ("failed", "abandoned"):
+        task.fail("broken", retry=state == "failed")
+    assert task.state == state
+    return task
+
+
+@pytest.fixture
+def zoo(queue: TaskQueue) -> dict[str, Task]:
+    """One task in each state."""
+    return {str(state): bring(queue, state) for state in TaskState}
+
+
+# -- purge -----------------------------------------------------------------------------------------
+
+
+def test_purge_abandons_what_is_unfinished(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+    before = {id: queue.get(id) for id in (task.id for task in zoo.values())}
+    assert queue.purge() == 4
+    for state, task in zoo.items():
+        after = queue.get(task.id)
+        if state in ("pending", "reserved", "running", "failed"):
+            assert after.state == "abandoned"
+            assert after.token == before[task.id].token + 1
+            assert after.finished_at is not None
+        else:
+            assert (after.state, after.token) == (state, before[task.id].token)
+    assert queue.purge() == 0
+
+
+def test_purge_is_of_one_queue(queue: TaskQueue, url: str) -> None:
+    with TaskQueue(url, queue="other") as other:
+        task = other.enqueue()
+        assert queue.purge() == 0
+        assert task.refresh().state == "pending"
+
+
+def test_purge_of_many(queue: TaskQueue) -> None:
+    queue.enqueue_many(range(3500))
+    assert queue.purge() == 3500
+    assert queue.stats().abandoned == 3500
+
+
+def test_purge_takes_what_was_enqueued_before_the_call(queue: TaskQueue, other: TaskQueue) -> None:
+    """A producer that never rests must not keep a purge from its end, nor lose what comes later."""
+    stop = []
+
+    def produce() -> list[int]:
+        ids = []
+        while not stop:
+            ids.append(other.enqueue().id)
+        return ids
+
+    queue.enqueue_many(range(5000))
+    producer = Background(produce)
+    assert queue.purge() >= 5000
+    after = other.enqueue()
+    stop.append(True)
+    producer.join()
+    assert after.refresh().state == "pending"
+
+
+# -- prune -----------------------------------------------------------------------------------------
+
+
+def test_prune_deletes_done_and_cancelled_by_default(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+    assert queue.prune(0) == 2
+    for state, task in zoo.items():
+        if state in ("done", "cancelled"):
+            with pytest.raises(TaskNotFound):
+                queue.get(task.id)
+        else:
+            assert queue.get(task.id).state == state
+
+
+def test_prune_of_abandoned_tasks_when_asked(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+    assert queue.prune(0, states=["abandoned"]) == 1
+    with pytest.raises(TaskNotFound):
+        queue.get(zoo["abandoned"].id)
+    assert queue.prune(0, states=(TaskState.DONE, TaskState.CANCELLED, TaskState.ABANDONED)) == 2
+    assert queue.prune(0, states=[]) == 0
+
+
+@pytest.mark.parametrize("states", [["pending"], ["done", "running"], ["finished"], "done", [7]], ids=str)
+def test_prune_of_another_state_is_refused(queue: TaskQueue, zoo: dict[str, Task], states: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"state|final"):
+        queue.prune(0, states=states)
+    assert len(queue.tasks()) == len(zoo)
+
+
+@pytest.mark.parametrize("age", [-1, timedelta(seconds=-1), float("nan"), "30d", None])
+def test_prune_of_a_bad_age_is_refused(queue: TaskQueue, age: float) -> None:
+    with pytest.raises(ValueError, match="older_than"):
+        queue.prune(age)
+
+
+def test_prune_goes_by_when_a_task_ended(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = clock.source
+    ago = [3 * 86400]
+    monkeypatch.setattr(clock, "source", lambda: wall() - ago[0] * 1_000_000)
+    old = bring(queue, "done")
+    running = bring(queue, "running")
+    ago[0] = 3600
+    new = bring(queue, "done")
+    running.finish()
+    ago[0] = 0
+    assert queue.prune(timedelta(days=30)) == 0
+    assert queue.prune(86400) == 1
+    with pytest.raises(TaskNotFound):
+        queue.get(old.id)
+    assert [task.id for task in queue.tasks()] == [new.id, running.id]
+    assert queue.prune(timedelta(minutes=30)) == 2
+
+
+def test_prune_of_many_and_of_one_queue(queue: TaskQueue, url: str) -> None:
+    with TaskQueue(url, queue="other") as other:
+        bring(other, "done")
+        queue.enqueue_many(["x" * 300] * 2500)
+        for task in queue.fetch(2500, timeout=10):
+            task.cancel()
+        assert queue.prune(0) == 2500
+        assert queue.tasks() == []
+        assert len(other.tasks()) == 1
+
+
+def test_an_id_is_never_used_again(queue: TaskQueue, url: str) -> None:
+    first = bring(queue, "done")
+    highest = bring(queue, "done")
+    assert queue.prune(0) == 2
+    assert queue.enqueue().id > highest.id > first.id
+    last = queue.enqueue_many(range(3))[-1]
+    queue.purge()
+    queue.prune(0, states=["abandoned"])
+    with TaskQueue(url, queue="other") as other:
+        assert other.enqueue().id > last.id
+
+
+def test_a_pruned_task_takes_its_history_along(queue: TaskQueue) -> None:
+    task = bring(queue, "failed")
+    task.cancel()
+    queue.prune(0)
+    assert task.attempts() == []
+
+
+# -- pause and resume ------------------------------------------------------------------------------
+
+
+def test_nobody_fetches_from_a_paused_queue(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    running, reserved = bring(queue, "running"), bring(queue, "reserved")
+    queue.pause()
+    queue.pause()
+    assert queue.stats().paused
+    queue.enqueue("waits")
+    assert queue.fetch(timeout=0) == other.fetch(timeout=0) == []
+    with TaskQueue(url) as later, TaskQueue(url, queue="other") as lane:
+        assert later.fetch(timeout=0) == []
+        lane.enqueue()
+        assert len(lane.fetch(timeout=10)) == 1
+    assert reserved.start()
+    running.finish()
+    reserved.release()
+    other.resume()
+    assert not queue.stats().paused
+    assert len(queue.fetch(10, timeout=10)) == 2
+
+
+def test_resume_of_a_queue_that_is_not_paused(queue: TaskQueue) -> None:
+    queue.resume()
+    queue.enqueue()
+    assert len(queue.fetch(timeout=10)) == 1
+
+
+# -- stats -----------------------------------------------------------------------------------------
+
+
+def test_stats_of_an_empty_queue(queue: TaskQueue) -> None:
+    assert queue.stats() == QueueStats(0, 0, 0, 0, 0, 0, 0, oldest_due=None, workers=0, paused=False)
+
+
+def test_stats_count_each_state(queue: TaskQueue, zoo: dict[str, Task], url: str) -> None:
+    bring(queue, "done")
+    stats = queue.stats()
+    assert stats._asdict() == {
+        **dict.fromkeys(("pending", "reserved", "running", "failed", "cancelled", "abandoned"), 1),
+        "done": 2,
+        "oldest_due": None,
+        "workers": 1,
+        "paused": False,
+    }
+    with TaskQueue(url, queue="other") as other:
+        assert other.stats() == QueueStats(0, 0, 0, 0, 0, 0, 0, oldest_due=None, workers=1, paused=False)
+
+
+def test_unfinished_counts_are_exact_while_final_ones_may_be_old(queue: TaskQueue) -> None:
+    for number in range(1, 6):
+        queue.enqueue()
+        assert queue.stats().pending == number
+    held = queue.fetch(3, timeout=10)
+    assert (queue.stats().pending, queue.stats().reserved) == (2, 3)
+    for task in held:
+        with task:
+            pass
+    assert queue.stats().reserved == 0
+    until(lambda: queue.stats().done == 3, what="the count of done tasks")
+
+
+def test_oldest_due_is_the_longest_wait(queue: TaskQueue) -> None:
+    now = datetime.now(UTC)
+    queue.enqueue(start_in=3600)
+    assert queue.stats().oldest_due is None
+    queue.enqueue(priority=5, start_at=now - timedelta(hours=1))
+    queue.enqueue(priority=-5, start_at=now - timedelta(hours=2))
+    assert queue.stats().oldest_due == pytest.approx(7200, abs=120)
+    queue.pause()
+    assert queue.stats().oldest_due == pytest.approx(7200, abs=120)
+    queue.resume()
+    held = queue.fetch(10, timeout=10)
+    assert queue.stats().oldest_due is None
+    assert len(held) == 2
+
+
+def test_workers_are_the_living_ones_of_the_whole_database(queue: TaskQueue, url: str) -> None:
+    with TaskQueue(url, queue="other") as other:
+        assert queue.fetch(timeout=0) == other.fetch(timeout=0) == []
+        assert queue.stats().workers == other.stats().workers == 2
+    assert queue.stats().workers == 1
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def test_get_is_of_any_queue(queue: TaskQueue, url: str) -> None:
+    with TaskQueue(url, queue="other") as other:
+        task = other.enqueue("x")
+        assert queue.get(task.id).queue == "other"
+        queue.cancel(task.id)
+        assert queue.retry(task.id).state == "pending"
+
+
+@pytest.mark.parametrize("id", [1, 0, -1, 2**63, 2**70, "1", 1.0, None, True], ids=repr)
+def test_no_such_task(queue: TaskQueue, id: int) -> None:
+    for act in (queue.get, queue.cancel, queue.retry):
+        with pytest.raises(TaskNotFound, match="no task") as caught:
+            act(id)
+        assert isinstance(caught.value, LookupError)
+
+
+def test_tasks_are_this_queues_newest_first(queue: TaskQueue, zoo: dict[str, Task], url: str) -> None:
+    with TaskQueue(url, queue="other") as other:
+        other.enqueue()
+    assert [task.id for task in queue.tasks()] == sorted((task.id for task in zoo.values()), reverse=True)
+    for state, task in zoo.items():
+        assert [found.id for found in queue.tasks(state=state)] == [task.id]
+        assert [found.id for found in queue.tasks(state=TaskState(state))] == [task.id]
+        assert queue.tasks(state=state)[0].payload == state
+
+
+@pytest.mark.parametrize("state", [None, "pending"])
+def test_paging(queue: TaskQueue, state: str | None) -> None:
+    ids = [task.id for task in queue.enqueue_many(range(250))]
+    seen: list[int] = []
+    before = None
+    while page := queue.tasks(state=state, limit=40, before=before):
+        seen += [task.id for task in page]
+        before = page[-1].id
+    assert seen == ids[::-1]
+    assert len(queue.tasks(state=state)) == 100
+    assert len(queue.tasks(state=state, limit=10**30)) == 250
+    assert queue.tasks(before=-5) == []
+    assert len(queue.tasks(before=10**30, limit=300)) == 250
+
+
+@pytest.mark.parametrize(
+    "options", [{"limit": 0}, {"limit": -1}, {"limit": "1"}, {"limit": True}, {"state": "finished"}, {"before": "x"}]
+)
+def test_bad_arguments_of_tasks(queue: TaskQueue, options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"limit|state|before"):
+        queue.tasks(**options)  # type: ignore[arg-type]
+
+
+def test_a_closed_queue_refuses(url: str) -> None:
+    queue = TaskQueue(url)
+    id = queue.enqueue().id
+    queue.close()
+    acts = [queue.stats, queue.tasks, queue.pause, queue.resume, queue.purge, queue.enqueue]
+    acts += [lambda: queue.get(id), lambda: queue.cancel(id), lambda: queue.retry(id), lambda: queue.prune(0)]
+    for act in acts:
+        with pytest.raises(TaskQueueError, match="closed"):
+            act()

@@ -1,0 +1,98 @@
+"""Rescue where pids say nothing: elsewhere, only a counter that stands still for a whole lease counts.
+
+Here this process cannot tell its place, so that it treats every other worker as elsewhere. What is
+decided by pid is in test_transitions.py; real other places are in tests/processes.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from helpers import ended, run_python, spawn, until
+
+from dbtaskqueue import LeaseLost, TaskQueue, membership
+
+HOLD = """
+import os, sys, time
+from dbtaskqueue import TaskQueue, membership
+membership.here = lambda: None  # this one cannot tell either: its heart is a process of its own
+queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
+[task] = queue.fetch(timeout=30)
+task.start()
+print("held", flush=True)
+input()
+task.finish("by its holder")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "here", lambda: None)
+
+
+def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url: str) -> None:
+    lease = 1.5
+    with TaskQueue(url) as queue, ended(spawn(HOLD, url, lease)) as holder:
+        task = queue.enqueue()
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.kill()
+        holder.wait()
+        died = time.monotonic()
+        [again] = queue.fetch(timeout=30)
+        assert time.monotonic() - died >= lease
+        assert again.id == task.id
+        assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
+
+
+def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
+    with TaskQueue(url) as queue, ended(spawn(HOLD, url, 0.5)) as holder:
+        task = queue.enqueue()
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert queue.fetch(timeout=4) == []
+        assert holder.stdin is not None
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert task.get_result(30) == "by its holder"
+        assert task.refresh().token == 1
+
+
+def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
+    with TaskQueue(url, lease=0.5) as one, TaskQueue(url, lease=0.5) as other:
+        one.enqueue_many(range(2))
+        mine, its = one.fetch(timeout=10), other.fetch(timeout=10)
+        assert one.fetch(timeout=2.5) == other.fetch(timeout=2.5) == []
+        for task in mine + its:
+            assert task.start()
+            task.finish()
+        assert one.stats().done == 2
+
+
+@pytest.mark.engine("sqlite")
+def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
+    """Its tasks are taken, its late writes refused; its next claim is another worker's."""
+    with TaskQueue(url) as queue, TaskQueue(url) as rescuer:
+        task = queue.enqueue()
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        code = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=30);"
+            "c.execute('DELETE FROM dbtaskqueue_worker WHERE id = ?', (int(sys.argv[2]),)); c.commit()"
+        )
+        run_python(code, url.removeprefix("sqlite:///"), held.worker)
+        rescuer.pause()
+        until(lambda: rescuer.fetch(timeout=0.1) == [] and task.refresh().state == "failed", what="the rescue")
+        with pytest.raises(LeaseLost):
+            held.finish("late")
+        rescuer.resume()
+        before = held.worker
+
+        def new() -> bool:
+            for again in queue.fetch(timeout=1):
+                again.release()
+                return again.worker != before
+            return False
+
+        until(new, what="the new worker")

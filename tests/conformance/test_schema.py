@@ -1,0 +1,158 @@
+"""The schema: made when asked, refused when it is too new, equal to the sum of its migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dbtaskqueue import SchemaError, TaskQueue, TaskQueueError, Worker
+from dbtaskqueue._store import open_store, queries
+from dbtaskqueue._store.sqlite import SCHEMA_VERSION
+from dbtaskqueue.url import parse
+
+pytestmark = pytest.mark.engine("sqlite")
+
+
+def file_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(file_of(url), timeout=30)
+    try:
+        with connection:
+            for statement in statements:
+                rows = connection.execute(statement).fetchall()
+        return rows
+    finally:
+        connection.close()
+
+
+def schema_of(url: str) -> dict[str, str]:
+    rows = execute(url, "SELECT name, sql FROM sqlite_master WHERE name LIKE 'dbtaskqueue%'")
+    return {str(name): str(sql) for name, sql in rows}
+
+
+def test_a_missing_schema_is_made(url: str) -> None:
+    TaskQueue(url).close()
+    assert execute(url, "SELECT version, oldest FROM dbtaskqueue_schema") == [(SCHEMA_VERSION, 1)]
+
+
+def test_create_false_makes_no_file(url: str) -> None:
+    with pytest.raises(SchemaError, match="migrate"):
+        TaskQueue(url, create=False)
+    assert not file_of(url).exists()
+
+
+def test_create_false_makes_no_schema(url: str) -> None:
+    execute(url, "CREATE TABLE theirs (id)")
+    with pytest.raises(SchemaError, match=r"dbtaskqueue .*migrate"):
+        TaskQueue(url, create=False)
+    assert schema_of(url) == {}
+
+
+def test_create_false_uses_what_is_there(url: str) -> None:
+    TaskQueue(url).close()
+    with TaskQueue(url, create=False) as queue:
+        assert queue.enqueue().id == 1
+
+
+def test_the_sum_of_the_migrations_is_the_schema(url: str, tmp_path: Path) -> None:
+    TaskQueue(url).close()
+    by_hand = f"sqlite:///{tmp_path}/by_hand.sqlite"
+    connection = sqlite3.connect(file_of(by_hand))
+    for script in queries.migrations("sqlite", SCHEMA_VERSION):
+        connection.executescript(script)
+    connection.close()
+    assert schema_of(by_hand) == schema_of(url)
+    assert execute(by_hand, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION,)]
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    folder = Path(str(queries.__file__)).parent / "sql" / "migrations" / "sqlite"
+    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".sql")
+    assert [int(name[:4]) for name in names] == list(range(1, SCHEMA_VERSION + 1))
+
+
+def test_migrate_says_from_where_to_where(url: str) -> None:
+    store = open_store(url)
+    store.prepare(create=True)
+    assert store.migrate() == (SCHEMA_VERSION, SCHEMA_VERSION)
+    store.close()
+
+
+def test_tables_of_another_program_are_left_alone(url: str) -> None:
+    execute(url, "CREATE TABLE theirs (id INTEGER PRIMARY KEY, word TEXT)", "INSERT INTO theirs (word) VALUES ('mine')")
+    with TaskQueue(url) as queue:
+        task = queue.enqueue("x")
+        Worker(url).run(str.upper, burst=True)
+        assert task.get_result(10) == "X"
+    assert execute(url, "SELECT * FROM theirs") == [(1, "mine")]
+    assert all(name.startswith("dbtaskqueue_") for name in schema_of(url))
+    ours = execute(url, "SELECT name FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    assert {str(name) for (name,) in ours} - set(schema_of(url)) == {"theirs"}
+
+
+def test_a_schema_that_is_too_new_is_refused_naming_the_versions(url: str) -> None:
+    TaskQueue(url).close()
+    new = SCHEMA_VERSION + 7
+    execute(url, f"UPDATE dbtaskqueue_schema SET version = {new}, oldest = {new - 1}")
+    for create in (True, False):
+        with pytest.raises(SchemaError) as caught:
+            TaskQueue(url, create=create)
+        message = str(caught.value)
+        assert str(new) in message
+        assert str(new - 1) in message
+        assert str(SCHEMA_VERSION) in message
+        assert isinstance(caught.value, TaskQueueError)
+    assert execute(url, "SELECT version FROM dbtaskqueue_schema") == [(new,)]
+    store = open_store(url)
+    with pytest.raises(SchemaError):
+        store.migrate()
+    store.close()
+
+
+def test_a_newer_schema_that_this_program_may_use(url: str) -> None:
+    TaskQueue(url).close()
+    execute(url, f"UPDATE dbtaskqueue_schema SET version = {SCHEMA_VERSION + 7}, oldest = {SCHEMA_VERSION}")
+    with TaskQueue(url) as queue:
+        assert queue.enqueue().id == 1
+    assert execute(url, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION + 7,)]
+
+
+def test_a_schema_without_its_version_is_refused_or_made_anew(url: str) -> None:
+    """Nobody is told anything but an error of ours."""
+    TaskQueue(url).close()
+    execute(url, "DELETE FROM dbtaskqueue_schema")
+    with pytest.raises(TaskQueueError):
+        TaskQueue(url)
+
+
+def test_a_schema_whose_making_broke_off_is_whole_or_absent(url: str) -> None:
+    """Migrations run in one transaction: an error in the middle leaves nothing behind."""
+    execute(url, "CREATE TABLE dbtaskqueue_large (theirs)")
+    with pytest.raises(TaskQueueError):
+        TaskQueue(url)
+    assert set(schema_of(url)) == {"dbtaskqueue_large"}
+
+
+@pytest.mark.parametrize(
+    ("option", "number"), [("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=full", 2), ("?synchronous=EXTRA", 3)]
+)
+def test_the_journal_is_wal_and_commits_are_as_durable_as_asked(url: str, option: str, number: int) -> None:
+    with TaskQueue(url + option) as queue:
+        queue.enqueue()
+        ask = queue.store._connections.write  # type: ignore[attr-defined]
+        assert ask(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (number,)
+        assert execute(url, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_dsn_and_url_lead_to_the_same_file(url: str) -> None:
+    path = file_of(url)
+    with TaskQueue(f"dbi:SQLite:dbname={path}") as queue:
+        task = queue.enqueue("x")
+    with TaskQueue(f"DBI:sqlite:{path}") as again, TaskQueue(url) as plain:
+        assert again.get(task.id).payload == plain.get(task.id).payload == "x"
+    assert parse(f"dbi:SQLite:dbname={path}").path == str(path)

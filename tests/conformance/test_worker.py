@@ -1,0 +1,736 @@
+"""``Worker``: what it runs, when it ends, how it stops, and what it stores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from helpers import Background, ended, spawn, until
+
+from dbtaskqueue import (
+    AbandonTask,
+    ConfigurationError,
+    ReleaseTask,
+    RetryPolicy,
+    RetryTask,
+    Task,
+    TaskCancelled,
+    TaskQueue,
+    Worker,
+    current_task,
+)
+
+SOON = RetryPolicy(delay=0)
+LATER = RetryPolicy(delay=3600)
+
+
+def states(queue: TaskQueue) -> list[str]:
+    """The states of all tasks, oldest first."""
+    return [str(task.state) for task in reversed(queue.tasks(limit=100_000))]
+
+
+class Gate:
+    """A callback that waits inside of its task until it is opened."""
+
+    def __init__(self) -> None:
+        self.began = threading.Semaphore(0)
+        self.opened = threading.Event()
+        self.seen: list[object] = []
+
+    def __call__(self, payload: object) -> object:
+        self.seen.append(payload)
+        self.began.release()
+        assert self.opened.wait(60)
+        return payload
+
+    def wait_for(self, tasks: int = 1) -> None:
+        for _ in range(tasks):
+            assert self.began.acquire(timeout=30)
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 7, "auto"])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_each_task_is_run_once(queue: TaskQueue, url: str, batch: int | str, concurrency: int) -> None:
+    tasks = queue.enqueue_many([{"n": n} for n in range(400)])
+    seen: list[int] = []
+
+    def square(payload: dict[str, int]) -> int:
+        seen.append(payload["n"])
+        return payload["n"] ** 2
+
+    Worker(url, concurrency=concurrency).run(square, burst=True, batch=batch)
+    assert sorted(seen) == list(range(400))
+    if concurrency == 1:
+        assert seen == sorted(seen)
+    for task in tasks:
+        assert (task.refresh().state, task.result, task.attempt) == ("done", task.payload["n"] ** 2, 1)
+        assert [attempt.outcome for attempt in task.attempts()] == ["done"]
+    assert len({task.worker for task in tasks}) == 1
+
+
+def test_by_priority(queue: TaskQueue, url: str) -> None:
+    for priority in (0, 3, -2, 3, 0):
+        queue.enqueue(priority, priority=priority)
+    seen: list[int] = []
+    Worker(url).run(seen.append, burst=True)
+    assert seen == [3, 3, 0, 0, -2]
+
+
+def test_a_task_that_raises_is_tried_again_until_it_is_abandoned(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue("x", retry=RetryPolicy(delay=0, max_attempts=3))
+
+    def broken(payload: object) -> None:
+        raise ValueError(f"attempt {current_task().attempt}")
+
+    Worker(url).run(broken, max_tasks=3)
+    assert (task.refresh().state, task.attempt) == ("abandoned", 3)
+    assert [attempt.outcome for attempt in task.attempts()] == ["failed", "failed", "abandoned"]
+    assert "ValueError: attempt 3" in (task.error or "")
+    assert "in broken" in (task.error or "")
+
+
+def test_the_worker_waits_for_a_retry_that_comes_due(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue("x", retry=RetryPolicy(delay=0.1))
+    calls: list[int] = []
+
+    def once_broken(payload: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError
+
+    Worker(url).run(once_broken, max_tasks=2)
+    assert (task.refresh().state, task.attempt) == ("done", 2)
+
+
+@pytest.mark.parametrize("batch", [1, 8, "auto"])
+@pytest.mark.parametrize(
+    ("choice", "state", "attempt", "outcome"),
+    [
+        (RetryTask(), "failed", 1, "failed"),
+        (RetryTask(delay=3600), "failed", 1, "failed"),
+        (AbandonTask("no use"), "abandoned", 1, "abandoned"),
+        (ReleaseTask(3600), "pending", 0, "released"),
+        (SystemExit(3), "failed", 1, "failed"),
+        (KeyboardInterrupt(), "failed", 1, "failed"),
+        (TaskCancelled("from elsewhere"), "failed", 1, "failed"),
+        (GeneratorExit(), "failed", 1, "failed"),
+    ],
+    ids=repr,
+)
+def test_how_a_task_ends(
+    queue: TaskQueue, url: str, batch: int | str, choice: BaseException, state: str, attempt: int, outcome: str
+) -> None:
+    first = queue.enqueue("raise", retry=LATER)
+    second = queue.enqueue("go on", retry=LATER)
+
+    def callback(payload: str) -> str:
+        if payload == "raise":
+            raise choice
+        return payload
+
+    told: list[tuple[int, str, BaseException]] = []
+    Worker(url, on_error=lambda task, error: told.append((task.id, task.state, error))).run(
+        callback, burst=True, batch=batch
+    )
+    assert (first.refresh().state, first.attempt) == (state, attempt)
+    assert [entry.outcome for entry in first.attempts()] == [outcome]
+    assert second.get_result(10) == "go on"
+    assert told == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
+
+
+def test_a_delay_that_is_nonsense_fails_the_task(queue: TaskQueue, url: str) -> None:
+    first, second = queue.enqueue_many(["raise", "go on"], retry=LATER)
+
+    def callback(payload: str) -> None:
+        if payload == "raise":
+            raise RetryTask(delay=-5)
+
+    Worker(url).run(callback, burst=True)
+    assert first.refresh().state in ("failed", "abandoned")
+    assert second.refresh().state == "done"
+
+
+@pytest.mark.parametrize("result", [object(), float("nan"), "\ud800", {1: 2}, 2**70, "x" * 1_048_576], ids=type)
+def test_a_result_that_cannot_be_stored_fails_the_attempt(queue: TaskQueue, url: str, result: object) -> None:
+    task, after = queue.enqueue_many([1, 2], retry=LATER)
+    Worker(url).run(lambda payload: result if payload == 1 else "fine", burst=True)
+    assert task.refresh().state == "failed"
+    assert "result" in (task.error or "")
+    assert after.get_result(10) == "fine"
+
+
+def test_an_error_whose_text_is_hostile(queue: TaskQueue, url: str) -> None:
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    tasks = queue.enqueue_many(["long", "nul", "surrogate", "silent"], retry=LATER)
+
+    def callback(payload: str) -> None:
+        raise {
+            "long": ValueError("x" * 5_000_000 + "the end"),
+            "nul": ValueError("a\x00b"),
+            "surrogate": ValueError("\ud800"),
+            "silent": Silent(),
+        }[payload]
+
+    Worker(url).run(callback, burst=True)
+    assert [task.refresh().state for task in tasks] == ["failed"] * 4
+    long = tasks[0].error or ""
+    assert len(long) < 100_000
+    assert "cut" in long
+    assert "the end" in long
+    assert "Silent" in (tasks[3].error or "")
+
+
+def test_on_error_that_raises_does_no_harm(queue: TaskQueue, url: str) -> None:
+    tasks = queue.enqueue_many(range(3), retry=LATER)
+
+    def on_error(task: Task, error: BaseException) -> None:
+        raise RuntimeError("on_error is broken")
+
+    def callback(payload: object) -> None:
+        raise ValueError
+
+    Worker(url, on_error=on_error).run(callback, burst=True)
+    assert [task.refresh().state for task in tasks] == ["failed"] * 3
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def test_burst_on_nothing(url: str) -> None:
+    Worker(url).run(lambda payload: None, burst=True)
+
+
+def test_burst_leaves_the_future_alone(queue: TaskQueue, url: str) -> None:
+    queue.enqueue(1)
+    queue.enqueue(2, start_in=3600)
+    Worker(url).run(lambda payload: None, burst=True)
+    assert states(queue) == ["done", "pending"]
+
+
+def test_burst_runs_what_its_tasks_enqueue(queue: TaskQueue, url: str) -> None:
+    def callback(n: int) -> None:
+        if n:
+            queue.enqueue(n - 1)
+
+    queue.enqueue(5)
+    Worker(url, concurrency=2).run(callback, burst=True)
+    assert states(queue) == ["done"] * 6
+
+
+@pytest.mark.parametrize("batch", [1, 10, "auto"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_max_tasks(queue: TaskQueue, url: str, batch: int | str, concurrency: int) -> None:
+    queue.enqueue_many(range(60))
+    seen: list[int] = []
+    Worker(url, concurrency=concurrency).run(seen.append, max_tasks=37, batch=batch)
+    assert len(seen) == 37
+    assert queue.stats().done == 37
+    assert queue.stats().reserved == 0
+
+
+def test_idle_timeout(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue(1)
+    began = time.monotonic()
+    Worker(url).run(lambda payload: None, idle_timeout=0.2)
+    assert time.monotonic() - began >= 0.2
+    assert task.refresh().state == "done"
+
+
+def test_idle_timeout_does_not_count_while_a_task_runs(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue(1)
+    Worker(url).run(lambda payload: time.sleep(0.3), idle_timeout=0.05)
+    assert task.refresh().state == "done"
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_tasks": 0}, {"max_tasks": 1.5}, {"idle_timeout": -1}, {"batch": 0}, {"batch": "all"}], ids=str
+)
+def test_bad_limits(url: str, options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Worker(url).run(lambda payload: None, **options)  # type: ignore[arg-type]
+
+
+def test_a_callback_that_is_none(url: str) -> None:
+    with pytest.raises(TypeError, match="callback"):
+        Worker(url).run("print", burst=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"queue": "a", "queues": ["b"]}, TypeError),
+        ({"queues": "abc"}, TypeError),
+        ({"queues": []}, ValueError),
+        ({"concurrency": 0}, ValueError),
+        ({"concurrency": 1.5}, ValueError),
+        ({"executor": "fiber"}, ValueError),
+        ({"lease": 0}, ValueError),
+        ({"lease": float("inf")}, ValueError),
+        ({"lease": "30"}, ValueError),
+        ({"drain_timeout": -1}, ValueError),
+        ({"drain_timeout": "1"}, ValueError),
+    ],
+    ids=str,
+)
+def test_bad_arguments(url: str, options: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Worker(url, **options)  # type: ignore[arg-type]
+
+
+def test_an_unknown_executor_is_refused_with_the_known_ones(url: str) -> None:
+    with pytest.raises(ValueError, match="thread"):
+        Worker(url, executor="fiber")
+
+
+def test_a_bad_url() -> None:
+    with pytest.raises(ConfigurationError):
+        Worker("nonsense://")
+
+
+# -- queues ----------------------------------------------------------------------------------------
+
+
+def test_several_queues_are_served_in_rotation(queue: TaskQueue, url: str) -> None:
+    names = ["a", "b", "c"]
+    for name in names:
+        with TaskQueue(url, queue=name) as lane:
+            lane.enqueue_many([name] * 20)
+    seen: list[str] = []
+    Worker(url, queues=names).run(seen.append, burst=True, batch=1)
+    assert sorted(seen) == sorted(names * 20)
+    for start in range(0, 60, 3):
+        assert sorted(seen[start : start + 3]) == names
+
+
+def test_a_queue_that_never_rests_does_not_starve_another(queue: TaskQueue, url: str) -> None:
+    with TaskQueue(url, queue="quiet") as quiet:
+        queue.enqueue_many(range(300))
+        task = quiet.enqueue("quiet")
+        seen: list[object] = []
+        Worker(url, queues=["default", "quiet"]).run(seen.append, max_tasks=100)
+        assert task.refresh().state == "done"
+
+
+def test_a_paused_queue_is_left_out(queue: TaskQueue, url: str) -> None:
+    with TaskQueue(url, queue="other") as other:
+        queue.pause()
+        queue.enqueue(1)
+        other.enqueue(2)
+        seen: list[int] = []
+        Worker(url, queues=["default", "other"]).run(seen.append, burst=True)
+        assert seen == [2]
+
+
+def test_given_a_queue_its_name_lease_and_functions_are_used(url: str) -> None:
+    with TaskQueue(url, queue="mine", lease=7) as queue:
+        worker = Worker(queue, lease=99)
+        assert (worker.queues, worker.lease) == (["mine"], 7)
+        task = queue.task(name="shout")(lambda word: word.upper()).enqueue("x")
+        worker.run(burst=True)
+        assert task.get_result(10) == "X"
+
+
+def test_it_leaves_the_workers_at_the_end(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    queue.enqueue(1)
+    thread = Background(lambda: Worker(url).run(gate, burst=True))
+    gate.wait_for()
+    assert queue.stats().workers == 1
+    gate.opened.set()
+    thread.join()
+    assert queue.stats().workers == 0
+
+
+def test_a_worker_runs_again(queue: TaskQueue, url: str) -> None:
+    worker = Worker(url)
+    for _ in range(3):
+        queue.enqueue(1)
+        worker.run(lambda payload: None, burst=True)
+    assert states(queue) == ["done"] * 3
+
+
+def test_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    queue.enqueue(1)
+    worker = Worker(url)
+    thread = Background(lambda: worker.run(gate, burst=True))
+    gate.wait_for()
+    with pytest.raises(RuntimeError, match="running already"):
+        worker.run(gate)
+    gate.opened.set()
+    thread.join()
+
+
+# -- concurrency -----------------------------------------------------------------------------------
+
+
+def test_so_many_run_at_once_and_no_more(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    tasks = queue.enqueue_many(range(5))
+    thread = Background(lambda: Worker(url, concurrency=3).run(gate, burst=True))
+    gate.wait_for(3)
+    until(lambda: [task.refresh().state for task in tasks].count("running") == 3, what="the starts")
+    assert [task.refresh().state for task in tasks].count("running") == 3
+    assert queue.stats().pending == 2
+    gate.opened.set()
+    thread.join()
+    assert states(queue) == ["done"] * 5
+
+
+def test_a_long_task_does_not_hold_up_a_short_one(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+
+    def callback(payload: str) -> object:
+        return gate(payload) if payload == "long" else payload
+
+    long = queue.enqueue("long", priority=1)
+    thread = Background(lambda: Worker(url, concurrency=2).run(callback, burst=True))
+    gate.wait_for()
+    short = queue.enqueue_many(range(50))
+    until(lambda: all(task.refresh().state == "done" for task in short), what="the short tasks")
+    assert long.refresh().state == "running"
+    gate.opened.set()
+    thread.join()
+
+
+# -- stopping --------------------------------------------------------------------------------------
+
+
+def test_stop_from_another_thread_lets_the_running_task_end(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    queue.enqueue_many(["runs", "waits"])
+    worker = Worker(url)
+    thread = Background(lambda: worker.run(gate))
+    gate.wait_for()
+    worker.stop()
+    worker.stop()  # not a second signal: still only the same wish
+    gate.opened.set()
+    thread.join()
+    assert states(queue) == ["done", "pending"]
+
+
+def test_stop_of_an_idle_worker(url: str, queue: TaskQueue) -> None:
+    worker = Worker(url)
+    thread = Background(lambda: worker.run(lambda payload: None))
+    until(lambda: queue.stats().workers, what="the worker")
+    worker.stop()
+    thread.join()
+
+
+def test_stop_from_a_task(queue: TaskQueue, url: str) -> None:
+    queue.enqueue_many(range(5))
+    worker = Worker(url)
+    worker.run(lambda payload: worker.stop() if payload == 2 else None, batch=1)
+    assert states(queue) == ["done"] * 3 + ["pending"] * 2
+
+
+def test_stop_before_run(queue: TaskQueue, url: str) -> None:
+    queue.enqueue(1)
+    worker = Worker(url)
+    worker.stop()
+    worker.run(lambda payload: None)
+    assert states(queue) == ["pending"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_what_outlasts_the_drain_is_released_unspent(queue: TaskQueue, url: str, concurrency: int) -> None:
+    gate = Gate()
+    tasks = queue.enqueue_many(range(concurrency))
+    worker = Worker(url, concurrency=concurrency, drain_timeout=0.1)
+    thread = Background(lambda: worker.run(gate))
+    gate.wait_for(concurrency)
+    worker.stop()
+    thread.join()
+    for task in tasks:
+        assert (task.refresh().state, task.attempt) == ("pending", 0)
+        assert [attempt.outcome for attempt in task.attempts()] == ["released"]
+    gate.opened.set()
+    assert len(queue.fetch(10, timeout=10)) == concurrency
+
+
+def test_a_task_sees_that_the_worker_drains(queue: TaskQueue, url: str) -> None:
+    queue.enqueue(1)
+    worker = Worker(url)
+    seen: list[bool] = []
+
+    def callback(payload: object) -> str:
+        seen.append(current_task().should_stop)
+        worker.stop()
+        until(lambda: current_task().should_stop, what="should_stop")
+        return "stopped"
+
+    worker.run(callback)
+    assert seen == [False]
+    assert queue.tasks()[0].result == "stopped"
+
+
+WORK = """
+import sys, time
+from dbtaskqueue import Worker
+def callback(payload):
+    print("began", flush=True)
+    time.sleep(payload)
+Worker(sys.argv[1]).run(callback)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_drains(queue: TaskQueue, url: str, number: signal.Signals) -> None:
+    running, waiting = queue.enqueue_many([1, 600])
+    with ended(spawn(WORK, url)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "ended\n"
+        assert process.wait(30) == 0
+    assert running.refresh().state == "done"
+    assert (waiting.refresh().state, waiting.attempt) == ("pending", 0)
+
+
+def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str) -> None:
+    running = queue.enqueue(600)
+    with ended(spawn(WORK, url)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ended\n"
+        assert process.wait(30) == 0
+    assert (running.refresh().state, running.attempt) == ("pending", 0)
+    assert queue.stats().workers == 0
+
+
+def test_run_in_another_thread_leaves_the_signal_handlers_alone(queue: TaskQueue, url: str) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+
+    def callback(payload: object) -> None:
+        seen.append((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
+
+    queue.enqueue()
+    Background(lambda: Worker(url).run(callback, burst=True)).join()
+    assert seen == [before]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+# -- cancelling ------------------------------------------------------------------------------------
+
+
+def until_cancelled(then: Callable[[], object]) -> Callable[[object], object]:
+    def callback(payload: object) -> object:
+        until(lambda: current_task().cancelled, what="the cancel")
+        return then()
+
+    return callback
+
+
+def test_a_running_task_hears_of_its_cancel(queue: TaskQueue, url: str) -> None:
+    def give_up() -> None:
+        raise TaskCancelled("as asked")
+
+    task = queue.enqueue(1)
+    thread = Background(lambda: Worker(url).run(until_cancelled(give_up), max_tasks=1))
+    until(lambda: task.refresh().state == "running", what="the start")
+    queue.cancel(task.id)
+    thread.join()
+    assert task.refresh().state == "cancelled"
+    assert [attempt.outcome for attempt in task.attempts()] == ["cancelled"]
+
+
+def test_a_finish_that_comes_first_is_done(queue: TaskQueue, url: str) -> None:
+    task = queue.enqueue(1)
+    thread = Background(lambda: Worker(url).run(until_cancelled(lambda: "all the same"), max_tasks=1))
+    until(lambda: task.refresh().state == "running", what="the start")
+    queue.cancel(task.id)
+    thread.join()
+    assert (task.refresh().state, task.result) == ("done", "all the same")
+
+
+def test_a_worker_that_lost_a_claim_stops_that_task(queue: TaskQueue, url: str) -> None:
+    task, after = queue.enqueue_many([1, 2])
+    told: list[object] = []
+
+    def callback(payload: int) -> str:
+        if payload == 1:
+            until(lambda: current_task().cancelled, what="the news")
+        return "too late"
+
+    worker = Worker(url, on_error=lambda task, error: told.append(task))
+    thread = Background(lambda: worker.run(callback, max_tasks=2))
+    until(lambda: task.refresh().state == "running", what="the start")
+    after_state = after.refresh().state
+    assert after_state in ("pending", "reserved")
+    queue.purge()
+    queue.retry(after.id)
+    thread.join()
+    assert (task.refresh().state, task.result) == ("abandoned", None)
+    assert [attempt.outcome for attempt in task.attempts()] == ["abandoned"]
+    assert after.refresh().state == "done"
+    assert told == []
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+def short_tasks_then(queue: TaskQueue, gate: Gate, behind: int = 20) -> tuple[Callable[[object], object], list[Task]]:
+    """Many short tasks so that the worker trusts them, then one at a gate with more behind it in its batch."""
+    queue.enqueue_many(["short"] * 400)
+    tasks = [queue.enqueue("gate"), *queue.enqueue_many(["short"] * behind)]
+
+    def callback(payload: str) -> object:
+        return gate(payload) if payload == "gate" else payload
+
+    return callback, tasks
+
+
+def test_a_batched_task_that_turns_out_long_is_stored_as_running(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    callback, tasks = short_tasks_then(queue, gate)
+    thread = Background(lambda: Worker(url).run(callback, burst=True))
+    gate.wait_for()
+    until(lambda: tasks[0].refresh().state == "running", what="the stored start")
+    assert tasks[0].attempt == 1
+    assert tasks[0].started_at is not None
+    assert [attempt.outcome for attempt in tasks[0].attempts()] == [None]
+    # what waits behind it is given back, for another worker to run
+    until(lambda: {task.refresh().state for task in tasks[1:]} == {"pending"}, what="the release")
+    assert {task.attempt for task in tasks[1:]} == {0}
+    with TaskQueue(url) as other:
+        for held in other.fetch(100, timeout=10):
+            with held:
+                pass
+    assert {task.refresh().state for task in tasks[1:]} == {"done"}
+    gate.opened.set()
+    thread.join()
+    assert tasks[0].refresh().state == "done"
+    assert set(states(queue)) == {"done"}
+    assert all(task.attempt == 1 for task in queue.tasks(limit=1000))
+
+
+def test_a_batch_of_a_given_size_is_reserved_at_once(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    tasks = queue.enqueue_many(["x"] * 8)
+    thread = Background(lambda: Worker(url).run(gate, burst=True, batch=5))
+    gate.wait_for()
+    assert queue.stats().pending == 3
+    gate.opened.set()
+    thread.join()
+    assert [task.refresh().state for task in tasks] == ["done"] * 8
+
+
+def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    first, second = queue.enqueue_many(["short", "gate"])
+    thread = Background(
+        lambda: Worker(url).run(lambda payload: gate(payload) if payload == "gate" else 1, burst=True, batch=2)
+    )
+    gate.wait_for()
+    until(lambda: first.refresh().state == "done", what="the end of the first")
+    until(lambda: second.refresh().state == "running", what="the start of the second")
+    gate.opened.set()
+    thread.join()
+
+
+def test_a_cancel_of_what_waits_in_a_batch(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    first, second = queue.enqueue_many(["gate", "victim"])
+    seen: list[str] = []
+
+    def callback(payload: str) -> object:
+        seen.append(payload)
+        return gate(payload) if payload == "gate" else payload
+
+    thread = Background(lambda: Worker(url).run(callback, burst=True, batch=2))
+    gate.wait_for()
+    queue.cancel(second.id)
+    gate.opened.set()
+    thread.join()
+    assert first.refresh().state == "done"
+    assert (second.refresh().state, second.result) == ("cancelled", None)
+
+
+def test_a_drain_gives_the_rest_of_a_batch_back(queue: TaskQueue, url: str) -> None:
+    gate = Gate()
+    callback, tasks = short_tasks_then(queue, gate, behind=3)
+    worker = Worker(url)
+    thread = Background(lambda: worker.run(callback))
+    gate.wait_for()
+    worker.stop()
+    until(lambda: {task.refresh().state for task in tasks[1:]} <= {"pending", "done"}, what="the release")
+    gate.opened.set()
+    thread.join()
+    assert tasks[0].refresh().state == "done"
+    assert all(task.refresh().attempt == (task.state == "done") for task in tasks[1:])
+
+
+@pytest.mark.parametrize("batch", [1, 6, "auto"])
+def test_failures_in_a_batch_pay_one_attempt_each(queue: TaskQueue, url: str, batch: int | str) -> None:
+    tasks = queue.enqueue_many(range(120), retry=LATER)
+
+    def callback(n: int) -> int:
+        if n % 3 == 0:
+            raise ValueError(n)
+        if n % 7 == 0:
+            raise ReleaseTask(3600)
+        return n
+
+    Worker(url).run(callback, burst=True, batch=batch)
+    for n, task in enumerate(tasks):
+        task.refresh()
+        wanted = ("failed", 1) if n % 3 == 0 else ("pending", 0) if n % 7 == 0 else ("done", 1)
+        assert (task.state, task.attempt) == wanted
+        assert len(task.attempts()) == 1
+
+
+BATCH_KILLER = """
+import os, sys
+from dbtaskqueue import Worker
+def callback(payload):
+    if payload == "killer":
+        os._exit(9)
+    return payload
+Worker(sys.argv[1]).run(callback, burst=True, batch=5)
+"""
+
+
+def test_who_shared_a_batch_with_a_killer_does_not_pay(queue: TaskQueue, url: str) -> None:
+    """Where it cannot be told which one killed the worker they are run alone, and only what was begun pays."""
+    payloads = ["a", "b", "killer", "c", "d"]
+    tasks = queue.enqueue_many(payloads, max_attempts=1)
+    for _ in range(10):
+        with ended(spawn(BATCH_KILLER, url)) as process:
+            process.wait(60)
+        queue.pause()  # so that this handle rescues, and claims nothing
+        until(lambda: queue.fetch(timeout=0) == [] and not queue.tasks(state="reserved"), what="the rescue")
+        queue.resume()
+        if all(task.refresh().state in ("done", "abandoned") for task in tasks):
+            break
+    assert [task.refresh().state for task in tasks] == ["done", "done", "abandoned", "done", "done"]
+    assert [task.attempt for task in tasks] == [1] * 5
+
+
+def test_the_process_is_not_touched(queue: TaskQueue, url: str) -> None:
+    """A worker in a thread leaves no thread of its own and no child process behind."""
+    before = {thread.name for thread in threading.enumerate()}
+    queue.enqueue_many(range(3))
+    Worker(url).run(lambda payload: None, burst=True)
+
+    def left() -> set[str]:
+        names = {thread.name for thread in threading.enumerate()} - before
+        return {name for name in names if "wakeups" not in name}
+
+    until(lambda: not left(), what=f"the end of {left()}")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -1,0 +1,24 @@
+"""Fixtures for every test: a database of its own, and a queue in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import until as until
+
+from dbtaskqueue import TaskQueue
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The URL of a database that does not exist yet."""
+    return f"sqlite:///{tmp_path}/taskqueue.sqlite"
+
+
+@pytest.fixture
+def queue(url: str) -> Iterator[TaskQueue]:
+    """A queue in a database of its own."""
+    with TaskQueue(url) as queue:
+        yield queue

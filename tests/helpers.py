@@ -1,0 +1,115 @@
+"""What tests of every folder share: waiting for a condition, threads that report, other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds until a test gives up waiting. Generous: no test is about how fast this machine is."""
+
+
+def until(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "the condition") -> T:
+    """Wait for a condition; its value. Fails when it does not come true in time."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
+        time.sleep(0.005)
+    return value
+
+
+class Background(Generic[T]):
+    """A function in a thread of its own: its value, or what it raised, is had with ``join``."""
+
+    def __init__(self, act: Callable[[], T]) -> None:
+        self._act = act
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value.append(self._act())
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not returned yet."""
+        return self._thread.is_alive()
+
+    def join(self, within: float = PATIENCE) -> T:
+        """Wait for it; what it returned, or its exception."""
+        self._thread.join(within)
+        assert not self._thread.is_alive(), f"the thread did not end within {within} s"
+        if self._error is not None:
+            raise self._error
+        return self._value.pop()
+
+
+def spawn(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start a Python process that runs ``code``; its arguments are in ``sys.argv[1:]``."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def run_python(code: str, *arguments: object, **environment: str) -> str:
+    """Run ``code`` in a Python process of its own; what it printed. Fails when it fails."""
+    process = spawn(code, *arguments, **environment)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return output
+
+
+DIE_HOLDING = """
+import os, sys
+from dbtaskqueue import TaskQueue
+queue = TaskQueue(sys.argv[1], queue=sys.argv[2])
+for task in queue.fetch(int(sys.argv[4]), timeout=30):
+    if sys.argv[3] == "running":
+        assert task.start()
+    print(task.id, task.token, flush=True)
+    queue.kept = [*getattr(queue, "kept", []), task]
+os._exit(9)
+"""
+
+
+def die_holding(url: str, queue: str = "default", *, state: str = "running", count: int = 1) -> list[int]:
+    """A worker process that dies without a word while it holds ``count`` tasks in ``state``; their ids."""
+    process = spawn(DIE_HOLDING, url, queue, state, count)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 9, errors
+    return [int(line.split()[0]) for line in output.splitlines()]
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """See that a process started by the test is gone at the end of the block."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def source_of(package: str = "dbtaskqueue") -> Path:
+    """The folder of the package's source."""
+    import importlib
+
+    return Path(str(importlib.import_module(package).__file__)).parent

@@ -1,0 +1,124 @@
+"""From how an attempt went to what is stored: the one place that applies the retry policy."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbtaskqueue import RetryPolicy, clock, ends
+from dbtaskqueue._store.base import TaskRecord
+
+NOW = 1_700_000_000_000_000
+SECOND = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "source", lambda: NOW)
+
+
+def record(
+    *, attempt: int = 1, budget: int | None = 10, base: int = 0, policy: RetryPolicy | None = None
+) -> TaskRecord:
+    known = {
+        "id": 7,
+        "queue": "q",
+        "state": "running",
+        "token": 3,
+        "attempt": attempt,
+        "budget": budget,
+        "base": base,
+        "due": NOW - 5,
+        "policy": policy.to_json() if policy else None,
+        "payload": "null",
+    }
+    return TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("attempt", "wait"), [(1, 60), (2, 120), (5, 300), (6, 600), (9, 4800)])
+def test_a_failure_is_due_again_by_the_policy(attempt: int, wait: int) -> None:
+    end = ends.fail(record(attempt=attempt), "x")
+    assert (end.verb, end.id, end.token, end.at, end.error) == ("fail", 7, 3, NOW, "x")
+    assert (end.due, end.final) == (NOW + wait * SECOND, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "final"),
+    [
+        ({"attempt": 9}, False),
+        ({"attempt": 10}, True),
+        ({"attempt": 11}, True),
+        ({"attempt": 13, "base": 4}, False),
+        ({"attempt": 14, "base": 4}, True),
+        ({"attempt": 10_000, "budget": None}, False),
+    ],
+    ids=str,
+)
+def test_the_last_attempt_is_final(options: dict[str, int], final: bool) -> None:
+    end = ends.fail(record(**options), "x")
+    assert end.final is final
+    assert (end.due is None) is final
+
+
+def test_after_an_operators_retry_the_delays_begin_again() -> None:
+    assert ends.fail(record(attempt=8, base=7), "x").due == NOW + 60 * SECOND
+
+
+def test_without_a_retry_and_with_a_delay() -> None:
+    assert ends.fail(record(), "x", retry=False).final
+    assert ends.fail(record(), "x", delay=5).due == NOW + 5 * SECOND
+    assert ends.fail(record(attempt=10), "x", delay=5).final
+
+
+def test_a_start_that_is_not_stored_yet_counts() -> None:
+    end = ends.fail(record(attempt=9), "x", begun_at=NOW - 3)
+    assert end.final
+    assert end.begun_at == NOW - 3
+    assert ends.fail(record(attempt=0), "x", begun_at=1).due == NOW + 60 * SECOND
+
+
+def test_the_stored_policy_counts() -> None:
+    policy = RetryPolicy(delay=7, linear=1, factor=3)
+    assert ends.fail(record(attempt=3, policy=policy), "x").due == NOW + 63 * SECOND
+
+
+def test_a_delay_beyond_all_calendars_is_the_last_moment() -> None:
+    policy = RetryPolicy(delay=1e300, max_delay=1e300)
+    assert ends.fail(record(policy=policy), "x").due == clock.LATEST
+
+
+def test_release() -> None:
+    assert ends.release(record()).due == NOW
+    assert ends.release(record(), 2.5).due == NOW + 2_500_000
+    assert ends.release(record(), None).due is None
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "1"])
+def test_release_with_a_bad_delay(delay: float) -> None:
+    with pytest.raises(ValueError, match="delay"):
+        ends.release(record(), delay)
+
+
+def test_a_lost_attempt_is_due_at_once_the_first_time() -> None:
+    assert ends.retry_time(record(attempt=4), 0, NOW) == NOW
+    assert ends.retry_time(record(attempt=4), 1, NOW) == NOW + 240 * SECOND
+
+
+def test_finish() -> None:
+    end = ends.finish(record(), '"x"', NOW, begun_at=5)
+    assert (end.verb, end.result, end.begun_at, end.at) == ("finish", '"x"', 5, NOW)
+
+
+def test_describe() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert ends.describe("text") == "text"
+    try:
+        raise ValueError("why")
+    except ValueError as error:
+        text = ends.describe(error)
+    assert text.startswith("Traceback")
+    assert "ValueError: why" in text
+    assert "Hostile" in ends.describe(Hostile())
+    assert len(ends.describe("x" * 10**6)) < 70_000

@@ -1,0 +1,217 @@
+"""The house rules that a machine can check: who imports whom, who speaks SQL, and what is documented."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import run_python, source_of
+
+SOURCE = source_of()
+FILES = sorted(SOURCE.rglob("*.py"))
+LIBRARY = [path for path in FILES if "cli" not in path.parts and path.name != "__main__.py"]
+ENGINES = {"sqlite", "postgresql", "mariadb"}
+
+# From the bottom to the top: a module imports only what stands before it (the pure ones each other).
+PURE = {"errors", "states", "payload", "retry", "url", "names", "clock", "batching", "place", "log"}
+LAYERS: list[set[str]] = [
+    PURE,
+    {"_store"},
+    {"ends", "running"},
+    {"_executors"},
+    {"_maintenance"},
+    {"membership"},
+    {"task"},
+    {"functions"},
+    {"queue"},
+    {"session"},
+    {"worker"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def unit(path: Path) -> str:
+    """The module or package right below ``dbtaskqueue`` that a file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under ``if TYPE_CHECKING:``."""
+    for node in ast.iter_child_nodes(tree):
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not typing_only:
+            yield node
+            yield from runtime_nodes(node)
+
+
+def imports(path: Path) -> Iterator[tuple[str, ...]]:
+    """What a file imports at run time, as parts of an absolute name."""
+    package = ("dbtaskqueue", *path.relative_to(SOURCE).parent.parts)
+    for node in runtime_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*base, *(node.module or "").split(".")) if node.module else base
+            for alias in node.names:
+                yield (*module, alias.name)
+
+
+def own_imports(path: Path) -> Iterator[tuple[str, ...]]:
+    """The parts below ``dbtaskqueue`` of what a file imports from the package."""
+    for name in imports(path):
+        if name[0] == "dbtaskqueue" and len(name) > 1:
+            yield name[1:]
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def test_every_module_has_its_place() -> None:
+    assert {unit(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_imports_point_one_way(path: Path) -> None:
+    mine = unit(path)
+    for name in own_imports(path):
+        if name[0] in LEVEL and name[0] != mine:
+            above = LEVEL[name[0]] >= LEVEL[mine]
+            assert not above or {name[0], mine} <= PURE, f"{named(path)} imports {'.'.join(name)}"
+        elif name[0] not in LEVEL:
+            assert LEVEL["__init__"] < LEVEL[mine], f"{named(path)} imports {name[0]} from the package itself"
+
+
+def test_pure_modules_import_each_other_in_no_circle() -> None:
+    graph = {name: {other[0] for other in own_imports(SOURCE / f"{name}.py")} for name in PURE}
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & set(graph)}
+        assert leaves, f"a circle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if unit(path) != "_store"], ids=named)
+def test_only_the_contract_of_the_store_is_imported_outside(path: Path) -> None:
+    for name in own_imports(path):
+        if name[0] == "_store" and len(name) > 1:
+            assert name[1] in ("open_store", "base"), f"{named(path)} imports {'.'.join(name)}"
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "_store").glob("*.py")), ids=named)
+def test_engines_never_import_each_other(path: Path) -> None:
+    mine = {engine for engine in ENGINES if path.stem.startswith(engine)}
+    for name in own_imports(path):
+        if mine and name[0] == "_store" and len(name) > 1:
+            others = {engine for engine in ENGINES - mine if name[1].startswith(engine)}
+            assert not others
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "_executors").glob("*.py")), ids=named)
+def test_executors_never_touch_the_database(path: Path) -> None:
+    for name in own_imports(path):
+        assert name[0] in ("_executors", "running", "errors", "states", "log") or name[:2] == ("_store", "base")
+    names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+    assert not names & {"Store", "open_store", "store"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_the_library_imports_only_the_standard_library(path: Path) -> None:
+    for name in imports(path):
+        assert name[0] in sys.stdlib_module_names or name[0] in ("dbtaskqueue", "__future__"), name
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("click", "rich", "psycopg", "pymysql", "mariadb"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+import dbtaskqueue
+with dbtaskqueue.TaskQueue("sqlite:///:memory:") as queue:
+    queue.enqueue("hello")
+    dbtaskqueue.Worker(queue).run(str.upper, burst=True)
+    print(queue.tasks()[0].result)
+print(*sorted(name for name in sys.modules if name.startswith("dbtaskqueue.cli")))
+"""
+
+
+def test_the_library_works_without_click_and_rich() -> None:
+    assert run_python(BLOCKED) == "HELLO\n\n"
+
+
+STATEMENT = re.compile(
+    r"\b(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|CREATE\s+TABLE|PRAGMA\s+\w+|BEGIN\s+IMMEDIATE)\b"
+)
+
+
+def code_strings(path: Path) -> Iterator[str]:
+    """The texts of a file's code; docstrings are none."""
+    tree = ast.parse(path.read_text())
+    docs = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if unit(path) != "_store"], ids=named)
+def test_sql_is_spoken_in_the_store_only(path: Path) -> None:
+    for text in code_strings(path):
+        assert not STATEMENT.search(text), f"{named(path)}: {text}"
+    assert not any(name[0] == "sqlite3" for name in imports(path)), "sqlite3 is the store's"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if unit(path) not in ("_store", "url")], ids=named)
+def test_nobody_asks_for_the_engine_outside_of_the_store(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+            attributes = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+            assert not words & ENGINES, f"{named(path)}:{node.lineno}"
+            assert "engine" not in attributes, f"{named(path)}:{node.lineno}"
+
+
+def test_nothing_is_ever_unpickled_or_evaluated() -> None:
+    for path in FILES:
+        assert not {name[0] for name in imports(path)} & {"pickle", "shelve", "marshal"}, named(path)
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not {func.id for func in calls if isinstance(func, ast.Name)} & {"eval", "exec"}, named(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_public_thing_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{named(path)} says not what it is for"
+    overriding = {"SqliteStore", "Commands"}  # documented where the contract stands
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{named(path)}: {node.name}"
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name not in overriding:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    decorators = {ast.unparse(decorator) for decorator in method.decorator_list}
+                    excused = "overload" in decorators or any("setter" in text for text in decorators)
+                    runs_itself = method.name == "run" and any("Thread" in ast.unparse(base) for base in node.bases)
+                    assert excused or runs_itself or ast.get_docstring(method), (
+                        f"{named(path)}: {node.name}.{method.name}"
+                    )
+
+
+def test_the_contract_of_the_store_stays_small() -> None:
+    """The design page wants about 25 verbs, each in a sentence or two."""
+    from dbtaskqueue._store.base import Store
+
+    verbs = [name for name in vars(Store) if not name.startswith("_") and callable(getattr(Store, name))]
+    assert len(verbs) <= 28
+    for verb in verbs:
+        assert len(getattr(Store, verb).__doc__ or "x" * 999) <= 200, verb

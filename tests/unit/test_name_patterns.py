@@ -1,0 +1,54 @@
+"""What a queue, a key or a task function may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from dbtaskqueue.names import check_function, check_key, check_queue
+
+
+@pytest.mark.parametrize("name", ["a", "Z", "0", ".", "_", ":", "-", "http.fetch:2_x-Y", "x" * 128])
+def test_queues(name: str) -> None:
+    assert check_queue(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 129, " ", "a b", "ä", "a\n", "a/b", "a@b", "a,b", "٣", None, 1, b"a"], ids=ascii
+)
+def test_bad_queues(name: str) -> None:
+    with pytest.raises(ValueError, match="queue's name"):
+        check_queue(name)
+
+
+@pytest.mark.parametrize("key", [None, "a", "two words", "ä😀", "x" * 255])
+def test_keys(key: str | None) -> None:
+    assert check_key(key) == key
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\x00", "\ud800", 1, b"a", True], ids=ascii)
+def test_bad_keys(key: str) -> None:
+    with pytest.raises(ValueError, match="key"):
+        check_key(key)
+
+
+@pytest.mark.parametrize("name", ["f", "module.Class.method", "module.f.<locals>.<lambda>", "größe", "x" * 500])
+def test_functions(name: str) -> None:
+    assert check_function(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "x" * 501, "a\nb", "a\x00", "\ud800", None, 1], ids=ascii)
+def test_bad_functions(name: str) -> None:
+    with pytest.raises(ValueError, match="function's name"):
+        check_function(name)
+
+
+@pytest.mark.parametrize("check", [check_queue, check_key, check_function])
+def test_a_message_shows_the_value_but_not_all_of_it(check: Callable[[str], object]) -> None:
+    with pytest.raises(ValueError, match="xxxx") as caught:
+        check("x" * 100_000)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(ValueError, match=r"\\ud800") as caught:
+        check("\ud800")
+    str(caught.value).encode()

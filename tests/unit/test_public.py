@@ -1,0 +1,183 @@
+"""The public surface: the names and signatures of the design page, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+import dbtaskqueue
+from dbtaskqueue import Attempt, QueueStats, RetryPolicy, RunningTask, Task, TaskQueue, TaskState, Worker
+
+# Every capitalised name of the design page, but for what comes with the servers and with long tasks.
+NAMES = {
+    *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask"),
+    *("RetryTask", "AbandonTask", "ReleaseTask"),
+    *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
+    *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable"),
+    "current_task",
+}
+NOT_YET = {
+    TaskQueue: ["enqueue_command", "logs", "watch", "suspend", "copy"],
+    RunningTask: ["progress", "checkpoint", "saved", "step", "transaction"],
+    dbtaskqueue: ["Progress"],
+}
+SIGNATURES: dict[object, dict[str, str]] = {
+    TaskQueue: {
+        "__init__": "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True",
+        "enqueue": "payload=None, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None, key=None",
+        "enqueue_many": "payloads, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None",
+        "fetch": "max_items=1, *, timeout=None",
+        "next": "max_items=1, *, timeout=None",
+        "get": "id",
+        "cancel": "id",
+        "retry": "id",
+        "tasks": "*, state=None, limit=100, before=None",
+        "stats": "",
+        "pause": "",
+        "resume": "",
+        "purge": "",
+        "prune": "older_than, *, states=('done', 'cancelled')",
+        "add_msg": "data",
+        "get_msg": "timeout=0",
+        "remove_msg": "task",
+        "task": "function=None, /, **options",
+        "close": "",
+        "__iter__": "",
+        "__enter__": "",
+    },
+    Task: {
+        "refresh": "",
+        "start": "",
+        "finish": "result=None",
+        "fail": "error, *, retry=True",
+        "release": "delay=0",
+        "cancel": "",
+        "wait": "timeout=None",
+        "get_result": "timeout=None",
+        "attempts": "",
+        "__enter__": "",
+    },
+    Worker: {
+        "__init__": (
+            "url_or_queue=None, queue=None, *, queues=None, concurrency=1, executor='thread', lease=30.0,"
+            " drain_timeout=20.0, on_error=None"
+        ),
+        "run": "callback=None, *, burst=False, max_tasks=None, idle_timeout=None, batch='auto'",
+        "stop": "",
+    },
+    RetryPolicy: {
+        "__init__": "delay=60.0, linear=5, factor=2.0, max_delay=86400.0, jitter=0.0, max_attempts=10",
+        "delay_before": "n",
+    },
+    dbtaskqueue.RetryTask: {"__init__": "delay=None"},
+    dbtaskqueue.AbandonTask: {"__init__": "reason"},
+    dbtaskqueue.ReleaseTask: {"__init__": "delay=0"},
+}
+TASK_ATTRIBUTES = {
+    *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
+    *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
+    *("cancel_requested", "progress"),
+}
+RUNNING_ATTRIBUTES = {
+    *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
+}
+
+
+def test_all_is_the_list_of_the_design_page() -> None:
+    assert sorted(dbtaskqueue.__all__) == dbtaskqueue.__all__
+    assert set(dbtaskqueue.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_name_can_be_imported_and_has_a_docstring(name: str) -> None:
+    thing = getattr(dbtaskqueue, name)
+    assert thing.__name__ == name
+    assert inspect.getdoc(thing)
+
+
+def test_what_comes_later_does_not_exist_yet() -> None:
+    for owner, names in NOT_YET.items():
+        assert [name for name in names if hasattr(owner, name)] == []
+
+
+def shape(function: Any) -> str:
+    """A signature without annotations and without self."""
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+    ]
+    text = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    default = repr(RetryPolicy())
+    return text[1:-1].replace(default, "RetryPolicy()")
+
+
+CASES = [(owner, name, wanted) for owner, methods in SIGNATURES.items() for name, wanted in methods.items()]
+
+
+@pytest.mark.parametrize(("owner", "name", "wanted"), CASES, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_signature_is_that_of_the_design_page(owner: object, name: str, wanted: str) -> None:
+    found = shape(getattr(owner, name))
+    if owner is dbtaskqueue.AbandonTask:
+        found = found.partition("=")[0]
+    assert found == wanted
+
+
+@pytest.mark.parametrize("owner", [TaskQueue, Task, Worker, RetryPolicy, RunningTask])
+def test_every_public_method_and_attribute_has_a_docstring(owner: type) -> None:
+    for name, thing in vars(owner).items():
+        if not name.startswith("_") and (callable(thing) or isinstance(thing, property)):
+            assert inspect.getdoc(thing), f"{owner.__name__}.{name}"
+
+
+def test_attributes() -> None:
+    assert {name for name, kind in vars(Task).items() if isinstance(kind, property)} == TASK_ATTRIBUTES
+    assert {name for name in dir(RunningTask) if not name.startswith("_")} == RUNNING_ATTRIBUTES
+    assert Attempt._fields == (
+        *("number", "token", "worker", "started_at", "finished_at", "outcome", "error", "output"),
+    )
+    assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")
+
+
+def test_the_exception_tree() -> None:
+    base = dbtaskqueue.TaskQueueError
+    assert base.__base__ is Exception
+    errors = [
+        *("ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
+        *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable"),
+    ]
+    for name in errors:
+        assert base in getattr(dbtaskqueue, name).__mro__
+    assert issubclass(dbtaskqueue.PayloadError, ValueError)
+    assert issubclass(dbtaskqueue.TaskNotFound, LookupError)
+    for name in ("RetryTask", "AbandonTask", "ReleaseTask"):
+        assert not issubclass(getattr(dbtaskqueue, name), base)
+        assert issubclass(getattr(dbtaskqueue, name), Exception)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        dbtaskqueue.TaskFailed("message", "traceback"),
+        dbtaskqueue.StoreUnavailable("message", maybe_done=True),
+        dbtaskqueue.RetryTask(5),
+        dbtaskqueue.AbandonTask("reason"),
+        dbtaskqueue.ReleaseTask(7),
+        dbtaskqueue.LeaseLost("message"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_a_pickle(error: Exception) -> None:
+    """Somebody's process pool hands it on."""
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_it_is_typed() -> None:
+    from helpers import source_of
+
+    assert (source_of() / "py.typed").exists()

@@ -1,0 +1,72 @@
+"""The named queries: each is used, each is whole, and nothing but names is put into SQL text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import source_of
+
+from dbtaskqueue._store import queries
+
+STORE = source_of() / "_store"
+ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem != "common"]
+INCLUDE = re.compile(r"\{\{(\w+)\}\}")
+
+
+def names(file: Path) -> list[str]:
+    return re.findall(r"^-- name: (\w+)$", file.read_text(), re.MULTILINE)
+
+
+def test_there_is_an_engine() -> None:
+    assert "sqlite" in ENGINES
+
+
+@pytest.mark.parametrize("file", sorted((STORE / "sql").glob("*.sql")), ids=lambda path: path.name)
+def test_a_name_is_given_once(file: Path) -> None:
+    found = names(file)
+    assert found
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_query_is_used_by_its_engine(engine: str) -> None:
+    texts = [path.read_text() for path in (STORE / "sql").glob("*.sql") if path.stem in (engine, "common")]
+    code = "\n".join(path.read_text() for path in STORE.glob("*.py") if path.stem.startswith((engine, "base")))
+    used = set(re.findall(r"[\"'](\w+)[\"']", code)) | {name for text in texts for name in INCLUDE.findall(text)}
+    unused = sorted(set(queries.load(engine)) - used)
+    assert unused == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_query_is_whole(engine: str) -> None:
+    for name, text in queries.load(engine).items():
+        assert text, name
+        assert "{{" not in text, name
+        assert "}}" not in text, name
+        assert "--" not in text, name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_include_resolves(engine: str) -> None:
+    for file in (STORE / "sql" / "common.sql", STORE / "sql" / f"{engine}.sql"):
+        assert set(INCLUDE.findall(file.read_text())) <= set(queries.load(engine))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_overrides_says_why(engine: str) -> None:
+    common = set(names(STORE / "sql" / "common.sql"))
+    own = (STORE / "sql" / f"{engine}.sql").read_text()
+    for piece in own.split("-- name: ")[1:]:
+        name = piece.split()[0]
+        assert name not in common or "-- Differs because" in piece, f"{name} differs without a reason"
+
+
+def test_no_python_puts_anything_into_sql() -> None:
+    """Values are bound; no f-string, %, + or format() makes a statement."""
+    statement = re.compile(r"f[\"'](?:[^\"']*\b)?(?:SELECT|INSERT|UPDATE|DELETE|PRAGMA|BEGIN|CREATE)\b")
+    for path in STORE.glob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            shown = "sqlite3 {" in line  # a command that doctor shows to a human
+            assert shown or not statement.search(line), f"{path.name}:{number}"

@@ -1,0 +1,107 @@
+"""``RetryPolicy``: the delays of the design page, the cap, jitter, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from dbtaskqueue import RetryPolicy
+from dbtaskqueue.retry import DEFAULT
+
+
+def delays(policy: RetryPolicy, count: int) -> list[float]:
+    return [policy.delay_before(n) for n in range(1, count + 1)]
+
+
+def test_the_defaults() -> None:
+    wanted = [60, 120, 180, 240, 300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 76800, 86400, 86400]
+    assert delays(RetryPolicy(), 15) == wanted
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [
+        (RetryPolicy(delay=0), [0, 0, 0, 0, 0, 0, 0]),
+        (RetryPolicy(linear=1), [60, 120, 240, 480, 960]),
+        (RetryPolicy(delay=1, linear=3, factor=1), [1, 2, 3, 3, 3]),
+        (RetryPolicy(delay=1, linear=2, factor=10), [1, 2, 20, 200, 2000]),
+        (RetryPolicy(delay=1, linear=1, factor=0), [1, 0, 0]),
+        (RetryPolicy(delay=10, max_delay=25), [10, 20, 25, 25]),
+        (RetryPolicy(max_delay=0), [0, 0]),
+        (RetryPolicy(delay=0.001), [0.001, 0.002, 0.003]),
+    ],
+    ids=repr,
+)
+def test_the_table(policy: RetryPolicy, wanted: list[float]) -> None:
+    assert delays(policy, len(wanted)) == pytest.approx(wanted)
+
+
+def test_after_very_many_retries() -> None:
+    assert RetryPolicy().delay_before(100_000) == 86400
+    assert RetryPolicy(delay=0).delay_before(10**9) == 0
+    assert RetryPolicy(max_delay=1e300, factor=1e300).delay_before(10**6) == 1e300
+    assert RetryPolicy(delay=1e308, max_delay=1e308, linear=10**6).delay_before(10**6) == 1e308
+
+
+def test_jitter_spreads_before_the_cap() -> None:
+    policy = RetryPolicy(delay=100, jitter=0.25, max_delay=110)
+    seen = [policy.delay_before(1) for _ in range(2000)]
+    assert min(seen) >= 75
+    assert max(seen) == 110
+    assert min(seen) < 80
+    assert RetryPolicy(delay=100, jitter=1).delay_before(1) <= 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({name: value} for name in ("delay", "factor", "max_delay", "jitter") for value in (-1, math.nan, math.inf)),
+        *({name: value} for name in ("delay", "factor", "max_delay", "jitter") for value in ("1", None, True)),
+        {"jitter": 1.01},
+        *({"linear": value} for value in (0, -1, 1.5, "5", None, True)),
+        *({"max_attempts": value} for value in (0, -1, 1.5, "5", True, 2**31)),
+    ],
+    ids=str,
+)
+def test_what_is_out_of_range(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RetryPolicy(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "1", True])
+def test_retries_are_numbered_from_one(n: int) -> None:
+    with pytest.raises(ValueError, match="from 1"):
+        RetryPolicy().delay_before(n)
+
+
+def test_for_ever_is_allowed() -> None:
+    assert RetryPolicy(max_attempts=None).max_attempts is None
+
+
+def test_it_is_a_value() -> None:
+    assert RetryPolicy(delay=5) == RetryPolicy(delay=5) != RetryPolicy(delay=6)
+    with pytest.raises(AttributeError):
+        RetryPolicy().delay = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("policy", [DEFAULT, RetryPolicy(1, 2, 3.5, 4, 0.5, 6), RetryPolicy(max_attempts=None)])
+def test_it_is_stored_and_comes_back(policy: RetryPolicy) -> None:
+    assert RetryPolicy.from_json(policy.to_json()) == policy
+
+
+def test_the_default_takes_no_room() -> None:
+    assert RetryPolicy().to_json() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "1", "null", '{"delay": -1}', '{"colour": 1}', '{"delay": "x"}', "[" * 100_000, '{"delay": NaN}'],
+)
+def test_a_stored_policy_that_cannot_be_read_is_the_default(text: str) -> None:
+    assert RetryPolicy.from_json(text) == DEFAULT
+
+
+def test_what_is_stored_is_plain_json() -> None:
+    assert json.loads(RetryPolicy(delay=1).to_json() or "")["delay"] == 1
