@@ -1,0 +1,123 @@
+"""What commands share: opening the queue, options, and the kinds of values that they take."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from .. import clock
+from ..names import check_queue
+from ..payload import JSON
+from ..queue import TaskQueue
+from ..url import DEFAULT_URL, mask
+from .output import harmless
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+S = TypeVar("S")
+T = TypeVar("T")
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_DURATION = re.compile(rf"(?P<number>{_NUMBER.pattern})(?P<unit>[smhdw])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def open_queue(url: str | None, queue: str = "default", *, create: bool = False) -> TaskQueue:
+    """The queue of a command. Only what adds tasks or runs them makes a database that is missing."""
+    return TaskQueue(url, queue, create=create)
+
+
+def command_line(url: str | None, *words: str) -> str:
+    """A command that the user may run next, for the same database; a password in it is masked."""
+    shown = mask(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
+    return shlex.join(["dbtaskqueue", "--url", shown, *words])
+
+
+def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter, S | None], T | None]:
+    """A callback of an option: what ``check`` makes of its value; a ValueError there is wrong usage."""
+
+    def callback(ctx: click.Context, parameter: click.Parameter, value: S | None) -> T | None:
+        try:
+            return None if value is None else check(value)
+        except ValueError as error:
+            raise click.BadParameter(harmless(str(error)), ctx, parameter) from None
+
+    return callback
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is destroyed; not with --yes, and not where nobody can answer."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+
+
+def duration(text: str) -> float:
+    """The seconds that 30d, 12h, 5m or 0s mean. ValueError without a unit: 30 could mean anything."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no duration such as 30d, 12h, 5m or 90s")
+    return _possible(float(match["number"]) * _SECONDS[match["unit"]], text)
+
+
+def seconds(text: str) -> float:
+    """The seconds of a duration, or of a bare number."""
+    return _possible(float(text), text) if _NUMBER.fullmatch(text) else duration(text)
+
+
+def _possible(duration: float, text: str) -> float:
+    try:
+        clock.after(clock.now(), duration)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is too long") from None
+    return duration
+
+
+def moment(text: str) -> datetime:
+    """A time as ISO 8601 writes it; without an offset it is in the local time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+        return found if found.utcoffset() is not None else found.astimezone()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time such as 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
+
+
+def json_value(text: str) -> JSON:
+    """The value of a JSON text; ``-`` reads it from stdin, where it may be longer than an argument."""
+    try:
+        return json.loads(sys.stdin.buffer.read() if text == "-" else text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
+def queue_option(function: Function) -> Function:
+    """``--queue NAME``."""
+    return click.option(
+        "--queue",
+        metavar="NAME",
+        default=lambda: os.environ.get("DBTASKQUEUE_QUEUE") or "default",
+        callback=checked(check_queue),
+        help='The queue.  [default: $DBTASKQUEUE_QUEUE, else "default"]',
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    """``--json``."""
+    return click.option("--json", is_flag=True, help="Show it as JSON, for programs.")(function)
+
+
+def yes_option(function: Function) -> Function:
+    """``--yes``."""
+    return click.option("--yes", is_flag=True, help="Do not ask.")(function)

@@ -1,0 +1,191 @@
+"""The command of workers: find what runs the tasks, log to stderr, work until told to stop."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from .._executors import EXECUTORS
+from ..functions import TaskFunction
+from ..log import event
+from ..names import check_queue
+from ..payload import JSON
+from ..queue import TaskQueue, check_lease
+from ..url import parse
+from ..worker import Worker
+from .options import checked, seconds
+from .output import console, harmless
+
+Callback = Callable[[Any], JSON]
+
+
+def _positive_seconds(text: str) -> float:
+    return check_lease(seconds(text))
+
+
+def _queue_names(names: tuple[str, ...]) -> list[str]:
+    return [check_queue(name) for name in names]
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:NAME")
+@click.option(
+    "--queue",
+    "queues",
+    metavar="NAME",
+    envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
+    multiple=True,
+    callback=checked(_queue_names),
+    help="Serve this queue; may be repeated.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=1, help="Tasks that run at once.  [default: 1]")
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="thread", help="How they run.")
+@click.option("--burst", is_flag=True, help="End when nothing is due and all is done.")
+@click.option(
+    "--lease",
+    metavar="DURATION",
+    default="30s",
+    callback=checked(_positive_seconds),
+    help="The silence after which another machine may take its tasks.  [default: 30s]",
+)
+@click.option(
+    "--drain-timeout",
+    metavar="DURATION",
+    default="20s",
+    callback=checked(seconds),
+    help="What running tasks get when it is to stop.  [default: 20s]",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.pass_context
+def worker(
+    ctx: click.Context,
+    target: str,
+    queues: list[str],
+    concurrency: int,
+    executor: str,
+    burst: bool,
+    lease: float,
+    drain_timeout: float,
+    log_level: str,
+) -> None:
+    """Run tasks until told to stop.
+
+    SIGTERM and Ctrl-C let what runs come to its end; a second one stops it at once.
+
+    MODULE:NAME is a function that gets the payload and returns the result, or a TaskQueue with task functions. Modules
+    are found in the current directory, too.
+    """
+    found = _find(target, ctx.obj)
+    if isinstance(found, TaskQueue):
+        _fit(found, target, ctx, lease)
+    set_up_logging(log_level)
+    source, callback = (found, None) if isinstance(found, TaskQueue) else (ctx.obj, found)
+    options: dict[str, Any] = {"concurrency": concurrency, "executor": executor, "drain_timeout": drain_timeout}
+    works = Worker(source, queues=queues or None, lease=lease, **options)
+    event(logging.INFO, "worker starts", pid=os.getpid(), queues=",".join(works.queues), concurrency=concurrency)
+    works.run(callback, burst=burst)
+    event(logging.INFO, "worker ends", pid=os.getpid())
+
+
+# -- MODULE:NAME -----------------------------------------------------------------------------------
+
+
+def _find(target: str, url: str | None) -> TaskQueue | Callback:
+    """What MODULE:NAME names. A ``TaskQueue()`` without a URL in the module gets the command's."""
+    module_name, colon, path = target.partition(":")
+    if not (module_name and colon and path):
+        raise click.BadParameter(f"{target!r} is not of the form MODULE:NAME", param_hint="MODULE:NAME")
+    if url is not None:
+        os.environ["DBTASKQUEUE_URL"] = url
+    found = _import(module_name)
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise click.ClickException(harmless(f"the module {module_name!r} has no {path!r}")) from None
+    return _suitable(found, target)
+
+
+def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> None:
+    """What was asked for counts more than what the module's TaskQueue says; but its database is its own."""
+    assert ctx.parent is not None
+    asked = ctx.parent.get_parameter_source("url") is ParameterSource.COMMANDLINE
+    if asked and parse(ctx.obj) != parse(queue.url):
+        raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
+    if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
+        queue.lease = lease
+
+
+def _suitable(found: Any, target: str) -> TaskQueue | Callback:
+    if isinstance(found, TaskFunction):
+        raise click.ClickException(f"{target} is a task function; name the TaskQueue that it belongs to")
+    if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):
+        kind = f"the class {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
+        raise click.ClickException(f"{target} is {kind}, neither a callback nor a TaskQueue")
+    return found
+
+
+def _import(name: str) -> Any:
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            why = f"there is no module {error.name!r}, neither in {folder} nor installed"
+        else:
+            why = f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{_place(error)}"
+        raise click.ClickException(harmless(why)) from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's file it was raised; a SyntaxError says so itself."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if isinstance(error, SyntaxError) or len(frames) < 2:
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+# -- logging ---------------------------------------------------------------------------------------
+
+
+class _Format(logging.Formatter):
+    """``time level message field=value``, one line but for a traceback."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return harmless(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
+        return harmless(super().formatException(ei), keep="\n")
+
+
+def set_up_logging(level: str) -> None:
+    """Log to stderr, unless the user's module has set up logging itself."""
+    handler: logging.Handler = logging.StreamHandler()
+    pattern = "%(asctime)s %(levelname)s %(message)s"
+    if sys.stderr.isatty():
+        from rich.highlighter import NullHighlighter
+        from rich.logging import RichHandler
+
+        screen = console(stderr=True)
+        handler = RichHandler(
+            console=screen,
+            show_path=False,
+            highlighter=NullHighlighter(),
+            log_time_format="%X",
+            omit_repeated_times=False,
+        )
+        pattern = "%(message)s"
+    handler.setFormatter(_Format(pattern))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("dbtaskqueue").setLevel(level.upper())

@@ -1,0 +1,205 @@
+"""dbtaskqueue list, show, stats, workers: tables, JSON, terminals, and data that is up to no good."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cli.running import Cli
+from helpers import until
+
+from dbtaskqueue import QueueStats, Task, TaskQueue, Worker
+from dbtaskqueue.cli.output import _cell as harmless_cell
+
+ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)}
+EVIL = ":smile: [bold red]x[/] \x1b[31mred\x1b[0m \x07 \u202egnp \x9b31m \r\n"
+
+
+@pytest.fixture
+def busy(queue: TaskQueue) -> TaskQueue:
+    """A queue with a task in each state that can be had without a crash, and long payloads."""
+    queue.enqueue_many([{"url": "http://example.com/" + "x" * 300, "n": n} for n in range(20)])
+    queue.enqueue("ü你好" * 100, priority=-1)
+    done, failed, abandoned, released = queue.fetch(4)
+    for task in (done, failed, abandoned):
+        task.start()
+    done.finish({"status": "OK"})
+    failed.fail(ValueError("the other side does not answer"))
+    abandoned.fail("hopeless " * 20, retry=False)
+    released.release()
+    queue.cancel(7)
+    return queue
+
+
+def widest(text: str) -> int:
+    return max(len(line) for line in text.splitlines())
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+def test_list_shows_the_newest_first(cli: Cli, busy: TaskQueue) -> None:
+    lines = cli("list").out.splitlines()
+    assert lines[0].split() == ["id", "state", "attempt", "due", "payload"]
+    assert [int(line.split()[0]) for line in lines[1:]] == list(range(21, 0, -1))
+    assert re.fullmatch(r'20 +pending +0/10 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +\{"url": "http://exam.*…', lines[2])
+
+
+def test_list_picks_state_limit_and_queue(cli: Cli, busy: TaskQueue) -> None:
+    assert [task["id"] for task in cli("list", "--json", "--limit", 2).json] == [21, 20]
+    assert [task["id"] for task in cli("list", "--json", "--state", "failed").json] == [2]
+    assert cli("list", "--json", "--queue", "other").json == []
+
+
+def test_an_empty_list_says_so_beside_the_output(cli: Cli, queue: TaskQueue) -> None:
+    assert cli("list") == (0, "", "no tasks in the queue 'default'\n")
+    assert cli("list", "--state", "done") == (0, "", "no done tasks in the queue 'default'\n")
+    assert cli("workers") == (0, "", "no workers\n")
+
+
+def test_the_json_of_a_list_has_the_attributes_of_the_tasks(cli: Cli, busy: TaskQueue) -> None:
+    tasks = {task["id"]: task for task in cli("list", "--json").json}
+    assert all(set(task) == ATTRIBUTES for task in tasks.values())
+    done, known = tasks[1], busy.get(1)
+    assert (done["state"], done["result"], done["attempt"], done["error"]) == ("done", {"status": "OK"}, 1, None)
+    assert datetime.fromisoformat(done["finished_at"]) == known.finished_at
+    assert datetime.fromisoformat(done["created_at"]).tzinfo == UTC
+    assert "the other side does not answer" in tasks[2]["error"]
+
+
+@pytest.mark.parametrize("columns", [80, 66, 132])
+def test_tables_fit_the_terminal(cli: Cli, busy: TaskQueue, columns: int) -> None:
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        connection.execute("UPDATE dbtaskqueue_worker SET host = ?", ["h" * 100])
+    for words in (("list",), ("workers",), ("show", 3), ("stats",)):
+        shown = cli.on_terminal(*words, columns=columns, env={"NO_COLOR": "1"})
+        assert shown.code == 0
+        assert widest(shown.out) <= columns, words
+
+
+def test_tables_fit_80_columns_on_a_pipe(cli: Cli, busy: TaskQueue) -> None:
+    for words in (("list",), ("workers",), ("stats",)):
+        assert widest(cli(*words).out) <= 80, words
+    assert all(not line.endswith(" ") for line in cli("list").out.splitlines())
+
+
+def test_colours_only_on_a_terminal(cli: Cli, busy: TaskQueue) -> None:
+    for words in (("list",), ("workers",), ("show", 3), ("stats",), ("doctor",)):
+        assert "\x1b" not in cli(*words, env={"FORCE_COLOR": "1"}).out, words
+        assert "\x1b" in cli.on_terminal(*words).out, words
+        assert "\x1b" not in cli.on_terminal(*words, env={"NO_COLOR": "1"}).out, words
+        assert "\x1b" not in cli.on_terminal(*words, env={"TERM": "dumb"}).out, words
+        plain = re.sub(r"\x1b\[[\d;]*m", "", cli.on_terminal(*words).out)
+        assert plain.split()[:2] == cli(*words).out.split()[:2], words
+    assert "\x1b" not in cli.on_terminal("list", "--json").out
+
+
+def test_data_is_neither_obeyed_by_the_terminal_nor_by_rich(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue({"a": EVIL, EVIL: 1})
+    task = queue.fetch()[0]
+    task.start()
+    task.fail(EVIL, retry=False)
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        connection.execute("UPDATE dbtaskqueue_task SET function = ?, key = ?", [EVIL, EVIL])
+        connection.execute("UPDATE dbtaskqueue_worker SET host = ?", [EVIL])
+    for words in (("list",), ("show", 1), ("workers",), ("list", "--json"), ("show", 1, "--json"), ("doctor",)):
+        for run in (cli(*words), cli.on_terminal(*words, columns=300, env={"NO_COLOR": "1"})):
+            assert run.code == 0
+            assert not set("\x1b\x07\u202e\x9b\r") & set(run.out), words
+            if words != ("doctor",):
+                assert ":smile: [bold red]x[/]" in run.out, words
+                assert ":smile:" in run.out, words
+
+
+def test_of_a_large_payload_only_what_fits_is_looked_at() -> None:
+    """Escaping a hundred payloads of 1 MiB for a table that shows 40 characters of each took seconds."""
+    assert len(harmless_cell("\x01" * 2**20)) < 2500
+
+
+# -- show ------------------------------------------------------------------------------------------
+
+
+def test_show_tells_everything(cli: Cli, busy: TaskQueue) -> None:
+    shown = cli("show", 2).out
+    assert re.search(r"^state +failed$", shown, re.MULTILINE)
+    assert "x" * 300 in shown, "nothing is cut"
+    assert re.search(r"^error +ValueError: the other side does not answer$", shown, re.MULTILINE)
+    assert re.search(r"^1 +\d+ +\S+ \S+ +\d\.\d s +failed +ValueError: the other sid…$", shown, re.MULTILINE)
+
+
+def test_show_in_json(cli: Cli, busy: TaskQueue) -> None:
+    task = cli("show", 2, "--json").json
+    assert set(task) == ATTRIBUTES | {"attempts"}
+    assert [(one["number"], one["outcome"]) for one in task["attempts"]] == [(1, "failed")]
+
+
+def test_a_task_of_any_queue_is_shown(cli: Cli, queue: TaskQueue) -> None:
+    with TaskQueue(cli.url, "other") as other:
+        other.enqueue(1)
+    assert cli("show", 1, "--json").json["queue"] == "other"
+
+
+def test_a_damaged_row_does_not_hide_the_others(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([1, 2])
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        connection.execute("UPDATE dbtaskqueue_task SET payload = '{bad' WHERE id = 1")
+    assert "(the payload cannot be read)" in cli("list").out
+    assert "(the payload cannot be read)" in cli("show", 1).out
+    assert [task["payload"] for task in cli("list", "--json").json] == [2, None]
+
+
+def test_a_task_at_the_end_of_all_days(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1, start_at=datetime.max.replace(tzinfo=UTC))
+    for words in (("list",), ("show", 1), ("list", "--json")):
+        assert "9999-12-31" in cli(*words, env={"TZ": "XYZ-14"}).out
+
+
+# -- stats and workers -----------------------------------------------------------------------------
+
+
+def test_stats(cli: Cli, busy: TaskQueue) -> None:
+    found = cli("stats", "--json").json
+    assert set(found) == set(QueueStats._fields)
+    expected = {"pending": 17, "failed": 1, "done": 1, "cancelled": 1, "abandoned": 1, "paused": False}
+    assert {name: found[name] for name in expected} == expected
+    assert 0 <= found["oldest_due"] < 60
+    assert re.search(r"^pending +17$", cli("stats").out, re.MULTILINE)
+
+
+def test_workers_tells_the_living_from_the_dead(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    held = queue.fetch()
+    Path(cli.folder, "tasks.py").write_text("import time\ndef run(payload): time.sleep(60)\n")
+    queue.enqueue(2)
+    with cli.started("worker", "tasks:run") as process:
+        until(lambda: queue.get(2).state == "running", what="the task runs")
+        living = {worker["pid"]: worker for worker in cli("workers", "--json").json}
+        assert (living[process.pid]["state"], living[process.pid]["holds"]) == ("alive", 1)
+        # a worker that does not look is not rescued by this process
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        dead = {worker["pid"]: worker for worker in cli("workers", "--json").json}[process.pid]
+    assert dead["state"] == "lost"
+    assert datetime.fromisoformat(dead["created_at"]).tzinfo == UTC
+    assert re.search(rf"^\d+ +{process.pid} +lost +\S+ \S+ +\d tasks? +\S+$", cli("workers").out, re.MULTILINE)
+    held[0].release()
+
+
+def test_a_worker_elsewhere_is_marked(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    held = queue.fetch()
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        connection.execute("UPDATE dbtaskqueue_worker SET boot = 'another machine', host = 'elsewhere.example'")
+    assert "alive (elsewhere)" in cli("workers").out
+    assert cli("workers", "--json").json[0]["elsewhere"] is True
+    held[0].release()
+
+
+def test_a_worker_that_left_is_not_shown(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    Worker(queue).run(lambda payload: None, burst=True)
+    assert cli("workers", "--json").json == []

@@ -1,0 +1,106 @@
+"""dbtaskqueue retry, cancel, pause, resume, purge, prune: and what asks first."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from cli.running import Cli, assert_explained
+
+from dbtaskqueue import TaskQueue
+
+
+def test_retry(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue(1)
+    queue.cancel(task.id)
+    assert cli("retry", 1) == (0, "task 1 is pending\n", "")
+    assert task.refresh().state == "pending"
+    assert_explained(cli("retry", 1), "retry: task 1 is pending")
+
+
+def test_cancel(cli: Cli, queue: TaskQueue) -> None:
+    running, pending = queue.enqueue_many([1, 2])
+    held = queue.fetch()[0]
+    held.start()
+    assert cli("cancel", pending.id).out == "task 2 is cancelled\n"
+    assert cli("cancel", running.id).out == "task 1 was asked to end\n"
+    assert running.refresh().cancel_requested
+    held.finish()
+    assert_explained(cli("cancel", running.id), "cancel: task 1 is done")
+
+
+def test_pause_and_resume(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    assert cli("pause") == (0, "queue default is paused\n", "")
+    assert queue.stats().paused
+    assert queue.fetch(timeout=0) == []
+    with TaskQueue(cli.url, "other") as other:
+        assert not other.stats().paused
+    assert cli("resume").out == "queue default is not paused\n"
+    assert not queue.stats().paused
+
+
+def test_purge(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many(range(3))
+    assert cli("purge", "--queue", "other").out == "0 tasks abandoned\n"
+    assert cli("purge").out == "3 tasks abandoned\n"
+    assert queue.stats().abandoned == 3
+
+
+def finish_all(queue: TaskQueue) -> None:
+    while tasks := queue.fetch(10, timeout=0):
+        for task in tasks:
+            with task:
+                pass
+
+
+def test_prune(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many(range(3))
+    queue.enqueue(4, start_in=60)
+    finish_all(queue)
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        connection.execute("UPDATE dbtaskqueue_task SET finished_at = finished_at - 86400000000 WHERE id = 1")
+    assert cli("prune", "2d").out == "0 tasks deleted\n"
+    assert cli("prune", "12h").out == "1 task deleted\n"
+    assert cli("prune", "0s", "--state", "cancelled").out == "0 tasks deleted\n"
+    assert cli("prune", "0s").out == "2 tasks deleted\n"
+    assert [task.id for task in queue.tasks()] == [4]
+
+
+def test_prune_of_abandoned_tasks(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    queue.purge()
+    assert cli("prune", "0s").out == "0 tasks deleted\n"
+    assert cli("prune", "0s", "--state", "abandoned").out == "1 task deleted\n"
+
+
+@pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
+def test_what_destroys_asks_on_a_terminal(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) -> None:
+    queue.enqueue_many(range(3))
+    if command[0] == "prune":
+        finish_all(queue)
+    before = queue.stats()
+
+    refused = cli.on_terminal(*command, answer="n")
+    assert refused.code == 1
+    assert "[y/N]: n" in refused.out
+    assert refused.out.endswith("Aborted!\n")
+    assert queue.stats()[:7] == before[:7]
+
+    accepted = cli.on_terminal(*command, answer="y")
+    assert accepted.code == 0
+    assert "queue default" in accepted.out
+    assert "3 tasks" in accepted.out.splitlines()[-1]
+
+
+def test_the_question_says_how_much_is_at_stake(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many(range(3))
+    assert "Abandon 3 unfinished tasks of the queue default?" in cli.on_terminal("purge", answer="n").out
+
+
+@pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
+def test_yes_is_not_asked(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) -> None:
+    run = cli.on_terminal(*command, "--yes")
+    assert run.code == 0
+    assert "[y/N]" not in run.out

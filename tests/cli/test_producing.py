@@ -1,0 +1,58 @@
+"""dbtaskqueue enqueue."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from cli.running import Cli, assert_explained
+
+from dbtaskqueue import TaskQueue
+
+
+def test_it_prints_the_id_alone(cli: Cli) -> None:
+    assert cli("enqueue", '{"page": 7}') == (0, "1\n", "")
+    assert cli("enqueue", "null", "--queue", "other") == (0, "2\n", "")
+    with TaskQueue(cli.url) as queue:
+        assert queue.get(1).payload == {"page": 7}
+        assert queue.get(2).queue == "other"
+
+
+def test_all_options(cli: Cli) -> None:
+    before = datetime.now(UTC)
+    cli("enqueue", "1", "--in", "2h", "--priority", -5, "--max-attempts", 3, "--key", "k")
+    assert cli("enqueue", "2", "--key", "k").out == "1\n", "the key belongs to an unfinished task"
+    with TaskQueue(cli.url) as queue:
+        task = queue.get(1)
+    assert (task.payload, task.priority, task.max_attempts, task.key) == (1, -5, 3, "k")
+    assert timedelta(0) <= task.start_at - before - timedelta(hours=2) < timedelta(minutes=1)
+
+
+def test_in_takes_plain_seconds_too(cli: Cli) -> None:
+    for words in ("90", "90s", "1.5m"):
+        cli("enqueue", "1", "--in", words)
+    with TaskQueue(cli.url) as queue:
+        delays = [task.start_at - task.created_at for task in queue.tasks()]
+    assert delays == [timedelta(seconds=90)] * 3
+
+
+def test_a_naive_time_is_local(cli: Cli) -> None:
+    cli("enqueue", "1", "--at", "2030-01-31T12:00", env={"TZ": "XYZ-3"})
+    cli("enqueue", "1", "--at", "2030-01-31T12:00+01:00", env={"TZ": "XYZ-3"})
+    cli("enqueue", "1", "--at", "2030-01-31T12:00Z", env={"TZ": "XYZ-3"})
+    with TaskQueue(cli.url) as queue:
+        assert [queue.get(id).start_at.hour for id in (1, 2, 3)] == [9, 11, 12]
+
+
+def test_a_payload_from_stdin(cli: Cli, queue: TaskQueue) -> None:
+    large = ["x" * 500_000]
+    assert cli("enqueue", "-", stdin=json.dumps(large)).out == "1\n"
+    assert queue.get(1).payload == large
+
+
+def test_a_payload_that_the_queue_refuses(cli: Cli, queue: TaskQueue) -> None:
+    assert_explained(cli("enqueue", '{"a": ["\\ud800"]}'), "payload.a[0]: a lone surrogate")
+    assert_explained(cli("enqueue", "-", stdin=json.dumps("x" * 2**20)), "over the limit")
+    assert_explained(cli("enqueue", str(2**63)), "an integer beyond 64 bits")
+    assert_explained(cli("enqueue", b'"\xff"'.decode("utf-8", "surrogateescape")), "a lone surrogate")
+    assert queue.tasks() == []

@@ -1,0 +1,188 @@
+"""dbtaskqueue migrate and doctor."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.running import Cli, assert_explained
+
+from dbtaskqueue import TaskQueue
+from dbtaskqueue.cli.options import command_line
+
+
+def database(cli: Cli) -> Path:
+    return Path(cli.folder, "taskqueue.sqlite")
+
+
+def change(cli: Cli, statement: str) -> None:
+    with sqlite3.connect(database(cli)) as connection:
+        connection.execute(statement)
+
+
+def findings(cli: Cli, *words: str) -> dict[str, Any]:
+    found = cli("doctor", "--json", *words).json
+    return {finding["name"]: finding for finding in found["findings"]}
+
+
+# -- migrate ---------------------------------------------------------------------------------------
+
+
+def test_migrate_tells_the_versions(cli: Cli) -> None:
+    assert cli("migrate") == (0, "schema: none before, version 1 now\n", "")
+    assert cli("migrate") == (0, "schema: version 1 before, version 1 now\n", "")
+    assert cli("stats").code == 0
+
+
+def test_migrate_leaves_what_another_program_keeps_there(cli: Cli) -> None:
+    change(cli, "CREATE TABLE customer (name TEXT)")
+    assert cli("migrate").out == "schema: none before, version 1 now\n"
+    change(cli, "INSERT INTO customer VALUES ('still here')")
+
+
+def test_a_schema_that_is_too_new(cli: Cli, queue: TaskQueue) -> None:
+    change(cli, "UPDATE dbtaskqueue_schema SET version = 999, oldest = 999")
+    for words in (("migrate",), ("doctor",), ("list",), ("enqueue", "1"), ("worker", "os:getcwd")):
+        assert_explained(cli(*words), "schema version 999", "this one knows 1", "pip install --upgrade dbtaskqueue")
+
+
+def test_a_schema_that_is_newer_and_says_it_can_be_used(cli: Cli, queue: TaskQueue) -> None:
+    change(cli, "UPDATE dbtaskqueue_schema SET version = 999, oldest = 1")
+    assert cli("enqueue", "1").code == 0
+    assert cli("migrate").out == "schema: version 999 before, version 999 now\n"
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def test_doctor_on_a_good_file(cli: Cli, queue: TaskQueue) -> None:
+    run = cli("doctor")
+    assert (run.code, run.err) == (0, "")
+    names = [line.split("  ")[0] for line in run.out.partition("\n\n")[0].splitlines()]
+    assert names == [
+        *("schema", "engine", "version", "file", "size", "journal mode", "durability"),
+        *("workers", "queue", "oldest due"),
+    ]
+    assert re.search(r"^journal mode +wal$", run.out, re.MULTILINE)
+    assert re.search(r"^workers +0 alive, 0 lost$", run.out, re.MULTILINE)
+    assert re.search(r"^oldest due +nothing is due$", run.out, re.MULTILINE)
+    assert "synchronous=FULL" in run.out
+
+
+def test_an_old_sqlite_is_a_warning(cli: Cli, queue: TaskQueue) -> None:
+    """SQLite's WAL-reset bug needs the user, but nothing is broken."""
+    version = findings(cli)["version"]
+    if sqlite3.sqlite_version_info < (3, 44):
+        assert version["advice"]
+        assert "What needs you:\n  version: " in cli("doctor").out
+    assert version["broken"] is False
+    assert cli("doctor").code == 0
+
+
+def test_doctor_in_json(cli: Cli, queue: TaskQueue) -> None:
+    found = cli("doctor", "--json").json
+    assert set(found) == {"broken", "findings"}
+    assert found["broken"] is False
+    assert all(set(finding) == {"name", "value", "advice", "broken"} for finding in found["findings"])
+
+
+def test_doctor_tells_what_waits_for_whom(cli: Cli) -> None:
+    with TaskQueue(cli.url, "mail") as queue:
+        queue.enqueue_many([1, 2])
+        queue.purge()
+        queue.enqueue(3)
+        command = f"dbtaskqueue --url {cli.url}"
+        found = findings(cli, "--queue", "mail")
+        assert re.fullmatch(r"has waited \d+\.\d s, and no worker is alive", found["oldest due"]["value"])
+        assert found["oldest due"]["advice"] == f"{command} worker --queue mail MODULE:NAME"
+        assert found["abandoned"]["value"] == "2 tasks failed for the last time"
+        assert found["abandoned"]["advice"] == f"{command} list --queue mail --state abandoned"
+
+        held = queue.fetch()
+        found = findings(cli, "--queue", "mail")
+        assert found["workers"]["value"] == "1 alive, 0 lost"
+        assert found["oldest due"]["value"] == "nothing is due"
+        held[0].release()
+
+
+def test_doctor_tells_of_a_pause_and_its_advice_works(cli: Cli, queue: TaskQueue) -> None:
+    queue.pause()
+    advice = findings(cli)["queue"]["advice"]
+    assert advice == f"dbtaskqueue --url {cli.url} resume"
+    assert cli("doctor").code == 0
+    cli(*advice.split()[3:])
+    assert findings(cli)["queue"]["advice"] is None
+
+
+def test_no_advice_holds_a_password() -> None:
+    shown = command_line("postgresql://me:secret@host/db", "resume")
+    assert shown == "dbtaskqueue --url 'postgresql://me:***@host/db' resume"
+
+
+def test_doctor_on_a_missing_file(cli: Cli) -> None:
+    assert_explained(cli("doctor"), "does not exist", "create it with: dbtaskqueue --url", "migrate")
+    run = cli("doctor", "--json")
+    assert_explained(run, "does not exist")
+    assert run.json["broken"] is True
+    assert run.json["findings"][0]["broken"] is True
+    assert not database(cli).exists()
+
+
+def test_doctor_on_a_file_that_is_no_database(cli: Cli) -> None:
+    database(cli).write_bytes(b"a text, and a long one at that\n" * 200)
+    assert_explained(cli("doctor"), "not a SQLite database, or a damaged one")
+
+
+def test_doctor_on_a_file_of_another_program(cli: Cli) -> None:
+    change(cli, "CREATE TABLE customer (name TEXT)")
+    assert_explained(cli("doctor"), "has no dbtaskqueue schema", "migrate")
+
+
+def test_doctor_on_a_damaged_file(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many(["x" * 200] * 2000)
+    queue.close()
+    change(cli, "PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(database(cli).read_bytes())
+    middle = len(content) // 4096 // 2 * 4096
+    content[middle : middle + 8192] = b"\xff" * 8192
+    database(cli).write_bytes(content)
+    run = cli("doctor")
+    assert run.code == 1
+    assert "Traceback" not in run.err
+    assert run.err.startswith("Error: ")
+    assert run.err.count("\n") == 1
+
+
+def test_damage_that_only_the_doctor_sees(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue("x" * 1000)
+    queue.close()
+    change(cli, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with sqlite3.connect(database(cli)) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'dbtaskqueue_large'").fetchone()[0]
+    content = bytearray(database(cli).read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
+    database(cli).write_bytes(content)
+    assert cli("stats").code == 0
+    run = cli("doctor", "--json")
+    assert_explained(run, "must be repaired: integrity")
+    assert run.json["broken"] is True
+    integrity = next(finding for finding in run.json["findings"] if finding["broken"])
+    assert (integrity["name"], ".recover" in integrity["advice"]) == ("integrity", True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_doctor_on_a_file_that_may_not_be_written(cli: Cli, queue: TaskQueue) -> None:
+    queue.close()
+    database(cli).chmod(0o400)
+    assert_explained(cli("doctor"), str(database(cli)))
+
+
+def test_doctor_on_a_terminal_fits_it(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    table, _, advice = cli.on_terminal("doctor", env={"NO_COLOR": "1"}).out.partition("\n\n")
+    assert max(len(line) for line in table.splitlines()) <= 80
+    assert f"dbtaskqueue --url {cli.url} worker MODULE:NAME\n" in advice, "a command can be copied in one piece"

@@ -1,0 +1,247 @@
+"""dbtaskqueue worker: what it runs, how it ends, what it logs."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli.running import COMMAND, WITHIN, Cli, assert_explained
+from helpers import until
+
+from dbtaskqueue import TaskQueue
+
+TASKS = """
+import logging, os, sys, time
+from dbtaskqueue import TaskQueue
+
+def run(payload):
+    return {"ran": payload, "process": os.getpid()}
+
+def fail(payload):
+    raise ValueError("no \\x1b[31m luck with " + payload)
+
+def slow(payload):
+    open("begun", "w").close()
+    time.sleep(payload)
+    return "slept"
+
+def log(payload):
+    logging.getLogger("mine").warning("mine \\x1b]0;evil\\x07\\nsecond")
+
+class Thing:
+    pass
+
+number = 7
+"""
+QUEUE = """
+from dbtaskqueue import TaskQueue
+queue = TaskQueue({url}, queue="functions")
+
+@queue.task(name="add")
+def add(a, b):
+    return a + b
+"""
+
+
+@pytest.fixture
+def tasks(cli: Cli) -> Path:
+    path = Path(cli.folder, "tasks.py")
+    path.write_text(TASKS)
+    return path
+
+
+pytestmark = pytest.mark.usefixtures("tasks")
+
+
+def test_a_callback_runs_what_is_due(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([{"n": n} for n in range(5)])
+    run = cli("worker", "tasks:run", "--burst", "--concurrency", 2)
+    assert (run.code, run.out) == (0, "")
+    assert queue.stats().done == 5
+    assert queue.get(1).result["ran"] == {"n": 0}
+
+
+def test_modules_of_the_current_folder_are_found(cli: Cli) -> None:
+    """By the installed command, too: ``python -m`` puts the folder on the path by itself."""
+    installed = str(Path(sys.executable).with_name("dbtaskqueue"))
+    assert cli.run([installed, "--url", cli.url, "worker", "tasks:run", "--burst"]).code == 0
+
+
+def test_a_worker_makes_the_database(cli: Cli) -> None:
+    assert cli("worker", "tasks:run", "--burst").code == 0
+    assert cli("stats").code == 0
+
+
+def test_several_queues(cli: Cli) -> None:
+    for name in ("a", "b", "c"):
+        with TaskQueue(cli.url, name) as queue:
+            queue.enqueue(1)
+    cli("worker", "tasks:run", "--burst", "--queue", "a", "--queue", "b")
+    states = [task["state"] for name in ("a", "b", "c") for task in cli("list", "--json", "--queue", name).json]
+    assert states == ["done", "done", "pending"]
+    cli.run([*COMMAND, "worker", "tasks:run", "--burst"], env={"DBTASKQUEUE_URL": cli.url, "DBTASKQUEUE_QUEUE": "c d"})
+    assert cli("list", "--json", "--queue", "c").json[0]["state"] == "done"
+
+
+def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueue) -> None:
+    settings = {
+        "DBTASKQUEUE_URL": cli.url,
+        "DBTASKQUEUE_WORKER_CONCURRENCY": "3",
+        "DBTASKQUEUE_WORKER_BURST": "1",
+        "DBTASKQUEUE_WORKER_QUEUE": "x y",
+    }
+    run = cli.run([*COMMAND, "worker", "tasks:run"], env=settings)
+    assert run.code == 0
+    assert "queues=x,y concurrency=3" in run.err
+
+
+# -- task functions --------------------------------------------------------------------------------
+
+
+def test_a_task_queue_runs_its_functions(cli: Cli) -> None:
+    Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
+    with TaskQueue(cli.url, "functions") as queue:
+        queue.submit([{"args": [1, 2], "kwargs": {}}], {}, "add")
+        run = cli("worker", "mine:queue", "--burst")
+        assert run.code == 0
+        assert queue.get(1).result == 3, "the module's TaskQueue() has the command's URL"
+    assert "queues=functions" in run.err
+
+
+def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
+    Path(cli.folder, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
+    assert_explained(cli("worker", "mine:queue", "--burst"), "a database of its own: leave out --url")
+    environment = {"DBTASKQUEUE_URL": cli.url}
+    assert cli.run([*COMMAND, "worker", "mine:queue", "--burst"], env=environment).code == 0
+    assert Path(cli.folder, "own.sqlite").exists()
+
+
+def test_the_lease_that_was_asked_for_counts(cli: Cli) -> None:
+    Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
+    for target in ("mine:queue", "tasks:run"):
+        with cli.started("worker", target, "--lease", "7s", "--queue", "functions"), TaskQueue(cli.url) as queue:
+            until(lambda: [row.lease for row in queue.store.workers() if row.lost_at is None] == [7.0])
+
+
+# -- what cannot be run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("nowhere:run", "there is no module 'nowhere'"),
+        ("tasks.sub:run", "there is no module 'tasks.sub'"),
+        ("tasks:nothing", "the module 'tasks' has no 'nothing'"),
+        ("tasks:run.deeper", "the module 'tasks' has no 'run.deeper'"),
+        ("tasks:number", "neither a callback nor a TaskQueue"),
+        ("tasks:Thing", "the class Thing"),
+        ("mine:add", "is a task function; name the TaskQueue"),
+        ("broken:run", "SyntaxError"),
+        ("raising:run", "ZeroDivisionError: division by zero (raising.py, line 2)"),
+        ("leaving:run", "SystemExit: 3"),
+        ("needing:run", "the module 'needing' cannot be imported: ModuleNotFoundError: No module named 'nonsense'"),
+        ("lost:queue", "No such"),
+        (".tasks:run", "cannot be imported"),
+        ("a/b.py:run", "there is no module"),
+        ("evil\x1b[31m:run", "evil\\x1b[31m"),
+    ],
+)
+def test_what_cannot_be_run_is_explained(cli: Cli, target: str, reason: str) -> None:
+    sources = {
+        "mine": QUEUE.format(url="None"),
+        "broken": "def run(:",
+        "raising": "x = 1\n1 / 0",
+        "leaving": "import sys; sys.exit(3)",
+        "needing": "import nonsense",
+        "lost": "open('no such file')",
+    }
+    for name, text in sources.items():
+        Path(cli.folder, f"{name}.py").write_text(text)
+    run = cli("worker", target)
+    assert_explained(run, reason)
+    assert "\x1b" not in run.err
+
+
+# -- ending ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(cli: Cli, queue: TaskQueue, number: signal.Signals) -> None:
+    slow, next_one = queue.enqueue(1.0), queue.enqueue(0.0)
+    with cli.started("worker", "tasks:slow") as worker:
+        until(Path(cli.folder, "begun").exists, what="the task runs")
+        worker.send_signal(number)
+        out, err = worker.communicate(timeout=WITHIN)
+    assert (worker.returncode, out) == (0, b"")
+    assert (slow.refresh().state, slow.result) == ("done", "slept")
+    assert next_one.refresh().state == "pending", "nothing new is begun"
+    assert "INFO worker ends" in err.decode().splitlines()[-1]
+    assert queue.store.workers() == []
+
+
+def test_the_drain_timeout_gives_back(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue(120.0)
+    with cli.started("worker", "tasks:slow", "--drain-timeout", "0.1") as worker:
+        until(Path(cli.folder, "begun").exists, what="the task runs")
+        began = time.monotonic()
+        worker.terminate()
+        worker.wait(WITHIN)
+    assert worker.returncode == 0
+    assert time.monotonic() - began < 20
+    assert (task.refresh().state, task.attempt) == ("pending", 0)
+
+
+# -- logging ---------------------------------------------------------------------------------------
+
+PLAIN = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR) [^=]+( \w+=\S+)*"
+
+
+def test_logs_on_a_pipe_are_plain_lines(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue("secret payload")
+    queue.enqueue("another secret")
+    run = cli("worker", "tasks:run", "--burst")
+    assert all(re.fullmatch(PLAIN, line) for line in run.err.splitlines()), run.err
+    assert re.search(r"INFO task done .*task_id=1 queue=default attempt=1$", run.err, re.MULTILINE)
+    assert "secret" not in run.err
+
+
+def test_a_failure_is_logged_without_its_payload(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue("secret")
+    run = cli("worker", "tasks:fail", "--burst")
+    assert re.search(r"WARNING task failed error=ValueError .*task_id=1", run.err)
+    assert "secret" not in run.err
+
+
+def test_what_a_task_logs_is_shown_in_one_harmless_line(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    assert "WARNING mine \\x1b]0;evil\\x07\\nsecond\n" in cli("worker", "tasks:log", "--burst").err
+
+
+def test_the_log_level(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue("x")
+    assert cli("worker", "tasks:run", "--burst", "--log-level", "warning").err == ""
+
+
+def test_a_module_may_set_up_logging_itself(cli: Cli, queue: TaskQueue) -> None:
+    Path(cli.folder, "own.py").write_text(
+        "import logging\nlogging.basicConfig(format='own: %(message)s')\ndef run(payload): pass\n"
+    )
+    queue.enqueue(1)
+    lines = cli("worker", "own:run", "--burst").err.splitlines()
+    assert lines
+    assert all(line.startswith("own: ") for line in lines)
+
+
+def test_logs_on_a_terminal_are_coloured_and_fit(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    shown = cli.on_terminal("worker", "tasks:run", "--burst")
+    assert shown.code == 0
+    assert "\x1b[" in shown.out
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown.out)
+    assert "task done" in plain
+    assert max(len(line) for line in plain.splitlines()) <= 80
+    assert "\x1b" not in cli.on_terminal("worker", "tasks:run", "--burst", env={"NO_COLOR": "1"}).out
