@@ -1,0 +1,45 @@
+"""Fixtures for tests with real processes: each is ended with the test that started it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from workers import WORKER
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    """The file into which workers write what they do."""
+    return tmp_path / "note"
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process; it is killed at the end of the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(command: list[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def worker(start: Callable[..., subprocess.Popen[str]], url: str, note: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start a worker process with options of ``Worker``; ``run=`` holds options of ``Worker.run``."""
+
+    def run(**options: object) -> subprocess.Popen[str]:
+        return start([sys.executable, "-c", WORKER, url, str(note), json.dumps(options)])
+
+    return run

@@ -1,0 +1,121 @@
+"""A worker outlives its database: it says so once, goes on trying, and stores the ends that it owes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import until
+from workers import WORKER, said
+
+from dbtaskqueue import TaskQueue
+
+GONE, BACK = "database unavailable", "database available again"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own, that can be full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("NO DISK CAN BE MOUNTED HERE: a full one is not tested")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def outage_of(
+    process: subprocess.Popen[str], begin: Callable[[], None], end: Callable[[], None], owed: Callable
+) -> str:
+    """Let an outage come and go while a task ends; what the worker logged."""
+    begin()
+    time.sleep(1.5)  # the outage itself: the worker tries and fails meanwhile
+    end()
+    until(owed, what="the end that the worker owed")
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    return log
+
+
+def check_log(log: str) -> None:
+    assert log.count(GONE) == 1, log
+    assert log.count(BACK) == 1, log
+    assert "Traceback" not in log
+
+
+def test_a_vanished_file(url, worker, note, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    files = [tmp_path / f"taskqueue.sqlite{ending}" for ending in ("", "-wal", "-shm")]
+
+    def move(sources: list[Path], target: Path) -> None:
+        for file in sources:
+            if file.exists():
+                file.rename(target / file.name)
+
+    with TaskQueue(url) as queue:
+        task = queue.enqueue(["sleep", 0.5])
+        process = worker()
+        until(lambda: said(note, "begin"))
+        queue.store.rest()  # this process must not hold the file open while it is away
+        log = outage_of(
+            process,
+            lambda: move(files, away),
+            lambda: move([away / file.name for file in files], tmp_path),
+            lambda: task.refresh().state == "done",
+        )
+        check_log(log)
+        assert task.attempt == 1
+
+
+def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
+    with TaskQueue(url) as queue:
+        task = queue.enqueue(["sleep", 0.5])
+        process = worker()
+        until(lambda: said(note, "begin"))
+        other = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
+        log = outage_of(
+            process,
+            lambda: other.execute("BEGIN IMMEDIATE"),
+            lambda: other.execute("COMMIT"),
+            lambda: task.refresh().state == "done",
+        )
+        other.close()
+        assert GONE not in log, "a lock that is released in time is no outage"
+        assert task.attempt == 1
+
+
+def start_on(disk: Path, start, note, seconds: float):
+    """A worker whose database is on that disk, in the middle of a task."""
+    url = f"sqlite:///{disk}/taskqueue.sqlite"
+    queue = TaskQueue(url)
+    task = queue.enqueue(["sleep", seconds])
+    process = start([sys.executable, "-c", WORKER, url, str(note), "{}"])
+    until(lambda: said(note, "begin"))
+    return queue, task, process
+
+
+def test_a_full_disk(disk, start, note):
+    queue, task, process = start_on(disk, start, note, 1)
+    ballast = disk / "ballast"
+
+    def fill() -> None:
+        with contextlib.closing(sqlite3.connect(disk / "taskqueue.sqlite", isolation_level=None)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the next write needs room
+        with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+
+    log = outage_of(process, fill, ballast.unlink, lambda: task.refresh().state == "done")
+    check_log(log)
+    assert task.attempt == 1
+    queue.close()

@@ -1,0 +1,94 @@
+"""Who is alive: by pid in the same place, by heartbeat elsewhere; a living worker is never robbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from helpers import until
+from workers import FETCHER, WORKER, Elsewhere, need_namespaces, said, watch
+
+from dbtaskqueue import TaskQueue
+
+LEASE = 1.0
+
+
+@pytest.fixture
+def elsewhere(start, url, note):
+    """A worker in a PID namespace of its own."""
+    need_namespaces()
+    return Elsewhere(start, WORKER, url, note, json.dumps({"lease": LEASE}))
+
+
+def test_a_stopped_process_of_the_same_place_is_not_robbed(url, worker, note):
+    with TaskQueue(url, lease=LEASE) as queue:
+        task = queue.enqueue(["sleep", 0.5])
+        process = worker(lease=LEASE)
+        until(lambda: said(note, "begin"))
+        os.kill(process.pid, signal.SIGSTOP)
+        watch(3 * LEASE, lambda: queue.fetch(timeout=0.1) == [], "a living worker was robbed")
+        os.kill(process.pid, signal.SIGCONT)
+        assert task.get_result(timeout=30) == "sleep"
+        assert task.attempt == 1
+
+
+def test_a_killed_worker_is_noticed_in_the_same_place(url, worker, note):
+    with TaskQueue(url) as queue:
+        queue.enqueue(["sleep", 600])
+        process = worker()
+        until(lambda: said(note, "begin"))
+        process.kill()
+        process.wait()
+        [task] = queue.fetch(timeout=30)
+        assert task.attempt == 1
+        assert [attempt.outcome for attempt in task.attempts()] == ["lost"]
+        assert str(process.pid) in (task.error or "")
+
+
+def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, note):
+    with TaskQueue(url) as queue:
+        queue.enqueue(["sleep", 600])
+        until(lambda: said(note, "begin"))
+        watch(3 * LEASE, lambda: queue.fetch(timeout=0.1) == [], "a living worker was robbed")
+        elsewhere.kill()
+        [task] = queue.fetch(timeout=30)
+        assert [attempt.outcome for attempt in task.attempts()] == ["lost"]
+
+
+def test_a_held_interpreter_lock_elsewhere_is_not_silence(url, elsewhere, note):
+    with TaskQueue(url) as queue:
+        task = queue.enqueue(["hold", 3 * LEASE])
+        until(lambda: said(note, "begin"))
+        until(lambda: queue.fetch(timeout=0.1) != [] or said(note, "end"), within=120, what="the end of the task")
+        assert task.get_result(timeout=30) == "hold"
+        assert task.attempt == 1
+
+
+def test_a_held_interpreter_lock_of_a_plain_fetch_elsewhere_is_not_silence(url, start):
+    need_namespaces()
+    with TaskQueue(url) as queue:
+        task = queue.enqueue(1)
+        place = Elsewhere(start, FETCHER, url, LEASE, 3 * LEASE)
+        assert place.process.stdout.readline() == "begin\n"
+        until(lambda: queue.fetch(timeout=0.1) != [] or task.refresh().state == "done", within=120)
+        assert task.get_result(timeout=30) == "held"
+        assert task.attempt == 1
+
+
+def test_a_worker_frozen_elsewhere_is_fenced_when_it_thaws(url, elsewhere, note):
+    with TaskQueue(url) as queue:
+        task = queue.enqueue(["sleep", 1])
+        until(lambda: said(note, "begin"))
+        elsewhere.signal(signal.SIGSTOP)
+        [taken] = queue.fetch(timeout=30)
+        assert taken.id == task.id
+        with taken:
+            taken.result = "ours"
+        elsewhere.signal(signal.SIGCONT)
+        until(lambda: said(note, "end"), what="the end of the late run")
+        again = queue.enqueue(["sleep", 0])
+        assert again.get_result(timeout=30) == "sleep", "the thawed worker goes on as a new one"
+        assert task.refresh().result == "ours"
+        assert [attempt.outcome for attempt in task.attempts()] == ["lost", "done"]

@@ -1,0 +1,166 @@
+"""4 producers, 4 workers, 20,000 tasks. The oracle is files that the processes write, not the database."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from helpers import spawn, until
+
+from dbtaskqueue import TaskQueue
+
+TASKS = 20_000
+PROCESSES = 4
+
+PRODUCER = """
+import os, sys
+from dbtaskqueue import RetryPolicy, TaskQueue
+queue = TaskQueue(sys.argv[1], retry=RetryPolicy(delay=0.05, max_attempts=None))
+log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+left = int(sys.argv[3])
+while left > 0:
+    size = min(left, 1 + left % 50)
+    tasks = queue.enqueue_many(list(range(size)))
+    os.write(log, "".join(f"{task.id}\\n" for task in tasks).encode())
+    left -= size
+queue.close()
+"""
+
+WORKER = """
+import os, sys, time
+from dbtaskqueue import Worker, current_task
+log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def work(number):
+    task = current_task()
+    def note(what):
+        os.write(log, f"{what} {task.id} {task.token} {os.getpid()} {time.monotonic_ns()}\\n".encode())
+    note("begin")
+    if number % 40 == 7:
+        time.sleep(0.002)
+    note("end")
+Worker(sys.argv[1]).run(work)
+"""
+
+
+class Run(NamedTuple):
+    """One execution of a task, as its worker wrote it down; ``end`` is None when it was killed in it."""
+
+    begin: int
+    end: int | None
+    token: int
+    pid: int
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes of the test; what still runs is killed at its end."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def runs_of(path: Path) -> dict[int, list[Run]]:
+    """Every execution of every task, in the order in which they began."""
+    open_runs: dict[tuple[int, int], Run] = {}
+    for line in lines(path):
+        what, task, token, pid, moment = line.split()
+        key = int(task), int(token)
+        if what == "begin":
+            assert key not in open_runs, f"task {task} ran twice under one token"
+            open_runs[key] = Run(int(moment), None, int(token), int(pid))
+        else:
+            open_runs[key] = open_runs[key]._replace(end=int(moment))
+    runs = defaultdict(list)
+    for (task, _), run in open_runs.items():
+        runs[task].append(run)
+    return {task: sorted(each) for task, each in runs.items()}
+
+
+def all_done(queue: TaskQueue, acknowledged: Path) -> bool:
+    stats = queue.stats()
+    return stats.done >= len(lines(acknowledged)) and stats.pending + stats.failed + stats.reserved + stats.running == 0
+
+
+def test_each_task_is_done_exactly_once_when_nobody_dies(url, tmp_path, started):
+    acknowledged, log = tmp_path / "acknowledged", tmp_path / "runs"
+    with TaskQueue(url) as queue:
+        workers = [spawn(WORKER, url, log) for _ in range(PROCESSES)]
+        producers = [spawn(PRODUCER, url, acknowledged, TASKS // PROCESSES) for _ in range(PROCESSES)]
+        started += workers + producers
+        for producer in producers:
+            assert producer.wait(timeout=120) == 0, producer.communicate()
+        until(lambda: all_done(queue, acknowledged), within=120, what="the end of all tasks")
+        for worker in workers:
+            worker.terminate()
+            assert worker.wait(timeout=60) == 0
+        ids = {int(line) for line in lines(acknowledged)}
+        assert len(ids) == TASKS
+        runs = runs_of(log)
+        assert set(runs) == ids
+        assert all(len(each) == 1 and each[0].end for each in runs.values())
+        assert queue.stats().done == TASKS
+        assert queue.stats().workers == 0
+
+
+def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, started):
+    acknowledged, log = tmp_path / "acknowledged", tmp_path / "runs"
+    killed: dict[int, int] = {}
+    with TaskQueue(url) as queue:
+        workers = [spawn(WORKER, url, log) for _ in range(PROCESSES)]
+        producers = [spawn(PRODUCER, url, acknowledged, TASKS // PROCESSES) for _ in range(PROCESSES)]
+        started += workers + producers
+        deadline = time.monotonic() + 200
+        for victim in itertools.count():
+            producing = any(producer.poll() is None for producer in producers)
+            if not producing and len(killed) >= 8 and all_done(queue, acknowledged):
+                break
+            assert time.monotonic() < deadline, f"not done in time: {queue.stats()}"
+            time.sleep(random.uniform(0.1, 0.5))
+            if producing or len(killed) < 20:
+                worker = workers[victim % PROCESSES]
+                killed[worker.pid] = time.monotonic_ns()
+                worker.kill()
+                worker.communicate()
+                workers[victim % PROCESSES] = spawn(WORKER, url, log)
+                started.append(workers[victim % PROCESSES])
+        ids = {int(line) for line in lines(acknowledged)}
+        assert len(ids) == TASKS
+        runs = runs_of(log)
+        assert ids <= set(runs), "a task was accepted and never ran"
+        for task, each in runs.items():
+            for earlier, later in itertools.pairwise(each):
+                over = earlier.end if earlier.end is not None else killed[earlier.pid]
+                assert later.begin >= over, f"two runs of task {task} overlap"
+                assert later.token > earlier.token
+                assert earlier.pid in killed, f"task {task} ran again though its worker lived"
+        assert queue.stats().done == TASKS
+
+
+def test_what_a_killed_producer_was_told_exists(url, tmp_path, started):
+    acknowledged = tmp_path / "acknowledged"
+    producers = [spawn(PRODUCER, url, acknowledged, 10**6) for _ in range(PROCESSES)]
+    started += producers
+    for producer in producers:
+        enough = len(lines(acknowledged)) + 200
+        until(lambda enough=enough: len(lines(acknowledged)) >= enough, what="some acknowledged tasks")
+        os.kill(producer.pid, 9)
+    for producer in producers:
+        producer.communicate()
+    with TaskQueue(url) as queue:
+        # the last line of a producer may be cut where it was killed
+        for line in lines(acknowledged):
+            assert queue.get(int(line)).state == "pending"
