@@ -1,0 +1,86 @@
+"""``python -m bench [NAME…]``: measure, print a table, exit 0. A missed target is said, not punished."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import shutil
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from .harness import Bench, Row, show, show_markdown, write_json
+from .rivals import Rivals, install
+
+GROUPS = ("throughput", "enqueue", "latency", "idle", "backlog", "contention", "rescue", "memory")
+_ROOT = Path(__file__).resolve().parent.parent
+_HOME = _ROOT / ".bench"
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    options = _options()
+    rivals = install(_HOME)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=_HOME))
+    try:
+        bench = Bench(folder, _HOME, rivals, options.quick)
+        header = _header(rivals, folder)
+        began = time.monotonic()
+        rows = [row for name in options.names or GROUPS for row in _measure(name, bench)]
+        header["took"] = f"{time.monotonic() - began:.0f} s" + (
+            " (a quick run: figures are rough)" if bench.quick else ""
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    (show_markdown if options.markdown else show)(header, rows)
+    if options.json:
+        write_json(options.json, header, rows)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=(*GROUPS, []), metavar="NAME", help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("--quick", action="store_true", help="two repeats of less: does it work at all?")
+    parser.add_argument("--markdown", action="store_true", help="print the table for the README")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat's value to a file")
+    return parser.parse_args()
+
+
+def _measure(name: str, bench: Bench) -> list[Row]:
+    return list(importlib.import_module(f"bench.{name}").measure(bench))
+
+
+def _header(rivals: Rivals, folder: Path) -> dict[str, str]:
+    return {
+        "Python": platform.python_version(),
+        "SQLite": f"{sqlite3.sqlite_version}, WAL, synchronous=FULL unless a row says NORMAL",
+        "rivals": rivals.versions,
+        "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, {platform.machine()}",
+        "file system": f"{_file_system(folder)}, write and fsync of 4 KiB: {_fsync_cost(folder) * 1e6:.0f} µs",
+    }
+
+
+def _file_system(folder: Path) -> str:
+    """Its type, by the longest mount point that leads to the folder."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    inside = [(len(point), kind) for point, kind in mounts if folder.is_relative_to(point)]
+    return max(inside, default=(0, "unknown"))[1]
+
+
+def _fsync_cost(folder: Path, times: int = 50) -> float:
+    """Seconds, as a median: what a commit costs at least under synchronous=FULL."""
+    costs = []
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        for _ in range(times):
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+            costs.append(time.perf_counter() - began)
+    return sorted(costs)[times // 2]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""A worker whose tasks tell when they begin and do not end by themselves. Argument: URL."""
+
+import json
+import os
+import sys
+import time
+
+from dbtaskqueue import Worker, current_task
+
+
+def callback(payload):
+    """Prints who began which attempt when."""
+    print(json.dumps({"pid": os.getpid(), "attempt": current_task().attempt, "began": time.monotonic()}), flush=True)
+    while not current_task().should_stop:
+        time.sleep(0.05)
+
+
+Worker(sys.argv[1], drain_timeout=0.1).run(callback)

@@ -1,0 +1,11 @@
+"""A worker whose results tell when each task began: ``time.monotonic()`` is the same clock in every process.
+
+Argument: URL.
+"""
+
+import sys
+import time
+
+from dbtaskqueue import Worker
+
+Worker(sys.argv[1]).run(lambda payload: {"began": time.monotonic()})

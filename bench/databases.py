@@ -1,0 +1,85 @@
+"""The files that are measured: fresh ones, and copies of prepared ones. They live inside of the checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dbtaskqueue import TaskQueue
+
+from .harness import Bench
+from .processes import run_child
+
+_CHUNK = 10_000
+_numbers = itertools.count(1)
+
+
+def url(path: Path, synchronous: str = "FULL") -> str:
+    """The database URL of a file."""
+    return f"sqlite:///{path}?synchronous={synchronous}"
+
+
+def payload(number: int) -> dict[str, object]:
+    """A small payload; the children of other systems make the same."""
+    return {"url": f"http://example.com/{number}", "number": number}
+
+
+@contextlib.contextmanager
+def fresh(bench: Bench, template: Path | None = None) -> Iterator[Path]:
+    """The path of a file that does not exist yet, or of a copy; removed afterwards."""
+    path = bench.folder / f"{next(_numbers)}.sqlite"
+    if template is not None:
+        _copy(template, path)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+def _copy(template: Path, path: Path) -> None:
+    shutil.copyfile(template, path)
+    with path.open("rb+") as file:
+        os.fsync(file)  # else the first commit that is measured pays for it
+
+
+def remove(path: Path) -> None:
+    """Remove a file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def ours(bench: Bench, tasks: int) -> Path:
+    """A file with so many tasks that are due; made once."""
+    path = bench.folder / f"ours-{tasks}.sqlite"
+    if not path.exists():
+        with TaskQueue(url(path, "NORMAL")) as queue:
+            for first in range(0, tasks, _CHUNK):
+                queue.enqueue_many(payload(number) for number in range(first, min(first + _CHUNK, tasks)))
+    return path
+
+
+def bare(bench: Bench, tasks: int) -> Path:
+    """The same for the loop written by hand."""
+    path = bench.folder / f"bare-{tasks}.sqlite"
+    if not path.exists():
+        run_child("bare_worker.py", "fill", path, tasks)
+    return path
+
+
+def hueys(bench: Bench, tasks: int) -> Path:
+    """The same for huey."""
+    path = bench.folder / f"huey-{tasks}.sqlite"
+    if not path.exists():
+        environment = huey_environment(path, "OFF", tasks)
+        run_child("huey_fill.py", python=bench.rivals.python, environment=environment)
+    return path
+
+
+def huey_environment(path: Path, synchronous: str, tasks: int) -> dict[str, str]:
+    """What ``children/huey_tasks.py`` is told."""
+    told = {"BENCH_FILE": str(path), "BENCH_SYNCHRONOUS": synchronous, "BENCH_TASKS": str(tasks)}
+    return {**os.environ, **told}

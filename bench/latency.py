@@ -1,0 +1,53 @@
+"""From the call of ``enqueue`` to the begin of the task in another process, while the queue is idle."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+from dbtaskqueue import TaskQueue
+
+from . import databases
+from .harness import Bench, Row
+from .processes import start_child
+
+SAMPLES = 400
+"""Over all repeats."""
+_GAP = 0.02, 0.1
+"""Seconds between two tasks: long enough for the worker to store one and fall asleep."""
+_TARGETS = {50: 5.0, 99: 30.0}
+_MILLI = 1e3
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """Median and 99th percentile."""
+    bench.say("from enqueue to the begin of the task")
+    rounds = [_round(bench, bench.some(SAMPLES) // bench.repeats) for _ in range(bench.repeats)]
+    samples = sorted(sample for each in rounds for sample in each)
+    for percent, target in _TARGETS.items():
+        yield Row(
+            "latency",
+            f"enqueue → begin of the task in another process, idle queue: p{percent}",
+            [samples[min(len(samples) - 1, len(samples) * percent // 100)]],
+            "ms",
+            target,
+            details=f"of {len(samples)} tasks; shortest {samples[0]:.1f} ms, longest {samples[-1]:.1f} ms",
+        )
+
+
+def _round(bench: Bench, samples: int) -> list[float]:
+    """Milliseconds of each task."""
+    with databases.fresh(bench) as path, TaskQueue(databases.url(path)) as queue:
+        with start_child("starts.py", databases.url(path)):
+            queue.enqueue().wait(10)  # the worker is up
+            sent = dict(_send(queue) for _ in range(samples))
+            queue.get(max(sent)).wait(10)
+        done = queue.tasks(state="done", limit=samples + 1)
+        return [(task.result["began"] - sent[task.id]) * _MILLI for task in done if task.id in sent]
+
+
+def _send(queue: TaskQueue) -> tuple[int, float]:
+    time.sleep(random.uniform(*_GAP))
+    now = time.monotonic()
+    return queue.enqueue({"number": 1}).id, now
