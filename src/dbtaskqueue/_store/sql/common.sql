@@ -27,7 +27,7 @@ INSERT INTO dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
 
 -- name: unfinished_with_key
 SELECT id FROM dbtaskqueue_task
- WHERE queue = :queue AND key = :key AND state IN ('pending', 'reserved', 'running', 'failed')
+ WHERE queue = :queue AND key = :key AND finished_at IS NULL
 
 -- name: get
 SELECT {{task_columns}} FROM dbtaskqueue_task WHERE id = :id
@@ -82,7 +82,7 @@ SELECT id, token, attempt, worker, started_at, finished_at, 'done'
 SELECT 1 FROM dbtaskqueue_task AS other
  WHERE other.queue = (SELECT queue FROM dbtaskqueue_task WHERE id = :id)
    AND other.key = (SELECT key FROM dbtaskqueue_task WHERE id = :id)
-   AND other.state IN ('pending', 'reserved', 'running', 'failed') AND other.id <> :id
+   AND other.finished_at IS NULL AND other.id <> :id
 
 -- name: retry
 UPDATE dbtaskqueue_task

@@ -100,7 +100,7 @@ SELECT id FROM dbtaskqueue_task INDEXED BY dbtaskqueue_claimable
 
 -- name: ended_ids
 SELECT id FROM dbtaskqueue_task INDEXED BY dbtaskqueue_ended
- WHERE state IN ('failed', 'done', 'cancelled', 'abandoned') AND state = :state AND queue = :queue AND id < :before
+ WHERE (finished_at IS NOT NULL OR state = 'failed') AND state = :state AND queue = :queue AND id < :before
  ORDER BY id DESC LIMIT :limit
 
 -- name: list
@@ -108,7 +108,7 @@ SELECT {{task_columns}} FROM dbtaskqueue_task WHERE id IN (SELECT value FROM jso
 
 -- name: prunable
 SELECT id FROM dbtaskqueue_task INDEXED BY dbtaskqueue_ended
- WHERE state IN ('failed', 'done', 'cancelled', 'abandoned') AND state = :state AND queue = :queue
+ WHERE (finished_at IS NOT NULL OR state = 'failed') AND state = :state AND queue = :queue
    AND id > :after AND finished_at < :before
  ORDER BY id LIMIT :limit
 
@@ -122,7 +122,7 @@ SELECT state, count(*) FROM dbtaskqueue_task INDEXED BY dbtaskqueue_held
 
 -- name: count_ended
 SELECT count(*) FROM dbtaskqueue_task INDEXED BY dbtaskqueue_ended
- WHERE queue = :queue AND state = :state AND state IN ('failed', 'done', 'cancelled', 'abandoned')
+ WHERE queue = :queue AND state = :state AND (finished_at IS NOT NULL OR state = 'failed')
 
 -- name: newest
 SELECT id, created_at FROM dbtaskqueue_task ORDER BY id DESC LIMIT 1

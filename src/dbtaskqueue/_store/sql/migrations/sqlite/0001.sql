@@ -34,8 +34,10 @@ CREATE TABLE dbtaskqueue_worker (
 CREATE TABLE dbtaskqueue_task (
     id           INTEGER PRIMARY KEY,
     queue        TEXT NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN
-                     ('pending', 'reserved', 'running', 'failed', 'done', 'cancelled', 'abandoned')),
+    -- written out: SQLite builds a table for each IN of more than two values, here and in an index, at every change
+    state        TEXT NOT NULL CHECK (
+                     state = 'pending' OR state = 'reserved' OR state = 'done' OR state = 'running' OR state = 'failed'
+                     OR state = 'cancelled' OR state = 'abandoned'),
     rank         INTEGER NOT NULL,             -- minus the priority: one ascending index serves the order
     due          INTEGER NOT NULL,
     decided_at   INTEGER NOT NULL,             -- when "due" was decided: due at once is due <= decided_at
@@ -50,7 +52,7 @@ CREATE TABLE dbtaskqueue_task (
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
     started_at   INTEGER,
-    finished_at  INTEGER,
+    finished_at  INTEGER,                      -- when it reached a final state; NULL: unfinished
     key          TEXT,
     function     TEXT,
     policy       TEXT,                         -- JSON of the retry policy, NULL for the default one
@@ -58,16 +60,16 @@ CREATE TABLE dbtaskqueue_task (
     result       TEXT                          -- JSON; NULL: none, or in dbtaskqueue_large
 );
 
--- What a claim reads; finished tasks are not in it.
-CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due, id)
+-- What a claim reads; finished tasks are not in it. Every index ends with the id by itself.
+CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due)
     WHERE state IN ('pending', 'failed');
 CREATE INDEX dbtaskqueue_held ON dbtaskqueue_task (worker)
     WHERE state IN ('reserved', 'running');
 CREATE UNIQUE INDEX dbtaskqueue_key ON dbtaskqueue_task (queue, key)
-    WHERE key IS NOT NULL AND state IN ('pending', 'reserved', 'running', 'failed');
+    WHERE key IS NOT NULL AND finished_at IS NULL;
 -- For listing, counting and pruning. A task enters it when it ends: one index less is written by every enqueue.
-CREATE INDEX dbtaskqueue_ended ON dbtaskqueue_task (queue, state, id)
-    WHERE state IN ('failed', 'done', 'cancelled', 'abandoned');
+CREATE INDEX dbtaskqueue_ended ON dbtaskqueue_task (queue, state)
+    WHERE finished_at IS NOT NULL OR state = 'failed';
 
 -- Values over a few hundred bytes, so that a change of state does not rewrite them.
 CREATE TABLE dbtaskqueue_large (
