@@ -304,7 +304,7 @@ def _is_large(value: str | None) -> bool:
 
 
 def _inline(value: str | None) -> str | None:
-    return None if _is_large(value) else value
+    return None if value is None or len(value) > _INLINE else value
 
 
 def _large(task: int, name: str, value: str) -> dict[str, object]:
@@ -328,14 +328,15 @@ def _end_all(connection: sqlite3.Connection, worker: int, ends: Sequence[End]) -
 def _finish_together(connection: sqlite3.Connection, ends: Sequence[End]) -> list[Verdict] | None:
     """A whole batch at once; None, and nothing done, where one of its claims is gone."""
     connection.execute("SAVEPOINT finish_together")
-    rows = _to_json([(end.id, end.token, end.at, end.begun_at, _inline(end.result)) for end in ends])
-    complete = connection.execute(_sql["finish_batch"], {"ends": rows}).rowcount == len(ends)
+    large = [end for end in ends if _is_large(end.result)]
+    rows = [(end.id, end.token, end.at, end.begun_at, _inline(end.result)) for end in ends]
+    complete = connection.execute(_sql["finish_batch"], {"ends": _to_json(rows)}).rowcount == len(ends)
     if not complete:
         connection.execute("ROLLBACK TO finish_together")
     connection.execute("RELEASE finish_together")
     if not complete:
         return None
-    for end in ends:
+    for end in large:
         _store_large_result(connection, end)
     return [_DONE] * len(ends)
 
