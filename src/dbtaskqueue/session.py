@@ -221,17 +221,16 @@ class Session:
 
     def _collect(self) -> None:
         """Turn outcomes into ends."""
-        tasks, seconds, longest = 0, 0.0, 0.0
+        durations = []
         while self._finished:
             work = self._finished.popleft()
             if work not in self._active:
                 continue  # it was given up meanwhile
             self._active.remove(work)
-            took = work.seconds
-            tasks, seconds, longest = tasks + 1, seconds + took, max(longest, took)
+            durations.append(work.seconds)
             self._owed.append((work, self._end_of(work)))
-        if tasks:
-            self._batch.learn(tasks, seconds, longest)
+        if durations:
+            self._batch.learn(len(durations), sum(durations), max(durations))
             self._last_task = time.monotonic()
         self._in_batch = self._in_batch and not all(work.begin_stored for work in self._active)
 

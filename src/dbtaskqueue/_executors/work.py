@@ -36,7 +36,8 @@ class Work:
     @property
     def seconds(self) -> float:
         """How long its code took."""
-        return max(0, self.ended_at - (self.begun_at or 0)) / 1e6
+        took = self.ended_at - (self.begun_at or 0)
+        return took / 1e6 if took > 0 else 0.0  # the clock may have been set back
 
     def cancel(self) -> None:
         """Ask the task's code to end."""

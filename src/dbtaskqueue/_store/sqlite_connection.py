@@ -41,6 +41,8 @@ _SYNCHRONOUS = {
     "EXTRA": "PRAGMA synchronous = EXTRA",
 }
 _OLDEST_SQLITE = (3, 38, 0)  # RETURNING, and ->> on JSON
+_CHECK_INTERVAL = 0.001
+"""Seconds between two looks whether the file is still there; a look at each write would cost it a twentieth."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
@@ -59,6 +61,7 @@ class Connections:
         self._reader: sqlite3.Connection | None = None
         self._line = Line(self._commit)
         self._file: tuple[int, int] | None = None
+        self._next_check = 0.0
         self._owner = os.getpid()
         self._is_temporary = not target.path
         self.path = self._temporary_file() if self._is_temporary else os.path.abspath(target.path)
@@ -176,13 +179,13 @@ class Connections:
     def _begin(self, connection: sqlite3.Connection, statement: str) -> None:
         if connection.in_transaction:  # what a second interrupt left open
             _roll_back(connection)
-        deadline = time.monotonic() + LOCK_PATIENCE
-        pause = _FIRST_PAUSE
+        pause, deadline = _FIRST_PAUSE, 0.0
         while True:
             try:
                 connection.execute(statement)
                 return
             except sqlite3.Error as error:
+                deadline = deadline or time.monotonic() + LOCK_PATIENCE
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise self._unavailable(error) from error
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -238,8 +241,12 @@ class Connections:
         return connection
 
     def _check_file(self) -> None:
-        """Refuse to write into a file that was deleted or replaced: nobody would find it again."""
-        if self._file is not None and _identity(self.path) != self._file:
+        """Refuse to write into a file that was deleted or replaced a while ago: nobody would find it again."""
+        now = time.monotonic()
+        if self._file is None or now < self._next_check:
+            return
+        self._next_check = now + _CHECK_INTERVAL
+        if _identity(self.path) != self._file:
             self._disconnect()
             raise StoreUnavailable(f"{self.path}: the database file was deleted or replaced")
 
