@@ -1,0 +1,142 @@
+"""A whole life of a queue, in which one write goes wrong; run as ``scenario.py SHIM``, with the shim preloaded.
+
+For each line ``FOLDER HOW FIRST TIMES`` on stdin a child is forked that lives through it on a new file in
+that folder, and its fate is printed: ``killed``, ``passed`` (nothing had gone wrong), ``mended`` (something
+had), or ``failed`` with the traceback in ``FOLDER/errors``.
+
+What a task may be found as is written to ``FOLDER/log``, one line for each: ``may ID STATE`` before a verb,
+``is ID STATE`` after it was acknowledged. The log is no file of the database, so it is not counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+from dbtaskqueue import ConfigurationError, RetryPolicy, StoreUnavailable, Task, TaskQueue
+
+T = TypeVar("T")
+
+KILL, TORN, FULL_DISK, IO_ERROR, LOCK = range(5)
+BATCH = 3
+LONG = 2000
+"""Characters of a payload and a result that do not stay in the task's own row."""
+_TRIES = 3
+_POLICY = RetryPolicy(delay=0, max_attempts=3)
+
+
+class Life:
+    """The scenario, and the log of what was said and heard."""
+
+    def __init__(self, folder: str, how: int) -> None:
+        self._url = f"sqlite:///{folder}/db/taskqueue.sqlite"
+        self._log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._how = how
+
+    def say(self, *words: object) -> None:
+        os.write(self._log, (" ".join(map(str, words)) + "\n").encode())
+
+    def surely(self, verb: Callable[[], T]) -> T:
+        """Ask again as long as the database is away; a lock must never be heard of."""
+        for tries in range(_TRIES + 1):
+            try:
+                return verb()
+            except (StoreUnavailable, ConfigurationError):
+                if self._how == LOCK or tries == _TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def become(self, task: Task, state: str, verb: Callable[[], object]) -> None:
+        """Bring a task into a state."""
+        self.say("may", task.id, state)
+        self.surely(verb)
+        self.say("is", task.id, state)
+
+    def live(self) -> None:
+        """Every verb that writes, once."""
+        queue = self.surely(lambda: TaskQueue(self._url, retry=_POLICY))
+        first = self.surely(lambda: queue.enqueue({"number": 1}, priority=5))
+        self.say("is", first.id, "pending")
+        for task in self.surely(lambda: queue.enqueue_many([{"batch": number} for number in range(BATCH)])):
+            self.say("is", task.id, "pending")
+        keyed = self.surely(lambda: queue.enqueue("x" * LONG, key="only one"))
+        self.say("is", keyed.id, "pending")
+        self.run_to_the_end(queue, keyed)
+        self.operate(queue)
+        queue.close()
+
+    def run_to_the_end(self, queue: TaskQueue, keyed: Task) -> None:
+        """What a holder does."""
+        first, released = self.surely(lambda: queue.fetch(2, timeout=5))
+        self.say("is", first.id, "reserved")
+        self.become(first, "running", first.start)
+        self.become(first, "done", lambda: first.finish({"text": "y" * LONG}))
+        self.become(released, "pending", released.release)
+        [failing] = self.surely(lambda: queue.fetch(timeout=5))
+        self.become(failing, "running", failing.start)
+        self.become(failing, "failed", lambda: failing.fail("not yet"))
+        [asked] = self.surely(lambda: queue.fetch(timeout=5))
+        self.become(asked, "running", asked.start)
+        self.surely(asked.cancel)
+        self.become(asked, "cancelled", lambda: asked.fail("as was asked"))
+        self.become(keyed, "cancelled", keyed.cancel)
+
+    def operate(self, queue: TaskQueue) -> None:
+        """What an operator does."""
+        [hopeless] = self.surely(lambda: queue.fetch(timeout=5))
+        self.become(hopeless, "running", hopeless.start)
+        self.become(hopeless, "abandoned", lambda: hopeless.fail("hopeless", retry=False))
+        self.become(hopeless, "pending", lambda: queue.retry(hopeless.id))
+        self.surely(queue.pause)
+        self.surely(queue.resume)
+        other = TaskQueue(self._url, queue="other")
+        purged = self.surely(other.enqueue)
+        self.say("is", purged.id, "pending")
+        self.become(purged, "abandoned", other.purge)
+        old = self.surely(other.enqueue)
+        self.say("is", old.id, "pending")
+        self.become(old, "cancelled", old.cancel)
+        self.say("may", old.id, "gone")
+        self.surely(lambda: other.prune(0))
+        self.say("is", old.id, "gone")
+        other.close()
+
+
+def _run(shim: ctypes.CDLL, folder: str, how: int, first: int, times: int) -> str:
+    child = os.fork()
+    if child == 0:
+        _live_and_exit(shim, folder, how, first, times)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return "killed"
+    return {10: "passed", 11: "mended"}.get(os.WEXITSTATUS(status), "failed")
+
+
+def _live_and_exit(shim: ctypes.CDLL, folder: str, how: int, first: int, times: int) -> None:
+    code = 2
+    try:
+        life = Life(folder, how)
+        shim.crash_arm(f"{folder}/db/".encode(), how, ctypes.c_long(first), ctypes.c_long(times))
+        life.live()
+        code = 11 if shim.crash_fired() else 10
+    except BaseException:
+        shim.crash_disarm()
+        with open(f"{folder}/errors", "w") as file:
+            traceback.print_exc(file=file)
+    os._exit(code)
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    shim = ctypes.CDLL(sys.argv[1])
+    for line in sys.stdin:
+        folder, how, first, times = line.split()
+        print(_run(shim, folder, int(how), int(first), int(times)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The Nth write goes wrong, for N = 1, 2, 3 … until a whole life passes unharmed; in SQLite's own manner.
+
+A process is killed at its Nth write to the database (or in the middle of it), or the write fails with
+"disk full" or "I/O error", or a request for a lock with "locked". After each: the file is whole, the
+invariants hold, what was acknowledged is there, and a worker brings every task to an end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from processes.crash import scenario
+
+from dbtaskqueue import RetryPolicy, Task, TaskNotFound, TaskQueue
+from dbtaskqueue.states import FINAL
+
+HERE = Path(__file__).parent
+LANES = 4
+"""Each loop is cut into so many tests, which run at the same time."""
+_FAILURES = 3
+"""Calls that fail one after the other, where the process lives on."""
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled shim."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not sys.platform.startswith("linux") or compiler is None:
+        pytest.skip("NO C COMPILER HERE, OR NO LINUX: that a crash at every write loses nothing is not tested")
+    library = tmp_path_factory.mktemp("shim") / "shim.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "shim.c"), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+class Server:
+    """The process that lives the scenario again and again."""
+
+    def __init__(self, shim: Path) -> None:
+        environment = {**os.environ, "LD_PRELOAD": str(shim)}
+        command = [sys.executable, scenario.__file__, str(shim)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def live(self, folder: Path, how: int, first: int, times: int) -> str:
+        """One life, in a folder of its own; its fate."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        (folder / "db").mkdir(parents=True)
+        self.process.stdin.write(f"{folder} {how} {first} {times}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def server(shim: Path) -> Iterator[Server]:
+    """A server for this test alone."""
+    server = Server(shim)
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
+@pytest.mark.parametrize("lane", range(LANES))
+@pytest.mark.parametrize("how", [scenario.KILL, scenario.TORN], ids=["killed", "killed-in-the-middle"])
+def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: int) -> None:
+    for number in itertools.count(lane + 1, LANES):
+        folder = tmp_path / str(number)
+        fate = server.live(folder, how, number, 1)
+        check(folder)
+        assert fate in ("killed", "passed"), (folder / "errors").read_text()
+        if fate == "passed":
+            assert number > 100, "so few writes? the shim does not see them"
+            return
+
+
+@pytest.mark.parametrize("lane", range(LANES))
+@pytest.mark.parametrize(
+    "how", [scenario.FULL_DISK, scenario.IO_ERROR, scenario.LOCK], ids=["disk-full", "io-error", "locked"]
+)
+def test_every_write_fails(server: Server, tmp_path: Path, how: int, lane: int) -> None:
+    for number in itertools.count(lane + 1, LANES):
+        folder = tmp_path / str(number)
+        fate = server.live(folder, how, number, _FAILURES)
+        assert fate in ("mended", "passed"), (folder / "errors").read_text()
+        check(folder)
+        if fate == "passed":
+            assert number > 100, "so few calls? the shim does not see them"
+            return
+
+
+def check(folder: Path) -> None:
+    """Everything that must hold after whatever happened."""
+    path = folder / "db" / "taskqueue.sqlite"
+    if path.exists():
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    url = f"sqlite:///{path}"
+    with TaskQueue(url, retry=RetryPolicy(delay=0)) as queue, TaskQueue(url, queue="other") as other:
+        acknowledged_exists(queue, (folder / "log").read_text().splitlines())
+        tasks = [*queue.tasks(limit=1000), *other.tasks(limit=1000)]
+        keys = [task.key for task in tasks if task.key and task.state not in FINAL]
+        assert len(keys) == len(set(keys)), "two unfinished tasks have one key"
+        way_out(queue)
+        way_out(other)
+        for task in tasks:
+            whole(task.refresh())
+            attempts_bounded(task)
+
+
+def acknowledged_exists(queue: TaskQueue, log: list[str]) -> None:
+    """Each task is in the state that was acknowledged last, or in one that was asked for since."""
+    states: dict[int, set[str]] = {}
+    for line in log:
+        word, number, state = line.split()
+        states[int(number)] = {state} if word == "is" else {*states[int(number)], state}
+    for task, allowed in states.items():
+        if allowed & {"pending", "failed"}:
+            allowed.add("reserved")  # by a fetch whose answer was never heard
+        found = found_state(queue, task)
+        assert found in allowed, f"task {task} is {found}, not {' or '.join(sorted(allowed))}"
+    in_batch = [task for task in queue.tasks(limit=1000) if isinstance(task.payload, dict) and "batch" in task.payload]
+    assert len(in_batch) % scenario.BATCH == 0, "half a batch was stored"
+
+
+def found_state(queue: TaskQueue, task: int) -> str:
+    try:
+        return queue.get(task).state
+    except TaskNotFound:
+        return "gone"
+
+
+def way_out(queue: TaskQueue) -> None:
+    """A worker brings every task to a final state, those of the dead included."""
+    queue.resume()
+    while tasks := queue.fetch(100, timeout=0):
+        for task in tasks:
+            with task:
+                task.result = "at last"
+        del task, tasks
+    assert all(task.state in FINAL for task in queue.tasks(limit=1000)), [*map(repr, queue.tasks())]
+
+
+def whole(task: Task) -> None:
+    """What a task consists of is there, though it stands in two tables."""
+    assert task.payload is None or len(task.payload) in (1, scenario.LONG)
+    if task.state == "done":
+        assert task.result == "at last" or len(task.result["text"]) == scenario.LONG
+
+
+def attempts_bounded(task: Task) -> None:
+    assert task.max_attempts is None or task.attempt <= task.max_attempts
+    numbers = [attempt.token for attempt in task.attempts()]
+    assert numbers == sorted(set(numbers)), "token_rises"
