@@ -11,6 +11,10 @@ from helpers import until as until
 from dbtaskqueue import TaskQueue
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """The URL of a database that does not exist yet."""

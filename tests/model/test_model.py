@@ -1,0 +1,379 @@
+"""Random lives of a queue on a real database, held against the model, and the seven invariants after each step.
+
+Several handles fetch; some die, some are closed, and their late holders go on trying; time jumps forth and
+back. Ten seconds' worth by default, ``--model-minutes=10`` for more. Real processes that are really killed
+are in tests/processes; here a worker dies by a lie about its process in its row, which costs no time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+
+import pytest
+from helpers import until
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from model.model import FINAL, HELD, Model
+
+import dbtaskqueue
+from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue, clock
+from dbtaskqueue._maintenance.clock_watch import ClockWatch
+from dbtaskqueue._maintenance.rescuer import Rescuer
+
+EPOCH = 1_800_000_000
+HANDLES = 3
+FOREVER = 10**6
+CROWD = 4
+"""Few tasks, so that each of them goes through much."""
+LATE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8, 13])
+"""How many claims ago: mostly a young one, which may be valid."""
+
+
+class Sqlite:
+    """A database of its own, and how to lie about a worker in it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="dbtaskqueue-model-")
+        self.url = f"sqlite:///{self._folder}/taskqueue.sqlite?synchronous=NORMAL"
+
+    def kill(self, worker: int) -> None:
+        """Make everybody believe that this worker's process is gone."""
+        with contextlib.closing(sqlite3.connect(f"{self._folder}/taskqueue.sqlite", timeout=10)) as connection:
+            connection.execute("UPDATE dbtaskqueue_worker SET started = started + 1 WHERE id = ?", (worker,))
+            connection.commit()
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+class Claim:
+    """A Task that ``fetch`` returned, and whose it was."""
+
+    def __init__(self, task: dbtaskqueue.Task, holder: int) -> None:
+        self.task = task
+        self.id, self.token, self.holder = task.id, task.token, holder
+        self.is_ended = False
+
+
+class Queue(RuleBasedStateMachine):
+    """The database, the model, and the claims that somebody remembers."""
+
+    make = Sqlite
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        clock.source = lambda: (EPOCH + self.model.now) * 1_000_000
+        self.database = self.make()
+        self.operator = TaskQueue(self.database.url)
+        self.handles: dict[int, TaskQueue] = {}
+        self.dead: dict[int, TaskQueue] = {}
+        self.claims: list[Claim] = []
+        self.accepted: set[int] = set()
+        self.pruned: set[int] = set()
+        self.seen: dict[int, tuple[str, int]] = {}
+        self.retried: set[int] = set()
+        for _ in range(HANDLES):
+            self.new_handle()
+
+    def new_handle(self) -> None:
+        self.handles[max([0, *self.handles, *self.dead]) + 1] = TaskQueue(self.database.url, lease=3600)
+
+    def pick(self, number: int) -> int:
+        """One of the tasks that exist."""
+        return sorted(self.model.tasks)[number % len(self.model.tasks)]
+
+    def teardown(self) -> None:
+        try:
+            self.way_out()
+        finally:
+            self.claims.clear()
+            for queue in (*self.handles.values(), *self.dead.values(), self.operator):
+                queue.close()
+            self.database.remove()
+
+    # -- rules: producers and operators --------------------------------------------------------------
+
+    @precondition(lambda self: len(self.model.tasks) < CROWD)
+    @rule(
+        priority=st.integers(-1, 1),
+        delay=st.sampled_from([0, 0, 0, 30]),
+        budget=st.sampled_from([None, 1, 2, 3]),
+        retry=st.sampled_from([0, 10]),
+        key=st.sampled_from([None, None, None, "a", "b"]),
+    )
+    def enqueue(self, priority: int, delay: int, budget: int | None, retry: int, key: str | None) -> None:
+        policy = RetryPolicy(delay=retry, max_attempts=budget)
+        task = self.operator.enqueue(priority=priority, start_in=delay, retry=policy, key=key)
+        new = max([0, *self.accepted]) + 1
+        assert task.id == self.model.enqueue(
+            new, priority=priority, delay=delay, budget=budget, retry=retry, key=key
+        ), "ids rise, and a key that is taken gives the task that has it"
+        self.accepted.add(task.id)
+
+    @precondition(lambda self: len(self.model.tasks) < CROWD)
+    @rule(count=st.integers(1, 3))
+    def enqueue_many(self, count: int) -> None:
+        for task in self.operator.enqueue_many([None] * count, retry=RetryPolicy(delay=0, max_attempts=2)):
+            assert task.id == max([0, *self.accepted]) + 1
+            self.model.enqueue(task.id, priority=0, delay=0, budget=2, retry=0, key=None)
+            self.accepted.add(task.id)
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(pick=st.integers(0, 20))
+    def cancel(self, pick: int) -> None:
+        id = self.pick(pick)
+        assert outcome(lambda: self.operator.cancel(id)) == self.model.cancel(id)
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(pick=st.integers(0, 20))
+    def retry(self, pick: int) -> None:
+        id = self.pick(pick)
+        self.retried.add(id)
+        assert outcome(lambda: self.operator.retry(id)) == self.model.retry(id)
+
+    @rule(verb=st.sampled_from(["prune", "pause", "close", "meddle", "purge"]), pick=st.integers(0, 20))
+    def seldom(self, verb: str, pick: int) -> None:
+        """What would leave little to do if it came as often as the rest."""
+        getattr(self, verb)(pick)
+
+    def purge(self, pick: int) -> None:
+        assert self.operator.purge() == self.model.purge()
+
+    def prune(self, pick: int) -> None:
+        count, gone = self.operator.prune(0), self.model.prune()
+        assert count == len(gone)
+        self.pruned |= gone
+
+    def pause(self, pick: int) -> None:
+        """And resume, so that most fetches find something."""
+        self.operator.pause()
+        self.model.paused = True
+        self.fetch(pick, 1)
+        self.operator.resume()
+        self.model.paused = False
+
+    # -- rules: holders ------------------------------------------------------------------------------
+
+    @rule(pick=st.integers(0, 20), most=st.integers(1, 3))
+    def fetch(self, pick: int, most: int) -> None:
+        holder = sorted(self.handles)[pick % len(self.handles)]
+        tasks = self.handles[holder].fetch(most, timeout=0)
+        assert [task.id for task in tasks] == self.model.fetch(holder, most, set(self.dead))
+        self.claims += [Claim(task, holder) for task in tasks]
+
+    @rule(pick=st.integers(0, 20), most=st.integers(1, 3))
+    def fetch_and_start(self, pick: int, most: int) -> None:
+        before = len(self.claims)
+        self.fetch(pick, most)
+        for _ in range(len(self.claims) - before):
+            self.hold(len(self.claims) - before - 1, "start")
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=LATE)
+    def start(self, pick: int) -> None:
+        self.hold(pick, "start")
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=LATE)
+    def finish(self, pick: int) -> None:
+        self.hold(pick, "finish")
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=LATE, retry=st.sampled_from([True, True, False]))
+    def fail(self, pick: int, retry: bool) -> None:
+        self.hold(pick, "fail", retry=retry)
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=LATE, delay=st.sampled_from([0, 20]))
+    def release(self, pick: int, delay: int) -> None:
+        self.hold(pick, "release", delay=delay)
+
+    def hold(self, pick: int, verb: str, retry: bool = True, delay: int = 0) -> None:
+        """A holder's verb, in time or too late."""
+        claim = self.claims[-1 - pick % len(self.claims)]
+        expected = self.model.hold(verb, claim.id, claim.token, retry=retry, delay=delay)
+        if verb == "start":
+            started: list[bool] = []
+            found = outcome(lambda: started.append(claim.task.start()))
+            if started:
+                found = "" if started[0] else "LeaseLost"
+            if claim.is_ended:
+                expected = "InvalidTransition"
+        else:
+            options = {"finish": (None,), "fail": ("an error",), "release": (delay,)}[verb]
+            keywords = {"retry": retry} if verb == "fail" else {}
+            found = outcome(lambda: getattr(claim.task, verb)(*options, **keywords))
+            claim.is_ended = claim.is_ended or not found
+        assert found == expected, f"{verb} of task {claim.id} with token {claim.token}"
+
+    def meddle(self, pick: int) -> None:
+        """A holder's verb by somebody who never held it."""
+        if self.model.tasks:
+            stranger = self.operator.get(self.pick(pick))
+            assert outcome(stranger.finish) == outcome(stranger.start) == "InvalidTransition"
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=LATE)
+    def drop(self, pick: int) -> None:
+        """A held Task is garbage-collected."""
+        if self.claims[-1 - pick % len(self.claims)].holder in self.dead:
+            return  # the dead collect no garbage
+        claim = self.claims.pop(-1 - pick % len(self.claims))
+        task = self.model.tasks.get(claim.id)
+        if task is None or task.token != claim.token or task.state not in HELD:
+            return
+        running = task.state == "running"
+        self.model.hold("fail" if running else "release", claim.id, claim.token, retry=True, delay=0)
+        del claim
+        until(lambda: self.operator.get(task.id).state == task.state, what="the end of a dropped claim", within=5)
+
+    @rule(pick=st.integers(0, 20))
+    def die(self, pick: int) -> None:
+        """A worker's process is gone; its Task objects are late holders."""
+        self.kill(sorted(self.handles)[pick % len(self.handles)])
+        self.new_handle()
+
+    def kill(self, holder: int) -> None:
+        queue = self.dead[holder] = self.handles.pop(holder)
+        if queue._membership.id is not None:
+            self.database.kill(queue._membership.id)
+
+    def close(self, pick: int) -> None:
+        """A handle is closed; what runs stays held, and can be ended."""
+        holder = sorted(self.handles)[pick % len(self.handles)]
+        if any(task.holder == holder and task.state == "running" for task in self.model.tasks.values()):
+            return
+        self.handles.pop(holder).close()
+        self.model.close(holder)
+        self.new_handle()
+
+    # -- rules: time ---------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 15, 60, 3600]))
+    def time_passes(self, seconds: int) -> None:
+        self.model.now += seconds
+
+    @precondition(lambda self: not any(task.state in HELD for task in self.model.tasks.values()))
+    @rule(seconds=st.sampled_from([2, 20, 3600]))
+    def clock_is_set_back(self, seconds: int) -> None:
+        """Everybody looks about once a second: here somebody right before, and right after."""
+        self.look()
+        self.model.set_back(seconds)
+        self.look()
+
+    def look(self) -> None:
+        self.model.rescue(set(self.dead))
+        for handle in self.handles.values():
+            handle._membership.look()
+
+    # -- the invariants, by their names --------------------------------------------------------------
+
+    @invariant()
+    def all_invariants(self) -> None:
+        """In this order: the last one remembers what was seen."""
+        self.tasks = {task.id: task for task in self.operator.tasks(limit=10_000)}
+        self.as_the_model_says()
+        self.one_holder()
+        self.final_is_final()
+        self.acknowledged_exists()
+        self.attempts_bounded()
+        self.drain_is_free()
+        self.token_rises()
+
+    def as_the_model_says(self) -> None:
+        tasks = self.tasks
+        assert set(tasks) == set(self.model.tasks)
+        for id, expected in self.model.tasks.items():
+            found = tasks[id]
+            assert (found.state, found.token, found.attempt, found.max_attempts, found.key, found.cancel_requested) == (
+                (expected.state, expected.token, expected.attempt, expected.max_attempts, expected.key, expected.asked)
+            ), f"task {id}"
+            if expected.state == "failed" or expected.state == "pending":
+                assert found.start_at.timestamp() == EPOCH + expected.due, f"task {id} is due"
+            assert (found.finished_at is None) == (expected.finished is None)
+            attempts = [[attempt.number, attempt.token, attempt.outcome] for attempt in found.attempts()]
+            assert attempts == expected.attempts, f"task {id}"
+        counts = self.operator.stats()
+        for state in ("pending", "reserved", "running", "failed", *FINAL):
+            assert getattr(counts, state) == sum(task.state == state for task in self.model.tasks.values())
+
+    def one_holder(self) -> None:
+        valid = [
+            claim.id
+            for claim in self.claims
+            if claim.id in self.tasks
+            and self.tasks[claim.id].state in HELD
+            and self.tasks[claim.id].token == claim.token
+        ]
+        assert len(valid) == len(set(valid))
+
+    def final_is_final(self) -> None:
+        for id, (state, _) in self.seen.items():
+            if state in FINAL and id in self.tasks and id not in self.retried:
+                assert self.tasks[id].state == state
+
+    def acknowledged_exists(self) -> None:
+        assert self.accepted == set(self.tasks) | self.pruned
+
+    def token_rises(self) -> None:
+        for id, task in self.tasks.items():
+            assert task.token >= self.seen.get(id, ("", 0))[1]
+        self.seen = {id: (task.state, task.token) for id, task in self.tasks.items()}
+        self.retried.clear()
+
+    def attempts_bounded(self) -> None:
+        assert all(t.max_attempts is None or t.attempt <= t.max_attempts for t in self.tasks.values())
+
+    def drain_is_free(self) -> None:
+        for task in self.tasks.values():
+            assert task.attempt == sum(attempt.outcome != "released" for attempt in task.attempts())
+
+    def way_out(self) -> None:
+        """Once workers run, every task reaches a final state: those of the dead included."""
+        for holder in list(self.handles):
+            self.kill(holder)
+        self.operator.resume()
+        with TaskQueue(self.database.url) as queue:
+            for _ in range(3):
+                self.model.now += FOREVER
+                while tasks := queue.fetch(100, timeout=0):
+                    for task in tasks:
+                        with task:
+                            pass
+                    del task, tasks
+        assert all(task.state in FINAL for task in self.operator.tasks(limit=10_000))
+
+
+@pytest.fixture(autouse=True)
+def _nobody_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps must be the same each time: rescue happens in them, and in no thread of its own."""
+    monkeypatch.setattr(Rescuer, "interval", 3600.0)
+    monkeypatch.setattr(ClockWatch, "interval", 3600.0)
+    monkeypatch.setattr(clock, "source", clock.source)  # each machine sets its own
+
+
+def outcome(act: Callable[[], object]) -> str:
+    """The name of the documented exception that it raises, or nothing."""
+    try:
+        act()
+    except (InvalidTransition, LeaseLost) as error:
+        return type(error).__name__
+    return ""
+
+
+def test_random_lives(request: pytest.FixtureRequest) -> None:
+    minutes = float(request.config.getoption("--model-minutes"))
+    few = settings(max_examples=100, stateful_step_count=60, deadline=None, database=None)
+    few = settings(few, suppress_health_check=list(HealthCheck))
+    if not minutes:
+        run_state_machine_as_test(Queue, settings=few)
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        run_state_machine_as_test(Queue, settings=settings(few, max_examples=100, stateful_step_count=100))
