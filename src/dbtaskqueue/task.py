@@ -243,7 +243,7 @@ class Task:
         assert self._membership is not None
         verdict = self._membership.end(self._claim, end)
         if not verdict.stored and verdict.token != self._claim.token:
-            self._fate = _LOST
+            self._fate = _ENDED if self._fate == _ENDED else _LOST
             raise LeaseLost(f"{end.verb}: the claim on task {self.id} is gone; it is {verdict.state or 'no more'}")
         if not verdict.stored:
             raise InvalidTransition(f"{end.verb}: task {self.id} is {verdict.state}")

@@ -437,3 +437,14 @@ def test_a_stranger_that_is_dropped_changes_nothing(queue: TaskQueue, held: Task
     queue.get(held.id)
     gc.collect()
     assert held.start()
+
+
+def test_who_has_ended_a_claim_is_told_so_whatever_came_after(queue):
+    queue.enqueue()
+    [task] = queue.fetch()
+    task.release()
+    queue.cancel(task.id)
+    with pytest.raises(LeaseLost):
+        task.finish()
+    with pytest.raises(InvalidTransition, match="ended by its holder"):
+        task.start()
