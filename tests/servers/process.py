@@ -1,0 +1,207 @@
+"""A server's process: started and waited for, stopped, killed, started again; it never outlives the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from servers.accounts import account, new_folder
+from servers.ports import free_port
+
+START = 60.0
+"""Seconds for a start, which may have a crash to recover from."""
+
+STOP = 30.0
+"""Seconds for an orderly stop; then the server is killed."""
+
+WATCHDOG = Path(__file__).with_name("watchdog.py")
+
+
+class ServerDidNotStart(AssertionError):
+    """The server ended at once or does not answer; the message has the end of its log."""
+
+
+class ServerProcess:
+    """What all kinds of server have in common: a folder, a port and a process.
+
+    As a context manager it is started at the begin, and at the end it is gone with all that it left.
+    """
+
+    name = "server"
+    ending = signal.SIGKILL
+    """What ends the server at once when the tests' process has died."""
+
+    def __init__(self) -> None:
+        self.folder = new_folder(self.name)
+        self.port = free_port()
+        self.log_file = self.folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> Sequence[str | Path]:
+        """The program and its arguments; it must stay in the foreground."""
+        raise NotImplementedError
+
+    def create(self) -> None:
+        """Make the data folder; called before the first start."""
+
+    def answers(self) -> bool:
+        """Whether the server takes connections."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The number of the server's (main) process, of the last one when it has ended."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.pid
+
+    def log(self) -> str:
+        """What the server wrote to its log."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def start(self, within: float = START) -> None:
+        """Start the server, with the data it had, and wait until it answers."""
+        self.launch()
+        self.await_answer(within)
+
+    def launch(self) -> None:
+        """Start the process without waiting for it."""
+        assert not self.is_running, f"{self.name} runs already"
+        if self._process is None:
+            self.create()
+        user, group, groups = account()
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                cwd=self.folder,
+                user=user,
+                group=group,
+                extra_groups=groups,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._watch()
+
+    def await_answer(self, within: float = START) -> None:
+        """Wait until the launched server answers."""
+        deadline = time.monotonic() + within
+        while not self.answers():
+            if not self.is_running:
+                raise ServerDidNotStart(f"{self.name} ended during its start:\n{self.log()[-4000:]}")
+            if time.monotonic() > deadline:
+                raise ServerDidNotStart(f"{self.name} does not answer after {within} s:\n{self.log()[-4000:]}")
+            time.sleep(0.02)
+
+    def end(self, number: signal.Signals, within: float = STOP) -> None:
+        """Send a signal and wait until the server has ended; kill it when it does not in time."""
+        if self._process is None:
+            return
+        if self.is_running:
+            self._process.send_signal(number)
+        try:
+            self._process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end within {within} s:\n{self.log()[-4000:]}") from None
+        self._unwatch()
+
+    def kill(self) -> None:
+        """SIGKILL, for the server and its children in the same moment; returns when all of them are gone."""
+        if self._process is None:
+            return
+        family = [self._process.pid]
+        if self.is_running:
+            self._process.send_signal(signal.SIGSTOP)  # or it forks while we look for its children
+            family += descendants(self._process.pid)
+            for pid in family:
+                _send(pid, signal.SIGKILL)
+        self._process.wait()
+        self._unwatch()
+        deadline = time.monotonic() + STOP
+        while any(lives(pid) for pid in family):
+            assert time.monotonic() < deadline, f"processes of {self.name} do not go away: {family}"
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """End the server for good and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        arguments = (os.getpid(), self.pid, int(self.ending), self.folder)
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-I", "-S", WATCHDOG, *map(str, arguments)],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _unwatch(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.wait()
+            self._watchdog = None
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process and theirs."""
+    parents: dict[int, list[int]] = {}
+    for child, (_, parent) in _processes().items():
+        parents.setdefault(parent, []).append(child)
+    found = parents.get(pid, [])
+    for child in found:
+        found.extend(parents.get(child, []))
+    return found
+
+
+def _processes() -> dict[int, tuple[str, int]]:
+    """The state and the parent of each process."""
+    return {int(path.name): status for path in Path("/proc").glob("[0-9]*") if (status := _status(int(path.name)))}
+
+
+def _status(pid: int) -> tuple[str, int] | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent = stat.rpartition(")")[2].split()[:2]  # the program's name before it may contain anything
+    return state, int(parent)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; a zombie does not, and nobody may be there to bury it."""
+    status = _status(pid)
+    return status is not None and status[0] not in "ZX"
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
