@@ -6,40 +6,57 @@ A password never leaves this module in a message: ``mask`` is what errors and lo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from .errors import ConfigurationError
 from .payload import MAX_BYTES
 
 DEFAULT_URL = "sqlite:///taskqueue.sqlite"
 
-_SYNCHRONOUS = ("NORMAL", "FULL", "EXTRA")
-_SERVERS = {
-    "postgresql": "PostgreSQL",
-    "postgres": "PostgreSQL",
-    "pg": "PostgreSQL",
-    "mariadb": "MariaDB",
-    "mysql": "MariaDB",
+_SCHEMES = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mariadb": "mariadb",
+    "mysql": "mariadb",
 }
+_DRIVERS = {"sqlite": (), "postgresql": ("psycopg",), "mariadb": ("pymysql",)}
+_DBI_DRIVERS = {"sqlite": "sqlite", "pg": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
 _DBI = re.compile(r"dbi:(?P<driver>[a-z]+):(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"(?P<scheme>[a-z]+)(?:\+(?P<driver>[a-z0-9]+))?:(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_SERVER = re.compile(r"//(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?(?P<hosts>[^@/?#]*)/(?P<database>[^/?#]*)")
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _SECRET = re.compile(r"""(?i)((?:password|passwd|pwd|pass)\s*=\s*)('[^']*'|"[^"]*"|[^;&]*)""")
 # to the last '@', since a password may hold '@', '/', '?' or '#' that should have been quoted
 _USER_INFO = re.compile(r"(?is)^(?!sqlite:///|dbi:)([a-z][a-z0-9+.-]*:/*)([^:]*):.*@")
+_LARGEST_PAYLOAD = 2**30
+
+
+class Host(NamedTuple):
+    """One address of a server; None for the engine's usual port."""
+
+    name: str
+    port: int | None
 
 
 class Target(NamedTuple):
     """What a URL or DSN points to.
 
-    ``path`` is the SQLite file, "" for a temporary one that is removed at close. ``max_payload`` is
-    in bytes. ``text`` is the URL as it may be shown, any password masked.
+    ``database`` is the SQLite file, "" for a temporary one that is removed at close, or the name of a
+    server's database. ``hosts`` are tried in their order, none means the engine's default. ``options``
+    are for the engine to check. ``max_payload`` is in bytes. ``text`` is the URL as it may be shown.
     """
 
     engine: str
-    path: str
-    synchronous: str
-    max_payload: int
+    database: str
     text: str
+    max_payload: int
+    options: dict[str, str]
+    hosts: tuple[Host, ...] = ()
+    user: str | None = None
+    password: str | None = None
 
 
 def parse(url: str) -> Target:
@@ -49,7 +66,10 @@ def parse(url: str) -> Target:
     if "\x00" in url:
         raise ConfigurationError("a database URL cannot hold U+0000")
     dsn = _DBI.fullmatch(url)
-    return _parse_dsn(url, dsn["driver"], dsn["rest"]) if dsn else _parse_url(url)
+    target = _parse_dsn(url, dsn["driver"], dsn["rest"]) if dsn else _parse_url(url)
+    if any("\x00" in text for text in (target.database, target.user or "", target.password or "")):
+        raise ConfigurationError(f"{target.text}: a name cannot hold U+0000")
+    return target
 
 
 def mask(url: str) -> str:
@@ -57,58 +77,90 @@ def mask(url: str) -> str:
     return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))
 
 
+def refuse_unknown(target: Target, known: Iterable[str]) -> None:
+    """ConfigurationError for an option that is not one of ``known``."""
+    unknown = sorted(set(target.options) - set(known))
+    if unknown:
+        names = ", ".join([*sorted(known), "max_payload"])
+        raise ConfigurationError(f"{target.text}: unknown option {unknown[0]!r}; known are {names}")
+
+
 def _parse_url(url: str) -> Target:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError(f"{mask(url)}: not a database URL ({error})") from None
-    scheme = parts.scheme.partition("+")[0].lower()
-    if scheme in _SERVERS:
-        raise _not_yet(url, _SERVERS[scheme])
-    if scheme != "sqlite":
+    match = _URL.fullmatch(url)
+    engine = _SCHEMES.get(match["scheme"].lower()) if match else None
+    if match is None or engine is None:
         raise ConfigurationError(
-            f"{mask(url)}: not a database URL; sqlite:///file.sqlite is one, as is dbi:SQLite:dbname=file.sqlite"
+            f"{mask(url)}: not a database URL; sqlite:///file.sqlite, postgresql://user@host/database and"
+            " mariadb://user@host/database are, as is dbi:SQLite:dbname=file.sqlite"
         )
-    # urlsplit drops an empty fragment and misreads '#' in a file name; a SQLite URL has no fragment
-    rest = url.partition(":")[2].partition("?")[0]
+    if match["driver"] and match["driver"].lower() not in _DRIVERS[engine]:
+        known = " or ".join((f"{engine}://", *(f"{engine}+{name}://" for name in _DRIVERS[engine])))
+        raise ConfigurationError(f"{mask(url)}: the driver {match['driver']!r} is unknown; write {known}")
+    # by hand: urlsplit refuses several hosts with ports, and misreads '#' in the name of a file
+    rest, _, query = match["rest"].partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    return _sqlite_url(url, rest, options) if engine == "sqlite" else _server_url(url, engine, rest, options)
+
+
+def _sqlite_url(url: str, rest: str, options: dict[str, str]) -> Target:
     if not rest.startswith("///") or rest == "///":
         raise ConfigurationError(f"{mask(url)}: a SQLite URL has three slashes and a file, four for an absolute path")
-    path = unquote(rest[3:])
-    options = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
-    return _sqlite(url, path, options)
+    return _target(url, "sqlite", unquote(rest[3:]), options)
+
+
+def _server_url(url: str, engine: str, rest: str, options: dict[str, str]) -> Target:
+    match = _SERVER.fullmatch(rest)
+    if match is None or not match["database"]:
+        raise ConfigurationError(
+            f"{mask(url)}: a server's URL is {engine}://user:password@host:port/database, with '@', ':', '/', '?' and"
+            " '#' in a name or password written as %40, %3A, %2F, %3F and %23"
+        )
+    hosts = tuple(_host(url, text) for text in match["hosts"].split(",")) if match["hosts"] else ()
+    user, password = (None if text is None else unquote(text) for text in (match["user"], match["password"]))
+    return _target(url, engine, unquote(match["database"]), options, hosts, user or None, password)
+
+
+def _host(url: str, text: str) -> Host:
+    match = _HOST.fullmatch(text)
+    if match is None or not match["name"] or int(match["port"] or 1) not in range(1, 65536):
+        raise ConfigurationError(f"{mask(url)}: {mask(text)!r} is no host, as name or name:port")
+    return Host(unquote(match["name"]).strip("[]"), int(match["port"]) if match["port"] else None)
 
 
 def _parse_dsn(url: str, driver: str, rest: str) -> Target:
-    if driver.lower() in _SERVERS:
-        raise _not_yet(url, _SERVERS[driver.lower()])
-    if driver.lower() != "sqlite":
-        raise ConfigurationError(f"{mask(url)}: the DBI driver {driver!r} is unknown; SQLite is known")
+    engine = _DBI_DRIVERS.get(driver.lower())
+    if engine is None:
+        known = "SQLite, Pg, MariaDB and mysql"
+        raise ConfigurationError(f"{mask(url)}: the DBI driver {driver!r} is unknown; known are {known}")
     attributes: dict[str, str] = {}
     for part in filter(None, rest.split(";")):
         name, equals, value = part.partition("=")
         attributes[name.strip().lower() if equals else "dbname"] = value if equals else part
     names = [name for name in ("dbname", "database", "db") if name in attributes]
     if len(names) != 1 or not attributes[names[0]]:
-        raise ConfigurationError(f"{mask(url)}: a DBI DSN for SQLite names one file, as in dbi:SQLite:dbname=FILE")
-    path = attributes.pop(names[0])
-    return _sqlite(url, path, attributes)
+        raise ConfigurationError(f"{mask(url)}: a DBI DSN names one database, as in dbi:{driver}:dbname=NAME")
+    database = attributes.pop(names[0])
+    if engine == "sqlite":
+        return _target(url, engine, database, attributes)
+    user, password = (attributes.pop(name, None) for name in ("user", "password"))
+    host, port = attributes.pop("host", ""), attributes.pop("port", "")
+    hosts = (_host(url, f"{host or 'localhost'}:{port}" if port else host),) if host or port else ()
+    return _target(url, engine, database, attributes, hosts, user, password)
 
 
-def _sqlite(url: str, path: str, options: dict[str, str]) -> Target:
+def _target(
+    url: str,
+    engine: str,
+    database: str,
+    options: dict[str, str],
+    hosts: tuple[Host, ...] = (),
+    user: str | None = None,
+    password: str | None = None,
+) -> Target:
     shown = mask(url)
-    unknown = sorted(set(options) - {"synchronous", "max_payload"})
-    if unknown:
-        raise ConfigurationError(f"{shown}: unknown option {unknown[0]!r}; known are synchronous and max_payload")
-    synchronous = options.get("synchronous", "FULL").upper()
-    if synchronous not in _SYNCHRONOUS:
-        raise ConfigurationError(f"{shown}: synchronous is one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
-    digits = options.get("max_payload", str(MAX_BYTES))
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:12]) <= 2**30):
-        raise ConfigurationError(f"{shown}: max_payload is a number of bytes from 1 to {2**30}, not {digits!r}")
-    if not path or "\x00" in path:
-        raise ConfigurationError(f"{shown}: no file name")
-    return Target("sqlite", "" if path == ":memory:" else path, synchronous, int(digits), shown)
-
-
-def _not_yet(url: str, name: str) -> ConfigurationError:
-    return ConfigurationError(f"{mask(url)}: this version of dbtaskqueue speaks SQLite only, not yet {name}")
+    digits = options.pop("max_payload", str(MAX_BYTES))
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:12]) <= _LARGEST_PAYLOAD):
+        raise ConfigurationError(
+            f"{shown}: max_payload is a number of bytes from 1 to {_LARGEST_PAYLOAD}, not {digits!r}"
+        )
+    return Target(engine, database, shown, int(digits), options, hosts, user, password)

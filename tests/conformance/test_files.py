@@ -11,8 +11,8 @@ import pytest
 from helpers import run_python, until
 
 from dbtaskqueue import ConfigurationError, StoreUnavailable, TaskQueue, TaskQueueError
-from dbtaskqueue._store import sqlite_connection
-from dbtaskqueue._store.sqlite_connection import _file_system
+from dbtaskqueue._store.sqlite import connections
+from dbtaskqueue._store.sqlite.connections import _file_system
 
 pytestmark = pytest.mark.engine("sqlite")
 
@@ -199,7 +199,7 @@ def test_a_file_that_is_deleted_or_replaced_is_noticed(url: str, tmp_path: Path,
 
 def test_a_lock_that_another_program_keeps(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with TaskQueue(url) as queue:
-        monkeypatch.setattr(sqlite_connection, "LOCK_PATIENCE", 0.1)
+        monkeypatch.setattr(connections, "LOCK_PATIENCE", 0.1)
         connection = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked"):
@@ -245,7 +245,7 @@ def test_where_mounts_cannot_be_read_nothing_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs"])
 def test_a_network_file_system_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(sqlite_connection, "_file_system", lambda path: kind)
+    monkeypatch.setattr(connections, "_file_system", lambda path: kind)
     with pytest.raises(ConfigurationError, match=f"network file system \\({kind}\\)"):
         TaskQueue(url)
     assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,10 @@ import pytest
 
 from dbtaskqueue import SchemaError, TaskQueue, TaskQueueError, Worker
 from dbtaskqueue._store import open_store, queries
-from dbtaskqueue._store.sqlite import SCHEMA_VERSION
+from dbtaskqueue._store.sqlite.store import SqliteStore
 from dbtaskqueue.url import parse
+
+SCHEMA_VERSION = SqliteStore.schema_version
 
 pytestmark = pytest.mark.engine("sqlite")
 
@@ -64,7 +66,7 @@ def test_the_sum_of_the_migrations_is_the_schema(url: str, tmp_path: Path) -> No
     by_hand = f"sqlite:///{tmp_path}/by_hand.sqlite"
     connection = sqlite3.connect(file_of(by_hand))
     for script in queries.migrations("sqlite", SCHEMA_VERSION):
-        connection.executescript(script)
+        connection.executescript(";".join(script))
     connection.close()
     assert schema_of(by_hand) == schema_of(url)
     assert execute(by_hand, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION,)]
@@ -145,7 +147,7 @@ def test_the_journal_is_wal_and_commits_are_as_durable_as_asked(url: str, option
     with TaskQueue(url + option) as queue:
         queue.enqueue()
         ask = queue.store._connections.write  # type: ignore[attr-defined]
-        assert ask(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (number,)
+        assert ask(lambda tx: tx.connection.execute("PRAGMA synchronous").fetchone()) == (number,)
         assert execute(url, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -155,4 +157,4 @@ def test_dsn_and_url_lead_to_the_same_file(url: str) -> None:
         task = queue.enqueue("x")
     with TaskQueue(f"DBI:sqlite:{path}") as again, TaskQueue(url) as plain:
         assert again.get(task.id).payload == plain.get(task.id).payload == "x"
-    assert parse(f"dbi:SQLite:dbname={path}").path == str(path)
+    assert parse(f"dbi:SQLite:dbname={path}").database == str(path)

@@ -115,8 +115,14 @@ def test_the_map_shows_every_file() -> None:
     shown = {word for word in re.findall(r"[\w./]+", tree) if word.endswith((".py", ".sql", ".typed"))}
     source = source_of()
     files = [path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    there = {path.name if path.suffix != ".sql" else str(path.relative_to(source / "_store")) for path in files}
-    assert shown == there
+    assert shown == {_as_shown(path.relative_to(source)) for path in files}
+
+
+def _as_shown(path: Path) -> str:
+    """Every engine has files of the same names, so these are shown with their folder."""
+    if path.parts[0] != "_store" or len(path.parts) < 3:
+        return path.name
+    return str(path.relative_to("_store"))
 
 
 def test_every_public_name_is_in_a_document() -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+
+from ..errors import ConfigurationError
 from ..url import parse
 from .base import Store
-from .sqlite import SqliteStore
 
-_ENGINES = {"sqlite": SqliteStore}
+_ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}
+"""Each has a package of its name with a module ``store``; a server's is loaded when it is wanted, with its driver."""
 
 
 def open_store(url: str) -> Store:
     """The store that ``url`` points to, not opened yet. Raises ConfigurationError."""
     target = parse(url)
-    return _ENGINES[target.engine](target)
+    try:
+        module = importlib.import_module(f"{__name__}.{target.engine}.store")
+    except ModuleNotFoundError as missing:
+        command = f"pip install 'dbtaskqueue[{target.engine}]'"
+        raise ConfigurationError(
+            f"{target.text}: {missing.name} is not installed; install it with: {command}"
+        ) from None
+    store: Store = getattr(module, _ENGINES[target.engine])(target)
+    return store

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import queue
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..states import TaskState
 
@@ -307,10 +307,3 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Close the connections; a temporary database is gone."""
-
-
-class Queries(dict[str, str]):
-    """Named queries as attributes: ``sql.claim``."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]

@@ -16,12 +16,16 @@ _LOOK = 1.0
 
 
 class Request:
-    """One thread's part of a shared transaction: ``work`` is to be done, then ``done`` with result or error."""
+    """One thread's part of a shared transaction: ``work`` is to be done, then ``done`` with result or error.
 
-    __slots__ = ("done", "error", "leads", "ready", "result", "work")
+    ``alone``: it is one statement, which needs no transaction when nobody shares it.
+    """
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
+    __slots__ = ("alone", "done", "error", "leads", "ready", "result", "work")
+
+    def __init__(self, work: Callable[[Any], Any], *, alone: bool = False) -> None:
         self.work = work
+        self.alone = alone
         self.done = False
         self.leads = False
         self.ready: threading.Lock | None = None
@@ -43,9 +47,9 @@ class Line:
         self._waiting: deque[Request] = deque()
         self._is_led = False
 
-    def ask(self, work: Callable[[Any], Any]) -> Any:
+    def ask(self, work: Callable[[Any], Any], *, alone: bool = False) -> Any:
         """Have ``work`` committed, alone or with others; its result, or its error raised."""
-        request = Request(work)
+        request = Request(work, alone=alone)
         try:
             with self._lock:
                 request.leads, self._is_led = not self._is_led, True

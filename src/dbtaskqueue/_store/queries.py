@@ -2,30 +2,38 @@
 
 A query begins with ``-- name: NAME`` and runs to the next one; comments are for readers and stay
 behind. ``{{NAME}}`` stands for the text of another query of the same engine, so that a list of
-columns is written once. Nothing else is ever put into SQL text: values are bound.
+columns is written once. Nothing else is ever put into SQL text: values are bound, written ``:name``.
 """
 
 from __future__ import annotations
 
 import pkgutil
 import re
+from collections.abc import Mapping
 
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
 
 
-def load(engine: str) -> dict[str, str]:
-    """The statements for ``engine``: ``common.sql``, overridden by what the engine's own file has."""
+def load(engine: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The statements for ``engine``: ``common.sql``, overridden by what the engine's own file has.
+
+    ``given`` are texts that may be included like queries, such as the quoted name of a schema.
+    """
     queries = {**_split(_text("sql/common.sql")), **_split(_text(f"sql/{engine}.sql"))}
-    for name in queries:
-        while _INCLUDE.search(queries[name]):
-            queries[name] = _INCLUDE.sub(lambda match: queries[match[1]], queries[name])
-    return queries
+    return {name: _resolve(text, {**queries, **(given or {})}) for name, text in queries.items()}
 
 
-def migrations(engine: str, last: int) -> list[str]:
-    """The scripts that lead from an empty database to schema version ``last``, in order."""
-    return [_text(f"sql/migrations/{engine}/{number:04}.sql") for number in range(1, last + 1)]
+def migrations(engine: str, last: int, given: Mapping[str, str] | None = None) -> list[list[str]]:
+    """The statements that lead from an empty database to schema version ``last``, a list for each version."""
+    texts = [_text(f"sql/migrations/{engine}/{number:04}.sql") for number in range(1, last + 1)]
+    return [_statements(_resolve(text, given or {})) for text in texts]
+
+
+def pyformat(queries: Mapping[str, str]) -> dict[str, str]:
+    """The statements with their parameters written ``%(name)s``, as the drivers of servers want them."""
+    return {name: _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%")) for name, text in queries.items()}
 
 
 def _text(path: str) -> str:
@@ -34,9 +42,25 @@ def _text(path: str) -> str:
     return data.decode()
 
 
+def _resolve(text: str, others: Mapping[str, str]) -> str:
+    while _INCLUDE.search(text):
+        text = _INCLUDE.sub(lambda match: others[match[1]], text)
+    return text
+
+
 def _split(text: str) -> dict[str, str]:
     pieces = _HEAD.split(text)
-    return {
-        name: "\n".join(line for line in body.splitlines() if not line.lstrip().startswith("--")).strip()
-        for name, body in zip(pieces[1::2], pieces[2::2], strict=True)
-    }
+    return {name: _without_comments(body).strip() for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+
+
+def _statements(script: str) -> list[str]:
+    """Our scripts end each statement with ``;`` at the end of a line, and use it nowhere else."""
+    return [
+        statement.strip()
+        for statement in re.split(r";\s*$", _without_comments(script), flags=re.M)
+        if statement.strip()
+    ]
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line.partition("--")[0].rstrip() for line in text.splitlines())

@@ -1,70 +1,73 @@
 -- What every engine says the same way. Parameters are bound by name.
+--
+-- What an engine fills in: {{schema}} before each table, {{waiting}} and {{held}} for the conditions that
+-- its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} where rows are
+-- locked one by one.
 
 -- name: task_columns
 -- The error is the last one since an operator's retry; earlier ones stay in the attempts.
 dbtaskqueue_task.id, queue, state, rank, due, dbtaskqueue_task.token, attempt, budget, base,
 dbtaskqueue_task.worker, solo, cancel_requested, created_at, dbtaskqueue_task.started_at,
-dbtaskqueue_task.finished_at, key, function, policy,
-coalesce(payload, (SELECT value FROM dbtaskqueue_large
+dbtaskqueue_task.finished_at, "key", function, policy,
+coalesce(payload, (SELECT value FROM {{schema}}dbtaskqueue_large
                     WHERE task = dbtaskqueue_task.id AND name = 'payload')),
-CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM dbtaskqueue_large
+CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbtaskqueue_large
                                                  WHERE task = dbtaskqueue_task.id AND name = 'result')) END,
 CASE WHEN attempt > 0 THEN
-    (SELECT error FROM dbtaskqueue_attempt AS past
+    (SELECT error FROM {{schema}}dbtaskqueue_attempt AS past
       WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried AND past.error IS NOT NULL
       ORDER BY past.token DESC LIMIT 1) END
 
 -- name: schema_version
-SELECT version, oldest FROM dbtaskqueue_schema
+SELECT version, oldest FROM {{schema}}dbtaskqueue_schema
 
 -- name: insert_task
-INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, decided_at, budget, created_at, key, function, policy, payload)
-VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload)
+INSERT INTO {{schema}}dbtaskqueue_task
+       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
+VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload)
+RETURNING id
 
 -- name: insert_large
-INSERT INTO dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
+-- It may be there: a finish whose answer was lost is stored again.
+INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
+    ON CONFLICT (task, name) DO NOTHING
 
 -- name: unfinished_with_key
-SELECT id FROM dbtaskqueue_task
- WHERE queue = :queue AND key = :key AND finished_at IS NULL
+SELECT id FROM {{schema}}dbtaskqueue_task
+ WHERE queue = :queue AND "key" = :key AND finished_at IS NULL
 
 -- name: get
-SELECT {{task_columns}} FROM dbtaskqueue_task WHERE id = :id
+SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: standing
-SELECT state, token FROM dbtaskqueue_task WHERE id = :id
+SELECT state, token FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: start
-UPDATE dbtaskqueue_task
-   SET state = 'running', attempt = attempt + 1, started_at = :at, shared = 0
+UPDATE {{schema}}dbtaskqueue_task
+   SET attempt = attempt + 1, started_at = :at, shared = 0, state = 'running'
  WHERE id = :id AND token = :token AND state = 'reserved'
 
 -- name: finish
-UPDATE dbtaskqueue_task
-   SET state = 'done', finished_at = :at, result = :result
- WHERE id = :id AND token = :token AND state = 'running'
-
--- name: finish_shared
--- Start and finish of a task whose batch stores both at once; a longer one was started meanwhile.
-UPDATE dbtaskqueue_task
-   SET state = 'done', finished_at = :at, result = :result, shared = 0,
+-- Of one that runs, or of one whose batch stores start and finish at once.
+UPDATE {{schema}}dbtaskqueue_task
+   SET finished_at = :at, result = :result, shared = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
-       started_at = CASE WHEN state = 'reserved' THEN :begun_at ELSE started_at END
+       started_at = CASE WHEN state = 'reserved' THEN :begun_at ELSE started_at END,
+       state = 'done'
  WHERE id = :id AND token = :token AND (state = 'running' OR state = 'reserved' AND shared = 1)
 
 -- name: release_reserved
-UPDATE dbtaskqueue_task
-   SET state = 'pending', due = coalesce(:due, due), worker = NULL, shared = 0,
-       decided_at = CASE WHEN :due IS NULL THEN decided_at ELSE :at END
+UPDATE {{schema}}dbtaskqueue_task
+   SET due = coalesce(:due, due), worker = NULL, shared = 0,
+       decided_at = CASE WHEN :due IS NULL THEN decided_at ELSE :at END, state = 'pending'
  WHERE id = :id AND token = :token AND state = 'reserved'
 
 -- name: insert_attempt
-INSERT INTO dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)
+INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)
 VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error)
 
 -- name: cancel
-UPDATE dbtaskqueue_task
+UPDATE {{schema}}dbtaskqueue_task
    SET cancel_requested = CASE WHEN state = 'running' THEN 1 ELSE cancel_requested END,
        token = CASE WHEN state = 'running' THEN token ELSE token + 1 END,
        finished_at = CASE WHEN state = 'running' THEN finished_at ELSE :now END,
@@ -74,93 +77,195 @@ UPDATE dbtaskqueue_task
 
 -- name: keep_done_attempt
 -- The done attempt lives in the task's row; before a retry overwrites it, it joins the history.
-INSERT INTO dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome)
+INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome)
 SELECT id, token, attempt, worker, started_at, finished_at, 'done'
-  FROM dbtaskqueue_task WHERE id = :id AND state = 'done'
+  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state = 'done'
 
 -- name: key_is_taken
-SELECT 1 FROM dbtaskqueue_task AS other
- WHERE other.queue = (SELECT queue FROM dbtaskqueue_task WHERE id = :id)
-   AND other.key = (SELECT key FROM dbtaskqueue_task WHERE id = :id)
+SELECT 1 FROM {{schema}}dbtaskqueue_task AS other
+ WHERE other.queue = (SELECT queue FROM {{schema}}dbtaskqueue_task WHERE id = :id)
+   AND other."key" = (SELECT "key" FROM {{schema}}dbtaskqueue_task WHERE id = :id)
    AND other.finished_at IS NULL AND other.id <> :id
 
 -- name: retry
-UPDATE dbtaskqueue_task
-   SET state = 'pending', retried = token, token = token + 1, due = :now, decided_at = :now, base = attempt,
-       finished_at = NULL, result = NULL, worker = NULL, cancel_requested = 0
+UPDATE {{schema}}dbtaskqueue_task
+   SET retried = token, token = token + 1, due = :now, decided_at = :now, base = attempt,
+       finished_at = NULL, result = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')
 
 -- name: delete_result
-DELETE FROM dbtaskqueue_large WHERE task = :id AND name = 'result'
-
--- name: delete_task
-DELETE FROM dbtaskqueue_task WHERE id = :id AND state IN ('done', 'cancelled', 'abandoned')
+DELETE FROM {{schema}}dbtaskqueue_large WHERE task = :id AND name = 'result'
 
 -- name: delete_large
-DELETE FROM dbtaskqueue_large WHERE task = :id
+DELETE FROM {{schema}}dbtaskqueue_large WHERE task {{in_ids}}
 
 -- name: delete_attempts
-DELETE FROM dbtaskqueue_attempt WHERE task = :id
+DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
 
 -- name: attempts
 SELECT number, token, worker, started_at, finished_at, outcome, error
-  FROM dbtaskqueue_attempt WHERE task = :id
+  FROM {{schema}}dbtaskqueue_attempt WHERE task = :id
 UNION ALL
 SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL
-  FROM dbtaskqueue_task WHERE id = :id AND state IN ('running', 'done')
+  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state IN ('running', 'done')
  ORDER BY 2
 
 -- name: paused
-SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1
+SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1
 
 -- name: register
-INSERT INTO dbtaskqueue_worker (host, pid, boot, namespace, started, lease, created_at)
+INSERT INTO {{schema}}dbtaskqueue_worker (host, pid, boot, namespace, started, lease, created_at)
 VALUES (:host, :pid, :boot, :namespace, :started, :lease, :created_at)
+RETURNING id
 
 -- name: beat
-UPDATE dbtaskqueue_worker SET beat = beat + 1 WHERE id = :worker AND lost_at IS NULL
+UPDATE {{schema}}dbtaskqueue_worker SET beat = beat + 1 WHERE id = :worker AND lost_at IS NULL
 
 -- name: forget_lost
-DELETE FROM dbtaskqueue_worker WHERE lost_at < :before
+DELETE FROM {{schema}}dbtaskqueue_worker WHERE lost_at < :before
 
 -- name: deregister
-DELETE FROM dbtaskqueue_worker
- WHERE id = :id AND NOT EXISTS
-       (SELECT 1 FROM dbtaskqueue_task WHERE worker = :id AND state IN ('reserved', 'running'))
+DELETE FROM {{schema}}dbtaskqueue_worker
+ WHERE id = :worker AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{held}})
 
 -- name: workers
 SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at
-  FROM dbtaskqueue_worker ORDER BY id
+  FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
--- name: held
-SELECT id, token, state, cancel_requested FROM dbtaskqueue_task
- WHERE worker = :worker AND state IN ('reserved', 'running')
+-- name: held_by
+SELECT id, token, state, cancel_requested FROM {{schema}}dbtaskqueue_task WHERE {{held}}
 
 -- name: mark_lost
-UPDATE dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND beat = :beat AND lost_at IS NULL
+UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND beat = :beat AND lost_at IS NULL
 
 -- name: orphaning_workers
 -- Ids that hold tasks but have no living row.
-SELECT DISTINCT worker FROM dbtaskqueue_task
+SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
  WHERE state IN ('reserved', 'running') AND worker IS NOT NULL
-   AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_worker AS living
+   AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living
                     WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)
 
 -- name: give_back_reserved
-UPDATE dbtaskqueue_task
-   SET state = 'pending', token = token + 1, worker = NULL,
-       solo = CASE WHEN shared = 1 THEN 1 ELSE solo END, shared = 0
- WHERE worker = :worker AND state IN ('reserved', 'running') AND state = 'reserved'
+UPDATE {{schema}}dbtaskqueue_task
+   SET token = token + 1, worker = NULL,
+       solo = CASE WHEN shared = 1 THEN 1 ELSE solo END, shared = 0, state = 'pending'
+ WHERE {{held}} AND state = 'reserved'
 
 -- name: lost_running
 SELECT {{task_columns}},
-       (SELECT count(*) FROM dbtaskqueue_attempt AS past
+       (SELECT count(*) FROM {{schema}}dbtaskqueue_attempt AS past
          WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried
            AND past.outcome = 'lost')
-  FROM dbtaskqueue_task
- WHERE dbtaskqueue_task.worker = :worker AND state IN ('reserved', 'running') AND state = 'running'
+  FROM {{schema}}dbtaskqueue_task
+ WHERE {{held}} AND state = 'running'
 
 -- name: give_back_running
-UPDATE dbtaskqueue_task
-   SET state = :state, token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at, worker = NULL
+UPDATE {{schema}}dbtaskqueue_task
+   SET token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at, worker = NULL, state = :state
  WHERE id = :id AND token = :token AND state = 'running'
+
+-- name: fail
+UPDATE {{schema}}dbtaskqueue_task
+   SET due = CASE WHEN cancel_requested = 1 OR :final = 1 THEN due ELSE coalesce(:due, due) END, decided_at = :at,
+       finished_at = CASE WHEN cancel_requested = 1 OR :final = 1 THEN :at END,
+       worker = CASE WHEN cancel_requested = 1 OR :final = 1 THEN worker END,
+       state = CASE WHEN cancel_requested = 1 THEN 'cancelled' WHEN :final = 1 THEN 'abandoned' ELSE 'failed' END
+ WHERE id = :id AND token = :token AND state = 'running'
+
+-- name: release_running
+-- The attempt that had begun is not counted, but for a task that was asked to end: that one is cancelled.
+UPDATE {{schema}}dbtaskqueue_task
+   SET attempt = CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END,
+       due = CASE WHEN cancel_requested = 1 THEN due ELSE coalesce(:due, due) END,
+       decided_at = CASE WHEN :due IS NULL THEN decided_at ELSE :at END,
+       finished_at = CASE WHEN cancel_requested = 1 THEN :at END,
+       worker = CASE WHEN cancel_requested = 1 THEN worker END,
+       state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END
+ WHERE id = :id AND token = :token AND state = 'running'
+
+-- name: ended_attempt
+-- What an attempt that has just ended was; a release has taken its number back.
+SELECT state, CASE WHEN state = 'pending' THEN attempt + 1 ELSE attempt END, started_at
+  FROM {{schema}}dbtaskqueue_task WHERE id = :id
+
+-- name: lock_final
+SELECT id FROM {{schema}}dbtaskqueue_task
+ WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}
+
+-- name: delete_tasks
+DELETE FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
+
+-- name: ranks
+-- The distinct priorities among what is claimable, one index seek each: tasks due in the future are
+-- never walked over.
+ranks(level) AS (
+    SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}}
+    UNION ALL
+    SELECT (SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank > ranks.level)
+      FROM ranks WHERE ranks.level IS NOT NULL)
+
+-- name: next_due
+WITH RECURSIVE {{ranks}}
+SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level))
+  FROM ranks
+ WHERE :even_paused = 1 OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+
+-- name: held_ids
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
+ WHERE state IN ('reserved', 'running') AND queue = :queue AND id < :before AND state = :state
+ ORDER BY id DESC LIMIT :limit
+
+-- name: pending_ids
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
+ WHERE {{waiting}} AND state = 'pending' AND id < :before
+ ORDER BY id DESC LIMIT :limit
+
+-- name: ended_ids
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
+ WHERE (finished_at IS NOT NULL OR state = 'failed') AND state = :state AND queue = :queue AND id < :before
+ ORDER BY id DESC LIMIT :limit
+
+-- name: list
+SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} ORDER BY id DESC
+
+-- name: prunable
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
+ WHERE (finished_at IS NOT NULL OR state = 'failed') AND state = :state AND queue = :queue
+   AND id > :after AND finished_at < :before
+ ORDER BY id LIMIT :limit
+
+-- name: count_claimable
+SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}}
+
+-- name: count_held
+SELECT state, count(*) FROM {{schema}}dbtaskqueue_task {{by_held}}
+ WHERE state IN ('reserved', 'running') AND queue = :queue GROUP BY state
+
+-- name: count_ended
+SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}}
+ WHERE queue = :queue AND state = :state AND (finished_at IS NOT NULL OR state = 'failed')
+
+-- name: newest
+SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
+
+-- name: highest_id
+SELECT coalesce(max(id), 0) FROM {{schema}}dbtaskqueue_task
+
+-- name: hasten
+UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now
+ WHERE state IN ('pending', 'failed') AND due > :now AND due <= decided_at
+
+-- name: set_paused
+INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
+    ON CONFLICT (name) DO UPDATE SET paused = excluded.paused
+
+-- name: purgeable
+SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest ORDER BY id LIMIT :limit {{for_update}}
+
+-- name: purgeable_held
+SELECT id, token, state, attempt, worker, started_at FROM {{schema}}dbtaskqueue_task {{by_held}}
+ WHERE state IN ('reserved', 'running') AND queue = :queue AND id <= :highest ORDER BY id {{for_update}}
+
+-- name: purge
+UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, worker = NULL, state = 'abandoned'
+ WHERE id {{in_ids}} AND state IN ('pending', 'failed', 'reserved', 'running')

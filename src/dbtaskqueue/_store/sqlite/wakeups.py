@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import StoreUnavailable
-from .base import Wakeups
+from ...errors import StoreUnavailable
+from ..base import Wakeups
 from .inotify import Watch, open_watch
 
 _SHORTEST = 0.0005

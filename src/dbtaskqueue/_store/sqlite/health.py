@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from ..url import Target
-from .base import Finding
-from .sqlite_connection import is_writable
+from ..base import Finding
+from .connections import is_writable
 
 _LARGE_LOG = 64 * 1024 * 1024
 _WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 
-def findings(path: str, target: Target, connection: sqlite3.Connection) -> list[Finding]:
+def findings(path: str, synchronous: str, connection: sqlite3.Connection) -> list[Finding]:
     """Engine, version, durability, journal mode, size and integrity, each with the command that mends it."""
     journal = _pragma(connection, "PRAGMA journal_mode")
-    synchronous = target.synchronous
     found = [
         Finding("engine", "SQLite"),
         _version(),

@@ -11,26 +11,29 @@ Three rules come from measurements or from SQLite's own documentation:
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import json
 import os
 import random
 import sqlite3
 import stat
 import tempfile
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from ..errors import ConfigurationError, StoreUnavailable
-from ..url import Target
-from .line import Line, Request
+from ...errors import ConfigurationError, StoreUnavailable
+from ...url import Target, refuse_unknown
+from .. import queries
+from ..connections import NOTHING, Connections, Row, Transaction, Values, mark_done
+from ..line import Request
 
 T = TypeVar("T")
+
+SQL = queries.load("sqlite")
 
 LOCK_PATIENCE = 60.0
 """Seconds to wait for a write lock that another program keeps before saying so."""
@@ -50,22 +53,53 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glust
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
 
 
-class Connections:
+class SqliteTransaction(Transaction):
+    """The named queries on a SQLite connection."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
+        return self.connection.execute(SQL[name], values).fetchall()
+
+    def row(self, name: str, values: Values = NOTHING) -> Row | None:
+        row: Row | None = self.connection.execute(SQL[name], values).fetchone()
+        return row
+
+    def change(self, name: str, values: Values = NOTHING) -> int:
+        return self.connection.execute(SQL[name], values).rowcount
+
+    def change_each(self, name: str, values: Sequence[Values]) -> None:
+        self.connection.executemany(SQL[name], values)
+
+    def array(self, ids: Sequence[int]) -> str:
+        return json.dumps(ids)
+
+    def insert(self, name: str, values: Values) -> int:
+        """Insert one row; its id."""
+        return self.connection.execute(SQL[name], values).lastrowid or 0
+
+
+class SqliteConnections(Connections):
     """The connections of one process to one SQLite file: one that writes and one that reads."""
 
     def __init__(self, target: Target) -> None:
+        refuse_unknown(target, ["synchronous"])
+        self.synchronous = target.options.get("synchronous", "FULL").upper()
+        if self.synchronous not in _SYNCHRONOUS:
+            known = ", ".join(_SYNCHRONOUS)
+            raise ConfigurationError(f"{target.text}: synchronous is one of {known}, not {self.synchronous!r}")
         self._target = target
-        self._write_lock = threading.RLock()
-        self._read_lock = threading.RLock()
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._line = Line(self._commit)
+        self._writer: SqliteTransaction | None = None
+        self._reader: SqliteTransaction | None = None
         self._file: tuple[int, int] | None = None
         self._next_check = 0.0
         self._owner = os.getpid()
-        self._is_temporary = not target.path
-        self.path = self._temporary_file() if self._is_temporary else os.path.abspath(target.path)
-        _forkable.add(self)
+        self._is_temporary = target.database == ":memory:"
+        self.path = self._temporary_file() if self._is_temporary else os.path.abspath(target.database)
+        super().__init__()
 
     @property
     def is_open(self) -> bool:
@@ -82,43 +116,29 @@ class Connections:
             if not create and not os.path.exists(self.path):
                 raise FileNotFoundError
             with self._write_lock:
-                self._writer = self._connect("rwc" if create else "rw")
+                self._writer = SqliteTransaction(self._connect("rwc" if create else "rw"))
                 self._remember_file()
         except FileNotFoundError:
             raise
         except sqlite3.Error as error:
             raise ConfigurationError(f"{self._target.text}: {_explain(error, self.path)}") from None
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` in a write transaction, together with what other threads want written now.
-
-        ``work`` may run twice, and must not raise for anything but a database error.
-        """
-        result: T = self._line.ask(work)
-        return result
-
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` on one snapshot of the database, without the write lock."""
+    def read(self, work: Callable[[SqliteTransaction], T]) -> T:
+        """See the base class."""
         with self._read_lock:
-            return self._retry_decoding(self._read_connection, lambda connection: self._read_all(connection, work))
+            return self._retry_decoding(self._read_transaction, lambda reader: self._read_all(reader, work))
 
-    def ask(self, statement: str) -> tuple[object, ...]:
-        """The first row of a statement that needs no transaction."""
+    def query(self, name: str, values: Values = NOTHING) -> list[Row]:
+        """See the base class."""
+        with self._read_lock:
+            return self._retry_decoding(self._read_transaction, lambda reader: reader.rows(name, values))
+
+    def ask(self, name: str) -> Row:
+        """The first row of a query that reads no table."""
         with self._read_lock, self._translated():
-            row: tuple[object, ...] = self._read_connection().execute(statement).fetchone()
+            row = self._read_transaction().row(name)
+            assert row is not None
             return row
-
-    def rest(self) -> None:
-        """Close both connections until they are needed again."""
-        with self._write_lock, self._read_lock:
-            self._disconnect()
-
-    def close_if_free(self) -> None:
-        """Close both connections unless another thread is at one of them."""
-        for lock in (self._write_lock, self._read_lock):
-            if not lock.acquire(blocking=False):
-                return
-        self._disconnect()
 
     def close(self) -> None:
         """Close both connections; a temporary file is removed."""
@@ -134,27 +154,18 @@ class Connections:
 
     # -- transactions ------------------------------------------------------------------------------
 
-    def _commit(self, batch: list[Request]) -> None:
-        try:
-            with self._write_lock:
-                self._retry_decoding(self._write_connection, lambda connection: self._write_all(connection, batch))
-        except Exception as error:
-            if len(batch) > 1 and not getattr(error, "maybe_done", False):
-                for request in batch:  # one of them broke it: let each answer for itself
-                    self._commit([request])
-                return
-            for request in batch:
-                request.error, request.done = error, True
+    def _write_all(self, batch: list[Request]) -> None:
+        self._retry_decoding(self._write_transaction, lambda writer: self._write_through(writer, batch))
 
-    def _write_all(self, connection: sqlite3.Connection, batch: list[Request]) -> None:
-        committing = False
+    def _write_through(self, writer: SqliteTransaction, batch: list[Request]) -> None:
+        connection, committing = writer.connection, False
         try:  # from the BEGIN on: an interrupt right behind it must not leave the lock to nobody
             self._begin(connection, "BEGIN IMMEDIATE")
             for request in batch:
-                request.result = request.work(connection)
+                request.result = request.work(writer)
             committing = True
             connection.execute("COMMIT")
-            _mark_done(batch)
+            mark_done(batch)
         except sqlite3.Error as error:
             _roll_back(connection)
             if _is_undecodable(error):
@@ -164,14 +175,15 @@ class Connections:
         except BaseException:
             # an interrupt may come right behind the commit: what is stored must not be stored again
             if committing and not connection.in_transaction:
-                _mark_done(batch)
+                mark_done(batch)
             _roll_back(connection)
             raise
 
-    def _read_all(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _read_all(self, reader: SqliteTransaction, work: Callable[[SqliteTransaction], T]) -> T:
+        connection = reader.connection
         try:
             self._begin(connection, "BEGIN")
-            return work(connection)
+            return work(reader)
         finally:
             if connection.in_transaction:
                 _roll_back(connection)
@@ -191,37 +203,37 @@ class Connections:
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.02, _LAST_PAUSE)
 
-    def _retry_decoding(self, get: Callable[[], sqlite3.Connection], act: Callable[[sqlite3.Connection], T]) -> T:
+    def _retry_decoding(self, get: Callable[[], SqliteTransaction], act: Callable[[SqliteTransaction], T]) -> T:
         """A row with bytes that are not UTF-8 must not stop everybody: read it again, leniently."""
-        connection = get()
+        transaction = get()
         try:
-            return act(connection)
+            return act(transaction)
         except sqlite3.Error as error:
             if not _is_undecodable(error):
                 raise self._unavailable(error) from error
-        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-        return act(connection)
+        transaction.connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        return act(transaction)
 
     # -- connections -------------------------------------------------------------------------------
 
-    def _write_connection(self) -> sqlite3.Connection:
+    def _write_transaction(self) -> SqliteTransaction:
         self._check_file()
         if self._writer is None:
             self._writer = self._reconnect()
         return self._writer
 
-    def _read_connection(self) -> sqlite3.Connection:
+    def _read_transaction(self) -> SqliteTransaction:
         self._check_file()
         if self._reader is None:
             self._reader = self._reconnect()
         return self._reader
 
-    def _reconnect(self) -> sqlite3.Connection:
+    def _reconnect(self) -> SqliteTransaction:
         with self._translated():
             connection = self._connect("rw")
             if self._file is None:
                 self._remember_file()
-            return connection
+            return SqliteTransaction(connection)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -234,7 +246,7 @@ class Connections:
         )
         try:
             _until_free(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-            connection.execute(_SYNCHRONOUS[self._target.synchronous])
+            connection.execute(_SYNCHRONOUS[self.synchronous])
         except BaseException:
             connection.close()
             raise
@@ -254,12 +266,20 @@ class Connections:
         self._file = _identity(self.path)
 
     def _disconnect(self) -> None:
-        connections = self._writer, self._reader
+        transactions = self._writer, self._reader
         self._writer = self._reader = self._file = None
-        for connection in connections:
-            if connection is not None:
+        for transaction in transactions:
+            if transaction is not None:
                 with contextlib.suppress(sqlite3.Error):
-                    connection.close()
+                    transaction.connection.close()
+
+    def _disown(self) -> None:
+        """Nothing to forget: ``before_fork`` closed both connections."""
+
+    def before_fork(self) -> None:
+        """Close both connections: a child that inherits one loses its commits."""
+        super().before_fork()
+        self._disconnect()
 
     def _unavailable(self, error: Exception, *, maybe_done: bool = False) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {_explain(error, self.path)}", maybe_done=maybe_done)
@@ -270,58 +290,6 @@ class Connections:
             yield
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
-
-    # -- forks -------------------------------------------------------------------------------------
-
-    def before_fork(self) -> None:
-        """Take both locks and close both connections, so that the child inherits nothing."""
-        self._write_lock.acquire()
-        self._read_lock.acquire()
-        self._disconnect()
-
-    def after_fork(self) -> None:
-        """In the parent: go on."""
-        self._read_lock.release()
-        self._write_lock.release()
-
-    def after_fork_in_child(self) -> None:
-        """In the child: begin anew; what other threads were asking for is the parent's."""
-        self._write_lock = threading.RLock()
-        self._read_lock = threading.RLock()
-        self._line = Line(self._commit)
-
-
-_forkable: weakref.WeakSet[Connections] = weakref.WeakSet()
-_forking: list[Connections] = []
-
-
-def _before_fork() -> None:
-    for connections in list(_forkable):
-        connections.before_fork()
-        _forking.append(connections)
-
-
-def _after_fork(in_child: bool) -> None:
-    while _forking:
-        connections = _forking.pop()
-        if in_child:
-            connections.after_fork_in_child()
-        else:
-            connections.after_fork()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=lambda: _after_fork(in_child=False),
-    after_in_child=lambda: _after_fork(in_child=True),
-)
-
-
-@atexit.register
-def _close_all() -> None:
-    """A process that ends without closing its queues leaves a tidy file all the same."""
-    for connections in list(_forkable):
-        connections.close_if_free()
 
 
 def _remove_folder(folder: str, owner: int) -> None:
@@ -351,11 +319,6 @@ def _until_free(act: Callable[[], object]) -> None:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise
         time.sleep(_LAST_PAUSE)
-
-
-def _mark_done(batch: list[Request]) -> None:
-    for request in batch:
-        request.done = True
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,174 @@
+"""What every engine's connections have in common: two of them, shared commits, forks.
+
+A process has one connection that writes and one that reads, opened when they are needed. Threads that
+want to write at the same moment share a commit (``line.py``). A connection never crosses a fork.
+"""
+
+from __future__ import annotations
+
+import abc
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from .line import Line, Request
+
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+Values = Mapping[str, object]
+NOTHING: Values = {}
+
+
+class Transaction(abc.ABC):
+    """What a verb sees of the database: the engine's named queries, on one connection."""
+
+    @abc.abstractmethod
+    def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
+        """All rows of the query ``name``."""
+
+    @abc.abstractmethod
+    def change(self, name: str, values: Values = NOTHING) -> int:
+        """Run the statement ``name``; how many rows it inserted, changed or deleted."""
+
+    @abc.abstractmethod
+    def change_each(self, name: str, values: Sequence[Values]) -> None:
+        """Run the statement ``name`` once for each element."""
+
+    @abc.abstractmethod
+    def array(self, ids: Sequence[int]) -> object:
+        """Numbers as the engine's queries take a list of them; there is at least one."""
+
+    def row(self, name: str, values: Values = NOTHING) -> Row | None:
+        """The first row of the query ``name``, or None."""
+        rows = self.rows(name, values)
+        return rows[0] if rows else None
+
+
+class Connections(abc.ABC):
+    """The connections of one process to one database. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._begin_anew()
+        _all.add(self)
+
+    def _begin_anew(self) -> None:
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.RLock()
+        self._line = Line(self._commit)
+
+    def write(self, work: Callable[[Any], T], *, alone: bool = False) -> T:
+        """Run ``work`` in a write transaction, together with what other threads want written now.
+
+        ``work`` may run twice, and must not raise for anything but a database error. ``alone``: it is
+        one statement, which needs no BEGIN and COMMIT around it.
+        """
+        result: T = self._line.ask(work, alone=alone)
+        return result
+
+    @abc.abstractmethod
+    def read(self, work: Callable[[Any], T]) -> T:
+        """Run ``work`` on one snapshot of the database, without a lock that a writer needs."""
+
+    @abc.abstractmethod
+    def query(self, name: str, values: Values = NOTHING) -> list[Row]:
+        """All rows of one reading query."""
+
+    @abc.abstractmethod
+    def _write_all(self, batch: list[Request]) -> None:
+        """Do the requests in one transaction; called under the write lock."""
+
+    @abc.abstractmethod
+    def _disconnect(self) -> None:
+        """Close the connections; called under both locks."""
+
+    @abc.abstractmethod
+    def _disown(self) -> None:
+        """In a forked child: forget the parent's connections without a word to the server."""
+
+    def _commit(self, batch: list[Request]) -> None:
+        try:
+            with self._write_lock:
+                self._write_all(batch)
+        except Exception as error:
+            if len(batch) > 1 and not getattr(error, "maybe_done", False):
+                for request in batch:  # one of them broke it: let each answer for itself
+                    self._commit([request])
+                return
+            for request in batch:
+                request.error, request.done = error, True
+
+    def rest(self) -> None:
+        """Close both connections until they are needed again."""
+        with self._write_lock, self._read_lock:
+            self._disconnect()
+
+    def close(self) -> None:
+        """Close both connections for good."""
+        self.rest()
+
+    # -- forks and the end of the process ----------------------------------------------------------
+
+    def close_if_free(self) -> None:
+        """Close both connections unless another thread is at one of them."""
+        for lock in (self._write_lock, self._read_lock):
+            if not lock.acquire(blocking=False):
+                return
+        self._disconnect()
+
+    def before_fork(self) -> None:
+        """Stop at a moment when nothing is half done."""
+        self._write_lock.acquire()
+        self._read_lock.acquire()
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        self._read_lock.release()
+        self._write_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """In the child: begin anew; what other threads were asking for is the parent's."""
+        self._disown()
+        self._begin_anew()
+
+
+def mark_done(batch: list[Request]) -> None:
+    """Note that the requests are committed."""
+    for request in batch:
+        request.done = True
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+_forking: list[Connections] = []
+
+
+def _before_fork() -> None:
+    for connections in list(_all):
+        connections.before_fork()
+        _forking.append(connections)
+
+
+def _after_fork(in_child: bool) -> None:
+    while _forking:
+        connections = _forking.pop()
+        if in_child:
+            connections.after_fork_in_child()
+        else:
+            connections.after_fork()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _after_fork(in_child=False),
+    after_in_child=lambda: _after_fork(in_child=True),
+)
+
+
+@atexit.register
+def _close_all() -> None:
+    """A process that ends without closing its queues leaves tidily all the same."""
+    for connections in list(_all):
+        connections.close_if_free()

@@ -1,0 +1,138 @@
+"""The store on one SQLite file: what differs from other engines because there is one writer at a time."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import SchemaError
+from ...states import RESERVED, RUNNING
+from ...url import Target
+from .. import queries
+from ..base import Claim, End, Finding, NewTask, TaskRecord
+from ..verbs import SqlStore, inline
+from .connections import SqliteConnections, SqliteTransaction
+from .health import findings
+from .wakeups import SqliteWakeups
+
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+class SqliteStore(SqlStore):
+    """A SQLite file in WAL mode; by default each commit is on the disk when it returns."""
+
+    schema_version = 1
+    place_is_shared = True
+
+    def __init__(self, target: Target) -> None:
+        self._sqlite = SqliteConnections(target)
+        super().__init__(target, self._sqlite)
+        self.path = self._sqlite.path
+        self.wakeups = SqliteWakeups(lambda: self._sqlite.ask("data_version"), f"{self.path}-wal")
+        self.beater = str(Path(__file__).with_name("beat.py")), {"path": self.path}
+
+    # -- schema ------------------------------------------------------------------------------------
+
+    def prepare(self, *, create: bool) -> None:
+        try:
+            self._sqlite.open(create=create)
+        except FileNotFoundError:
+            raise SchemaError(f"{self.path} does not exist; create it with: {self._migrate_command}") from None
+        if create and self._versions()[0] < self.schema_version:
+            self.migrate()
+        self._check_schema(self.path)
+
+    def migrate(self) -> tuple[int, int]:
+        if not self._sqlite.is_open:
+            self._sqlite.open(create=True)
+
+        def run(tx: SqliteTransaction) -> tuple[int, int]:
+            version, oldest = _versions(tx)
+            for script in queries.migrations("sqlite", self.schema_version)[version:]:
+                for statement in script:
+                    tx.connection.execute(statement)
+            return version, oldest
+
+        before, oldest = self._sqlite.write(run)
+        if oldest > self.schema_version:
+            raise self._too_new(self.path, before, oldest)
+        return before, max(before, self.schema_version)
+
+    def _versions(self) -> tuple[int, int]:
+        return self._sqlite.read(_versions)
+
+    # -- producers ---------------------------------------------------------------------------------
+
+    def _insert(self, tx: SqliteTransaction, tasks: Sequence[NewTask]) -> list[int]:
+        rows = [task._asdict() for task in tasks]
+        for row in rows:
+            row["payload"] = inline(row["payload"])
+        if len(rows) == 1:
+            return [tx.insert("insert_next_task", rows[0])]
+        first = int(tx.rows("next_task_id")[0][0])
+        for number, row in enumerate(rows, start=first):
+            row["id"] = number
+        tx.change_each("insert_task", rows)
+        return list(range(first, first + len(tasks)))
+
+    def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:  # type: ignore[override]
+        tx.change("raise_pruned", {"id": max(ids)})
+        return super()._delete(ids, tx)
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
+        rows = [(end.id, end.token, end.at, end.begun_at, inline(end.result)) for end in ends]
+        return tx.change("finish_batch", {"ends": _to_json(rows)}) == len(ends)
+
+    def _claim(self, tx: SqliteTransaction, worker: int, claim: Claim) -> list[TaskRecord]:
+        records: list[TaskRecord] = []
+        for queue in claim.queues:
+            values = {"queue": queue, "worker": worker, "now": claim.now, "limit": claim.limit - len(records)}
+            rows = json.loads(tx.rows("claimable", values)[0][0])
+            if rows:
+                rows.sort(key=_ORDER)
+                values |= {
+                    "ids": _to_json([row[0] for row in rows]),
+                    "begin": int(claim.begin),
+                    "shared": int(claim.shared),
+                    "state": RUNNING if claim.begin else RESERVED,
+                }
+                tx.change("claim", values)
+                records += [_claimed(tx, worker, claim, queue, row) for row in rows]
+            if len(records) >= claim.limit:
+                break
+        return records
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        own = self._sqlite.read(lambda tx: findings(self.path, self._sqlite.synchronous, tx.connection))
+        return [self._schema_finding(), *own]
+
+
+_ORDER = operator.itemgetter(1, 2, 0)  # rank, due, id
+
+
+def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: tuple[Any, ...]) -> TaskRecord:
+    """The record of a task as it stands now, from how it was found."""
+    number, rank, due, token, attempt, budget, base, solo, created, started, key, function, policy, payload = row
+    if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
+        return TaskRecord(*tx.rows("get", {"id": number})[0])
+    state = RESERVED
+    if claim.begin:
+        state, attempt, started = RUNNING, 1, claim.now
+    return TaskRecord(
+        number, queue, state, rank, due, token + 1, attempt, budget, base, worker, solo, 0, created, started,
+        None, key, function, policy, payload, None, None,
+    )  # fmt: skip
+
+
+def _versions(tx: SqliteTransaction) -> tuple[int, int]:
+    if not tx.row("has_schema"):
+        return 0, 0
+    row = tx.row("schema_version")
+    return (int(row[0]), int(row[1])) if row else (0, 0)

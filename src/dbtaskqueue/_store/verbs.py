@@ -1,0 +1,411 @@
+"""The verbs of the contract, said once for every engine: which named queries, in which order.
+
+An engine adds what it does in its own way: how tasks get their ids, how a claim finds and takes its
+tasks, how the ends of a batch are stored at once, and how waiting workers are woken.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from ..errors import SchemaError
+from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
+from ..url import Target
+from .base import (
+    AttemptRecord,
+    Claim,
+    End,
+    Exchanged,
+    Finding,
+    Held,
+    NewTask,
+    RetryTime,
+    Start,
+    Store,
+    TaskRecord,
+    Verdict,
+    WorkerRecord,
+)
+from .connections import Connections, Transaction, Values
+
+INLINE = 256
+"""Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
+_CHUNK = 1000
+_DAY = 86_400_000_000
+_LAST_ID = 2**63 - 1
+_SOON = 5_000_000
+"""Microseconds: whoever waits looks this often anyway, so what is due later need not wake anybody."""
+
+
+class SqlStore(Store):
+    """A store on a database that speaks SQL."""
+
+    schema_version: int
+    """The version of the schema that this program creates and knows."""
+
+    def __init__(self, target: Target, connections: Connections) -> None:
+        self._target = target
+        self._connections = connections
+        self.max_payload = target.max_payload
+
+    # -- what each engine does in its own way ------------------------------------------------------
+
+    @abc.abstractmethod
+    def _insert(self, tx: Any, tasks: Sequence[NewTask]) -> list[int]:
+        """Store tasks without keys, all at once; their ids, rising."""
+
+    @abc.abstractmethod
+    def _claim(self, tx: Any, worker: int, claim: Claim) -> list[TaskRecord]:
+        """Reserve tasks, and begin them if the claim says so."""
+
+    @abc.abstractmethod
+    def _finish_together(self, tx: Any, ends: Sequence[End]) -> bool:
+        """Store many finishes at once; False when not all of them were stored."""
+
+    @abc.abstractmethod
+    def _versions(self) -> tuple[int, int]:
+        """Version of the schema that is there and the oldest that a program may know; zeros without a schema."""
+
+    def _wake(self, tx: Any, queue: str | None, tasks: int) -> None:
+        """Wake as many waiting workers of the queue, or all of them: where the engine can, with the commit."""
+
+    # -- schema ------------------------------------------------------------------------------------
+
+    def _check_schema(self, name: str) -> None:
+        version, oldest = self._versions()
+        if version < self.schema_version:
+            found = f"has schema version {version}" if version else "has no dbtaskqueue schema"
+            needed = f"this program needs {self.schema_version}"
+            raise SchemaError(f"{name} {found}, {needed}; upgrade it with: {self._migrate_command}")
+        if oldest > self.schema_version:
+            raise self._too_new(name, version, oldest)
+
+    @property
+    def _migrate_command(self) -> str:
+        return f"dbtaskqueue --url '{self._target.text}' migrate"
+
+    def _too_new(self, name: str, version: int, oldest: int) -> SchemaError:
+        return SchemaError(
+            f"{name} has schema version {version}, which needs a program that knows version {oldest};"
+            f" this one knows {self.schema_version}: upgrade it with: pip install --upgrade dbtaskqueue"
+        )
+
+    # -- producers ---------------------------------------------------------------------------------
+
+    def enqueue(self, tasks: Sequence[NewTask]) -> list[int]:
+        return self._connections.write(partial(self._enqueue, tasks))
+
+    def _enqueue(self, tasks: Sequence[NewTask], tx: Transaction) -> list[int]:
+        first = tasks[0]
+        if first.key is not None and (taken := tx.row("unfinished_with_key", first._asdict())):
+            return [int(taken[0])]
+        ids = self._insert(tx, tasks)
+        large = [
+            _large(id, "payload", task.payload) for id, task in zip(ids, tasks, strict=True) if is_large(task.payload)
+        ]
+        if large:
+            tx.change_each("insert_large", large)
+        if first.due <= first.created_at + _SOON:
+            self._wake(tx, first.queue, len(tasks))
+        return ids
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def exchange(
+        self, worker: int, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+    ) -> Exchanged:
+        def run(tx: Transaction) -> Exchanged:
+            return Exchanged(
+                [_start(tx, start) for start in starts],
+                self._end_all(tx, worker, ends),
+                self._claim(tx, worker, claim) if claim else [],
+            )
+
+        return self._connections.write(run)
+
+    def _end_all(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
+        finishes = [end for end in ends if end.verb == "finish"]
+        if len(finishes) < 2:
+            return [self._end(tx, worker, end) for end in ends]
+        complete = self._finish_together(tx, finishes)
+        verdicts = [_DONE if complete else _finish_verdict(tx, end) for end in finishes]
+        large = [
+            _large(end.id, "result", end.result)
+            for end, verdict in zip(finishes, verdicts, strict=True)
+            if verdict.stored and is_large(end.result)
+        ]
+        if large:
+            tx.change_each("insert_large", large)
+        found = iter(verdicts)
+        return [next(found) if end.verb == "finish" else self._end(tx, worker, end) for end in ends]
+
+    def _end(self, tx: Transaction, worker: int, end: End) -> Verdict:
+        values = end._asdict()
+        values |= {"result": inline(end.result), "final": int(end.final)}
+        if end.verb == "finish":
+            if not tx.change("finish", values):
+                return _standing(tx, end.id, stored=False)
+            if is_large(end.result):
+                tx.change("insert_large", _large(end.id, "result", end.result))
+            return Verdict(True, DONE, end.token)
+        if end.begun_at is not None:
+            _start(tx, Start(end.id, end.token, end.begun_at))
+        verdict = self._give_up(tx, worker, end, values)
+        if verdict.stored and verdict.state in (PENDING, FAILED) and (end.due is None or end.due <= end.at + _SOON):
+            self._wake(tx, None, 1)
+        return verdict
+
+    def _give_up(self, tx: Transaction, worker: int, end: End, values: Values) -> Verdict:
+        """Store a fail or a release."""
+        if end.verb == "release" and tx.change("release_reserved", values):
+            return Verdict(True, PENDING, end.token)
+        if not tx.change("fail" if end.verb == "fail" else "release_running", values):
+            return _standing(tx, end.id, stored=False)
+        row = tx.row("ended_attempt", values)
+        assert row is not None
+        state, number, started_at = row
+        _record_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
+        return Verdict(True, TaskState(state), end.token)
+
+    def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
+        every = [{"queue": queue, "even_paused": int(even_paused)} for queue in queues]
+        times = [self._connections.query("next_due", each)[0][0] for each in every]
+        return min((time for time in times if isinstance(time, int)), default=None)  # or nonsense, or None
+
+    def register(self, worker: WorkerRecord) -> int:
+        def run(tx: Transaction) -> int:
+            tx.change("forget_lost", {"before": worker.created_at - _DAY})
+            return int(tx.rows("register", worker._asdict())[0][0])
+
+        return self._connections.write(run)
+
+    def beat(self, worker: int) -> bool:
+        return bool(self._change_alone("beat", {"worker": worker}))
+
+    def deregister(self, worker: int) -> None:
+        self._change_alone("deregister", {"worker": worker})
+
+    def workers(self) -> list[WorkerRecord]:
+        return [WorkerRecord(*row) for row in self._connections.query("workers")]
+
+    def held(self, worker: int) -> list[Held]:
+        return [Held(*row) for row in self._connections.query("held_by", {"worker": worker})]
+
+    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
+        if worker is None and not self._connections.query("orphaning_workers"):
+            return 0
+
+        def run(tx: Transaction) -> int | None:
+            if worker is None:
+                lost = [row[0] for row in tx.rows("orphaning_workers")]
+            elif tx.change("mark_lost", {"worker": worker, "beat": beat, "now": now}):
+                lost = [worker]
+            else:
+                return None
+            count = sum(_give_back(tx, each, error, now, retry_time) for each in lost)
+            if count:
+                self._wake(tx, None, count)
+            return count
+
+        return self._connections.write(run)
+
+    # -- operators ---------------------------------------------------------------------------------
+
+    def cancel(self, task: int, now: int) -> Verdict:
+        return self._connections.write(partial(_change, "cancel", task, now))
+
+    def retry(self, task: int, now: int) -> Verdict:
+        def run(tx: Transaction) -> Verdict:
+            if tx.row("key_is_taken", {"id": task}):
+                return _standing(tx, task, stored=False)
+            tx.change("keep_done_attempt", {"id": task})
+            verdict = _change("retry", task, now, tx)
+            if verdict.stored:
+                tx.change("delete_result", {"id": task})
+                self._wake(tx, None, 1)
+            return verdict
+
+        return self._connections.write(run)
+
+    def purge(self, queue: str, now: int) -> int:
+        highest = self._connections.query("highest_id")[0][0]
+        values = {"queue": queue, "highest": highest, "now": now, "limit": _CHUNK}
+
+        def run(tx: Transaction) -> int:
+            held = tx.rows("purgeable_held", values)
+            for id, token, state, number, worker, started_at in held:
+                if state == RUNNING:
+                    end = End("purge", id, token, now, error="purged while it ran")
+                    _record_attempt(tx, end, worker, number, started_at, "abandoned")
+            ids = [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
+            return tx.change("purge", {"now": now, "ids": tx.array(ids)}) if ids else 0
+
+        return sum(iter(lambda: self._connections.write(run), 0))
+
+    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> int:
+        return sum(self._prune(queue, before, state) for state in states)
+
+    def _prune(self, queue: str, before: int, state: TaskState) -> int:
+        values: dict[str, Any] = {"queue": queue, "before": before, "state": state, "limit": _CHUNK, "after": 0}
+        count = 0
+        while rows := self._connections.query("prunable", values):
+            ids = [row[0] for row in rows]
+            values["after"] = ids[-1]
+            count += self._connections.write(partial(self._delete, ids))
+        return count
+
+    def _delete(self, ids: Sequence[int], tx: Transaction) -> int:
+        final = [row[0] for row in tx.rows("lock_final", {"ids": tx.array(ids)})]
+        if final:
+            for query in ("delete_large", "delete_attempts", "delete_tasks"):
+                tx.change(query, {"ids": tx.array(final)})
+        return len(final)
+
+    def set_paused(self, queue: str, paused: bool) -> None:
+        def run(tx: Transaction) -> None:
+            tx.change("set_paused", {"queue": queue, "paused": int(paused)})
+            if not paused:
+                self._wake(tx, None, 1)
+
+        self._connections.write(run)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def get(self, task: int) -> TaskRecord | None:
+        rows = self._connections.query("get", {"id": task})
+        return TaskRecord(*rows[0]) if rows else None
+
+    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
+        values = {"queue": queue, "limit": limit, "before": _LAST_ID if before is None else before}
+        return self._connections.read(partial(_list, values, state))
+
+    def attempts(self, task: int) -> list[AttemptRecord]:
+        return [AttemptRecord(*row) for row in self._connections.query("attempts", {"id": task})]
+
+    def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
+        return self._connections.read(partial(_count, queue, final))
+
+    def is_paused(self, queue: str) -> bool:
+        return bool(self._connections.query("paused", {"queue": queue}))
+
+    def newest(self) -> tuple[int, int] | None:
+        rows = self._connections.query("newest")
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def hasten(self, now: int) -> int:
+        return self._change_alone("hasten", {"now": now})
+
+    def _change_alone(self, query: str, values: Values) -> int:
+        """A write of one statement."""
+
+        def run(tx: Transaction) -> int:
+            return tx.change(query, values)
+
+        return self._connections.write(run, alone=True)
+
+    def _schema_finding(self) -> Finding:
+        version, oldest = self._versions()
+        return Finding("schema", f"version {version}, for programs that know {oldest} or later")
+
+    def rest(self) -> None:
+        self._connections.rest()
+
+    def close(self) -> None:
+        self._connections.close()
+
+
+def is_large(value: str | None) -> bool:
+    """Whether a value has a row of its own."""
+    return value is not None and len(value) > INLINE
+
+
+def inline(value: str | None) -> str | None:
+    """What stands of a value in the task's own row."""
+    return None if value is None or len(value) > INLINE else value
+
+
+_DONE = Verdict(True, DONE, None)
+
+
+def _large(task: int, name: str, value: str | None) -> dict[str, object]:
+    return {"task": task, "name": name, "value": value}
+
+
+def _start(tx: Transaction, start: Start) -> Verdict:
+    if tx.change("start", start._asdict()):
+        return Verdict(True, RUNNING, start.token)
+    return _standing(tx, start.id, stored=False)
+
+
+def _finish_verdict(tx: Transaction, end: End) -> Verdict:
+    """Of one among many: only its holder can have made it done under its token."""
+    verdict = _standing(tx, end.id, stored=False)
+    return verdict._replace(stored=verdict.state == DONE and verdict.token == end.token)
+
+
+def _standing(tx: Transaction, task: int, *, stored: bool) -> Verdict:
+    row = tx.row("standing", {"id": task})
+    return Verdict(stored, TaskState(row[0]), row[1]) if row else Verdict(False, None, None)
+
+
+def _change(query: str, task: int, now: int, tx: Transaction) -> Verdict:
+    changed = tx.change(query, {"id": task, "now": now})
+    return _standing(tx, task, stored=bool(changed))
+
+
+def _record_attempt(
+    tx: Transaction, end: End, worker: int | None, number: int, started_at: int | None, outcome: str
+) -> None:
+    values = {"task": end.id, "token": end.token, "number": number, "worker": worker, "started_at": started_at}
+    tx.change("insert_attempt", values | {"finished_at": end.at, "outcome": outcome, "error": end.error})
+
+
+def _give_back(tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime) -> int:
+    count = tx.change("give_back_reserved", {"worker": worker})
+    for row in tx.rows("lost_running", {"worker": worker}):
+        record, lost_before = TaskRecord(*row[:-1]), row[-1]
+        spent = record.max_attempts is not None and record.attempt >= record.max_attempts
+        state = CANCELLED if record.cancel_requested else ABANDONED if spent else FAILED
+        values = {
+            "id": record.id,
+            "token": record.token,
+            "state": state,
+            "due": retry_time(record, lost_before, now) if state == FAILED else record.due,
+            "at": now,
+            "finished_at": None if state == FAILED else now,
+        }
+        if tx.change("give_back_running", values):
+            end = End("fail", record.id, record.token, now, error=error)
+            outcome = "cancelled" if state == CANCELLED else "lost"
+            _record_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
+            count += 1
+    return count
+
+
+def _count(queue: str, final: bool, tx: Transaction) -> dict[TaskState, int]:
+    def number(query: str, state: TaskState | None = None) -> int:
+        return int(tx.rows(query, {"queue": queue, "state": state})[0][0])
+
+    counts = dict.fromkeys(TaskState, 0)
+    for state in (FAILED, DONE, CANCELLED, ABANDONED) if final else (FAILED,):
+        counts[state] = number("count_ended", state)
+    counts[PENDING] = number("count_claimable") - counts[FAILED]
+    for word, count in tx.rows("count_held", {"queue": queue}):
+        counts[TaskState(word)] = count
+    return counts
+
+
+_SCANS = {PENDING: "pending_ids", RESERVED: "held_ids", RUNNING: "held_ids"}
+
+
+def _list(values: dict[str, Any], state: TaskState | None, tx: Transaction) -> list[TaskRecord]:
+    """A union of scans that each end after ``limit`` rows, never a sort of everything."""
+    ids: list[int] = []
+    for each in TaskState:
+        if state in (None, each):
+            ids += [row[0] for row in tx.rows(_SCANS.get(each, "ended_ids"), {**values, "state": each})]
+    newest = sorted(ids, reverse=True)[: values["limit"]]
+    return [TaskRecord(*row) for row in tx.rows("list", {"ids": tx.array(newest)})] if newest else []
