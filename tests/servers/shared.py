@@ -22,10 +22,11 @@ from psycopg import sql
 from pymysql.connections import Connection
 
 from servers.mariadb import MariaDBServer
+from servers.pgbouncer import PgBouncer
 from servers.postgresql import Connection as PostgresConnection
 from servers.postgresql import PostgresServer
 from servers.process import ServerProcess
-from servers.requirements import given
+from servers.requirements import given, must_be_ours
 
 PATIENCE = 2
 """Seconds until a connection that a test left open is closed, so that its tables can be dropped."""
@@ -59,6 +60,16 @@ def shared_mariadb() -> MariaDBServer:
     return server
 
 
+@functools.cache
+def shared_pgbouncer() -> PgBouncer:
+    """A PgBouncer in transaction mode before the shared PostgreSQL server. Skips where either is missing."""
+    must_be_ours("postgresql")
+    bouncer = PgBouncer(shared_postgresql())
+    _end_with_this_process(bouncer)
+    bouncer.start()
+    return bouncer
+
+
 def shared_postgresql_url() -> str:
     """The URL of the shared database, or of the one that the environment names."""
     return given("postgresql") or shared_postgresql().url()
@@ -72,7 +83,20 @@ def shared_mariadb_url() -> str:
 @contextlib.contextmanager
 def fresh_postgresql_url() -> Iterator[str]:
     """The URL of a schema that does not exist yet; at the end of the block it does not exist any more."""
-    base, schema = shared_postgresql_url(), f"t_{uuid.uuid4().hex}"
+    with _schema_of_its_own(shared_postgresql_url()) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def fresh_pgbouncer_url() -> Iterator[str]:
+    """The same through a PgBouncer in transaction mode."""
+    with _schema_of_its_own(shared_pgbouncer().url()) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _schema_of_its_own(base: str) -> Iterator[str]:
+    schema = f"t_{uuid.uuid4().hex}"
     try:
         yield f"{base}{'&' if '?' in base else '?'}schema={schema}"
     finally:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from helpers import spawn, until
+from helpers import Background, spawn, until
+from servers.galera import GaleraCluster
 from servers.mariadb import MariaDBServer
-from servers.postgresql import PostgresServer
+from servers.pgbouncer import PgBouncer
+from servers.postgresql import PostgresServer, default_programs, installed
 from servers.process import descendants, lives
 from servers.requirements import missing
-from servers.shared import fresh_mariadb_url, fresh_postgresql_url, shared_mariadb, shared_postgresql
+from servers.shared import (
+    fresh_mariadb_url,
+    fresh_pgbouncer_url,
+    fresh_postgresql_url,
+    shared_mariadb,
+    shared_postgresql,
+)
+from servers.standby import Standby
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -53,10 +63,98 @@ def test_settings_of_a_postgresql_server_are_changed_while_it_runs() -> None:
         until(lambda: connection.execute("SHOW work_mem").fetchone() == ("6MB",))
 
 
+def test_every_installed_postgresql_starts() -> None:
+    default_programs()
+    for programs in installed():
+        with PostgresServer(durable=False, programs=programs) as server:
+            assert server.is_running
+
+
+def test_postgresql_starts_from_a_folder_that_only_the_tests_may_read(tmp_path: Path) -> None:
+    package = default_programs().parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    if not libraries.exists():
+        pytest.skip("only the wheel lies where others may not read it")
+    for source in (default_programs().parent, libraries):
+        shutil.copytree(source, tmp_path / source.relative_to(package.parent), symlinks=True)
+    tmp_path.chmod(0o700)
+    with PostgresServer(durable=False, programs=tmp_path / default_programs().relative_to(package.parent)) as server:
+        assert server.is_running
+
+
+def test_a_pgbouncer_is_killed_and_comes_back() -> None:
+    with PostgresServer(durable=False) as server, PgBouncer(server) as bouncer:
+        for end in (bouncer.stop, bouncer.kill):
+            with psycopg.connect(bouncer.url()) as connection:
+                assert connection.execute("SELECT current_user").fetchone() == ("postgres",)
+            end()
+            assert not bouncer.is_running
+            bouncer.start()
+        with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
+            psycopg.connect(bouncer.url(options="-c search_path=x"))
+
+
+def test_in_transaction_mode_a_session_moves_between_connections() -> None:
+    with fresh_pgbouncer_url() as url:
+        base = url.partition("?")[0]
+        with psycopg.connect(base) as one, psycopg.connect(base, autocommit=True) as other:
+            backend = other.execute("SELECT pg_backend_pid()").fetchone()
+            assert one.execute("SELECT pg_backend_pid()").fetchone() == backend
+            assert other.execute("SELECT pg_backend_pid()").fetchone() != backend
+
+
+def test_a_synchronous_standby_has_what_was_acknowledged() -> None:
+    with PostgresServer() as primary, Standby(primary, synchronous=True) as standby:
+        with primary.connect() as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS number")
+        with psycopg.connect(standby.both_url()) as connection:
+            assert connection.info.port == primary.port
+        assert standby.is_standby()
+        primary.kill()
+        standby.promote()
+        with psycopg.connect(standby.both_url()) as connection:
+            assert connection.info.port == standby.port
+            assert connection.execute("SELECT number FROM kept").fetchone() == (42,)
+            connection.execute("INSERT INTO kept VALUES (43)")
+
+
+def test_a_synchronous_primary_waits_for_its_standby() -> None:
+    with PostgresServer() as primary, Standby(primary, synchronous=True) as standby:
+        standby.kill()
+        with primary.connect() as connection:
+            create = Background(lambda: connection.execute("CREATE TABLE later (id int)"))
+            with pytest.raises(AssertionError, match="did not end"):
+                create.join(0.3)
+            standby.start()
+            create.join()
+            standby.kill()
+            standby.release_primary()
+            connection.execute("CREATE TABLE alone (id int)")
+
+
+def test_a_galera_cluster_survives_the_loss_of_a_node() -> None:
+    with GaleraCluster(durable=False) as cluster:
+        first, second, third = cluster.nodes
+        first.execute("CREATE TABLE test.kept (number int PRIMARY KEY)")
+        first.execute("INSERT INTO test.kept VALUES (42)")
+        cluster.kill(first)
+        cluster.await_size(2)
+        second.execute("INSERT INTO test.kept VALUES (43)")
+        first.start()
+        cluster.await_size(3)
+        for node in (first, third):
+            with node.connect() as connection, connection.cursor() as cursor:
+                cursor.execute("SET wsrep_sync_wait = 1")
+                cursor.execute("SELECT number FROM kept ORDER BY number")
+                assert cursor.fetchall() == ((42,), (43,))
+
+
 START_AND_SAY_WHERE = """
 import sys, time
+from servers.galera import GaleraCluster
 from servers.mariadb import MariaDBServer
-from servers.postgresql import PostgresServer
+from servers.pgbouncer import PgBouncer
+from servers.postgresql import PostgresServer, default_programs, installed
 server = {"postgresql": PostgresServer, "mariadb": MariaDBServer}[sys.argv[1]]()
 server.start()
 print(server.pid, server.folder, flush=True)

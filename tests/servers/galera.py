@@ -1,0 +1,131 @@
+"""Three MariaDB servers on the loopback address that replicate one another through Galera."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pymysql
+import pytest
+
+from servers.accounts import hand_over
+from servers.mariadb import MariaDBServer
+from servers.ports import LOOPBACK, free_port
+from servers.process import ServerDidNotStart
+from servers.requirements import missing, required
+
+LIBRARIES = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
+
+
+def provider() -> Path:
+    """Galera's library. Skips when it, or what it copies a node's data with, is not there."""
+    found = [Path(name) for name in LIBRARIES if Path(name).exists()]
+    if not found:
+        missing("galera", "libgalera_smm.so not found; apt-get install galera-4")
+    for tool in ("rsync", "wsrep_sst_rsync"):
+        if not shutil.which(tool):
+            missing("galera", f"{tool} not found; apt-get install rsync mariadb-server")
+    return found[0]
+
+
+class GaleraNode(MariaDBServer):
+    """One of a cluster's servers; what it answers with is in step with the others."""
+
+    name = "galera"
+
+    def __init__(self, number: int, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
+        self.provider = provider()
+        super().__init__(durable=durable, settings=settings)
+        self.number = number
+        self.group_port, self.increment_port, self.copy_port = free_port(), free_port(), free_port()
+        self.found = False
+        """Whether its next start founds the cluster instead of joining it."""
+        self.members: Sequence[GaleraNode] = ()
+
+    def create(self) -> None:
+        if self.found:
+            super().create()
+            return
+        self.data.mkdir()  # the others get a copy of the first one's
+        hand_over(self.data)
+
+    def command(self) -> Sequence[str | Path]:
+        at = f"{LOOPBACK}:{self.group_port}"
+        options = {
+            "wsrep-on": "ON",
+            "wsrep-provider": str(self.provider),
+            "wsrep-provider-options": f"base_host={LOOPBACK};base_port={self.group_port};"
+            f"gmcast.listen_addr=tcp://{at};ist.recv_addr={LOOPBACK}:{self.increment_port};gcache.size=16M",
+            "wsrep-cluster-name": "test",
+            "wsrep-cluster-address": "gcomm://" + ",".join(f"{LOOPBACK}:{node.group_port}" for node in self.members),
+            "wsrep-node-name": f"node{self.number}",
+            "wsrep-node-address": at,
+            "wsrep-sst-method": "rsync",
+            "wsrep-sst-receive-address": f"{LOOPBACK}:{self.copy_port}",
+            "binlog-format": "ROW",
+            "innodb-autoinc-lock-mode": "2",
+        }
+        founding = ["--wsrep-new-cluster"] if self.found else []
+        self.found = False
+        return [*super().command(), *(f"--{name}={value}" for name, value in options.items()), *founding]
+
+    def answers(self) -> bool:
+        return self.status("local_state_comment") == "Synced"
+
+    def status(self, name: str) -> str | None:
+        """One of the node's wsrep status values; None while it does not answer."""
+        with contextlib.suppress(pymysql.MySQLError), self.connect("") as connection, connection.cursor() as cursor:
+            cursor.execute(f"SHOW STATUS LIKE 'wsrep_{name}'")
+            row = cursor.fetchone()
+            return str(row[1]) if row else None
+        return None
+
+
+class GaleraCluster:
+    """Three nodes, all in step when the block begins. Skips, or fails where Galera is required, if it cannot run."""
+
+    def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
+        self.nodes = [GaleraNode(number, durable=durable, settings=settings) for number in (1, 2, 3)]
+        self.nodes[0].found = True
+        for node in self.nodes:
+            node.members = self.nodes
+
+    def __enter__(self) -> Self:
+        try:
+            for node in self.nodes:
+                node.start()  # one after the other: two at once need as long, for the same donor
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ServerDidNotStart) and not required("galera"):
+                pytest.skip(f"GALERA CANNOT RUN HERE: {error}; NOT TESTED")
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all nodes and remove what they left."""
+        for node in self.nodes:
+            node.close()
+
+    def kill(self, node: GaleraNode) -> None:
+        """SIGKILL a node. The others take writes again when they have agreed that it is gone (``await_size``)."""
+        node.kill()
+
+    def await_size(self, size: int, within: float = 60.0) -> None:
+        """Wait until the living nodes are one cluster of this many, in step and writable."""
+        deadline = time.monotonic() + within
+        while not all(self._is_one_of(size, node) for node in self.nodes if node.is_running):
+            assert time.monotonic() < deadline, f"there is no cluster of {size} after {within} s"
+            time.sleep(0.05)
+
+    def _is_one_of(self, size: int, node: GaleraNode) -> bool:
+        return (
+            node.answers() and node.status("cluster_size") == str(size) and node.status("cluster_status") == "Primary"
+        )
