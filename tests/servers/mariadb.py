@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pymysql
 from pymysql.connections import Connection
@@ -95,9 +96,10 @@ class MariaDBServer(ServerProcess):
         """Shut down in order."""
         self.end(signal.SIGTERM)
 
-    def url(self, database: str = "test") -> str:
+    def url(self, database: str = "test", **options: str) -> str:
         """The URL of a database in this server."""
-        return f"mariadb://test@{LOOPBACK}:{self.port}/{database}"
+        query = f"?{urlencode(options)}" if options else ""
+        return f"mariadb://test@{LOOPBACK}:{self.port}/{database}{query}"
 
     def connect(self, database: str = "test") -> Connection:
         """A connection of the user ``test``, in autocommit."""

@@ -92,6 +92,7 @@ class ServerProcess:
         """Start the process without waiting for it."""
         assert not self.is_running, f"{self.name} runs already"
         if self._process is None:
+            self._watch()
             self.create()
         user, group, groups = account()
         with self.log_file.open("ab") as log:
@@ -106,7 +107,7 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        self._watch()
+        self._watch(self.pid)
 
     def await_answer(self, within: float = START) -> None:
         """Wait until the launched server answers."""
@@ -129,7 +130,6 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.name} did not end within {within} s:\n{self.log()[-4000:]}") from None
-        self._unwatch()
 
     def kill(self) -> None:
         """SIGKILL, for the server and its children in the same moment; returns when all of them are gone."""
@@ -142,7 +142,6 @@ class ServerProcess:
             for pid in family:
                 _send(pid, signal.SIGKILL)
         self._process.wait()
-        self._unwatch()
         deadline = time.monotonic() + STOP
         while any(lives(pid) for pid in family):
             assert time.monotonic() < deadline, f"processes of {self.name} do not go away: {family}"
@@ -152,21 +151,25 @@ class ServerProcess:
         """End the server for good and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._unwatch(self._watchdog)
 
-    def _watch(self) -> None:
-        arguments = (os.getpid(), self.pid, int(self.ending), self.folder)
+    def _watch(self, server: int = 0) -> None:
+        """Have the folder removed, and the server ended when there is one, if the tests' process dies."""
+        before = self._watchdog
+        arguments = (os.getpid(), server, int(self.ending), self.folder)
         self._watchdog = subprocess.Popen(
             [sys.executable, "-I", "-S", WATCHDOG, *map(str, arguments)],
             cwd="/",
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._unwatch(before)
 
-    def _unwatch(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.kill()
-            self._watchdog.wait()
-            self._watchdog = None
+    @staticmethod
+    def _unwatch(watchdog: subprocess.Popen[bytes] | None) -> None:
+        if watchdog is not None:
+            watchdog.kill()
+            watchdog.wait()
 
 
 def descendants(pid: int) -> list[int]:

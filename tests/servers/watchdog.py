@@ -23,16 +23,30 @@ def _kill(server: int, number: int) -> None:
         return
 
 
-def watch(parent: int, server: int, ending: int, folder: str) -> None:
-    """Wait until the parent is gone, then end the server and remove its folder."""
-    while os.getppid() == parent:
-        time.sleep(0.25)
-    _kill(server, ending)
+def _end(server: int, number: int) -> None:
+    _kill(server, number)
     if not select.select([server], [], [], 10)[0]:
         _kill(server, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder; a tool that fills it just now notices it soon."""
+    deadline = time.monotonic() + 10
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.25)
+
+
+def main(parent: int, server: int, ending: int, folder: str) -> None:
+    """Wait until the parent is gone, then end the server (0: not there yet) and remove its folder."""
+    # A number may be given to another process later, a pidfd means this one for ever.
+    handle = os.pidfd_open(server) if server else None
+    while os.getppid() == parent:
+        time.sleep(0.25)
+    if handle is not None:
+        _end(handle, ending)
+    _remove(folder)
 
 
 if __name__ == "__main__":
-    # A number may be given to another process later, a pidfd means this one for ever.
-    watch(int(sys.argv[1]), os.pidfd_open(int(sys.argv[2])), int(sys.argv[3]), sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
