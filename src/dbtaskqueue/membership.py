@@ -60,6 +60,7 @@ class Membership:
         self._lock = threading.RLock()
         self._held: dict[int, tuple[int, bool]] = {}  # id: (token, whether it runs)
         self._leaving = False
+        self._owed: list[End] = []
         self._loop: MaintenanceLoop | None = None
         self._heart: HeartProcess | ThreadHeartbeat | None = None
         self.rescuer = Rescuer(self.store, self._place)
@@ -79,34 +80,46 @@ class Membership:
                 self._start_heart(self.id)
             return self.id
 
-    def leave(self) -> None:
-        """Give back what is reserved; leave the workers now, or when the last running task has ended."""
-        self._leaving = True
+    def leave(self, owed: Sequence[End] = ()) -> None:
+        """Give back what is reserved; leave the workers now, or when the last running task has ended.
+
+        ``owed`` are ends that a session could not store. It gives back everything, too: what is held after
+        its end is known to nobody, and since this process lives, nobody would rescue it.
+        """
+        with self._lock:
+            self._leaving = True
+            self._owed += owed
         try:
-            self._give_back_reserved()
-            self._leave_if_idle()
+            self._leave_now()
         except StoreUnavailable:  # a living process is not rescued: it must do this itself, later
             if self._loop is not None:
-                self._loop.soon(self._leave_later)
+                self._loop.soon(self._leave_now)
 
-    def _leave_later(self) -> None:
+    def _leave_now(self) -> None:
         self._give_back_reserved()
         self._leave_if_idle()
 
     def _give_back_reserved(self) -> None:
         with self._lock:
+            if self.id is None:
+                return
+            now = clock.now()
             reserved = [(task, token) for task, (token, runs) in self._held.items() if not runs]
-            if reserved and self.id is not None:
-                now = clock.now()
-                self.store.exchange(self.id, ends=[End("release", task, token, now) for task, token in reserved])
+            releases = [End("release", task, token, now) for task, token in reserved]
+            if self._owed or releases:
+                self.store.exchange(self.id, ends=[*self._owed, *releases])
+            self._owed.clear()
             for task, _ in reserved:
                 self._held.pop(task, None)
+            if self._runs_tasks:
+                self._give_back_unknown(self.id)
 
     def _leave_if_idle(self) -> None:
         with self._lock:
-            if not self._leaving or self._held or self.id is None:
+            if not self._leaving or self._held:
                 return
-            self.store.deregister(self.id)
+            if self.id is not None:
+                self.store.deregister(self.id)
             loop, heart = self._loop, self._heart
             self.id = self._loop = self._heart = None
         # not under the lock: the loop may be waiting for it
@@ -203,7 +216,8 @@ class Membership:
                 return holders
             except BaseException as error:
                 if not isinstance(error, StoreUnavailable) or error.maybe_done:
-                    self._give_back_unknown(worker)
+                    with contextlib.suppress(StoreUnavailable):
+                        self._give_back_unknown(worker)
                 raise
 
     def exchange(
@@ -214,10 +228,9 @@ class Membership:
 
     def _give_back_unknown(self, worker: int) -> None:
         """Release what the database says this worker holds and nobody here knows of."""
-        with contextlib.suppress(StoreUnavailable):
-            unknown = [held for held in self.store.held(worker) if held.id not in self._held]
-            if unknown:
-                self.store.exchange(worker, ends=[End("release", held.id, held.token, clock.now()) for held in unknown])
+        unknown = [held for held in self.store.held(worker) if held.id not in self._held]
+        if unknown:
+            self.store.exchange(worker, ends=[End("release", held.id, held.token, clock.now()) for held in unknown])
 
     def held(self) -> list[Held]:
         """What the database says that this worker holds."""

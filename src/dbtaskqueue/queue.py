@@ -205,8 +205,8 @@ class TaskQueue:
         while not self._closed:
             ticket = self.store.wakeups.ticket()
             tasks = self._membership.claim([self.name], max_items, self._hold)
-            if tasks and self._closed:
-                self._membership.leave()
+            if self._closed:
+                self._membership.leave()  # the close may have come before the claim
                 break
             if tasks:
                 return tasks

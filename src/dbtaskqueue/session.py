@@ -90,6 +90,7 @@ class Session:
         self._outage = Outage("worker")
         self._failures = 0
         self._stops = 0
+        self._exit: BaseException | None = None
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._finished: deque[Work] = deque()
         self._active: set[Work] = set()
@@ -121,9 +122,16 @@ class Session:
                     break
                 self._pause()
         finally:
+            self._end()
+        if self._exit is not None:
+            raise self._exit
+
+    def _end(self) -> None:
+        try:
             self._drain()
+        finally:  # whatever went wrong: a worker that stayed would hold its tasks as long as this process lives
             self._executor.close()
-            self._membership.leave()
+            self._membership.leave([end for _, end in self._owed])
 
     # -- one turn of the loop ----------------------------------------------------------------------
 
@@ -263,6 +271,10 @@ class Session:
             on_error(Task(self._store, self._store.get(record.id) or record), error)
         except Exception as broken:
             event(logging.ERROR, "on_error raised", exc_info=broken, task_id=record.id)
+        except BaseException as leaving:  # raised when all is in order: here, what was just claimed would be forgotten
+            self._exit = self._exit or leaving
+            if not self._stops:
+                self.request_stop()
 
     # -- batches -----------------------------------------------------------------------------------
 
@@ -379,7 +391,7 @@ class Session:
         while self._owed and not self._store_owed() and time.monotonic() < deadline:
             time.sleep(_STORED_WITHIN)
         if self._owed:
-            event(logging.ERROR, "the worker stops, the ends of some tasks could not be stored", tasks=len(self._owed))
+            event(logging.ERROR, "the worker stops before the ends of all tasks are stored", tasks=len(self._owed))
 
     def _store_owed(self) -> bool:
         if self._owed or self._late_starts():

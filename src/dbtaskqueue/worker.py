@@ -23,7 +23,8 @@ class Worker:
     ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease and task functions are used.
     ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
     machine may take its tasks. ``drain_timeout``: seconds that running tasks get when it is to stop.
-    ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned.
+    ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
+    logged, but for SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at its end.
 
     Raises TypeError for ``queue`` and ``queues`` together, ValueError for what is out of range.
     """

@@ -271,7 +271,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def deregister(self, worker: int) -> None:
-        """Remove a worker's row, unless it holds something."""
+        """Remove a worker's row; what it still holds is for others to rescue."""
 
     @abc.abstractmethod
     def workers(self) -> list[WorkerRecord]:

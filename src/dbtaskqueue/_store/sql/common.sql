@@ -125,8 +125,7 @@ UPDATE {{schema}}dbtaskqueue_worker SET beat = beat + 1 WHERE id = :worker AND l
 DELETE FROM {{schema}}dbtaskqueue_worker WHERE lost_at < :before
 
 -- name: deregister
-DELETE FROM {{schema}}dbtaskqueue_worker
- WHERE id = :worker AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{held}})
+DELETE FROM {{schema}}dbtaskqueue_worker WHERE id = :worker
 
 -- name: workers
 SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at

@@ -1,0 +1,210 @@
+"""What a worker leaves behind: nothing that is held for as long as its process lives.
+
+The database answers, or does not, as the test says: a store whose ``exchange`` is wrapped. All of it happens in
+one process, whose pid therefore says that every worker of it lives.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+from helpers import Background, until
+
+from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker, session
+from dbtaskqueue._store.base import Exchanged
+
+LATER = RetryPolicy(delay=3600)
+
+
+class Faults:
+    """Lets exchanges of a store fail: those that ``lose`` chooses by their arguments.
+
+    With ``stored`` they are done all the same: it is the answer that is lost.
+    """
+
+    def __init__(self, queue: TaskQueue) -> None:
+        self._ask = queue.store.exchange
+        self.stored = False
+        self.lose: Callable[[dict[str, object]], object] = lambda asked: False
+        self.lost = 0
+        queue.store.exchange = self._exchange  # type: ignore[method-assign, assignment]
+
+    def _exchange(self, worker: int, **asked: object) -> Exchanged:
+        lost = self.lose(asked)
+        if lost and not self.stored:
+            self.lost += 1
+            raise StoreUnavailable("away")
+        answer = self._ask(worker, **asked)  # type: ignore[arg-type]
+        if lost:
+            self.lost += 1
+            raise StoreUnavailable("no answer", maybe_done=True)
+        return answer
+
+    def heal(self) -> None:
+        self.lose = lambda asked: False
+
+
+@pytest.fixture
+def faults(queue: TaskQueue) -> Faults:
+    return Faults(queue)
+
+
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopping worker gives up soon."""
+    monkeypatch.setattr(session, "_LAST_TRIES", 0.1)
+
+
+# -- a worker that owes ends -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_ends_that_a_stopped_worker_owes_are_stored_when_the_database_is_back(
+    queue: TaskQueue, other: TaskQueue, faults: Faults
+) -> None:
+    task = queue.enqueue("x", max_attempts=1)
+    faults.lose = lambda asked: asked.get("ends")
+    worker = Worker(queue)
+    worker.run(lambda payload: worker.stop() or "result")
+    assert faults.lost > 1
+    assert task.refresh().state == "running"
+    faults.heal()
+    until(lambda: task.refresh().state == "done", what="the end that is owed")
+    assert task.result == "result"
+    until(lambda: other.stats().workers == 0, what="the worker's leaving")
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_a_release_that_a_stopped_worker_owes_spends_no_attempt(
+    queue: TaskQueue, other: TaskQueue, faults: Faults
+) -> None:
+    queue.enqueue_many(["first", "second"], max_attempts=1)
+    worker = Worker(queue, drain_timeout=0)
+    given_up = threading.Event()
+
+    def callback(payload: str) -> None:
+        faults.lose = lambda asked: asked.get("ends")
+        worker.stop()
+        assert given_up.wait(60)
+
+    worker.run(callback, batch=2)
+    faults.heal()
+    until(lambda: other.stats().pending == 2, what="the releases")
+    assert [task.attempt for task in other.fetch(2, timeout=10)] == [0, 0]
+    given_up.set()
+
+
+def test_a_claim_whose_answer_is_lost_as_the_worker_stops_is_given_back(
+    queue: TaskQueue, other: TaskQueue, faults: Faults
+) -> None:
+    """Begun in the database, but nobody here knows of it."""
+    queue.enqueue("x", max_attempts=1)
+    worker = Worker(queue)
+
+    def lose(asked: dict[str, object]) -> bool:
+        if asked.get("claim") is not None and not faults.lost:
+            worker.stop()
+            return True
+        return False
+
+    faults.lose, faults.stored = lose, True
+    worker.run(lambda payload: None)
+    assert faults.lost == 1
+    [task] = other.fetch(timeout=30)
+    assert (task.payload, task.attempt) == ("x", 0)
+    assert other.stats().workers == 1, "the worker has left"
+
+
+# -- on_error that ends the program ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_on_error_may_end_the_worker_and_nothing_stays_behind(
+    queue: TaskQueue, other: TaskQueue, kind: type[BaseException]
+) -> None:
+    """In the exchange that stored the failure the next task was claimed."""
+    failing, next_one = queue.enqueue_many(["fails", "is next"], retry=LATER)
+    told: list[int] = []
+
+    def callback(payload: str) -> str:
+        if payload == "fails":
+            raise ValueError(payload)
+        return payload
+
+    def on_error(task: Task, error: BaseException) -> None:
+        told.append(task.id)
+        raise kind("enough")
+
+    with pytest.raises(kind, match="enough"):
+        Worker(queue, on_error=on_error).run(callback, batch=1)
+    assert told == [failing.id]
+    assert failing.refresh().state == "failed"
+    assert other.stats().workers == 0
+    assert next_one.refresh().state in ("done", "pending")
+    assert next_one.attempt == (next_one.state == "done")
+
+
+def test_on_error_that_exits_twice_is_told_of_everything(queue: TaskQueue, other: TaskQueue) -> None:
+    """Also of what fails while the worker drains."""
+    tasks = queue.enqueue_many(["fails"] * 3, retry=LATER)
+    told: list[int] = []
+
+    def on_error(task: Task, error: BaseException) -> None:
+        told.append(task.id)
+        sys.exit(f"exit {len(told)}")
+
+    def callback(payload: str) -> None:
+        raise ValueError(payload)
+
+    with pytest.raises(SystemExit, match="exit 1"):
+        Worker(queue, on_error=on_error, concurrency=3).run(callback)
+    failed = [task.id for task in tasks if task.refresh().state == "failed"]
+    assert sorted(told) == failed
+    assert other.stats().workers == 0
+
+
+# -- the row itself --------------------------------------------------------------------------------
+
+
+def test_what_a_worker_without_a_row_holds_is_rescued(queue: TaskQueue, other: TaskQueue) -> None:
+    """Nobody keeps a row by holding something that he knows nothing of."""
+    task = queue.enqueue()
+    [held] = queue.fetch(timeout=10)
+    assert held.worker is not None
+    queue.store.deregister(held.worker)
+    assert other.stats().workers == 0
+    [again] = other.fetch(timeout=30)
+    assert (again.id, again.token) == (task.id, held.token + 2)
+
+
+def test_a_closed_queue_keeps_its_row_while_something_runs(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    closing = TaskQueue(url)
+    closing.enqueue()
+    [task] = closing.fetch(timeout=10)
+    task.start()
+    closing.close()
+    assert other.fetch(timeout=1.5) == []
+    assert queue.stats().workers == 2
+    task.finish("as promised")
+    until(lambda: queue.stats().workers == 1, what="the worker's leaving")
+
+
+def test_a_fetch_that_a_close_overtakes_leaves_no_row(queue: TaskQueue, url: str) -> None:
+    """It claims anew as a new worker when the queue is closed already."""
+    closing = TaskQueue(url)
+    claim = closing._membership.claim
+    entered = False
+
+    def late(*arguments: object) -> list[Task]:
+        nonlocal entered
+        if not entered:
+            entered = True
+            closing.close()
+        return claim(*arguments)  # type: ignore[arg-type, return-value]
+
+    closing._membership.claim = late  # type: ignore[method-assign, assignment]
+    assert Background(lambda: closing.fetch()).join() == []
+    until(lambda: queue.stats().workers == 0, what="the worker's leaving")
