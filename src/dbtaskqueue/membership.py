@@ -7,14 +7,15 @@ claim and leaves when it is closed and holds nothing that runs.
 from __future__ import annotations
 
 import atexit
-import contextlib
-import itertools
 import logging
 import os
+import random
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from . import clock, ends
@@ -26,16 +27,18 @@ from ._store.base import Claim, End, Exchanged, Held, Start, Store, TaskRecord, 
 from .errors import StoreUnavailable
 from .log import Outage, event
 from .place import here
-from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 
 T = TypeVar("T")
 
 _INTENDED: dict[str, frozenset[TaskState]] = {
+    "start": frozenset({RUNNING}),
     "finish": frozenset({DONE}),
     "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
     "release": frozenset({PENDING, CANCELLED}),
 }
-_TRIES = 5
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before each repeat of a write that may have been stored; half of it at least."""
 
 
 class Membership:
@@ -59,6 +62,7 @@ class Membership:
         self._place = here()
         self._lock = threading.RLock()
         self._held: dict[int, tuple[int, bool]] = {}  # id: (token, whether it runs)
+        self._in_doubt: dict[tuple[int, int], str] = {}  # (id, token): the verb that may have been stored
         self._leaving = False
         self._owed: list[End] = []
         self._loop: MaintenanceLoop | None = None
@@ -189,6 +193,7 @@ class Membership:
         """Others took this worker for dead: what it held is theirs; it goes on as a new worker."""
         with self._lock:
             self._held.clear()
+            self._in_doubt.clear()
             self.id = None
             if self._heart is not None and self._loop is not None:
                 self._loop.remove(self._heart)
@@ -216,8 +221,7 @@ class Membership:
                 return holders
             except BaseException as error:
                 if not isinstance(error, StoreUnavailable) or error.maybe_done:
-                    with contextlib.suppress(StoreUnavailable):
-                        self._give_back_unknown(worker)
+                    self._give_back_unknown_in_time(worker)
                 raise
 
     def exchange(
@@ -226,11 +230,19 @@ class Membership:
         """Store starts and ends and claim what comes next, in one transaction, as this worker."""
         return self.store.exchange(self.join(), starts=starts, ends=ends, claim=claim)
 
+    def _give_back_unknown_in_time(self, worker: int) -> None:
+        try:
+            self._give_back_unknown(worker)
+        except StoreUnavailable:
+            assert self._loop is not None
+            self._loop.soon(partial(self._give_back_unknown, worker))
+
     def _give_back_unknown(self, worker: int) -> None:
         """Release what the database says this worker holds and nobody here knows of."""
-        unknown = [held for held in self.store.held(worker) if held.id not in self._held]
-        if unknown:
-            self.store.exchange(worker, ends=[End("release", held.id, held.token, clock.now()) for held in unknown])
+        with self._lock:  # or it would be what another thread is just claiming
+            unknown = [held for held in self.store.held(worker) if held.id not in self._held]
+            if unknown:
+                self.store.exchange(worker, ends=[End("release", held.id, held.token, clock.now()) for held in unknown])
 
     def held(self) -> list[Held]:
         """What the database says that this worker holds."""
@@ -240,38 +252,47 @@ class Membership:
         """Store that a reserved task begins."""
         begin = Start(record.id, record.token, now)
         verdict = self._surely(
-            lambda: self.store.exchange(record.worker or 0, starts=[begin]).started[0], begin, {"running"}
+            "start", begin, lambda: self.store.exchange(record.worker or 0, starts=[begin]).started[0]
         )
         with self._lock:
             if verdict.stored and record.id in self._held:
                 self._held[record.id] = record.token, True
-            elif not verdict.stored and verdict.token != record.token:
-                self._forget(record)
+        self._forget_if_over(record, verdict)
         return verdict
 
     def end(self, record: TaskRecord, end: End) -> Verdict:
         """Store how a held task ends."""
-        intended = _INTENDED[end.verb]
-        verdict = self._surely(lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0], end, intended)
-        if verdict.stored or verdict.token != record.token:
-            self._forget(record)
+        verdict = self._surely(end.verb, end, lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0])
+        self._forget_if_over(record, verdict)
         return verdict
 
-    @staticmethod
-    def _surely(ask: Callable[[], Verdict], what: Start | End, intended: frozenset[TaskState] | set[str]) -> Verdict:
-        """Repeat what may have been stored; finding the intended state under one's own token is success."""
-        for tries in itertools.count(1):
+    def _surely(self, verb: str, what: Start | End, ask: Callable[[], Verdict]) -> Verdict:
+        """Repeat what may have been stored; finding the intended state under one's own token is success.
+
+        The doubt is remembered: when the database stays away and the holder asks again, later, that is a repeat, too.
+        """
+        claim = (what.id, what.token)
+        for pause in (*_PAUSES, None):
             try:
                 verdict = ask()
+                break
             except StoreUnavailable as error:
-                if not error.maybe_done or tries == _TRIES:
+                if error.maybe_done:
+                    self._in_doubt[claim] = verb
+                if self._in_doubt.get(claim) != verb:
                     raise
-                continue
-            found = tries > 1 and verdict.token == what.token and verdict.state in intended
-            return verdict._replace(stored=True) if found else verdict
-        raise AssertionError("unreachable")
+                if pause is None:
+                    raise StoreUnavailable(str(error), maybe_done=True) from error
+                time.sleep(pause * random.uniform(0.5, 1))
+        if self._in_doubt.get(claim) != verb:
+            return verdict
+        del self._in_doubt[claim]
+        return verdict._replace(stored=verdict.token == what.token and verdict.state in _INTENDED[verb])
 
-    def _forget(self, record: TaskRecord) -> None:
+    def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:
+        """What ended may have been stored by an earlier try, so that the last one found nothing to do."""
+        if verdict.token == record.token and verdict.state in (RESERVED, RUNNING):
+            return
         with self._lock:
             if self._held.get(record.id, (None,))[0] == record.token:
                 del self._held[record.id]

@@ -1,50 +1,21 @@
 """What a worker leaves behind: nothing that is held for as long as its process lives.
 
-The database answers, or does not, as the test says: a store whose ``exchange`` is wrapped. All of it happens in
-one process, whose pid therefore says that every worker of it lives.
+The database answers, or does not, as the test says. All of it happens in one process, whose pid therefore says
+that every worker of it lives.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 
 import pytest
+from faults import Faults
 from helpers import Background, until
 
-from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker, session
-from dbtaskqueue._store.base import Exchanged
+from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker, session
 
 LATER = RetryPolicy(delay=3600)
-
-
-class Faults:
-    """Lets exchanges of a store fail: those that ``lose`` chooses by their arguments.
-
-    With ``stored`` they are done all the same: it is the answer that is lost.
-    """
-
-    def __init__(self, queue: TaskQueue) -> None:
-        self._ask = queue.store.exchange
-        self.stored = False
-        self.lose: Callable[[dict[str, object]], object] = lambda asked: False
-        self.lost = 0
-        queue.store.exchange = self._exchange  # type: ignore[method-assign, assignment]
-
-    def _exchange(self, worker: int, **asked: object) -> Exchanged:
-        lost = self.lose(asked)
-        if lost and not self.stored:
-            self.lost += 1
-            raise StoreUnavailable("away")
-        answer = self._ask(worker, **asked)  # type: ignore[arg-type]
-        if lost:
-            self.lost += 1
-            raise StoreUnavailable("no answer", maybe_done=True)
-        return answer
-
-    def heal(self) -> None:
-        self.lose = lambda asked: False
 
 
 @pytest.fixture

@@ -1,0 +1,200 @@
+"""Writes whose answer was lost, as a connection that breaks at COMMIT loses it: by a holder, and by a fetch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from faults import Faults
+from helpers import until
+
+from dbtaskqueue import InvalidTransition, StoreUnavailable, Task, TaskQueue, membership
+
+# -- a claim ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faults(queue: TaskQueue) -> Faults:
+    return Faults(queue)
+
+
+def is_claim(asked: dict[str, object]) -> bool:
+    return asked.get("claim") is not None
+
+
+def test_a_claim_whose_answer_and_whose_giving_back_are_lost_is_given_back_later(
+    queue: TaskQueue, other: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue("x")
+    faults.lose, faults.stored = is_claim, True
+    held, away = queue.store.held, [True]
+
+    def look(worker: int) -> object:
+        if away:
+            raise StoreUnavailable("away")
+        return held(worker)
+
+    monkeypatch.setattr(queue.store, "held", look)
+    with pytest.raises(StoreUnavailable):
+        queue.fetch()
+    assert other.stats().reserved == 1
+    away.clear()
+    [task] = other.fetch(timeout=30)
+    assert (task.payload, task.attempt) == ("x", 0)
+
+
+def test_what_is_given_back_later_is_not_what_was_claimed_meanwhile(
+    queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another claim of the same handle is under way when the maintenance looks for what nobody knows of."""
+    queue.enqueue("lost", priority=1)
+    queue.enqueue_many(["kept"] * 20)
+    faults.lose, faults.stored = is_claim, True
+    held, away = queue.store.held, [True]
+
+    def look(worker: int) -> object:
+        if away:
+            raise StoreUnavailable("away")
+        return held(worker)
+
+    monkeypatch.setattr(queue.store, "held", look)
+    with pytest.raises(StoreUnavailable):
+        queue.fetch()
+    faults.heal()
+    faults.pause = 0.1
+    away.clear()
+    kept: list[Task] = []
+    deadline = time.monotonic() + 30
+    while not any(task.payload == "lost" for task in kept):
+        assert time.monotonic() < deadline
+        kept += queue.fetch(timeout=10)
+    assert all(task.start() for task in kept)
+
+
+# -- a holder's verbs ------------------------------------------------------------------------------
+
+
+def started(queue: TaskQueue) -> Task:
+    queue.enqueue("x")
+    [task] = queue.fetch(timeout=10)
+    assert task.start()
+    return task
+
+
+def is_end(asked: dict[str, object]) -> object:
+    return asked.get("ends")
+
+
+VERBS: dict[str, tuple[Callable[[Task], object], str]] = {
+    "finish": (lambda task: task.finish("result"), "done"),
+    "fail": (lambda task: task.fail("reason"), "failed"),
+    "abandon": (lambda task: task.fail("reason", retry=False), "abandoned"),
+    "release": (lambda task: task.release(3600), "pending"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_end_in_doubt_is_asked_for_again_by_itself(
+    queue: TaskQueue, faults: Faults, verb: str, stored: bool
+) -> None:
+    """``stored``: whether it had been done the first time."""
+    task = started(queue)
+    act, state = VERBS[verb]
+    faults.lose, faults.stored, faults.in_doubt, faults.times = is_end, stored, True, 2
+    act(task)
+    assert (task.state, task.refresh().state, faults.lost) == (state, state, 2)
+    assert len(task.attempts()) == 1
+
+
+def test_between_the_repeats_it_waits(queue: TaskQueue, faults: Faults) -> None:
+    task = started(queue)
+    faults.lose, faults.in_doubt = is_end, True
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        task.finish()
+    assert time.monotonic() - began >= 1
+    assert 3 <= faults.lost <= 20
+    assert caught.value.maybe_done
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_end_in_doubt_may_be_asked_for_again_by_the_user(
+    queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(membership, "_PAUSES", (0.01,))
+    task = started(queue)
+    act, state = VERBS[verb]
+    faults.lose, faults.stored = is_end, True
+    with pytest.raises(StoreUnavailable) as caught:
+        act(task)
+    assert caught.value.maybe_done
+    faults.heal()
+    act(task)
+    assert (task.state, task.refresh().state) == (state, state)
+    with pytest.raises(InvalidTransition):
+        act(task)  # the doubt is over
+
+
+def test_a_start_in_doubt_may_be_asked_for_again_by_the_user(
+    queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_PAUSES", (0.01,))
+    queue.enqueue("x")
+    [task] = queue.fetch(timeout=10)
+    faults.lose, faults.stored = lambda asked: asked.get("starts"), True
+    with pytest.raises(StoreUnavailable):
+        task.start()
+    faults.heal()
+    assert task.start()
+    assert task.attempt == 1
+    with pytest.raises(InvalidTransition):
+        task.start()
+    task.finish()
+
+
+def test_another_verb_than_the_one_in_doubt_is_told_the_truth(
+    queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_PAUSES", ())
+    task = started(queue)
+    faults.lose, faults.stored = is_end, True
+    with pytest.raises(StoreUnavailable):
+        task.finish("result")
+    faults.heal()
+    with pytest.raises(InvalidTransition, match="is done"):
+        task.fail("reason")
+    task.finish("result")
+
+
+def test_what_was_in_doubt_stays_so_while_the_database_is_away(
+    queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that lost the answer is down: the next try stores nothing, the first may have."""
+    monkeypatch.setattr(membership, "_PAUSES", (0.01, 0.01))
+    task = started(queue)
+    faults.lose, faults.stored, faults.times = is_end, True, 1
+    faults.then_away = True
+    with pytest.raises(StoreUnavailable) as caught:
+        task.finish()
+    assert caught.value.maybe_done
+    assert task.refresh().state == "done"
+
+
+def test_a_holder_that_dropped_what_was_in_doubt_leaves_when_it_is_closed(
+    queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end had been stored: nothing is held any more."""
+    monkeypatch.setattr(membership, "_PAUSES", ())
+    task = started(queue)
+    faults.lose, faults.stored = is_end, True
+    with pytest.raises(StoreUnavailable):
+        task.finish()
+    faults.heal()
+    number = task.id
+    del task
+    queue.close()
+    with TaskQueue(queue.url) as other:
+        until(lambda: other.stats().workers == 0, what="the worker's leaving")
+        assert other.get(number).state == "done"
