@@ -98,6 +98,17 @@ def die_holding(url: str, queue: str = "default", *, state: str = "running", cou
     return [int(line.split()[0]) for line in output.splitlines()]
 
 
+def with_option(url: str, option: str) -> str:
+    """The URL with one option more."""
+    return f"{url}{'&' if '?' in url else '?'}{option}"
+
+
+def child_processes() -> set[int]:
+    """The pids of this process's children."""
+    files = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for file in files for pid in file.read_text().split()}
+
+
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """See that a process started by the test is gone at the end of the block."""

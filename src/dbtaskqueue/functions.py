@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     max_attempts: int | None
     retry: RetryPolicy | None
     key: str | None
+    connection: object
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -70,7 +71,7 @@ class TaskFunction(Generic[P, R]):
 
     def using(self, **options: Unpack[Options]) -> TaskFunction[P, R]:
         """The same function with other options of ``TaskQueue.enqueue`` for what is enqueued through it."""
-        unknown = set(options) - {"start_in", "start_at", "priority", "max_attempts", "retry", "key"}
+        unknown = set(options) - {"start_in", "start_at", "priority", "max_attempts", "retry", "key", "connection"}
         if unknown:
             raise TypeError(f"using() got an unknown option {sorted(unknown)[0]!r}")
         return TaskFunction(self._queue, self.name, self._function, {**self._options, **options})

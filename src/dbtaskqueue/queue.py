@@ -124,16 +124,26 @@ class TaskQueue:
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         key: str | None = None,
+        connection: object = None,
     ) -> Task:
         """Store a task; it is durable when this returns.
 
         ``start_in`` in seconds or a timedelta, or ``start_at`` as an aware datetime: due then, else now.
         Higher ``priority`` first (−32768 … 32767, strictly), then due time, then id. ``max_attempts``
         overrides the number of the policy ``retry`` (by default this queue's). ``key``: if an unfinished
-        task of this queue has it, that one is returned, unchanged. Raises PayloadError, ValueError.
+        task of this queue has it, that one is returned, unchanged. ``connection``: a DB-API connection of
+        yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
+        exists if and only if you commit. Raises PayloadError, ValueError, ConfigurationError for a connection
+        of another kind, to another database, or in autocommit.
         """
         options = Options(
-            start_in=start_in, start_at=start_at, priority=priority, max_attempts=max_attempts, retry=retry, key=key
+            start_in=start_in,
+            start_at=start_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            retry=retry,
+            key=key,
+            connection=connection,
         )
         return self.submit([payload], options)[0]
 
@@ -146,10 +156,16 @@ class TaskQueue:
         priority: int = 0,
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
+        connection: object = None,
     ) -> list[Task]:
         """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
         options = Options(
-            start_in=start_in, start_at=start_at, priority=priority, max_attempts=max_attempts, retry=retry
+            start_in=start_in,
+            start_at=start_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            retry=retry,
+            connection=connection,
         )
         return self.submit(list(payloads), options)
 
@@ -164,10 +180,11 @@ class TaskQueue:
         ]
         if not tasks:
             return []
-        ids = self.store.enqueue(tasks)
+        connection = options.get("connection")
+        ids = self.store.enqueue(tasks, connection)
         self.store.wakeups.ring()
         if tasks[0].key is not None:
-            return [Task(self.store, look_up(self.store, ids[0]))]
+            return [Task(self.store, look_up(self.store, ids[0], connection))]
         return [Task(self.store, _fresh(number, task)) for number, task in zip(ids, tasks, strict=True)]
 
     def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
@@ -203,7 +220,6 @@ class TaskQueue:
             raise ValueError(f"max_items is a whole number of at least 1, not {max_items!r}")
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._closed:
-            ticket = self.store.wakeups.ticket()
             tasks = self._membership.claim([self.name], max_items, self._hold)
             if self._closed:
                 self._membership.leave()  # the close may have come before the claim
@@ -215,16 +231,17 @@ class TaskQueue:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
-            self._wait_for_due(ticket, left)
+            self._wait_for_due(left)
         return []
 
     def _hold(self, record: TaskRecord) -> Task:
         return Task(self.store, record, self._membership)
 
-    def _wait_for_due(self, ticket: object, left: float | None) -> None:
+    def _wait_for_due(self, left: float | None) -> None:
         """Sleep until something may be due: without the write lock, whatever else changes."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
         while not self._closed:
+            ticket = self.store.wakeups.ticket((self.name,))
             due = self.store.next_due([self.name])
             pause = deadline - time.monotonic()
             if due is not None:
@@ -232,7 +249,6 @@ class TaskQueue:
             if pause <= 0:
                 return
             self.store.wakeups.wait(ticket, pause)
-            ticket = self.store.wakeups.ticket()
 
     next = fetch
 

@@ -338,7 +338,7 @@ class Session:
 
     def _wait_for_due(self) -> None:
         try:
-            ticket = self._store.wakeups.ticket()
+            ticket = self._store.wakeups.ticket(tuple(self._queues))
             due = self._store.next_due(self._queues)
         except StoreUnavailable as gone:
             self._fail(gone)

@@ -341,10 +341,10 @@ def chosen_end(record: TaskRecord, error: BaseException, begun_at: int | None = 
     return None
 
 
-def look_up(store: Store, task: int) -> TaskRecord:
-    """The record of a task; TaskNotFound when there is none."""
+def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
+    """The record of a task, through a user's connection if one is given; TaskNotFound when there is none."""
     valid = isinstance(task, int) and not isinstance(task, bool) and 0 < task < 2**63
-    record = store.get(task) if valid else None
+    record = store.get(task, connection) if valid else None
     if record is None:
         raise TaskNotFound(f"there is no task {task!r}")
     return record

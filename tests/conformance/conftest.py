@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from servers.shared import fresh_postgresql_url
 
 from dbtaskqueue import TaskQueue
 
@@ -22,7 +23,13 @@ def _sqlite(folder: Path) -> Iterator[str]:
     yield f"sqlite:///{folder}/taskqueue.sqlite"
 
 
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"sqlite": _sqlite}
+@contextlib.contextmanager
+def _postgresql(folder: Path) -> Iterator[str]:
+    with fresh_postgresql_url() as url:
+        yield url
+
+
+ENGINES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"sqlite": _sqlite, "postgresql": _postgresql}
 
 
 @pytest.fixture(params=sorted(ENGINES))

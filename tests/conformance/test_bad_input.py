@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
-from helpers import until
+from helpers import until, with_option
 
 from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
 
@@ -151,11 +151,11 @@ def test_what_enqueue_returned_shows_what_is_stored(queue: TaskQueue) -> None:
 
 
 def test_the_limit_is_configurable(url: str) -> None:
-    with TaskQueue(f"{url}?max_payload=10") as queue:
+    with TaskQueue(with_option(url, "max_payload=10")) as queue:
         assert queue.enqueue("x" * 8).payload == "x" * 8
         with pytest.raises(PayloadError, match="10 bytes"):
             queue.enqueue("x" * 9)
-    with TaskQueue(f"{url}?max_payload=3000000") as queue:
+    with TaskQueue(with_option(url, "max_payload=3000000")) as queue:
         task = queue.enqueue("x" * 2_500_000)
         assert len(queue.get(task.id).payload) == 2_500_000
 

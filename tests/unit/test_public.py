@@ -27,8 +27,8 @@ NOT_YET = {
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True",
-        "enqueue": "payload=None, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None, key=None",
-        "enqueue_many": "payloads, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None",
+        "enqueue": "payload=None, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None, key=None, connection=None",
+        "enqueue_many": "payloads, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None, connection=None",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",

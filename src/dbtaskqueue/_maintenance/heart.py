@@ -1,8 +1,9 @@
 """The heart of a worker: a process of its own that beats while the worker's process exists.
 
 Nothing that a task does can starve it: not a held interpreter lock, not a blocked main thread. It
-stands alone and imports nothing of the package, to stay small. Its orders come as one line of JSON on
-stdin, so that no password is ever on a command line. It ends with LOST when the worker's row is lost.
+stands alone and imports nothing of the package but the file that beats, to stay small. Its orders come as
+one line of JSON on stdin, so that no password is ever on a command line. It ends with LOST when the
+worker's row is lost.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> int:
             return 0
         line += chunk
     orders = json.loads(line)
+    sys.path += orders["path"]  # where the driver of a server is; a beat on a file needs none
     spec = importlib.util.spec_from_file_location("beater", orders["beater"])
     assert spec is not None
     assert spec.loader is not None

@@ -45,6 +45,7 @@ class HeartProcess:
         self._orders = {
             "beater": path,
             "options": options,
+            "path": sys.path,
             "worker": worker,
             "interval": lease / BEATS_PER_LEASE,
             "parent": os.getpid(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import queue
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..states import TaskState
 
@@ -172,8 +172,11 @@ class Wakeups(abc.ABC):
     """Tells waiting threads that the database changed, whoever changed it."""
 
     @abc.abstractmethod
-    def ticket(self) -> object:
-        """The state of the database now: take it before looking, hand it to ``wait``."""
+    def ticket(self, queues: tuple[str, ...] = ()) -> object:
+        """The state of the database now: take it before looking, hand it to ``wait``.
+
+        ``queues``: what is waited for is a task of theirs that is due; empty: something else.
+        """
 
     @abc.abstractmethod
     def wait(self, ticket: object, timeout: float) -> None:
@@ -196,7 +199,7 @@ class Store(abc.ABC):
     """The most bytes that a payload's JSON may have."""
     place_is_shared: bool
     """Whether everybody who can open the database shares one machine (not one PID namespace)."""
-    beater: tuple[str, dict[str, str]]
+    beater: tuple[str, dict[str, Any]]
     """For the heart: the path of a file with ``open_beat(options)`` and its options."""
 
     @abc.abstractmethod
@@ -208,8 +211,15 @@ class Store(abc.ABC):
         """Bring the schema to this program's version; the versions before (0: none) and after."""
 
     @abc.abstractmethod
-    def enqueue(self, tasks: Sequence[NewTask]) -> list[int]:
-        """Store the tasks, all or none; their ids, rising. A task whose key is taken: that task's id."""
+    def upgrade(self, version: int) -> list[str]:
+        """The statements that lead from that version of the schema, 0 for none, to this program's."""
+
+    @abc.abstractmethod
+    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
+        """Store tasks that differ in their payloads only, all or none; their ids, or that of the task with the key.
+
+        Through a user's ``connection`` they are part of its transaction.
+        """
 
     @abc.abstractmethod
     def exchange(
@@ -238,8 +248,8 @@ class Store(abc.ABC):
         """Delete the queue's tasks in these states that finished before; how many."""
 
     @abc.abstractmethod
-    def get(self, task: int) -> TaskRecord | None:
-        """The task, of any queue."""
+    def get(self, task: int, connection: object = None) -> TaskRecord | None:
+        """The task, of any queue; through a user's ``connection`` as its transaction sees it."""
 
     @abc.abstractmethod
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:

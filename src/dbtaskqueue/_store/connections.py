@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from .line import Line, Request
@@ -76,6 +77,10 @@ class Connections(abc.ABC):
     @abc.abstractmethod
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
         """All rows of one reading query."""
+
+    @abc.abstractmethod
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn the driver's errors into StoreUnavailable, for what runs on a user's own connection."""
 
     @abc.abstractmethod
     def _write_all(self, batch: list[Request]) -> None:

@@ -7,6 +7,7 @@ tasks, how the ends of a batch are stored at once, and how waiting workers are w
 from __future__ import annotations
 
 import abc
+import operator
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -55,7 +56,11 @@ class SqlStore(Store):
 
     @abc.abstractmethod
     def _insert(self, tx: Any, tasks: Sequence[NewTask]) -> list[int]:
-        """Store tasks without keys, all at once; their ids, rising."""
+        """Store tasks, all at once; their ids, rising, or none where the key is taken."""
+
+    @abc.abstractmethod
+    def _borrow(self, connection: object) -> Transaction:
+        """A user's connection in its transaction; ConfigurationError unless it leads to this database."""
 
     @abc.abstractmethod
     def _claim(self, tx: Any, worker: int, claim: Claim) -> list[TaskRecord]:
@@ -95,20 +100,20 @@ class SqlStore(Store):
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[NewTask]) -> list[int]:
-        return self._connections.write(partial(self._enqueue, tasks))
+    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
+        if connection is None:
+            return self._connections.write(partial(self._enqueue, tasks))
+        with self._connections.translated():
+            return self._enqueue(tasks, self._borrow(connection))
 
     def _enqueue(self, tasks: Sequence[NewTask], tx: Transaction) -> list[int]:
         first = tasks[0]
-        if first.key is not None and (taken := tx.row("unfinished_with_key", first._asdict())):
-            return [int(taken[0])]
-        ids = self._insert(tx, tasks)
-        large = [
-            _large(id, "payload", task.payload) for id, task in zip(ids, tasks, strict=True) if is_large(task.payload)
-        ]
-        if large:
-            tx.change_each("insert_large", large)
-        if first.due <= first.created_at + _SOON:
+        ids: list[int] = []
+        while not ids:  # a task that has the key may end between two looks
+            if first.key is not None and (taken := tx.row("unfinished_with_key", first._asdict())):
+                return [int(taken[0])]
+            ids = self._insert(tx, tasks)
+        if is_soon(first.due, first.created_at):
             self._wake(tx, first.queue, len(tasks))
         return ids
 
@@ -131,14 +136,7 @@ class SqlStore(Store):
         if len(finishes) < 2:
             return [self._end(tx, worker, end) for end in ends]
         complete = self._finish_together(tx, finishes)
-        verdicts = [_DONE if complete else _finish_verdict(tx, end) for end in finishes]
-        large = [
-            _large(end.id, "result", end.result)
-            for end, verdict in zip(finishes, verdicts, strict=True)
-            if verdict.stored and is_large(end.result)
-        ]
-        if large:
-            tx.change_each("insert_large", large)
+        verdicts = finish_verdicts(tx, finishes, complete=complete)
         found = iter(verdicts)
         return [next(found) if end.verb == "finish" else self._end(tx, worker, end) for end in ends]
 
@@ -154,7 +152,7 @@ class SqlStore(Store):
         if end.begun_at is not None:
             _start(tx, Start(end.id, end.token, end.begun_at))
         verdict = self._give_up(tx, worker, end, values)
-        if verdict.stored and verdict.state in (PENDING, FAILED) and (end.due is None or end.due <= end.at + _SOON):
+        if verdict.stored and verdict.state in (PENDING, FAILED) and is_soon(end.due, end.at):
             self._wake(tx, None, 1)
         return verdict
 
@@ -274,8 +272,12 @@ class SqlStore(Store):
 
     # -- looking -----------------------------------------------------------------------------------
 
-    def get(self, task: int) -> TaskRecord | None:
-        rows = self._connections.query("get", {"id": task})
+    def get(self, task: int, connection: object = None) -> TaskRecord | None:
+        if connection is None:
+            rows = self._connections.query("get", {"id": task})
+        else:
+            with self._connections.translated():
+                rows = self._borrow(connection).rows("get", {"id": task})
         return TaskRecord(*rows[0]) if rows else None
 
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
@@ -327,7 +329,26 @@ def inline(value: str | None) -> str | None:
     return None if value is None or len(value) > INLINE else value
 
 
+def is_soon(due: int | None, now: int) -> bool:
+    """Whether somebody should be woken for a task that is due then."""
+    return due is None or due <= now + _SOON
+
+
+def in_order(records: list[TaskRecord]) -> list[TaskRecord]:
+    """Claimed tasks in the order of their claim: an UPDATE returns them as it finds them."""
+    return sorted(records, key=_ORDER)
+
+
+_ORDER = operator.attrgetter("rank", "due", "id")
 _DONE = Verdict(True, DONE, None)
+
+
+def insert_large(tx: Transaction, ids: Sequence[int], tasks: Sequence[NewTask]) -> None:
+    """Store the payloads that do not stand in their tasks' own rows."""
+    pairs = zip(ids, tasks, strict=True)
+    large = [_large(id, "payload", task.payload) for id, task in pairs if is_large(task.payload)]
+    if large:
+        tx.change_each("insert_large", large)
 
 
 def _large(task: int, name: str, value: str | None) -> dict[str, object]:
@@ -340,10 +361,15 @@ def _start(tx: Transaction, start: Start) -> Verdict:
     return _standing(tx, start.id, stored=False)
 
 
-def _finish_verdict(tx: Transaction, end: End) -> Verdict:
-    """Of one among many: only its holder can have made it done under its token."""
-    verdict = _standing(tx, end.id, stored=False)
-    return verdict._replace(stored=verdict.state == DONE and verdict.token == end.token)
+def finish_verdicts(tx: Transaction, ends: Sequence[End], *, complete: bool) -> list[Verdict]:
+    """Of finishes that were stored together, all of them or not: only its holder makes a task done under its token."""
+    if complete:
+        return [_DONE] * len(ends)
+    standing = [_standing(tx, end.id, stored=False) for end in ends]
+    return [
+        verdict._replace(stored=verdict.state == DONE and verdict.token == end.token)
+        for verdict, end in zip(standing, ends, strict=True)
+    ]
 
 
 def _standing(tx: Transaction, task: int, *, stored: bool) -> Verdict:

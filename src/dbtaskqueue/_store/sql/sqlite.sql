@@ -82,3 +82,9 @@ VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, 
 
 -- name: raise_pruned
 UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)
+
+-- name: insert_large_result
+-- Only of those that the batch made done.
+INSERT INTO dbtaskqueue_large (task, name, value)
+SELECT id, 'result', :value FROM dbtaskqueue_task WHERE id = :task AND state = 'done' AND token = :token
+    ON CONFLICT (task, name) DO NOTHING

@@ -56,20 +56,21 @@ _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fu
 class SqliteTransaction(Transaction):
     """The named queries on a SQLite connection."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("_execute", "connection")
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor | None = None) -> None:
         self.connection = connection
+        self._execute = (cursor or connection).execute
 
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
-        return self.connection.execute(SQL[name], values).fetchall()
+        return self._execute(SQL[name], values).fetchall()
 
     def row(self, name: str, values: Values = NOTHING) -> Row | None:
-        row: Row | None = self.connection.execute(SQL[name], values).fetchone()
+        row: Row | None = self._execute(SQL[name], values).fetchone()
         return row
 
     def change(self, name: str, values: Values = NOTHING) -> int:
-        return self.connection.execute(SQL[name], values).rowcount
+        return self._execute(SQL[name], values).rowcount
 
     def change_each(self, name: str, values: Sequence[Values]) -> None:
         self.connection.executemany(SQL[name], values)
@@ -79,7 +80,7 @@ class SqliteTransaction(Transaction):
 
     def insert(self, name: str, values: Values) -> int:
         """Insert one row; its id."""
-        return self.connection.execute(SQL[name], values).lastrowid or 0
+        return self._execute(SQL[name], values).lastrowid or 0
 
 
 class SqliteConnections(Connections):
@@ -135,10 +136,28 @@ class SqliteConnections(Connections):
 
     def ask(self, name: str) -> Row:
         """The first row of a query that reads no table."""
-        with self._read_lock, self._translated():
+        with self._read_lock, self.translated():
             row = self._read_transaction().row(name)
             assert row is not None
             return row
+
+    def borrow(self, connection: object) -> SqliteTransaction:
+        """A user's own connection, in a transaction that locks the file for writing."""
+        if not isinstance(connection, sqlite3.Connection):
+            raise ConfigurationError(
+                f"connection: a sqlite3.Connection is needed here, not {type(connection).__name__}"
+            )
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        file = next((file for _, name, file in cursor.execute("PRAGMA database_list") if name == "main"), "")
+        if not file or _identity(file) != _identity(self.path):
+            raise ConfigurationError(f"connection: leads to another database than {self.path}")
+        if not connection.in_transaction:
+            commits_itself = getattr(connection, "autocommit", -1) is True or connection.isolation_level is None
+            if commits_itself:
+                raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
+            cursor.execute("BEGIN IMMEDIATE")
+        return SqliteTransaction(connection, cursor)
 
     def close(self) -> None:
         """Close both connections; a temporary file is removed."""
@@ -229,7 +248,7 @@ class SqliteConnections(Connections):
         return self._reader
 
     def _reconnect(self) -> SqliteTransaction:
-        with self._translated():
+        with self.translated():
             connection = self._connect("rw")
             if self._file is None:
                 self._remember_file()
@@ -285,7 +304,8 @@ class SqliteConnections(Connections):
         return StoreUnavailable(f"{self.path}: {_explain(error, self.path)}", maybe_done=maybe_done)
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """See the base class."""
         try:
             yield
         except sqlite3.Error as error:

@@ -13,7 +13,7 @@ from ...states import RESERVED, RUNNING
 from ...url import Target
 from .. import queries
 from ..base import Claim, End, Finding, NewTask, TaskRecord
-from ..verbs import SqlStore, inline
+from ..verbs import SqlStore, inline, insert_large, is_large
 from .connections import SqliteConnections, SqliteTransaction
 from .health import findings
 from .wakeups import SqliteWakeups
@@ -51,15 +51,18 @@ class SqliteStore(SqlStore):
 
         def run(tx: SqliteTransaction) -> tuple[int, int]:
             version, oldest = _versions(tx)
-            for script in queries.migrations("sqlite", self.schema_version)[version:]:
-                for statement in script:
-                    tx.connection.execute(statement)
+            for statement in self.upgrade(version):
+                tx.connection.execute(statement)
             return version, oldest
 
         before, oldest = self._sqlite.write(run)
         if oldest > self.schema_version:
             raise self._too_new(self.path, before, oldest)
         return before, max(before, self.schema_version)
+
+    def upgrade(self, version: int) -> list[str]:
+        scripts = queries.migrations("sqlite", self.schema_version)[version:]
+        return [statement for script in scripts for statement in script]
 
     def _versions(self) -> tuple[int, int]:
         return self._sqlite.read(_versions)
@@ -71,12 +74,18 @@ class SqliteStore(SqlStore):
         for row in rows:
             row["payload"] = inline(row["payload"])
         if len(rows) == 1:
-            return [tx.insert("insert_next_task", rows[0])]
-        first = int(tx.rows("next_task_id")[0][0])
-        for number, row in enumerate(rows, start=first):
-            row["id"] = number
-        tx.change_each("insert_task", rows)
-        return list(range(first, first + len(tasks)))
+            ids = [tx.insert("insert_next_task", rows[0])]
+        else:
+            first = int(tx.rows("next_task_id")[0][0])
+            ids = list(range(first, first + len(tasks)))
+            for number, row in zip(ids, rows, strict=True):
+                row["id"] = number
+            tx.change_each("insert_task", rows)
+        insert_large(tx, ids, tasks)
+        return ids
+
+    def _borrow(self, connection: object) -> SqliteTransaction:
+        return self._sqlite.borrow(connection)
 
     def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:  # type: ignore[override]
         tx.change("raise_pruned", {"id": max(ids)})
@@ -86,7 +95,11 @@ class SqliteStore(SqlStore):
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
         rows = [(end.id, end.token, end.at, end.begun_at, inline(end.result)) for end in ends]
-        return tx.change("finish_batch", {"ends": _to_json(rows)}) == len(ends)
+        complete = tx.change("finish_batch", {"ends": _to_json(rows)}) == len(ends)
+        large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
+        if large:
+            tx.change_each("insert_large_result", large)
+        return complete
 
     def _claim(self, tx: SqliteTransaction, worker: int, claim: Claim) -> list[TaskRecord]:
         records: list[TaskRecord] = []

@@ -41,7 +41,7 @@ class SqliteWakeups(Wakeups):
         self._watcher: _Watcher | None = None
         self._pid = os.getpid()
 
-    def ticket(self) -> object:
+    def ticket(self, queues: tuple[str, ...] = ()) -> object:
         """The file's data version; None where it cannot be read, which equals nothing."""
         try:
             return self._version()

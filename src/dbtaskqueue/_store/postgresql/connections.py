@@ -1,0 +1,190 @@
+"""PostgreSQL connections: opening them, the named queries on them, and what their errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, sql
+from psycopg.rows import tuple_row
+from psycopg.types.numeric import Int8Dumper
+
+from ...errors import ConfigurationError
+from ...url import Target
+from ..connections import NOTHING, Row, Values
+from ..server import TIMEOUT, Link, ServerConnections, Trouble, is_readable
+
+OLDEST = 130000
+_DEFAULTS = {
+    "application_name": "dbtaskqueue",
+    "client_encoding": "UTF8",
+    "connect_timeout": "10",
+    # a server that vanished without a word is noticed within half a minute, idle or in the middle of a statement
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": str(int(TIMEOUT * 1000)),
+}
+_AGAIN = {"40001", "40P01", "55P03"}
+_LOST = {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"}
+_READ_ONLY = "25006"
+_UNIQUE_VIOLATION = "23505"
+
+
+class PostgresqlLink(Link):
+    """One connection; through a pooler it is another server process for each transaction."""
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], queries: dict[str, bytes], *, is_borrowed: bool = False
+    ) -> None:
+        self.connection = connection
+        self.is_borrowed = is_borrowed
+        self._queries = queries
+        self._cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        self._cursor.adapters.register_dumper(int, Int8Dumper)  # or each size of number would be another plan
+        self._heard: Callable[[], None] | None = None
+
+    def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
+        return self._cursor.execute(self._queries[name], values).fetchall()
+
+    def change(self, name: str, values: Values = NOTHING) -> int:
+        return self._cursor.execute(self._queries[name], values).rowcount
+
+    def change_each(self, name: str, values: Sequence[Values]) -> None:
+        self._cursor.executemany(self._queries[name], values)
+
+    def array(self, ids: Sequence[int]) -> list[int]:
+        return list(ids)
+
+    def begin(self) -> None:
+        self._cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+
+    def begin_reading(self) -> None:
+        self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def commit(self) -> None:
+        self._cursor.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            self._cursor.execute("ROLLBACK")
+
+    def has_hung_up(self) -> bool:
+        if self.connection.closed:
+            return True
+        try:
+            while is_readable(self.connection.fileno()):
+                self.connection.pgconn.consume_input()
+                self._pass_on_notifications()
+        except psycopg.Error:
+            return True
+        return False
+
+    def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call ``heard`` whenever somebody notifies ``channel``; the caller uses the connection now and then."""
+        if self._heard is None:
+            self._cursor.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            self.connection.add_notify_handler(lambda notification: heard())
+        self._heard = heard
+
+    def _pass_on_notifications(self) -> None:
+        while self.connection.pgconn.notifies() is not None:
+            if self._heard is not None:
+                self._heard()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def disown(self) -> None:
+        # psycopg itself leaves alone what another process has opened; its file descriptor is only a copy here
+        with contextlib.suppress(OSError, psycopg.Error):
+            os.close(self.connection.fileno())
+
+
+class PostgresqlConnections(ServerConnections):
+    """The connections of one process to one PostgreSQL database."""
+
+    def __init__(self, target: Target, queries: dict[str, str]) -> None:
+        super().__init__(target, psycopg.Error)
+        self._queries = {name: text.encode() for name, text in queries.items()}
+        self.parameters = _parameters(target)
+        self.is_pooled = False
+
+    def _connect(self, *, reads: bool) -> PostgresqlLink:
+        connection = psycopg.connect(**self.parameters, autocommit=True)  # type: ignore[arg-type]
+        try:
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return PostgresqlLink(connection, self._queries)
+
+    def borrow(self, connection: object) -> PostgresqlLink:
+        """A user's own connection, in a transaction of its own."""
+        if not isinstance(connection, psycopg.Connection):
+            raise ConfigurationError(
+                f"connection: a psycopg.Connection is needed here, not {type(connection).__name__}"
+            )
+        idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        if connection.autocommit and idle:
+            raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
+        return PostgresqlLink(connection, self._queries, is_borrowed=True)
+
+    # -- for who waits -----------------------------------------------------------------------------
+
+    def reader_fd(self) -> int | None:
+        """The socket on which notifications arrive, None while there is none."""
+        link = self._reader
+        with contextlib.suppress(psycopg.Error):
+            return link.connection.fileno() if isinstance(link, PostgresqlLink) else None
+        return None
+
+    def hear(self) -> bool:
+        """Take note of notifications that have arrived; False when the connection is gone."""
+        with self._read_lock:
+            return self._reader is not None and not self._reader.has_hung_up()
+
+    def _check(self, connection: psycopg.Connection[Any]) -> None:
+        asked = "SELECT pg_backend_pid(), current_setting('server_encoding')"
+        pid, encoding = connection.execute(asked).fetchone() or (0, "")
+        # a pooler makes up a process id of its own; each transaction may run in another session of the server
+        self.is_pooled = pid != connection.info.backend_pid
+        if connection.info.server_version < OLDEST:
+            version = connection.info.server_version // 10000
+            raise ConfigurationError(f"{self._target.text}: PostgreSQL {version} is too old; 13 or later is needed")
+        if encoding != "UTF8":
+            raise ConfigurationError(f"{self._target.text}: the database's encoding is {encoding}; UTF8 is needed")
+        if self.is_pooled:
+            connection.prepare_threshold = None
+        else:
+            connection.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(TIMEOUT * 1000))])
+
+    def _trouble(self, error: Exception) -> Trouble:
+        code = getattr(error, "sqlstate", None)
+        if code is None or code.startswith("08") or code in _LOST:
+            return Trouble.LOST
+        if code in _AGAIN:
+            return Trouble.AGAIN
+        if code == _UNIQUE_VIOLATION:
+            return Trouble.CONFLICT
+        return Trouble.ELSEWHERE if code == _READ_ONLY else Trouble.REFUSED
+
+
+def _parameters(target: Target) -> dict[str, str]:
+    """What libpq needs to connect; ConfigurationError for an option that it does not know."""
+    given = {name: value for name, value in target.options.items() if name != "schema"}
+    if target.hosts:
+        given["host"] = ",".join(host.name for host in target.hosts)
+        given["port"] = ",".join(str(host.port or 5432) for host in target.hosts)
+    given |= {"dbname": target.database}
+    given |= {"user": target.user} if target.user is not None else {}
+    given |= {"password": target.password} if target.password is not None else {}
+    try:
+        conninfo.make_conninfo(**given)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"{target.text}: {str(error).strip()}") from None
+    return {**_DEFAULTS, **given}

@@ -1,0 +1,180 @@
+"""The store on a PostgreSQL schema: what differs because a round trip costs, and because it can wake who waits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from ...errors import ConfigurationError
+from ...states import RESERVED, RUNNING
+from ...url import Target
+from .. import queries
+from ..base import Claim, End, Exchanged, Finding, NewTask, Start, TaskRecord
+from ..connections import Values
+from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon
+from .connections import PostgresqlConnections, PostgresqlLink
+from .health import findings
+from .wakeups import PostgresqlWakeups
+
+_SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
+
+
+class PostgresqlStore(SqlStore):
+    """A schema of its own in a PostgreSQL database."""
+
+    schema_version = 1
+    place_is_shared = False
+
+    def __init__(self, target: Target) -> None:
+        self.schema = target.options.get("schema", "dbtaskqueue")
+        if not _SCHEMA.fullmatch(self.schema):
+            raise ConfigurationError(f"{target.text}: a schema's name is letters, digits and '_', not {self.schema!r}")
+        self._given = {"schema": f'"{self.schema}".', "schema_name": f'"{self.schema}"'}
+        sql = queries.pyformat(queries.load("postgresql", self._given))
+        self._postgresql = PostgresqlConnections(target, sql)
+        super().__init__(target, self._postgresql)
+        self.wakeups = PostgresqlWakeups(self._postgresql)
+        self.beater = (
+            str(Path(__file__).with_name("beat.py")),
+            {"parameters": self._postgresql.parameters, "statement": sql["beat"]},
+        )
+
+    # -- schema ------------------------------------------------------------------------------------
+
+    def prepare(self, *, create: bool) -> None:
+        if create and self._versions() == (0, 0):
+            self.migrate()
+        self._check_schema(self._name)
+
+    def migrate(self) -> tuple[int, int]:
+        def run(link: PostgresqlLink) -> tuple[int, int]:
+            link.rows("lock_schema", {"table": self._table("schema")})
+            version, oldest = self._look_up_versions(link)
+            for statement in self.upgrade(version):
+                link.connection.execute(statement.encode())
+            return version, oldest
+
+        before, oldest = self._connections.write(run)
+        if oldest > self.schema_version:
+            raise self._too_new(self._name, before, oldest)
+        return before, max(before, self.schema_version)
+
+    def upgrade(self, version: int) -> list[str]:
+        scripts = queries.migrations("postgresql", self.schema_version, self._given)[version:]
+        return [statement for script in scripts for statement in script]
+
+    @property
+    def _name(self) -> str:
+        return f"schema {self.schema} of {self._target.text}"
+
+    def _table(self, name: str) -> str:
+        return f'"{self.schema}".dbtaskqueue_{name}'
+
+    def _versions(self) -> tuple[int, int]:
+        return self._connections.read(self._look_up_versions)
+
+    def _look_up_versions(self, link: PostgresqlLink) -> tuple[int, int]:
+        if link.rows("has_schema", {"table": self._table("schema")}) == [(None,)]:
+            return 0, 0
+        row = link.row("schema_version")
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    # -- producers ---------------------------------------------------------------------------------
+
+    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
+        if tasks[0].key is None and connection is None:
+            return self._connections.write(partial(self._enqueue_at_once, tasks), alone=True)
+        return super().enqueue(tasks, connection)
+
+    def _enqueue_at_once(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
+        soon = is_soon(tasks[0].due, tasks[0].created_at)
+        return self._store_new(link, tasks, wake=len(tasks) if soon else 0)
+
+    def _store_new(self, link: PostgresqlLink, tasks: Sequence[NewTask], *, wake: int) -> list[int]:
+        first = tasks[0]
+        payloads, larges = _split([task.payload for task in tasks])
+        values = first._asdict() | {"wake": wake}
+        if len(tasks) == 1:
+            values |= {"payload": payloads[0], "large": larges[0]}
+            return [row[0] for row in link.rows("enqueue_one", values)]
+        values |= {"payloads": payloads, "larges": larges, "table": self._table("task")}
+        return [row[0] for row in link.rows("enqueue_many", values)]
+
+    def _insert(self, tx: PostgresqlLink, tasks: Sequence[NewTask]) -> list[int]:
+        return self._store_new(tx, tasks, wake=0)
+
+    def _wake(self, tx: PostgresqlLink, queue: str | None, tasks: int) -> None:
+        # nobody waits for a lock until a user's transaction ends: a row that is taken there would keep others asleep
+        tx.rows("notify" if tx.is_borrowed else "wake", {"queue": queue, "wake": None if queue is None else tasks})
+
+    def _borrow(self, connection: object) -> PostgresqlLink:
+        link = self._postgresql.borrow(connection)
+        there = link.rows("has_schema", {"table": self._table("schema")}) != [(None,)]
+        if not there or link.rows("identity") != self._connections.query("identity"):
+            raise ConfigurationError(f"connection: leads to another database than {self._name}")
+        return link
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def exchange(
+        self, worker: int, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+    ) -> Exchanged:
+        if starts or claim is None or len(claim.queues) > 1 or any(end.verb != "finish" for end in ends):
+            return super().exchange(worker, starts=starts, ends=ends, claim=claim)
+
+        def run(link: PostgresqlLink) -> Exchanged:
+            complete, claimed = self._exchange(link, worker, ends, claim, claim.queues[0], claim.limit)
+            return Exchanged([], finish_verdicts(link, ends, complete=complete), claimed)
+
+        return self._connections.write(run, alone=True)
+
+    def _exchange(
+        self, link: PostgresqlLink, worker: int, ends: Sequence[End], claim: Claim, queue: str, limit: int
+    ) -> tuple[bool, list[TaskRecord]]:
+        values = {
+            "queue": queue,
+            "worker": worker,
+            "now": claim.now,
+            "limit": limit,
+            "begin": int(claim.begin),
+            "shared": int(claim.shared),
+            "state": RUNNING if claim.begin else RESERVED,
+        }
+        rows = link.rows("exchange", {**values, **_endings(ends)})
+        return rows[0][0] == len(ends), in_order([TaskRecord(*row[1:]) for row in rows if row[1] is not None])
+
+    def _claim(self, tx: PostgresqlLink, worker: int, claim: Claim) -> list[TaskRecord]:
+        records: list[TaskRecord] = []
+        for queue in claim.queues:
+            records += self._exchange(tx, worker, [], claim, queue, claim.limit - len(records))[1]
+            if len(records) >= claim.limit:
+                break
+        return records
+
+    def _finish_together(self, tx: PostgresqlLink, ends: Sequence[End]) -> bool:
+        return bool(tx.rows("finish_batch", _endings(ends))[0][0] == len(ends))
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        return [self._schema_finding(), *self._connections.read(partial(findings, self._postgresql, self.schema))]
+
+
+def _split(values: Sequence[str | None]) -> tuple[list[str | None], list[str | None]]:
+    """What stands in the tasks' own rows, and what is too large for that."""
+    return [inline(value) for value in values], [value if is_large(value) else None for value in values]
+
+
+def _endings(ends: Sequence[End]) -> Values:
+    """Finishes as columns."""
+    results, larges = _split([end.result for end in ends])
+    return {
+        "end_ids": [end.id for end in ends],
+        "tokens": [end.token for end in ends],
+        "ats": [end.at for end in ends],
+        "begun_ats": [end.begun_at for end in ends],
+        "results": results,
+        "larges": larges,
+    }

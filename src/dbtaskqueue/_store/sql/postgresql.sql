@@ -1,0 +1,170 @@
+-- PostgreSQL: only what differs from the other engines, and why.
+
+-- name: waiting
+queue = :queue AND state IN ('pending', 'failed')
+
+-- name: held
+worker = :worker AND state IN ('reserved', 'running')
+
+-- name: in_ids
+-- Differs because PostgreSQL takes a list as an array.
+= ANY(:ids)
+
+-- name: for_update
+FOR UPDATE
+
+-- name: by_claimable
+-- Differs because PostgreSQL takes no orders which index to use; as below.
+
+-- name: by_held
+
+-- name: by_ended
+
+-- name: has_schema
+-- Differs because each engine has its own catalogue.
+SELECT to_regclass(:table)
+
+-- name: identity
+SELECT identity FROM {{schema}}dbtaskqueue_schema
+
+-- name: lock_schema
+-- Differs because each engine has a lock of its own for changes of the schema.
+SELECT pg_advisory_xact_lock(hashtextextended(:table, 0))
+
+-- name: wake
+-- A waiter's row is taken by the first who wakes it: one notification for each sleep, not for each task.
+UPDATE {{schema}}dbtaskqueue_waiter AS waiter SET good_until = '-infinity'
+  FROM (SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
+         WHERE (queue = :queue OR :queue IS NULL) AND good_until > statement_timestamp()
+         LIMIT :wake FOR UPDATE SKIP LOCKED) AS chosen
+ WHERE waiter.queue = chosen.queue AND waiter.channel = chosen.channel
+RETURNING pg_notify(waiter.channel, '')
+
+-- name: notify
+SELECT pg_notify(channel, '')
+  FROM (SELECT channel FROM {{schema}}dbtaskqueue_waiter
+         WHERE (queue = :queue OR :queue IS NULL) AND good_until > statement_timestamp() LIMIT :wake) AS chosen
+
+-- name: wait
+-- Unlogged: it costs no flush of the log.
+INSERT INTO {{schema}}dbtaskqueue_waiter (queue, channel, good_until)
+SELECT queue, :channel, statement_timestamp() + CAST(:seconds AS double precision) * interval '1 second'
+  FROM unnest(CAST(:queues AS text[])) AS queue
+    ON CONFLICT (queue, channel) DO UPDATE SET good_until = excluded.good_until
+
+-- name: forget_waiters
+DELETE FROM {{schema}}dbtaskqueue_waiter
+ WHERE channel = :channel OR good_until > '-infinity' AND good_until < statement_timestamp() - interval '1 hour'
+
+-- name: insert_task
+-- Differs because a refused insert would spoil the whole transaction, which may be a user's.
+INSERT INTO {{schema}}dbtaskqueue_task
+       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
+VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload)
+   ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
+RETURNING id
+
+-- name: enqueue_one
+-- Differs because one statement saves the round trips of a transaction.
+WITH task AS ({{insert_task}}),
+     large AS (INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
+               SELECT id, 'payload', CAST(:large AS text) FROM task WHERE CAST(:large AS text) IS NOT NULL),
+     woken AS ({{wake}})
+SELECT id, (SELECT count(*) FROM woken) FROM task
+
+-- name: enqueue_many
+WITH given AS (SELECT payload, large, number
+                 FROM unnest(CAST(:payloads AS text[]), CAST(:larges AS text[])) WITH ORDINALITY
+                   AS given(payload, large, number)),
+     numbered AS MATERIALIZED (
+         SELECT nextval(pg_get_serial_sequence(:table, 'id')) AS id, payload, large FROM (SELECT * FROM given ORDER BY number) AS _),
+     task AS (INSERT INTO {{schema}}dbtaskqueue_task
+                     (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
+              SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,
+                     :function, :policy, payload FROM numbered),
+     large AS (INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
+               SELECT id, 'payload', large FROM numbered WHERE large IS NOT NULL),
+     woken AS ({{wake}})
+SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
+
+-- name: ended
+UPDATE {{schema}}dbtaskqueue_task AS task
+   SET finished_at = ending.at, result = ending.result, shared = 0,
+       attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
+       started_at = CASE WHEN state = 'reserved' THEN ending.begun_at ELSE started_at END,
+       state = 'done'
+  FROM unnest(CAST(:end_ids AS bigint[]), CAST(:tokens AS bigint[]), CAST(:ats AS bigint[]),
+              CAST(:begun_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]))
+       AS ending(id, token, at, begun_at, result, large)
+ WHERE task.id = ending.id AND task.token = ending.token
+   AND (task.state = 'running' OR task.state = 'reserved' AND task.shared = 1)
+RETURNING task.id, ending.large
+
+-- name: kept_large
+INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
+SELECT id, 'result', large FROM ended WHERE large IS NOT NULL
+    ON CONFLICT (task, name) DO NOTHING
+
+-- name: finish_batch
+-- Differs because one statement over arrays is one round trip.
+WITH ended AS ({{ended}}), kept AS ({{kept_large}})
+SELECT count(*) FROM ended
+
+-- name: exchange
+-- Differs because PostgreSQL can end what was done and claim what comes next in one statement. The worker's row is
+-- locked, so that whoever takes this worker for dead waits for this claim, or this claim sees it. The ids go through
+-- an array, so that no plan ever reads the whole table.
+WITH RECURSIVE ended AS ({{ended}}),
+     kept AS ({{kept_large}}),
+     {{ranks}},
+     member AS MATERIALIZED (
+         SELECT id FROM {{schema}}dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL FOR SHARE),
+     chosen AS MATERIALIZED (
+         SELECT task.id
+           FROM ranks CROSS JOIN LATERAL (
+                SELECT id FROM {{schema}}dbtaskqueue_task
+                 WHERE {{waiting}} AND rank = ranks.level AND due <= :now
+                 ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS task
+          WHERE EXISTS (SELECT 1 FROM member)
+            AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+          LIMIT :limit),
+     claimed AS (
+         UPDATE {{schema}}dbtaskqueue_task
+            SET token = token + 1, worker = :worker, shared = CASE WHEN :shared = 1 AND solo = 0 THEN 1 ELSE 0 END,
+                attempt = attempt + :begin, started_at = CASE WHEN :begin = 1 THEN :now ELSE started_at END,
+                state = :state
+          WHERE id = ANY(ARRAY(SELECT id FROM chosen)) AND state IN ('pending', 'failed')
+         RETURNING *)
+SELECT (SELECT count(*) FROM ended), {{task_columns}}
+  FROM (SELECT 1) AS one LEFT JOIN claimed AS dbtaskqueue_task ON true
+
+-- name: settings
+SELECT name, setting FROM pg_settings
+ WHERE name IN ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'autovacuum',
+                'default_transaction_isolation', 'TimeZone', 'max_connections', 'statement_timeout')
+
+-- name: is_standby
+SELECT pg_is_in_recovery()
+
+-- name: connections
+SELECT count(*) FROM pg_stat_activity
+
+-- name: sizes
+SELECT coalesce(sum(pg_table_size(relid)), 0), coalesce(sum(pg_indexes_size(relid)), 0),
+       coalesce(sum(n_live_tup), 0), coalesce(sum(n_dead_tup), 0)
+  FROM pg_stat_user_tables WHERE schemaname = :schema AND relname LIKE 'dbtaskqueue%'
+
+-- name: long_transactions
+SELECT pid, extract(epoch FROM now() - xact_start), coalesce(application_name, '')
+  FROM pg_stat_activity
+ WHERE backend_xmin IS NOT NULL AND xact_start < now() - interval '5 minutes' AND pid <> pg_backend_pid()
+ ORDER BY xact_start LIMIT 5
+
+-- name: missing_rights
+SELECT relname, right_name
+  FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS right_name
+ WHERE nspname = :schema AND relname LIKE 'dbtaskqueue%' AND relkind = 'r'
+   AND NOT (relname = 'dbtaskqueue_schema' AND right_name <> 'SELECT')
+   AND NOT has_table_privilege(pg_class.oid, right_name)
+ ORDER BY relname, right_name
