@@ -40,8 +40,8 @@ def from_datetime(moment: datetime) -> int:
 
 
 def to_datetime(time: int | None) -> datetime | None:
-    """Microseconds as an aware datetime in UTC; None stays None."""
-    return None if time is None else _EPOCH + timedelta(microseconds=time)
+    """Microseconds as an aware datetime in UTC, the nearest one that there is; None stays None."""
+    return None if time is None else _EPOCH + timedelta(microseconds=max(EARLIEST, min(time, LATEST)))
 
 
 def after(start: int, delay: float | timedelta, name: str = "delay") -> int:

@@ -103,3 +103,12 @@ def _check_delay(delay: float) -> float:
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < float("inf"):
         raise ValueError(f"delay is a number of seconds, at least 0, not {delay!r}")
     return float(delay)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, in ASCII, and cut where it is long."""
+    try:
+        text = ascii(value)
+    except Exception:  # an integer of 5000 digits, or a __repr__ that raises
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 140 else f"{text[:140]}…"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .errors import shown
+
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _MAX_KEY = 255
@@ -13,7 +15,7 @@ _MAX_FUNCTION = 500
 def check_queue(name: str) -> str:
     """``name`` if it is a queue's: 1 to 128 ASCII letters, digits and ``._:-``; else ValueError."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"a queue's name is 1 to 128 ASCII letters, digits and '._:-', not {_show(name)}")
+        raise ValueError(f"a queue's name is 1 to 128 ASCII letters, digits and '._:-', not {shown(name)}")
     return name
 
 
@@ -22,17 +24,12 @@ def check_key(key: str | None) -> str | None:
     if key is None:
         return None
     if not isinstance(key, str) or not 1 <= len(key) <= _MAX_KEY or _UNSTORABLE.search(key):
-        raise ValueError(f"a task's key is a text of 1 to {_MAX_KEY} characters without U+0000, not {_show(key)}")
+        raise ValueError(f"a task's key is a text of 1 to {_MAX_KEY} characters without U+0000, not {shown(key)}")
     return key
 
 
 def check_function(name: str) -> str:
     """``name`` if a task function may have it: 1 to 500 printable characters; else ValueError."""
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_FUNCTION or not name.isprintable():
-        raise ValueError(f"a task function's name is 1 to {_MAX_FUNCTION} printable characters, not {_show(name)}")
+        raise ValueError(f"a task function's name is 1 to {_MAX_FUNCTION} printable characters, not {shown(name)}")
     return name
-
-
-def _show(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 140 else f"{text[:140]}…"

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from dataclasses import asdict, dataclass
+
+from .errors import shown
+
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -31,19 +36,19 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         for name in ("delay", "factor", "max_delay", "jitter"):
             value = getattr(self, name)
-            if not _is_number(value) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"RetryPolicy: {name} must be a finite number of at least 0, not {value!r}")
+            if not _is_number(value) or not 0 <= value <= sys.float_info.max:
+                raise ValueError(f"RetryPolicy: {name} must be a finite number of at least 0, not {shown(value)}")
         if self.jitter > 1:
-            raise ValueError(f"RetryPolicy: jitter must be between 0 and 1, not {self.jitter!r}")
-        if not _is_count(self.linear):
-            raise ValueError(f"RetryPolicy: linear must be a whole number of at least 1, not {self.linear!r}")
+            raise ValueError(f"RetryPolicy: jitter must be between 0 and 1, not {shown(self.jitter)}")
+        if not _is_count(self.linear) or self.linear > _MOST:
+            raise ValueError(f"RetryPolicy: linear must be a whole number from 1 to {_MOST}, not {shown(self.linear)}")
         check_max_attempts(self.max_attempts, or_none=True)
 
     def delay_before(self, n: int) -> float:
         """The seconds to wait before retry ``n``, numbered from 1."""
         if not _is_count(n):
-            raise ValueError(f"retries are numbered from 1, not {n!r}")
-        base = self.delay * min(n, self.linear)
+            raise ValueError(f"retries are numbered from 1, not {shown(n)}")
+        base = float(self.delay) * min(n, self.linear)
         if n > self.linear:
             try:
                 base *= float(self.factor) ** (n - self.linear)
@@ -72,8 +77,8 @@ def check_max_attempts(value: int | None, *, or_none: bool) -> None:
     """Raise ValueError unless ``value`` counts attempts: a whole number of at least 1."""
     if value is None and or_none:
         return
-    if not _is_count(value) or value is None or value > 2**31 - 1:
-        raise ValueError(f"max_attempts must be a whole number from 1 to {2**31 - 1}, not {value!r}")
+    if not _is_count(value) or value is None or value > _MOST:
+        raise ValueError(f"max_attempts must be a whole number from 1 to {_MOST}, not {shown(value)}")
 
 
 def _is_number(value: object) -> bool:

@@ -152,6 +152,23 @@ def test_a_damaged_row_does_not_hide_the_others(cli: Cli, queue: TaskQueue) -> N
     assert [task["payload"] for task in cli("list", "--json").json] == [2, None]
 
 
+def test_numbers_without_sense_do_not_hide_the_others(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([1, 2])
+    held = queue.fetch(2)
+    assert all(task.start() for task in held)
+    columns = ("due", "created_at", "started_at", "finished_at", "budget", "base", "rank", "worker", "cancel_requested")
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        for column in columns:
+            connection.execute(f"UPDATE dbtaskqueue_task SET {column} = ? WHERE id = 1", [2**63 - 1])
+            connection.execute(f"UPDATE dbtaskqueue_task SET {column} = ? WHERE id = 2", [-(2**63)])
+        connection.execute("UPDATE dbtaskqueue_worker SET created_at = ?, pid = ?, started = ?", [2**63 - 1] * 3)
+    for words in (("list",), ("show", 1), ("show", 2), ("stats",), ("workers",), ("doctor",)):
+        for more in ((), ("--json",)):
+            run = cli(*words, *more)
+            assert (run.code, run.err) == (0, ""), (words, run)
+    assert [task["id"] for task in cli("list", "--json").json] == [2, 1]
+
+
 def test_a_task_at_the_end_of_all_days(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1, start_at=datetime.max.replace(tzinfo=UTC))
     for words in (("list",), ("show", 1), ("list", "--json")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import math
@@ -178,27 +179,25 @@ ROWS = {
     "empty": {"payload": ""},
     "null": {"payload": None},
     "not UTF-8": {"payload": "CAST(X'22ff22' AS TEXT)"},
-    "a blob": {"payload": "X'00ff'"},
     "nested deep": {"payload": "[" * 200_000},
     "a huge number": {"payload": "9" * 10_000},
     "a function that is not UTF-8": {"function": "CAST(X'ff' AS TEXT)"},
     "a broken policy": {"payload": "{", "policy": "{"},
     "a policy of nonsense": {"payload": "{", "policy": '{"delay": "x", "colour": 1}'},
-    "a creation of text": {"payload": "{", "created_at": "long ago"},
+    "a policy of numbers without an end": {"payload": "{", "policy": f'{{"delay": 1{"0" * 400}}}'},
+    "a creation in a million years": {"payload": "{", "created_at": 2**63 - 1},
 }
 
 
-def spoil(url: str, id: int, columns: dict[str, str | None]) -> None:
+def spoil(url: str, id: int, columns: dict[str, str | int | None]) -> None:
     """Write nonsense into a task's row behind the library's back."""
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
-    with connection:
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as connection, connection:
         for column, value in columns.items():
-            literal = value if value and value.startswith(("CAST(", "X'")) else "?"
+            literal = value if isinstance(value, str) and value.startswith(("CAST(", "X'")) else "?"
             connection.execute(
                 f"UPDATE dbtaskqueue_task SET {column} = {literal} WHERE id = ?",
                 (id,) if literal != "?" else (value, id),
             )
-    connection.close()
 
 
 @pytest.mark.engine("sqlite")
@@ -219,24 +218,80 @@ def test_a_row_that_cannot_be_read_fails_its_task_and_the_worker_lives(
     assert {task.id for task in queue.tasks()} == {before.id, bad.id, after.id}
 
 
+NUMBERS = (
+    *("budget", "base", "attempt", "rank", "due", "decided_at", "token", "retried", "created_at", "started_at"),
+    *("finished_at", "worker", "shared", "solo", "cancel_requested"),
+)
+ENDLESS = {"delay": 10**400, "linear": 10**400, "factor": 10**400, "max_delay": 10**400, "max_attempts": 10**400}
+NONSENSE: list[tuple[str, str | int]] = [
+    *((column, number) for column in NUMBERS for number in (2**62, 2**63 - 1, -(2**63))),
+    *(("policy", json.dumps({name: value})) for name, value in ENDLESS.items()),
+    *(("policy", text) for text in ("nonsense", "7", '{"delay": -1}', '{"delay": 1e999}', "[" * 100_000)),
+    *((column, "CAST(X'ff' AS TEXT)") for column in ("policy", "function", "key")),
+]
+
+
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("failing", [False, True])
-@pytest.mark.parametrize(
-    "column",
-    ["budget", "base", "attempt", "rank", "due", "created_at", "policy", "solo", "cancel_requested", "function"],
-)
-def test_a_column_of_nonsense_leaves_the_worker_alive(queue: TaskQueue, url: str, column: str, failing: bool) -> None:
+@pytest.mark.parametrize(("column", "value"), NONSENSE, ids=lambda value: str(value)[:24])
+def test_a_column_of_nonsense_leaves_the_worker_alive(
+    queue: TaskQueue, url: str, column: str, value: str | int, failing: bool
+) -> None:
     def callback(payload: int) -> None:
         if payload == 1 and failing:
             raise ValueError
 
     policy = RetryPolicy(delay=3600, max_attempts=3)
     before, bad, after = [queue.enqueue(n, retry=policy) for n in range(3)]
-    spoil(url, bad.id, {column: "nonsense"})
+    with contextlib.suppress(sqlite3.IntegrityError):
+        spoil(url, bad.id, {column: value})
     Worker(url).run(callback, idle_timeout=0.05)
     assert before.refresh().state == after.refresh().state == "done"
     queue.stats()
-    queue.tasks()
+    assert {task.start_at.year + task.created_at.year > 0 for task in queue.tasks()} == {True}
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("state", ["reserved", "running"])
+@pytest.mark.parametrize(("column", "value"), NONSENSE, ids=lambda value: str(value)[:24])
+def test_a_column_of_nonsense_does_not_hold_up_a_rescue(
+    queue: TaskQueue, url: str, column: str, value: str | int, state: str
+) -> None:
+    """Of what its dead worker held besides."""
+    before, bad, after = queue.enqueue_many(range(3), retry=RetryPolicy(delay=0, max_attempts=3))
+    tasks = queue.fetch(3, timeout=10)
+    if state == "running":
+        assert all(task.start() for task in tasks)
+    worker = tasks[0].worker
+    with contextlib.suppress(sqlite3.IntegrityError):
+        spoil(url, bad.id, {column: value})
+    with TaskQueue(url) as rescuer:
+        rescuer.store.deregister(worker or 0)
+
+        def rescued() -> set[int]:
+            tasks = rescuer.fetch(3, timeout=0)
+            return {task.id for task in tasks} | {task.id for task in rescuer.tasks(state="reserved")}
+
+        until(lambda: {before.id, after.id} <= rescued(), what="the rescue")
+
+
+TYPED = [("budget", "many"), ("due", "soon"), ("token", 1.5), ("created_at", "long ago"), ("payload", "X'00ff'")]
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize(("column", "value"), TYPED)
+def test_what_is_of_another_type_cannot_be_written(queue: TaskQueue, url: str, column: str, value: str) -> None:
+    task = queue.enqueue()
+    with pytest.raises(sqlite3.IntegrityError):
+        spoil(url, task.id, {column: value})
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("column", ["token", "attempt"])
+def test_a_number_that_cannot_rise_any_more_cannot_be_written(queue: TaskQueue, url: str, column: str) -> None:
+    task = queue.enqueue()
+    with pytest.raises(sqlite3.IntegrityError):
+        spoil(url, task.id, {column: 2**63 - 1})
 
 
 @pytest.mark.engine("sqlite")

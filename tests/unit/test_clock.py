@@ -23,6 +23,12 @@ def test_there_and_back(moment: datetime) -> None:
     assert clock.to_datetime(clock.from_datetime(moment)) == moment
 
 
+@pytest.mark.parametrize("time", [2**63 - 1, 2**62, -(2**63), clock.LATEST + 1, clock.EARLIEST - 1])
+def test_what_no_datetime_can_show_is_shown_as_the_nearest_that_one_can(time: int) -> None:
+    end = datetime.max if time > 0 else datetime.min
+    assert clock.to_datetime(time) == end.replace(tzinfo=UTC)
+
+
 def test_none_stays_none() -> None:
     assert clock.to_datetime(None) is None
 

@@ -43,6 +43,7 @@ def test_after_very_many_retries() -> None:
     assert RetryPolicy(delay=0).delay_before(10**9) == 0
     assert RetryPolicy(max_delay=1e300, factor=1e300).delay_before(10**6) == 1e300
     assert RetryPolicy(delay=1e308, max_delay=1e308, linear=10**6).delay_before(10**6) == 1e308
+    assert RetryPolicy(delay=10**308, jitter=1, max_delay=9).delay_before(10**400) <= 9
 
 
 def test_jitter_spreads_before_the_cap() -> None:
@@ -59,11 +60,13 @@ def test_jitter_spreads_before_the_cap() -> None:
     [
         *({name: value} for name in ("delay", "factor", "max_delay", "jitter") for value in (-1, math.nan, math.inf)),
         *({name: value} for name in ("delay", "factor", "max_delay", "jitter") for value in ("1", None, True)),
+        *({name: 10**400} for name in ("delay", "factor", "max_delay", "jitter", "linear", "max_attempts")),
+        {"delay": 10**5000},
         {"jitter": 1.01},
-        *({"linear": value} for value in (0, -1, 1.5, "5", None, True)),
+        *({"linear": value} for value in (0, -1, 1.5, "5", None, True, 2**31)),
         *({"max_attempts": value} for value in (0, -1, 1.5, "5", True, 2**31)),
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_what_is_out_of_range(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -97,7 +100,11 @@ def test_the_default_takes_no_room() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "1", "null", '{"delay": -1}', '{"colour": 1}', '{"delay": "x"}', "[" * 100_000, '{"delay": NaN}'],
+    [
+        *("", "{", "[]", "1", "null", '{"delay": -1}', '{"colour": 1}', '{"delay": "x"}', "[" * 100_000),
+        *('{"delay": NaN}', '{"delay": 1e999}', f'{{"delay": 1{"0" * 400}}}', f'{{"linear": 1{"0" * 5000}}}'),
+    ],
+    ids=lambda text: text[:20],
 )
 def test_a_stored_policy_that_cannot_be_read_is_the_default(text: str) -> None:
     assert RetryPolicy.from_json(text) == DEFAULT

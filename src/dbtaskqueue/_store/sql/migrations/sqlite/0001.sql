@@ -1,22 +1,23 @@
--- Times are microseconds since 1970 (UTC). Our tables carry a prefix: the file may be an application's own.
+-- Times are microseconds since 1970 (UTC). Our tables carry a prefix: the file may be an application's own. They are
+-- STRICT: a row with a text for a number, written by hand, would break the rescue of all that a dead worker held.
 
 CREATE TABLE dbtaskqueue_schema (
     version  INTEGER NOT NULL,
     oldest   INTEGER NOT NULL   -- the oldest version that a program may know and still use this schema
-);
+) STRICT;
 INSERT INTO dbtaskqueue_schema (version, oldest) VALUES (1, 1);
 
 -- The highest task id that was ever pruned: ids are never used again. AUTOINCREMENT would write one
 -- more page in every enqueue (bench/enqueue.py).
 CREATE TABLE dbtaskqueue_pruned (
     highest  INTEGER NOT NULL
-);
+) STRICT;
 INSERT INTO dbtaskqueue_pruned (highest) VALUES (0);
 
 CREATE TABLE dbtaskqueue_queue (
     name    TEXT PRIMARY KEY,
     paused  INTEGER NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dbtaskqueue_worker (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -29,7 +30,7 @@ CREATE TABLE dbtaskqueue_worker (
     beat       INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     lost_at    INTEGER
-);
+) STRICT;
 
 CREATE TABLE dbtaskqueue_task (
     id           INTEGER PRIMARY KEY,
@@ -41,8 +42,8 @@ CREATE TABLE dbtaskqueue_task (
     rank         INTEGER NOT NULL,             -- minus the priority: one ascending index serves the order
     due          INTEGER NOT NULL,
     decided_at   INTEGER NOT NULL,             -- when "due" was decided: due at once is due <= decided_at
-    token        INTEGER NOT NULL DEFAULT 0,
-    attempt      INTEGER NOT NULL DEFAULT 0,
+    token        INTEGER NOT NULL DEFAULT 0 CHECK (token < 1 << 62),   -- both are counted up, and must not run over
+    attempt      INTEGER NOT NULL DEFAULT 0 CHECK (attempt < 1 << 62),
     budget       INTEGER,                      -- attempts allowed since the last operator's retry, NULL: no end
     base         INTEGER NOT NULL DEFAULT 0,   -- the attempt number at the last operator's retry
     retried      INTEGER NOT NULL DEFAULT 0,   -- the token at the last operator's retry
@@ -58,7 +59,7 @@ CREATE TABLE dbtaskqueue_task (
     policy       TEXT,                         -- JSON of the retry policy, NULL for the default one
     payload      TEXT,                         -- JSON; NULL: too large to be rewritten, in dbtaskqueue_large
     result       TEXT                          -- JSON; NULL: none, or in dbtaskqueue_large
-);
+) STRICT;
 
 -- What a claim reads; finished tasks are not in it. Every index ends with the id by itself.
 CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due)
@@ -77,7 +78,7 @@ CREATE TABLE dbtaskqueue_large (
     name   TEXT NOT NULL,          -- 'payload' or 'result'
     value  TEXT NOT NULL,
     PRIMARY KEY (task, name)
-);
+) STRICT;
 
 -- One row for each attempt that did not end done; the running and the done one are in the task's row.
 CREATE TABLE dbtaskqueue_attempt (
@@ -90,4 +91,4 @@ CREATE TABLE dbtaskqueue_attempt (
     outcome      TEXT NOT NULL,
     error        TEXT,
     PRIMARY KEY (task, token)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
