@@ -35,7 +35,7 @@ def from_datetime(moment: datetime) -> int:
         raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {moment!r}")
     time = (moment - _EPOCH) // _MICROSECOND
     if not EARLIEST <= time <= LATEST:
-        raise ValueError(f"{moment!r} is beyond the years 1 to 9999 in UTC")
+        raise ValueError(f"{moment} is beyond the years 1 to 9999 in UTC")
     return time
 
 

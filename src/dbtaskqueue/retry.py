@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from .errors import shown
 
-_MOST = 2**31 - 1
+MOST_ATTEMPTS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class RetryPolicy:
                 raise ValueError(f"RetryPolicy: {name} must be a finite number of at least 0, not {shown(value)}")
         if self.jitter > 1:
             raise ValueError(f"RetryPolicy: jitter must be between 0 and 1, not {shown(self.jitter)}")
-        if not _is_count(self.linear) or self.linear > _MOST:
-            raise ValueError(f"RetryPolicy: linear must be a whole number from 1 to {_MOST}, not {shown(self.linear)}")
+        if not _is_count(self.linear) or self.linear > MOST_ATTEMPTS:
+            raise ValueError(
+                f"RetryPolicy: linear must be a whole number from 1 to {MOST_ATTEMPTS}, not {shown(self.linear)}"
+            )
         check_max_attempts(self.max_attempts, or_none=True)
 
     def delay_before(self, n: int) -> float:
@@ -77,8 +79,8 @@ def check_max_attempts(value: int | None, *, or_none: bool) -> None:
     """Raise ValueError unless ``value`` counts attempts: a whole number of at least 1."""
     if value is None and or_none:
         return
-    if not _is_count(value) or value is None or value > _MOST:
-        raise ValueError(f"max_attempts must be a whole number from 1 to {_MOST}, not {shown(value)}")
+    if not _is_count(value) or value is None or value > MOST_ATTEMPTS:
+        raise ValueError(f"max_attempts must be a whole number from 1 to {MOST_ATTEMPTS}, not {shown(value)}")
 
 
 def _is_number(value: object) -> bool:

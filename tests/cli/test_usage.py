@@ -64,11 +64,15 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("enqueue", "1", "--key", "k" * 256), "a task's key is"),
         (("enqueue", "1", "--priority", "32768"), "32768"),
         (("enqueue", "1", "--max-attempts", "0"), "0"),
+        (("enqueue", "1", "--max-attempts", "3000000000"), "3000000000 is not in the range"),
         (("enqueue", "1", "--in", "-1"), "is no duration"),
         (("enqueue", "1", "--in", "soon"), "'soon' is no duration"),
         (("enqueue", "1", "--in", "9999999d"), "too long"),
         (("enqueue", "1", "--in", "9" * 400), "too long"),
         (("enqueue", "1", "--at", "tomorrow"), "'tomorrow' is no time"),
+        (("enqueue", "1", "--at", "0001-01-01T00:00+14:00"), "beyond the years 1 to 9999"),
+        (("enqueue", "1", "--at", "9999-12-31T23:59-14:00"), "beyond the years 1 to 9999"),
+        (("enqueue", "1", "--at", "0001-01-01"), "0001-01-01"),
         (("enqueue", "1", "--in", "1", "--at", "2030-01-01"), "not both"),
         (("list", "--state", "lost"), "'lost' is not one of"),
         (("list", "--limit", "0"), "0 is not in the range"),
@@ -128,9 +132,12 @@ def test_a_database_of_another_program_is_not_touched_by_looking(cli: Cli) -> No
     path = Path(cli.folder, "taskqueue.sqlite")
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE customer (name TEXT)")
-    assert_explained(cli("list"), "has no dbtaskqueue schema", "migrate")
-    with sqlite3.connect(path) as connection:
-        assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["customer"]
+    connection.close()
+    before = path.read_bytes()
+    for words in (("list",), ("doctor",)):
+        assert_explained(cli(*words), "has no dbtaskqueue schema", "migrate")
+    assert path.read_bytes() == before, "not even its journal mode"
+    assert [file.name for file in cli.folder.iterdir()] == [path.name]
     assert cli("enqueue", "1").code == 0
 
 

@@ -113,6 +113,7 @@ AS_NOBODY = """
 import os, sys
 import dbtaskqueue
 from dbtaskqueue import TaskQueue, TaskQueueError
+TaskQueue("sqlite:///:memory:").close()  # imports what may be out of reach afterwards
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)

@@ -53,6 +53,7 @@ def test_create_false_makes_no_schema(url: str) -> None:
     with pytest.raises(SchemaError, match=r"dbtaskqueue .*migrate"):
         TaskQueue(url, create=False)
     assert schema_of(url) == {}
+    assert execute(url, "PRAGMA journal_mode") == [("delete",)], "it is another program's to choose"
 
 
 def test_create_false_uses_what_is_there(url: str) -> None:

@@ -83,9 +83,11 @@ def moment(text: str) -> datetime:
     """A time as ISO 8601 writes it; without an offset it is in the local time zone."""
     try:
         found = datetime.fromisoformat(text)
-        return found if found.utcoffset() is not None else found.astimezone()
+        found = found if found.utcoffset() is not None else found.astimezone()
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no time such as 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
+    clock.from_datetime(found)  # refuses what is beyond the years that there are
+    return found
 
 
 def json_value(text: str) -> JSON:

@@ -264,7 +264,9 @@ class SqliteConnections(Connections):
             cached_statements=128,
         )
         try:
-            _until_free(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            # a look at another program's file must not change it
+            if mode == "rwc" or _until_free(lambda: connection.execute(SQL["has_schema"]).fetchone()):
+                _until_free(lambda: connection.execute("PRAGMA journal_mode = WAL"))
             connection.execute(_SYNCHRONOUS[self.synchronous])
         except BaseException:
             connection.close()
@@ -328,13 +330,12 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _until_free(act: Callable[[], object]) -> None:
+def _until_free(act: Callable[[], T]) -> T:
     """Switching a new file to WAL fails under contention in spite of a busy timeout: ask again."""
     deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
-            act()
-            return
+            return act()
         except sqlite3.OperationalError as error:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise
