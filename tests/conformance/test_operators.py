@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from helpers import Background, until
 
 from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState, clock
+from dbtaskqueue._store.sqlite.connections import SQL, SqliteTransaction
 
 
 def bring(queue: TaskQueue, state: str) -> Task:
@@ -311,3 +313,30 @@ def test_a_closed_queue_refuses(url: str) -> None:
     for act in acts:
         with pytest.raises(TaskQueueError, match="closed"):
             act()
+
+
+# -- the queues of a database ----------------------------------------------------------------------
+
+
+def test_the_queues_are_those_with_tasks_and_those_that_are_paused(queue: TaskQueue, url: str) -> None:
+    assert queue.store.queues() == []
+    with contextlib.ExitStack() as stack:
+        lanes = {name: stack.enter_context(TaskQueue(url, queue=name)) for name in [*TaskState, "Paused", "resumed"]}
+        held = [bring(lanes[state], state) for state in TaskState]
+        lanes["Paused"].pause()
+        lanes["resumed"].pause()
+        lanes["resumed"].resume()
+        assert queue.store.queues() == sorted([*TaskState, "Paused"])
+        del held
+
+
+@pytest.mark.engine("sqlite")
+def test_a_list_of_the_queues_costs_nothing_for_what_is_finished(queue: TaskQueue) -> None:
+    """Told by the plan: seeks, and a scan of what is held."""
+
+    def plan(tx: SqliteTransaction) -> list[str]:
+        return [row[3] for row in tx.connection.execute(f"EXPLAIN QUERY PLAN {SQL['queues']}")]
+
+    steps = [step for step in queue.store._connections.read(plan) if "dbtaskqueue_task" in step]  # type: ignore[attr-defined]
+    assert [step for step in steps if step.startswith("SCAN")] == ["SCAN dbtaskqueue_task USING INDEX dbtaskqueue_held"]
+    assert len(steps) == 5

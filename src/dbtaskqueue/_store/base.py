@@ -264,6 +264,10 @@ class Store(abc.ABC):
         """How many tasks of the queue are in each state; without ``final`` only the unfinished states."""
 
     @abc.abstractmethod
+    def queues(self) -> list[str]:
+        """The names of all queues that have tasks or are paused, sorted."""
+
+    @abc.abstractmethod
     def set_paused(self, queue: str, paused: bool) -> None:
         """Let nobody claim from the queue, or let them again."""
 

@@ -290,6 +290,9 @@ class SqlStore(Store):
     def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
         return self._connections.read(partial(_count, queue, final))
 
+    def queues(self) -> list[str]:
+        return sorted(row[0] for row in self._connections.query("queues"))
+
     def is_paused(self, queue: str) -> bool:
         return bool(self._connections.query("paused", {"queue": queue}))
 
