@@ -30,7 +30,7 @@ from .base import (
     Verdict,
     WorkerRecord,
 )
-from .connections import Connections, Transaction, Values
+from .connections import Conflict, Connections, Transaction, Values
 
 INLINE = 256
 """Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
@@ -51,6 +51,9 @@ class SqlStore(Store):
         self._target = target
         self._connections = connections
         self.max_payload = target.max_payload
+
+    _from_the_begin: Values = NOTHING
+    """What the query ``next_due`` takes besides, to look at all waiting tasks."""
 
     # -- what each engine does in its own way ------------------------------------------------------
 
@@ -170,7 +173,7 @@ class SqlStore(Store):
 
     def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
         every = [{"queue": queue, "even_paused": int(even_paused)} for queue in queues]
-        times = [self._connections.query("next_due", each)[0][0] for each in every]
+        times = [self._connections.query("next_due", {**each, **self._from_the_begin})[0][0] for each in every]
         return min((time for time in times if isinstance(time, int)), default=None)  # or nonsense, or None
 
     def register(self, worker: WorkerRecord) -> int:
@@ -226,7 +229,10 @@ class SqlStore(Store):
                 self._wake(tx, None, 1)
             return verdict
 
-        return self._connections.write(run)
+        try:
+            return self._connections.write(run)
+        except Conflict:  # somebody took the key after the look
+            return self._connections.read(lambda tx: _standing(tx, task, stored=False))
 
     def purge(self, queue: str, now: int) -> int:
         highest = self._connections.query("highest_id")[0][0]

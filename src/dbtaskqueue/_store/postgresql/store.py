@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..connections import Values
 from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
+from .scanning import BEGIN, Scan
 from .wakeups import PostgresqlWakeups
 
 _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
@@ -26,6 +28,7 @@ class PostgresqlStore(SqlStore):
 
     schema_version = 1
     place_is_shared = False
+    _from_the_begin = BEGIN._asdict()
 
     def __init__(self, target: Target) -> None:
         self.schema = target.options.get("schema", "dbtaskqueue")
@@ -35,6 +38,7 @@ class PostgresqlStore(SqlStore):
         sql = queries.pyformat(queries.load("postgresql", self._given))
         self._postgresql = PostgresqlConnections(target, sql)
         super().__init__(target, self._postgresql)
+        self._scans: defaultdict[str, Scan] = defaultdict(Scan)
         self.wakeups = PostgresqlWakeups(self._postgresql)
         self.beater = (
             str(Path(__file__).with_name("beat.py")),
@@ -142,8 +146,15 @@ class PostgresqlStore(SqlStore):
             "shared": int(claim.shared),
             "state": RUNNING if claim.begin else RESERVED,
         }
+        scan = self._scans[queue]
+        begun = scan.begin()
+        values |= {"index": self._table("claimable"), **begun._asdict()}
         rows = link.rows("exchange", {**values, **_endings(ends)})
-        return rows[0][0] == len(ends), in_order([TaskRecord(*row[1:]) for row in rows if row[1] is not None])
+        claimed = in_order([TaskRecord(*row[2:]) for row in rows if row[2] is not None])
+        scan.learn(begun, rows[0][1], claimed)
+        if not claimed and begun != BEGIN:
+            claimed = self._exchange(link, worker, [], claim, queue, limit)[1]
+        return rows[0][0] == len(ends), claimed
 
     def _claim(self, tx: PostgresqlLink, worker: int, claim: Claim) -> list[TaskRecord]:
         records: list[TaskRecord] = []

@@ -6,6 +6,12 @@ queue = :queue AND state IN ('pending', 'failed')
 -- name: held
 worker = :worker AND state IN ('reserved', 'running')
 
+-- name: is_held
+state IN ('reserved', 'running')
+
+-- name: is_ended
+state = :state AND (finished_at IS NOT NULL OR state = 'failed')
+
 -- name: in_ids
 -- Differs because PostgreSQL takes a list as an array.
 = ANY(:ids)
@@ -19,6 +25,25 @@ FOR UPDATE
 -- name: by_held
 
 -- name: by_ended
+
+-- name: ranks
+-- Differs because claimed tasks stay in the index while somebody's old transaction could still see them: the scan
+-- that finds a priority finds its first task, too, and a claim begins there instead of walking over them again.
+ranks(level, first_due, first_id) AS (
+    (SELECT rank, due, id FROM {{schema}}dbtaskqueue_task
+      WHERE {{waiting}} AND (rank, due, id) >= (:floor_rank, :floor_due, :floor_id) ORDER BY rank, due, id LIMIT 1)
+    UNION ALL
+    SELECT next.rank, next.due, next.id
+      FROM ranks CROSS JOIN LATERAL (
+           SELECT rank, due, id FROM {{schema}}dbtaskqueue_task
+            WHERE {{waiting}} AND rank > ranks.level ORDER BY rank, due, id LIMIT 1) AS next)
+
+-- name: next_due
+-- Differs because ranks know their first due time.
+WITH RECURSIVE {{ranks}}
+SELECT min(first_due) FROM ranks
+ WHERE :even_paused = 1
+    OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
 -- name: has_schema
 -- Differs because each engine has its own catalogue.
@@ -113,7 +138,7 @@ SELECT count(*) FROM ended
 -- name: exchange
 -- Differs because PostgreSQL can end what was done and claim what comes next in one statement. The worker's row is
 -- locked, so that whoever takes this worker for dead waits for this claim, or this claim sees it. The ids go through
--- an array, so that no plan ever reads the whole table.
+-- an array, so that no plan ever reads the whole table. The rows are locked, so their state needs no second look.
 WITH RECURSIVE ended AS ({{ended}}),
      kept AS ({{kept_large}}),
      {{ranks}},
@@ -123,7 +148,8 @@ WITH RECURSIVE ended AS ({{ended}}),
          SELECT task.id
            FROM ranks CROSS JOIN LATERAL (
                 SELECT id FROM {{schema}}dbtaskqueue_task
-                 WHERE {{waiting}} AND rank = ranks.level AND due <= :now
+                 WHERE {{waiting}} AND rank = ranks.level AND (due, id) >= (ranks.first_due, ranks.first_id)
+                   AND due <= :now
                  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS task
           WHERE EXISTS (SELECT 1 FROM member)
             AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
@@ -133,9 +159,9 @@ WITH RECURSIVE ended AS ({{ended}}),
             SET token = token + 1, worker = :worker, shared = CASE WHEN :shared = 1 AND solo = 0 THEN 1 ELSE 0 END,
                 attempt = attempt + :begin, started_at = CASE WHEN :begin = 1 THEN :now ELSE started_at END,
                 state = :state
-          WHERE id = ANY(ARRAY(SELECT id FROM chosen)) AND state IN ('pending', 'failed')
+          WHERE id = ANY(ARRAY(SELECT id FROM chosen))
          RETURNING *)
-SELECT (SELECT count(*) FROM ended), {{task_columns}}
+SELECT (SELECT count(*) FROM ended), pg_stat_get_xact_tuples_returned(CAST(:index AS regclass)), {{task_columns}}
   FROM (SELECT 1) AS one LEFT JOIN claimed AS dbtaskqueue_task ON true
 
 -- name: settings
