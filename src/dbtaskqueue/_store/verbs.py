@@ -30,7 +30,7 @@ from .base import (
     Verdict,
     WorkerRecord,
 )
-from .connections import Conflict, Connections, Transaction, Values
+from .connections import NOTHING, Conflict, Connections, Transaction, Values
 
 INLINE = 256
 """Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
