@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_doctor_on_a_good_file(cli: Cli, queue: TaskQueue) -> None:
     names = [line.split("  ")[0] for line in run.out.partition("\n\n")[0].splitlines()]
     assert names == [
         *("schema", "engine", "version", "file", "size", "journal mode", "durability"),
-        *("workers", "queue", "oldest due"),
+        *("workers", "queues", "oldest due"),
     ]
     assert re.search(r"^journal mode +wal$", run.out, re.MULTILINE)
     assert re.search(r"^workers +0 alive, 0 lost$", run.out, re.MULTILINE)
@@ -97,9 +98,10 @@ def test_doctor_tells_what_waits_for_whom(cli: Cli) -> None:
         queue.enqueue(3)
         command = f"dbtaskqueue --url {cli.url}"
         found = findings(cli, "--queue", "mail")
-        assert re.fullmatch(r"has waited \d+\.\d s, and no worker is alive", found["oldest due"]["value"])
+        waited = r"a task of the queue mail has waited \d+\.\d s, and no worker is alive"
+        assert re.fullmatch(waited, found["oldest due"]["value"])
         assert found["oldest due"]["advice"] == f"{command} worker --queue mail MODULE:NAME"
-        assert found["abandoned"]["value"] == "2 tasks failed for the last time"
+        assert found["abandoned"]["value"] == "2 tasks of the queue mail failed for the last time"
         assert found["abandoned"]["advice"] == f"{command} list --queue mail --state abandoned"
 
         held = queue.fetch()
@@ -111,11 +113,55 @@ def test_doctor_tells_what_waits_for_whom(cli: Cli) -> None:
 
 def test_doctor_tells_of_a_pause_and_its_advice_works(cli: Cli, queue: TaskQueue) -> None:
     queue.pause()
-    advice = findings(cli)["queue"]["advice"]
+    advice = findings(cli)["paused"]["advice"]
     assert advice == f"dbtaskqueue --url {cli.url} resume"
     assert cli("doctor").code == 0
     cli(*advice.split()[3:])
-    assert findings(cli)["queue"]["advice"] is None
+    assert "paused" not in findings(cli)
+
+
+def test_doctor_sees_all_queues_unless_one_is_chosen(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([1, 2])
+    queue.purge()
+    with TaskQueue(cli.url, "mail") as mail, TaskQueue(cli.url, "web") as web, TaskQueue(cli.url, "quiet") as quiet:
+        mail.enqueue(1, start_at=datetime.now(UTC) - timedelta(hours=1))
+        mail.pause()
+        web.enqueue(2)
+        web.purge()
+        web.enqueue(3)
+        quiet.pause()
+    run = cli("doctor", "--json")
+    command = f"dbtaskqueue --url {cli.url}"
+    told = [(one["name"], one["value"], one["advice"]) for one in run.json["findings"]]
+    assert [one for one in told if one[0] in ("queues", "paused", "abandoned")] == [
+        ("queues", "default, mail, quiet, web", None),
+        ("paused", "the queue mail", f"{command} resume --queue mail"),
+        ("paused", "the queue quiet", f"{command} resume --queue quiet"),
+        ("abandoned", "2 tasks of the queue default failed for the last time", f"{command} list --state abandoned"),
+        (
+            "abandoned",
+            "1 task of the queue web failed for the last time",
+            f"{command} list --queue web --state abandoned",
+        ),
+    ]
+    [(_, oldest, advice)] = [one for one in told if one[0] == "oldest due"]
+    assert re.fullmatch(r"a task of the queue mail has waited 36\d\d\.\d s, and no worker is alive", oldest)
+    assert advice == f"{command} worker --queue mail MODULE:NAME"
+    for chosen in (
+        cli("doctor", "--json", "--queue", "web"),
+        cli("doctor", "--json", env={"DBTASKQUEUE_QUEUE": "web"}),
+    ):
+        values = {one["name"]: one["value"] for one in chosen.json["findings"]}
+        assert values["queues"] == "web"
+        assert values["oldest due"].startswith("a task of the queue web ")
+        assert "paused" not in values
+
+
+def test_doctor_does_not_list_a_thousand_queues(cli: Cli, queue: TaskQueue) -> None:
+    for number in range(30):
+        with TaskQueue(cli.url, f"q{number:02}") as lane:
+            lane.enqueue(1)
+    assert findings(cli)["queues"]["value"] == "q00, q01, q02, q03, q04, q05, q06, q07, q08, q09 and 20 more"
 
 
 def test_no_advice_holds_a_password() -> None:

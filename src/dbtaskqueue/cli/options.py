@@ -104,12 +104,17 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is Python's, not JSON's")
 
 
+def default_queue() -> str:
+    """The queue that is meant where none is named."""
+    return os.environ.get("DBTASKQUEUE_QUEUE") or "default"
+
+
 def queue_option(function: Function) -> Function:
     """``--queue NAME``."""
     return click.option(
         "--queue",
         metavar="NAME",
-        default=lambda: os.environ.get("DBTASKQUEUE_QUEUE") or "default",
+        default=default_queue,
         callback=checked(check_queue),
         help='The queue.  [default: $DBTASKQUEUE_QUEUE, else "default"]',
     )(function)
