@@ -1,35 +1,18 @@
 """The engine that a test of the contract runs on.
 
-Every test here asks for ``url`` or ``queue`` and so runs once for each engine. To let an engine join,
-add its name to ENGINES with a context manager that makes an empty database of its own for the test and
-yields its URL. A test that can mean one engine only is marked with ``@pytest.mark.engine("sqlite")``.
+Every test here asks for ``url`` or ``queue`` and so runs once for each of ENGINES (``tests/engines.py``). A
+test that can mean one engine only is marked with ``@pytest.mark.engine("sqlite")``.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.shared import fresh_postgresql_url
+from engines import ENGINES
 
 from dbtaskqueue import TaskQueue
-
-
-@contextlib.contextmanager
-def _sqlite(folder: Path) -> Iterator[str]:
-    yield f"sqlite:///{folder}/taskqueue.sqlite"
-
-
-@contextlib.contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
-    with fresh_postgresql_url() as url:
-        yield url
-
-
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"sqlite": _sqlite, "postgresql": _postgresql}
 
 
 @pytest.fixture(params=sorted(ENGINES))

@@ -164,6 +164,18 @@ class Finding(NamedTuple):
     broken: bool = False
 
 
+class Shipment(NamedTuple):
+    """Rows on their way to another database, by the names of their tables, and the highest id ever used there."""
+
+    rows: dict[str, list[dict[str, Any]]]
+    highest: int
+
+    @property
+    def last(self) -> int | None:
+        """The highest id among its tasks; None: no more tasks."""
+        return max((row["id"] for row in self.rows["task"]), default=None)
+
+
 RetryTime = Callable[["TaskRecord", int, int], int]
 """When a task whose worker was lost is due again: called with its record, the lost attempts so far, and the time."""
 
@@ -211,8 +223,8 @@ class Store(abc.ABC):
         """Bring the schema to this program's version; the versions before (0: none) and after."""
 
     @abc.abstractmethod
-    def upgrade(self, version: int) -> list[str]:
-        """The statements that lead from that version of the schema, 0 for none, to this program's."""
+    def missing_statements(self) -> list[str]:
+        """What ``migrate`` would run."""
 
     @abc.abstractmethod
     def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
@@ -309,6 +321,22 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def hasten(self, now: int) -> int:
         """Make due now what was to be due at once but lies in the future, for the clock went back."""
+
+    @abc.abstractmethod
+    def export(self, after: int, limit: int) -> Shipment:
+        """Everything about the next ``limit`` tasks with ids above ``after``; at first also what belongs to no task."""
+
+    @abc.abstractmethod
+    def load(self, shipment: Shipment) -> None:
+        """Store what another database has exported, in one transaction; after ``seal``."""
+
+    @abc.abstractmethod
+    def seal(self, highest: int | None) -> None:
+        """Refuse every program while tasks are loaded, or, with the highest id ever used, let them in again."""
+
+    @abc.abstractmethod
+    def is_sealed(self) -> bool:
+        """Whether a loading has begun and not ended."""
 
     @abc.abstractmethod
     def findings(self) -> list[Finding]:

@@ -24,6 +24,10 @@ Values = Mapping[str, object]
 NOTHING: Values = {}
 
 
+class Conflict(Exception):
+    """A unique index refused the transaction; nothing was stored."""
+
+
 class Transaction(abc.ABC):
     """What a verb sees of the database: the engine's named queries, on one connection."""
 

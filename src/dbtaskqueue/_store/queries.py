@@ -14,6 +14,7 @@ from collections.abc import Mapping
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
+_REPEATED = re.compile(r"\[\[(.*?)(,?)\]\]", re.DOTALL)
 
 
 def load(engine: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -34,6 +35,20 @@ def migrations(engine: str, last: int, given: Mapping[str, str] | None = None) -
 def pyformat(queries: Mapping[str, str]) -> dict[str, str]:
     """The statements with their parameters written ``%(name)s``, as the drivers of servers want them."""
     return {name: _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%")) for name, text in queries.items()}
+
+
+def with_backticks(queries: Mapping[str, str]) -> dict[str, str]:
+    """The statements with names quoted as MariaDB takes them in any sql_mode; texts are in single quotes."""
+    return {name: text.replace('"', "`") for name, text in queries.items()}
+
+
+def repeated(text: str, times: int) -> str:
+    """The statement with each ``[[…]]`` so many times, its parameters ``…_n`` numbered; ``[[…,]]``: commas between."""
+
+    def repeat(match: re.Match[str]) -> str:
+        return f"{match[2]} ".join(match[1].replace("_n)s", f"_{number})s") for number in range(times))
+
+    return _REPEATED.sub(repeat, text)
 
 
 def _text(path: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ..errors import StoreUnavailable
 from ..url import Target
-from .connections import NOTHING, Connections, Row, Transaction, Values, mark_done
+from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, mark_done
 from .line import Request
 
 T = TypeVar("T")
@@ -37,10 +37,6 @@ class Trouble(enum.Enum):
     LOST = "the connection is gone, and with it the answer"
     ELSEWHERE = "refused, for this server does not take writes now: connect anew"
     REFUSED = "the server said no"
-
-
-class Conflict(Exception):
-    """A unique index refused the transaction; nothing was stored."""
 
 
 class Link(Transaction):
@@ -78,7 +74,7 @@ class Link(Transaction):
 class ServerConnections(Connections):
     """The connections of one process to one server: one that writes and one that reads."""
 
-    def __init__(self, target: Target, driver_error: type[Exception]) -> None:
+    def __init__(self, target: Target, driver_error: type[Exception] | tuple[type[Exception], ...]) -> None:
         self._target = target
         self._driver_error = driver_error
         self._writer: Link | None = None
@@ -100,6 +96,7 @@ class ServerConnections(Connections):
     # -- writing -----------------------------------------------------------------------------------
 
     def _write_all(self, batch: list[Request]) -> None:
+        deadline = time.monotonic() + TIMEOUT
         for tries in itertools.count(1):
             link = self._writer = self._live(self._writer, reads=False)
             committing = alone = len(batch) == 1 and batch[0].alone
@@ -114,7 +111,8 @@ class ServerConnections(Connections):
                 mark_done(batch)
                 return
             except self._driver_error as error:
-                if not self._may_try_again(link, error, committing) or tries == _TRIES:
+                again = self._may_try_again(link, error, committing)
+                if not again or tries == _TRIES or time.monotonic() > deadline:
                     raise self._unavailable(error) from error
             except BaseException:
                 self._interrupted(batch if committing else [])

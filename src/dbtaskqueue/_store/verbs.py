@@ -24,6 +24,7 @@ from .base import (
     Held,
     NewTask,
     RetryTime,
+    Shipment,
     Start,
     Store,
     TaskRecord,
@@ -32,6 +33,33 @@ from .base import (
 )
 from .connections import NOTHING, Conflict, Connections, Transaction, Values
 
+SEALED = 2_000_000_000
+"""As the oldest version that a program may know: none may use this database, it is being filled."""
+COLUMNS = {
+    "queue": ("name", "paused"),
+    "worker": ("id", "host", "pid", "boot", "namespace", "started", "lease", "beat", "created_at", "lost_at"),
+    "task": (
+        *(
+            "id",
+            "queue",
+            "state",
+            "rank",
+            "due",
+            "decided_at",
+            "token",
+            "attempt",
+            "budget",
+            "base",
+            "retried",
+            "worker",
+        ),
+        *("shared", "solo", "cancel_requested", "created_at", "started_at", "finished_at", "key", "function", "policy"),
+        *("payload", "result"),
+    ),
+    "large": ("task", "name", "value"),
+    "attempt": ("task", "token", "number", "worker", "started_at", "finished_at", "outcome", "error"),
+}
+"""What the queries export_… read, in their order, and what load_… store under these names."""
 INLINE = 256
 """Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
 _CHUNK = 1000
@@ -82,12 +110,21 @@ class SqlStore(Store):
 
     # -- schema ------------------------------------------------------------------------------------
 
+    @abc.abstractmethod
+    def upgrade(self, version: int) -> list[str]:
+        """The statements that lead from that version of the schema, 0 for none, to this program's."""
+
+    def missing_statements(self) -> list[str]:
+        return self.upgrade(self._versions()[0])
+
     def _check_schema(self, name: str) -> None:
         version, oldest = self._versions()
         if version < self.schema_version:
             found = f"has schema version {version}" if version else "has no dbtaskqueue schema"
             needed = f"this program needs {self.schema_version}"
             raise SchemaError(f"{name} {found}, {needed}; upgrade it with: {self._migrate_command}")
+        if oldest == SEALED:
+            raise SchemaError(f"{name} is being filled by: dbtaskqueue copy; where that was broken off, run it again")
         if oldest > self.schema_version:
             raise self._too_new(name, version, oldest)
 
@@ -316,6 +353,53 @@ class SqlStore(Store):
             return tx.change(query, values)
 
         return self._connections.write(run, alone=True)
+
+    # -- moving to another database ----------------------------------------------------------------
+
+    def export(self, after: int, limit: int) -> Shipment:
+        def run(tx: Transaction) -> Shipment:
+            tasks = tx.rows("export_task", {"after": after, "limit": limit})
+            values = {"after": after, "last": tasks[-1][0] if tasks else after}
+            found = {
+                "task": tasks,
+                "large": tx.rows("export_large", values),
+                "attempt": tx.rows("export_attempt", values),
+            }
+            if after == 0:
+                found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("export_worker")}
+            rows = {table: [dict(zip(COLUMNS[table], row, strict=True)) for row in found[table]] for table in found}
+            return Shipment(rows, self._highest_id(tx))
+
+        return self._connections.read(run)
+
+    def load(self, shipment: Shipment) -> None:
+        def run(tx: Transaction) -> None:
+            for table, rows in shipment.rows.items():
+                if rows:
+                    tx.change_each(f"load_{table}", rows)
+
+        self._connections.write(run)
+
+    def seal(self, highest: int | None) -> None:
+        def run(tx: Transaction) -> None:
+            if highest is not None:
+                self._use_no_id_up_to(tx, highest)
+            tx.change("set_oldest", {"oldest": SEALED if highest is None else self.schema_version})
+
+        self._connections.write(run)
+
+    def is_sealed(self) -> bool:
+        return self._versions()[1] == SEALED
+
+    @abc.abstractmethod
+    def _highest_id(self, tx: Any) -> int:
+        """The highest id that a task ever had here."""
+
+    @abc.abstractmethod
+    def _use_no_id_up_to(self, tx: Any, highest: int) -> None:
+        """Give the next task an id above ``highest``; what was loaded with ids of its own counts, too."""
+
+    # -- what doctor asks --------------------------------------------------------------------------
 
     def _schema_finding(self) -> Finding:
         version, oldest = self._versions()

@@ -11,6 +11,7 @@ import errno
 import click
 
 from ..errors import TaskQueueError
+from .copying import copy
 from .demo import demo
 from .looking import list_tasks, show, stats, workers
 from .operating import cancel, pause, prune, purge, resume, retry
@@ -23,7 +24,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     *(enqueue, worker),
     *(list_tasks, show, stats, workers),
     *(retry, cancel, pause, resume, purge, prune),
-    *(migrate, doctor, demo),
+    *(migrate, copy, doctor, demo),
 )
 
 

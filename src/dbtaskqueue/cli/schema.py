@@ -23,11 +23,15 @@ _MOST_NAMES = 10
 
 
 @click.command()
+@click.option("--sql", is_flag=True, help="Only print what it would do, for whoever may change the schema.")
 @click.pass_obj
-def migrate(url: str | None) -> None:
+def migrate(url: str | None, sql: bool) -> None:
     """Make the schema, or upgrade it to this program's version."""
     store = open_store(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     try:
+        if sql:
+            click.echo("".join(f"{statement};\n\n" for statement in store.missing_statements()), nl=False)
+            return
         before, after = store.migrate()
     finally:
         store.close()

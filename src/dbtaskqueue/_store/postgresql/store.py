@@ -167,6 +167,16 @@ class PostgresqlStore(SqlStore):
     def _finish_together(self, tx: PostgresqlLink, ends: Sequence[End]) -> bool:
         return bool(tx.rows("finish_batch", _endings(ends))[0][0] == len(ends))
 
+    # -- moving to another database ----------------------------------------------------------------
+
+    def _highest_id(self, tx: PostgresqlLink) -> int:
+        return int(tx.rows("highest_used", {"table": self._table("task")})[0][0])
+
+    def _use_no_id_up_to(self, tx: PostgresqlLink, highest: int) -> None:
+        tx.rows("raise_sequence", {"table": self._table("task"), "highest": highest})
+        workers = [row[0] for row in tx.rows("export_worker")]
+        tx.rows("raise_sequence", {"table": self._table("worker"), "highest": max(workers, default=0)})
+
     # -- looking -----------------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:

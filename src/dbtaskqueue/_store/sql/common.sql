@@ -1,7 +1,7 @@
 -- What every engine says the same way. Parameters are bound by name.
 --
--- What an engine fills in: {{schema}} before each table, {{waiting}} and {{held}} for the conditions that
--- its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} where rows are
+-- What an engine fills in: {{schema}} before each table, {{waiting}}, {{held}}, {{is_held}} and {{is_ended}} for the
+-- conditions that its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} where rows are
 -- locked one by one.
 
 -- name: task_columns
@@ -162,7 +162,7 @@ UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND be
 -- name: orphaning_workers
 -- Ids that hold tasks but have no living row.
 SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
- WHERE state IN ('reserved', 'running') AND worker IS NOT NULL
+ WHERE {{is_held}} AND worker IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living
                     WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)
 
@@ -233,7 +233,7 @@ SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AN
 
 -- name: held_ids
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
- WHERE state IN ('reserved', 'running') AND queue = :queue AND id < :before AND state = :state
+ WHERE {{is_held}} AND queue = :queue AND id < :before AND state = :state
  ORDER BY id DESC LIMIT :limit
 
 -- name: pending_ids
@@ -243,7 +243,7 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
 
 -- name: ended_ids
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
- WHERE (finished_at IS NOT NULL OR state = 'failed') AND state = :state AND queue = :queue AND id < :before
+ WHERE {{is_ended}} AND queue = :queue AND id < :before
  ORDER BY id DESC LIMIT :limit
 
 -- name: list
@@ -251,7 +251,7 @@ SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} ORDE
 
 -- name: prunable
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
- WHERE (finished_at IS NOT NULL OR state = 'failed') AND state = :state AND queue = :queue
+ WHERE {{is_ended}} AND queue = :queue
    AND id > :after AND finished_at < :before
  ORDER BY id LIMIT :limit
 
@@ -260,11 +260,11 @@ SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting
 
 -- name: count_held
 SELECT state, count(*) FROM {{schema}}dbtaskqueue_task {{by_held}}
- WHERE state IN ('reserved', 'running') AND queue = :queue GROUP BY state
+ WHERE {{is_held}} AND queue = :queue GROUP BY state
 
 -- name: count_ended
 SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}}
- WHERE queue = :queue AND state = :state AND (finished_at IS NOT NULL OR state = 'failed')
+ WHERE {{is_ended}} AND queue = :queue
 
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
@@ -285,8 +285,52 @@ SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest O
 
 -- name: purgeable_held
 SELECT id, token, state, attempt, worker, started_at FROM {{schema}}dbtaskqueue_task {{by_held}}
- WHERE state IN ('reserved', 'running') AND queue = :queue AND id <= :highest ORDER BY id {{for_update}}
+ WHERE {{is_held}} AND queue = :queue AND id <= :highest ORDER BY id {{for_update}}
 
 -- name: purge
 UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, worker = NULL, state = 'abandoned'
  WHERE id {{in_ids}} AND state IN ('pending', 'failed', 'reserved', 'running')
+
+-- name: set_oldest
+UPDATE {{schema}}dbtaskqueue_schema SET oldest = :oldest
+
+-- name: export_queue
+SELECT name, paused FROM {{schema}}dbtaskqueue_queue ORDER BY name
+
+-- name: export_worker
+SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at
+  FROM {{schema}}dbtaskqueue_worker ORDER BY id
+
+-- name: export_task
+SELECT id, queue, state, rank, due, decided_at, token, attempt, budget, base, retried, worker, shared, solo,
+       cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result
+  FROM {{schema}}dbtaskqueue_task WHERE id > :after ORDER BY id LIMIT :limit
+
+-- name: export_large
+SELECT task, name, value FROM {{schema}}dbtaskqueue_large WHERE task > :after AND task <= :last
+
+-- name: export_attempt
+SELECT task, token, number, worker, started_at, finished_at, outcome, error
+  FROM {{schema}}dbtaskqueue_attempt WHERE task > :after AND task <= :last
+
+-- name: load_queue
+INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:name, :paused)
+
+-- name: load_worker
+INSERT INTO {{schema}}dbtaskqueue_worker
+       (id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at)
+VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_at, :lost_at)
+
+-- name: load_task
+INSERT INTO {{schema}}dbtaskqueue_task
+       (id, queue, state, rank, due, decided_at, token, attempt, budget, base, retried, worker, shared, solo,
+        cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result)
+VALUES (:id, :queue, :state, :rank, :due, :decided_at, :token, :attempt, :budget, :base, :retried, :worker, :shared,
+        :solo, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :policy, :payload, :result)
+
+-- name: load_large
+INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
+
+-- name: load_attempt
+INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)
+VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error)

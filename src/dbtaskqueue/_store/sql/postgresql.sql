@@ -164,6 +164,12 @@ WITH RECURSIVE ended AS ({{ended}}),
 SELECT (SELECT count(*) FROM ended), pg_stat_get_xact_tuples_returned(CAST(:index AS regclass)), {{task_columns}}
   FROM (SELECT 1) AS one LEFT JOIN claimed AS dbtaskqueue_task ON true
 
+-- name: highest_used
+SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id') AS regclass)), 0)
+
+-- name: raise_sequence
+SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WHERE CAST(:highest AS bigint) > 0
+
 -- name: settings
 SELECT name, setting FROM pg_settings
  WHERE name IN ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'autovacuum',

@@ -9,6 +9,12 @@ queue = :queue AND state IN ('pending', 'failed')
 -- name: held
 worker = :worker AND state IN ('reserved', 'running')
 
+-- name: is_held
+state IN ('reserved', 'running')
+
+-- name: is_ended
+state = :state AND (finished_at IS NOT NULL OR state = 'failed')
+
 -- name: in_ids
 -- Differs because SQLite takes a list as JSON.
 IN (SELECT value FROM json_each(:ids))

@@ -64,6 +64,13 @@ class SqliteStore(SqlStore):
         scripts = queries.migrations("sqlite", self.schema_version)[version:]
         return [statement for script in scripts for statement in script]
 
+    def missing_statements(self) -> list[str]:
+        try:
+            self._sqlite.open(create=False)
+        except FileNotFoundError:
+            return self.upgrade(0)
+        return super().missing_statements()
+
     def _versions(self) -> tuple[int, int]:
         return self._sqlite.read(_versions)
 
@@ -119,6 +126,14 @@ class SqliteStore(SqlStore):
             if len(records) >= claim.limit:
                 break
         return records
+
+    # -- moving to another database ----------------------------------------------------------------
+
+    def _highest_id(self, tx: SqliteTransaction) -> int:
+        return int(tx.rows("next_task_id")[0][0]) - 1
+
+    def _use_no_id_up_to(self, tx: SqliteTransaction, highest: int) -> None:
+        tx.change("raise_pruned", {"id": highest})
 
     # -- looking -----------------------------------------------------------------------------------
 

@@ -1,0 +1,239 @@
+"""MariaDB connections: opening them, the named queries on them, and what their errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pymysql  # type: ignore[import-untyped]
+from pymysql.constants import CLIENT, SERVER_STATUS  # type: ignore[import-untyped]
+from pymysql.cursors import Cursor  # type: ignore[import-untyped]
+
+from ...errors import ConfigurationError
+from ...url import Target, refuse_unknown
+from .. import queries
+from ..connections import NOTHING, Row, Values
+from ..server import TIMEOUT, Link, ServerConnections, Trouble, is_readable
+from .beat import ERRORS, dial, tls
+
+OLDEST = (10, 6)
+_SILENCE = TIMEOUT + 5
+"""Seconds without an answer after which a server is taken for gone: it would have given up the statement itself."""
+_LOCK_TIMEOUT = 10
+_PACKET_OVERHEAD = 65_536
+
+_DUPLICATE = {1022, 1062}
+_AGAIN = {1020, 1205, 1213, 1412}
+# the server ends or the line broke (1053, 1152…1161, 1184, 1927); a COMMIT that went wrong half-way (1180, 1598); a
+# statement that somebody or the timeout interrupted: nobody can tell what a COMMIT among them did (1317, 1969)
+_LOST = {1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1317, 1598, 1927, 1969}
+_ELSEWHERE = {1047, 1290, 1792, 1836}
+_FORBIDDEN = {1044, 1142, 1143, 1227}
+
+_TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
+_TLS_SWITCHES = ("ssl", "ssl_verify_cert", "ssl_verify_identity")
+_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+class MariadbLink(Link):
+    """One connection, ours or a user's own."""
+
+    def __init__(self, connection: Any, fd: int | None, sql: dict[str, str]) -> None:
+        self.connection = connection
+        self._fd = fd
+        self._sql = sql
+        self._cursor = connection.cursor(Cursor)
+
+    def rows(self, name: str, values: Values = NOTHING, *, times: int | None = None) -> list[Row]:
+        """All rows of the query ``name``; ``times``: how often to repeat what it repeats."""
+        self._execute(name, values, times)
+        return list(self._cursor.fetchall())
+
+    def change(self, name: str, values: Values = NOTHING, *, times: int | None = None) -> int:
+        """Run the statement ``name``; how many rows it found to change, inserted or deleted."""
+        return self._execute(name, values, times)
+
+    def _execute(self, name: str, values: Values, times: int | None) -> int:
+        text = self._sql[name]
+        if times is not None:
+            return int(self._cursor.execute(queries.repeated(text, times), values))
+        # PyMySQL would escape all values, used or not
+        return int(self._cursor.execute(text, {used: values[used] for used in _PARAMETER.findall(text)}))
+
+    def change_each(self, name: str, values: Sequence[Values]) -> None:
+        self._cursor.executemany(self._sql[name], values)
+
+    def rows_unless_taken(self, name: str, values: Values, *, times: int) -> list[Row]:
+        """The rows of an INSERT, none where a unique index refused it; the transaction goes on."""
+        try:
+            return self.rows(name, values, times=times)
+        except pymysql.IntegrityError as error:
+            if error_code(error) in _DUPLICATE:
+                return []
+            raise
+
+    def rows_if_allowed(self, name: str) -> list[Row] | None:
+        """The rows of a query for which the user may lack the right: then None."""
+        try:
+            return self.rows(name)
+        except pymysql.MySQLError as error:
+            if error_code(error) in _FORBIDDEN:
+                return None
+            raise
+
+    def run(self, statement: str) -> None:
+        """Run a statement of a change of the schema."""
+        self._cursor.execute(statement)
+
+    def array(self, ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(ids)
+
+    def begin(self) -> None:
+        self.change("begin")
+
+    def begin_reading(self) -> None:
+        self.change("begin_reading")
+
+    def commit(self) -> None:
+        self.connection.commit()
+
+    def roll_back(self) -> None:
+        self.connection.rollback()
+
+    def has_hung_up(self) -> bool:
+        # what the server says unasked is that it closes
+        return not self.connection.open or self._fd is None or is_readable(self._fd)
+
+    def close(self) -> None:
+        if self.connection.open:
+            self.connection.close()
+
+    def disown(self) -> None:
+        # closes this process's copy of the socket, and unlike close() does not tell the server
+        with contextlib.suppress(*ERRORS):
+            self.connection._force_close()
+
+
+class MariadbConnections(ServerConnections):
+    """The connections of one process to one MariaDB database."""
+
+    def __init__(self, target: Target, sql: dict[str, str]) -> None:
+        super().__init__(target, ERRORS)
+        self._sql = sql
+        self.options = _options(target)
+
+    def _connect(self, *, reads: bool) -> MariadbLink:
+        connection, fd = dial(self.options)
+        try:
+            link = MariadbLink(connection, fd, self._sql)
+            self._check(*link.rows("server")[0])
+            link.change("settings_for_all", {"timeout": int(TIMEOUT), "lock_timeout": _LOCK_TIMEOUT})
+            link.change("settings_for_reading" if reads else "settings_for_writing")
+        except BaseException:
+            connection.close()
+            raise
+        return link
+
+    def _check(self, version: str, comment: str, max_packet: int) -> None:
+        """ConfigurationError for a server that cannot serve."""
+        name = self._target.text
+        if "mariadb" not in f"{version} {comment}".lower():
+            raise ConfigurationError(f"{name}: this is MySQL {version}, which is not supported: MariaDB is needed")
+        numbers = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)", version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
+            raise ConfigurationError(f"{name}: MariaDB {version} is too old; 10.6 or later is needed")
+        needed = 2 * self._target.max_payload + _PACKET_OVERHEAD
+        if max_packet < needed:
+            raise ConfigurationError(
+                f"{name}: the server's max_allowed_packet is {max_packet} bytes; payloads of up to"
+                f" {self._target.max_payload} bytes need {needed}: SET GLOBAL max_allowed_packet = {needed},"
+                " or give the URL a smaller max_payload"
+            )
+
+    def borrow(self, connection: object) -> MariadbLink:
+        """A user's own connection, in a transaction of its own."""
+        if not isinstance(connection, pymysql.connections.Connection):
+            raise ConfigurationError(
+                f"connection: a pymysql.connections.Connection is needed here, not {type(connection).__name__}"
+            )
+        begun = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        if connection.get_autocommit() and not begun:
+            raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
+        if connection.charset != "utf8mb4":
+            raise ConfigurationError(f"connection: its charset is {connection.charset}; utf8mb4 is needed")
+        return MariadbLink(connection, None, self._sql)
+
+    def _trouble(self, error: Exception) -> Trouble:
+        code = error_code(error)
+        if code is None or 2000 <= code < 3000 or code in _LOST:
+            return Trouble.LOST
+        if code in _AGAIN:
+            return Trouble.AGAIN
+        if code in _DUPLICATE:
+            return Trouble.CONFLICT
+        return Trouble.ELSEWHERE if code in _ELSEWHERE else Trouble.REFUSED
+
+    def explain(self, error: Exception) -> str:
+        """See the base class."""
+        code = error_code(error)
+        return super().explain(error) if code is None else f"{' '.join(str(error.args[1]).split())} (error {code})"
+
+
+def error_code(error: Exception) -> int | None:
+    """The server's number of an error, or the client library's (2000 and more); None for what has none."""
+    if isinstance(error, pymysql.InterfaceError) or not isinstance(error, pymysql.MySQLError):
+        return None
+    number = error.args[0] if len(error.args) > 1 else None
+    return number if isinstance(number, int) else None
+
+
+def _options(target: Target) -> dict[str, Any]:
+    """What ``dial`` needs, as JSON; ConfigurationError for an option that is unknown or broken."""
+    refuse_unknown(target, [*_TLS_FILES, *_TLS_SWITCHES, "unix_socket", "charset"])
+    if target.options.get("charset", "utf8mb4").lower() != "utf8mb4":
+        raise ConfigurationError(f"{target.text}: charset is always utf8mb4, not {target.options['charset']!r}")
+    parameters = {
+        "user": target.user,
+        "password": target.password,
+        "database": target.database,
+        "charset": "utf8mb4",
+        "client_flag": CLIENT.FOUND_ROWS,  # a change that changes nothing has found its row all the same
+        "read_timeout": _SILENCE,
+        "write_timeout": _SILENCE,
+        "program_name": "dbtaskqueue",
+    }
+    switches = {name: _boolean(target, name) for name in _TLS_SWITCHES if name in target.options}
+    if switches.get("ssl") is False:
+        parameters["ssl_disabled"] = True
+    return {
+        "addresses": [[host.name, host.port or 3306] for host in target.hosts] or [["localhost", 3306]],
+        "unix_socket": target.options.get("unix_socket"),
+        "parameters": {name: value for name, value in parameters.items() if value is not None},
+        "connect_timeout": 10,
+        "tls": _tls(target, switches),
+    }
+
+
+def _tls(target: Target, switches: dict[str, bool]) -> dict[str, Any] | None:
+    """None: encrypted where both sides can, checked by nobody. A CA that is named is there to be checked."""
+    files = {name: target.options[name] for name in _TLS_FILES if name in target.options}
+    if switches.get("ssl") is False or not (files or any(switches.values())):
+        return None
+    identity = switches.get("ssl_verify_identity", False)
+    verify = identity or switches.get("ssl_verify_cert", "ssl_ca" in files)
+    options = {**files, "identity": identity, "verify": verify}
+    try:
+        tls(options)
+    except OSError as error:
+        raise ConfigurationError(f"{target.text}: {error}") from None
+    return options
+
+
+def _boolean(target: Target, name: str) -> bool:
+    value = target.options[name].lower()
+    if value not in _BOOLEANS:
+        raise ConfigurationError(f"{target.text}: {name} is true or false, not {target.options[name]!r}")
+    return _BOOLEANS[value]

@@ -1,0 +1,189 @@
+"""The store in a MariaDB database: what differs because a round trip costs, and because UPDATE returns no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigurationError, StoreUnavailable
+from ...states import RESERVED, RUNNING
+from ...url import Target
+from .. import queries
+from ..base import Claim, End, Finding, NewTask, TaskRecord
+from ..polling import PollingWakeups
+from ..server import TIMEOUT
+from ..verbs import SqlStore, inline, insert_large, is_large
+from .connections import MariadbConnections, MariadbLink
+from .health import findings
+
+_TASKS = 500
+"""Rows in one INSERT: some 600 KB at the most, far below any max_allowed_packet that is let in."""
+_ENDS = 100
+"""Ends in one UPDATE, which looks each row up in a list of all."""
+_BELOW_ALL_RANKS = -(2**31)
+
+
+class MariadbStore(SqlStore):
+    """Tables of their own in a MariaDB database."""
+
+    schema_version = 1
+    place_is_shared = False
+
+    def __init__(self, target: Target) -> None:
+        sql = queries.with_backticks(queries.pyformat(queries.load("mariadb")))
+        self._mariadb = MariadbConnections(target, sql)
+        super().__init__(target, self._mariadb)
+        self._polling = PollingWakeups()
+        self.wakeups = self._polling
+        options = {**self._mariadb.options, "statement": sql["beat"]}
+        self.beater = str(Path(__file__).with_name("beat.py")), options
+
+    # -- schema ------------------------------------------------------------------------------------
+
+    def prepare(self, *, create: bool) -> None:
+        if create and self._versions() == (0, 0):
+            self.migrate()
+        self._check_schema(self._target.text)
+
+    def migrate(self) -> tuple[int, int]:
+        before, oldest = self._connections.write(self._migrate, alone=True)
+        if oldest > self.schema_version:
+            raise self._too_new(self._target.text, before, oldest)
+        return before, max(before, self.schema_version)
+
+    def _migrate(self, link: MariadbLink) -> tuple[int, int]:
+        """Each statement commits by itself, and is done again by whoever comes after one that was interrupted."""
+        if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
+            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for long")
+        try:
+            version, oldest = self._look_up_versions(link)
+            for statement in self.upgrade(version):
+                link.run(statement)
+            return version, oldest
+        finally:
+            link.rows("unlock_schema")
+
+    def upgrade(self, version: int) -> list[str]:
+        scripts = queries.migrations("mariadb", self.schema_version)[version:]
+        return [statement for script in scripts for statement in script]
+
+    def _versions(self) -> tuple[int, int]:
+        return self._connections.read(self._look_up_versions)
+
+    def _look_up_versions(self, link: MariadbLink) -> tuple[int, int]:
+        row = link.row("schema_version") if link.rows("has_schema") else None
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    # -- producers ---------------------------------------------------------------------------------
+
+    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
+        is_one_statement = tasks[0].key is None and len(tasks) <= _TASKS and not any(is_large(t.payload) for t in tasks)
+        if connection is None and is_one_statement:
+            return self._connections.write(partial(self._enqueue, tasks), alone=True)
+        return super().enqueue(tasks, connection)
+
+    def _insert(self, tx: MariadbLink, tasks: Sequence[NewTask]) -> list[int]:
+        ids: list[int] = []
+        for some in (tasks[at : at + _TASKS] for at in range(0, len(tasks), _TASKS)):
+            values = some[0]._replace(payload="")._asdict()
+            values |= {f"payload_{n}": inline(task.payload) for n, task in enumerate(some)}
+            rows = tx.rows_unless_taken("insert_task", values, times=len(some))
+            if not rows:  # the snapshot of a user's transaction may be too old to see who has the key
+                return [row[0] for row in self._connections.query("unfinished_with_key", tasks[0]._asdict())]
+            ids += [row[0] for row in rows]
+        insert_large(tx, ids, tasks)
+        return ids
+
+    def _borrow(self, connection: object) -> MariadbLink:
+        link = self._mariadb.borrow(connection)
+        if not link.rows("has_schema") or link.rows("identity") != self._connections.query("identity"):
+            raise ConfigurationError(f"connection: leads to another database than {self._target.text}")
+        return link
+
+    def get(self, task: int, connection: object = None) -> TaskRecord | None:
+        record = super().get(task, connection)
+        if record is None and connection is not None:  # younger than the snapshot of the user's transaction
+            return super().get(task)
+        return record
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
+        dues = [due for queue in queues for _, due in self._ranks(self._connections, queue, even_paused=even_paused)]
+        return min(dues, default=None)
+
+    @staticmethod
+    def _ranks(source: Any, queue: str, *, even_paused: bool = False) -> Iterator[tuple[int, int]]:
+        """The ranks of what waits in the queue, and when the first of each is due."""
+        ask = source.query if isinstance(source, MariadbConnections) else source.rows
+        rank = _BELOW_ALL_RANKS
+        while rows := ask("next_rank", {"queue": queue, "rank": rank, "even_paused": int(even_paused)}):
+            rank, due = rows[0]
+            yield rank, due
+
+    def _claim(self, tx: MariadbLink, worker: int, claim: Claim) -> list[TaskRecord]:
+        records: list[TaskRecord] = []
+        for queue in claim.queues:
+            for rank, due in self._ranks(tx, queue):
+                if due > claim.now:
+                    continue
+                if not records and not tx.rows("lock_worker", {"worker": worker}):
+                    return []
+                records += _reserve(tx, worker, claim, queue, rank, claim.limit - len(records))
+                if len(records) >= claim.limit:
+                    break
+            if len(records) >= claim.limit:
+                break
+        if records:
+            self._polling.stir()
+        return records
+
+    def _finish_together(self, tx: MariadbLink, ends: Sequence[End]) -> bool:
+        count = 0
+        for some in (ends[at : at + _ENDS] for at in range(0, len(ends), _ENDS)):
+            values: dict[str, object] = {}
+            for n, end in enumerate(some):
+                values |= {f"id_{n}": end.id, f"token_{n}": end.token, f"at_{n}": end.at}
+                values |= {f"begun_at_{n}": end.begun_at, f"result_{n}": inline(end.result)}
+            count += tx.change("finish_batch", values, times=len(some))
+        for end in ends:
+            if is_large(end.result):
+                tx.change("insert_large_result", {"task": end.id, "token": end.token, "value": end.result})
+        return count == len(ends)
+
+    # -- moving to another database ----------------------------------------------------------------
+
+    def _highest_id(self, tx: MariadbLink) -> int:
+        return int(tx.rows("highest_used")[0][0])
+
+    def _use_no_id_up_to(self, tx: MariadbLink, highest: int) -> None:
+        if highest > 0:
+            tx.change("raise_auto_increment", {"next": highest + 1})
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        return [self._schema_finding(), *self._connections.read(findings)]
+
+
+def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, rank: int, limit: int) -> list[TaskRecord]:
+    """Take what nobody else is taking, and tell how it stands now."""
+    values = {"queue": queue, "rank": rank, "now": claim.now, "limit": limit}
+    found = [TaskRecord(*row) for row in tx.rows("claimable", values)]
+    if not found:
+        return []
+    begin, state = int(claim.begin), RUNNING if claim.begin else RESERVED
+    values |= {"worker": worker, "begin": begin, "shared": int(claim.shared), "state": state}
+    tx.change("claim", {**values, "ids": tx.array([record.id for record in found])})
+    return [
+        record._replace(
+            state=state.value,
+            worker=worker,
+            token=record.token + 1,
+            attempt=record.attempt + begin,
+            started_at=claim.now if begin else record.started_at,
+        )
+        for record in found
+    ]

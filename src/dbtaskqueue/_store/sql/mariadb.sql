@@ -1,0 +1,196 @@
+-- MariaDB: only what differs from the other engines, and why.
+--
+-- [[…]] is repeated, with 0, 1, 2, … for n in the names that end with _n; [[…,]] with commas between.
+
+-- name: schema
+-- Differs because the tables stand in the user's database: nothing stands in front of them but their prefix.
+
+-- name: waiting
+-- Differs because MariaDB has no partial index: generated columns are NULL where a task does not belong; as below.
+waiting = :queue
+
+-- name: held
+holder = :worker
+
+-- name: is_held
+holder IS NOT NULL
+
+-- name: is_ended
+ended = :state
+
+-- name: in_ids
+IN :ids
+
+-- name: for_update
+FOR UPDATE
+
+-- name: by_claimable
+-- Differs because rows are locked as they are read: the plan must not depend on statistics that are out of date.
+FORCE INDEX (dbtaskqueue_claimable)
+
+-- name: by_held
+FORCE INDEX (dbtaskqueue_held)
+
+-- name: by_ended
+FORCE INDEX (dbtaskqueue_ended)
+
+-- name: server
+SELECT VERSION(), @@version_comment, @@max_allowed_packet
+
+-- name: settings_for_all
+-- Whatever the server's own are. A transaction whose process is frozen must not keep its locks for ever.
+SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,SIMULTANEOUS_ASSIGNMENT',
+    collation_connection = 'utf8mb4_nopad_bin', max_statement_time = :timeout, idle_transaction_timeout = :timeout,
+    innodb_lock_wait_timeout = :lock_timeout, lock_wait_timeout = :lock_timeout, sql_safe_updates = 0,
+    sql_select_limit = DEFAULT
+
+-- name: settings_for_writing
+SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE
+
+-- name: settings_for_reading
+SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE
+
+-- name: begin
+START TRANSACTION READ WRITE
+
+-- name: begin_reading
+START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY
+
+-- name: has_schema
+-- Differs because each engine has its own catalogue.
+SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'dbtaskqueue_schema'
+
+-- name: identity
+SELECT identity FROM dbtaskqueue_schema
+
+-- name: lock_schema
+-- Differs because each engine has a lock of its own for changes of the schema; this one's is the whole server's.
+SELECT GET_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())), :timeout)
+
+-- name: unlock_schema
+SELECT RELEASE_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())))
+
+-- name: insert_task
+-- Differs because one statement for many tasks is one round trip.
+INSERT INTO dbtaskqueue_task
+       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
+VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload_n),]]
+RETURNING id
+
+-- name: insert_large
+-- Differs because MariaDB does not know ON CONFLICT, and INSERT IGNORE would ignore much more.
+INSERT INTO dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
+    ON DUPLICATE KEY UPDATE task = task
+
+-- name: insert_large_result
+-- Only of those that the batch made done.
+INSERT INTO dbtaskqueue_large (task, name, value)
+SELECT id, 'result', :value FROM dbtaskqueue_task WHERE id = :task AND state = 'done' AND token = :token
+    ON DUPLICATE KEY UPDATE task = task
+
+-- name: unfinished_with_key
+-- Differs because the unique index has the keys of unfinished tasks in a column of its own; as below.
+SELECT id FROM dbtaskqueue_task WHERE queue = :queue AND open_key = :key
+
+-- name: key_is_taken
+-- Differs because of open_key.
+SELECT 1 FROM dbtaskqueue_task AS other
+ WHERE other.queue = (SELECT queue FROM dbtaskqueue_task WHERE id = :id)
+   AND other.open_key = (SELECT "key" FROM dbtaskqueue_task WHERE id = :id)
+   AND other.id <> :id
+
+-- name: set_paused
+-- Differs because MariaDB does not know ON CONFLICT.
+INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
+    ON DUPLICATE KEY UPDATE paused = VALUES(paused)
+
+-- name: finish_batch
+-- Differs because this is one round trip, and half the time of a join with JSON_TABLE.
+UPDATE dbtaskqueue_task
+   SET finished_at = CASE id [[WHEN :id_n THEN :at_n]] END, result = CASE id [[WHEN :id_n THEN :result_n]] END,
+       shared = 0,
+       attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
+       started_at = CASE WHEN state = 'reserved' THEN CASE id [[WHEN :id_n THEN :begun_at_n]] END ELSE started_at END,
+       state = 'done'
+ WHERE id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
+   AND (state = 'running' OR state = 'reserved' AND shared = 1)
+
+-- name: next_rank
+-- The next priority of what waits, and when the first of its tasks is due: one index seek. (MariaDB walks over all
+-- rows for the recursive query of the others, and for any GROUP BY.)
+SELECT rank, due FROM dbtaskqueue_task {{by_claimable}}
+ WHERE {{waiting}} AND rank > :rank
+   AND (:even_paused = 1 OR NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1))
+ ORDER BY rank, due LIMIT 1
+
+-- name: lock_worker
+-- Whoever takes this worker for dead waits for this claim, or this claim sees it.
+SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN SHARE MODE
+
+-- name: claimable
+SELECT {{task_columns}} FROM dbtaskqueue_task {{by_claimable}}
+ WHERE {{waiting}} AND rank = :rank AND due <= :now
+ ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED
+
+-- name: claim
+-- Differs because MariaDB has no UPDATE … RETURNING: the rows were read, and locked, before.
+UPDATE dbtaskqueue_task
+   SET token = token + 1, worker = :worker, shared = CASE WHEN :shared = 1 AND solo = 0 THEN 1 ELSE 0 END,
+       attempt = attempt + :begin, started_at = CASE WHEN :begin = 1 THEN :now ELSE started_at END,
+       state = :state
+ WHERE id {{in_ids}} AND state IN ('pending', 'failed')
+
+-- name: purgeable
+-- Differs because rows are locked as they are read: a sort would read, and lock, all that waits.
+SELECT id FROM dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
+
+-- name: hasten
+-- Differs because the index of what waits begins with its column.
+UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now
+ WHERE waiting IS NOT NULL AND due > :now AND due <= decided_at
+
+-- name: variables
+SELECT LOWER(variable_name), variable_value FROM information_schema.global_variables
+ WHERE variable_name IN ('innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'log_bin', 'sync_binlog',
+                         'binlog_format', 'sql_mode', 'tx_isolation', 'transaction_isolation', 'time_zone',
+                         'max_connections', 'max_allowed_packet', 'read_only', 'wsrep_on')
+
+-- name: status
+SELECT LOWER(variable_name), variable_value FROM information_schema.global_status
+ WHERE variable_name IN ('Threads_connected', 'Innodb_history_list_length', 'wsrep_cluster_size',
+                         'wsrep_cluster_status', 'wsrep_ready', 'wsrep_local_state_comment')
+
+-- name: sizes
+SELECT COALESCE(SUM(data_length), 0), COALESCE(SUM(index_length), 0), COALESCE(SUM(data_free), 0)
+  FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'dbtaskqueue%'
+
+-- name: long_transactions
+SELECT trx_mysql_thread_id, UNIX_TIMESTAMP() - UNIX_TIMESTAMP(trx_started) FROM information_schema.innodb_trx
+ WHERE trx_started < NOW() - INTERVAL 5 MINUTE AND trx_mysql_thread_id <> CONNECTION_ID()
+ ORDER BY trx_started LIMIT 5
+
+-- name: our_tables
+SELECT table_name FROM information_schema.tables
+ WHERE table_schema = DATABASE() AND table_name LIKE 'dbtaskqueue%' ORDER BY table_name
+
+-- name: roles
+SELECT COUNT(*) FROM information_schema.enabled_roles WHERE role_name IS NOT NULL
+
+-- name: rights
+-- A right on the whole server or the whole database stands with no table.
+SELECT table_name, privilege_type
+  FROM (SELECT grantee, NULL AS table_name, privilege_type FROM information_schema.user_privileges
+        UNION ALL
+        SELECT grantee, NULL, privilege_type FROM information_schema.schema_privileges
+         WHERE DATABASE() LIKE table_schema
+        UNION ALL
+        SELECT grantee, table_name, privilege_type FROM information_schema.table_privileges
+         WHERE table_schema = DATABASE()) AS granted
+ WHERE grantee = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')
+
+-- name: highest_used
+SELECT coalesce(auto_increment, 1) - 1 FROM information_schema.tables
+ WHERE table_schema = database() AND table_name = 'dbtaskqueue_task'
+
+-- name: raise_auto_increment
+ALTER TABLE dbtaskqueue_task AUTO_INCREMENT = :next

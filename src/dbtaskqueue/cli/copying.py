@@ -1,0 +1,90 @@
+"""The command ``copy``: all queues of one database to another, of any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+
+from .._maintenance.rescuer import Rescuer
+from .._store import open_store
+from .._store.base import Store
+from ..errors import SchemaError, TaskQueueError
+from ..place import here
+from .output import counted, progress
+
+_BATCH = 500
+_LOOK = 0.5
+
+
+@click.command()
+@click.argument("source", metavar="FROM_URL")
+@click.argument("target", metavar="TO_URL")
+def copy(source: str, target: str) -> None:
+    """Copy all queues of a database to an empty one, of the same or another engine.
+
+    Stop producers and workers first. What was broken off goes on where it was when it is run again.
+    """
+    old, new = open_store(source), open_store(target)
+    try:
+        old.prepare(create=False)
+        _refuse_living_workers(old)
+        done = _begin(old, new)
+        with progress("copying tasks", old.export(2**62, 1).highest) as advance:
+            count = _copy(old, new, done, advance)
+    finally:
+        old.close()
+        new.close()
+    click.echo(f"{counted(count)} copied")
+
+
+def _refuse_living_workers(store: Store) -> None:
+    """Give back what dead workers hold. Only its silence tells that a worker elsewhere is dead: that takes a lease."""
+    rescuer = Rescuer(store, here())
+    beats: dict[int, int] = {}
+    while workers := [worker for worker in store.workers() if worker.lost_at is None]:
+        for worker in workers:
+            if rescuer.is_gone(worker) is False or beats.setdefault(worker.id, worker.beat) != worker.beat:
+                name = f"worker {worker.id} (process {worker.pid} on {worker.host})"
+                raise TaskQueueError(f"{name} is alive; stop all workers and producers before copying")
+        rescuer()
+        time.sleep(_LOOK)
+    rescuer()
+
+
+def _begin(old: Store, new: Store) -> int:
+    """Make the target ready; the highest id that an earlier run has copied."""
+    try:
+        new.migrate()
+    except SchemaError:
+        if not new.is_sealed():
+            raise
+    newest = new.newest()
+    if not new.is_sealed():
+        if newest is not None or new.queues():
+            raise TaskQueueError("the target is not empty; copy needs a database without tasks and queues")
+        new.seal(None)
+    if newest is None:
+        return 0
+    here, there = old.get(newest[0]), new.get(newest[0])
+    if here is None or there is None or here._replace(worker=None) != there._replace(worker=None):
+        raise TaskQueueError("the target was being filled from another database, or the source has changed since")
+    return newest[0]
+
+
+def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> int:
+    count, highest = 0, 0
+    while True:
+        shipment = old.export(done, _BATCH)
+        highest = max(highest, shipment.highest)
+        if shipment.last is None and done:
+            break
+        new.load(shipment)
+        count += len(shipment.rows["task"])
+        if shipment.last is None:
+            break
+        done = shipment.last
+        advance(done)
+    new.seal(highest)
+    return count

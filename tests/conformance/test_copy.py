@@ -1,0 +1,139 @@
+"""``dbtaskqueue copy``: everything of a database in another one, from any engine to any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from engines import ENGINES
+from helpers import die_holding
+
+from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
+from dbtaskqueue._store.base import Shipment
+from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue.cli import copying, main
+
+Empty = Callable[[str], str]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Empty]:
+    """Gives the URL of an empty database of an engine."""
+    (tmp_path / "target").mkdir()
+    with ExitStack() as stack:
+        yield lambda engine: stack.enter_context(ENGINES[engine](tmp_path / "target"))
+
+
+def copy(source: str, target: str) -> Result:
+    return CliRunner().invoke(main, ["copy", source, target])
+
+
+def fill(url: str) -> None:
+    """A database in which every kind of row stands."""
+    with TaskQueue(url, queue="a", retry=RetryPolicy(delay=3600, max_attempts=3)) as queue:
+        queue.enqueue_many([0, "x" * 1000, None, {"ü": "😀\u2028"}])
+        Worker(queue).run(lambda payload: payload, burst=True)
+        failed = queue.enqueue("fails", key="k", priority=7)
+        Worker(queue).run(lambda payload: 1 / 0, burst=True)
+        assert failed.refresh().state == "failed"
+        queue.enqueue("later", start_in=3600, priority=-3, max_attempts=9)
+        queue.enqueue("cancelled").cancel()
+    with TaskQueue(url, queue="b") as queue:
+        queue.enqueue("held")
+        queue.pause()
+    with TaskQueue(url, queue="c") as queue:
+        last = queue.enqueue("pruned").id
+        Worker(queue).run(lambda payload: None, burst=True)
+        assert queue.prune(0) == 1
+        assert last == 8 + 1
+
+
+def picture(url: str) -> list[object]:
+    """Everything that can be seen of a database."""
+    seen: list[object] = []
+    for name in ("a", "b", "c"):
+        with TaskQueue(url, queue=name, create=False) as queue:
+            stats = queue.stats()
+            seen.append(stats._replace(workers=0, oldest_due=None))
+            seen += [(task._record._replace(worker=None), task.attempts()) for task in queue.tasks()]
+    return seen
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_everything_comes_over(url: str, other: str, empty: Empty) -> None:
+    target = empty(other)
+    fill(url)
+    result = copy(url, target)
+    assert (result.exit_code, result.output) == (0, "8 tasks copied\n")
+    assert picture(target) == picture(url)
+    with TaskQueue(target, queue="a") as queue:
+        assert queue.enqueue("new").id > 9, "an id that was pruned is not used again"
+        assert queue.enqueue("same key", key="k").payload == "fails"
+        Worker(queue).run(lambda payload: payload, burst=True)
+        assert queue.stats().done == 5
+
+
+def test_a_copy_that_was_broken_off_goes_on(url: str, empty: Empty, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = empty("sqlite")
+    fill(url)
+    monkeypatch.setattr(copying, "_BATCH", 3)
+    loaded: list[int] = []
+
+    def break_off(store: SqlStore, shipment: Shipment) -> None:
+        if len(loaded) == 2:
+            raise KeyboardInterrupt
+        loaded.append(len(shipment.rows["task"]))
+        load(store, shipment)
+
+    load = SqlStore.load
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlStore, "load", break_off)
+        assert copy(url, target).exit_code == 1
+    assert loaded == [3, 3]
+    with pytest.raises(SchemaError, match="run it again"):
+        TaskQueue(target)
+    result = copy(url, target)
+    assert (result.exit_code, result.output) == (0, "2 tasks copied\n")
+    assert picture(target) == picture(url)
+
+
+def test_a_target_that_is_not_empty_is_refused(url: str, empty: Empty) -> None:
+    target = empty("sqlite")
+    fill(url)
+    with TaskQueue(target) as queue:
+        queue.enqueue("ours")
+    before = picture(target)
+    result = copy(url, target)
+    assert result.exit_code == 1
+    assert "not empty" in result.output
+    assert picture(target) == before
+
+
+def test_a_living_worker_of_the_source_is_refused(url: str, empty: Empty) -> None:
+    with TaskQueue(url) as queue:
+        queue.enqueue()
+        [task] = queue.fetch()
+        result = copy(url, empty("sqlite"))
+        assert result.exit_code == 1
+        assert "is alive" in result.output
+        task.release()
+
+
+def test_what_a_dead_worker_held_is_given_back_before(url: str, empty: Empty) -> None:
+    target = empty("sqlite")
+    with TaskQueue(url) as queue:
+        queue.enqueue("x")
+    die_holding(url)
+    assert copy(url, target).exit_code == 0
+    with TaskQueue(target) as queue:
+        [task] = queue.fetch(timeout=10)
+        assert [attempt.outcome for attempt in task.attempts()] == ["lost"]
+
+
+def test_a_source_without_a_schema_is_refused(empty: Empty, tmp_path: Path) -> None:
+    result = copy(f"sqlite:///{tmp_path}/none.sqlite", empty("sqlite"))
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
