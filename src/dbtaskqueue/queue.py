@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -81,6 +82,7 @@ class TaskQueue:
         self.retry_policy = check_policy(retry)
         self.functions = Registry()
         self._closed = False
+        self._stops: list[Callable[[], object]] = []
         self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
         self.store = open_store(self.url)
         try:
@@ -102,14 +104,33 @@ class TaskQueue:
         self.close()
 
     def close(self) -> None:
-        """Wake blocked fetches, release what is reserved and not started. Running tasks stay held."""
+        """Wake blocked fetches, release what is reserved and not started. Running tasks stay held.
+
+        A ``Worker`` that runs on this handle stops as by its ``stop``: what it runs comes to its end first.
+        """
         if self._closed:
             return
         self._closed = True
+        for stop in tuple(self._stops):
+            stop()
         self.store.wakeups.ring()
-        self._membership.on_left = self.store.close
+        self._membership.on_left = self._close_store_if_unused
         self._membership.leave()
-        if self._membership.id is None:
+        self._close_store_if_unused()
+
+    @contextlib.contextmanager
+    def serving(self, stop: Callable[[], object]) -> Iterator[None]:
+        """For a worker: ``close`` calls ``stop``, and the database stays open to the block's end. TaskQueueError."""
+        self._stops.append(stop)
+        try:
+            self._require_open()  # from here on a close finds the stop
+            yield
+        finally:
+            self._stops.remove(stop)
+            self._close_store_if_unused()
+
+    def _close_store_if_unused(self) -> None:
+        if self._closed and not self._stops and self._membership.id is None:
             self.store.close()
 
     # -- producing ---------------------------------------------------------------------------------

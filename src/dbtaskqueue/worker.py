@@ -20,7 +20,8 @@ from .session import Limits, OnError, Session
 class Worker:
     """Runs the tasks of one queue, or of several in rotation.
 
-    ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease and task functions are used.
+    ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease and task functions are used; its
+    ``close`` stops the worker.
     ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
     machine may take its tasks. ``drain_timeout``: seconds that running tasks get when it is to stop.
     ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
@@ -87,12 +88,16 @@ class Worker:
         exception fails the attempt. ``burst`` returns when nothing is due and all is done, ``max_tasks``
         after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
         long tasks one by one and stores the ends of short ones together, at the latest after 0.1 s; 1
-        stores each at once; another number claims as many at once.
+        stores each at once; another number claims as many at once. TaskQueueError on a closed ``TaskQueue``.
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is not callable: {type(callback).__name__}")
         limits = Limits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
+        with self._queue.serving(self.stop):
+            self._run(callback, limits, size)
+
+    def _run(self, callback: Callable[[Any], JSON] | None, limits: Limits, size: BatchSize) -> None:
         with self._lock:
             if self._session is not None:
                 raise RuntimeError("this worker is running already")

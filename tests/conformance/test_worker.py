@@ -16,9 +16,11 @@ from dbtaskqueue import (
     ReleaseTask,
     RetryPolicy,
     RetryTask,
+    StoreUnavailable,
     Task,
     TaskCancelled,
     TaskQueue,
+    TaskQueueError,
     Worker,
     current_task,
 )
@@ -455,6 +457,67 @@ def test_what_outlasts_the_drain_is_released_unspent(queue: TaskQueue, url: str,
         assert [attempt.outcome for attempt in task.attempts()] == ["released"]
     gate.opened.set()
     assert len(queue.fetch(10, timeout=10)) == concurrency
+
+
+def test_a_worker_on_a_closed_queue_is_refused(url: str) -> None:
+    queue = TaskQueue(url)
+    worker = Worker(queue)
+    queue.close()
+    threads = threading.active_count()
+    with pytest.raises(TaskQueueError, match="closed"):
+        worker.run(lambda payload: None, burst=True)
+    assert threading.active_count() == threads
+
+
+def test_a_queue_that_is_closed_stops_its_workers(queue: TaskQueue, url: str) -> None:
+    """What runs comes to its end and is stored; nothing new is begun."""
+    gate = Gate()
+    closing = TaskQueue(url)
+    first, second = closing.enqueue_many([1, 2])
+    thread = Background(lambda: Worker(closing).run(gate))
+    gate.wait_for()
+    closing.close()
+    gate.opened.set()
+    thread.join()
+    assert (queue.get(first.id).state, queue.get(second.id).state) == ("done", "pending")
+    assert queue.stats().workers == 0
+
+
+def test_a_close_wakes_an_idle_worker(url: str) -> None:
+    closing = TaskQueue(url)
+    thread = Background(lambda: Worker(closing).run(lambda payload: None))
+    until(lambda: closing.stats().workers, what="the worker")
+    closing.close()
+    thread.join()
+
+
+def test_a_task_may_close_its_queue(queue: TaskQueue, url: str) -> None:
+    closing = TaskQueue(url)
+    task = closing.enqueue(1)
+    Worker(closing).run(lambda payload: closing.close() or "closed")
+    assert queue.get(task.id).result == "closed"
+
+
+@pytest.mark.engine("sqlite")
+def test_a_temporary_database_is_there_until_its_last_worker_has_left() -> None:
+    gate = Gate()
+    closing = TaskQueue("sqlite:///:memory:")
+    task = closing.enqueue(1)
+    told: list[str] = []
+
+    def callback(payload: object) -> None:
+        gate(payload)
+        raise ValueError
+
+    worker = Worker(closing, on_error=lambda task, error: told.append(task.state))
+    thread = Background(lambda: worker.run(callback))
+    gate.wait_for()
+    closing.close()
+    gate.opened.set()
+    thread.join()
+    assert told == ["failed"]
+    with pytest.raises(StoreUnavailable):
+        task.refresh()
 
 
 def test_a_task_sees_that_the_worker_drains(queue: TaskQueue, url: str) -> None:
