@@ -5,6 +5,7 @@ A password never leaves this module in a message: ``mask`` is what errors and lo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -28,6 +29,7 @@ _DBI = re.compile(r"dbi:(?P<driver>[a-z]+):(?P<rest>.*)", re.IGNORECASE | re.DOT
 _URL = re.compile(r"(?P<scheme>[a-z]+)(?:\+(?P<driver>[a-z0-9]+))?:(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _SERVER = re.compile(r"//(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?(?P<hosts>[^@/?#]*)/(?P<database>[^/?#]*)")
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
+_PORTS = {"postgresql": 5432, "mariadb": 3306}
 _SECRET = re.compile(r"""(?i)((?:password|passwd|pwd|pass)\s*=\s*)('[^']*'|"[^"]*"|[^;&]*)""")
 # to the last '@', since a password may hold '@', '/', '?' or '#' that should have been quoted
 _USER_INFO = re.compile(r"(?is)^(?!sqlite:///|dbi:)([a-z][a-z0-9+.-]*:/*)([^:]*):.*@")
@@ -75,6 +77,19 @@ def parse(url: str) -> Target:
 def mask(url: str) -> str:
     """``url`` with its password, if any, replaced by ``***``."""
     return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))
+
+
+def same_database(one: str, other: str) -> bool:
+    """Whether two URLs or DSNs lead to one database, however it is spelled and whoever asks; ConfigurationError."""
+    return _address(parse(one)) == _address(parse(other))
+
+
+def _address(target: Target) -> tuple[object, ...]:
+    if target.engine == "sqlite":
+        return target.engine, os.path.realpath(target.database)
+    hosts = target.hosts or (Host("localhost", None),)
+    ports = [(host.name, host.port or _PORTS[target.engine]) for host in hosts]
+    return target.engine, ports, target.database, target.options.get("schema")
 
 
 def refuse_unknown(target: Target, known: Iterable[str]) -> None:

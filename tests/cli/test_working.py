@@ -120,6 +120,17 @@ def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
     assert Path(cli.folder, "own.sqlite").exists()
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["sqlite:///{}/own.sqlite", "sqlite:///../{name}/./own.sqlite?synchronous=NORMAL", "dbi:SQLite:own.sqlite"],
+)
+def test_another_spelling_of_the_url_that_the_task_queue_has(cli: Cli, spelling: str) -> None:
+    Path(cli.folder, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
+    url = spelling.format(cli.folder, name=cli.folder.name)
+    run = cli.run([*COMMAND, "--url", url, "worker", "mine:queue", "--burst"])
+    assert run.code == 0, run
+
+
 def test_the_lease_that_was_asked_for_counts(cli: Cli) -> None:
     Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
     for target in ("mine:queue", "tasks:run"):

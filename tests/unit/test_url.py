@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 
 from dbtaskqueue import ConfigurationError, TaskQueue, TaskQueueError
 from dbtaskqueue._store import open_store
 from dbtaskqueue.payload import MAX_BYTES
-from dbtaskqueue.url import mask, parse
+from dbtaskqueue.url import mask, parse, same_database
 
 
 @pytest.mark.parametrize(
@@ -190,3 +191,27 @@ def raised_by(url: str) -> BaseException | None:
 @pytest.mark.parametrize("url", ["sqlite:///x", "postgresql://user@host/db", "dbi:Pg:dbname=x", "a@b:c"])
 def test_what_has_no_password_is_shown_as_it_is(url: str) -> None:
     assert mask(url) == url
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sqlite:///x.sqlite", "dbi:SQLite:dbname=./x.sqlite", True),
+        ("sqlite:///x.sqlite", "sqlite:///y/../x.sqlite?synchronous=NORMAL", True),
+        ("sqlite:///x.sqlite", "sqlite:////x.sqlite", False),
+        ("sqlite:///x", "mariadb://localhost/x", False),
+        ("mariadb://me:secret@localhost/x", "dbi:mysql:database=x;user=you", True),
+        ("mariadb://localhost/x", "mariadb://localhost:3307/x", False),
+        ("postgresql://a:5432,b/x", "postgres://a,b:5432/x", True),
+        ("postgresql://a,b/x", "postgresql://b,a/x", False),
+        ("postgresql://a/x", "postgresql://a/y", False),
+        ("postgresql://a/x", "postgresql://a/x?schema=other", False),
+    ],
+)
+def test_whether_two_urls_mean_one_database(one: str, other: str, same: bool) -> None:
+    assert same_database(one, other) is same
+
+
+def test_a_link_leads_to_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "file.sqlite")
+    assert same_database(f"sqlite:///{tmp_path}/link.sqlite", f"sqlite:///{tmp_path}/file.sqlite")

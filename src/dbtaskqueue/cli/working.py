@@ -20,7 +20,7 @@ from ..log import event
 from ..names import check_queue
 from ..payload import JSON
 from ..queue import TaskQueue, check_lease
-from ..url import parse
+from ..url import same_database
 from ..worker import Worker
 from .options import checked, seconds
 from .output import console, harmless
@@ -119,7 +119,7 @@ def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> Non
     """What was asked for counts more than what the module's TaskQueue says; but its database is its own."""
     assert ctx.parent is not None
     asked = ctx.parent.get_parameter_source("url") is ParameterSource.COMMANDLINE
-    if asked and parse(ctx.obj) != parse(queue.url):
+    if asked and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
     if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
         queue.lease = lease
