@@ -1,4 +1,7 @@
-"""``python -m bench [NAME…]``: measure, print a table, exit 0. A missed target is said, not punished."""
+"""``python -m bench [NAME…]``: measure, print a table, exit 0. A missed target is said, not punished.
+
+``postgresql`` is all that is measured on that server, ``postgresql.latency`` a part of it; ``mariadb`` likewise.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,16 @@ from pathlib import Path
 
 from .harness import Bench, Row, show, show_markdown, write_json
 from .rivals import Rivals, install
+from .servers import engines
 
 GROUPS = ("throughput", "enqueue", "latency", "idle", "backlog", "contention", "rescue", "memory")
+ON_SERVERS = {
+    "postgresql": ("throughput", "bulk", "wakeups", "latency", "idle", "backlog", "long_transaction", "crowd", "churn"),
+    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction"),
+}
+_ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
+_PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}
+NAMES = (*GROUPS, *_PARTS, *(part for parts in _PARTS.values() for part in parts))
 _ROOT = Path(__file__).resolve().parent.parent
 _HOME = _ROOT / ".bench"
 
@@ -29,11 +40,13 @@ def main() -> None:
         bench = Bench(folder, _HOME, rivals, options.quick)
         header = _header(rivals, folder)
         began = time.monotonic()
-        rows = [row for name in options.names or GROUPS for row in _measure(name, bench)]
+        rows = [row for name in options.names or (*GROUPS, *_PARTS) for row in _measure(name, bench)]
+        header |= engines.header()
         header["took"] = f"{time.monotonic() - began:.0f} s" + (
             " (a quick run: figures are rough)" if bench.quick else ""
         )
     finally:
+        engines.stop_all()
         shutil.rmtree(folder, ignore_errors=True)
     (show_markdown if options.markdown else show)(header, rows)
     if options.json:
@@ -42,7 +55,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=(*GROUPS, []), metavar="NAME", help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("names", nargs="*", choices=(*NAMES, []), metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="two repeats of less: does it work at all?")
     parser.add_argument("--markdown", action="store_true", help="print the table for the README")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat's value to a file")
@@ -50,7 +63,12 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(name: str, bench: Bench) -> list[Row]:
-    return list(importlib.import_module(f"bench.{name}").measure(bench))
+    if name in _PARTS:
+        return [row for part in _PARTS[name] for row in _measure(part, bench)]
+    engine, _, part = name.rpartition(".")
+    if not engine:
+        return list(importlib.import_module(f"bench.{name}").measure(bench))
+    return list(importlib.import_module(f"bench.servers.{part}").measure(bench, _ENGINES[engine]))
 
 
 def _header(rivals: Rivals, folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from .processes import start_child
 
 SAMPLES = 400
 """Over all repeats."""
-_GAP = 0.02, 0.1
+GAP = 0.02, 0.1
 """Seconds between two tasks: long enough for the worker to store one and fall asleep."""
 _TARGETS = {50: 5.0, 99: 30.0}
 _MILLI = 1e3
@@ -37,17 +37,22 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def _round(bench: Bench, samples: int) -> list[float]:
-    """Milliseconds of each task."""
-    with databases.fresh(bench) as path, TaskQueue(databases.url(path)) as queue:
-        with start_child("starts.py", databases.url(path)):
+    with databases.fresh(bench) as path:
+        return delays(databases.url(path), samples)
+
+
+def delays(url: str, samples: int, gap: tuple[float, float] = GAP) -> list[float]:
+    """Milliseconds of each task; ``gap``: seconds between two of them."""
+    with TaskQueue(url) as queue:
+        with start_child("starts.py", url):
             queue.enqueue().wait(10)  # the worker is up
-            sent = dict(_send(queue) for _ in range(samples))
+            sent = dict(_send(queue, gap) for _ in range(samples))
             queue.get(max(sent)).wait(10)
         done = queue.tasks(state="done", limit=samples + 1)
         return [(task.result["began"] - sent[task.id]) * _MILLI for task in done if task.id in sent]
 
 
-def _send(queue: TaskQueue) -> tuple[int, float]:
-    time.sleep(random.uniform(*_GAP))
+def _send(queue: TaskQueue, gap: tuple[float, float]) -> tuple[int, float]:
+    time.sleep(random.uniform(*gap))
     now = time.monotonic()
     return queue.enqueue({"number": 1}).id, now

@@ -42,9 +42,11 @@ def started(*command: object, **options: Any) -> Iterator[subprocess.Popen[bytes
             process.communicate()
 
 
-def start_child(script: str, *arguments: object) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+def start_child(
+    script: str, *arguments: object, python: str | None = None
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """A running script of ``children/``."""
-    return started(sys.executable, CHILDREN / script, *arguments)
+    return started(python or sys.executable, CHILDREN / script, *arguments)
 
 
 def heard(process: subprocess.Popen[bytes]) -> Any:

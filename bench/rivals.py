@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-REQUIREMENTS = ("huey==3.5.4",)
+REQUIREMENTS = ("huey==3.5.4", "pgqueuer==1.6.0", "asyncpg==0.32.0", "uvloop==0.23.0")
 
 
 @dataclass(frozen=True)

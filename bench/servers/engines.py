@@ -1,0 +1,252 @@
+"""The servers of a run: started when first needed, durable, at their defaults; gone when the run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import re
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dbtaskqueue import TaskQueue
+
+from .. import databases
+from ..processes import cpu_seconds, family
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+
+from servers.mariadb import MariaDBServer
+from servers.postgresql import PostgresServer
+
+_CHUNK = 10_000
+_TICKS = 100
+_DEFAULTS = {
+    "innodb-buffer-pool-size": "128M",
+    "innodb-log-file-size": "96M",
+    "max-connections": "151",
+    "innodb-buffer-pool-dump-at-shutdown": "ON",
+    "innodb-buffer-pool-load-at-startup": "ON",
+}
+"""The tests' servers are smaller than MariaDB's defaults; these are the defaults."""
+
+
+class Engine(ABC):
+    """One server and what is measured on it: databases, and what the server's processes cost."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._templates: dict[object, str] = {}
+
+    @property
+    @abstractmethod
+    def server(self) -> Any:
+        """The server of the tests that runs behind it, started when first asked for."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> str:
+        """Its version and what matters of its settings, for the header."""
+
+    @abstractmethod
+    def run(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as an administrator, in autocommit."""
+
+    @abstractmethod
+    def checkpoint(self) -> None:
+        """Write out what is left to be written, so that a measurement does not pay for what came before it."""
+
+    @abstractmethod
+    def hold_snapshot(self, url: str) -> contextlib.AbstractContextManager[None]:
+        """A transaction that somebody left open, with a snapshot, for as long as the block lasts."""
+
+    @abstractmethod
+    def statements(self, urls: list[str], seconds: float) -> list[float]:
+        """Statements a second in each database (or their mean over all) while nobody but its workers is there."""
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[str]:
+        """The URL of an empty database; dropped afterwards."""
+        name = f"fresh_{next(self._numbers)}"
+        self.server.create_database(name)
+        try:
+            yield self.server.url(name)
+        finally:
+            self.server.drop_database(name)
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all processes of the server so far, of those that have ended, too."""
+        alive = 0.0
+        for pid in family(self.server.pid):
+            with contextlib.suppress(OSError):
+                alive += cpu_seconds([pid])
+        fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
+        return alive + (int(fields[13]) + int(fields[14])) / _TICKS
+
+
+class Postgresql(Engine):
+    """PostgreSQL. The copies of a template are as fast to have as an empty database."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__()
+        self._settings = {"max_connections": "100", **settings}
+
+    @functools.cached_property
+    def server(self) -> PostgresServer:
+        """See the base class."""
+        return _started(PostgresServer(durable=True, settings=self._settings))
+
+    @property
+    def settings(self) -> str:
+        """See the base class."""
+        names = "server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "max_connections"
+        values = {name: self.run(f"SHOW {name}")[0][0] for name in names}
+        version = values.pop("server_version")
+        return (
+            f"{version}, " + ", ".join(f"{name}={value}" for name, value in values.items()) + ", else at its defaults"
+        )
+
+    def run(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
+        """See the base class."""
+        with self.server.connect(database or "postgres") as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def checkpoint(self) -> None:
+        """See the base class."""
+        self.run("CHECKPOINT")
+
+    @contextlib.contextmanager
+    def hold_snapshot(self, url: str) -> Iterator[None]:
+        """See the base class."""
+        with self.server.connect(database_of(url)) as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            connection.execute("SELECT count(*) FROM pg_class")
+            yield
+            connection.execute("ROLLBACK")
+
+    def statements(self, urls: list[str], seconds: float) -> list[float]:
+        """Lines in the server's log, told apart by the process ids in front of them."""
+        names = [database_of(url) for url in urls]
+        self.server.configure(log_statement="all")
+        try:
+            begin = len(self.server.log())
+            time.sleep(seconds)
+            text = self.server.log()[begin:]
+        finally:
+            self.server.configure(log_statement="none")
+        activity = self.run("SELECT datname, pid FROM pg_stat_activity WHERE datname IS NOT NULL")
+        lines = Counter(int(pid) for pid in re.findall(r"\[(\d+)\] (?:LOG|FATAL):", text))
+        return [sum(lines[pid] for database, pid in activity if database == name) / seconds for name in names]
+
+    @contextlib.contextmanager
+    def filled(self, what: object, fill: Callable[[str], object]) -> Iterator[str]:
+        """The URL of a database that ``fill(url)`` has filled: made once for each ``what``, then copied."""
+        if what not in self._templates:
+            template = f"template_{len(self._templates)}"
+            self.server.create_database(template)
+            fill(self.server.url(template))
+            self._templates[what] = template
+        name = f"copy_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {self._templates[what]} STRATEGY file_copy")
+        try:
+            yield self.server.url(name)
+        finally:
+            self.server.drop_database(name)
+
+
+class Mariadb(Engine):
+    """MariaDB."""
+
+    name = "MariaDB"
+
+    @functools.cached_property
+    def server(self) -> MariaDBServer:
+        """See the base class."""
+        return _started(MariaDBServer(durable=True, settings=_DEFAULTS))
+
+    @property
+    def settings(self) -> str:
+        """See the base class."""
+        names = "version", "innodb_flush_log_at_trx_commit", "sync_binlog", "innodb_buffer_pool_size", "log_bin"
+        values = {name: self.run(f"SELECT @@{name}")[0][0] for name in names}
+        version = values.pop("version")
+        return _told(version, values)
+
+    def run(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
+        """See the base class."""
+        with self.server.connect(database or "mysql") as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def checkpoint(self) -> None:
+        """Nothing that can be waited for: InnoDB writes out its pages all the time."""
+
+    def statements(self, urls: list[str], seconds: float) -> list[float]:
+        """The server's own counter, for all of its databases together."""
+        begin = self._questions()
+        time.sleep(seconds)
+        return [(self._questions() - begin - 1) / seconds / len(urls)]  # one is ours
+
+    def _questions(self) -> int:
+        return int(self.run("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
+
+    @contextlib.contextmanager
+    def hold_snapshot(self, url: str) -> Iterator[None]:
+        """See the base class."""
+        with self.server.connect(database_of(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+            yield
+            cursor.execute("ROLLBACK")
+
+
+def _told(version: str, values: dict[str, object]) -> str:
+    return ", ".join((version, *(f"{name}={value}" for name, value in values.items()), "all else at its defaults"))
+
+
+def database_of(url: str) -> str:
+    """The database's name in one of our URLs."""
+    found = re.search(r"/(\w+)(\?.*)?$", url)
+    assert found is not None
+    return found[1]
+
+
+def fill(url: str, tasks: int) -> None:
+    """Enqueue so many tasks."""
+    with TaskQueue(url) as queue:
+        for first in range(0, tasks, _CHUNK):
+            queue.enqueue_many(databases.payload(number) for number in range(first, min(first + _CHUNK, tasks)))
+
+
+_running = contextlib.ExitStack()
+
+
+def _started(server: Any) -> Any:
+    return _running.enter_context(server)
+
+
+def stop_all() -> None:
+    """End every server of this run."""
+    _running.close()
+
+
+POSTGRESQL = Postgresql()
+MARIADB = Mariadb()
+
+
+def header() -> dict[str, str]:
+    """Versions and settings of those servers that have run."""
+    return {engine.name: engine.settings for engine in (POSTGRESQL, MARIADB) if "server" in engine.__dict__}
+
+
+__all__ = ["MARIADB", "POSTGRESQL", "Engine", "Mariadb", "Postgresql", "database_of", "fill", "header", "stop_all"]
