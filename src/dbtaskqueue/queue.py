@@ -64,7 +64,7 @@ class TaskQueue:
     silence another machine may take this handle's claims. ``create=False`` makes neither file nor schema.
 
     A context manager, safe to share between threads. After a fork the claims stay with the parent.
-    Raises ConfigurationError, SchemaError, and ValueError for a bad name.
+    Raises ConfigurationError, SchemaError, StoreUnavailable, and ValueError for a bad name.
     """
 
     def __init__(

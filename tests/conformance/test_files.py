@@ -211,6 +211,34 @@ def test_a_lock_that_another_program_keeps(url: str, tmp_path: Path, monkeypatch
         assert queue.enqueue("accepted").id == 1
 
 
+@pytest.mark.parametrize("create", [True, False])
+def test_a_lock_at_the_opening_is_no_fault_of_the_url(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool
+) -> None:
+    TaskQueue(url).close()
+    monkeypatch.setattr(connections, "LOCK_PATIENCE", 0.1)
+    connection = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreUnavailable, match="locked") as caught:
+        TaskQueue(url, create=create)
+    assert caught.value.maybe_done is False
+    connection.close()
+    TaskQueue(url, create=create).close()
+
+
+@pytest.mark.parametrize("code", ["SQLITE_IOERR_READ", "SQLITE_FULL", "SQLITE_BUSY_RECOVERY"])
+def test_what_may_pass_by_itself_at_the_opening(url: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    def fail(self: object, mode: str) -> None:
+        error = sqlite3.OperationalError("it happened")
+        error.sqlite_errorname = code
+        raise error
+
+    monkeypatch.setattr(connections.SqliteConnections, "_connect", fail)
+    with pytest.raises(StoreUnavailable):
+        TaskQueue(url)
+
+
 # -- network file systems ----------------------------------------------------------------------------
 
 MOUNTS = """\

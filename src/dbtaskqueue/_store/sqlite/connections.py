@@ -48,6 +48,8 @@ _CHECK_INTERVAL = 0.001
 """Seconds between two looks whether the file is still there; a look at each write would cost it a twentieth."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
+"""What is no fault of whoever gave the path, and may be over the next time."""
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
 _NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"}
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
@@ -108,7 +110,10 @@ class SqliteConnections(Connections):
         return self._file is not None
 
     def open(self, *, create: bool) -> None:
-        """Open the file for the first time, with ``create`` making it; ConfigurationError if it cannot be."""
+        """Open the file for the first time, with ``create`` making it.
+
+        ConfigurationError if it cannot be; StoreUnavailable where it is locked or its disk fails.
+        """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             needed = ".".join(map(str, _OLDEST_SQLITE))
             raise ConfigurationError(f"this Python's SQLite is {sqlite3.sqlite_version}; {needed} or later is needed")
@@ -122,6 +127,8 @@ class SqliteConnections(Connections):
         except FileNotFoundError:
             raise
         except sqlite3.Error as error:
+            if _code(error).startswith(_PASSING):
+                raise self._unavailable(error) from error
             raise ConfigurationError(f"{self._target.text}: {_explain(error, self.path)}") from None
 
     def read(self, work: Callable[[SqliteTransaction], T]) -> T:
