@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engines import database
 from helpers import until as until
 
 from dbtaskqueue import TaskQueue
@@ -16,9 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """The URL of a database that does not exist yet."""
-    return f"sqlite:///{tmp_path}/taskqueue.sqlite"
+def engine() -> str:
+    """The name of the engine: SQLite, where a folder's own conftest.py does not say otherwise."""
+    return "sqlite"
+
+
+@pytest.fixture
+def url(engine: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database that does not exist yet, or is empty."""
+    with database(engine, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,16 +1,26 @@
 """The engines that tests run on: for each a context manager that makes an empty database and yields its URL.
 
-To let an engine join, add it to ENGINES. A server is started when the first test asks for it.
+To let an engine join, add it to ENGINES. A server is started when the first test asks for it. POOLED is what
+only the contract is tested through (tests/conformance): the same engine, with something in between.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
-from servers.shared import fresh_mariadb_url, fresh_postgresql_url
+import psycopg
+import pymysql
+import pytest
+from psycopg import sql
+from servers.shared import fresh_mariadb_url, fresh_pgbouncer_url, fresh_postgresql_url
+
+from dbtaskqueue import membership
 
 
 @contextlib.contextmanager
@@ -30,8 +40,82 @@ def _mariadb(folder: Path) -> Iterator[str]:
         yield url
 
 
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
+@contextlib.contextmanager
+def _pgbouncer(folder: Path) -> Iterator[str]:
+    with fresh_pgbouncer_url() as url:
+        yield url
+
+
+Engines = dict[str, Callable[[Path], AbstractContextManager[str]]]
+
+ENGINES: Engines = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "mariadb": _mariadb,
 }
+POOLED: Engines = {"pgbouncer": _pgbouncer}
+
+
+def engine_fixture(names: Iterable[str] = tuple(ENGINES)) -> Any:
+    """The fixture ``engine`` for a folder whose tests run on each of these; ``url`` and ``queue`` follow it."""
+
+    @pytest.fixture(params=sorted(names))
+    def engine(request: pytest.FixtureRequest) -> str:
+        """The name of the engine; a test marked with others is skipped."""
+        only = request.node.get_closest_marker("engine")
+        if only and request.param not in only.args:
+            pytest.skip(f"can mean {', '.join(only.args)} only")
+        return str(request.param)
+
+    return engine
+
+
+@contextlib.contextmanager
+def database(engine: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty database of that engine; at the end nobody of this process works in it any more."""
+    with (ENGINES | POOLED)[engine](folder) as url:
+        yield url
+        end_all_workers()
+
+
+def end_all_workers() -> None:
+    """End what the handles of a test left running for tasks that they still hold.
+
+    Else their hearts and loops ask for a database that is gone, each second, until the end of this process.
+    """
+    for member in list(membership._members):
+        with member._lock:
+            loop, heart = member._loop, member._heart
+            member.id = member._loop = member._heart = None
+            member._held.clear()
+        if loop is not None:
+            loop.stop()
+        if heart is not None:
+            heart.stop()
+        member.store.close()
+
+
+def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement past the library, with ``%s`` for each value; the rows that it gives, if any."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        with contextlib.closing(sqlite3.connect(parts.path[1:], timeout=30, isolation_level=None)) as lite:
+            return lite.execute(statement.replace("%s", "?"), values).fetchall()
+    if parts.scheme == "mariadb":
+        with (
+            pymysql.connect(
+                host=parts.hostname or "",
+                port=parts.port or 0,
+                user=parts.username,
+                database=parts.path[1:],
+                autocommit=True,
+            ) as maria,
+            maria.cursor() as cursor,
+        ):
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
+    schema = parse_qs(parts.query).get("schema", ["dbtaskqueue"])[0]
+    with psycopg.connect(parts._replace(query="").geturl()) as postgres:
+        postgres.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+        done = postgres.execute(statement.encode(), values)
+        return done.fetchall() if done.description else []

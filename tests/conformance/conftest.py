@@ -7,28 +7,13 @@ test that can mean one engine only is marked with ``@pytest.mark.engine("sqlite"
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from engines import ENGINES
+from engines import ENGINES, POOLED, engine_fixture
 
 from dbtaskqueue import TaskQueue
 
-
-@pytest.fixture(params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest) -> str:
-    """The name of the engine."""
-    only = request.node.get_closest_marker("engine")
-    if only and request.param not in only.args:
-        pytest.skip(f"can mean {', '.join(only.args)} only")
-    return str(request.param)
-
-
-@pytest.fixture
-def url(engine: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database of that engine."""
-    with ENGINES[engine](tmp_path) as url:
-        yield url
+engine = engine_fixture([*ENGINES, *POOLED])
 
 
 @pytest.fixture

@@ -8,22 +8,23 @@ are in tests/processes; here a worker dies by a lie about its process in its row
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from helpers import until
+from engines import ENGINES, end_all_workers, execute
+from helpers import until, with_option
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from model.model import FINAL, HELD, Model
 
 import dbtaskqueue
-from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue, clock
+from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue, clock, membership
 from dbtaskqueue._maintenance.clock_watch import ClockWatch
+from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
 from dbtaskqueue._maintenance.rescuer import Rescuer
 
 EPOCH = 1_800_000_000
@@ -31,25 +32,30 @@ HANDLES = 3
 FOREVER = 10**6
 CROWD = 4
 """Few tasks, so that each of them goes through much."""
+LIVES = {"sqlite": 100, "postgresql": 30, "mariadb": 15}
+"""A server answers more slowly than a file does."""
 LATE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8, 13])
 """How many claims ago: mostly a young one, which may be valid."""
 
 
-class Sqlite:
+class Database:
     """A database of its own, and how to lie about a worker in it."""
 
+    engine = "sqlite"
+
     def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="dbtaskqueue-model-")
-        self.url = f"sqlite:///{self._folder}/taskqueue.sqlite?synchronous=NORMAL"
+        self._stack = contextlib.ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dbtaskqueue-model-"))
+        url = self._stack.enter_context(ENGINES[self.engine](Path(folder)))
+        self.url = with_option(url, "synchronous=NORMAL") if self.engine == "sqlite" else url
 
     def kill(self, worker: int) -> None:
         """Make everybody believe that this worker's process is gone."""
-        with contextlib.closing(sqlite3.connect(f"{self._folder}/taskqueue.sqlite", timeout=10)) as connection:
-            connection.execute("UPDATE dbtaskqueue_worker SET started = started + 1 WHERE id = ?", (worker,))
-            connection.commit()
+        execute(self.url, "UPDATE dbtaskqueue_worker SET started = started + 1 WHERE id = %s", worker)
 
     def remove(self) -> None:
-        shutil.rmtree(self._folder)
+        end_all_workers()
+        self._stack.close()
 
 
 class Claim:
@@ -64,7 +70,7 @@ class Claim:
 class Queue(RuleBasedStateMachine):
     """The database, the model, and the claims that somebody remembers."""
 
-    make = Sqlite
+    make = Database
 
     def __init__(self) -> None:
         super().__init__()
@@ -353,7 +359,8 @@ class Queue(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _nobody_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps must be the same each time: rescue happens in them, and in no thread of its own."""
+    """Steps must be the same each time: rescue happens in them, and in no thread of its own. Nor must a heart beat."""
+    monkeypatch.setattr(membership, "HeartProcess", ThreadHeartbeat)
     monkeypatch.setattr(Rescuer, "interval", 3600.0)
     monkeypatch.setattr(ClockWatch, "interval", 3600.0)
     monkeypatch.setattr(clock, "source", clock.source)  # each machine sets its own
@@ -368,9 +375,10 @@ def outcome(act: Callable[[], object]) -> str:
     return ""
 
 
-def test_random_lives(request: pytest.FixtureRequest) -> None:
+def test_random_lives(request: pytest.FixtureRequest, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Database, "engine", engine)
     minutes = float(request.config.getoption("--model-minutes"))
-    few = settings(max_examples=100, stateful_step_count=60, deadline=None, database=None)
+    few = settings(max_examples=LIVES[engine], stateful_step_count=60, deadline=None, database=None)
     few = settings(few, suppress_health_check=list(HealthCheck))
     if not minutes:
         run_state_machine_as_test(Queue, settings=few)

@@ -1,4 +1,7 @@
-"""A worker outlives its database: it says so once, goes on trying, and stores the ends that it owes."""
+"""A worker outlives its database: it says so once, goes on trying, and stores the ends that it owes.
+
+Here the database is a file; what befalls a server is in test_server_outages.py.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from helpers import until
 from workers import WORKER, said
 
 from dbtaskqueue import TaskQueue
+
+pytestmark = pytest.mark.engine("sqlite")
 
 GONE, BACK = "database unavailable", "database available again"
 
