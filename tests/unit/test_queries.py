@@ -74,3 +74,18 @@ def test_no_python_puts_anything_into_sql() -> None:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             shown = "sqlite3 {" in line  # a command that doctor shows to a human
             assert shown or not statement.search(line), f"{path.name}:{number}"
+
+
+def test_what_is_repeated() -> None:
+    texts = queries.pyformat({"a": "CASE id [[WHEN :id_n THEN :at_n]] END IN ([[:id_n,]]) AND queue = :queue"})
+    assert queries.repeated(texts["a"], 2) == (
+        "CASE id WHEN %(id_0)s THEN %(at_0)s WHEN %(id_1)s THEN %(at_1)s END IN (%(id_0)s, %(id_1)s)"
+        " AND queue = %(queue)s"
+    )
+    assert queries.repeated(texts["a"], 1).count("WHEN") == 1
+
+
+def test_backticks_quote_names_only() -> None:
+    for name, text in queries.load("mariadb", GIVEN).items():
+        assert '"' not in re.sub(r"'[^']*'", "", queries.with_backticks({name: text})[name])
+        assert all('"' not in literal for literal in re.findall(r"'[^']*'", text)), name

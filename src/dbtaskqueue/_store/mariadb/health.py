@@ -33,12 +33,9 @@ def findings(link: MariadbLink) -> list[Finding]:
 
 def _durability(variables: dict[str, str]) -> Iterator[Finding]:
     flush, binlog = variables["innodb_flush_log_at_trx_commit"], variables["log_bin"] == "ON"
-    said = f"innodb_flush_log_at_trx_commit={flush}, innodb_doublewrite={variables['innodb_doublewrite']}"
-    said += f", sync_binlog={variables['sync_binlog']}" if binlog else ", no binary log"
-    if variables["innodb_doublewrite"] == "OFF":
-        advice = "start the server with innodb_doublewrite=ON"
-        yield Finding("durability", f"{said}: a power failure may destroy the database", advice)
-    elif flush not in ("1", "3"):
+    said = f"innodb_flush_log_at_trx_commit={flush}, "
+    said += f"sync_binlog={variables['sync_binlog']}" if binlog else "no binary log"
+    if flush not in ("1", "3"):
         advice = "mariadb -e 'SET GLOBAL innodb_flush_log_at_trx_commit = 1', and in the server's configuration"
         yield Finding("durability", f"{said}: a power failure may take the last second", advice)
     elif binlog and variables["sync_binlog"] == "0":
@@ -46,6 +43,9 @@ def _durability(variables: dict[str, str]) -> Iterator[Finding]:
         yield Finding("durability", f"{said}: a power failure may take what the binary log had not on disk", advice)
     else:
         yield Finding("durability", f"{said}: an accepted task survives a power failure")
+    if variables["innodb_doublewrite"] == "OFF":
+        advice = "put innodb_doublewrite = ON into the server's configuration, and restart it"
+        yield Finding("doublewrite", "OFF: a power failure may destroy the database", advice)
 
 
 def _replication(variables: dict[str, str]) -> Iterator[Finding]:

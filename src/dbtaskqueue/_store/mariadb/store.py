@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ...errors import ConfigurationError, StoreUnavailable
 from ...states import RESERVED, RUNNING
 from ...url import Target
 from .. import queries
 from ..base import Claim, End, Finding, NewTask, TaskRecord
+from ..connections import Row, Values
 from ..polling import PollingWakeups
 from ..server import TIMEOUT
 from ..verbs import SqlStore, inline, insert_large, is_large
@@ -111,29 +112,17 @@ class MariadbStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
-        dues = [due for queue in queues for _, due in self._ranks(self._connections, queue, even_paused=even_paused)]
-        return min(dues, default=None)
-
-    @staticmethod
-    def _ranks(source: Any, queue: str, *, even_paused: bool = False) -> Iterator[tuple[int, int]]:
-        """The ranks of what waits in the queue, and when the first of each is due."""
-        ask = source.query if isinstance(source, MariadbConnections) else source.rows
-        rank = _BELOW_ALL_RANKS
-        while rows := ask("next_rank", {"queue": queue, "rank": rank, "even_paused": int(even_paused)}):
-            rank, due = rows[0]
-            yield rank, due
+        ask = self._connections.query
+        return min(
+            (due for queue in queues for _, due, _ in _firsts(ask, queue, even_paused=even_paused)), default=None
+        )
 
     def _claim(self, tx: MariadbLink, worker: int, claim: Claim) -> list[TaskRecord]:
         records: list[TaskRecord] = []
-        for queue in claim.queues:
-            for rank, due in self._ranks(tx, queue):
-                if due > claim.now:
-                    continue
-                if not records and not tx.rows("lock_worker", {"worker": worker}):
-                    return []
-                records += _reserve(tx, worker, claim, queue, rank, claim.limit - len(records))
-                if len(records) >= claim.limit:
-                    break
+        for queue, first in _firsts_due(tx, claim):
+            if not records and not tx.rows("lock_worker", {"worker": worker}):
+                return []
+            records += _reserve(tx, worker, claim, queue, first, claim.limit - len(records))
             if len(records) >= claim.limit:
                 break
         if records:
@@ -168,9 +157,33 @@ class MariadbStore(SqlStore):
         return [self._schema_finding(), *self._connections.read(findings)]
 
 
-def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, rank: int, limit: int) -> list[TaskRecord]:
-    """Take what nobody else is taking, and tell how it stands now."""
-    values = {"queue": queue, "rank": rank, "now": claim.now, "limit": limit}
+class _First(NamedTuple):
+    """The first task of a rank."""
+
+    rank: int
+    due: int
+    id: int
+
+
+def _firsts(ask: Callable[[str, Values], list[Row]], queue: str, *, even_paused: bool = False) -> Iterator[_First]:
+    """The first waiting task of each rank of the queue, one round trip for each."""
+    rank = _BELOW_ALL_RANKS
+    while rows := ask("first_of_rank", {"queue": queue, "rank": rank, "even_paused": int(even_paused)}):
+        yield _First(*rows[0])
+        rank = rows[0][0]
+
+
+def _firsts_due(tx: MariadbLink, claim: Claim) -> Iterator[tuple[str, _First]]:
+    for queue in claim.queues:
+        for first in _firsts(tx.rows, queue):
+            if first.due <= claim.now:
+                yield queue, first
+
+
+def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, first: _First, limit: int) -> list[TaskRecord]:
+    """Take what nobody else is taking of a rank, and tell how it stands now."""
+    place = {"rank": first.rank, "first_due": first.due, "first": first.id}
+    values = {"queue": queue, **place, "now": claim.now, "limit": limit}
     found = [TaskRecord(*row) for row in tx.rows("claimable", values)]
     if not found:
         return []

@@ -115,21 +115,23 @@ UPDATE dbtaskqueue_task
  WHERE id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
    AND (state = 'running' OR state = 'reserved' AND shared = 1)
 
--- name: next_rank
--- The next priority of what waits, and when the first of its tasks is due: one index seek. (MariaDB walks over all
--- rows for the recursive query of the others, and for any GROUP BY.)
-SELECT rank, due FROM dbtaskqueue_task {{by_claimable}}
+-- name: first_of_rank
+-- The first task of the next priority: one index seek. (MariaDB walks over all rows for the recursive query of the
+-- others, and for any GROUP BY.)
+SELECT rank, due, id FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank > :rank
    AND (:even_paused = 1 OR NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1))
- ORDER BY rank, due LIMIT 1
+ ORDER BY rank, due, id LIMIT 1
 
 -- name: lock_worker
 -- Whoever takes this worker for dead waits for this claim, or this claim sees it.
 SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN SHARE MODE
 
 -- name: claimable
+-- From a task on that a reading look has found to be the first: a locking one walks over every task that was claimed
+-- since the oldest transaction on the server began, 55 ms for 50,000.
 SELECT {{task_columns}} FROM dbtaskqueue_task {{by_claimable}}
- WHERE {{waiting}} AND rank = :rank AND due <= :now
+ WHERE {{waiting}} AND rank = :rank AND (due = :first_due AND id >= :first OR due > :first_due AND due <= :now)
  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED
 
 -- name: claim
