@@ -202,8 +202,8 @@ class Membership:
         self.on_lost()
 
     def look(self) -> int:
-        """What the maintenance does each second, now: how many tasks became due by it."""
-        return self.rescuer() + self._clock_watch()
+        """What the maintenance does now and then, now: how many tasks became due by it."""
+        return self.rescuer.look() + self._clock_watch.look()
 
     # -- claims ------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from .._store.base import Store
 from ..log import event
 
 _TOLERANCE = 1_000_000
+_SELDOM = 10.0
+"""Seconds between two looks at the newest task: a clock that goes back while this process lives is seen without."""
 
 
 class ClockWatch:
@@ -25,12 +27,19 @@ class ClockWatch:
         self._store = store
         self._offset = self._measure()
         self._mended: int | None = None
+        self._next_look = 0.0
 
     def __call__(self) -> int:
-        """Look once; how many tasks were made due."""
+        """Look at the clock, and now and then at the newest task; how many tasks were made due."""
+        jumped = self._measure() <= self._offset - _TOLERANCE
+        return self.look() if jumped or time.monotonic() >= self._next_look else 0
+
+    def look(self) -> int:
+        """Look at both."""
         offset, self._offset = self._offset, self._measure()
         now = clock.now()
         newest = self._store.newest()
+        self._next_look = time.monotonic() + _SELDOM
         ahead = newest is not None and newest[1] > now + _TOLERANCE and newest[0] != self._mended
         if not ahead and self._offset > offset - _TOLERANCE:
             return 0

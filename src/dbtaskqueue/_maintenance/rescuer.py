@@ -17,6 +17,9 @@ from .._store.base import Store, WorkerRecord
 from ..log import event
 from ..place import Place, exists
 
+_SELDOM = 10.0
+"""Seconds between two looks for tasks whose worker has no row, while no row goes away."""
+
 
 class Rescuer:
     """A duty: look at all workers of the database, and rescue what the dead ones held."""
@@ -29,14 +32,20 @@ class Rescuer:
         self._lock = threading.Lock()
         self._silent_since: dict[int, tuple[int, float]] = {}
         self._last_look = time.monotonic()
+        self._known: set[int] = set()
+        self._next_orphans = 0.0
         self.on_look: Callable[[list[WorkerRecord]], None] = lambda workers: None
 
     def __call__(self) -> int:
         """Look once; how many tasks were given back. A look that another thread is at is not repeated."""
+        return self.look(at_orphans=time.monotonic() >= self._next_orphans)
+
+    def look(self, *, at_orphans: bool = True) -> int:
+        """The same; ``at_orphans``: even if no worker's row has gone away, look for tasks of workers without one."""
         if not self._lock.acquire(blocking=False):
             return 0
         try:
-            return self._look()
+            return self._look(at_orphans)
         except BaseException:
             self._silent_since.clear()
             raise
@@ -54,7 +63,7 @@ class Rescuer:
         alive = exists(worker.pid, worker.started)
         return None if alive is None else not alive
 
-    def _look(self) -> int:
+    def _look(self, at_orphans: bool) -> int:
         now = time.monotonic()
         if now - self._last_look > 3 * self.interval:
             self._silent_since.clear()  # this process slept: the silence of the others proves nothing
@@ -63,7 +72,10 @@ class Rescuer:
         self._silent_since = {key: self._silent_since[key] for key in {w.id for w in workers} & set(self._silent_since)}
         gone = [worker for worker in workers if worker.lost_at is None and self._is_silent(worker, now)]
         count = sum(self._rescue(worker) for worker in gone)
-        count += self._store.rescue(None, 0, _error("without a row"), clock.now(), ends.retry_time) or 0
+        known, self._known = self._known, {worker.id for worker in workers if worker.lost_at is None}
+        if at_orphans or known - self._known:
+            count += self._store.rescue(None, 0, _error("without a row"), clock.now(), ends.retry_time) or 0
+            self._next_orphans = now + _SELDOM
         self.on_look(workers)
         return count
 
