@@ -126,7 +126,7 @@ class MariadbConnections(ServerConnections):
         self.options = _options(target)
 
     def _connect(self, *, reads: bool) -> MariadbLink:
-        connection, fd = dial(self.options)
+        connection, fd = dial({**self.options, "addresses": self._addresses()})
         try:
             link = MariadbLink(connection, fd, self._sql)
             self._check(*link.rows("server")[0])
@@ -136,6 +136,12 @@ class MariadbConnections(ServerConnections):
             connection.close()
             raise
         return link
+
+    def _addresses(self) -> list[list[Any]]:
+        """Where to look for a server: first where the other connection is, so that what was written is read."""
+        links = [link for link in (self._writer, self._reader) if isinstance(link, MariadbLink)]
+        used = [[link.connection.host, link.connection.port] for link in links if not link.has_hung_up()]
+        return [*used, *(address for address in self.options["addresses"] if address not in used)]
 
     def _check(self, version: str, comment: str, max_packet: int) -> None:
         """ConfigurationError for a server that cannot serve."""

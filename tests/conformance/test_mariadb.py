@@ -1,0 +1,161 @@
+"""What only MariaDB has: its addresses and certificates, old snapshots, a race for a key that its index decides."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pymysql
+import pytest
+from helpers import with_option
+from servers.accounts import hand_over
+from servers.mariadb import MariaDBServer
+from servers.ports import LOOPBACK, free_port
+
+from dbtaskqueue import ConfigurationError, InvalidTransition, StoreUnavailable, TaskQueue, TaskState
+from dbtaskqueue._store.mariadb.connections import MariadbConnections
+from dbtaskqueue._store.verbs import SqlStore
+
+pytestmark = pytest.mark.engine("mariadb")
+
+
+def asked(queue: TaskQueue, question: str) -> Any:
+    """What the server says on the connection that writes."""
+    assert isinstance(queue.store, SqlStore)
+    connections = queue.store._connections
+    assert isinstance(connections, MariadbConnections)
+    queue.resume()  # so that there is one
+    link: Any = connections._writer
+    with link.connection.cursor() as cursor:
+        cursor.execute(question)
+        return cursor.fetchone()
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+def test_the_first_address_that_takes_writes_is_used(url: str) -> None:
+    port = urlsplit(url).port
+    with MariaDBServer(durable=False, settings={"read-only": "ON"}) as replica:
+        both = (
+            f"mariadb://test@{LOOPBACK}:{free_port()},{LOOPBACK}:{replica.port},{LOOPBACK}:{port}{urlsplit(url).path}"
+        )
+        with TaskQueue(both) as queue:
+            assert queue.get(queue.enqueue("x").id).payload == "x"
+            assert asked(queue, "SELECT @@port") == (port,)
+            [task] = queue.fetch(timeout=10)
+            task.start()
+            task.finish()
+
+
+def test_a_server_that_takes_no_writes_is_named(url: str) -> None:
+    with MariaDBServer(durable=False) as replica:
+        with TaskQueue(replica.url()) as queue:
+            queue.enqueue()
+        replica.execute("SET GLOBAL read_only = 1")
+        replica.execute("REVOKE READ_ONLY ADMIN ON *.* FROM test@'%'")
+        with TaskQueue(replica.url()) as queue:
+            assert queue.stats().pending == 1
+            with pytest.raises(StoreUnavailable, match="read-only") as caught:
+                queue.enqueue()
+            assert not caught.value.maybe_done
+
+
+# -- certificates ----------------------------------------------------------------------------------
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MariaDBServer, Path]]:
+    """A server with a certificate for "localhost", and the CA's."""
+    server = MariaDBServer(durable=False)
+    ca, key, request, mine = (server.folder / name for name in ("ca.pem", "ca.key", "server.csr", "server.pem"))
+    own_key, names = server.folder / "server.key", server.folder / "names"
+    names.write_text("subjectAltName=DNS:localhost")
+    new = ["-newkey", "rsa:2048", "-nodes"]
+    openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=CA", "-keyout", key, "-out", ca)
+    openssl("req", *new, "-subj", "/CN=server", "-keyout", own_key, "-out", request)
+    signer = ["-CA", ca, "-CAkey", key, "-CAcreateserial", "-days", "2"]
+    openssl("x509", "-req", "-in", request, *signer, "-extfile", names, "-out", mine)
+    for path in (ca, mine, own_key):
+        hand_over(path)
+    server.settings |= {"ssl-ca": str(ca), "ssl-cert": str(mine), "ssl-key": str(own_key)}
+    with server:
+        yield server, ca
+
+
+@pytest.mark.parametrize("options", ["ssl=true", "ssl_ca={ca}", "ssl_ca={ca}&ssl_verify_cert=true"])
+def test_the_line_is_encrypted(tls_server: tuple[MariaDBServer, Path], options: str) -> None:
+    server, ca = tls_server
+    with TaskQueue(f"{server.url()}?{options.format(ca=ca)}") as queue:
+        assert asked(queue, "SHOW STATUS LIKE 'Ssl_cipher'")[1]
+
+
+def test_the_name_is_checked_where_that_is_asked_for(tls_server: tuple[MariaDBServer, Path]) -> None:
+    server, ca = tls_server
+    url = f"{server.url()}?ssl_ca={ca}&ssl_verify_identity=true"
+    with TaskQueue(url.replace(LOOPBACK, "localhost")) as queue:
+        assert asked(queue, "SHOW STATUS LIKE 'Ssl_cipher'")[1]
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        TaskQueue(url)
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        TaskQueue(f"{server.url()}?ssl_verify_cert=true")  # by the system's CAs, which do not know it
+
+
+def test_encryption_can_be_declined(tls_server: tuple[MariaDBServer, Path]) -> None:
+    with TaskQueue(f"{tls_server[0].url()}?ssl=false") as queue:
+        assert asked(queue, "SHOW STATUS LIKE 'Ssl_cipher'")[1] == ""
+
+
+def test_a_socket_file(tls_server: tuple[MariaDBServer, Path]) -> None:
+    with TaskQueue(f"mariadb://test@/test?unix_socket={tls_server[0].socket}") as queue:
+        assert asked(queue, "SELECT SUBSTRING_INDEX(host, ':', 1) FROM information_schema.processlist"
+                            " WHERE id = CONNECTION_ID()") == ("localhost",)  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["ssl=perhaps", "ssl_ca=/nowhere/ca.pem", "charset=latin1", "colour=red"])
+def test_a_broken_option(url: str, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
+        TaskQueue(with_option(url, option))
+
+
+def test_the_only_charset_may_be_said(url: str) -> None:
+    TaskQueue(with_option(url, "charset=utf8mb4")).close()
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_younger_than_the_snapshot_of_a_user(url: str, queue: TaskQueue) -> None:
+    parts = urlsplit(url)
+    with closing(
+        pymysql.connect(host=parts.hostname, port=parts.port or 0, user=parts.username, database=parts.path[1:])
+    ) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM dbtaskqueue_task")  # the snapshot is taken here
+        first = queue.enqueue("first", key="a")
+        second = queue.enqueue("second", key="a", connection=connection)
+        assert (second.id, second.payload) == (first.id, "first")
+        connection.commit()
+    assert queue.stats().pending == 1
+
+
+def test_a_retry_that_loses_the_race_for_its_key(queue: TaskQueue) -> None:
+    task = queue.enqueue("first", key="a")
+    task.cancel()
+    queue.enqueue("second", key="a")
+    assert isinstance(queue.store, SqlStore)
+    connections = queue.store._connections
+    assert isinstance(connections, MariadbConnections)
+    connections._sql["key_is_taken"] = "SELECT 1 FROM DUAL WHERE 1 = 0"  # it was taken right after the look
+    with pytest.raises(InvalidTransition):
+        queue.retry(task.id)
+    assert task.refresh().state is TaskState.CANCELLED
+    assert queue.stats().pending == 1
