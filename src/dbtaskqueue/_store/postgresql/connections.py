@@ -161,7 +161,8 @@ class PostgresqlConnections(ServerConnections):
         if self.is_pooled:
             connection.prepare_threshold = None
         else:
-            connection.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(TIMEOUT * 1000))])
+            asked = "SELECT set_config('statement_timeout', %s, false), set_config('array_nulls', 'on', false)"
+            connection.execute(asked, [str(int(TIMEOUT * 1000))])
 
     def _trouble(self, error: Exception) -> Trouble:
         code = getattr(error, "sqlstate", None)

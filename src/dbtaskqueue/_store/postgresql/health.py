@@ -8,6 +8,8 @@ from ..base import Finding
 from .connections import PostgresqlConnections, PostgresqlLink
 
 _MANY_DEAD = 100_000
+LONG = 300.0
+"""Seconds from which on a transaction is called a long one."""
 _DURABLE = {"on", "remote_apply", "remote_write", "local"}
 
 
@@ -63,7 +65,7 @@ def _vacuum(schema: str, settings: dict[str, str], link: PostgresqlLink) -> Iter
     yield Finding("rows", f"{live} live, {dead} dead", vacuum)
     if settings["autovacuum"] != "on":
         yield Finding("autovacuum", "off: the tables grow for ever", "psql -c 'ALTER SYSTEM SET autovacuum = on'")
-    for pid, seconds, name in link.rows("long_transactions"):
+    for pid, seconds, name in link.rows("long_transactions", {"seconds": LONG}):
         said = f"process {pid} ({name}) has one open for {seconds:.0f} s, which keeps vacuum from its work"
         yield Finding("long transaction", said, f"psql -c 'SELECT pg_terminate_backend({pid})'")
 

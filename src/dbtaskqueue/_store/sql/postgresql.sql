@@ -189,7 +189,7 @@ SELECT coalesce(sum(pg_table_size(relid)), 0), coalesce(sum(pg_indexes_size(reli
 -- name: long_transactions
 SELECT pid, extract(epoch FROM now() - xact_start), coalesce(application_name, '')
   FROM pg_stat_activity
- WHERE backend_xmin IS NOT NULL AND xact_start < now() - interval '5 minutes' AND pid <> pg_backend_pid()
+ WHERE backend_xmin IS NOT NULL AND xact_start < now() - CAST(:seconds AS double precision) * interval '1 second' AND pid <> pg_backend_pid()
  ORDER BY xact_start LIMIT 5
 
 -- name: missing_rights

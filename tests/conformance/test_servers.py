@@ -1,0 +1,372 @@
+"""What only servers have: schemas and rights, settings that are not the defaults, drivers, options of the URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from helpers import run_python, spawn, with_option
+from servers.mariadb import MariaDBServer
+from servers.postgresql import PostgresServer
+from servers.requirements import must_be_ours
+from servers.shared import shared_mariadb, shared_postgresql
+
+from dbtaskqueue import ConfigurationError, SchemaError, StoreUnavailable, TaskQueue, Worker
+from dbtaskqueue._store import open_store
+from dbtaskqueue._store.mariadb.connections import MariadbLink
+from dbtaskqueue._store.postgresql import health
+from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue.cli import main
+
+pytestmark = pytest.mark.engine("postgresql", "mariadb")
+
+
+def administrate(engine: str, url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements as the server's own administrator; what the last one returned."""
+    connection: Any
+    if engine == "postgresql":
+        must_be_ours("postgresql")
+        connection = shared_postgresql().connect()
+        connection.autocommit = True
+    else:
+        must_be_ours("mariadb")
+        connection = shared_mariadb().connect(urlsplit(url).path[1:])
+    with closing(connection), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def table(engine: str, url: str, name: str) -> str:
+    """A table of ours, as its administrator names it."""
+    return f"{url.partition('schema=')[2]}.dbtaskqueue_{name}" if engine == "postgresql" else f"dbtaskqueue_{name}"
+
+
+# -- schema ----------------------------------------------------------------------------------------
+
+MAKER = """
+import sys
+from dbtaskqueue import TaskQueue
+sys.stdin.readline()
+with TaskQueue(sys.argv[1]) as queue:
+    print(queue.enqueue().id)
+"""
+
+
+def test_many_processes_make_the_schema_at_once(url: str) -> None:
+    processes = [spawn(MAKER, url) for _ in range(6)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("now\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60) for process in processes]
+    assert all(process.returncode == 0 for process in processes), said
+    assert sorted(int(output) for output, _ in said) == sorted({int(output) for output, _ in said})
+    with TaskQueue(url, create=False) as queue:
+        assert queue.stats().pending == 6
+
+
+def test_create_false_makes_nothing(engine: str, url: str) -> None:
+    with pytest.raises(SchemaError, match="migrate"):
+        TaskQueue(url, create=False)
+    with pytest.raises(SchemaError, match="migrate"):
+        TaskQueue(url, create=False)
+
+
+def test_migrate_sql_prints_what_an_administrator_may_run(engine: str, url: str) -> None:
+    result = CliRunner().invoke(main, ["--url", url, "migrate", "--sql"])
+    assert result.exit_code == 0, result.output
+    with pytest.raises(SchemaError):
+        TaskQueue(url, create=False)
+    statements = [part for part in result.output.split(";\n") if part.strip()]
+    administrate(engine, url, *statements)
+    with TaskQueue(url, create=False) as queue:
+        queue.enqueue("x")
+        Worker(queue).run(str.upper, burst=True)
+        assert queue.tasks()[0].result == "X"
+    assert CliRunner().invoke(main, ["--url", url, "migrate", "--sql"]).output == ""
+    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == "schema: version 1 before, version 1 now\n"
+
+
+@pytest.fixture
+def poor_url(engine: str, url: str) -> Iterator[str]:
+    """The URL of a role that may read and write our tables, and nothing else."""
+    TaskQueue(url).close()
+    if engine == "postgresql":
+        schema = url.partition("schema=")[2]
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        administrate(
+            engine,
+            url,
+            "CREATE ROLE poor LOGIN",
+            f"GRANT USAGE ON SCHEMA {schema} TO poor",
+            f"GRANT {rights} ON ALL TABLES IN SCHEMA {schema} TO poor",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO poor",
+        )
+        yield url.replace("//postgres@", "//poor@")
+        administrate(engine, url, "DROP OWNED BY poor", "DROP ROLE poor")
+    else:
+        database = urlsplit(url).path[1:]
+        grant = f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{database}`.* TO poor@'%'"
+        administrate(engine, url, "CREATE USER poor@'%'", grant)
+        yield url.replace("//test@", "//poor@")
+        administrate(engine, url, "DROP USER poor@'%'")
+
+
+def test_rights_to_read_and_write_are_enough(poor_url: str) -> None:
+    with TaskQueue(poor_url) as queue:
+        task = queue.enqueue({"a": "x" * 1000}, key="k")
+        queue.enqueue_many([1, 2, 3])
+        queue.pause()
+        queue.resume()
+        Worker(poor_url).run(lambda payload: payload, burst=True)
+        assert task.refresh().result == {"a": "x" * 1000}
+        assert queue.retry(task.id).state == "pending"
+        assert queue.purge() == 1
+        assert queue.prune(0, states=["done", "abandoned"]) == 4
+    result = CliRunner().invoke(main, ["--url", poor_url, "doctor"])
+    assert "rights" not in result.output, result.output
+
+
+def test_a_role_without_rights_is_told_by_doctor_or_at_once(engine: str, url: str, poor_url: str) -> None:
+    if engine == "postgresql":
+        administrate(engine, url, f"REVOKE DELETE ON {table(engine, url, 'task')} FROM poor")
+        result = CliRunner().invoke(main, ["--url", poor_url, "doctor"])
+        assert result.exit_code == 1
+        assert "GRANT" in result.output
+    else:
+        administrate(engine, url, f"REVOKE ALL PRIVILEGES ON `{urlsplit(url).path[1:]}`.* FROM poor@'%'")
+        with pytest.raises(StoreUnavailable, match="denied"):
+            TaskQueue(poor_url)
+
+
+def set_versions(engine: str, url: str, version: int, oldest: int) -> None:
+    name = table(engine, url, "schema")
+    administrate(engine, url, f"UPDATE {name} SET version = {version}, oldest = {oldest}")
+
+
+def test_two_program_versions_on_one_schema(engine: str, url: str) -> None:
+    """A schema from the future: this program goes on, or refuses, exactly as ``oldest`` says."""
+    with TaskQueue(url) as queue:
+        queue.enqueue("before")
+    mine = SqlStore.__subclasses__()[0].schema_version
+    set_versions(engine, url, mine + 5, mine)
+    with TaskQueue(url) as queue:
+        queue.enqueue("meanwhile")
+        Worker(queue).run(lambda payload: payload, burst=True)
+        assert queue.stats().done == 2
+    set_versions(engine, url, mine + 5, mine + 1)
+    for create in (True, False):
+        with pytest.raises(SchemaError, match=rf"version {mine + 5}.*version {mine + 1}.*knows {mine}"):
+            TaskQueue(url, create=create)
+
+
+def test_an_old_schema_is_upgraded_by_migrate_only(engine: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    TaskQueue(url).close()
+    store = type(open_store(url))
+    monkeypatch.setattr(store, "schema_version", 2)
+    monkeypatch.setattr(store, "upgrade", lambda self, version: _one_more(engine, url) if version == 1 else [])
+    with pytest.raises(SchemaError, match="migrate"):
+        TaskQueue(url)
+    result = CliRunner().invoke(main, ["--url", url, "migrate"])
+    assert result.output == "schema: version 1 before, version 2 now\n"
+    with TaskQueue(url) as queue:
+        assert queue.enqueue("x").refresh().payload == "x"
+
+
+def _one_more(engine: str, url: str) -> list[str]:
+    task, schema = table(engine, url, "task"), table(engine, url, "schema")
+    return [f"ALTER TABLE {task} ADD COLUMN more BIGINT", f"UPDATE {schema} SET version = 2"]
+
+
+# -- what the URL may say --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["colour=red", "max_payload=0", "schema=pg_mine", "schema=a-b", "schema="])
+def test_a_wrong_option(engine: str, url: str, option: str) -> None:
+    if option.startswith("schema") and engine == "postgresql":
+        url = url.partition("?")[0]
+    with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
+        open_store(with_option(url, option))
+
+
+@pytest.mark.engine("postgresql")
+def test_schemas_are_queues_of_their_own(url: str) -> None:
+    base = url.partition("?")[0]
+    names = ["one_" + url[-8:], "Two_" + url[-8:]]
+    with ExitStack() as stack:
+        queues = [stack.enter_context(TaskQueue(f"{base}?schema={name}")) for name in names]
+        for queue, name in zip(queues, names, strict=True):
+            queue.enqueue(name)
+        assert [[task.payload for task in queue.tasks()] for queue in queues] == [[name] for name in names]
+    for name in names:
+        administrate("postgresql", url, f'DROP SCHEMA "{name}" CASCADE')
+
+
+def test_tls_options_reach_the_driver(engine: str, url: str) -> None:
+    """The tests' servers have no certificate: who insists on TLS is refused, and told so."""
+    option = "sslmode=require" if engine == "postgresql" else "ssl=true"
+    with pytest.raises(StoreUnavailable, match=r"(?i)ssl"):
+        TaskQueue(with_option(url, option))
+
+
+def test_a_dsn_leads_to_the_same_database(engine: str, url: str) -> None:
+    parts = urlsplit(url)
+    driver = "Pg" if engine == "postgresql" else "mysql"
+    options = f";{parts.query}" if parts.query else ""
+    host = f"host={parts.hostname};port={parts.port};user={parts.username}"
+    with TaskQueue(url) as queue, TaskQueue(f"dbi:{driver}:dbname={parts.path[1:]};{host}{options}") as same:
+        assert same.get(queue.enqueue("x").id).payload == "x"
+
+
+@pytest.mark.parametrize("prefix", ["", "+driver"])
+def test_other_spellings_of_the_scheme(engine: str, url: str, prefix: str) -> None:
+    scheme, driver = ("postgres", "psycopg") if engine == "postgresql" else ("mysql", "pymysql")
+    scheme += prefix.replace("driver", driver)
+    with TaskQueue(url) as queue, TaskQueue(scheme + url[url.index("://") :]) as same:
+        assert same.get(queue.enqueue("x").id).payload == "x"
+
+
+WITHOUT_DRIVER = """
+import sys
+sys.modules[sys.argv[2]] = None
+from dbtaskqueue import ConfigurationError, TaskQueue
+try:
+    TaskQueue(sys.argv[1])
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_a_missing_driver_is_named_with_the_command(engine: str) -> None:
+    driver = "psycopg" if engine == "postgresql" else "pymysql"
+    said = run_python(WITHOUT_DRIVER, f"{engine}://u:secret@localhost/db", driver)
+    assert f"pip install 'dbtaskqueue[{engine}]'" in said
+    assert said.count("\n") == 1
+    assert "secret" not in said
+
+
+def test_nobody_answers(engine: str) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        TaskQueue(f"{engine}://u:secret@127.0.0.1:1/db")
+    assert not caught.value.maybe_done
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# -- settings that are not the defaults ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def odd_servers() -> Iterator[dict[str, Any]]:
+    """Servers whose administrators have other tastes."""
+    with ExitStack() as stack:
+        yield {
+            "postgresql": lambda: stack.enter_context(
+                PostgresServer(
+                    durable=False,
+                    settings={
+                        "timezone": "Asia/Kathmandu",
+                        "default_transaction_isolation": "serializable",
+                        "datestyle": "SQL, DMY",
+                        "standard_conforming_strings": "off",
+                        "bytea_output": "escape",
+                        "array_nulls": "off",
+                    },
+                )
+            ),
+            "mariadb": lambda: stack.enter_context(
+                MariaDBServer(
+                    durable=False,
+                    settings={
+                        "sql-mode": "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO",
+                        "default-time-zone": "+05:45",
+                        "transaction-isolation": "SERIALIZABLE",
+                        "character-set-server": "latin1",
+                        "collation-server": "latin1_german1_ci",
+                        "autocommit": "0",
+                    },
+                )
+            ),
+        }
+
+
+VALUES = [
+    "astral 😀𝔘",
+    "\u2028", "\\ ' \" % %s :a ; -- /*", "ä", "a ", "", {"": "", "k": [{}]}, 2**63 - 1, -(2**63), -0.0, 1e308,
+    5e-324, 0.1, True, None, "x" * (1024 * 1024 - 2),
+]  # fmt: skip
+
+
+def test_what_is_stored_comes_back_equal_whatever_the_settings(engine: str, odd_servers: dict[str, Any]) -> None:
+    server = odd_servers[engine]()
+    with TaskQueue(server.url()) as queue:
+        tasks = queue.enqueue_many(VALUES)
+        Worker(queue).run(lambda payload: payload, burst=True)
+        for task, value in zip(tasks, VALUES, strict=True):
+            found = queue.get(task.id)
+            assert (found.payload, found.result, repr(found.result)) == (value, value, repr(value))
+        keys = ["k", "K", "ä", "a", "k ", " k", "ß", "ss", "%", "_"]
+        assert len({queue.enqueue(key, key=key).id for key in keys}) == len(keys)
+        assert [queue.enqueue(1, key=key).payload for key in keys] == keys
+        failing = queue.enqueue("fails", max_attempts=1)
+        Worker(queue).run(lambda payload: 1 / 0 if payload == "fails" else None, burst=True)
+        assert failing.refresh().state == "abandoned"
+        assert queue.retry(failing.id).state == "pending"
+        assert queue.purge() == 1
+    with TaskQueue(server.url(), queue="name") as lower, TaskQueue(server.url(), queue="NAME") as upper:
+        lower.enqueue("lower")
+        assert upper.tasks() == []
+        assert upper.fetch(timeout=0) == []
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def test_doctor_names_what_an_administrator_should_know(engine: str, url: str) -> None:
+    TaskQueue(url).close()
+    result = CliRunner().invoke(main, ["--url", url, "doctor"])
+    assert result.exit_code == 0, result.output
+    expected = {
+        "postgresql": [
+            "PostgreSQL",
+            "synchronous_commit=on",
+            "fsync=off",
+            "dead",
+            "isolation",
+            "time zone",
+            "ALTER SYSTEM",
+        ],
+        "mariadb": ["MariaDB", "innodb_flush_log_at_trx_commit=", "sql_mode", "isolation", "time zone", "SET GLOBAL"],
+    }
+    for word in expected[engine]:
+        assert word in result.output, result.output
+
+
+@pytest.mark.engine("postgresql")
+def test_doctor_sees_a_transaction_that_holds_vacuum_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LONG", 0.0)
+    TaskQueue(url).close()
+    with closing(psycopg.connect(url.partition("?")[0])) as old:
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT count(*) FROM pg_class")
+        found = {finding.name: finding for finding in open_store(url).findings()}
+        assert f"pg_terminate_backend({old.info.backend_pid})" in str(found["long transaction"].advice)
+
+
+@pytest.mark.engine("mariadb")
+@pytest.mark.parametrize(
+    ("version", "word"), [("8.4.3", "MySQL"), ("10.5.27-MariaDB", "too old"), ("5.5.5-10.4.1-MariaDB", "too old")]
+)
+def test_a_server_that_cannot_serve_is_refused_in_one_line(
+    url: str, version: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MariadbLink, "rows", lambda self, name: [(version, "", 2**30)])
+    with pytest.raises(ConfigurationError, match=word) as caught:
+        TaskQueue(url)
+    assert "\n" not in str(caught.value)
