@@ -40,6 +40,9 @@ _INTENDED: dict[str, frozenset[TaskState]] = {
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each repeat of a write that may have been stored; half of it at least."""
 
+LOOKS = (0.0, 1.0, 5.0, 25.0, 60.0)
+"""Seconds after a claim whose answer was lost to look for it: it may have been on its way still, and arrive later."""
+
 
 class Membership:
     """One worker in the eyes of the others.
@@ -231,10 +234,11 @@ class Membership:
         return self.store.exchange(self.join(), starts=starts, ends=ends, claim=claim)
 
     def _give_back_unknown_in_time(self, worker: int) -> None:
+        assert self._loop is not None
+        self._loop.add(LaterLooks(self._loop, partial(self._give_back_unknown, worker)))
         try:
             self._give_back_unknown(worker)
         except StoreUnavailable:
-            assert self._loop is not None
             self._loop.soon(partial(self._give_back_unknown, worker))
 
     def _give_back_unknown(self, worker: int) -> None:
@@ -312,6 +316,22 @@ class Membership:
         if isinstance(self._heart, HeartProcess):
             self._heart.disown()
         self._reset()
+
+
+class LaterLooks:
+    """A duty that ends by itself: look for a claim whose answer was lost until it cannot arrive any more."""
+
+    def __init__(self, loop: MaintenanceLoop, look: Callable[[], object]) -> None:
+        self.interval, *self._later = LOOKS[1:]
+        self._loop = loop
+        self._look = look
+
+    def __call__(self) -> None:
+        if self._later:
+            self.interval = self._later.pop(0)
+        else:
+            self._loop.remove(self)
+        self._look()
 
 
 _members: weakref.WeakSet[Membership] = weakref.WeakSet()

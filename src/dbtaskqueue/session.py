@@ -24,7 +24,7 @@ from .batching import BatchSize
 from .errors import StoreUnavailable, TaskQueueError
 from .functions import Registry
 from .log import Outage, event, logger
-from .membership import Membership
+from .membership import LOOKS, Membership
 from .payload import JSON
 from .running import enter, leave
 from .states import ABANDONED, FAILED, RUNNING
@@ -98,7 +98,7 @@ class Session:
         self._owed: list[tuple[Work, End]] = []
         self._in_batch = False
         self._hungry = True
-        self._has_unknown_claims = False
+        self._looks: list[float] = []
         self._begun = 0
         self._last_claim = self._last_task = time.monotonic()
         self._executor = EXECUTORS[executor](concurrency, self._execute)
@@ -138,6 +138,8 @@ class Session:
     def _step(self) -> None:
         """Store what ended, claim what comes next."""
         self._collect()
+        if self._looks and self._looks[0] <= time.monotonic():
+            self._look_for_unknown_claims()
         if self._in_batch and time.monotonic() - self._last_claim > _PATIENCE:
             self._give_back(self._executor.take_back())
         starts = self._late_starts()
@@ -189,25 +191,28 @@ class Session:
             )
         except StoreUnavailable as gone:
             self._fail(gone)
-            self._has_unknown_claims |= claim is not None and gone.maybe_done
+            if claim is not None and gone.maybe_done:
+                self._looks = [time.monotonic() + after for after in LOOKS]
             return None
         self._outage.ends()
         again, self._failures, self._owed = self._failures > 0, 0, []
         for (work, _), verdict in zip(owed, exchanged.ended, strict=True):
             if not verdict.stored or work.error is not None or self._verbose:
                 self._heed_end(work, verdict, again)
-        if self._has_unknown_claims:
-            self._has_unknown_claims = False
-            self._give_back_unknown(exchanged)
         return exchanged
 
-    def _give_back_unknown(self, exchanged: Exchanged) -> None:
-        """After a claim whose answer was lost: release what the database says is held, but nobody here knows."""
-        known = {work.record.id for work in (*self._active, *self._solo)} | {task.id for task in exchanged.claimed}
+    def _look_for_unknown_claims(self) -> None:
+        """Owe the release of what the database says is held, but nobody here knows: a claim's answer was lost."""
+        known = {work.record.id for work in (*self._active, *self._solo)}
         known |= {work.record.id for work, _ in self._owed}
-        for held in self._membership.held():
-            if held.id not in known and (record := self._store.get(held.id)) is not None:
-                self._owed.append((Work(record, begin_stored=True), ends.release(record, None)))
+        try:
+            for held in self._membership.held():
+                if held.id not in known and (record := self._store.get(held.id)) is not None:
+                    self._owed.append((Work(record, begin_stored=True), ends.release(record, None)))
+        except StoreUnavailable as gone:
+            self._fail(gone)
+            return
+        self._looks = [look for look in self._looks if look > time.monotonic()]
 
     def _dispatch(self, records: list[TaskRecord], claim: Claim) -> None:
         if not records:
