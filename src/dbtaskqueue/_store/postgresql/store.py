@@ -15,6 +15,7 @@ from .. import queries
 from ..base import Claim, End, Exchanged, Finding, NewTask, Start, TaskRecord
 from ..connections import Values
 from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon
+from .arrays import numbers, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
 from .scanning import BEGIN, Scan
@@ -103,7 +104,7 @@ class PostgresqlStore(SqlStore):
         if len(tasks) == 1:
             values |= {"payload": payloads[0], "large": larges[0]}
             return [row[0] for row in link.rows("enqueue_one", values)]
-        values |= {"payloads": payloads, "larges": larges, "table": self._table("task")}
+        values |= {"payloads": texts(payloads), "larges": texts(larges), "table": self._table("task")}
         return [row[0] for row in link.rows("enqueue_many", values)]
 
     def _insert(self, tx: PostgresqlLink, tasks: Sequence[NewTask]) -> list[int]:
@@ -192,10 +193,10 @@ def _endings(ends: Sequence[End]) -> Values:
     """Finishes as columns."""
     results, larges = _split([end.result for end in ends])
     return {
-        "end_ids": [end.id for end in ends],
-        "tokens": [end.token for end in ends],
-        "ats": [end.at for end in ends],
-        "begun_ats": [end.begun_at for end in ends],
-        "results": results,
-        "larges": larges,
+        "end_ids": numbers([end.id for end in ends]),
+        "tokens": numbers([end.token for end in ends]),
+        "ats": numbers([end.at for end in ends]),
+        "begun_ats": numbers([end.begun_at for end in ends]),
+        "results": texts(results),
+        "larges": texts(larges),
     }

@@ -102,7 +102,8 @@ WITH given AS (SELECT payload, large, number
                  FROM unnest(CAST(:payloads AS text[]), CAST(:larges AS text[])) WITH ORDINALITY
                    AS given(payload, large, number)),
      numbered AS MATERIALIZED (
-         SELECT nextval(pg_get_serial_sequence(:table, 'id')) AS id, payload, large FROM (SELECT * FROM given ORDER BY number) AS _),
+         SELECT nextval((SELECT CAST(pg_get_serial_sequence(:table, 'id') AS regclass))) AS id, payload, large
+           FROM (SELECT * FROM given ORDER BY number) AS _),
      task AS (INSERT INTO {{schema}}dbtaskqueue_task
                      (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
               SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,

@@ -1,0 +1,24 @@
+"""Lists of values as PostgreSQL reads arrays. The driver's own way asks a regular expression for each text:
+for a batch of small JSON texts that was a fifth of a worker's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def numbers(values: Sequence[int | None]) -> str:
+    """Whole numbers, some of which may be None."""
+    return "{" + ",".join(map(str, values)).replace("None", "NULL") + "}"
+
+
+def texts(values: Sequence[str | None]) -> str | None:
+    """Texts without U+0000, some of which may be None; None where all are: ``unnest`` fills up with NULL."""
+    some = [value for value in values if value is not None]
+    if not some:
+        return None
+    quoted = "\0".join(some).replace("\\", "\\\\").replace('"', '\\"').split("\0")
+    if len(some) == len(values):
+        return '{"' + '","'.join(quoted) + '"}'
+    following = iter(quoted)
+    return "{" + ",".join("NULL" if value is None else f'"{next(following)}"' for value in values) + "}"
