@@ -6,6 +6,8 @@ were seen to be short are batched, and a batch is as much as runs in a fraction 
 
 from __future__ import annotations
 
+from .checks import MOST, is_count, shown
+
 _SHORT = 0.01
 """Seconds on average over which tasks are long and run one by one."""
 _BATCH_SECONDS = 0.05
@@ -18,8 +20,8 @@ class BatchSize:
     """Learns from how long tasks took."""
 
     def __init__(self, batch: int | str, concurrency: int) -> None:
-        if batch != "auto" and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
-            raise ValueError(f"batch is 'auto' or a whole number of at least 1, not {batch!r}")
+        if batch != "auto" and (not is_count(batch) or batch > MOST):
+            raise ValueError(f"batch is 'auto' or a whole number of at least 1, not {shown(batch)}")
         self._fixed = batch if isinstance(batch, int) else None
         self._concurrency = concurrency
         self._average = 0.0

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from .checks import is_number, shown
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
@@ -32,7 +34,7 @@ def now() -> int:
 def from_datetime(moment: datetime) -> int:
     """An aware datetime as microseconds; ValueError for a naive one, or beyond the years 1 to 9999 in UTC."""
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {moment!r}")
+        raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {shown(moment)}")
     time = (moment - _EPOCH) // _MICROSECOND
     if not EARLIEST <= time <= LATEST:
         raise ValueError(f"{moment} is beyond the years 1 to 9999 in UTC")
@@ -47,9 +49,18 @@ def to_datetime(time: int | None) -> datetime | None:
 def after(start: int, delay: float | timedelta, name: str = "delay") -> int:
     """The time ``delay`` seconds (or a timedelta) after ``start``; ValueError if negative or not finite."""
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < LATEST / 1e6:
-        raise ValueError(f"{name} is a number of seconds or a timedelta, at least 0, not {delay!r}")
+    if not is_number(seconds) or not 0 <= seconds < LATEST / 1e6:
+        raise ValueError(f"{name} is a number of seconds or a timedelta, at least 0, not {shown(delay)}")
     due = start + round(seconds * 1_000_000)
     if due > LATEST:
         raise ValueError(f"{name}: {delay!r} leads beyond the year 9999")
     return due
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """When ``timeout`` seconds are over by the monotonic clock; None is never. ValueError for what is no number."""
+    if timeout is None:
+        return None
+    if not is_number(timeout):
+        raise ValueError(f"timeout is a number of seconds or None, not {shown(timeout)}")
+    return time.monotonic() + timeout

@@ -18,6 +18,10 @@ RetryTask, AbandonTask, ReleaseTask
 
 from __future__ import annotations
 
+import math
+
+from .checks import check_seconds
+
 
 class TaskQueueError(Exception):
     """The base of all errors that this package raises."""
@@ -100,15 +104,6 @@ class ReleaseTask(Exception):
 
 def _check_delay(delay: float) -> float:
     """Refuse it where it is raised, in the task, rather than where it would be stored."""
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < float("inf"):
-        raise ValueError(f"delay is a number of seconds, at least 0, not {delay!r}")
+    if check_seconds(delay, "delay") == math.inf:
+        raise ValueError(f"delay is a finite number of seconds, not {delay!r}")
     return float(delay)
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: on one line, in ASCII, and cut where it is long."""
-    try:
-        text = ascii(value)
-    except Exception:  # an integer of 5000 digits, or a __repr__ that raises
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 140 else f"{text[:140]}…"

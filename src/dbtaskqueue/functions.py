@@ -12,10 +12,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
+from .checks import check_priority, refuse_async
 from .errors import PayloadError
 from .names import check_function
 from .payload import JSON
-from .retry import RetryPolicy, check_max_attempts
+from .retry import RetryPolicy, check_max_attempts, check_policy
 from .task import Task
 
 P = ParamSpec("P")
@@ -97,11 +98,17 @@ class Registry:
         unknown = set(options) - {"name", "max_attempts", "priority", "retry"}
         if unknown:
             raise TypeError(f"task() got an unknown option {sorted(unknown)[0]!r}")
-        name = check_function(options.get("name") or f"{function.__module__}.{function.__qualname__}")
+        refuse_async(function, "the task function")
+        given = options.get("name")
+        name = check_function(f"{function.__module__}.{function.__qualname__}" if given is None else given)
         known = self._functions.get(name)
         if known is not None and not _is_same(known.__wrapped__, function):  # type: ignore[attr-defined]
             raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
         check_max_attempts(options.get("max_attempts"), or_none=True)
+        check_priority(options.get("priority", 0))
+        policy = options.get("retry")
+        if policy is not None:
+            check_policy(policy)
         chosen: Options = {key: value for key, value in options.items() if key != "name"}  # type: ignore[assignment]
         registered = TaskFunction(queue, name, function, chosen)
         self._functions[name] = registered

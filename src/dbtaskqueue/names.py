@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import shown
+from .checks import shown
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 from . import clock, payload, retry
 from ._store import open_store
 from ._store.base import NewTask, TaskRecord
+from .checks import check_count, check_lease, check_priority, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
 from .functions import FunctionOptions, Options, Registry, TaskFunction
 from .membership import Membership
 from .names import check_key, check_queue
 from .payload import JSON
-from .retry import RetryPolicy
+from .retry import RetryPolicy, check_policy
 from .states import FINAL, PENDING, TaskState, sources
 from .task import Task, cancel, look_up
 from .url import DEFAULT_URL
@@ -30,7 +31,6 @@ _LONGEST_WAIT = 5.0
 _FINAL_COUNTS_AGE = 10.0
 _QUICK_COUNT = 0.02
 """Seconds that counting everything may take before the final states are counted only now and then."""
-_PRIORITIES = range(-32768, 32768)
 
 
 _SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, str | None]
@@ -237,9 +237,8 @@ class TaskQueue:
         ``[]`` only when ``timeout`` seconds passed or the queue was closed. Gives back the tasks of dead
         workers, too. Interrupted, it leaves nothing reserved.
         """
-        if not isinstance(max_items, int) or isinstance(max_items, bool) or max_items < 1:
-            raise ValueError(f"max_items is a whole number of at least 1, not {max_items!r}")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        check_count(max_items, "max_items")
+        deadline = clock.deadline_of(timeout)
         while not self._closed:
             tasks = self._membership.claim([self.name], max_items, self._hold)
             if self._closed:
@@ -309,13 +308,12 @@ class TaskQueue:
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
         """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
         self._require_open()
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise ValueError(f"limit is a whole number of at least 1, not {limit!r}")
+        check_count(limit, "limit")
         if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
-            raise ValueError(f"before is a task's id, not {before!r}")
+            raise ValueError(f"before is a task's id, not {shown(before)}")
         wanted = None if state is None else check_state(state)
         bound = None if before is None else max(0, min(before, 2**63 - 1))
-        records = self.store.tasks(self.name, wanted, min(limit, 2**31), bound)
+        records = self.store.tasks(self.name, wanted, limit, bound)
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:
@@ -365,7 +363,7 @@ class TaskQueue:
         """
         self._require_open()
         if isinstance(states, str):
-            raise ValueError(f"states is a collection of states, not {states!r}")
+            raise ValueError(f"states is a collection of states, not {shown(states)}")
         wanted = {check_state(state) for state in states}
         if not wanted <= FINAL:
             raise ValueError(f"only final tasks can be pruned, not {', '.join(sorted(wanted - FINAL))}")
@@ -418,6 +416,8 @@ class TaskQueue:
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:
             return self.functions.register(self, function, options)
 
+        if function is not None and not callable(function):
+            raise TypeError(f"@queue.task takes no argument without its name: write task(name={shown(function)})")
         return register if function is None else register(function)
 
     def _require_open(self) -> None:
@@ -430,28 +430,7 @@ def check_state(state: TaskState | str) -> TaskState:
     try:
         return TaskState(state)
     except ValueError:
-        raise ValueError(f"{state!r} is no state; the states are {', '.join(TaskState)}") from None
-
-
-def check_priority(priority: int) -> int:
-    """``priority`` if it is one; else ValueError."""
-    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _PRIORITIES:
-        raise ValueError(f"priority is a whole number from -32768 to 32767, not {priority!r}")
-    return priority
-
-
-def check_policy(policy: RetryPolicy) -> RetryPolicy:
-    """``policy`` if it is one; else TypeError."""
-    if not isinstance(policy, RetryPolicy):
-        raise TypeError(f"retry is a RetryPolicy, not {policy!r}")
-    return policy
-
-
-def check_lease(lease: float) -> float:
-    """``lease`` if it is a positive number of seconds; else ValueError."""
-    if isinstance(lease, bool) or not isinstance(lease, int | float) or not 0 < lease < float("inf"):
-        raise ValueError(f"lease is a positive number of seconds, not {lease!r}")
-    return float(lease)
+        raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
 
 
 def _fresh(number: int, task: NewTask) -> TaskRecord:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
-import sys
 from dataclasses import asdict, dataclass
 
-from .errors import shown
-
-MOST_ATTEMPTS = 2**31 - 1
+from .checks import MOST, is_count, is_number, shown
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,17 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         for name in ("delay", "factor", "max_delay", "jitter"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value <= sys.float_info.max:
+            if not is_number(value) or not 0 <= value < math.inf:
                 raise ValueError(f"RetryPolicy: {name} must be a finite number of at least 0, not {shown(value)}")
         if self.jitter > 1:
             raise ValueError(f"RetryPolicy: jitter must be between 0 and 1, not {shown(self.jitter)}")
-        if not _is_count(self.linear) or self.linear > MOST_ATTEMPTS:
-            raise ValueError(
-                f"RetryPolicy: linear must be a whole number from 1 to {MOST_ATTEMPTS}, not {shown(self.linear)}"
-            )
+        if not is_count(self.linear) or self.linear > MOST:
+            raise ValueError(f"RetryPolicy: linear must be a whole number from 1 to {MOST}, not {shown(self.linear)}")
         check_max_attempts(self.max_attempts, or_none=True)
 
     def delay_before(self, n: int) -> float:
         """The seconds to wait before retry ``n``, numbered from 1."""
-        if not _is_count(n):
+        if not is_count(n):
             raise ValueError(f"retries are numbered from 1, not {shown(n)}")
         base = float(self.delay) * min(n, self.linear)
         if n > self.linear:
@@ -75,20 +70,19 @@ class RetryPolicy:
             return DEFAULT
 
 
+def check_policy(policy: RetryPolicy) -> RetryPolicy:
+    """``policy`` if it is one; else TypeError."""
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry is a RetryPolicy, not {shown(policy)}")
+    return policy
+
+
 def check_max_attempts(value: int | None, *, or_none: bool) -> None:
     """Raise ValueError unless ``value`` counts attempts: a whole number of at least 1."""
     if value is None and or_none:
         return
-    if not _is_count(value) or value is None or value > MOST_ATTEMPTS:
-        raise ValueError(f"max_attempts must be a whole number from 1 to {MOST_ATTEMPTS}, not {shown(value)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not is_count(value) or value is None or value > MOST:
+        raise ValueError(f"max_attempts must be a whole number from 1 to {MOST}, not {shown(value)}")
 
 
 DEFAULT = RetryPolicy()

@@ -21,6 +21,7 @@ from ._executors.work import Work
 from ._maintenance.cancel_watch import CancelWatch
 from ._store.base import Claim, End, Exchanged, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
+from .checks import check_count, check_seconds
 from .errors import StoreUnavailable, TaskQueueError
 from .functions import Registry
 from .log import Outage, event, logger
@@ -47,13 +48,9 @@ class Limits:
     """When a run ends by itself: see ``Worker.run``."""
 
     def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | None) -> None:
-        if max_tasks is not None and (not isinstance(max_tasks, int) or max_tasks < 1):
-            raise ValueError(f"max_tasks is a whole number of at least 1, not {max_tasks!r}")
-        if idle_timeout is not None and not idle_timeout >= 0:
-            raise ValueError(f"idle_timeout is a number of seconds, at least 0, not {idle_timeout!r}")
         self.burst = burst
-        self.max_tasks = max_tasks
-        self.idle_timeout = idle_timeout
+        self.max_tasks = None if max_tasks is None else check_count(max_tasks, "max_tasks")
+        self.idle_timeout = None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout")
 
 
 class Session:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import clock, ends, payload
 from ._store.base import AttemptRecord, End, Store, TaskRecord
+from .checks import shown
 from .errors import (
     AbandonTask,
     InvalidTransition,
@@ -263,7 +264,7 @@ class Task:
 
         Raises TimeoutError after ``timeout`` seconds, TaskNotFound when it is pruned meanwhile.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = clock.deadline_of(timeout)
         while True:
             ticket = self._store.wakeups.ticket()
             if self.refresh().state in FINAL:
@@ -346,7 +347,7 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     valid = isinstance(task, int) and not isinstance(task, bool) and 0 < task < 2**63
     record = store.get(task, connection) if valid else None
     if record is None:
-        raise TaskNotFound(f"there is no task {task!r}")
+        raise TaskNotFound(f"there is no task {shown(task)}")
     return record
 
 

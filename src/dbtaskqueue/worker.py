@@ -11,9 +11,10 @@ from typing import Any
 
 from ._executors import EXECUTORS
 from .batching import BatchSize
+from .checks import check_count, check_lease, check_seconds, refuse_async, shown
 from .names import check_queue
 from .payload import JSON
-from .queue import TaskQueue, check_lease
+from .queue import TaskQueue
 from .session import Limits, OnError, Session
 
 
@@ -48,12 +49,12 @@ class Worker:
             raise TypeError("queues is a list of names; for one name there is queue")
         if queues is not None and not queues:
             raise ValueError("queues is empty")
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-            raise ValueError(f"concurrency is a whole number of at least 1, not {concurrency!r}")
         if executor not in EXECUTORS:
-            raise ValueError(f"executor is one of {', '.join(EXECUTORS)}, not {executor!r}")
-        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, int | float) or not drain_timeout >= 0:
-            raise ValueError(f"drain_timeout is a number of seconds, at least 0, not {drain_timeout!r}")
+            raise ValueError(f"executor is one of {', '.join(EXECUTORS)}, not {shown(executor)}")
+        if on_error is not None and not callable(on_error):
+            raise TypeError(f"on_error is not callable: {shown(on_error)}")
+        check_count(concurrency, "concurrency")
+        check_seconds(drain_timeout, "drain_timeout")
         lease = check_lease(lease)
         names = queues if queues is not None else None if queue is None else [queue]
         checked = None if names is None else [check_queue(name) for name in dict.fromkeys(names)]
@@ -91,7 +92,9 @@ class Worker:
         stores each at once; another number claims as many at once. TaskQueueError on a closed ``TaskQueue``.
         """
         if callback is not None and not callable(callback):
-            raise TypeError(f"callback is not callable: {type(callback).__name__}")
+            raise TypeError(f"callback is not callable: {shown(callback)}")
+        if callback is not None:
+            refuse_async(callback, "the callback")
         limits = Limits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
         with self._queue.serving(self.stop):

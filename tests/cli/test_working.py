@@ -112,6 +112,11 @@ def test_a_task_queue_runs_its_functions(cli: Cli) -> None:
     assert "queues=functions" in run.err
 
 
+def test_async_code_is_refused_in_one_line(cli: Cli) -> None:
+    Path(cli.folder, "later.py").write_text("async def run(payload): pass\n")
+    assert_explained(cli("worker", "later:run", "--burst"), "later:run", "async")
+
+
 def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
     Path(cli.folder, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
     assert_explained(cli("worker", "mine:queue", "--burst"), "a database of its own: leave out --url")

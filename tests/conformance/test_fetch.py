@@ -48,7 +48,7 @@ def test_max_items_is_an_upper_bound(queue: TaskQueue) -> None:
     assert queue.fetch(100, timeout=0) == []
 
 
-@pytest.mark.parametrize("max_items", [0, -1, 1.5, True, "1", None])
+@pytest.mark.parametrize("max_items", [0, -1, 1.5, True, "1", None, 2**63, 10**5000], ids=range(8))
 def test_max_items_below_one_is_refused(queue: TaskQueue, max_items: int) -> None:
     queue.enqueue()
     with pytest.raises(ValueError, match="max_items"):
@@ -92,6 +92,23 @@ def test_timeout(queue: TaskQueue, timeout: float) -> None:
     began = time.monotonic()
     assert queue.fetch(timeout=timeout) == []
     assert time.monotonic() - began >= timeout
+
+
+@pytest.mark.parametrize("timeout", ["1", float("nan"), True, 10**400, 10**5000, b"1"], ids=range(6))
+def test_a_timeout_that_is_none(queue: TaskQueue, timeout: float) -> None:
+    task = queue.enqueue()
+    for act in (queue.fetch, queue.next, queue.get_msg, task.wait, task.get_result):
+        with pytest.raises(ValueError, match=r"timeout is a number of seconds or None, not .+"):
+            act(timeout=timeout)
+    assert queue.stats().reserved == 0
+
+
+def test_a_timeout_without_an_end(queue: TaskQueue) -> None:
+    task = queue.enqueue()
+    [held] = queue.fetch(timeout=float("inf"))
+    held.start()
+    held.finish()
+    assert task.wait(timeout=float("inf")).state == "done"
 
 
 def waiting(queue: TaskQueue) -> Background[list[object]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -130,6 +132,46 @@ def test_unknown_options(queue: TaskQueue) -> None:
 def test_a_bad_name(queue: TaskQueue, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         queue.task(name=name)(thumbnail)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"name": ""}, ValueError),
+        ({"priority": 99999}, ValueError),
+        ({"priority": "high"}, ValueError),
+        ({"max_attempts": 0}, ValueError),
+        ({"retry": "x"}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_bad_option_is_refused_where_it_stands(
+    queue: TaskQueue, options: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        queue.task(**options)(thumbnail)  # type: ignore[arg-type]
+    assert queue.functions.names() == []
+
+
+def test_a_name_without_its_keyword(queue: TaskQueue) -> None:
+    with pytest.raises(TypeError, match=r"task\(name='thumb'\)"):
+        queue.task("thumb")  # type: ignore[call-overload]
+
+
+class Awaitable:
+    async def __call__(self, payload: object) -> None: ...
+
+
+async def coroutine(payload: object) -> None: ...
+
+
+@pytest.mark.parametrize("code", [coroutine, functools.partial(coroutine), Awaitable(), Awaitable().__call__])
+def test_async_code_is_refused(queue: TaskQueue, url: str, code: Callable[[object], object]) -> None:
+    """Until there is an executor that runs it."""
+    with pytest.raises(TypeError, match="async"):
+        queue.task(name="coroutine")(code)
+    with pytest.raises(TypeError, match="async"):
+        Worker(url).run(code, burst=True)
 
 
 def test_two_functions_cannot_share_a_name(queue: TaskQueue) -> None:

@@ -254,7 +254,18 @@ def test_idle_timeout_does_not_count_while_a_task_runs(queue: TaskQueue, url: st
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_tasks": 0}, {"max_tasks": 1.5}, {"idle_timeout": -1}, {"batch": 0}, {"batch": "all"}], ids=str
+    "options",
+    [
+        {"max_tasks": 0},
+        {"max_tasks": 1.5},
+        {"max_tasks": True},
+        {"idle_timeout": -1},
+        {"idle_timeout": "1"},
+        {"idle_timeout": 10**400},
+        {"batch": 0},
+        {"batch": "all"},
+    ],
+    ids=str,
 )
 def test_bad_limits(url: str, options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -278,13 +289,17 @@ def test_a_callback_that_is_none(url: str) -> None:
         ({"lease": 0}, ValueError),
         ({"lease": float("inf")}, ValueError),
         ({"lease": "30"}, ValueError),
+        ({"lease": 10**400}, ValueError),
+        ({"on_error": 5}, TypeError),
         ({"drain_timeout": -1}, ValueError),
         ({"drain_timeout": "1"}, ValueError),
+        ({"drain_timeout": 10**400}, ValueError),
+        ({"drain_timeout": float("nan")}, ValueError),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:30],
 )
 def test_bad_arguments(url: str, options: dict[str, object], error: type[Exception]) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=list(options)[-1]):
         Worker(url, **options)  # type: ignore[arg-type]
 
 
@@ -781,6 +796,42 @@ def test_who_shared_a_batch_with_a_killer_does_not_pay(queue: TaskQueue, url: st
             break
     assert [task.refresh().state for task in tasks] == ["done", "done", "abandoned", "done", "done"]
     assert [task.attempt for task in tasks] == [1] * 5
+
+
+FORK = """
+import os, signal, sys, time
+from dbtaskqueue import TaskQueue, Worker
+url, end = sys.argv[1:]
+def callback(payload):
+    child = os.fork()
+    if child == 0:
+        if end == "exit":
+            sys.exit(3)
+        if end == "text":
+            sys.exit("in the child")
+        if end == "raise":
+            raise ValueError("in the child")
+        return
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return "the child hangs"
+Worker(url).run(callback, burst=True)
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("exit", 3), ("text", 1), ("raise", 1), ("return", 0)])
+def test_a_child_that_a_task_forked_does_not_go_on_as_a_worker(queue: TaskQueue, url: str, end: str, code: int) -> None:
+    task = queue.enqueue()
+    with ended(spawn(FORK, url, end)) as process:
+        _, errors = process.communicate(timeout=60)
+    assert (task.refresh().state, task.result) == ("done", code)
+    assert ("in the child" in errors) == (end in ("text", "raise"))
+    assert queue.stats().workers == 0
 
 
 def test_the_process_is_not_touched(queue: TaskQueue, url: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
+import sys
 import threading
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from .work import Work
 
@@ -18,6 +23,7 @@ class ThreadExecutor:
     def __init__(self, size: int, execute: Callable[[Work], None]) -> None:
         self._line: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._execute = execute
+        self._pid = os.getpid()
         self._threads = [
             threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True) for number in range(size)
         ]
@@ -51,4 +57,21 @@ class ThreadExecutor:
     def _run(self) -> None:
         while (work := self._line.get()) is not None:
             self._execute(work)
+            if os.getpid() != self._pid:
+                _end_child(work.error)
             del work  # what a task returned or raised must not live until the next one
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a child that the task's code forked, as it meant to end by itself: it must not go on as this worker."""
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    elif error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # None, closed, or a pipe that nobody reads: no reason to stay
+            stream.flush()
+    os._exit(code & 0xFF)

@@ -6,9 +6,9 @@ from datetime import datetime
 
 import click
 
+from ..checks import MOST
 from ..names import check_key
 from ..payload import JSON
-from ..retry import MOST_ATTEMPTS
 from .options import checked, json_value, moment, open_queue, queue_option, seconds
 
 
@@ -32,9 +32,7 @@ from .options import checked, json_value, moment, open_queue, queue_option, seco
     help="Due at this time (ISO 8601).",
 )
 @click.option("--priority", type=click.IntRange(-32768, 32767), default=0, help="Higher ones come first.  [default: 0]")
-@click.option(
-    "--max-attempts", type=click.IntRange(1, MOST_ATTEMPTS), help="The attempt after which a failure is final."
-)
+@click.option("--max-attempts", type=click.IntRange(1, MOST), help="The attempt after which a failure is final.")
 @click.option("--key", callback=checked(check_key), help="Not again while an unfinished task of the queue has it.")
 @click.pass_obj
 def enqueue(

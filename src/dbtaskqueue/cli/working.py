@@ -15,11 +15,12 @@ import click
 from click.core import ParameterSource
 
 from .._executors import EXECUTORS
+from ..checks import check_lease, refuse_async
 from ..functions import TaskFunction
 from ..log import event
 from ..names import check_queue
 from ..payload import JSON
-from ..queue import TaskQueue, check_lease
+from ..queue import TaskQueue
 from ..url import same_database
 from ..worker import Worker
 from .options import checked, seconds
@@ -131,6 +132,11 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
     if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):
         kind = f"the class {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
         raise click.ClickException(f"{target} is {kind}, neither a callback nor a TaskQueue")
+    if not isinstance(found, TaskQueue):
+        try:
+            refuse_async(found, target)
+        except TypeError as error:
+            raise click.ClickException(str(error)) from error
     return found
 
 

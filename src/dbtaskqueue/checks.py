@@ -1,0 +1,69 @@
+"""What a user may give where a number or a function is wanted, and how a message shows what he gave. Pure."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from typing import TypeGuard
+
+MOST = 2**31 - 1
+"""The largest count that every engine can take."""
+_PRIORITIES = range(-32768, 32768)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, in ASCII, and cut where it is long."""
+    try:
+        text = ascii(value)
+    except Exception:  # an integer of 5000 digits, or a __repr__ that raises
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 140 else f"{text[:140]}…"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number that a float can hold; an infinity is, NaN is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max or abs(value) == math.inf
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def check_count(value: int, name: str) -> int:
+    """``value`` if it is a whole number from 1 to MOST; else ValueError."""
+    if not is_count(value) or value > MOST:
+        raise ValueError(f"{name} is a whole number of at least 1, not {shown(value)}")
+    return value
+
+
+def check_seconds(seconds: float, name: str) -> float:
+    """``seconds`` if it is a number of at least 0; else ValueError."""
+    if not is_number(seconds) or seconds < 0:
+        raise ValueError(f"{name} is a number of seconds, at least 0, not {shown(seconds)}")
+    return float(seconds)
+
+
+def check_lease(lease: float) -> float:
+    """``lease`` if it is a positive number of seconds; else ValueError."""
+    if not is_number(lease) or not 0 < lease < math.inf:
+        raise ValueError(f"lease is a positive number of seconds, not {shown(lease)}")
+    return float(lease)
+
+
+def check_priority(priority: int) -> int:
+    """``priority`` if it is one; else ValueError."""
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _PRIORITIES:
+        raise ValueError(f"priority is a whole number from -32768 to 32767, not {shown(priority)}")
+    return priority
+
+
+def refuse_async(code: Callable[..., object], what: str) -> None:
+    """TypeError for ``async def``: no executor runs that yet, and what it returns would be no result."""
+    for function in (code, getattr(code, "__call__", None)):  # noqa: B004 (that of an object, not whether it has one)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{what} is async; there is no executor for that yet: use a plain function")
