@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import pytest
+from conformance.snapshot import SNAPSHOT, snapshot
 
 from dbtaskqueue import SchemaError, TaskQueue, TaskQueueError, Worker
 from dbtaskqueue._store import open_store, queries
@@ -62,15 +64,102 @@ def test_create_false_uses_what_is_there(url: str) -> None:
         assert queue.enqueue().id == 1
 
 
-def test_the_sum_of_the_migrations_is_the_schema(url: str, tmp_path: Path) -> None:
+def test_a_new_database_has_the_schema_that_is_written_down(url: str) -> None:
     TaskQueue(url).close()
-    by_hand = f"sqlite:///{tmp_path}/by_hand.sqlite"
-    connection = sqlite3.connect(file_of(by_hand))
-    for script in queries.migrations("sqlite", SCHEMA_VERSION):
-        connection.executescript(";".join(script))
-    connection.close()
-    assert schema_of(by_hand) == schema_of(url)
-    assert execute(by_hand, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION,)]
+    assert snapshot(file_of(url)) == SNAPSHOT.read_text(), "meant so? then write it down: see snapshot.py"
+
+
+def test_the_sum_of_the_migrations_is_the_schema(tmp_path: Path) -> None:
+    by_hand = tmp_path / "by_hand.sqlite"
+    with contextlib.closing(sqlite3.connect(by_hand)) as connection:
+        for script in queries.migrations("sqlite", SCHEMA_VERSION):
+            connection.executescript(";".join(script))
+    assert snapshot(by_hand) == SNAPSHOT.read_text()
+
+
+# -- a program of the next version -----------------------------------------------------------------
+
+NEXT = SCHEMA_VERSION + 1
+UPGRADE = f"""
+-- A comment; with a semicolon.
+ALTER TABLE dbtaskqueue_task ADD COLUMN colour TEXT;
+CREATE INDEX dbtaskqueue_colour ON dbtaskqueue_task (colour);
+UPDATE dbtaskqueue_task SET colour = 'red';
+UPDATE dbtaskqueue_schema SET version = {NEXT};
+"""
+
+
+@pytest.fixture
+def old(url: str) -> str:
+    """A database of this version, with a task in each of two states."""
+    with TaskQueue(url) as queue:
+        queue.enqueue_many(["done", "waits"])
+        Worker(url).run(str.upper, max_tasks=1)
+    return url
+
+
+def change_the_program(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """From now on this is a program that knows one more version of the schema."""
+    text = queries._text
+    path = f"sql/migrations/sqlite/{NEXT:04}.sql"
+    monkeypatch.setattr(queries, "_text", lambda name: script if name == path else text(name))
+    monkeypatch.setattr(SqliteStore, "schema_version", NEXT)
+
+
+def test_an_old_schema_is_upgraded_when_it_is_opened(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_the_program(monkeypatch, UPGRADE)
+    with TaskQueue(old) as queue:
+        assert execute(old, "SELECT version, oldest FROM dbtaskqueue_schema") == [(NEXT, 1)]
+        assert execute(old, "SELECT colour FROM dbtaskqueue_task") == [("red",), ("red",)]
+        assert [(task.payload, task.state) for task in queue.tasks()] == [("waits", "pending"), ("done", "done")]
+        Worker(old).run(str.upper, burst=True)
+        assert queue.stats().done == 2
+    TaskQueue(old).close()  # nothing is done twice
+
+
+def test_an_old_schema_is_upgraded_by_migrate(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_the_program(monkeypatch, UPGRADE)
+    store = open_store(old)
+    assert store.migrate() == (SCHEMA_VERSION, NEXT)
+    assert store.migrate() == (NEXT, NEXT)
+    store.close()
+    TaskQueue(old, create=False).close()
+
+
+def test_without_create_an_old_schema_is_refused_naming_the_versions(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(file_of(old))
+    change_the_program(monkeypatch, UPGRADE)
+    with pytest.raises(SchemaError) as caught:
+        TaskQueue(old, create=False)
+    for words in (f"schema version {SCHEMA_VERSION}", f"needs {NEXT}", "dbtaskqueue --url", "migrate"):
+        assert words in str(caught.value)
+    assert snapshot(file_of(old)) == before
+
+
+def test_an_upgrade_that_breaks_off_leaves_the_old_schema(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(file_of(old))
+    with monkeypatch.context() as patch:
+        change_the_program(patch, UPGRADE.replace("UPDATE dbtaskqueue_schema", "UPDATE no_such_table"))
+        with pytest.raises(TaskQueueError):
+            TaskQueue(old)
+    assert snapshot(file_of(old)) == before
+    with TaskQueue(old) as queue:
+        assert queue.stats().pending == 1
+
+
+def test_the_old_program_goes_on_as_long_as_the_new_schema_allows_it(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        change_the_program(patch, UPGRADE)
+        TaskQueue(old).close()
+    with TaskQueue(old) as queue:
+        Worker(queue).run(str.upper, burst=True)
+        assert queue.stats().done == 2
+    execute(old, f"UPDATE dbtaskqueue_schema SET oldest = {NEXT}")
+    with pytest.raises(SchemaError, match=f"version {NEXT}"):
+        TaskQueue(old)
+
+
+# -- versions --------------------------------------------------------------------------------------
 
 
 def test_migrations_are_numbered_without_a_gap() -> None:

@@ -1,0 +1,88 @@
+CREATE TABLE dbtaskqueue_attempt (
+    task         INTEGER NOT NULL,
+    token        INTEGER NOT NULL,
+    number       INTEGER NOT NULL,
+    worker       INTEGER,
+    started_at   INTEGER,
+    finished_at  INTEGER,
+    outcome      TEXT NOT NULL,
+    error        TEXT,
+    PRIMARY KEY (task, token)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due)
+    WHERE state IN ('pending', 'failed');
+
+CREATE INDEX dbtaskqueue_ended ON dbtaskqueue_task (queue, state)
+    WHERE finished_at IS NOT NULL OR state = 'failed';
+
+CREATE INDEX dbtaskqueue_held ON dbtaskqueue_task (worker)
+    WHERE state IN ('reserved', 'running');
+
+CREATE UNIQUE INDEX dbtaskqueue_key ON dbtaskqueue_task (queue, key)
+    WHERE key IS NOT NULL AND finished_at IS NULL;
+
+CREATE TABLE dbtaskqueue_large (
+    task   INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    value  TEXT NOT NULL,
+    PRIMARY KEY (task, name)
+) STRICT;
+
+CREATE TABLE dbtaskqueue_pruned (
+    highest  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE dbtaskqueue_queue (
+    name    TEXT PRIMARY KEY,
+    paused  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dbtaskqueue_schema (
+    version  INTEGER NOT NULL,
+    oldest   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE dbtaskqueue_task (
+    id           INTEGER PRIMARY KEY,
+    queue        TEXT NOT NULL,
+
+    state        TEXT NOT NULL CHECK (
+                     state = 'pending' OR state = 'reserved' OR state = 'done' OR state = 'running' OR state = 'failed'
+                     OR state = 'cancelled' OR state = 'abandoned'),
+    rank         INTEGER NOT NULL,
+    due          INTEGER NOT NULL,
+    decided_at   INTEGER NOT NULL,
+    token        INTEGER NOT NULL DEFAULT 0 CHECK (token < 1 << 62),
+    attempt      INTEGER NOT NULL DEFAULT 0 CHECK (attempt < 1 << 62),
+    budget       INTEGER,
+    base         INTEGER NOT NULL DEFAULT 0,
+    retried      INTEGER NOT NULL DEFAULT 0,
+    worker       INTEGER,
+    shared       INTEGER NOT NULL DEFAULT 0,
+    solo         INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    created_at   INTEGER NOT NULL,
+    started_at   INTEGER,
+    finished_at  INTEGER,
+    key          TEXT,
+    function     TEXT,
+    policy       TEXT,
+    payload      TEXT,
+    result       TEXT
+) STRICT;
+
+CREATE TABLE dbtaskqueue_worker (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    host       TEXT NOT NULL,
+    pid        INTEGER NOT NULL,
+    boot       TEXT,
+    namespace  TEXT,
+    started    INTEGER,
+    lease      REAL NOT NULL,
+    beat       INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    lost_at    INTEGER
+) STRICT;
+
+-- version, oldest: [(1, 1)]

@@ -1,0 +1,35 @@
+"""The schema as it is meant to be: ``schema_sqlite.sql``, which no migration is compared with but this.
+
+Whoever changes the schema writes it anew and reads the difference: ``.venv/bin/python tests/conformance/snapshot.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from pathlib import Path
+
+SNAPSHOT = Path(__file__).with_name("schema_sqlite.sql")
+
+
+def snapshot(path: Path) -> str:
+    """Everything of ours in a SQLite file, as SQLite itself writes it down."""
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+        query = "SELECT sql FROM sqlite_master WHERE tbl_name LIKE 'dbtaskqueue%' AND sql IS NOT NULL ORDER BY name"
+        statements = [sql for (sql,) in connection.execute(query)]
+        versions = connection.execute("SELECT version, oldest FROM dbtaskqueue_schema").fetchall()
+    return "".join(f"{statement};\n\n" for statement in statements) + f"-- version, oldest: {versions}\n"
+
+
+def main() -> None:
+    """Write the snapshot."""
+    from dbtaskqueue import TaskQueue
+
+    with tempfile.TemporaryDirectory() as folder:
+        TaskQueue(f"sqlite:///{folder}/new.sqlite").close()
+        SNAPSHOT.write_text(snapshot(Path(folder, "new.sqlite")))
+
+
+if __name__ == "__main__":
+    main()
