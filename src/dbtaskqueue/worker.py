@@ -53,6 +53,8 @@ class Worker:
             raise ValueError(f"executor is one of {', '.join(EXECUTORS)}, not {shown(executor)}")
         if on_error is not None and not callable(on_error):
             raise TypeError(f"on_error is not callable: {shown(on_error)}")
+        if on_error is not None:
+            refuse_async(on_error, "on_error")
         check_count(concurrency, "concurrency")
         check_seconds(drain_timeout, "drain_timeout")
         lease = check_lease(lease)

@@ -172,6 +172,8 @@ def test_async_code_is_refused(queue: TaskQueue, url: str, code: Callable[[objec
         queue.task(name="coroutine")(code)
     with pytest.raises(TypeError, match="async"):
         Worker(url).run(code, burst=True)
+    with pytest.raises(TypeError, match="on_error is async"):
+        Worker(url, on_error=code)  # type: ignore[arg-type]
 
 
 def test_two_functions_cannot_share_a_name(queue: TaskQueue) -> None:
