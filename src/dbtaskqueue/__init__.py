@@ -15,6 +15,7 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
+from .progress import Progress
 from .queue import QueueStats, TaskQueue
 from .retry import RetryPolicy
 from .running import RunningTask, current_task
@@ -29,6 +30,7 @@ __all__ = [
     "InvalidTransition",
     "LeaseLost",
     "PayloadError",
+    "Progress",
     "QueueStats",
     "ReleaseTask",
     "RetryPolicy",

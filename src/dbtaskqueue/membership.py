@@ -23,7 +23,7 @@ from ._maintenance.clock_watch import ClockWatch
 from ._maintenance.heartbeat import HeartProcess, ThreadHeartbeat
 from ._maintenance.loop import Duty, MaintenanceLoop
 from ._maintenance.rescuer import Rescuer
-from ._store.base import Claim, End, Exchanged, Held, Start, Store, TaskRecord, Verdict, WorkerRecord
+from ._store.base import Claim, End, Exchanged, Held, Note, Start, Store, TaskRecord, Verdict, WorkerRecord
 from .errors import StoreUnavailable
 from .log import Outage, event
 from .place import here
@@ -228,10 +228,15 @@ class Membership:
                 raise
 
     def exchange(
-        self, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+        self,
+        *,
+        starts: Sequence[Start] = (),
+        notes: Sequence[Note] = (),
+        ends: Sequence[End] = (),
+        claim: Claim | None = None,
     ) -> Exchanged:
-        """Store starts and ends and claim what comes next, in one transaction, as this worker."""
-        return self.store.exchange(self.join(), starts=starts, ends=ends, claim=claim)
+        """Store starts, progress and ends and claim what comes next, in one transaction, as this worker."""
+        return self.store.exchange(self.join(), starts=starts, notes=notes, ends=ends, claim=claim)
 
     def _give_back_unknown_in_time(self, worker: int) -> None:
         assert self._loop is not None

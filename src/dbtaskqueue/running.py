@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from typing import Any, ParamSpec
 
 from . import payload
 from ._store.base import TaskRecord
-from .payload import JSON
+from .errors import TaskCancelled
+from .keeper import CHECKPOINT, STEP, Keeper
+from .payload import JSON, MAX_BYTES
+from .progress import Tally
+
+P = ParamSpec("P")
+
+_LONGEST_STEP = 200
 
 
 class RunningTask:
@@ -16,11 +25,25 @@ class RunningTask:
     ``token`` is the fencing number of the claim; it may guard writes elsewhere, too.
     """
 
-    __slots__ = ("_draining", "_record", "attempt", "cancelled")
+    __slots__ = ("_draining", "_keeper", "_kept", "_limit", "_record", "_steps", "attempt", "cancelled", "tally")
 
-    def __init__(self, record: TaskRecord, attempt: int, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        record: TaskRecord,
+        attempt: int,
+        draining: Callable[[], bool],
+        keeper: Keeper,
+        *,
+        max_payload: int = MAX_BYTES,
+    ) -> None:
         self._record = record
         self._draining = draining
+        self._keeper = keeper
+        self._limit = max_payload
+        self._kept: dict[str, str] | None = None
+        self._steps: set[str] = set()
+        self.tally = Tally()
+        """What it told of its progress; its worker stores it."""
         self.attempt = attempt
         """The number of this attempt, from 1."""
         self.cancelled = False
@@ -60,6 +83,79 @@ class RunningTask:
     def should_stop(self) -> bool:
         """Whether the worker is draining: finish soon, or raise ReleaseTask to go on elsewhere."""
         return self._draining()
+
+    # -- how far it got ----------------------------------------------------------------------------
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell how far this attempt has got; anyone reads it as ``task.progress``.
+
+        Cheap enough for an inner loop: stored about once a second, the last one always. Raises
+        TaskCancelled when the task was asked to end, and ValueError for what is no number.
+        """
+        if self.cancelled:
+            raise self._is_cancelled()
+        self.tally.tell(done, total, message)
+
+    @property
+    def saved(self) -> JSON:
+        """The last checkpoint, of this attempt or an earlier one; None at first."""
+        text = self._all_kept().get(CHECKPOINT)
+        return None if text is None else payload.decode(text, name="checkpoint")
+
+    def checkpoint(self, value: JSON) -> None:
+        """Store a JSON value that the next attempt finds in ``saved``; it is durable when this returns.
+
+        Raises TaskCancelled when the task was asked to end, LeaseLost when its claim is gone, PayloadError
+        for what is not JSON or too large. A database that is away is waited for.
+        """
+        self._keep(CHECKPOINT, payload.encode(value, limit=self._limit, name="checkpoint"))
+
+    def step(self, name: str, function: Callable[P, JSON], /, *args: P.args, **kwargs: P.kwargs) -> JSON:
+        """Run ``function`` and store its result; a later attempt gets the stored result instead.
+
+        A crash between running and storing runs it again. A name may be used once in an attempt: ValueError.
+        Raises otherwise what ``function`` and ``checkpoint`` raise.
+        """
+        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_STEP or not name.isprintable():
+            raise ValueError(f"a step's name is 1 to {_LONGEST_STEP} printable characters, not {name!r}")
+        if name in self._steps:
+            raise ValueError(f"the step {name!r} was taken already in this attempt; give each a name of its own")
+        if self.cancelled:
+            raise self._is_cancelled()
+        self._steps.add(name)
+        stored = self._all_kept().get(STEP + name)
+        if stored is None:
+            stored = payload.encode(function(*args, **kwargs), limit=self._limit, name=f"step {name}")
+            self._keep(STEP + name, stored)
+        return payload.decode(stored, name=f"step {name}")
+
+    def transaction(self, result: JSON = None) -> AbstractContextManager[Any]:
+        """``with current_task().transaction() as connection:`` your writes and "done" commit together, or neither.
+
+        A DB-API connection to the queue's database, in a transaction that is committed at the end of the
+        block, unless an exception leaves it. The task is done then: what the function does or returns
+        afterwards changes nothing. LeaseLost when the claim is gone: nothing is written. On SQLite it has the
+        write lock: keep it short.
+        """
+        if self.cancelled:
+            raise self._is_cancelled()
+        text = None if result is None else payload.encode(result, limit=self._limit, name="result")
+        return self._keeper.transaction(text)
+
+    def _keep(self, name: str, text: str) -> None:
+        if self.cancelled:
+            raise self._is_cancelled()
+        self._keeper.keep(name, text)
+        if self._kept is not None:
+            self._kept[name] = text
+
+    def _all_kept(self) -> dict[str, str]:
+        if self._kept is None:
+            self._kept = self._keeper.kept()
+        return self._kept
+
+    def _is_cancelled(self) -> TaskCancelled:
+        return TaskCancelled(f"task {self.id} was asked to end, or its claim is gone")
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")

@@ -19,16 +19,18 @@ from . import clock, ends, payload
 from ._executors import EXECUTORS
 from ._executors.work import Work
 from ._maintenance.cancel_watch import CancelWatch
-from ._store.base import Claim, End, Exchanged, Start, Store, TaskRecord, Verdict
+from ._maintenance.progress_report import ProgressReport
+from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
 from .checks import check_count, check_seconds
 from .errors import StoreUnavailable, TaskQueueError
 from .functions import Registry
+from .keeper import StoreKeeper
 from .log import Outage, event, logger
 from .membership import LOOKS, Membership
 from .payload import JSON
-from .running import enter, leave
-from .states import ABANDONED, FAILED, RUNNING
+from .running import RunningTask, enter, leave
+from .states import ABANDONED, DONE, FAILED, RUNNING
 from .task import Task, chosen_end
 
 _STORED_WITHIN = 0.1
@@ -83,7 +85,10 @@ class Session:
         self._batch = batch
         self._membership = Membership(store, lease, runs_tasks=True)
         self._membership.on_lost = self._cancel_all
-        self._membership.duties.append(CancelWatch(self._membership.held, lambda: list(self._active)))
+        self._membership.duties += [
+            CancelWatch(self._membership.held, lambda: list(self._active)),
+            ProgressReport(lambda: list(self._active), lambda notes: self._membership.exchange(notes=notes)),
+        ]
         self._outage = Outage("worker")
         self._failures = 0
         self._stops = 0
@@ -93,6 +98,7 @@ class Session:
         self._active: set[Work] = set()
         self._solo: deque[Work] = deque()
         self._owed: list[tuple[Work, End]] = []
+        self._last_words: list[Note] = []
         self._in_batch = False
         self._hungry = True
         self._looks: list[float] = []
@@ -184,7 +190,10 @@ class Session:
         owed = self._owed
         try:
             exchanged = self._membership.exchange(
-                starts=[start for _, start in starts], ends=[end for _, end in owed], claim=claim
+                starts=[start for _, start in starts],
+                notes=self._last_words,
+                ends=[end for _, end in owed],
+                claim=claim,
             )
         except StoreUnavailable as gone:
             self._fail(gone)
@@ -192,7 +201,7 @@ class Session:
                 self._looks = [time.monotonic() + after for after in LOOKS]
             return None
         self._outage.ends()
-        again, self._failures, self._owed = self._failures > 0, 0, []
+        again, self._failures, self._owed, self._last_words = self._failures > 0, 0, [], []
         for (work, _), verdict in zip(owed, exchanged.ended, strict=True):
             if not verdict.stored or work.error is not None or self._verbose:
                 self._heed_end(work, verdict, again)
@@ -238,6 +247,11 @@ class Session:
                 continue  # it was given up meanwhile
             self._active.remove(work)
             durations.append(work.seconds)
+            if work.has_ended:
+                self._heed_end(work, Verdict(True, DONE, work.record.token), again=False)
+                continue
+            if (note := work.note()) is not None:
+                self._last_words.append(note)
             self._owed.append((work, self._end_of(work)))
         if durations:
             self._batch.learn(len(durations), sum(durations), max(durations))
@@ -413,7 +427,7 @@ class Session:
 
     def _execute(self, work: Work) -> None:
         work.begun_at = clock.now()
-        context = enter(lambda: work.running(self._is_draining))
+        context = enter(lambda: work.running(self._running_task))
         try:
             value = payload.decode(work.record.payload)  # type: ignore[arg-type]
             result = self._run_code(work.record, value)
@@ -426,6 +440,13 @@ class Session:
         self._finished.append(work)
         if not self._in_batch or self._executor.is_drained():
             self._bell.put(None)
+
+    def _running_task(self, work: Work, attempt: int) -> RunningTask:
+        def is_over() -> bool:
+            return work.cancelled or self._is_draining()
+
+        work.keeper = StoreKeeper(self._store, work.record, lambda: work.unstored_begin, is_over)
+        return RunningTask(work.record, attempt, self._is_draining, work.keeper, max_payload=self._store.max_payload)
 
     def _is_draining(self) -> bool:
         return self._stops > 0

@@ -23,6 +23,8 @@ from .errors import (
     TaskNotFound,
 )
 from .payload import JSON
+from .progress import Progress
+from .progress import read as read_progress
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 
 if TYPE_CHECKING:
@@ -168,9 +170,9 @@ class Task:
         return bool(self._record.cancel_requested)
 
     @property
-    def progress(self) -> None:
-        """How far it got; None where nothing was told."""
-        return None
+    def progress(self) -> Progress | None:
+        """What its last attempt told of its progress; None where it told nothing."""
+        return read_progress(self._record.progress)
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.queue} {self.state} attempt={self.attempt}>"

@@ -29,6 +29,12 @@ CREATE TABLE dbtaskqueue_large (
     PRIMARY KEY (task, name)
 ) STRICT;
 
+CREATE TABLE dbtaskqueue_progress (
+    task   INTEGER PRIMARY KEY,
+    token  INTEGER NOT NULL,
+    value  TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE dbtaskqueue_pruned (
     highest  INTEGER NOT NULL
 ) STRICT;

@@ -19,11 +19,25 @@ DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 """What the package of an engine may import besides, and nobody else."""
 
 # From the bottom to the top: a module imports only what stands before it (the pure ones each other).
-PURE = {"errors", "states", "payload", "retry", "url", "names", "clock", "batching", "place", "log", "checks"}
+PURE = {
+    "errors",
+    "states",
+    "payload",
+    "retry",
+    "url",
+    "names",
+    "clock",
+    "batching",
+    "place",
+    "log",
+    "progress",
+    "checks",
+}
 LAYERS: list[set[str]] = [
     PURE,
     {"_store"},
-    {"ends", "running"},
+    {"ends", "keeper"},
+    {"running"},
     {"_executors"},
     {"_maintenance"},
     {"membership"},

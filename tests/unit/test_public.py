@@ -13,7 +13,7 @@ from dbtaskqueue import Attempt, QueueStats, RetryPolicy, RunningTask, Task, Tas
 
 # Every capitalised name of the design page, but for what comes with the servers and with long tasks.
 NAMES = {
-    *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask"),
+    *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable"),
@@ -21,14 +21,13 @@ NAMES = {
 }
 NOT_YET = {
     TaskQueue: ["enqueue_command", "logs", "watch", "suspend", "copy"],
-    RunningTask: ["progress", "checkpoint", "saved", "step", "transaction"],
-    dbtaskqueue: ["Progress"],
 }
+OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True",
-        "enqueue": "payload=None, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None, key=None, connection=None",
-        "enqueue_many": "payloads, *, start_in=None, start_at=None, priority=0, max_attempts=None, retry=None, connection=None",
+        "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None",
+        "enqueue_many": f"payloads, *, {OPTIONS}, connection=None",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._store.base import TaskRecord
+from .._store.base import Note, TaskRecord
+from ..keeper import StoreKeeper
 from ..running import RunningTask
 
 
@@ -16,7 +17,7 @@ class Work:
     ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
     """
 
-    __slots__ = ("_running", "begin_stored", "begun_at", "cancelled", "ended_at", "error", "record", "result")
+    __slots__ = ("_running", "begin_stored", "begun_at", "cancelled", "ended_at", "error", "keeper", "record", "result")
 
     def __init__(self, record: TaskRecord, *, begin_stored: bool) -> None:
         self.record = record
@@ -26,7 +27,18 @@ class Work:
         self.cancelled = False
         self.result: str | None = None
         self.error: BaseException | None = None
+        self.keeper: StoreKeeper | None = None
         self._running: RunningTask | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its code has stored its end itself, in a transaction of its own."""
+        return self.keeper is not None and self.keeper.has_ended
+
+    def note(self) -> Note | None:
+        """Its progress, if it has told any since the last time."""
+        news = None if self._running is None else self._running.tally.news()
+        return None if news is None else Note(self.record.id, self.record.token, news)
 
     @property
     def unstored_begin(self) -> int | None:
@@ -45,10 +57,9 @@ class Work:
         if self._running is not None:
             self._running.cancelled = True
 
-    def running(self, draining: Callable[[], bool]) -> RunningTask:
-        """What ``current_task()`` gives to its code; made when somebody asks."""
+    def running(self, make: Callable[[Work, int], RunningTask]) -> RunningTask:
+        """What ``current_task()`` gives to its code; made when somebody asks, for the attempt of that number."""
         if self._running is None:
-            attempt = self.record.attempt if self.begin_stored else self.record.attempt + 1
-            self._running = RunningTask(self.record, attempt, draining)
+            self._running = make(self, self.record.attempt if self.begin_stored else self.record.attempt + 1)
             self._running.cancelled = self.cancelled
         return self._running

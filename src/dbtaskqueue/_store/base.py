@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import queue
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ..states import TaskState
@@ -39,6 +40,7 @@ class TaskRecord(NamedTuple):
     payload: str | None
     result: str | None
     error: str | None
+    progress: str | None = None
 
     @property
     def max_attempts(self) -> int | None:
@@ -98,6 +100,14 @@ class End(NamedTuple):
     begun_at: int | None = None
     result: str | None = None
     error: str | None = None
+
+
+class Note(NamedTuple):
+    """How far the attempt with this token has got, as JSON."""
+
+    id: int
+    token: int
+    value: str
 
 
 class Verdict(NamedTuple):
@@ -235,9 +245,27 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def exchange(
-        self, worker: int, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+        self,
+        worker: int,
+        *,
+        starts: Sequence[Start] = (),
+        notes: Sequence[Note] = (),
+        ends: Sequence[End] = (),
+        claim: Claim | None = None,
     ) -> Exchanged:
-        """Store starts and ends and claim what comes next, in one transaction."""
+        """Store starts, progress and ends, in this order, and claim what comes next, in one transaction."""
+
+    @abc.abstractmethod
+    def keep(self, task: int, token: int, name: str, value: str) -> bool:
+        """Store a checkpoint or a step's result of a running task under its name; False if the claim is gone."""
+
+    @abc.abstractmethod
+    def kept(self, task: int) -> dict[str, str]:
+        """What was kept for the task, by name."""
+
+    @abc.abstractmethod
+    def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
+        """A DB-API connection in a transaction that also stores the end; LeaseLost if the claim is gone."""
 
     @abc.abstractmethod
     def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:

@@ -47,6 +47,14 @@ class Transaction(abc.ABC):
     def array(self, ids: Sequence[int]) -> object:
         """Numbers as the engine's queries take a list of them; there is at least one."""
 
+    connection: Any
+    """The driver's own connection."""
+
+    @property
+    @abc.abstractmethod
+    def is_open(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+
     def row(self, name: str, values: Values = NOTHING) -> Row | None:
         """The first row of the query ``name``, or None."""
         rows = self.rows(name, values)
@@ -81,6 +89,10 @@ class Connections(abc.ABC):
     @abc.abstractmethod
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
         """All rows of one reading query."""
+
+    @abc.abstractmethod
+    def own_transaction(self) -> AbstractContextManager[Transaction]:
+        """A write transaction on a connection of its own: committed at the end of the block, or rolled back."""
 
     @abc.abstractmethod
     def translated(self) -> AbstractContextManager[None]:

@@ -177,6 +177,21 @@ class ServerConnections(Connections):
         raise AssertionError("unreachable")
 
     @contextlib.contextmanager
+    def own_transaction(self) -> Iterator[Link]:
+        """See the base class."""
+        link = self._live(None, reads=False)
+        try:
+            with self.translated():
+                link.begin()
+            yield link
+            try:
+                link.commit()
+            except self._driver_error as error:
+                raise self._unavailable(error, maybe_done=self._trouble(error) is Trouble.LOST) from error
+        finally:
+            _close(link)  # what is not committed is rolled back by that
+
+    @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
         """See the base class."""
         try:

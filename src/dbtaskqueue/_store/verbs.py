@@ -7,12 +7,13 @@ tasks, how the ends of a batch are stored at once, and how waiting workers are w
 from __future__ import annotations
 
 import abc
+import contextlib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import SchemaError
+from ..errors import LeaseLost, SchemaError, TaskQueueError
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 from ..url import Target
 from .base import (
@@ -23,6 +24,7 @@ from .base import (
     Finding,
     Held,
     NewTask,
+    Note,
     RetryTime,
     Shipment,
     Start,
@@ -57,6 +59,7 @@ COLUMNS = {
         *("payload", "result"),
     ),
     "large": ("task", "name", "value"),
+    "progress": ("task", "token", "value"),
     "attempt": ("task", "token", "number", "worker", "started_at", "finished_at", "outcome", "error"),
 }
 """What the queries export_… read, in their order, and what load_… store under these names."""
@@ -160,16 +163,48 @@ class SqlStore(Store):
     # -- workers -----------------------------------------------------------------------------------
 
     def exchange(
-        self, worker: int, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+        self,
+        worker: int,
+        *,
+        starts: Sequence[Start] = (),
+        notes: Sequence[Note] = (),
+        ends: Sequence[End] = (),
+        claim: Claim | None = None,
     ) -> Exchanged:
         def run(tx: Transaction) -> Exchanged:
-            return Exchanged(
-                [_start(tx, start) for start in starts],
-                self._end_all(tx, worker, ends),
-                self._claim(tx, worker, claim) if claim else [],
-            )
+            started = [_start(tx, start) for start in starts]
+            for note in notes:
+                tx.change("note_progress", note._asdict())
+            ended = self._end_all(tx, worker, ends)
+            return Exchanged(started, ended, self._claim(tx, worker, claim) if claim else [])
 
         return self._connections.write(run)
+
+    def keep(self, task: int, token: int, name: str, value: str) -> bool:
+        values = {"id": task, "token": token, "name": name, "value": value}
+
+        def run(tx: Transaction) -> bool:
+            # MariaDB counts no row where the same value stands already
+            return tx.change("keep", values) > 0 or tx.row("lock_claim", values) is not None
+
+        return self._connections.write(run)
+
+    def kept(self, task: int) -> dict[str, str]:
+        return dict(self._connections.query("kept", {"task": task}))
+
+    @contextlib.contextmanager
+    def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:
+        with self._connections.own_transaction() as tx:
+            claim = end()
+            with self._connections.translated():
+                is_held = tx.row("lock_claim", claim._asdict()) is not None
+            if not is_held:
+                raise LeaseLost(f"the claim on task {claim.id} is gone; nothing was written")
+            yield tx.connection
+            if not tx.is_open:
+                raise TaskQueueError("the transaction was ended inside of its block; leave that to the block's end")
+            with self._connections.translated():
+                self._end(tx, worker, end())
 
     def _end_all(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
         finishes = [end for end in ends if end.verb == "finish"]
@@ -259,10 +294,11 @@ class SqlStore(Store):
         def run(tx: Transaction) -> Verdict:
             if tx.row("key_is_taken", {"id": task}):
                 return _standing(tx, task, stored=False)
-            tx.change("keep_done_attempt", {"id": task})
+            was_done = tx.change("keep_done_attempt", {"id": task})
             verdict = _change("retry", task, now, tx)
+            if verdict.stored and was_done:
+                tx.change("delete_what_was_done", {"id": task})
             if verdict.stored:
-                tx.change("delete_result", {"id": task})
                 self._wake(tx, None, 1)
             return verdict
 
@@ -301,7 +337,7 @@ class SqlStore(Store):
     def _delete(self, ids: Sequence[int], tx: Transaction) -> int:
         final = [row[0] for row in tx.rows("lock_final", {"ids": tx.array(ids)})]
         if final:
-            for query in ("delete_large", "delete_attempts", "delete_tasks"):
+            for query in ("delete_large", "delete_progress", "delete_attempts", "delete_tasks"):
                 tx.change(query, {"ids": tx.array(final)})
         return len(final)
 
@@ -363,6 +399,7 @@ class SqlStore(Store):
             found = {
                 "task": tasks,
                 "large": tx.rows("export_large", values),
+                "progress": tx.rows("export_progress", values),
                 "attempt": tx.rows("export_attempt", values),
             }
             if after == 0:

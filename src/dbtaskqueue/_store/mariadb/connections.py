@@ -103,6 +103,10 @@ class MariadbLink(Link):
     def roll_back(self) -> None:
         self.connection.rollback()
 
+    @property
+    def is_open(self) -> bool:
+        return bool(self.connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
     def has_hung_up(self) -> bool:
         # what the server says unasked is that it closes
         return not self.connection.open or self._fd is None or is_readable(self._fd)

@@ -70,8 +70,12 @@ class PostgresqlLink(Link):
         self._cursor.execute("COMMIT")
 
     def roll_back(self) -> None:
-        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        if self.is_open:
             self._cursor.execute("ROLLBACK")
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE)
 
     def has_hung_up(self) -> bool:
         if self.connection.closed:

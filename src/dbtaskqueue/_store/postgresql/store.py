@@ -12,7 +12,7 @@ from ...errors import ConfigurationError
 from ...states import RESERVED, RUNNING
 from ...url import Target
 from .. import queries
-from ..base import Claim, End, Exchanged, Finding, NewTask, Start, TaskRecord
+from ..base import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..connections import Values
 from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon
 from .arrays import numbers, texts
@@ -124,10 +124,16 @@ class PostgresqlStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def exchange(
-        self, worker: int, *, starts: Sequence[Start] = (), ends: Sequence[End] = (), claim: Claim | None = None
+        self,
+        worker: int,
+        *,
+        starts: Sequence[Start] = (),
+        notes: Sequence[Note] = (),
+        ends: Sequence[End] = (),
+        claim: Claim | None = None,
     ) -> Exchanged:
-        if starts or claim is None or len(claim.queues) > 1 or any(end.verb != "finish" for end in ends):
-            return super().exchange(worker, starts=starts, ends=ends, claim=claim)
+        if starts or notes or claim is None or len(claim.queues) > 1 or any(end.verb != "finish" for end in ends):
+            return super().exchange(worker, starts=starts, notes=notes, ends=ends, claim=claim)
 
         def run(link: PostgresqlLink) -> Exchanged:
             complete, claimed = self._exchange(link, worker, ends, claim, claim.queues[0], claim.limit)

@@ -1,7 +1,7 @@
 -- What every engine says the same way. Parameters are bound by name.
 --
 -- What an engine fills in: {{schema}} before each table, {{waiting}}, {{held}}, {{is_held}} and {{is_ended}} for the
--- conditions that its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} where rows are
+-- conditions that its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} and {{for_share}} where rows are
 -- locked one by one.
 
 -- name: task_columns
@@ -16,7 +16,10 @@ CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbta
 CASE WHEN attempt > 0 THEN
     (SELECT error FROM {{schema}}dbtaskqueue_attempt AS past
       WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried AND past.error IS NOT NULL
-      ORDER BY past.token DESC LIMIT 1) END
+      ORDER BY past.token DESC LIMIT 1) END,
+CASE WHEN attempt > 0 THEN
+    (SELECT value FROM {{schema}}dbtaskqueue_progress AS got
+      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token) END
 
 -- name: schema_version
 SELECT version, oldest FROM {{schema}}dbtaskqueue_schema
@@ -54,7 +57,7 @@ UPDATE {{schema}}dbtaskqueue_task
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN :begun_at ELSE started_at END,
        state = 'done'
- WHERE id = :id AND token = :token AND (state = 'running' OR state = 'reserved' AND shared = 1)
+ WHERE {{is_begun}}
 
 -- name: release_reserved
 UPDATE {{schema}}dbtaskqueue_task
@@ -93,11 +96,35 @@ UPDATE {{schema}}dbtaskqueue_task
        finished_at = NULL, result = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')
 
--- name: delete_result
-DELETE FROM {{schema}}dbtaskqueue_large WHERE task = :id AND name = 'result'
+-- name: delete_what_was_done
+-- The result, the checkpoint and the steps.
+DELETE FROM {{schema}}dbtaskqueue_large WHERE task = :id AND name <> 'payload'
+
+-- name: is_begun
+-- Of the claim with this token: it runs, or its batch stores start and end at once.
+id = :id AND token = :token AND (state = 'running' OR state = 'reserved' AND shared = 1)
+
+-- name: keep
+INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
+SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_share}}
+    ON CONFLICT (task, name) DO UPDATE SET value = excluded.value
+
+-- name: kept
+SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name NOT IN ('payload', 'result')
+
+-- name: note_progress
+INSERT INTO {{schema}}dbtaskqueue_progress (task, token, value)
+SELECT id, token, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}}
+    ON CONFLICT (task) DO UPDATE SET token = excluded.token, value = excluded.value
+
+-- name: lock_claim
+SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_update}}
 
 -- name: delete_large
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task {{in_ids}}
+
+-- name: delete_progress
+DELETE FROM {{schema}}dbtaskqueue_progress WHERE task {{in_ids}}
 
 -- name: delete_attempts
 DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
@@ -330,6 +357,12 @@ VALUES (:id, :queue, :state, :rank, :due, :decided_at, :token, :attempt, :budget
 
 -- name: load_large
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
+
+-- name: export_progress
+SELECT task, token, value FROM {{schema}}dbtaskqueue_progress WHERE task > :after AND task <= :last
+
+-- name: load_progress
+INSERT INTO {{schema}}dbtaskqueue_progress (task, token, value) VALUES (:task, :token, :value)
 
 -- name: load_attempt
 INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)

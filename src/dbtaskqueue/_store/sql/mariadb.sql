@@ -24,6 +24,21 @@ IN :ids
 -- name: for_update
 FOR UPDATE
 
+-- name: for_share
+LOCK IN SHARE MODE
+
+-- name: keep
+-- Differs because MariaDB does not know ON CONFLICT; as below.
+INSERT INTO dbtaskqueue_large (task, name, value)
+SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}} {{for_share}}
+    ON DUPLICATE KEY UPDATE value = VALUES(value)
+
+-- name: note_progress
+-- Differs because of ON CONFLICT.
+INSERT INTO dbtaskqueue_progress (task, token, value)
+SELECT id, token, :value FROM dbtaskqueue_task WHERE {{is_begun}}
+    ON DUPLICATE KEY UPDATE token = VALUES(token), value = VALUES(value)
+
 -- name: by_claimable
 -- Differs because rows are locked as they are read: the plan must not depend on statistics that are out of date.
 FORCE INDEX (dbtaskqueue_claimable)

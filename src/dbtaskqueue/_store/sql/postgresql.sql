@@ -19,6 +19,9 @@ state = :state AND (finished_at IS NOT NULL OR state = 'failed')
 -- name: for_update
 FOR UPDATE
 
+-- name: for_share
+FOR SHARE
+
 -- name: by_claimable
 -- Differs because PostgreSQL takes no orders which index to use; as below.
 

@@ -22,6 +22,9 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_update
 -- Differs because there is one writer at a time: nothing is locked row by row.
 
+-- name: for_share
+-- Differs because of the same.
+
 -- name: by_claimable
 -- Differs because SQLite's planner is told which partial index holds the few rows in question.
 INDEXED BY dbtaskqueue_claimable

@@ -80,6 +80,10 @@ class SqliteTransaction(Transaction):
     def array(self, ids: Sequence[int]) -> str:
         return json.dumps(ids)
 
+    @property
+    def is_open(self) -> bool:
+        return bool(self.connection.in_transaction)
+
     def insert(self, name: str, values: Values) -> int:
         """Insert one row; its id."""
         return self._execute(SQL[name], values).lastrowid or 0
@@ -165,6 +169,23 @@ class SqliteConnections(Connections):
                 raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
             cursor.execute("BEGIN IMMEDIATE")
         return SqliteTransaction(connection, cursor)
+
+    @contextlib.contextmanager
+    def own_transaction(self) -> Iterator[SqliteTransaction]:
+        """See the base class. It has the file's write lock from its begin to its end."""
+        self._check_file()
+        transaction = self._reconnect()
+        connection = transaction.connection
+        try:
+            self._begin(connection, "BEGIN IMMEDIATE")
+            yield transaction
+            try:
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._unavailable(error, maybe_done=_code(error).startswith("SQLITE_IOERR")) from error
+        finally:
+            _roll_back(connection)
+            connection.close()
 
     def close(self) -> None:
         """Close both connections; a temporary file is removed."""

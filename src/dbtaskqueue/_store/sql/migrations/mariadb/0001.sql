@@ -66,9 +66,15 @@ CREATE TABLE IF NOT EXISTS dbtaskqueue_task (
 
 CREATE TABLE IF NOT EXISTS dbtaskqueue_large (
     task   BIGINT NOT NULL,
-    name   VARCHAR(16) NOT NULL,
+    name   VARCHAR(255) NOT NULL,
     value  LONGTEXT NOT NULL,
     PRIMARY KEY (task, name)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin ROW_FORMAT = DYNAMIC;
+
+CREATE TABLE IF NOT EXISTS dbtaskqueue_progress (
+    task   BIGINT NOT NULL PRIMARY KEY,
+    token  BIGINT NOT NULL,
+    value  TEXT NOT NULL
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin ROW_FORMAT = DYNAMIC;
 
 CREATE TABLE IF NOT EXISTS dbtaskqueue_attempt (

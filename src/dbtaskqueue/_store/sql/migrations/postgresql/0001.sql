@@ -74,6 +74,12 @@ CREATE TABLE {{schema}}dbtaskqueue_large (
     PRIMARY KEY (task, name)
 );
 
+CREATE TABLE {{schema}}dbtaskqueue_progress (
+    task   BIGINT PRIMARY KEY,
+    token  BIGINT NOT NULL,
+    value  TEXT NOT NULL
+) WITH (fillfactor = 50);
+
 CREATE TABLE {{schema}}dbtaskqueue_attempt (
     task         BIGINT NOT NULL,
     token        BIGINT NOT NULL,

@@ -80,6 +80,13 @@ CREATE TABLE dbtaskqueue_large (
     PRIMARY KEY (task, name)
 ) STRICT;
 
+-- How far the attempt with this token has got, as its worker last told: JSON of done, total, message, eta.
+CREATE TABLE dbtaskqueue_progress (
+    task   INTEGER PRIMARY KEY,
+    token  INTEGER NOT NULL,
+    value  TEXT NOT NULL
+) STRICT;
+
 -- One row for each attempt that did not end done; the running and the done one are in the task's row.
 CREATE TABLE dbtaskqueue_attempt (
     task         INTEGER NOT NULL,

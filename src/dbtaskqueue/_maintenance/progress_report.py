@@ -1,0 +1,23 @@
+"""Telling the database once a second how far the running tasks have got, all of them in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from .._executors.work import Work
+from .._store.base import Note
+
+
+class ProgressReport:
+    """A duty: store what running tasks have told since the last time. The last words of a task come with its end."""
+
+    interval = 1.0
+
+    def __init__(self, running: Callable[[], Iterable[Work]], store: Callable[[Sequence[Note]], object]) -> None:
+        self._running = running
+        self._store = store
+
+    def __call__(self) -> None:
+        notes = [note for work in self._running() if (note := work.note()) is not None]
+        if notes:
+            self._store(notes)

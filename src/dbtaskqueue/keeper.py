@@ -1,0 +1,96 @@
+"""What a running task keeps in the database: its checkpoint, its steps, and a transaction that is its end.
+
+A database that is away is waited for: a task of hours must not fail because of a restart. Only a claim
+that is gone, or a task that was asked to end, is told at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from . import clock
+from ._store.base import End, Store, TaskRecord
+from .errors import LeaseLost, StoreUnavailable
+from .states import DONE
+
+T = TypeVar("T")
+
+CHECKPOINT = "checkpoint"
+STEP = "step:"
+_BACKOFF = 0.05, 2.0
+
+
+class Keeper(Protocol):
+    """Where a running task keeps things. Values are JSON texts."""
+
+    def kept(self) -> dict[str, str]:
+        """What this and earlier attempts have kept, by name."""
+
+    def keep(self, name: str, value: str) -> None:
+        """Store it durably under its name; LeaseLost if the claim is gone."""
+
+    def transaction(self, result: str | None) -> contextlib.AbstractContextManager[Any]:
+        """A DB-API connection whose commit is also the end of the task."""
+
+
+class StoreKeeper:
+    """Keeps things in the store, under the fence of one claim.
+
+    ``is_over`` tells whether it is no use to wait for the database any longer.
+    """
+
+    def __init__(
+        self, store: Store, record: TaskRecord, begun_at: Callable[[], int | None], is_over: Callable[[], bool]
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._begun_at = begun_at
+        self._is_over = is_over
+        self.has_ended = False
+        """Whether a transaction was the task's end."""
+
+    def kept(self) -> dict[str, str]:
+        """See Keeper."""
+        return self._patiently(lambda: self._store.kept(self._record.id))
+
+    def keep(self, name: str, value: str) -> None:
+        """See Keeper."""
+        if not self._patiently(lambda: self._store.keep(self._record.id, self._record.token, name, value)):
+            raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")
+
+    @contextlib.contextmanager
+    def transaction(self, result: str | None) -> Iterator[Any]:
+        """See Keeper."""
+
+        def end() -> End:
+            record, now = self._record, clock.now()
+            return End("finish", record.id, record.token, now, begun_at=self._begun_at(), result=result)
+
+        try:
+            with self._store.transaction(self._record.worker or 0, end) as connection:
+                yield connection
+        except StoreUnavailable as error:
+            if not error.maybe_done or not self._patiently(self._is_done):
+                raise
+        self.has_ended = True
+
+    def _is_done(self) -> bool:
+        """Whether a commit whose answer was lost has been done: only this claim could have done it."""
+        now = self._store.get(self._record.id)
+        return now is not None and now.state == DONE and now.token == self._record.token
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        first, last = _BACKOFF
+        for tries in itertools.count():
+            try:
+                return ask()
+            except StoreUnavailable:
+                if self._is_over():
+                    raise
+            time.sleep(min(last, first * 2 ** min(tries, 10)) * random.uniform(0.5, 1))
+        raise AssertionError("unreachable")

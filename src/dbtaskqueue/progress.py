@@ -1,0 +1,75 @@
+"""How far a task has got: what a task tells, and what others read. Pure."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import NamedTuple
+
+LONGEST_MESSAGE = 500
+
+
+class Progress(NamedTuple):
+    """What a running attempt told last: ``done`` of ``total``, in units of its own.
+
+    ``eta``: seconds that the rest will take at the pace so far, as of then; None without a total or a pace.
+    """
+
+    done: float
+    total: float | None = None
+    message: str | None = None
+    eta: float | None = None
+
+
+class Tally:
+    """The progress of one attempt. Telling it is cheap enough for an inner loop; storing it is somebody else's."""
+
+    __slots__ = ("_began", "_latest", "_stored")
+
+    def __init__(self) -> None:
+        self._began: tuple[float, float] | None = None
+        self._latest: tuple[float, float | None, str | None] | None = None
+        self._stored: tuple[float, float | None, str | None] | None = None
+
+    def tell(self, done: float, total: float | None, message: str | None) -> None:
+        """Take note of it. ValueError for what is no number."""
+        if not (isinstance(done, int | float) and -1e308 <= done <= 1e308):
+            raise ValueError(f"done is a number, not {done!r}")
+        if total is not None and not (isinstance(total, int | float) and -1e308 <= total <= 1e308):
+            raise ValueError(f"total is a number or None, not {total!r}")
+        if self._began is None:
+            self._began = time.monotonic(), done
+        self._latest = done, total, message
+
+    def news(self) -> str | None:
+        """What is to be stored now, as JSON; None if nothing was told since."""
+        latest = self._latest
+        if latest is None or latest is self._stored:
+            return None
+        self._stored = latest
+        done, total, message = latest
+        return json.dumps([done, total, None if message is None else _clean(message), self._eta(done, total)])
+
+    def _eta(self, done: float, total: float | None) -> float | None:
+        if self._began is None or total is None:
+            return None
+        began, first = self._began
+        if done <= first:
+            return None
+        return round(max(0.0, (total - done) * (time.monotonic() - began) / (done - first)), 1)
+
+
+def read(text: str | None) -> Progress | None:
+    """What was stored; None for nothing, and for what cannot be read."""
+    if text is None:
+        return None
+    try:
+        done, total, message, eta = json.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return Progress(done, total, message, eta)
+
+
+def _clean(message: object) -> str:
+    text = str(message)[:LONGEST_MESSAGE]
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
