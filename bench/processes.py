@@ -49,10 +49,10 @@ def start_child(
     return started(python or sys.executable, CHILDREN / script, *arguments)
 
 
-def heard(process: subprocess.Popen[bytes]) -> Any:
+def heard(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> Any:
     """The next line of JSON that the process prints."""
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], _PATIENCE)
+    ready, _, _ = select.select([process.stdout], [], [], patience)
     line = process.stdout.readline() if ready else b""
     if not line:
         raise RuntimeError(f"{process.args} ended without an answer")

@@ -25,6 +25,8 @@ from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 
 _CHUNK = 10_000
+_ROWS = 50_000
+_QUOTES = '"`'
 _TICKS = 100
 _DEFAULTS = {
     "innodb-buffer-pool-size": "128M",
@@ -40,6 +42,7 @@ class Engine(ABC):
     """One server and what is measured on it: databases, and what the server's processes cost."""
 
     name: str
+    quote = '"'
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -71,6 +74,18 @@ class Engine(ABC):
     def statements(self, urls: list[str], seconds: float) -> list[float]:
         """Statements a second in each database (or their mean over all) while nobody but its workers is there."""
 
+    @abstractmethod
+    def multiply(self, database: str, model: int, copies: int, step: int) -> None:
+        """Copy a task so many times, each due ``step`` microseconds later than the one before; tidy up afterwards."""
+
+    @abstractmethod
+    def size(self, database: str) -> int:
+        """Bytes of our tables and their indexes."""
+
+    @abstractmethod
+    def rewrite(self, database: str) -> None:
+        """Write our tables and indexes anew, without anything that is dead."""
+
     @contextlib.contextmanager
     def fresh(self) -> Iterator[str]:
         """The URL of an empty database; dropped afterwards."""
@@ -80,6 +95,10 @@ class Engine(ABC):
             yield self.server.url(name)
         finally:
             self.server.drop_database(name)
+
+    def _columns(self, database: str, which: str) -> list[str]:
+        asked = "SELECT column_name FROM information_schema.columns WHERE table_name = 'dbtaskqueue_task' AND "
+        return [f"{self.quote}{row[0]}{self.quote}" for row in self.run(asked + which, database=database)]
 
     def cpu_seconds(self) -> float:
         """User and system time of all processes of the server so far, of those that have ended, too."""
@@ -148,6 +167,28 @@ class Postgresql(Engine):
         lines = Counter(int(pid) for pid in re.findall(r"\[(\d+)\] (?:LOG|FATAL):", text))
         return [sum(lines[pid] for database, pid in activity if database == name) / seconds for name in names]
 
+    def multiply(self, database: str, model: int, copies: int, step: int) -> None:
+        """See the base class. What autovacuum would do within a minute is done at once."""
+        table = "dbtaskqueue.dbtaskqueue_task"
+        columns = self._columns(database, "table_schema = 'dbtaskqueue'")
+        highest = self.run(f"SELECT max(id) FROM {table}", database=database)[0][0]
+        self.run(
+            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {_copied(columns, step, highest)}"
+            f" FROM generate_series(1, {copies}) AS numbers(number), {table} AS model WHERE model.id = {model}",
+            database=database,
+        )
+        self.run(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}", database=database)
+        self.run(f"VACUUM ANALYZE {table}", database=database)
+
+    def size(self, database: str) -> int:
+        """See the base class."""
+        asked = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables WHERE schemaname = 'dbtaskqueue'"
+        return int(self.run(asked, database=database)[0][0])
+
+    def rewrite(self, database: str) -> None:
+        """See the base class."""
+        self.run("VACUUM FULL", database=database)
+
     @contextlib.contextmanager
     def filled(self, what: object, fill: Callable[[str], object]) -> Iterator[str]:
         """The URL of a database that ``fill(url)`` has filled: made once for each ``what``, then copied."""
@@ -168,6 +209,7 @@ class Mariadb(Engine):
     """MariaDB."""
 
     name = "MariaDB"
+    quote = "`"
 
     @functools.cached_property
     def server(self) -> MariaDBServer:
@@ -197,6 +239,31 @@ class Mariadb(Engine):
         time.sleep(seconds)
         return [(self._questions() - begin - 1) / seconds / len(urls)]  # one is ours
 
+    def multiply(self, database: str, model: int, copies: int, step: int) -> None:
+        """See the base class."""
+        table = "dbtaskqueue_task"
+        columns = self._columns(database, "table_schema = DATABASE() AND is_generated = 'NEVER'")
+        highest = self.run(f"SELECT max(id) FROM {table}", database=database)[0][0]
+        for first in range(1, copies + 1, _ROWS):
+            last = min(first + _ROWS - 1, copies)
+            self.run(
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {_copied(columns, step, highest)}"
+                f" FROM (SELECT seq AS number FROM seq_{first}_to_{last}) AS numbers, {table} AS model"
+                f" WHERE model.id = {model}",
+                database=database,
+            )
+        self.run(f"ANALYZE TABLE {table}", database=database)
+
+    def size(self, database: str) -> int:
+        """See the base class."""
+        asked = f"SELECT sum(file_size) FROM innodb_sys_tablespaces WHERE name LIKE '{database}/dbtaskqueue%'"
+        return int(self.run(asked, database="information_schema")[0][0])
+
+    def rewrite(self, database: str) -> None:
+        """See the base class."""
+        for name in ("task", "large", "attempt"):
+            self.run(f"OPTIMIZE TABLE dbtaskqueue_{name}", database=database)
+
     def _questions(self) -> int:
         return int(self.run("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
 
@@ -208,6 +275,12 @@ class Mariadb(Engine):
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
             yield
             cursor.execute("ROLLBACK")
+
+
+def _copied(columns: list[str], step: int, highest: int) -> str:
+    payload = """concat('{"url":"http://example.com/', number, '","number":', number, '}')"""
+    changed = {"id": f"{highest} + number", "due": f"model.due + number * {step}", "payload": payload}
+    return ", ".join(changed.get(column.strip(_QUOTES), f"model.{column}") for column in columns)
 
 
 def _told(version: str, values: dict[str, object]) -> str:

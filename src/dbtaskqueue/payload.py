@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from .errors import PayloadError
@@ -25,7 +26,21 @@ JSON = Any
 """What JSON can hold: None, bool, int, float, str, and lists and dicts of these."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
+
+
+def _encoder() -> Callable[[JSON], str]:
+    """JSONEncoder.encode makes one of these for each value, which takes longer than the encoding of a small one."""
+    whole = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
+    make, texts = getattr(json.encoder, "c_make_encoder", None), getattr(json.encoder, "encode_basestring", None)
+    try:
+        once = make(None, whole.default, texts, None, ":", ",", False, False, False)  # type: ignore[misc]
+        once([1], 0)
+    except Exception:  # another Python: it is not part of the module's interface
+        return whole.encode
+    return lambda value: "".join(once(value, 0))
+
+
+_encode = _encoder()
 _decode = json.JSONDecoder().raw_decode
 
 

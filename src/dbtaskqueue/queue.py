@@ -435,7 +435,8 @@ def check_state(state: TaskState | str) -> TaskState:
 
 def _fresh(number: int, task: NewTask) -> TaskRecord:
     """The record of a task that was just stored."""
+    queue, rank, due, budget, created_at, key, function, policy, text = task
     return TaskRecord(
-        number, task.queue, PENDING, task.rank, task.due, 0, 0, task.budget, 0, None, 0, 0, task.created_at,
-        None, None, task.key, task.function, task.policy, task.payload, None, None,
+        number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
+        None, None, key, function, policy, text, None, None,
     )  # fmt: skip

@@ -65,8 +65,8 @@ class Task:
         self._pid = os.getpid()
         self._claim = record  # keeps the token it was claimed with, whatever a later look shows
         self._fate = _HELD if membership else _NEVER_HELD
-        self._payload: list[JSON] = []
-        self._result: list[JSON] = []
+        self._payload: tuple[JSON, ...] = ()
+        self._result: tuple[JSON, ...] = ()
 
     # -- attributes --------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Task:
     def payload(self) -> JSON:
         """What it is to work on, as JSON values. PayloadError when what is stored cannot be read."""
         if not self._payload:
-            self._payload.append(payload.decode(self._record.payload))  # type: ignore[arg-type]
+            self._payload = (payload.decode(self._record.payload),)  # type: ignore[arg-type]
         return self._payload[0]
 
     @property
@@ -97,12 +97,12 @@ class Task:
         """What it returned, None before it is done. Set it in a ``with`` block to store it."""
         if not self._result:
             text = self._record.result
-            self._result.append(None if text is None else payload.decode(text, name="result"))
+            self._result = (None if text is None else payload.decode(text, name="result"),)
         return self._result[0]
 
     @result.setter
     def result(self, value: JSON) -> None:
-        self._result = [value]
+        self._result = (value,)
 
     @property
     def error(self) -> str | None:
@@ -180,7 +180,7 @@ class Task:
     def refresh(self) -> Task:
         """Look again; the task itself. TaskNotFound when it was pruned."""
         self._record = look_up(self._store, self.id)
-        self._result.clear()
+        self._result = ()
         return self
 
     # -- what its holder may do --------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Task:
         end = ends.finish(self._claim, text, clock.now())
         self._end(end)
         self._record = self._record._replace(state=DONE, finished_at=end.at, result=text)
-        self._result = [result]
+        self._result = (result,)
 
     def fail(self, error: BaseException | str, *, retry: bool = True) -> None:
         """End this attempt as failed: it is due again by the retry policy, or abandoned after the last.

@@ -394,7 +394,7 @@ def test_iteration_yields_reserved_tasks_one_by_one(queue: TaskQueue) -> None:
         if len(seen) == 3:
             break
     assert seen == [0, 1, 2]
-    assert queue.stats().done == 3
+    assert len(queue.tasks(state="done")) == 3  # stats() may tell a final count that is seconds old
 
 
 def test_close_releases_what_is_reserved_and_keeps_what_runs(url: str, queue: TaskQueue) -> None:

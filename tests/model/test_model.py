@@ -1,8 +1,9 @@
-"""Random lives of a queue on a real database, held against the model, and the seven invariants after each step.
+"""Random lives of a queue on a real database, held against the model, with the invariants after each step.
 
-Several handles fetch; some die, some are closed, and their late holders go on trying; time jumps forth and
-back. Ten seconds' worth by default, ``--model-minutes=10`` for more. Real processes that are really killed
-are in tests/processes; here a worker dies by a lie about its process in its row, which costs no time.
+The seventh of them, ``way_out``, is about the end, and checked at the end of each life. Several handles fetch;
+some die, some are closed, and their late holders go on trying; time jumps forth and back. Ten seconds' worth by
+default, ``--model-minutes=10`` for more. Real processes that are really killed are in tests/processes; here a
+worker dies by a lie about its process in its row, which costs no time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,9 @@
+"""A worker whose tasks run until it is told to stop. Arguments: URL, concurrency."""
+
+import sys
+import threading
+
+from dbtaskqueue import Worker
+
+never = threading.Event()
+Worker(sys.argv[1], concurrency=int(sys.argv[2]), drain_timeout=0.1).run(lambda payload: never.wait())
