@@ -28,6 +28,9 @@ _BACKOFF = 0.05, 2.0
 class Keeper(Protocol):
     """Where a running task keeps things. Values are JSON texts."""
 
+    has_ended: bool
+    """Whether a transaction was the task's end."""
+
     def kept(self) -> dict[str, str]:
         """What this and earlier attempts have kept, by name."""
 
@@ -52,7 +55,6 @@ class StoreKeeper:
         self._begun_at = begun_at
         self._is_over = is_over
         self.has_ended = False
-        """Whether a transaction was the task's end."""
 
     def kept(self) -> dict[str, str]:
         """See Keeper."""

@@ -25,7 +25,7 @@ class RunningTask:
     ``token`` is the fencing number of the claim; it may guard writes elsewhere, too.
     """
 
-    __slots__ = ("_draining", "_keeper", "_kept", "_limit", "_record", "_steps", "attempt", "cancelled", "tally")
+    __slots__ = ("_draining", "_keeper", "_kept", "_limit", "_record", "_steps", "_tally", "attempt", "cancelled")
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class RunningTask:
         attempt: int,
         draining: Callable[[], bool],
         keeper: Keeper,
+        tally: Tally,
         *,
         max_payload: int = MAX_BYTES,
     ) -> None:
@@ -42,8 +43,7 @@ class RunningTask:
         self._limit = max_payload
         self._kept: dict[str, str] | None = None
         self._steps: set[str] = set()
-        self.tally = Tally()
-        """What it told of its progress; its worker stores it."""
+        self._tally = tally
         self.attempt = attempt
         """The number of this attempt, from 1."""
         self.cancelled = False
@@ -94,7 +94,7 @@ class RunningTask:
         """
         if self.cancelled:
             raise self._is_cancelled()
-        self.tally.tell(done, total, message)
+        self._tally.tell(done, total, message)
 
     @property
     def saved(self) -> JSON:

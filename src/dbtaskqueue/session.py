@@ -29,6 +29,7 @@ from .keeper import StoreKeeper
 from .log import Outage, event, logger
 from .membership import LOOKS, Membership
 from .payload import JSON
+from .progress import Tally
 from .running import RunningTask, enter, leave
 from .states import ABANDONED, DONE, FAILED, RUNNING
 from .task import Task, chosen_end
@@ -446,7 +447,10 @@ class Session:
             return work.cancelled or self._is_draining()
 
         work.keeper = StoreKeeper(self._store, work.record, lambda: work.unstored_begin, is_over)
-        return RunningTask(work.record, attempt, self._is_draining, work.keeper, max_payload=self._store.max_payload)
+        work.tally = Tally()
+        return RunningTask(
+            work.record, attempt, self._is_draining, work.keeper, work.tally, max_payload=self._store.max_payload
+        )
 
     def _is_draining(self) -> bool:
         return self._stops > 0

@@ -82,6 +82,7 @@ TASK_ATTRIBUTES = {
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
+    *("progress", "checkpoint", "saved", "step", "transaction"),
 }
 
 

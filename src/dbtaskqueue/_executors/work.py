@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._store.base import Note, TaskRecord
-from ..keeper import StoreKeeper
+from ..keeper import Keeper
+from ..progress import Tally
 from ..running import RunningTask
 
 
@@ -17,7 +18,18 @@ class Work:
     ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
     """
 
-    __slots__ = ("_running", "begin_stored", "begun_at", "cancelled", "ended_at", "error", "keeper", "record", "result")
+    __slots__ = (
+        "_running",
+        "begin_stored",
+        "begun_at",
+        "cancelled",
+        "ended_at",
+        "error",
+        "keeper",
+        "record",
+        "result",
+        "tally",
+    )
 
     def __init__(self, record: TaskRecord, *, begin_stored: bool) -> None:
         self.record = record
@@ -27,7 +39,8 @@ class Work:
         self.cancelled = False
         self.result: str | None = None
         self.error: BaseException | None = None
-        self.keeper: StoreKeeper | None = None
+        self.keeper: Keeper | None = None
+        self.tally: Tally | None = None
         self._running: RunningTask | None = None
 
     @property
@@ -37,7 +50,7 @@ class Work:
 
     def note(self) -> Note | None:
         """Its progress, if it has told any since the last time."""
-        news = None if self._running is None else self._running.tally.news()
+        news = None if self.tally is None else self.tally.news()
         return None if news is None else Note(self.record.id, self.record.token, news)
 
     @property

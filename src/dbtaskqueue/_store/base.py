@@ -213,16 +213,8 @@ class Wakeups(abc.ABC):
         """Wake every waiting thread of this process."""
 
 
-class Store(abc.ABC):
-    """One database. Safe to share between threads; after a fork the child has connections of its own."""
-
-    wakeups: Wakeups
-    max_payload: int
-    """The most bytes that a payload's JSON may have."""
-    place_is_shared: bool
-    """Whether everybody who can open the database shares one machine (not one PID namespace)."""
-    beater: tuple[str, dict[str, Any]]
-    """For the heart: the path of a file with ``open_beat(options)`` and its options."""
+class Database(abc.ABC):
+    """What is asked of a database as a whole: its schema, its health, its connections."""
 
     @abc.abstractmethod
     def prepare(self, *, create: bool) -> None:
@@ -235,6 +227,50 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def missing_statements(self) -> list[str]:
         """What ``migrate`` would run."""
+
+    @abc.abstractmethod
+    def findings(self) -> list[Finding]:
+        """What ``doctor`` tells of the database itself."""
+
+    @abc.abstractmethod
+    def rest(self) -> None:
+        """Close the connections; a later call opens them again."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the connections; a temporary database is gone."""
+
+
+class Movable(abc.ABC):
+    """How all tasks of a database come into another one."""
+
+    @abc.abstractmethod
+    def export(self, after: int, limit: int) -> Shipment:
+        """Everything about the next ``limit`` tasks with ids above ``after``; at first also what belongs to no task."""
+
+    @abc.abstractmethod
+    def load(self, shipment: Shipment) -> None:
+        """Store what another database has exported, in one transaction; after ``seal``."""
+
+    @abc.abstractmethod
+    def seal(self, highest: int | None) -> None:
+        """Refuse every program while tasks are loaded, or, with the highest id ever used, let them in again."""
+
+    @abc.abstractmethod
+    def is_sealed(self) -> bool:
+        """Whether a loading has begun and not ended."""
+
+
+class Store(Database, Movable):
+    """One database. Safe to share between threads; after a fork the child has connections of its own."""
+
+    wakeups: Wakeups
+    max_payload: int
+    """The most bytes that a payload's JSON may have."""
+    place_is_shared: bool
+    """Whether everybody who can open the database shares one machine (not one PID namespace)."""
+    beater: tuple[str, dict[str, Any]]
+    """For the heart: the path of a file with ``open_beat(options)`` and its options."""
 
     @abc.abstractmethod
     def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
@@ -349,31 +385,3 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def hasten(self, now: int) -> int:
         """Make due now what was to be due at once but lies in the future, for the clock went back."""
-
-    @abc.abstractmethod
-    def export(self, after: int, limit: int) -> Shipment:
-        """Everything about the next ``limit`` tasks with ids above ``after``; at first also what belongs to no task."""
-
-    @abc.abstractmethod
-    def load(self, shipment: Shipment) -> None:
-        """Store what another database has exported, in one transaction; after ``seal``."""
-
-    @abc.abstractmethod
-    def seal(self, highest: int | None) -> None:
-        """Refuse every program while tasks are loaded, or, with the highest id ever used, let them in again."""
-
-    @abc.abstractmethod
-    def is_sealed(self) -> bool:
-        """Whether a loading has begun and not ended."""
-
-    @abc.abstractmethod
-    def findings(self) -> list[Finding]:
-        """What ``doctor`` tells of the database itself."""
-
-    @abc.abstractmethod
-    def rest(self) -> None:
-        """Close the connections; a later call opens them again."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Close the connections; a temporary database is gone."""

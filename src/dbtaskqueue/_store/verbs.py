@@ -63,6 +63,7 @@ COLUMNS = {
     "attempt": ("task", "token", "number", "worker", "started_at", "finished_at", "outcome", "error"),
 }
 """What the queries export_… read, in their order, and what load_… store under these names."""
+_LOADING = ("load_queue", "load_worker", "load_task", "load_large", "load_progress", "load_attempt")
 INLINE = 256
 """Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
 _CHUNK = 1000
@@ -411,9 +412,9 @@ class SqlStore(Store):
 
     def load(self, shipment: Shipment) -> None:
         def run(tx: Transaction) -> None:
-            for table, rows in shipment.rows.items():
-                if rows:
-                    tx.change_each(f"load_{table}", rows)
+            for query in _LOADING:
+                if rows := shipment.rows.get(query.removeprefix("load_")):
+                    tx.change_each(query, rows)
 
         self._connections.write(run)
 
