@@ -174,7 +174,8 @@ class Postgresql(Engine):
         highest = self.run(f"SELECT max(id) FROM {table}", database=database)[0][0]
         self.run(
             f"INSERT INTO {table} ({', '.join(columns)}) SELECT {_copied(columns, step, highest)}"
-            f" FROM generate_series(1, {copies}) AS numbers(number), {table} AS model WHERE model.id = {model}",
+            f" FROM generate_series(1, CAST({copies} AS bigint)) AS numbers(number), {table} AS model"
+            f" WHERE model.id = {model}",
             database=database,
         )
         self.run(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}", database=database)

@@ -67,12 +67,12 @@ def _on_postgresql(bench: Bench) -> Iterator[Row]:
 
 def _ours(tasks: int, workers: int) -> float:
     with POSTGRESQL.filled(("ours", tasks), lambda url: fill(url, tasks)) as url:
-        return _together(tasks, [["drain.py", url, "{begin}"]] * workers)
+        return together(tasks, [["drain.py", url, "{begin}"]] * workers)
 
 
 def _bare_psycopg(tasks: int) -> float:
     with POSTGRESQL.filled(("bare", tasks), lambda url: run_child("bare_postgresql.py", "fill", tasks, url)) as url:
-        return _together(tasks, [["bare_postgresql.py", "drain", "{begin}", url]])
+        return together(tasks, [["bare_postgresql.py", "drain", "{begin}", url]])
 
 
 def _pgqueuer(bench: Bench, tasks: int, workers: int, driver: str) -> float:
@@ -82,7 +82,7 @@ def _pgqueuer(bench: Bench, tasks: int, workers: int, driver: str) -> float:
         run_child("pgqueuer_worker.py", "fill", tasks, "asyncpg", url, python=python)
 
     with POSTGRESQL.filled(("pgqueuer", tasks), fill_it) as url:
-        return _together(tasks, [["pgqueuer_worker.py", "drain", "{begin}", driver, url]] * workers, python=python)
+        return together(tasks, [["pgqueuer_worker.py", "drain", "{begin}", driver, url]] * workers, python=python)
 
 
 def _on_mariadb(bench: Bench) -> Iterator[Row]:
@@ -107,16 +107,16 @@ def _on_mariadb(bench: Bench) -> Iterator[Row]:
 def _ours_on_mariadb(tasks: int, workers: int) -> float:
     with MARIADB.fresh() as url:
         fill(url, tasks)
-        return _together(tasks, [["drain.py", url, "{begin}", BATCH]] * workers)
+        return together(tasks, [["drain.py", url, "{begin}", BATCH]] * workers)
 
 
 def _bare_pymysql(tasks: int, workers: int) -> float:
     with MARIADB.fresh() as url:
         run_child("bare_mariadb.py", "fill", tasks, url)
-        return _together(tasks, [["bare_mariadb.py", "drain", "{begin}", url]] * workers)
+        return together(tasks, [["bare_mariadb.py", "drain", "{begin}", url]] * workers)
 
 
-def _together(tasks: int, commands: list[list[object]], python: str | None = None) -> float:
+def together(tasks: int, commands: list[list[object]], python: str | None = None) -> float:
     """Tasks a second of children that begin at the same moment; together they must have run all of them."""
     begin = time.monotonic() + _START_UP
     with contextlib.ExitStack() as stack:

@@ -21,7 +21,7 @@ from .names import check_key, check_queue
 from .payload import JSON
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, PENDING, TaskState, sources
-from .task import Task, cancel, look_up
+from .task import Task, after_a_change, cancel, look_up
 from .url import DEFAULT_URL
 
 P = ParamSpec("P")
@@ -205,7 +205,8 @@ class TaskQueue:
         ids = self.store.enqueue(tasks, connection)
         self.store.wakeups.ring()
         if tasks[0].key is not None:
-            return [Task(self.store, look_up(self.store, ids[0], connection))]
+            with after_a_change():
+                return [Task(self.store, look_up(self.store, ids[0], connection))]
         return [Task(self.store, _fresh(number, task)) for number, task in zip(ids, tasks, strict=True)]
 
     def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
@@ -303,7 +304,8 @@ class TaskQueue:
                 raise InvalidTransition(f"retry: another unfinished task has the key {before.key!r} of task {id}")
             raise InvalidTransition(f"retry: task {id} is {verdict.state or 'no more'}")
         self.store.wakeups.ring()
-        return self.get(id)
+        with after_a_change():
+            return self.get(id)
 
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
         """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""

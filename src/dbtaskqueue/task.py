@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +20,7 @@ from .errors import (
     PayloadError,
     ReleaseTask,
     RetryTask,
+    StoreUnavailable,
     TaskCancelled,
     TaskFailed,
     TaskNotFound,
@@ -251,15 +254,18 @@ class Task:
         if not verdict.stored:
             raise InvalidTransition(f"{end.verb}: task {self.id} is {verdict.state}")
         self._fate = _ENDED
+        self._record = self._record._replace(state=verdict.state or self.state)
         if end.verb != "finish":
-            self._record = self._store.get(self.id) or self._record._replace(state=verdict.state or self.state)
+            with contextlib.suppress(StoreUnavailable):  # it is stored, whatever comes of another look
+                self._record = self._store.get(self.id) or self._record
 
     # -- what anyone may do ------------------------------------------------------------------------
 
     def cancel(self) -> None:
         """Cancel it, or ask its holder to end it if it runs. InvalidTransition when done or abandoned."""
         cancel(self._store, self.id)
-        self._record = look_up(self._store, self.id)
+        with after_a_change():
+            self._record = look_up(self._store, self.id)
 
     def wait(self, timeout: float | None = None) -> Task:
         """Wait until it is done, abandoned or cancelled; the task itself.
@@ -351,6 +357,15 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+@contextlib.contextmanager
+def after_a_change() -> Iterator[None]:
+    """Look at what was just changed: when that fails, the change has been made all the same."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise StoreUnavailable(str(error), maybe_done=True) from error
 
 
 def cancel(store: Store, task: int) -> None:

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from faults import Faults
-from helpers import Background, until
+from helpers import Background, run_python, until
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker, session
 
@@ -179,3 +179,26 @@ def test_a_fetch_that_a_close_overtakes_leaves_no_row(queue: TaskQueue, url: str
     closing._membership.claim = late  # type: ignore[method-assign, assignment]
     assert Background(lambda: closing.fetch()).join() == []
     until(lambda: queue.stats().workers == 0, what="the worker's leaving")
+
+
+ENDS_IN_THE_MIDDLE = """
+import sys, threading, time
+from dbtaskqueue import TaskQueue
+queue = TaskQueue(sys.argv[1])
+[task] = queue.fetch()
+look, looking = queue.store.workers, threading.Event()
+def slowly():
+    looking.set()
+    time.sleep(0.3)
+    return look()
+queue.store.workers = slowly
+assert looking.wait(30)
+print("the end", flush=True)
+"""
+
+
+def test_a_process_that_ends_while_its_maintenance_is_about_to_ask_ends(queue: TaskQueue, url: str) -> None:
+    """Its connections are closed when nobody needs them any more, not before."""
+    queue.enqueue()
+    assert run_python(ENDS_IN_THE_MIDDLE, url) == "the end\n"
+    assert (queue.stats().pending, queue.stats().workers) == (1, 0)

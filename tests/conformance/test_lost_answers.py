@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from faults import Faults
-from helpers import until
+from helpers import Background, until
 
-from dbtaskqueue import InvalidTransition, StoreUnavailable, Task, TaskQueue, membership
+from dbtaskqueue import InvalidTransition, StoreUnavailable, Task, TaskQueue, Worker, membership
+from dbtaskqueue._store.base import Exchanged
 
 # -- a claim ---------------------------------------------------------------------------------------
 
@@ -70,6 +73,39 @@ def test_what_is_given_back_later_is_not_what_was_claimed_meanwhile(
         assert time.monotonic() < deadline
         kept += queue.fetch(timeout=10)
     assert all(task.start() for task in kept)
+
+
+def test_a_worker_gives_back_a_claim_that_arrives_late(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way when the connection broke, and is carried out when the worker is busy with something else."""
+    ask, on_its_way = queue.store.exchange, list[Callable[[], object]]()
+
+    def exchange(worker: int, **asked: Any) -> Exchanged:
+        if asked.get("claim") is not None and not on_its_way:
+            on_its_way.append(lambda: ask(worker, **asked))
+            raise StoreUnavailable("no answer", maybe_done=True)
+        return ask(worker, **asked)
+
+    monkeypatch.setattr(queue.store, "exchange", exchange)
+    ran: list[str] = []
+    leave = threading.Event()
+
+    def work(name: str) -> None:
+        ran.append(name)
+        assert leave.wait(60)
+
+    queue.enqueue("first")
+    running = Background(lambda: Worker(queue).run(work, max_tasks=2))
+    until(lambda: ran, what="the first task")
+    second = other.enqueue("second")
+    on_its_way.pop()()
+    on_its_way.append(leave.set)
+    until(lambda: second.refresh().state == "pending", what="that the late claim is given back")
+    leave.set()
+    running.join()
+    assert ran == ["first", "second"]
+    assert (second.refresh().state, second.attempt) == ("done", 1)
 
 
 # -- a holder's verbs ------------------------------------------------------------------------------

@@ -213,7 +213,8 @@ class CuttingProxy:
             asyncio.ensure_future(self._pump(answers, lambda data: self._to_client(link, data))),
         ]
         try:
-            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(asyncio.CancelledError):  # at the end of the proxy
+                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for direction in directions:
                 direction.cancel()

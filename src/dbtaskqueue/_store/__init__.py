@@ -6,6 +6,7 @@ import importlib
 
 from ..errors import ConfigurationError
 from ..url import parse
+from . import connections as connections  # now, so that at exit it closes connections after who uses them has left
 from .base import Store
 
 _ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}

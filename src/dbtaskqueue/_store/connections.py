@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import atexit
+import contextlib
 import os
 import threading
 import weakref
@@ -135,10 +136,12 @@ class Connections(abc.ABC):
 
     def close_if_free(self) -> None:
         """Close both connections unless another thread is at one of them."""
-        for lock in (self._write_lock, self._read_lock):
-            if not lock.acquire(blocking=False):
-                return
-        self._disconnect()
+        with contextlib.ExitStack() as stack:
+            for lock in (self._write_lock, self._read_lock):
+                if not lock.acquire(blocking=False):
+                    return
+                stack.callback(lock.release)
+            self._disconnect()
 
     def before_fork(self) -> None:
         """Stop at a moment when nothing is half done."""

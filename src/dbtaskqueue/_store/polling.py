@@ -9,7 +9,7 @@ import time
 
 from .base import Wakeups
 
-_SHORTEST, _LONGEST = 0.02, 1.0
+_SHORTEST, _LONGEST = 0.02, 2.0
 """Seconds between two looks: while tasks come, and when none has come for a long time."""
 _PATIENCE = 3.0
 """Seconds without a task until looks become rarer."""

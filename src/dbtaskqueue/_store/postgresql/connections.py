@@ -16,8 +16,11 @@ from ...errors import ConfigurationError
 from ...url import Target
 from ..connections import NOTHING, Row, Values
 from ..server import TIMEOUT, Link, ServerConnections, Trouble, is_readable
+from .beat import Connection
 
 OLDEST = 130000
+_SILENCE = TIMEOUT + 5
+"""Seconds without an answer after which a server is taken for gone: it would have given up the statement itself."""
 _DEFAULTS = {
     "application_name": "dbtaskqueue",
     "client_encoding": "UTF8",
@@ -119,7 +122,8 @@ class PostgresqlConnections(ServerConnections):
         self.is_pooled = False
 
     def _connect(self, *, reads: bool) -> PostgresqlLink:
-        connection = psycopg.connect(**self.parameters, autocommit=True)  # type: ignore[arg-type]
+        connection = Connection.connect(**self.parameters, autocommit=True)  # type: ignore[arg-type]
+        connection.silence = _SILENCE
         try:
             self._check(connection)
         except BaseException:

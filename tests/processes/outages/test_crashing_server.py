@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from processes.oracle import WORKER, lines, runs_of
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 
-from dbtaskqueue import StoreUnavailable, TaskQueue
+from dbtaskqueue import StoreUnavailable, Task, TaskQueue
 
 TASKS = 20_000
 CRASHES = 20
@@ -25,7 +24,7 @@ PROCESSES = 4
 
 PRODUCER = """
 import os, sys, time
-from dbtaskqueue import StoreUnavailable, TaskQueue
+from dbtaskqueue import StoreUnavailable, Task, TaskQueue
 url, file, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def note(what, pairs):
@@ -137,9 +136,8 @@ def check(told: Path, log: Path, queue: TaskQueue) -> None:
     print(f"{len(twice)} doubles, all of which their producers were told may exist; {len(doubts)} doubts")
 
 
-def all_tasks(queue: TaskQueue) -> list:
-    tasks: list = []
-    turn: Callable[[], list] = lambda: queue.tasks(limit=5000, before=tasks[-1].id if tasks else None)
-    while more := turn():
+def all_tasks(queue: TaskQueue) -> list[Task]:
+    tasks: list[Task] = []
+    while more := queue.tasks(limit=5000, before=tasks[-1].id if tasks else None):
         tasks += more
     return tasks
