@@ -148,9 +148,13 @@ class ServerConnections(Connections):
         def run(link: Link) -> T:
             link.begin_reading()
             try:
-                return work(link)
-            finally:
-                link.roll_back()
+                result = work(link)
+            except self._driver_error:
+                with contextlib.suppress(Exception):
+                    link.roll_back()
+                raise
+            link.roll_back()  # not after an interrupt: its connection is closed, for an answer may be on its way
+            return result
 
         return self.ask(run)
 
