@@ -17,7 +17,22 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from dbtaskqueue import ConfigurationError, RetryPolicy, StoreUnavailable, Task, TaskQueue
+from dbtaskqueue import (
+    ConfigurationError,
+    ReleaseTask,
+    RetryPolicy,
+    StoreUnavailable,
+    Task,
+    TaskQueue,
+    Worker,
+    clock,
+    current_task,
+    membership,
+    session,
+)
+from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
+from dbtaskqueue._store.base import Claim, End, TaskRecord, WorkerRecord
+from dbtaskqueue.place import here
 
 T = TypeVar("T")
 
@@ -27,6 +42,9 @@ LONG = 2000
 """Characters of a payload and a result that do not stay in the task's own row."""
 _TRIES = 3
 _POLICY = RetryPolicy(delay=0, max_attempts=3)
+_DEAD = 2**22 + 1
+"""The pid of no process: Linux gives none above 2^22."""
+_PLACE = (place.boot, place.namespace, 1) if (place := here()) else (None, None, None)
 
 
 class Life:
@@ -68,6 +86,7 @@ class Life:
         self.run_to_the_end(queue, keyed)
         self.operate(queue)
         queue.close()
+        self.work()
 
     def run_to_the_end(self, queue: TaskQueue, keyed: Task) -> None:
         """What a holder does."""
@@ -105,6 +124,45 @@ class Life:
         self.say("is", old.id, "gone")
         other.close()
 
+    def work(self) -> None:
+        """What a worker does: it rescues from a dead one, and runs what is left, three at a time."""
+        queue = self.surely(lambda: TaskQueue(self._url, queue="worked", retry=_POLICY))
+        payloads = ["dies", "is kept", "fails", "gives itself back", "y" * LONG]
+        tasks = self.surely(lambda: queue.enqueue_many(payloads))
+        for task in tasks:
+            self.say("is", task.id, "pending")
+            for state in ("running", "failed", "done"):
+                self.say("may", task.id, state)
+        dead, held = self.die_holding(queue, tasks[0])
+        self.surely(lambda: Worker(self._url, queue="worked")).run(_work, burst=True, batch=BATCH)
+        for task in tasks:
+            self.say("is", task.id, "pending" if task.payload == "gives itself back" else "done")
+        if held is not None:
+            late = End("finish", held.id, held.token, clock.now())
+            verdict = self.surely(lambda: queue.store.exchange(dead, ends=[late])).ended[0]
+            assert not verdict.stored, "one_holder: a late one has stored something"
+        queue.close()
+
+    def die_holding(self, queue: TaskQueue, first: Task) -> tuple[int, TaskRecord | None]:
+        """A worker that is dead holds the first task, which it has begun, and another one; its id, and that claim.
+
+        None where the answer to the claim was lost, so that the dead one itself did not know of it.
+        """
+        row = WorkerRecord(0, "here", _DEAD, *_PLACE, lease=3600.0, beat=0, created_at=clock.now(), lost_at=None)
+        dead = self.surely(lambda: queue.store.register(row))
+        claim = Claim(["worked"], 1, clock.now(), begin=True)
+        begun = self.surely(lambda: queue.store.exchange(dead, claim=claim)).claimed
+        self.surely(lambda: queue.store.exchange(dead, claim=claim._replace(begin=False, shared=True)))
+        return dead, begun[0] if begun and begun[0].id == first.id else None
+
+
+def _work(payload: str) -> str:
+    if payload == "fails" and current_task().attempt == 1:
+        raise ValueError(payload)
+    if payload == "gives itself back":
+        raise ReleaseTask(3600)
+    return payload
+
 
 def _run(shim: ctypes.CDLL, folder: str, how: int, first: int, times: int) -> str:
     child = os.fork()
@@ -131,7 +189,10 @@ def _live_and_exit(shim: ctypes.CDLL, folder: str, how: int, first: int, times: 
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin ends. A heart of its own for each life, and patience, would cost more than the life."""
+    membership.HeartProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
+    membership._PAUSES = (0.001,) * len(membership._PAUSES)  # type: ignore[assignment]
+    session._BACKOFF = 0.001, 0.005
     shim = ctypes.CDLL(sys.argv[1])
     for line in sys.stdin:
         folder, how, first, times = line.split()
