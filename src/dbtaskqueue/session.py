@@ -228,16 +228,15 @@ class Session:
         self._last_claim = self._last_task = time.monotonic()
         self._begun += len(records)
         self._in_batch = claim.shared
-        for record in records:
-            work = Work(record, begin_stored=claim.begin)
-            if claim.shared and record.solo:
-                self._solo.append(work)
-            else:
-                self._submit(work)
+        works = [Work(record, begin_stored=claim.begin) for record in records]
+        if claim.shared:
+            self._solo.extend(work for work in works if work.record.solo)
+            works = [work for work in works if not work.record.solo]
+        self._submit(works)
 
-    def _submit(self, work: Work) -> None:
-        self._active.add(work)
-        self._executor.submit(work)
+    def _submit(self, works: list[Work]) -> None:
+        self._active.update(works)
+        self._executor.submit(works)
 
     def _collect(self) -> None:
         """Turn outcomes into ends."""
@@ -317,7 +316,7 @@ class Session:
             if self._solo and work is self._solo[0]:
                 self._solo.popleft()
                 if work.begin_stored:
-                    self._submit(work)
+                    self._submit([work])
 
     def _give_back(self, works: list[Work]) -> None:
         """Owe the release of claimed tasks that have not begun; they keep their due time."""

@@ -8,7 +8,8 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .work import Work
@@ -18,10 +19,12 @@ class ThreadExecutor:
     """``size`` daemon threads that take work from one line.
 
     ``execute`` runs a task, notes in it how it ended, and never raises; it is called in those threads.
+    Threads are woken once for many tasks: a lock for each would cost more than a short task does.
     """
 
     def __init__(self, size: int, execute: Callable[[Work], None]) -> None:
-        self._line: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._line: deque[Work] = deque()
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._execute = execute
         self._pid = os.getpid()
         self._threads = [
@@ -30,36 +33,41 @@ class ThreadExecutor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, work: Work) -> None:
-        """Run it when a thread is free."""
-        self._line.put(work)
+    def submit(self, works: Sequence[Work]) -> None:
+        """Run them when threads are free."""
+        self._line.extend(works)
+        for _ in range(min(len(works), len(self._threads))):
+            self._calls.put(True)
 
     def is_drained(self) -> bool:
         """Whether all work has begun."""
-        return self._line.empty()
+        return not self._line
 
     def take_back(self) -> list[Work]:
         """The work that has not begun; it will not."""
         taken: list[Work] = []
-        while True:
-            try:
-                work = self._line.get_nowait()
-            except queue.Empty:
-                return taken
-            if work is not None:
-                taken.append(work)
+        while (work := self._next()) is not None:
+            taken.append(work)
+        return taken
 
     def close(self) -> None:
         """End the threads when they have nothing to do; one that never returns is left behind."""
         for _ in self._threads:
-            self._line.put(None)
+            self._calls.put(False)
 
     def _run(self) -> None:
-        while (work := self._line.get()) is not None:
-            self._execute(work)
-            if os.getpid() != self._pid:
-                _end_child(work.error)
-            del work  # what a task returned or raised must not live until the next one
+        while self._calls.get():
+            while (work := self._next()) is not None:
+                self._execute(work)
+                if os.getpid() != self._pid:
+                    _end_child(work.error)
+                del work  # what a task returned or raised must not live until the next one
+
+    def _next(self) -> Work | None:
+        try:
+            return self._line.popleft()
+        except IndexError:  # others were faster
+            return None
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
