@@ -1,10 +1,10 @@
-"""Where a claim begins to look, while somebody's old transaction keeps claimed tasks in the index.
+"""Where a claim begins to look, while claimed tasks cannot be removed from the index, or have not been yet.
 
 PostgreSQL cannot remove what an open transaction could still see, so each claim walks over every task that was
-claimed since that transaction began: 3 ms for 50,000 (``bench/long_transaction.py``). A claim that had
-to walk far is therefore followed, for a moment, by claims that begin where it ended. In that moment a
-task of a higher priority that has just come may have to wait; without such a transaction no claim walks
-far, and the order is strict.
+claimed since that transaction began: 3 ms for 50,000 (``bench/servers/long_transaction.py``). What nobody can see is
+passed quickly, but stays until autovacuum comes, once a minute: 4 ms for 400,000 (``bench/servers/churn.py``). A claim
+that had to walk far is therefore followed, for a moment, by claims that begin where it ended. In that moment a
+task of a higher priority that has just come may have to wait; else no claim walks far, and the order is strict.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from ..base import TaskRecord
 
 _FAR = 5_000
 """Index entries that a claim may pass before it counts as far."""
+PAGE = 20
+"""What a page of the index costs, in such entries, if it has nothing but entries that are known to be dead."""
+_PER_TASK = 250
+"""What a task may cost that is claimed, its priority included, if no other task has that."""
 _SECONDS_PER_ENTRY = 1e-5
 _LONGEST = 0.5
 
@@ -44,7 +48,7 @@ class Scan:
         return self._position if time.monotonic() < self._until else BEGIN
 
     def learn(self, begun: Position, counter: int, claimed: list[TaskRecord]) -> None:
-        """Take note of the server's counter of index entries passed, and of what was claimed (in order)."""
+        """Take note of the server's counter of what was passed in the index, and of what was claimed (in order)."""
         passed = counter - self._counter if counter >= self._counter else counter  # it begins anew now and then
         self._counter = counter
         if claimed:
@@ -52,5 +56,5 @@ class Scan:
             self._position = Position(last.rank, last.due, last.id)
         if not claimed:
             self._until = 0.0
-        if begun == BEGIN and passed > _FAR + 10 * len(claimed):
+        if begun == BEGIN and passed > _FAR + _PER_TASK * len(claimed):
             self._until = time.monotonic() + min(_LONGEST, passed * _SECONDS_PER_ENTRY)

@@ -18,7 +18,7 @@ from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_so
 from .arrays import numbers, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
-from .scanning import BEGIN, Scan
+from .scanning import BEGIN, PAGE, Scan
 from .wakeups import PostgresqlWakeups
 
 _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
@@ -155,7 +155,7 @@ class PostgresqlStore(SqlStore):
         }
         scan = self._scans[queue]
         begun = scan.begin()
-        values |= {"index": self._table("claimable"), **begun._asdict()}
+        values |= {"index": self._table("claimable"), "per_page": PAGE, **begun._asdict()}
         rows = link.rows("exchange", {**values, **_endings(ends)})
         claimed = in_order([TaskRecord(*row[2:]) for row in rows if row[2] is not None])
         scan.learn(begun, rows[0][1], claimed)

@@ -165,7 +165,10 @@ WITH RECURSIVE ended AS ({{ended}}),
                 state = :state
           WHERE id = ANY(ARRAY(SELECT id FROM chosen))
          RETURNING *)
-SELECT (SELECT count(*) FROM ended), pg_stat_get_xact_tuples_returned(CAST(:index AS regclass)), {{task_columns}}
+SELECT (SELECT count(*) FROM ended),
+       (SELECT pg_stat_get_xact_tuples_returned(index) + :per_page * pg_stat_get_xact_blocks_fetched(index)
+          FROM (SELECT CAST(:index AS regclass) AS index) AS _),
+       {{task_columns}}
   FROM (SELECT 1) AS one LEFT JOIN claimed AS dbtaskqueue_task ON true
 
 -- name: highest_used
