@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+import subprocess
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
+
+from helpers import spawn, until
+
+from dbtaskqueue import StoreUnavailable, Task, TaskQueue
+
+Process = subprocess.Popen[str]
 
 WORKER = """
 import logging, os, sys, time
@@ -51,3 +59,111 @@ def runs_of(path: Path) -> dict[int, list[Run]]:
     for (task, _), run in open_runs.items():
         runs[task].append(run)
     return {task: sorted(each) for task, each in runs.items()}
+
+
+PRODUCER = """
+import os, sys, time
+from dbtaskqueue import StoreUnavailable, TaskQueue
+url, file, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def note(what, pairs):
+    os.write(log, "".join(f"{what} {number} {id}\\n" for number, id in pairs).encode())
+queue = TaskQueue(url)
+while first < last:
+    numbers = list(range(first, min(last, first + 1 + first % 50)))
+    try:
+        tasks = queue.enqueue_many(numbers)
+    except StoreUnavailable as gone:
+        note("doubt" if gone.maybe_done else "refused", [(number, 0) for number in numbers])
+        time.sleep(0.01)
+        continue
+    note("accepted", [(number, task.id) for number, task in zip(numbers, tasks)])
+    first += len(numbers)
+queue.close()
+"""
+
+GONE, BACK = "database unavailable", "database available again"
+
+
+class Crowd:
+    """Producers that enqueue each number below ``tasks`` until they are told that it is there, and workers."""
+
+    def __init__(self, url: str, folder: Path, started: list[Process], *, tasks: int, processes: int) -> None:
+        self._url = url
+        self._tasks = tasks
+        self._told, self._log = folder / "told", folder / "runs"
+        with TaskQueue(url):
+            pass
+        bounds = [tasks * number // processes for number in range(processes + 1)]
+        pairs = itertools.pairwise(bounds)
+        self._producers = [spawn(PRODUCER, url, self._told, first, last) for first, last in pairs]
+        self._workers = [spawn(WORKER, url, self._log) for _ in range(processes)]
+        started += self._producers + self._workers
+        with TaskQueue(url) as queue:  # who starts while the server is away is told so, and ends
+            until(lambda: self._failed() or queue.stats().workers == processes, what="all workers")
+        until(lambda: self._failed() or all(self._has_begun(first) for first in bounds[:-1]), what="all producers")
+
+    def _has_begun(self, first: int) -> bool:
+        return any(line.split()[1] == str(first) for line in lines(self._told))
+
+    def await_accepted(self, share: float) -> None:
+        """Wait until this share of all tasks is accepted."""
+        enough = share * self._tasks
+        until(lambda: self._accepted() >= enough or self._failed(), within=60, what=f"{enough} accepted tasks")
+
+    def _accepted(self) -> int:
+        return sum(line.startswith("accepted") for line in lines(self._told))
+
+    def _failed(self) -> bool:
+        for process in (*self._producers, *self._workers):
+            assert not process.poll(), process.communicate()[1]
+        return False
+
+    def finish(self, outages: int) -> None:
+        """Wait for the end of all, and check that nothing was lost, nothing ran twice, and each outage is two lines."""
+        for producer in self._producers:
+            assert producer.wait(timeout=60) == 0, producer.communicate()
+        with TaskQueue(self._url) as queue:
+            until(lambda: self._is_through(queue), within=60, what="the end of all tasks")
+            logs = [self._stopped(worker) for worker in self._workers]
+            self._check(queue)
+        for text in logs:
+            assert 1 <= text.count(GONE) == text.count(BACK) <= outages, text
+            assert "Traceback" not in text, text
+
+    @staticmethod
+    def _is_through(queue: TaskQueue) -> bool:
+        try:
+            stats = queue.stats()
+        except StoreUnavailable:
+            return False
+        return stats.pending + stats.failed + stats.reserved + stats.running == 0
+
+    @staticmethod
+    def _stopped(worker: Process) -> str:
+        worker.terminate()
+        _, text = worker.communicate(timeout=60)
+        assert worker.returncode == 0, text
+        return text
+
+    def _check(self, queue: TaskQueue) -> None:
+        words = [line.split() for line in lines(self._told)]
+        ids = {int(id): int(number) for what, number, id in words if what == "accepted"}
+        doubts = Counter(int(number) for what, number, _ in words if what == "doubt")
+        assert sorted(ids.values()) == list(range(self._tasks)), "a producer was not told of each of its tasks once"
+        runs = runs_of(self._log)
+        assert set(ids) <= set(runs), "a task was accepted and never ran"
+        twice = {task: each for task, each in runs.items() if len(each) != 1 or not each[0].end}
+        assert not twice, "a task ran twice though no worker died"
+        tasks = _all_tasks(queue)
+        assert {task.id for task in tasks} == set(runs), "what exists and what ran are the same"
+        assert {(task.state, task.attempt) for task in tasks} == {("done", 1)}, "a crash of the server cost an attempt"
+        doubles = Counter(task.payload for task in tasks if task.id not in ids)
+        assert all(doubles[number] <= doubts[number] for number in doubles), "said not to be there, and is there"
+
+
+def _all_tasks(queue: TaskQueue) -> list[Task]:
+    tasks: list[Task] = []
+    while more := queue.tasks(limit=5000, before=tasks[-1].id if tasks else None):
+        tasks += more
+    return tasks

@@ -124,7 +124,8 @@ def test_fetch_leaves_nothing_reserved_that_nobody_knows_of(
     for _ in each_statement(proxy, when):
         with contextlib.suppress(StoreUnavailable):
             held += queue.fetch(2, timeout=10)
-        until(lambda count=len(held): direct.stats().reserved == count, what="that what nobody knows of is given back")
+        known = len(held)
+        until(lambda known=known: direct.stats().reserved == known, what="that what nobody knows of is given back")
     for task in held:
         assert task.start()
         task.finish()
