@@ -16,11 +16,28 @@ from pathlib import Path
 
 import pytest
 from helpers import until
+from processes.crash import scenario
 from workers import WORKER, said
 
 from dbtaskqueue import TaskQueue
 
 pytestmark = pytest.mark.engine("sqlite")
+
+READ_ONLY_WHILE_TOLD = """
+import ctypes, os, sys, threading, time
+shim, folder, order, how = ctypes.CDLL(sys.argv[4]), sys.argv[5], sys.argv[6], int(sys.argv[7])
+def obey():
+    was_told = False
+    while True:
+        is_told = os.path.exists(order)
+        if is_told and not was_told:
+            shim.crash_arm(folder.encode(), how, ctypes.c_long(1), ctypes.c_long(2**62))
+        elif was_told and not is_told:
+            shim.crash_disarm()
+        was_told = is_told
+        time.sleep(0.01)
+threading.Thread(target=obey, daemon=True).start()
+"""
 
 GONE, BACK = "database unavailable", "database available again"
 
@@ -124,3 +141,17 @@ def test_a_full_disk(disk, start, note):
     check_log(log)
     assert task.attempt == 1
     queue.close()
+
+
+def test_a_read_only_file_system(url, start, note, shim, tmp_path):
+    """As when the kernel finds a fault on the disk: what is open stays open, and every write is refused."""
+    order = tmp_path / "read-only"
+    with TaskQueue(url) as queue:
+        task = queue.enqueue(["sleep", 0.5])
+        code = READ_ONLY_WHILE_TOLD + WORKER
+        arguments = [url, note, "{}", shim, tmp_path / "taskqueue", order, scenario.READ_ONLY]
+        process = start(["env", f"LD_PRELOAD={shim}", sys.executable, "-c", code, *map(str, arguments)])
+        until(lambda: said(note, "begin"))
+        log = outage_of(process, order.touch, order.unlink, lambda: task.refresh().state == "done")
+        check_log(log)
+        assert task.attempt == 1

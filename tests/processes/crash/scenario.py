@@ -36,7 +36,7 @@ from dbtaskqueue.place import here
 
 T = TypeVar("T")
 
-KILL, TORN, FULL_DISK, IO_ERROR, LOCK = range(5)
+KILL, TORN, FULL_DISK, IO_ERROR, LOCK, READ_ONLY = range(6)
 BATCH = 3
 LONG = 2000
 """Characters of a payload and a result that do not stay in the task's own row."""

@@ -15,7 +15,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { KILL, TORN, FULL_DISK, IO_ERROR, LOCK };
+enum { KILL, TORN, FULL_DISK, IO_ERROR, LOCK, READ_ONLY };
 
 static char prefix[PATH_MAX];
 static int how, armed;
@@ -55,7 +55,7 @@ static int fail(void) {
         kill(getpid(), SIGKILL);
         for (;;) pause();
     }
-    errno = how == FULL_DISK ? ENOSPC : how == IO_ERROR ? EIO : EAGAIN;
+    errno = how == FULL_DISK ? ENOSPC : how == IO_ERROR ? EIO : how == READ_ONLY ? EROFS : EAGAIN;
     return -1;
 }
 

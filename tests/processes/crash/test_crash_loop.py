@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,26 +21,13 @@ from pathlib import Path
 import pytest
 from processes.crash import scenario
 
-from dbtaskqueue import RetryPolicy, Task, TaskNotFound, TaskQueue
+from dbtaskqueue import Task, TaskNotFound, TaskQueue
 from dbtaskqueue.states import FINAL
 
-HERE = Path(__file__).parent
 LANES = 4
 """Each loop is cut into so many tests, which run at the same time."""
 _FAILURES = 3
 """Calls that fail one after the other, where the process lives on."""
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled shim."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not sys.platform.startswith("linux") or compiler is None:
-        pytest.skip("NO C COMPILER HERE, OR NO LINUX: that a crash at every write loses nothing is not tested")
-    library = tmp_path_factory.mktemp("shim") / "shim.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "shim.c"), "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 class Server:
