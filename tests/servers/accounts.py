@@ -37,9 +37,9 @@ def hand_over(folder: Path) -> None:
         os.chown(path, user, group, follow_symlinks=False)
 
 
-def new_folder(name: str) -> Path:
+def new_folder(name: str, place: Path | None = None) -> Path:
     """A folder of the servers' account; its path is short, since a Unix socket's may have 107 bytes only."""
-    folder = Path(tempfile.mkdtemp(prefix=f"dbtq-{name}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"dbtq-{name}-", dir=place))
     hand_over(folder)
     return folder
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from processes.oracle import Crowd, Process
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer

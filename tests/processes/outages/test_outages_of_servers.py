@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pymysql
 import pytest
 from helpers import until
+from servers.accounts import new_folder
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 from servers.proxy import CuttingProxy
@@ -216,25 +218,25 @@ def test_a_silent_server_is_noticed_within_30_seconds(server: Any, tmp_path: Pat
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own, that can be full."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def disk() -> Iterator[Path]:
+    """A small disk of its own, that can be full; not among pytest's folders, which are closed to a server's account."""
+    folder = new_folder("disk")
     command = ["mount", "-t", "tmpfs", "-o", "size=220m,mode=777", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("NO DISK CAN BE MOUNTED HERE: a full one is not tested")
-    for parent in (tmp_path, *tmp_path.parents[:-2]):
-        parent.chmod(parent.stat().st_mode | 0o711)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("NO DISK CAN BE MOUNTED HERE: a full one is not tested")
+        yield folder
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+    finally:
+        folder.rmdir()
 
 
 @pytest.mark.parametrize("make", SERVERS.values(), ids=list(SERVERS))
 def test_a_full_disk(make: type[Any], disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who brings more is refused, and told so; the server may die of it. With room again all goes on."""
-    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    monkeypatch.setattr("servers.process.new_folder", partial(new_folder, place=disk))
     server = make()
-    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.undo()
     ballast = disk / "ballast"
     with server:
         with TaskQueue(server.url()):
