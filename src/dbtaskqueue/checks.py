@@ -37,7 +37,7 @@ def is_count(value: object) -> TypeGuard[int]:
 def check_count(value: int, name: str) -> int:
     """``value`` if it is a whole number from 1 to MOST; else ValueError."""
     if not is_count(value) or value > MOST:
-        raise ValueError(f"{name} is a whole number of at least 1, not {shown(value)}")
+        raise ValueError(f"{name} is a whole number of at least 1 and at most {MOST}, not {shown(value)}")
     return value
 
 

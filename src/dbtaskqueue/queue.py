@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 from . import clock, payload, retry
 from ._store import open_store
 from ._store.base import NewTask, TaskRecord
-from .checks import check_count, check_lease, check_priority, shown
+from .checks import MOST, check_count, check_lease, check_priority, is_count, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
 from .functions import FunctionOptions, Options, Registry, TaskFunction
 from .membership import Membership
@@ -310,12 +310,13 @@ class TaskQueue:
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
         """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
         self._require_open()
-        check_count(limit, "limit")
+        if not is_count(limit):
+            raise ValueError(f"limit is a whole number of at least 1, not {shown(limit)}")
         if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
             raise ValueError(f"before is a task's id, not {shown(before)}")
         wanted = None if state is None else check_state(state)
         bound = None if before is None else max(0, min(before, 2**63 - 1))
-        records = self.store.tasks(self.name, wanted, limit, bound)
+        records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:

@@ -321,7 +321,11 @@ class SqlStore(Store):
             ids = [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
             return tx.change("purge", {"now": now, "ids": tx.array(ids)}) if ids else 0
 
-        return sum(iter(lambda: self._connections.write(run), 0))
+        count = self._connections.write(run)
+        # a task may have been claimed, or released, between the two looks of a transaction: one statement sees it
+        while self._connections.query("is_left", values)[0][0]:
+            count += self._connections.write(run)
+        return count
 
     def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> int:
         return sum(self._prune(queue, before, state) for state in states)

@@ -307,6 +307,10 @@ UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now
 INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
     ON CONFLICT (name) DO UPDATE SET paused = excluded.paused
 
+-- name: is_left
+SELECT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest)
+    OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND queue = :queue AND id <= :highest)
+
 -- name: purgeable
 SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest ORDER BY id LIMIT :limit {{for_update}}
 
