@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from dbtaskqueue import TaskQueue
+from dbtaskqueue._maintenance.rescuer import Rescuer
+from dbtaskqueue._store.base import WorkerRecord
+
 T = TypeVar("T")
 
 PATIENCE = 30.0
@@ -96,6 +100,24 @@ def die_holding(url: str, queue: str = "default", *, state: str = "running", cou
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 9, errors
     return [int(line.split()[0]) for line in output.splitlines()]
+
+
+class Looks:
+    """Counts how often a handle looks at the workers, once a second: a measure of time that no slow machine stretches."""
+
+    def __init__(self, queue: TaskQueue) -> None:
+        self._look = queue.store.workers
+        self.count = 0
+        queue.store.workers = self._counted  # type: ignore[method-assign]
+
+    def _counted(self) -> list[WorkerRecord]:
+        self.count += 1
+        return self._look()
+
+    @staticmethod
+    def until_rescued(lease: float) -> float:
+        """How many it may take, generously, until a worker elsewhere that fell silent is rescued: a lease, and one."""
+        return 3 * (lease / Rescuer.interval + 1)
 
 
 def with_option(url: str, option: str) -> str:

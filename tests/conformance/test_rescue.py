@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from helpers import ended, run_python, spawn, until
+from helpers import Looks, ended, run_python, spawn, until
 
 from dbtaskqueue import LeaseLost, TaskQueue, membership
 
@@ -39,9 +39,10 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
         assert holder.stdout.readline() == "held\n"
         holder.kill()
         holder.wait()
-        died = time.monotonic()
-        [again] = queue.fetch(timeout=30)
+        died, looks = time.monotonic(), Looks(queue)
+        [again] = queue.fetch(timeout=60)
         assert time.monotonic() - died >= lease
+        assert looks.count <= Looks.until_rescued(lease)
         assert again.id == task.id
         assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
 

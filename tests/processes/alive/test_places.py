@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from helpers import until
+from helpers import Looks, until
 from workers import FETCHER, WORKER, Elsewhere, need_namespaces, said, watch
 
 from dbtaskqueue import TaskQueue
@@ -53,8 +53,10 @@ def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, not
         until(lambda: said(note, "begin"))
         watch(3 * LEASE, lambda: queue.fetch(timeout=0.1) == [], "a living worker was robbed")
         elsewhere.kill()
-        [task] = queue.fetch(timeout=30)
+        looks = Looks(queue)
+        [task] = queue.fetch(timeout=60)
         assert [attempt.outcome for attempt in task.attempts()] == ["lost"]
+        assert looks.count <= Looks.until_rescued(LEASE), "not within a lease and one look"
 
 
 def test_a_held_interpreter_lock_elsewhere_is_not_silence(url, elsewhere, note):
