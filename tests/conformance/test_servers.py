@@ -325,6 +325,34 @@ def test_what_is_stored_comes_back_equal_whatever_the_settings(engine: str, odd_
         assert upper.fetch(timeout=0) == []
 
 
+# -- wake-ups --------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine("postgresql")
+def test_a_sleeper_is_notified_once_and_not_at_each_insert(url: str) -> None:
+    """Every NOTIFY takes a lock of the whole cluster: it is for who sleeps, and only while somebody does."""
+    with TaskQueue(url) as queue, TaskQueue(url, queue="another") as another:
+        queue.enqueue("nobody sleeps")
+        assert queue.store.wakeups.ticket(("default",)) is not None, "says that it is about to sleep"
+        [(channel,)] = administrate("postgresql", url, f"SELECT channel FROM {table('postgresql', url, 'waiter')}")
+        with closing(psycopg.connect(url.partition("?")[0], autocommit=True)) as listener:
+            listener.execute(f'LISTEN "{channel}"')
+
+            def heard() -> int:
+                return len(list(listener.notifies(timeout=0.2)))
+
+            another.enqueue("not for this one")
+            queue.enqueue("much later", start_in=3600)
+            assert heard() == 0
+            for _ in range(10):
+                queue.enqueue("now")
+            queue.enqueue_many(range(10))
+            assert heard() == 1
+            queue.store.wakeups.ticket(("default",))
+            queue.enqueue("soon", start_in=2)
+            assert heard() == 1, "a sleeper must know the next due time"
+
+
 # -- doctor ----------------------------------------------------------------------------------------
 
 
