@@ -103,7 +103,7 @@ def die_holding(url: str, queue: str = "default", *, state: str = "running", cou
 
 
 class Looks:
-    """Counts how often a handle looks at the workers, once a second: a measure of time that no slow machine stretches."""
+    """Counts how often a handle looks at the workers, once a second: time that no slow machine stretches."""
 
     def __init__(self, queue: TaskQueue) -> None:
         self._look = queue.store.workers

@@ -1,0 +1,115 @@
+"""Events: their fields, that the library sets up no handler, and that an outage is said once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from helpers import ended, spawn
+
+from dbtaskqueue import RetryPolicy, TaskQueue, Worker
+from dbtaskqueue.log import Outage, event, logger
+
+
+class Kept(logging.Handler):
+    """Keeps the records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def fields(self, message: str) -> list[dict[str, object]]:
+        """The fields of the events that begin with this message."""
+        return [vars(record)["fields"] for record in self.records if record.getMessage().startswith(message)]
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    """What the library logs in this test."""
+    handler = Kept()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.setLevel(level)
+    logger.removeHandler(handler)
+
+
+def test_an_event_has_its_fields_in_the_record_and_in_the_text(kept: Kept) -> None:
+    event(logging.WARNING, "something happened", task_id=7, queue="mail")
+    [record] = kept.records
+    assert (record.name, record.levelno) == ("dbtaskqueue", logging.WARNING)
+    assert record.getMessage() == "something happened task_id=7 queue=mail"
+    assert vars(record)["fields"] == {"task_id": 7, "queue": "mail"}
+
+
+def test_a_percent_sign_is_no_format(kept: Kept) -> None:
+    event(logging.INFO, "100 %s", error="%d %(x)s")
+    assert kept.records[0].getMessage() == "100 %s error=%d %(x)s"
+
+
+def test_an_event_below_the_level_costs_nothing(kept: Kept) -> None:
+    class Costly:
+        def __str__(self) -> str:
+            raise AssertionError("it was formatted")
+
+    logger.setLevel(logging.WARNING)
+    event(logging.INFO, "unheard", value=Costly())
+    assert kept.records == []
+
+
+@pytest.mark.parametrize(
+    ("silent", "levels"),
+    [(False, [logging.ERROR, logging.WARNING]), (True, [logging.DEBUG, logging.DEBUG])],
+)
+def test_an_outage_is_said_once_and_its_end_once(kept: Kept, silent: bool, levels: list[int]) -> None:
+    outage = Outage("worker", silent=silent)
+    outage.ends()
+    for _ in range(3):
+        outage.begins(OSError("gone"))
+    outage.ends()
+    outage.ends()
+    assert [record.levelno for record in kept.records] == levels
+    assert vars(kept.records[1])["fields"] == {"failures": 3}
+
+
+def test_what_a_worker_tells_of_its_tasks(queue: TaskQueue, url: str, kept: Kept) -> None:
+    done, failed = queue.enqueue_many(["secret payload", "fails"], retry=RetryPolicy(delay=3600))
+
+    def callback(payload: str) -> str:
+        if payload == "fails":
+            raise ValueError("secret reason")
+        return "secret result"
+
+    Worker(url).run(callback, burst=True, batch=1)
+    [of_done], [of_failed] = kept.fields("task done"), kept.fields("task failed")
+    assert of_done | {"seconds": 0} == {"task_id": done.id, "queue": "default", "attempt": 1, "seconds": 0}
+    assert of_failed == {"task_id": failed.id, "queue": "default", "attempt": 1, "error": "ValueError"}
+    assert not any("secret" in record.getMessage() for record in kept.records)
+
+
+QUIET = """
+import logging, sys
+import dbtaskqueue
+before = list(logging.root.handlers), logging.root.level
+def fail(payload):
+    raise ValueError
+with dbtaskqueue.TaskQueue(sys.argv[1]) as queue:
+    queue.enqueue(1)
+    dbtaskqueue.Worker(queue).run(fail, burst=True)
+ours = logging.getLogger("dbtaskqueue")
+print((list(logging.root.handlers), logging.root.level) == before, ours.level, ours.propagate)
+print(*(type(handler).__name__ for handler in ours.handlers))
+names = [name for name in logging.root.manager.loggerDict if name.startswith("dbtaskqueue")]
+print(*names)
+"""
+
+
+def test_the_library_sets_up_no_handler_and_says_nothing_by_itself(url: str) -> None:
+    """Not even logging's last resort speaks, which prints warnings where nobody has set up anything."""
+    with ended(spawn(QUIET, url)) as process:
+        assert process.communicate(timeout=60) == ("True 0 True\nNullHandler\ndbtaskqueue\n", "")
