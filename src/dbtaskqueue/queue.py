@@ -356,6 +356,10 @@ class TaskQueue:
 
     def purge(self) -> int:
         """Mark every unfinished task of this queue abandoned, running ones too; how many."""
+        return sum(self.purge_in_steps())
+
+    def purge_in_steps(self) -> Iterator[int]:
+        """As ``purge``, for whoever shows how far it is: how many each step abandoned."""
         self._require_open()
         return self.store.purge(self.name, clock.now())
 
@@ -364,6 +368,10 @@ class TaskQueue:
 
         ``older_than`` in seconds or a timedelta. ValueError for a state that is not final.
         """
+        return sum(self.prune_in_steps(older_than, states))
+
+    def prune_in_steps(self, older_than: float | timedelta, states: Iterable[TaskState | str]) -> Iterator[int]:
+        """As ``prune``, for whoever shows how far it is: how many each step deleted."""
         self._require_open()
         if isinstance(states, str):
             raise ValueError(f"states is a collection of states, not {shown(states)}")
@@ -372,7 +380,7 @@ class TaskQueue:
             raise ValueError(f"only final tasks can be pruned, not {', '.join(sorted(wanted - FINAL))}")
         now = clock.now()
         age = clock.after(0, older_than, "older_than")
-        return self.store.prune(self.name, now - age + (age == 0), wanted) if wanted else 0
+        return self.store.prune(self.name, now - age + (age == 0), wanted)
 
     # -- Dancer::Plugin::Queue -----------------------------------------------------------------------
 

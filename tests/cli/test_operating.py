@@ -94,6 +94,25 @@ def test_what_destroys_asks_on_a_terminal(cli: Cli, queue: TaskQueue, command: t
     assert "3 tasks" in accepted.out.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("command", "steps"),
+    [(("purge",), ["1000/2500", "2000/2500"]), (("prune", "0s", "--state", "abandoned"), ["1000/?", "2000/?"])],
+    ids=["purge", "prune"],
+)
+def test_what_takes_long_shows_how_far_it_is(
+    cli: Cli, queue: TaskQueue, command: tuple[str, ...], steps: list[str]
+) -> None:
+    queue.enqueue_many(range(2500))
+    if command[0] == "prune":
+        queue.purge()
+    shown = cli.on_terminal(*command, "--yes", env={"NO_COLOR": "1"}).out
+    places = [shown.find(step) for step in steps]
+    assert -1 not in places, shown
+    assert places == sorted(places)
+    assert shown.splitlines()[-1].endswith("2500 tasks abandoned" if command[0] == "purge" else "2500 tasks deleted")
+    assert "/" not in cli(*command).err, "on a pipe nothing moves"
+
+
 def test_the_question_says_how_much_is_at_stake(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     assert "Abandon 3 unfinished tasks of the queue default?" in cli.on_terminal("purge", answer="n").out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import queue
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -316,12 +316,12 @@ class Store(Database, Movable):
         """Make a failed or final task pending again; not stored while another has its key."""
 
     @abc.abstractmethod
-    def purge(self, queue: str, now: int) -> int:
-        """Abandon every unfinished task of the queue that exists now; how many."""
+    def purge(self, queue: str, now: int) -> Iterator[int]:
+        """Abandon every unfinished task of the queue that exists now, step by step; how many in each."""
 
     @abc.abstractmethod
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> int:
-        """Delete the queue's tasks in these states that finished before; how many."""
+    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+        """Delete the queue's tasks in these states that finished before, step by step; how many in each."""
 
     @abc.abstractmethod
     def get(self, task: int, connection: object = None) -> TaskRecord | None:

@@ -308,7 +308,7 @@ class SqlStore(Store):
         except Conflict:  # somebody took the key after the look
             return self._connections.read(lambda tx: _standing(tx, task, stored=False))
 
-    def purge(self, queue: str, now: int) -> int:
+    def purge(self, queue: str, now: int) -> Iterator[int]:
         highest = self._connections.query("highest_id")[0][0]
         values = {"queue": queue, "highest": highest, "now": now, "limit": _CHUNK}
 
@@ -321,23 +321,18 @@ class SqlStore(Store):
             ids = [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
             return tx.change("purge", {"now": now, "ids": tx.array(ids)}) if ids else 0
 
-        count = self._connections.write(run)
+        yield self._connections.write(run)
         # a task may have been claimed, or released, between the two looks of a transaction: one statement sees it
         while self._connections.query("is_left", values)[0][0]:
-            count += self._connections.write(run)
-        return count
+            yield self._connections.write(run)
 
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> int:
-        return sum(self._prune(queue, before, state) for state in states)
-
-    def _prune(self, queue: str, before: int, state: TaskState) -> int:
-        values: dict[str, Any] = {"queue": queue, "before": before, "state": state, "limit": _CHUNK, "after": 0}
-        count = 0
-        while rows := self._connections.query("prunable", values):
-            ids = [row[0] for row in rows]
-            values["after"] = ids[-1]
-            count += self._connections.write(partial(self._delete, ids))
-        return count
+    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+        for state in states:
+            values: dict[str, Any] = {"queue": queue, "before": before, "state": state, "limit": _CHUNK, "after": 0}
+            while rows := self._connections.query("prunable", values):
+                ids = [row[0] for row in rows]
+                values["after"] = ids[-1]
+                yield self._connections.write(partial(self._delete, ids))
 
     def _delete(self, ids: Sequence[int], tx: Transaction) -> int:
         final = [row[0] for row in tx.rows("lock_final", {"ids": tx.array(ids)})]

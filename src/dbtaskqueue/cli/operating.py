@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import click
 
 from ..states import FINAL, UNFINISHED
@@ -60,8 +62,8 @@ def purge(url: str | None, queue: str, yes: bool) -> None:
         counts = lane.stats()._asdict()
         unfinished = sum(counts[state] for state in UNFINISHED)
         confirm(f"Abandon {counted(unfinished, 'unfinished task')} of the queue {queue}?", yes)
-        with progress("abandoning tasks"):
-            count = lane.purge()
+        with progress("abandoning tasks", unfinished) as tell:
+            count = _add_up(lane.purge_in_steps(), tell)
     click.echo(f"{counted(count)} abandoned")
 
 
@@ -84,6 +86,14 @@ def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...
     with open_queue(url, queue) as lane:
         words = " and ".join(states)
         confirm(f"Delete the {words} tasks of the queue {queue} that ended {older_than:g} s ago or earlier?", yes)
-        with progress("deleting tasks"):
-            count = lane.prune(older_than, states=states)
+        with progress("deleting tasks") as tell:
+            count = _add_up(lane.prune_in_steps(older_than, states), tell)
     click.echo(f"{counted(count)} deleted")
+
+
+def _add_up(steps: Iterator[int], tell: Callable[[int], None]) -> int:
+    count = 0
+    for step in steps:
+        count += step
+        tell(count)
+    return count
