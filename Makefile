@@ -21,9 +21,10 @@ bench: $(STAMP)
 	$(BIN)/python -m bench $(ARGS)
 
 # A fresh Debian may lack python3-venv: then the environment is made without pip, and filled from outside.
+# No cache: nothing is written outside of the checkout; the variable is for the pip that builds in isolation.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check \
+	PIP_NO_CACHE_DIR=1 $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-cache-dir --disable-pip-version-check \
 	    --editable . $$($(BIN)/python bench/requirements.py test lint)
 	touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,10 +43,11 @@ def install(folder: Path) -> Rivals:
     commands = (
         [sys.executable, "-m", "venv", "--without-pip", str(folder)],
         [python, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet",
-         "--disable-pip-version-check", *REQUIREMENTS],
+         "--no-cache-dir", "--disable-pip-version-check", *REQUIREMENTS],
     )  # fmt: skip
+    environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}  # for the pip that builds in isolation, too
     for command in commands:
-        if subprocess.run(command).returncode:
+        if subprocess.run(command, env=environment).returncode:
             return Rivals(folder, "no rivals: they could not be installed, see above")
     stamp.write_text(wanted)
     return Rivals(folder)
