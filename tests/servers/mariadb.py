@@ -79,6 +79,7 @@ class MariaDBServer(ServerProcess):
             "datadir": self.data,
             "socket": self.socket,
             "pid-file": self.folder / "mariadb.pid",
+            "tmpdir": self.folder,  # a server that starts removes what others have in a shared one
             "bind-address": LOOPBACK,
             "port": self.port,
         }

@@ -1,0 +1,93 @@
+"""What a worker takes of a server: three connections, two statements a second when idle, and no open transaction."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from engines import execute
+from helpers import Background, until
+from servers.proxy import CuttingProxy
+from servers.requirements import must_be_ours
+from servers.wire import MariaDBConversation, PostgreSQLConversation
+
+from dbtaskqueue import TaskQueue, Worker
+from dbtaskqueue._store import polling
+
+CONVERSATION = {"postgresql": PostgreSQLConversation, "mariadb": MariaDBConversation}
+OPEN = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dbtaskqueue'"
+    " AND now() - xact_start > interval '2 seconds'",
+    "mariadb": "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
+    " ON id = trx_mysql_thread_id WHERE db = database() AND trx_started < now() - INTERVAL 2 SECOND",
+}
+"""Transactions that are older than any of ours needs to be."""
+
+
+@pytest.fixture
+def proxy(engine: str, url: str) -> Iterator[CuttingProxy]:
+    """A proxy before the engine's server, that counts."""
+    must_be_ours(engine)
+    with TaskQueue(url), CuttingProxy(urlsplit(url).port or 0, CONVERSATION[engine]) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def queue(proxy: CuttingProxy, url: str) -> Iterator[TaskQueue]:
+    """A handle that has no connection through the proxy but those of the worker that is given it."""
+    with TaskQueue(proxy.url(url)) as queue:
+        yield queue
+
+
+def watched(seconds: float, look: Callable[[], int]) -> int:
+    """The highest number that was seen in so many seconds."""
+    deadline, most = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline:
+        most = max(most, look())
+        time.sleep(0.02)
+    return most
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_busy_worker_has_three_connections_and_no_open_transaction(
+    queue: TaskQueue, url: str, engine: str, proxy: CuttingProxy, size: int
+) -> None:
+    worker = Worker(queue, concurrency=size)
+    leave = threading.Event()
+
+    def look() -> int:
+        return max(proxy.connections, 1000 * old_transactions(engine, url))
+
+    with TaskQueue(url) as direct:
+        direct.enqueue_many([0.001] * 200 + [60] * size)
+        running = Background(lambda: worker.run(leave.wait))
+        until(lambda: direct.stats().running == size, what="long tasks in each thread")
+        most = watched(3.0, look)
+        leave.set()
+        until(lambda: direct.stats().done == 200 + size)
+        most = max(most, watched(3.0, look))
+        worker.stop()
+        running.join()
+    assert 1 <= most <= 3
+
+
+def old_transactions(engine: str, url: str) -> int:
+    return int(execute(url, OPEN[engine])[0][0])
+
+
+def test_an_idle_worker_asks_twice_a_second_at_most(
+    queue: TaskQueue, url: str, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "_SHORTEST", polling._LONGEST)  # as after a minute without a task
+    worker = Worker(queue)
+    running = Background(lambda: worker.run(lambda payload: None))
+    with TaskQueue(url) as direct:
+        until(lambda task=direct.enqueue(): task.refresh().state == "done", what="a task, after which nothing comes")
+    before, seconds = proxy.statements, 8
+    watched(seconds, lambda: 0)
+    assert proxy.statements - before <= 2 * seconds + 2
+    worker.stop()
+    running.join()
