@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import sqlite3
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from cli.running import Cli, assert_explained
 
 from dbtaskqueue import TaskQueue
+from dbtaskqueue._store.sqlite import health
 from dbtaskqueue.cli.options import command_line
 
 
@@ -162,6 +166,37 @@ def test_doctor_does_not_list_a_thousand_queues(cli: Cli, queue: TaskQueue) -> N
         with TaskQueue(cli.url, f"q{number:02}") as lane:
             lane.enqueue(1)
     assert findings(cli)["queues"]["value"] == "q00, q01, q02, q03, q04, q05, q06, q07, q08, q09 and 20 more"
+
+
+ODD = "it's $(touch evil) a;b.sqlite"
+
+
+def test_an_advised_command_can_be_given_to_a_shell_whatever_the_file_is_called(cli: Cli) -> None:
+    cli.url = f"sqlite:///{cli.folder}/{ODD}"
+    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    command = cli("stats").err.partition("create it with: ")[2]
+    run = cli.run(["sh", "-c", command], env={"PATH": path})
+    assert (run.code, run.out) == (0, "schema: none before, version 1 now\n")
+    assert Path(cli.folder, ODD).exists()
+    with TaskQueue(cli.url) as queue:
+        queue.pause()
+    assert cli.run(["sh", "-c", findings(cli)["paused"]["advice"]], env={"PATH": path}).code == 0
+    assert "paused" not in findings(cli)
+    assert not Path(cli.folder, "evil").exists()
+
+
+def test_what_the_doctor_advises_for_a_file_names_it_in_one_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / ODD)
+    monkeypatch.setattr(health, "is_writable", lambda path: False)
+    monkeypatch.setattr(health, "_LARGE_LOG", -1)
+    monkeypatch.setattr(health, "_pragma", lambda connection, statement: "broken")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        found = {finding.name: finding.advice for finding in health.findings(path, "FULL", connection)}
+    for name in ("journal mode", "rights", "log", "integrity"):
+        assert path in shlex.split(found[name] or ""), name
 
 
 def test_no_advice_holds_a_password() -> None:

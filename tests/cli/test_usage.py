@@ -28,7 +28,7 @@ def test_no_command_is_wrong_usage_and_shows_help(cli: Cli) -> None:
 def test_every_command_has_help(cli: Cli) -> None:
     shown = cli.run([*COMMAND, "--help"]).out
     names = [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()]
-    assert names == [*PRODUCING_AND_WORKING, *[words[0] for words in LOOKING + OPERATING], "migrate", "doctor", "demo"]
+    assert names == [*PRODUCING_AND_WORKING, *[words[0] for words in LOOKING + OPERATING], "migrate", "copy", "doctor", "demo"]
     assert "..." not in shown.partition("Commands:\n")[2], "a command's first line is too long"
 
 
@@ -46,7 +46,7 @@ def test_version(cli: Cli) -> None:
 @pytest.mark.parametrize("words", [*LOOKING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
-    assert_explained(run, "does not exist", f"dbtaskqueue --url '{cli.url}' migrate")
+    assert_explained(run, "does not exist", f"dbtaskqueue --url {cli.url} migrate")
     assert list(cli.folder.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import operator
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -105,7 +106,7 @@ class SqlStore(SqlMovable, Store):
 
     @property
     def _migrate_command(self) -> str:
-        return f"dbtaskqueue --url '{self._target.text}' migrate"
+        return shlex.join(["dbtaskqueue", "--url", self._target.text, "migrate"])
 
     def _too_new(self, name: str, version: int, oldest: int) -> SchemaError:
         return SchemaError(

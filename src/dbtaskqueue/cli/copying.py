@@ -22,9 +22,9 @@ _LOOK = 0.5
 @click.argument("source", metavar="FROM_URL")
 @click.argument("target", metavar="TO_URL")
 def copy(source: str, target: str) -> None:
-    """Copy all queues of a database to an empty one, of the same or another engine.
+    """Copy all queues of a database to an empty one.
 
-    Stop producers and workers first. What was broken off goes on where it was when it is run again.
+    It may be of another engine. Stop producers and workers first. What was broken off goes on where it was when it is run again.
     """
     old, new = open_store(source), open_store(target)
     try:

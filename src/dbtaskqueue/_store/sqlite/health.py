@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 
 from ..base import Finding
@@ -14,24 +15,24 @@ _WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 def findings(path: str, synchronous: str, connection: sqlite3.Connection) -> list[Finding]:
     """Engine, version, durability, journal mode, size and integrity, each with the command that mends it."""
-    journal = _pragma(connection, "PRAGMA journal_mode")
+    journal, file = _pragma(connection, "PRAGMA journal_mode"), shlex.quote(path)
     found = [
         Finding("engine", "SQLite"),
         _version(),
         Finding("file", path),
         Finding("size", f"{os.path.getsize(path)} bytes, log {_size(path + '-wal')} bytes"),
-        Finding("journal mode", journal, None if journal == "wal" else f"sqlite3 {path} 'PRAGMA journal_mode = WAL'"),
+        Finding("journal mode", journal, None if journal == "wal" else f"sqlite3 {file} 'PRAGMA journal_mode = WAL'"),
         Finding("durability", f"synchronous={synchronous}: {_DURABILITY[synchronous]}"),
     ]
     if not is_writable(path):
-        found.append(Finding("rights", "this user may not write the file and its folder", f"chmod u+rw {path}", True))
+        found.append(Finding("rights", "this user may not write the file and its folder", f"chmod u+rw {file}", True))
     if _size(path + "-wal") > _LARGE_LOG:
         found.append(
-            Finding("log", "large: some reader never ends", f"sqlite3 {path} 'PRAGMA wal_checkpoint(TRUNCATE)'")
+            Finding("log", "large: some reader never ends", f"sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'")
         )
     damage = _pragma(connection, "PRAGMA quick_check(1)")
     if damage != "ok":
-        found.append(Finding("integrity", damage, f"sqlite3 {path} .recover | sqlite3 recovered.sqlite", True))
+        found.append(Finding("integrity", damage, f"sqlite3 {file} .recover | sqlite3 recovered.sqlite", True))
     return found
 
 
