@@ -32,6 +32,16 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": str(int(TIMEOUT * 1000)),
 }
+_SESSION = {"array_nulls": "on", "jit": "off"}
+_WRITING = {
+    # Planned once: to plan the exchange takes longer than to run it. So the plan must be right whatever the tables
+    # hold by then, and the only right one for each of these statements goes through an index, row by row.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 _AGAIN = {"40001", "40P01", "55P03"}
 _LOST = {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"}
 _READ_ONLY = "25006"
@@ -125,7 +135,7 @@ class PostgresqlConnections(ServerConnections):
         connection = Connection.connect(**self.parameters, autocommit=True)  # type: ignore[arg-type]
         connection.silence = _SILENCE
         try:
-            self._check(connection)
+            self._check(connection, reads=reads)
         except BaseException:
             connection.close()
             raise
@@ -156,7 +166,7 @@ class PostgresqlConnections(ServerConnections):
         with self._read_lock:
             return self._reader is not None and not self._reader.has_hung_up()
 
-    def _check(self, connection: psycopg.Connection[Any]) -> None:
+    def _check(self, connection: psycopg.Connection[Any], *, reads: bool) -> None:
         asked = "SELECT pg_backend_pid(), current_setting('server_encoding')"
         pid, encoding = connection.execute(asked).fetchone() or (0, "")
         # a pooler makes up a process id of its own; each transaction may run in another session of the server
@@ -169,8 +179,9 @@ class PostgresqlConnections(ServerConnections):
         if self.is_pooled:
             connection.prepare_threshold = None
         else:
-            asked = "SELECT set_config('statement_timeout', %s, false), set_config('array_nulls', 'on', false)"
-            connection.execute(asked, [str(int(TIMEOUT * 1000))])
+            settings = _SESSION | {"statement_timeout": str(int(TIMEOUT * 1000))} | ({} if reads else _WRITING)
+            asked = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
+            connection.execute(asked, [list(settings), list(settings.values())])
 
     def _trouble(self, error: Exception) -> Trouble:
         code = getattr(error, "sqlstate", None)
