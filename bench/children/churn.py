@@ -17,10 +17,10 @@ exchange = queue.store.exchange
 count = 0
 
 
-def timed(worker, *, starts=(), ends=(), claim=None):
+def timed(*args, **options):
     """The store's exchange: it ends what was done and claims what comes next."""
     began = time.perf_counter()
-    exchanged = exchange(worker, starts=starts, ends=ends, claim=claim)
+    exchanged = exchange(*args, **options)
     if len(exchanged.claimed) == BATCH:
         times[-1].append(time.perf_counter() - began)
     return exchanged
