@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from helpers import run_python
+import pytest
+from helpers import run_python, spawn
 
 from dbtaskqueue import TaskQueue
 
@@ -154,6 +155,45 @@ print(task.get_result(10))
 
 def test_a_child_that_ends_politely_takes_nothing_along(url: str) -> None:
     assert run_python(PLAIN_CHILD, url) == "kept\n"
+
+
+WAYS_OUT = """
+import os, sys
+from dbtaskqueue import TaskQueue
+queue = TaskQueue(sys.argv[1])
+queue.enqueue("x")
+[held] = queue.fetch()
+held.start()
+queue.stats()
+
+def sessions():  # of a server; a file's are closed before a fork
+    connections = queue.store._connections
+    return None if sys.argv[1].startswith("sqlite") else (connections._writer, connections._reader)
+
+before = sessions()
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    held.finish(len(queue.tasks()))
+    assert sessions() == before, "the parent had to connect again"
+    print(held.refresh().result)
+else:
+    queue.enqueue("from the child")
+    queue.stats()
+    if sys.argv[2] == "closed":
+        queue.close()
+    elif sys.argv[2] == "os._exit":
+        os._exit(0)
+    elif sys.argv[2] == "sys.exit":
+        sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", ["the end", "closed", "sys.exit", "os._exit"])
+def test_the_parents_sessions_survive_every_end_of_a_child(url: str, way: str) -> None:
+    process = spawn(WAYS_OUT, url, way, PYTHONWARNINGS="always", PYTHONDEVMODE="1")
+    output, errors = process.communicate(timeout=60)
+    assert (output, errors) == ("2\n", "")
 
 
 MEMORY = """

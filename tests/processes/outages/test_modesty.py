@@ -85,7 +85,8 @@ def test_an_idle_worker_asks_twice_a_second_at_most(
     worker = Worker(queue)
     running = Background(lambda: worker.run(lambda payload: None))
     with TaskQueue(url) as direct:
-        until(lambda task=direct.enqueue(): task.refresh().state == "done", what="a task, after which nothing comes")
+        task = direct.enqueue()
+        until(lambda: task.refresh().state == "done", what="a task, after which nothing comes")
     before, seconds = proxy.statements, 8
     watched(seconds, lambda: 0)
     assert proxy.statements - before <= 2 * seconds + 2

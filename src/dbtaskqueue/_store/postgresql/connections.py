@@ -117,9 +117,10 @@ class PostgresqlLink(Link):
         self.connection.close()
 
     def disown(self) -> None:
-        # psycopg itself leaves alone what another process has opened; its file descriptor is only a copy here
-        with contextlib.suppress(OSError, psycopg.Error):
-            os.close(self.connection.fileno())
+        # put something else in the place of the socket, which is only a copy here: then close() tells nobody
+        with contextlib.suppress(OSError, psycopg.Error), open(os.devnull, "rb+") as nowhere:
+            os.dup2(nowhere.fileno(), self.connection.fileno())
+            self.connection.close()
 
 
 class PostgresqlConnections(ServerConnections):
