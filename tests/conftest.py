@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import database
+from engines import database, engines_of
 from helpers import until as until
 
 from dbtaskqueue import TaskQueue
@@ -16,10 +16,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once on each engine of its folder, or only on those that it is marked with."""
+    folder = metafunc.definition.path.parent.relative_to(Path(__file__).parent).as_posix()
+    if "engine" in metafunc.fixturenames and (names := engines_of(folder)):
+        only = metafunc.definition.get_closest_marker("engine")
+        wanted = [name for name in names if only is None or name in only.args]
+        metafunc.parametrize("engine", wanted, indirect=True)
+
+
 @pytest.fixture
-def engine() -> str:
-    """The name of the engine: SQLite, where a folder's own conftest.py does not say otherwise."""
-    return "sqlite"
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of the engine: SQLite, where the test's folder does not run on several."""
+    return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture

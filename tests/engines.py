@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pymysql
-import pytest
 from psycopg import sql
 from servers.shared import fresh_mariadb_url, fresh_pgbouncer_url, fresh_postgresql_url
 
@@ -56,18 +55,13 @@ ENGINES: Engines = {
 POOLED: Engines = {"pgbouncer": _pgbouncer}
 
 
-def engine_fixture(names: Iterable[str] = tuple(ENGINES)) -> Any:
-    """The fixture ``engine`` for a folder whose tests run on each of these; ``url`` and ``queue`` follow it."""
-
-    @pytest.fixture(params=sorted(names))
-    def engine(request: pytest.FixtureRequest) -> str:
-        """The name of the engine; a test marked with others is skipped."""
-        only = request.node.get_closest_marker("engine")
-        if only and request.param not in only.args:
-            pytest.skip(f"can mean {', '.join(only.args)} only")
-        return str(request.param)
-
-    return engine
+def engines_of(folder: str) -> list[str]:
+    """The engines that the tests of a folder run on; none: on SQLite, as if there were no other."""
+    if folder.startswith("processes/outages"):
+        return ["mariadb", "postgresql"]
+    if folder.startswith("conformance"):
+        return sorted([*ENGINES, *POOLED])
+    return sorted(ENGINES) if folder.startswith(("processes", "model")) else []
 
 
 @contextlib.contextmanager

@@ -28,7 +28,14 @@ def test_no_command_is_wrong_usage_and_shows_help(cli: Cli) -> None:
 def test_every_command_has_help(cli: Cli) -> None:
     shown = cli.run([*COMMAND, "--help"]).out
     names = [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()]
-    assert names == [*PRODUCING_AND_WORKING, *[words[0] for words in LOOKING + OPERATING], "migrate", "copy", "doctor", "demo"]
+    assert names == [
+        *PRODUCING_AND_WORKING,
+        *[words[0] for words in LOOKING + OPERATING],
+        "migrate",
+        "copy",
+        "doctor",
+        "demo",
+    ]
     assert "..." not in shown.partition("Commands:\n")[2], "a command's first line is too long"
 
 

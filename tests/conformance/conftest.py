@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from engines import ENGINES, POOLED, engine_fixture
 
 from dbtaskqueue import TaskQueue
-
-engine = engine_fixture([*ENGINES, *POOLED])
 
 
 @pytest.fixture

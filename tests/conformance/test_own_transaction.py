@@ -38,7 +38,12 @@ def mariadb_connection(url: str) -> Any:
     return pymysql.connect(host=parts.hostname, port=parts.port, user=parts.username, database=parts.path[1:])
 
 
-CONNECT = {"sqlite": sqlite_connection, "postgresql": postgresql_connection, "mariadb": mariadb_connection}
+CONNECT = {
+    "sqlite": sqlite_connection,
+    "postgresql": postgresql_connection,
+    "pgbouncer": postgresql_connection,
+    "mariadb": mariadb_connection,
+}
 
 
 @pytest.fixture
@@ -160,10 +165,10 @@ def test_a_connection_of_another_kind(queue: TaskQueue, engine: str) -> None:
 def test_a_connection_in_autocommit(queue: TaskQueue, connection: Any, engine: str) -> None:
     if engine == "sqlite":
         connection.isolation_level = None
-    elif engine == "postgresql":
-        connection.autocommit = True
-    else:
+    elif engine == "mariadb":
         connection.autocommit(True)
+    else:
+        connection.autocommit = True
     with pytest.raises(ConfigurationError, match="autocommit"):
         queue.enqueue(1, connection=connection)
     assert queue.tasks() == []

@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import engine_fixture
-
-engine = engine_fixture()
 
 
 @pytest.fixture

@@ -81,9 +81,7 @@ class PostgresqlStore(SqlStore):
         return self._connections.read(self._look_up_versions)
 
     def _look_up_versions(self, link: PostgresqlLink) -> tuple[int, int]:
-        if link.rows("has_schema", {"table": self._table("schema")}) == [(None,)]:
-            return 0, 0
-        row = link.row("schema_version")
+        row = link.row("schema_version") if link.rows("has_schema", {"name": self.schema}) else None
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
     # -- producers ---------------------------------------------------------------------------------
@@ -116,8 +114,7 @@ class PostgresqlStore(SqlStore):
 
     def _borrow(self, connection: object) -> PostgresqlLink:
         link = self._postgresql.borrow(connection)
-        there = link.rows("has_schema", {"table": self._table("schema")}) != [(None,)]
-        if not there or link.rows("identity") != self._connections.query("identity"):
+        if not link.rows("has_schema", {"name": self.schema}) or link.rows("identity") != self._connections.query("identity"):
             raise ConfigurationError(f"connection: leads to another database than {self._name}")
         return link
 
