@@ -20,6 +20,8 @@ _PROCESSES = 1, 2, 4, 8, 16
 _WORKERS = 20
 _SECONDS = 20.0
 _STORED = 100_000
+_CROWDS = 50, 200, 1_000
+_LOOKS = 2_000
 
 
 def main() -> None:
@@ -30,6 +32,7 @@ def main() -> None:
                 _one_by_one(engine, processes)
             _weight(engine)
             _workers(engine)
+        _looks()
     finally:
         stop_all()
 
@@ -45,6 +48,22 @@ def _one_by_one(engine: Engine, processes: int) -> None:
     print(
         f"{engine.name}: {processes} workers, one by one: {speed:,.0f} tasks/s, {cost * 1e6:.0f} µs of the server each"
     )
+
+
+def _looks() -> None:
+    """What each worker asks once a second: who else is there."""
+    row = "'some-host-name', n, '01234567-0123-4567-89ab-0123456789ab', '4026531836', 123456, 30, 1"
+    columns = "host, pid, boot, namespace, started, lease, created_at"
+    for workers in _CROWDS:
+        with POSTGRESQL.fresh() as url, TaskQueue(url) as queue:
+            insert = f"INSERT INTO dbtaskqueue.dbtaskqueue_worker ({columns}) SELECT {row}"
+            POSTGRESQL.run(f"{insert} FROM generate_series(1, {workers}) AS n", database=database_of(url))
+            queue.store.workers()
+            before = POSTGRESQL.cpu_seconds()
+            for _ in range(_LOOKS):
+                queue.store.workers()
+            cost = (POSTGRESQL.cpu_seconds() - before) / _LOOKS
+        print(f"PostgreSQL: a look at {workers} workers: {cost * 1e6:.0f} µs of the server")
 
 
 def _weight(engine: Engine) -> None:
