@@ -8,21 +8,19 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from typing import NoReturn
 
-from .work import Work
+from .work import TaskCode, Work
 
 
 class ThreadExecutor:
-    """``size`` daemon threads that take work from one line.
+    """``size`` daemon threads that take work from one line."""
 
-    ``execute`` runs a task, notes in it how it ended, and never raises; it is called in those threads.
-    """
+    grace = 0.0
 
-    def __init__(self, size: int, execute: Callable[[Work], None]) -> None:
+    def __init__(self, size: int, code: TaskCode) -> None:
         self._line: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._execute = execute
+        self._code = code
         self._pid = os.getpid()
         self._threads = [
             threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True) for number in range(size)
@@ -56,13 +54,13 @@ class ThreadExecutor:
 
     def _run(self) -> None:
         while (work := self._line.get()) is not None:
-            self._execute(work)
+            self._code.execute(work)
             if os.getpid() != self._pid:
-                _end_child(work.error)
+                end_child(work.error)
             del work  # what a task returned or raised must not live until the next one
 
 
-def _end_child(error: BaseException | None) -> NoReturn:
+def end_child(error: BaseException | None) -> NoReturn:
     """End a child that the task's code forked, as it meant to end by itself: it must not go on as this worker."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
