@@ -421,10 +421,11 @@ class Session:
     def _let_them_stop(self) -> None:
         """Where code can be stopped, it has ended before another worker begins with its task."""
         deadline = time.monotonic() + self._executor.grace
-        while self._active and (rest := deadline - time.monotonic()) > 0:
+        while (rest := deadline - time.monotonic()) > 0 and any(work.stop is not None for work in self._active):
             if not self._finished:
                 self._sleep(rest)
             self._collect()
+        self._collect()
 
     def _store_owed(self) -> bool:
         if self._owed or self._late_starts():
@@ -486,6 +487,7 @@ class Session:
         leave(context)
         work.ended_at = clock.now()
         self._finished.append(work)
+        work.stop = None
         if not self._in_batch or self._executor.is_drained():
             self._bell.put(None)
 

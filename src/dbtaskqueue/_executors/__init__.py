@@ -13,7 +13,7 @@ class Executor(Protocol):
     """Runs works at once, as many as its size says; the others wait in a line."""
 
     grace: float
-    """Seconds that code gets to end which was told to stop; 0 where nothing can stop it."""
+    """Seconds that code gets to end which was told to stop, if it has a way to be told (``Work.stop``)."""
 
     def submit(self, work: Work) -> None:
         """Run it when there is room."""

@@ -32,25 +32,13 @@ async def awaited(work: Work, code: Awaitable[Any]) -> Any:
 
 def run_here(work: Work, code: Awaitable[Any]) -> Any:
     """What the code returns, in an event loop of its own in this thread."""
-    value, error = asyncio.run(_outcome(work, code))
-    if error is not None:
-        raise error
-    return value
-
-
-async def _outcome(work: Work, code: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """Not raised in the loop: a SystemExit would go through it, and be reported a second time."""
-    try:
-        return await awaited(work, code), None
-    except BaseException as error:
-        return None, error
+    return asyncio.run(awaited(work, code))
 
 
 class _Stop:
     """Cancels the asyncio task that made it when the work is cancelled, and again if it goes on."""
 
     def __init__(self, work: Work) -> None:
-        self._work = work
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._next: asyncio.TimerHandle | None = None
@@ -74,6 +62,5 @@ class _Stop:
 
     def is_over(self) -> None:
         self._ended = True
-        self._work.stop = None
         if self._next is not None:
             self._next.cancel()

@@ -16,7 +16,7 @@ from .work import TaskCode, Work
 class ThreadExecutor:
     """``size`` daemon threads that take work from one line."""
 
-    grace = 0.0
+    grace = 1.0
 
     def __init__(self, size: int, code: TaskCode) -> None:
         self._line: queue.SimpleQueue[Work | None] = queue.SimpleQueue()

@@ -17,7 +17,7 @@ class Work:
     ``begun_at``, ``ended_at``: when its code began and ended (microseconds), None before.
     ``begin_stored``: whether the database knows that it began. It ended with ``error``, or with
     ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
-    ``stop``, set by an executor that can stop code which runs, is called when it is cancelled, in any thread.
+    ``stop``, set where code that runs can be stopped, is called when it is cancelled, in any thread.
     ``given_back``: it was cancelled because the worker stops; unless it ends well, it is released.
     """
 
