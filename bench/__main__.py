@@ -21,7 +21,7 @@ from .harness import Bench, Row, show, show_markdown, write_json
 from .rivals import Rivals, install
 from .servers import engines
 
-GROUPS = ("throughput", "enqueue", "latency", "idle", "backlog", "contention", "rescue", "memory")
+GROUPS = ("throughput", "enqueue", "latency", "idle", "backlog", "contention", "rescue", "memory", "asyncio")
 ON_SERVERS = {
     "postgresql": ("throughput", "bulk", "wakeups", "latency", "idle", "backlog", "long_transaction", "crowd", "churn"),
     "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction"),

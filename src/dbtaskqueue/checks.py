@@ -62,8 +62,23 @@ def check_priority(priority: int) -> int:
     return priority
 
 
+def is_async(code: Callable[..., object]) -> bool:
+    """Whether it is an ``async def``: a function, a partial of one, or an object with such a ``__call__``."""
+    return any(map(inspect.iscoroutinefunction, _functions(code)))
+
+
 def refuse_async(code: Callable[..., object], what: str) -> None:
-    """TypeError for ``async def``: no executor runs that yet, and what it returns would be no result."""
-    for function in (code, getattr(code, "__call__", None)):  # noqa: B004 (that of an object, not whether it has one)
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{what} is async; there is no executor for that yet: use a plain function")
+    """TypeError for ``async def``, where nobody would await it."""
+    if is_async(code):
+        raise TypeError(f"{what} is async, and nobody would await it: use a plain function")
+    refuse_async_generator(code, what)
+
+
+def refuse_async_generator(code: Callable[..., object], what: str) -> None:
+    """TypeError for an ``async def`` that yields: what it returns is no result."""
+    if any(map(inspect.isasyncgenfunction, _functions(code))):
+        raise TypeError(f"{what} is an async generator; a task returns its result, it yields none")
+
+
+def _functions(code: Callable[..., object]) -> tuple[object, object]:
+    return code, getattr(code, "__call__", None)  # noqa: B004 (that of an object, not whether it has one)

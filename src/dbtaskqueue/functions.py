@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
-from .checks import check_priority, refuse_async
+from .checks import check_priority, is_async, refuse_async_generator
 from .errors import PayloadError
 from .names import check_function
 from .payload import JSON
@@ -56,6 +56,7 @@ class TaskFunction(Generic[P, R]):
 
     def __init__(self, queue: Submitter, name: str, function: Callable[P, R], options: Options) -> None:
         self.name = name
+        self.is_async = is_async(function)
         self._queue = queue
         self._function = function
         self._options = options
@@ -78,7 +79,10 @@ class TaskFunction(Generic[P, R]):
         return TaskFunction(self._queue, self.name, self._function, {**self._options, **options})
 
     def run(self, payload: JSON) -> R:
-        """Call the function with the arguments that a payload holds; PayloadError if it holds none."""
+        """Call the function with the arguments that a payload holds; PayloadError if it holds none.
+
+        What an ``async def`` gives is to be awaited.
+        """
         if not isinstance(payload, dict) or set(payload) != {"args", "kwargs"}:
             raise PayloadError(f"payload: not a call of {self.name}: args and kwargs are missing")
         return self._function(*payload["args"], **payload["kwargs"])
@@ -98,7 +102,7 @@ class Registry:
         unknown = set(options) - {"name", "max_attempts", "priority", "retry"}
         if unknown:
             raise TypeError(f"task() got an unknown option {sorted(unknown)[0]!r}")
-        refuse_async(function, "the task function")
+        refuse_async_generator(function, "the task function")
         given = options.get("name")
         name = check_function(f"{function.__module__}.{function.__qualname__}" if given is None else given)
         known = self._functions.get(name)

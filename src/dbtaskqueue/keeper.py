@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -74,7 +75,7 @@ class StoreKeeper:
             return End("finish", record.id, record.token, now, begun_at=self._begun_at(), result=result)
 
         try:
-            with self._store.transaction(self._record.worker or 0, end) as connection:
+            with _Unawaited(self._store.transaction(self._record.worker or 0, end)) as connection:
                 yield connection
         except StoreUnavailable as error:
             if not error.maybe_done or not self._patiently(self._is_done):
@@ -96,3 +97,37 @@ class StoreKeeper:
                     raise
             time.sleep(min(last, first * 2 ** min(tries, 10)) * random.uniform(0.5, 1))
         raise AssertionError("unreachable")
+
+
+class _Unawaited:
+    """A transaction in which a coroutine must not await.
+
+    Others of its event loop would go on, and on SQLite the first of them that writes would wait for a lock that
+    nobody can give back while it waits. So the transaction is rolled back as soon as the loop has its turn.
+    """
+
+    def __init__(self, block: contextlib.AbstractContextManager[Any]) -> None:
+        self._block = block
+        self._turn: Any = None
+        self._broken: RuntimeError | None = None
+
+    def __enter__(self) -> Any:
+        connection = self._block.__enter__()
+        if (asyncio := sys.modules.get("asyncio")) is not None:  # else there is no loop
+            with contextlib.suppress(RuntimeError):  # none runs in this thread
+                self._turn = asyncio.get_running_loop().call_soon(self._roll_back)
+        return connection
+
+    def _roll_back(self) -> None:
+        self._broken = RuntimeError(
+            "something was awaited inside of transaction(), so it was rolled back; do in it what needs no await,"
+            " or give the whole block to asyncio.to_thread"
+        )
+        self._block.__exit__(RuntimeError, self._broken, None)
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._broken is not None:
+            raise self._broken
+        return self._block.__exit__(*raised)

@@ -11,11 +11,22 @@ logger = logging.getLogger("dbtaskqueue")
 logger.addHandler(logging.NullHandler())
 
 
-def event(level: int, message: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
-    """Log ``message`` with ``fields``: in the text as ``name=value``, and as ``record.fields``."""
-    if logger.isEnabledFor(level):
-        shown = " ".join(f"{name}={value}" for name, value in fields.items())
-        logger.log(level, "%s", f"{message} {shown}".rstrip(), exc_info=exc_info, extra={"fields": fields})
+def event(
+    level: int, message: str, *, exc_info: BaseException | None = None, stack: str | None = None, **fields: object
+) -> None:
+    """Log ``message`` with ``fields``: in the text as ``name=value``, and as ``record.fields``.
+
+    ``stack`` is that of another thread, to be shown below.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    shown = " ".join(f"{name}={value}" for name, value in fields.items())
+    text, extra = f"{message} {shown}".rstrip(), {"fields": fields}
+    if stack is None:
+        logger.log(level, "%s", text, exc_info=exc_info, extra=extra)
+    else:  # ``log`` knows only the stack of its own caller
+        record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (text,), None, None, extra, stack)
+        logger.handle(record)
 
 
 class Outage:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, overload
 
 from . import payload
 from ._store.base import TaskRecord
+from .checks import is_async
 from .errors import TaskCancelled
 from .keeper import CHECKPOINT, STEP, Keeper
 from .payload import JSON, MAX_BYTES
@@ -23,6 +25,10 @@ class RunningTask:
     """The task that the calling code runs in, as of its start.
 
     ``token`` is the fencing number of the claim; it may guard writes elsewhere, too.
+
+    A coroutine calls all this directly: ``saved``, ``checkpoint``, ``step`` and ``transaction`` keep its event loop
+    for the moment that the database takes. Where that may be long (a large transaction, a database that is
+    away, which is waited for), let a thread do it: ``await asyncio.to_thread(current_task().checkpoint, value)``.
     """
 
     __slots__ = ("_draining", "_keeper", "_kept", "_limit", "_record", "_steps", "_tally", "attempt", "cancelled")
@@ -110,9 +116,18 @@ class RunningTask:
         """
         self._keep(CHECKPOINT, payload.encode(value, limit=self._limit, name="checkpoint"))
 
+    @overload
+    def step(
+        self, name: str, function: Callable[P, Coroutine[Any, Any, JSON]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, JSON]: ...
+
+    @overload
+    def step(self, name: str, function: Callable[P, JSON], /, *args: P.args, **kwargs: P.kwargs) -> JSON: ...
+
     def step(self, name: str, function: Callable[P, JSON], /, *args: P.args, **kwargs: P.kwargs) -> JSON:
         """Run ``function`` and store its result; a later attempt gets the stored result instead.
 
+        Of an ``async def`` it is to be awaited: ``await current_task().step("fetch", fetch, url)``.
         A crash between running and storing runs it again. A name may be used once in an attempt: ValueError.
         Raises otherwise what ``function`` and ``checkpoint`` raise.
         """
@@ -124,9 +139,19 @@ class RunningTask:
             raise self._is_cancelled()
         self._steps.add(name)
         stored = self._all_kept().get(STEP + name)
-        if stored is None:
-            stored = payload.encode(function(*args, **kwargs), limit=self._limit, name=f"step {name}")
-            self._keep(STEP + name, stored)
+        if is_async(function):
+            return self._awaited_step(name, stored, functools.partial(function, *args, **kwargs))
+        return self._step_result(name, self._kept_step(name, function(*args, **kwargs)) if stored is None else stored)
+
+    async def _awaited_step(self, name: str, stored: str | None, call: Callable[[], JSON]) -> JSON:
+        return self._step_result(name, self._kept_step(name, await call()) if stored is None else stored)
+
+    def _kept_step(self, name: str, result: JSON) -> str:
+        stored = payload.encode(result, limit=self._limit, name=f"step {name}")
+        self._keep(STEP + name, stored)
+        return stored
+
+    def _step_result(self, name: str, stored: str) -> JSON:
         return payload.decode(stored, name=f"step {name}")
 
     def transaction(self, result: JSON = None) -> AbstractContextManager[Any]:
@@ -135,7 +160,7 @@ class RunningTask:
         A DB-API connection to the queue's database, in a transaction that is committed at the end of the
         block, unless an exception leaves it. The task is done then: what the function does or returns
         afterwards changes nothing. LeaseLost when the claim is gone: nothing is written. On SQLite it has the
-        write lock: keep it short.
+        write lock: keep it short. A coroutine may await nothing in it: RuntimeError, and nothing is written.
         """
         if self.cancelled:
             raise self._is_cancelled()

@@ -13,6 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Token
 from typing import Any
 
 from . import clock, ends, payload
@@ -22,7 +23,7 @@ from ._maintenance.cancel_watch import CancelWatch
 from ._maintenance.progress_report import ProgressReport
 from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
-from .checks import check_count, check_seconds
+from .checks import check_count, check_seconds, is_async
 from .errors import StoreUnavailable, TaskQueueError
 from .functions import Registry
 from .keeper import StoreKeeper
@@ -44,7 +45,7 @@ _LAST_TRIES = 5.0
 """Seconds that a worker which is stopping goes on trying to store what it owes."""
 
 OnError = Callable[[Task, BaseException], object]
-Callback = Callable[[JSON], JSON]
+Callback = Callable[[JSON], JSON]  # or, of an async def, what is awaited for it
 
 
 class Limits:
@@ -77,6 +78,7 @@ class Session:
         self._store = store
         self._queues = deque(queues)
         self._callback = callback
+        self._callback_is_async = callback is not None and is_async(callback)
         self._functions = functions
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
@@ -105,7 +107,7 @@ class Session:
         self._looks: list[float] = []
         self._begun = 0
         self._last_claim = self._last_task = time.monotonic()
-        self._executor = EXECUTORS[executor](concurrency, self._execute)
+        self._executor = EXECUTORS[executor](concurrency, self)
 
     def request_stop(self) -> None:
         """Drain; asked a second time, stop at once. Safe in a signal handler and in any thread."""
@@ -260,6 +262,9 @@ class Session:
 
     def _end_of(self, work: Work) -> End:
         record, error, begun_at = work.record, work.error, work.unstored_begin
+        if error is not None and work.given_back:
+            work.error = None  # it did as it was told
+            return ends.release(record, begun_at=begun_at)
         if error is None:
             return ends.finish(record, work.result, work.ended_at, begun_at)
         try:
@@ -399,8 +404,11 @@ class Session:
                 self._sleep(max(0.0, min(soon, deadline - time.monotonic())))
         self._collect()
         for work in list(self._active):
-            work.cancel()
             event(logging.WARNING, "task given back, its worker stops", task_id=work.record.id, queue=work.record.queue)
+            work.given_back = True
+            work.cancel()
+        self._let_them_stop()
+        for work in list(self._active):
             self._owed.append((work, ends.release(work.record, begun_at=work.unstored_begin)))
         self._active.clear()
         deadline = time.monotonic() + _LAST_TRIES
@@ -408,6 +416,15 @@ class Session:
             time.sleep(_STORED_WITHIN)
         if self._owed:
             event(logging.ERROR, "the worker stops before the ends of all tasks are stored", tasks=len(self._owed))
+
+    def _let_them_stop(self) -> None:
+        """Where code can be stopped, it has ended before another worker begins with its task."""
+        deadline = time.monotonic() + self._executor.grace
+        while (rest := deadline - time.monotonic()) > 0 and any(work.stop is not None for work in self._active):
+            if not self._finished:
+                self._sleep(rest)
+            self._collect()
+        self._collect()
 
     def _store_owed(self) -> bool:
         if self._owed or self._late_starts():
@@ -423,21 +440,53 @@ class Session:
         for work in list(self._active):
             work.cancel()
 
-    # -- in the threads that run tasks -------------------------------------------------------------
+    # -- in the threads that run tasks: TaskCode ----------------------------------------------------
 
-    def _execute(self, work: Work) -> None:
-        work.begun_at = clock.now()
-        context = enter(lambda: work.running(self._running_task))
+    def is_async(self, work: Work) -> bool:
+        """See TaskCode."""
+        if work.record.function is None:
+            return self._callback_is_async
+        function = self._functions.find(work.record.function)
+        return function is not None and function.is_async
+
+    def execute(self, work: Work) -> None:
+        """See TaskCode."""
+        context = self._begin(work)
         try:
-            value = payload.decode(work.record.payload)  # type: ignore[arg-type]
-            result = self._run_code(work.record, value)
-            if result is not None:
-                work.result = payload.encode(result, limit=self._store.max_payload, name="result")
+            result = self._call(work.record)
+            if hasattr(result, "__await__"):
+                from ._executors.coroutines import run_here
+
+                result = run_here(work, result)
+            self._keep(work, result)
         except BaseException as error:  # SystemExit is a failure like any other
             work.error = error
+        self._note_end(work, context)
+
+    async def execute_async(self, work: Work) -> None:
+        """See TaskCode."""
+        from ._executors.coroutines import awaited
+
+        context = self._begin(work)
+        try:
+            self._keep(work, await awaited(work, self._call(work.record)))
+        except BaseException as error:
+            work.error = error
+        self._note_end(work, context)
+
+    def _begin(self, work: Work) -> Token[Callable[[], RunningTask]]:
+        work.begun_at = clock.now()
+        return enter(lambda: work.running(self._running_task))
+
+    def _keep(self, work: Work, result: JSON) -> None:
+        if result is not None:
+            work.result = payload.encode(result, limit=self._store.max_payload, name="result")
+
+    def _note_end(self, work: Work, context: Token[Callable[[], RunningTask]]) -> None:
         leave(context)
         work.ended_at = clock.now()
         self._finished.append(work)
+        work.stop = None
         if not self._in_batch or self._executor.is_drained():
             self._bell.put(None)
 
@@ -454,7 +503,9 @@ class Session:
     def _is_draining(self) -> bool:
         return self._stops > 0
 
-    def _run_code(self, record: TaskRecord, value: JSON) -> JSON:
+    def _call(self, record: TaskRecord) -> JSON:
+        """What the task's code returns: of an ``async def``, what is to be awaited."""
+        value = payload.decode(record.payload)  # type: ignore[arg-type]
         if record.function is not None:
             function = self._functions.find(record.function)
             if function is None:

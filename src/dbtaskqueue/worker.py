@@ -11,7 +11,7 @@ from typing import Any
 
 from ._executors import EXECUTORS
 from .batching import BatchSize
-from .checks import check_count, check_lease, check_seconds, refuse_async, shown
+from .checks import check_count, check_lease, check_seconds, refuse_async, refuse_async_generator, shown
 from .names import check_queue
 from .payload import JSON
 from .queue import TaskQueue
@@ -25,6 +25,8 @@ class Worker:
     ``close`` stops the worker.
     ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
     machine may take its tasks. ``drain_timeout``: seconds that running tasks get when it is to stop.
+    ``executor``: "thread" runs each task in a thread, an ``async def`` in an event loop of its own there;
+    "asyncio" runs all ``async def`` in one event loop, hundreds at once, and plain functions in threads.
     ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
     logged, but for SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at its end.
 
@@ -87,16 +89,16 @@ class Worker:
     ) -> None:
         """Run tasks until told to stop, by ``stop()``, SIGTERM or SIGINT (in the main thread).
 
-        ``callback`` gets the payload and returns the result; tasks of task functions do not need it. An
-        exception fails the attempt. ``burst`` returns when nothing is due and all is done, ``max_tasks``
-        after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
+        ``callback``, plain or ``async def``, gets the payload and returns the result; tasks of task functions
+        do not need it. An exception fails the attempt. ``burst`` returns when nothing is due and all is done,
+        ``max_tasks`` after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
         long tasks one by one and stores the ends of short ones together, at the latest after 0.1 s; 1
         stores each at once; another number claims as many at once. TaskQueueError on a closed ``TaskQueue``.
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is not callable: {shown(callback)}")
         if callback is not None:
-            refuse_async(callback, "the callback")
+            refuse_async_generator(callback, "the callback")
         limits = Limits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
         with self._queue.serving(self.stop):

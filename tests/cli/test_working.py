@@ -112,9 +112,47 @@ def test_a_task_queue_runs_its_functions(cli: Cli) -> None:
     assert "queues=functions" in run.err
 
 
-def test_async_code_is_refused_in_one_line(cli: Cli) -> None:
-    Path(cli.folder, "later.py").write_text("async def run(payload): pass\n")
-    assert_explained(cli("worker", "later:run", "--burst"), "later:run", "async")
+ASYNC = """
+import asyncio, time
+
+together = []
+
+async def run(payload):
+    together.append(payload)
+    while len(together) < 50:
+        await asyncio.sleep(0.01)
+    return payload
+
+async def block(payload):
+    time.sleep(payload)
+
+async def numbers(payload):
+    yield 1
+"""
+
+
+def test_coroutines(cli: Cli, queue: TaskQueue) -> None:
+    Path(cli.folder, "later.py").write_text(ASYNC)
+    queue.enqueue_many(range(50))
+    run = cli("worker", "later:run", "--burst", "--executor", "asyncio", "--concurrency", 50)
+    assert (run.code, run.out) == (0, "")
+    assert queue.stats().done == 50
+    queue.enqueue(0.1)
+    assert cli("worker", "later:block", "--burst", "--executor", "thread").code == 0
+    assert queue.stats().done == 51
+
+
+def test_a_blocked_loop_is_shown_with_its_stack(cli: Cli, queue: TaskQueue) -> None:
+    Path(cli.folder, "later.py").write_text(ASYNC)
+    task = queue.enqueue(1.8)
+    run = cli("worker", "later:block", "--burst", "--executor", "asyncio")
+    assert f"the event loop is blocked seconds=1.0 task_id={task.id} tasks={task.id} at=" in run.err
+    assert re.search(r'^  File ".*later.py", line \d+, in block\n    time.sleep\(payload\)$', run.err, re.MULTILINE)
+
+
+def test_an_async_generator_is_refused_in_one_line(cli: Cli) -> None:
+    Path(cli.folder, "later.py").write_text(ASYNC)
+    assert_explained(cli("worker", "later:numbers", "--burst"), "later:numbers", "async generator")
 
 
 def test_another_url_than_the_task_queue_has(cli: Cli) -> None:

@@ -166,12 +166,8 @@ async def coroutine(payload: object) -> None: ...
 
 
 @pytest.mark.parametrize("code", [coroutine, functools.partial(coroutine), Awaitable(), Awaitable().__call__])
-def test_async_code_is_refused(queue: TaskQueue, url: str, code: Callable[[object], object]) -> None:
-    """Until there is an executor that runs it."""
-    with pytest.raises(TypeError, match="async"):
-        queue.task(name="coroutine")(code)
-    with pytest.raises(TypeError, match="async"):
-        Worker(url).run(code, burst=True)
+def test_an_async_on_error_is_refused(url: str, code: Callable[[object], object]) -> None:
+    """Nobody would await it."""
     with pytest.raises(TypeError, match="on_error is async"):
         Worker(url, on_error=code)  # type: ignore[arg-type]
 

@@ -2,7 +2,37 @@
 
 from __future__ import annotations
 
-from .thread import ThreadExecutor
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-EXECUTORS = {"thread": ThreadExecutor}
+from .thread import ThreadExecutor
+from .work import TaskCode, Work
+
+
+class Executor(Protocol):
+    """Runs works at once, as many as its size says; the others wait in a line."""
+
+    grace: float
+    """Seconds that code gets to end which was told to stop, if it has a way to be told (``Work.stop``)."""
+
+    def submit(self, works: Sequence[Work]) -> None:
+        """Run them when there is room."""
+
+    def is_drained(self) -> bool:
+        """Whether all work has begun."""
+
+    def take_back(self) -> list[Work]:
+        """The work that has not begun; it will not."""
+
+    def close(self) -> None:
+        """End what it runs by, as far as it can be ended."""
+
+
+def _asyncio(size: int, code: TaskCode) -> Executor:
+    from .asyncio_ import AsyncioExecutor  # asyncio takes 5 MiB: only from who uses it
+
+    return AsyncioExecutor(size, code)
+
+
+EXECUTORS: dict[str, Callable[[int, TaskCode], Executor]] = {"thread": ThreadExecutor, "asyncio": _asyncio}
 """The executors by the name that ``Worker`` and the command line know them by."""

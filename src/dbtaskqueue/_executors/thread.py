@@ -9,23 +9,24 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
-from .work import Work
+from .work import TaskCode, Work
 
 
 class ThreadExecutor:
     """``size`` daemon threads that take work from one line.
 
-    ``execute`` runs a task, notes in it how it ended, and never raises; it is called in those threads.
-    Threads are woken once for many tasks: a lock for each would cost more than a short task does.
+    They are woken once for many tasks: a lock for each would cost more than a short task does.
     """
 
-    def __init__(self, size: int, execute: Callable[[Work], None]) -> None:
+    grace = 1.0
+
+    def __init__(self, size: int, code: TaskCode) -> None:
         self._line: deque[Work] = deque()
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._execute = execute
+        self._code = code
         self._pid = os.getpid()
         self._threads = [
             threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True) for number in range(size)
@@ -58,9 +59,9 @@ class ThreadExecutor:
     def _run(self) -> None:
         while self._calls.get():
             while (work := self._next()) is not None:
-                self._execute(work)
+                self._code.execute(work)
                 if os.getpid() != self._pid:
-                    _end_child(work.error)
+                    end_child(work.error)
                 del work  # what a task returned or raised must not live until the next one
 
     def _next(self) -> Work | None:
@@ -70,7 +71,7 @@ class ThreadExecutor:
             return None
 
 
-def _end_child(error: BaseException | None) -> NoReturn:
+def end_child(error: BaseException | None) -> NoReturn:
     """End a child that the task's code forked, as it meant to end by itself: it must not go on as this worker."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):

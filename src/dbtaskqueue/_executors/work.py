@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from .._store.base import Note, TaskRecord
 from ..keeper import Keeper
@@ -16,6 +17,8 @@ class Work:
     ``begun_at``, ``ended_at``: when its code began and ended (microseconds), None before.
     ``begin_stored``: whether the database knows that it began. It ended with ``error``, or with
     ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
+    ``stop``, set where code that runs can be stopped, is called when it is cancelled, in any thread.
+    ``given_back``: it was cancelled because the worker stops; unless it ends well, it is released.
     """
 
     __slots__ = (
@@ -25,9 +28,11 @@ class Work:
         "cancelled",
         "ended_at",
         "error",
+        "given_back",
         "keeper",
         "record",
         "result",
+        "stop",
         "tally",
     )
 
@@ -37,6 +42,8 @@ class Work:
         self.begun_at: int | None = None
         self.ended_at = 0
         self.cancelled = False
+        self.given_back = False
+        self.stop: Callable[[], None] | None = None
         self.result: str | None = None
         self.error: BaseException | None = None
         self.keeper: Keeper | None = None
@@ -69,6 +76,8 @@ class Work:
         self.cancelled = True
         if self._running is not None:
             self._running.cancelled = True
+        if (stop := self.stop) is not None:
+            stop()
 
     def running(self, make: Callable[[Work, int], RunningTask]) -> RunningTask:
         """What ``current_task()`` gives to its code; made when somebody asks, for the attempt of that number."""
@@ -76,3 +85,19 @@ class Work:
             self._running = make(self, self.record.attempt if self.begin_stored else self.record.attempt + 1)
             self._running.cancelled = self.cancelled
         return self._running
+
+
+class TaskCode(Protocol):
+    """The code of tasks, as the session knows it; an executor chooses where it runs.
+
+    Neither way of executing it raises anything: how the code ended is noted in the work.
+    """
+
+    def is_async(self, work: Work) -> bool:
+        """Whether the code is an ``async def``."""
+
+    def execute(self, work: Work) -> None:
+        """Run it in this thread to its end; an ``async def`` in an event loop of its own."""
+
+    async def execute_async(self, work: Work) -> None:
+        """Run an ``async def`` in the event loop of the asyncio task that awaits this."""

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from .._executors import EXECUTORS
-from ..checks import check_lease, refuse_async
+from ..checks import check_lease, refuse_async_generator
 from ..functions import TaskFunction
 from ..log import event
 from ..names import check_queue
@@ -49,7 +49,12 @@ def _queue_names(names: tuple[str, ...]) -> list[str]:
     help="Serve this queue; may be repeated.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, help="Tasks that run at once.  [default: 1]")
-@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="thread", help="How they run.")
+@click.option(
+    "--executor",
+    type=click.Choice(list(EXECUTORS)),
+    default="thread",
+    help="How they run: asyncio is for async def.  [default: thread]",
+)
 @click.option("--burst", is_flag=True, help="End when nothing is due and all is done.")
 @click.option(
     "--lease",
@@ -134,7 +139,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
         raise click.ClickException(f"{target} is {kind}, neither a callback nor a TaskQueue")
     if not isinstance(found, TaskQueue):
         try:
-            refuse_async(found, target)
+            refuse_async_generator(found, target)
         except TypeError as error:
             raise click.ClickException(str(error)) from error
     return found
@@ -170,6 +175,9 @@ class _Format(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return harmless(super().formatMessage(record))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 (logging's name)
+        return harmless(super().formatStack(stack_info), keep="\n")
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
         return harmless(super().formatException(ei), keep="\n")

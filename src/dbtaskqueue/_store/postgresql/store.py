@@ -114,7 +114,9 @@ class PostgresqlStore(SqlStore):
 
     def _borrow(self, connection: object) -> PostgresqlLink:
         link = self._postgresql.borrow(connection)
-        if not link.rows("has_schema", {"name": self.schema}) or link.rows("identity") != self._connections.query("identity"):
+        if not link.rows("has_schema", {"name": self.schema}) or link.rows("identity") != self._connections.query(
+            "identity"
+        ):
             raise ConfigurationError(f"connection: leads to another database than {self._name}")
         return link
 

@@ -1,0 +1,86 @@
+"""Names what blocks an event loop: while it does, no other task of that loop goes on, nor can any be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from ..log import event
+from .work import Work
+
+_BLOCKED = 1.0
+"""Seconds without an answer after which a loop is called blocked."""
+_PAUSE = 0.5
+_MANY = 20
+"""How many tasks are named."""
+
+
+class LoopWatch:
+    """A thread that asks the loop for an answer, as long as tasks run in it. Says each blockage once."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: Mapping[asyncio.Task[None], Work]
+    ) -> None:
+        self._loop = loop
+        self._watched = thread
+        self._running = running
+        self._awake = threading.Event()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="dbtaskqueue-loop-watch", daemon=True).start()
+
+    def wake(self) -> None:
+        """A task begins."""
+        if not self._awake.is_set():
+            self._awake.set()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._closed.set()
+        self._awake.set()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            self._awake.clear()
+            if self._running:
+                self._look()
+                self._closed.wait(_PAUSE)
+            else:  # a task that began since it was cleared has set it again
+                self._awake.wait()
+
+    def _look(self) -> None:
+        answered = threading.Event()
+        began = time.monotonic()
+        try:
+            self._loop.call_soon_threadsafe(answered.set)
+        except RuntimeError:  # closed
+            return
+        if answered.wait(_BLOCKED) or self._closed.is_set():
+            return
+        self._tell(time.monotonic() - began)
+        while not answered.wait(_PAUSE) and not self._closed.is_set():
+            pass
+        if answered.is_set():
+            event(logging.WARNING, "the event loop goes on", seconds=round(time.monotonic() - began, 1))
+
+    def _tell(self, seconds: float) -> None:
+        frame = sys._current_frames().get(self._watched.ident or 0)
+        if frame is None:
+            return
+        # the frames of a thread that runs may change meanwhile; traceback copes with that
+        stack = traceback.extract_stack(frame)
+        running = dict(self._running)
+        now = asyncio.current_task(self._loop)
+        fields: dict[str, Any] = {"seconds": round(seconds, 1)}
+        if now in running:  # not, if it is one that a task has started
+            fields["task_id"] = running[now].record.id
+        ids = sorted(work.record.id for work in running.values())
+        more = f" and {len(ids) - _MANY} more" if len(ids) > _MANY else ""
+        fields["tasks"] = ",".join(map(str, ids[:_MANY])) + more
+        fields["at"] = f"{stack[-1].filename}:{stack[-1].lineno}"
+        event(logging.WARNING, "the event loop is blocked", stack="".join(stack.format()), **fields)
