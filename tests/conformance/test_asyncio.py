@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from engines import execute
 from helpers import Background, ended, run_python, spawn, until
 
 from dbtaskqueue import (
@@ -437,11 +436,19 @@ def test_an_async_step_is_run_once_over_all_attempts(queue: TaskQueue, executor:
 
 
 @pytest.fixture
-def rows(queue: TaskQueue, url: str) -> Iterator[Callable[[], list[int]]]:
+def rows(queue: TaskQueue) -> Iterator[Callable[[], list[int]]]:
     """Reads the numbers of a table of the application's own, which is there while the test runs."""
-    execute(url, "CREATE TABLE app_numbers (number INTEGER)")
-    yield lambda: [row[0] for row in execute(url, "SELECT number FROM app_numbers ORDER BY number")]
-    execute(url, "DROP TABLE app_numbers")
+    store: Any = queue.store
+
+    def execute(statement: str) -> list[Any]:
+        with store._connections.own_transaction() as tx:
+            cursor = tx.connection.cursor()
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    execute("CREATE TABLE app_numbers (number INTEGER)")
+    yield lambda: [row[0] for row in execute("SELECT number FROM app_numbers ORDER BY number")]
+    execute("DROP TABLE app_numbers")
 
 
 def insert(connection: Any, number: int) -> None:
@@ -474,8 +481,8 @@ def test_a_transaction_in_which_is_awaited_is_rolled_back_and_blocks_nobody(
     async def callback(payload: str) -> str:
         if payload == "awaits":
             with current_task().transaction() as connection:
-                insert(connection, 1)
                 inside.set()
+                insert(connection, 1)
                 await asyncio.sleep(0.05)
         else:
             while not inside.is_set():
