@@ -48,7 +48,7 @@ SELECT state, token FROM {{schema}}dbtaskqueue_task WHERE id = :id
 -- name: start
 UPDATE {{schema}}dbtaskqueue_task
    SET attempt = attempt + 1, started_at = :at, shared = 0, state = 'running'
- WHERE id = :id AND token = :token AND state = 'reserved'
+ WHERE {{is_reserved}}
 
 -- name: finish
 -- Of one that runs, or of one whose batch stores start and finish at once.
@@ -63,7 +63,7 @@ UPDATE {{schema}}dbtaskqueue_task
 UPDATE {{schema}}dbtaskqueue_task
    SET due = coalesce(:due, due), worker = NULL, shared = 0,
        decided_at = CASE WHEN :due IS NULL THEN decided_at ELSE :at END, state = 'pending'
- WHERE id = :id AND token = :token AND state = 'reserved'
+ WHERE {{is_reserved}}
 
 -- name: insert_attempt
 INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)
@@ -99,6 +99,13 @@ UPDATE {{schema}}dbtaskqueue_task
 -- name: delete_what_was_done
 -- The result, the checkpoint and the steps.
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task = :id AND name <> 'payload'
+
+-- name: is_reserved
+-- By the claim with this token.
+id = :id AND token = :token AND state = 'reserved'
+
+-- name: is_running
+id = :id AND token = :token AND state = 'running'
 
 -- name: is_begun
 -- Of the claim with this token: it runs, or its batch stores start and end at once.
@@ -210,7 +217,7 @@ SELECT {{task_columns}},
 -- name: give_back_running
 UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at, worker = NULL, state = :state
- WHERE id = :id AND token = :token AND state = 'running'
+ WHERE {{is_running}}
 
 -- name: fail
 UPDATE {{schema}}dbtaskqueue_task
@@ -218,7 +225,7 @@ UPDATE {{schema}}dbtaskqueue_task
        finished_at = CASE WHEN cancel_requested = 1 OR :final = 1 THEN :at END,
        worker = CASE WHEN cancel_requested = 1 OR :final = 1 THEN worker END,
        state = CASE WHEN cancel_requested = 1 THEN 'cancelled' WHEN :final = 1 THEN 'abandoned' ELSE 'failed' END
- WHERE id = :id AND token = :token AND state = 'running'
+ WHERE {{is_running}}
 
 -- name: release_running
 -- The attempt that had begun is not counted, but for a task that was asked to end: that one is cancelled.
@@ -229,7 +236,7 @@ UPDATE {{schema}}dbtaskqueue_task
        finished_at = CASE WHEN cancel_requested = 1 THEN :at END,
        worker = CASE WHEN cancel_requested = 1 THEN worker END,
        state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END
- WHERE id = :id AND token = :token AND state = 'running'
+ WHERE {{is_running}}
 
 -- name: ended_attempt
 -- What an attempt that has just ended was; a release has taken its number back.

@@ -12,6 +12,19 @@ state IN ('reserved', 'running')
 -- name: is_ended
 state = :state AND (finished_at IS NOT NULL OR state = 'failed')
 
+-- name: is_reserved
+-- Differs because PostgreSQL would take the index of held tasks for one that it knows the id of: analyzed while nothing
+-- runs, that index seems to be empty, and each start and finish would walk through all that is held then.
+id = :id AND token = :token AND CASE state WHEN 'reserved' THEN true ELSE false END
+
+-- name: is_running
+-- Differs because of the same.
+id = :id AND token = :token AND CASE state WHEN 'running' THEN true ELSE false END
+
+-- name: is_begun
+-- Differs because of the same.
+id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN 'reserved' THEN shared = 1 ELSE false END
+
 -- name: in_ids
 -- Differs because PostgreSQL takes a list as an array.
 = ANY(:ids)
@@ -127,7 +140,7 @@ UPDATE {{schema}}dbtaskqueue_task AS task
               CAST(:begun_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]))
        AS ending(id, token, at, begun_at, result, large)
  WHERE task.id = ending.id AND task.token = ending.token
-   AND (task.state = 'running' OR task.state = 'reserved' AND task.shared = 1)
+   AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.shared = 1 ELSE false END
 RETURNING task.id, ending.large
 
 -- name: kept_large
@@ -177,6 +190,10 @@ SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id')
 
 -- name: raise_sequence
 SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WHERE CAST(:highest AS bigint) > 0
+
+-- name: purgeable
+-- Differs because PostgreSQL would look for the first ones among all finished tasks if it had to sort.
+SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
 
 -- name: settings
 SELECT name, setting FROM pg_settings
