@@ -15,9 +15,23 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 LOST = 3
 _LOOK = 1.0
+
+
+def load_beat(orders: dict[str, Any]) -> Callable[[int], bool]:
+    """The engine's beat, on a connection of its own."""
+    sys.path += orders["path"]  # where the driver of a server is; a beat on a file needs none
+    spec = importlib.util.spec_from_file_location("beater", orders["beater"])
+    assert spec is not None
+    assert spec.loader is not None
+    beater = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(beater)
+    beat: Callable[[int], bool] = beater.open_beat(orders["options"])
+    return beat
 
 
 def main() -> int:
@@ -31,17 +45,12 @@ def main() -> int:
             return 0
         line += chunk
     orders = json.loads(line)
-    sys.path += orders["path"]  # where the driver of a server is; a beat on a file needs none
-    spec = importlib.util.spec_from_file_location("beater", orders["beater"])
-    assert spec is not None
-    assert spec.loader is not None
-    beater = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(beater)
-    beat = beater.open_beat(orders["options"])
-    next_beat = time.monotonic()
+    beat = None
+    next_beat = time.monotonic() + orders["interval"]  # the worker's row is new: that is its first beat
     # the pipe's end tells at once, unless a child of the worker inherited it; then the parent's pid does
     while os.getppid() == orders["parent"]:
         if time.monotonic() >= next_beat:
+            beat = beat or load_beat(orders)  # not before: to load a server's driver costs more than all the rest
             try:
                 if not beat(orders["worker"]):
                     return LOST
