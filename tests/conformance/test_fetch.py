@@ -302,7 +302,7 @@ INTERRUPTED = """
 import itertools, signal, sys
 from dbtaskqueue import TaskQueue
 
-class Interrupt(Exception):
+class Interrupt(BaseException):  # as KeyboardInterrupt is: drivers turn an Exception into errors of their own
     pass
 
 def interrupt(*args):
