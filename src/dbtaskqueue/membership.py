@@ -127,6 +127,8 @@ class Membership:
                 return
             if self.id is not None:
                 self.store.deregister(self.id)
+            elif self._loop is None:
+                return  # it has left already
             loop, heart = self._loop, self._heart
             self.id = self._loop = self._heart = None
         # not under the lock: the loop may be waiting for it
@@ -312,7 +314,13 @@ class Membership:
         """A held task was garbage-collected. Called by a finalizer, so only noted here and done soon."""
         loop = self._loop
         if loop is not None and os.getpid() == self.pid:
-            loop.soon(lambda: self.end(record, ends.fail(record, ends.DROPPED) if runs else ends.release(record)))
+            loop.soon(partial(self._end_dropped, record, runs))
+
+    def _end_dropped(self, record: TaskRecord, runs: bool) -> None:
+        with self._lock:
+            if self._held.get(record.id, (None,))[0] != record.token:
+                return  # given back with everything else, when its handle was closed
+        self.end(record, ends.fail(record, ends.DROPPED) if runs else ends.release(record))
 
     # -- forks -------------------------------------------------------------------------------------
 
