@@ -20,11 +20,11 @@ from dbtaskqueue._store import polling
 CONVERSATION = {"postgresql": PostgreSQLConversation, "mariadb": MariaDBConversation}
 OPEN = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dbtaskqueue'"
-    " AND now() - xact_start > interval '2 seconds'",
+    " AND now() - xact_start > interval '5 seconds'",
     "mariadb": "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
-    " ON id = trx_mysql_thread_id WHERE db = database() AND trx_started < now() - INTERVAL 2 SECOND",
+    " ON id = trx_mysql_thread_id WHERE db = database() AND trx_started < now() - INTERVAL 5 SECOND",
 }
-"""Transactions that are older than any of ours needs to be."""
+"""Transactions that are older than any of ours needs to be, on a machine that is busy with other tests, too."""
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_a_busy_worker_has_three_connections_and_no_open_transaction(
         direct.enqueue_many([0.001] * 200 + [60] * size)
         running = Background(lambda: worker.run(leave.wait))
         until(lambda: direct.stats().running == size, what="long tasks in each thread")
-        most = watched(3.0, look)
+        most = watched(7.0, look)
         leave.set()
         until(lambda: direct.stats().done == 200 + size)
-        most = max(most, watched(3.0, look))
+        most = max(most, watched(7.0, look))
         worker.stop()
         running.join()
     assert 1 <= most <= 3
