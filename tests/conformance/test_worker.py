@@ -808,9 +808,9 @@ def callback(payload):
         if end == "exit":
             sys.exit(3)
         if end == "text":
-            sys.exit("in the child")
+            sys.exit("said by the child")
         if end == "raise":
-            raise ValueError("in the child")
+            raise ValueError("said by the child")
         return
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -830,7 +830,7 @@ def test_a_child_that_a_task_forked_does_not_go_on_as_a_worker(queue: TaskQueue,
     with ended(spawn(FORK, url, end)) as process:
         _, errors = process.communicate(timeout=60)
     assert (task.refresh().state, task.result) == ("done", code)
-    assert ("in the child" in errors) == (end in ("text", "raise"))
+    assert ("said by the child" in errors) == (end in ("text", "raise"))
     assert queue.stats().workers == 0
 
 
