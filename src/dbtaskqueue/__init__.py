@@ -15,6 +15,7 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
+from .function_stats import FunctionStats
 from .progress import Progress
 from .queue import QueueStats, TaskQueue
 from .retry import RetryPolicy
@@ -27,6 +28,7 @@ __all__ = [
     "AbandonTask",
     "Attempt",
     "ConfigurationError",
+    "FunctionStats",
     "InvalidTransition",
     "LeaseLost",
     "PayloadError",

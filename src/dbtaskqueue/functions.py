@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
 from .checks import check_priority, is_async, refuse_async_generator
 from .errors import PayloadError
+from .limits import check_limits
 from .names import check_function
 from .payload import JSON
 from .retry import RetryPolicy, check_max_attempts, check_policy
@@ -33,6 +34,9 @@ class Options(TypedDict, total=False):
     retry: RetryPolicy | None
     key: str | None
     connection: object
+    time_limit: float | None
+    stall_limit: float | None
+    memory_limit: int | None
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -42,6 +46,16 @@ class FunctionOptions(TypedDict, total=False):
     max_attempts: int | None
     priority: int
     retry: RetryPolicy | None
+    time_limit: float | None
+    stall_limit: float | None
+    memory_limit: int | None
+
+
+def refuse_unknown(options: Mapping[str, object], known: type, function: str) -> None:
+    """TypeError for an option that is none of ``known``, as Python raises it where the names stand in the signature."""
+    unknown = set(options) - set(known.__annotations__)
+    if unknown:
+        raise TypeError(f"{function}() got an unknown option {sorted(unknown)[0]!r}")
 
 
 class Submitter(Protocol):
@@ -73,9 +87,7 @@ class TaskFunction(Generic[P, R]):
 
     def using(self, **options: Unpack[Options]) -> TaskFunction[P, R]:
         """The same function with other options of ``TaskQueue.enqueue`` for what is enqueued through it."""
-        unknown = set(options) - {"start_in", "start_at", "priority", "max_attempts", "retry", "key", "connection"}
-        if unknown:
-            raise TypeError(f"using() got an unknown option {sorted(unknown)[0]!r}")
+        refuse_unknown(options, Options, "using")
         return TaskFunction(self._queue, self.name, self._function, {**self._options, **options})
 
     def run(self, payload: JSON) -> R:
@@ -99,9 +111,7 @@ class Registry:
 
     def register(self, queue: Submitter, function: Callable[P, R], options: FunctionOptions) -> TaskFunction[P, R]:
         """Make ``function`` a task function. ValueError when another function has the name."""
-        unknown = set(options) - {"name", "max_attempts", "priority", "retry"}
-        if unknown:
-            raise TypeError(f"task() got an unknown option {sorted(unknown)[0]!r}")
+        refuse_unknown(options, FunctionOptions, "task")
         refuse_async_generator(function, "the task function")
         given = options.get("name")
         name = check_function(f"{function.__module__}.{function.__qualname__}" if given is None else given)
@@ -113,6 +123,7 @@ class Registry:
         policy = options.get("retry")
         if policy is not None:
             check_policy(policy)
+        check_limits(options.get("time_limit"), options.get("stall_limit"), options.get("memory_limit"))
         chosen: Options = {key: value for key, value in options.items() if key != "name"}  # type: ignore[assignment]
         registered = TaskFunction(queue, name, function, chosen)
         self._functions[name] = registered

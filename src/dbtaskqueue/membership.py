@@ -48,14 +48,16 @@ class Membership:
     """One worker in the eyes of the others.
 
     ``runs_tasks``: this process itself runs task code, which may starve its threads, so the heart is a
-    process of its own. A plain ``fetch()`` user gets one only where pids cannot speak for it.
+    process of its own. A plain ``fetch()`` user gets one only where pids cannot speak for it. ``executor``: how it
+    runs them, for the worker's row.
     """
 
-    def __init__(self, store: Store, lease: float, *, runs_tasks: bool) -> None:
+    def __init__(self, store: Store, lease: float, *, runs_tasks: bool, executor: str | None = None) -> None:
         self.store = store
         self.lease = lease
         self.duties: list[Duty] = []
         self._runs_tasks = runs_tasks
+        self._executor = executor
         self._reset()
         _members.add(self)
 
@@ -151,6 +153,7 @@ class Membership:
             beat=0,
             created_at=clock.now(),
             lost_at=None,
+            executor=self._executor,
         )
 
     # -- the heart ---------------------------------------------------------------------------------
@@ -237,7 +240,7 @@ class Membership:
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        """Store starts, progress and ends and claim what comes next, in one transaction, as this worker."""
+        """Store starts, notes and ends and claim what comes next, in one transaction, as this worker."""
         return self.store.exchange(self.join(), starts=starts, notes=notes, ends=ends, claim=claim)
 
     def _give_back_unknown_in_time(self, worker: int) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from . import clock, payload, retry
 from ._store import open_store
-from ._store.base import NewTask, TaskRecord
+from ._store.base import NewTask, TaskRecord, Verdict
 from .checks import MOST, check_count, check_lease, check_priority, is_count, shown
+from .command_line import as_payload
 from .errors import InvalidTransition, PayloadError, TaskQueueError
-from .functions import FunctionOptions, Options, Registry, TaskFunction
+from .function_stats import LATEST, FunctionStats, summarize
+from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
+from .limits import check_limits
 from .membership import Membership
 from .names import check_key, check_queue
 from .payload import JSON
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, PENDING, TaskState, sources
+from .states import FINAL, PENDING, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
 from .url import DEFAULT_URL
 
@@ -146,6 +149,9 @@ class TaskQueue:
         retry: RetryPolicy | None = None,
         key: str | None = None,
         connection: object = None,
+        time_limit: float | None = None,
+        stall_limit: float | None = None,
+        memory_limit: int | None = None,
     ) -> Task:
         """Store a task; it is durable when this returns.
 
@@ -154,8 +160,9 @@ class TaskQueue:
         overrides the number of the policy ``retry`` (by default this queue's). ``key``: if an unfinished
         task of this queue has it, that one is returned, unchanged. ``connection``: a DB-API connection of
         yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
-        exists if and only if you commit. Raises PayloadError, ValueError, ConfigurationError for a connection
-        of another kind, to another database, or in autocommit.
+        exists if and only if you commit. ``time_limit``, ``stall_limit`` (seconds of an attempt, and without progress)
+        and ``memory_limit`` (bytes) are enforced by workers whose tasks run in processes. Raises PayloadError,
+        ValueError, ConfigurationError for a connection of another kind, to another database, or in autocommit.
         """
         options = Options(
             start_in=start_in,
@@ -165,6 +172,9 @@ class TaskQueue:
             retry=retry,
             key=key,
             connection=connection,
+            time_limit=time_limit,
+            stall_limit=stall_limit,
+            memory_limit=memory_limit,
         )
         return self.submit([payload], options)[0]
 
@@ -178,6 +188,9 @@ class TaskQueue:
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         connection: object = None,
+        time_limit: float | None = None,
+        stall_limit: float | None = None,
+        memory_limit: int | None = None,
     ) -> list[Task]:
         """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
         options = Options(
@@ -187,16 +200,44 @@ class TaskQueue:
             max_attempts=max_attempts,
             retry=retry,
             connection=connection,
+            time_limit=time_limit,
+            stall_limit=stall_limit,
+            memory_limit=memory_limit,
         )
         return self.submit(list(payloads), options)
 
-    def submit(self, payloads: list[JSON], options: Options, function: str | None = None) -> list[Task]:
+    def enqueue_command(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Unpack[Options],
+    ) -> Task:
+        """Store a command line as a task, for workers that allow commands; no shell ever reads it.
+
+        ``argv``: the program and its arguments. ``cwd``: the folder it runs in, by default the worker's. ``env`` is
+        added to the worker's environment. ``options`` are those of ``enqueue``. Raises TypeError and ValueError for
+        what cannot be run.
+        """
+        refuse_unknown(options, Options, "enqueue_command")
+        return self.submit([as_payload(argv, cwd, env)], options, command=True)[0]
+
+    def submit(
+        self, payloads: list[JSON], options: Options, function: str | None = None, *, command: bool = False
+    ) -> list[Task]:
         """Store payloads with the same options; for task functions, with the function's name."""
         self._require_open()
+        limits = _limits(options)
         shared = self._shared_columns(options, function)
         limit, single = self.store.max_payload, len(payloads) == 1
         tasks = [
-            NewTask(*shared, payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"))
+            NewTask(
+                *shared,
+                payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"),
+                limits,
+                int(command),
+            )
             for index, value in enumerate(payloads)
         ]
         if not tasks:
@@ -263,7 +304,7 @@ class TaskQueue:
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
         while not self._closed:
             ticket = self.store.wakeups.ticket((self.name,))
-            due = self.store.next_due([self.name])
+            due = self.store.next_due([self.name], commands=False)  # those are for workers
             pause = deadline - time.monotonic()
             if due is not None:
                 pause = min(pause, (due - clock.now()) / 1e6)
@@ -307,6 +348,39 @@ class TaskQueue:
         with after_a_change():
             return self.get(id)
 
+    def suspend(self, id: int) -> None:
+        """Let a running task stand still until ``continue_``, all its processes: it stays claimed, its worker lives.
+
+        Its worker does it within 2 s. Raises TaskNotFound, and InvalidTransition unless it runs in a process.
+        """
+        self._suspend(id, True)
+
+    def continue_(self, id: int) -> None:
+        """Let a suspended task go on; nothing happens to one that runs. Raises what ``suspend`` raises."""
+        self._suspend(id, False)
+
+    def _suspend(self, id: int, suspended: bool) -> None:
+        self._require_open()
+        before = look_up(self.store, id)
+        verdict = self.store.suspend(id, suspended)
+        if not verdict.stored:
+            verb = "suspend" if suspended else "continue"
+            raise InvalidTransition(f"{verb}: task {id} {self._why_not_suspended(verdict, before.worker)}")
+
+    def _why_not_suspended(self, verdict: Verdict, holder: int | None) -> str:
+        if verdict.state != RUNNING:
+            return f"is {verdict.state or 'no more'}; only a running task can stand still"
+        [*found] = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
+        if not found:
+            return "is held by a worker that is lost"
+        if found[0].executor is None:
+            return "runs in a program that has fetched it; only a process of a worker can stand still"
+        ways = {"thread": "by threads", "asyncio": "by asyncio"}
+        return (
+            f"cannot stand still: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
+            " only a process can"
+        )
+
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
         """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
         self._require_open()
@@ -331,6 +405,11 @@ class TaskQueue:
         return QueueStats(
             **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(living), paused=paused
         )
+
+    def function_stats(self) -> list[FunctionStats]:
+        """How this queue's task functions did in its newest 10,000 ended attempts, by name."""
+        self._require_open()
+        return summarize(self.store.ended(self.name, LATEST))
 
     def _counts(self) -> dict[TaskState, int]:
         good_until, final = self._final_counts
@@ -421,7 +500,7 @@ class TaskQueue:
         """Register a function as a task function of this queue: ``@queue.task`` or ``@queue.task(name=…)``.
 
         ``name`` (by default module and qualified name) stays in the database: give one that survives a
-        rename. ``max_attempts``, ``priority`` and ``retry`` become the defaults of its tasks.
+        rename. ``max_attempts``, ``priority``, ``retry`` and the limits become the defaults of its tasks.
         """
 
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:
@@ -444,10 +523,16 @@ def check_state(state: TaskState | str) -> TaskState:
         raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
 
 
+def _limits(options: Options) -> str | None:
+    """The limits among the options, checked, as they are stored."""
+    given = options.get("time_limit"), options.get("stall_limit"), options.get("memory_limit")
+    return None if given == (None, None, None) else check_limits(*given).to_json()
+
+
 def _fresh(number: int, task: NewTask) -> TaskRecord:
     """The record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, policy, text = task
+    queue, rank, due, budget, created_at, key, function, policy, text, limits, command = task
     return TaskRecord(
         number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, policy, text, None, None,
+        None, None, key, function, policy, text, None, None, limits, command,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from .errors import (
     TaskFailed,
     TaskNotFound,
 )
+from .limits import Limits
 from .payload import JSON
 from .progress import Progress
 from .progress import read as read_progress
@@ -41,7 +42,8 @@ class Attempt(NamedTuple):
     """One run of a task.
 
     ``number`` counts from 1 and repeats after a release. ``outcome`` is done, failed, abandoned,
-    cancelled, released, lost or, while it runs, None. ``output`` is None where none was kept.
+    cancelled, released, lost or, while it runs, None. ``output`` is None where none was kept; ``cpu_seconds`` and
+    ``peak_memory`` (bytes) are None where nobody measured.
     """
 
     number: int
@@ -52,6 +54,8 @@ class Attempt(NamedTuple):
     outcome: str | None
     error: str | None
     output: str | None = None
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
 
 
 class Task:
@@ -171,6 +175,31 @@ class Task:
     def cancel_requested(self) -> bool:
         """Whether it was asked to end while it ran."""
         return bool(self._record.cancel_requested)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it runs and is to stand still."""
+        return bool(self._record.suspended)
+
+    @property
+    def is_command(self) -> bool:
+        """Whether its payload is a command line."""
+        return bool(self._record.command)
+
+    @property
+    def time_limit(self) -> float | None:
+        """The seconds that an attempt may take; None: no end."""
+        return Limits.from_json(self._record.limits).time
+
+    @property
+    def stall_limit(self) -> float | None:
+        """The seconds that an attempt may go on without progress; None: no end."""
+        return Limits.from_json(self._record.limits).stall
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The bytes that an attempt may use; None: as many as there are."""
+        return Limits.from_json(self._record.limits).memory
 
     @property
     def progress(self) -> Progress | None:
@@ -386,4 +415,7 @@ def _attempt(record: AttemptRecord) -> Attempt:
         clock.to_datetime(record.finished_at),
         record.outcome,
         record.error,
+        record.output,
+        None if record.cpu is None else record.cpu / 1e6,
+        record.memory,
     )

@@ -7,10 +7,12 @@ CREATE TABLE dbtaskqueue_attempt (
     finished_at  INTEGER,
     outcome      TEXT NOT NULL,
     error        TEXT,
+    cpu          INTEGER,
+    memory       INTEGER,
     PRIMARY KEY (task, token)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due)
+CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due, id, command)
     WHERE state IN ('pending', 'failed');
 
 CREATE INDEX dbtaskqueue_ended ON dbtaskqueue_task (queue, state)
@@ -29,10 +31,12 @@ CREATE TABLE dbtaskqueue_large (
     PRIMARY KEY (task, name)
 ) STRICT;
 
-CREATE TABLE dbtaskqueue_progress (
-    task   INTEGER PRIMARY KEY,
+CREATE TABLE dbtaskqueue_note (
+    task   INTEGER NOT NULL,
     token  INTEGER NOT NULL,
-    value  TEXT NOT NULL
+    name   TEXT NOT NULL,
+    value  TEXT NOT NULL,
+    PRIMARY KEY (task, token, name)
 ) STRICT;
 
 CREATE TABLE dbtaskqueue_pruned (
@@ -75,7 +79,12 @@ CREATE TABLE dbtaskqueue_task (
     function     TEXT,
     policy       TEXT,
     payload      TEXT,
-    result       TEXT
+    result       TEXT,
+    command      INTEGER NOT NULL DEFAULT 0,
+    limits       TEXT,
+    suspended    INTEGER,
+    cpu          INTEGER,
+    memory       INTEGER
 ) STRICT;
 
 CREATE TABLE dbtaskqueue_worker (
@@ -88,7 +97,8 @@ CREATE TABLE dbtaskqueue_worker (
     lease      REAL NOT NULL,
     beat       INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
-    lost_at    INTEGER
+    lost_at    INTEGER,
+    executor   TEXT
 ) STRICT;
 
 -- version, oldest: [(1, 1)]

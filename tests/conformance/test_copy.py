@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,10 +13,12 @@ from click.testing import CliRunner, Result
 from engines import ENGINES
 from helpers import die_holding
 
-from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
-from dbtaskqueue._store.base import Shipment
+from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker, clock
+from dbtaskqueue._store.base import Claim, End, Note, Shipment
+from dbtaskqueue._store.moving import COLUMNS
 from dbtaskqueue._store.verbs import SqlStore
 from dbtaskqueue.cli import copying, main
+from dbtaskqueue.membership import Membership
 
 Empty = Callable[[str], str]
 
@@ -74,6 +78,41 @@ def test_everything_comes_over(url: str, other: str, empty: Empty) -> None:
         assert queue.enqueue("same key", key="k").payload == "fails"
         Worker(queue).run(lambda payload: payload, burst=True)
         assert queue.stats().done == 5
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Empty) -> None:
+    target = empty(other)
+    with TaskQueue(url, queue="a") as queue:
+        queue.enqueue_command(["true"], time_limit=5, stall_limit=0.5, memory_limit=2**40)
+        member = Membership(queue.store, 30.0, runs_tasks=False, executor="process")
+        worker = member.join()
+        for verb, output in (("fail", "ü" * 70_000), ("finish", "fine")):
+            now = clock.now()
+            [record] = queue.store.exchange(worker, claim=Claim(["a"], 1, now, begin=True, commands=True)).claimed
+            queue.suspend(record.id)
+            notes = [Note(record.id, record.token, name, output) for name in ("output", "usage")]
+            end = End(verb, record.id, record.token, now, due=now, error=None, cpu=7, memory=2**41)
+            queue.store.exchange(worker, notes=notes, ends=[end])
+        member.leave()
+        with TaskQueue(url, queue="b") as lane:
+            lane.enqueue("x")
+    die_holding(url, "b")
+    assert copy(url, target).exit_code == 0
+    assert picture(target) == picture(url)
+    with TaskQueue(target, queue="a", create=False) as queue:
+        [task] = queue.tasks()
+        assert (task.is_command, task.time_limit, task.stall_limit, task.memory_limit) == (True, 5, 0.5, 2**40)
+        outputs = [(attempt.output, attempt.cpu_seconds, attempt.peak_memory) for attempt in task.attempts()]
+        assert outputs == [("ü" * 70_000, 7e-6, 2**41), ("fine", 7e-6, 2**41)]
+
+
+def test_no_column_is_forgotten(tmp_path: Path) -> None:
+    TaskQueue(f"sqlite:///{tmp_path}/all.sqlite").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "all.sqlite")) as connection:
+        for table, columns in COLUMNS.items():
+            rows = connection.execute("SELECT name FROM pragma_table_info(?)", [f"dbtaskqueue_{table}"])
+            assert {name for (name,) in rows} == set(columns)
 
 
 def test_a_copy_that_was_broken_off_goes_on(url: str, empty: Empty, monkeypatch: pytest.MonkeyPatch) -> None:

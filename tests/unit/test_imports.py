@@ -32,11 +32,13 @@ PURE = {
     "log",
     "progress",
     "checks",
+    "limits",
+    "command_line",
 }
 LAYERS: list[set[str]] = [
     PURE,
     {"_store"},
-    {"ends", "keeper"},
+    {"ends", "keeper", "function_stats"},
     {"running"},
     {"_executors"},
     {"_maintenance"},
@@ -234,7 +236,7 @@ def test_the_contract_of_the_store_stays_small() -> None:
     """The design page wants about 25 verbs, each in a sentence or two."""
     from dbtaskqueue._store.base import Database, Movable, Store
 
-    for contract, most in ((Store, 26), (Database, 8), (Movable, 4)):
+    for contract, most in ((Store, 28), (Database, 8), (Movable, 4)):
         verbs = [name for name in vars(contract) if not name.startswith("_") and callable(getattr(contract, name))]
         assert len(verbs) <= most
         for verb in verbs:

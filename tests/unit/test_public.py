@@ -9,32 +9,38 @@ from typing import Any
 import pytest
 
 import dbtaskqueue
-from dbtaskqueue import Attempt, QueueStats, RetryPolicy, RunningTask, Task, TaskQueue, TaskState, Worker
+from dbtaskqueue import Attempt, FunctionStats, QueueStats, RetryPolicy, RunningTask, Task, TaskQueue, TaskState, Worker
 
 # Every capitalised name of the design page, but for what comes with the servers and with long tasks.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
+    "FunctionStats",
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable"),
     "current_task",
 }
 NOT_YET = {
-    TaskQueue: ["enqueue_command", "logs", "watch", "suspend", "copy"],
+    TaskQueue: ["logs", "watch", "copy"],
 }
+LIMITS = "time_limit=None, stall_limit=None, memory_limit=None"
 OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True",
-        "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None",
-        "enqueue_many": f"payloads, *, {OPTIONS}, connection=None",
+        "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}",
+        "enqueue_many": f"payloads, *, {OPTIONS}, connection=None, {LIMITS}",
+        "enqueue_command": "argv, *, cwd=None, env=None, **options",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",
         "cancel": "id",
+        "suspend": "id",
+        "continue_": "id",
         "retry": "id",
         "tasks": "*, state=None, limit=100, before=None",
         "stats": "",
+        "function_stats": "",
         "pause": "",
         "resume": "",
         "purge": "",
@@ -78,7 +84,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
 TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
-    *("cancel_requested", "progress"),
+    *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
@@ -139,7 +145,9 @@ def test_attributes() -> None:
     assert {name for name in dir(RunningTask) if not name.startswith("_")} == RUNNING_ATTRIBUTES
     assert Attempt._fields == (
         *("number", "token", "worker", "started_at", "finished_at", "outcome", "error", "output"),
+        *("cpu_seconds", "peak_memory"),
     )
+    assert FunctionStats._fields == (*("function", "count", "failures", "p50", "p95", "cpu_p50", "peak_memory"),)
     assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")
 
 

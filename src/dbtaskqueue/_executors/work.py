@@ -58,7 +58,7 @@ class Work:
     def note(self) -> Note | None:
         """Its progress, if it has told any since the last time."""
         news = None if self.tally is None else self.tally.news()
-        return None if news is None else Note(self.record.id, self.record.token, news)
+        return None if news is None else Note(self.record.id, self.record.token, "progress", news)
 
     @property
     def unstored_begin(self) -> int | None:

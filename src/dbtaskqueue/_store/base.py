@@ -17,7 +17,11 @@ from ..states import TaskState
 
 
 class TaskRecord(NamedTuple):
-    """A task's row. ``budget``, ``base``: see ``max_attempts``; texts are JSON but for ``error``."""
+    """A task's row. ``budget``, ``base``: see ``max_attempts``; texts are JSON but for ``error``.
+
+    ``command``: its payload is a command line. ``suspended``: it runs, and is to stand still. ``progress`` and
+    ``usage`` are notes of its last attempt, ``usage`` only while that runs; a record that was just claimed has none.
+    """
 
     id: int
     queue: str
@@ -40,7 +44,11 @@ class TaskRecord(NamedTuple):
     payload: str | None
     result: str | None
     error: str | None
+    limits: str | None = None
+    command: int = 0
+    suspended: int = 0
     progress: str | None = None
+    usage: str | None = None
 
     @property
     def max_attempts(self) -> int | None:
@@ -60,13 +68,16 @@ class NewTask(NamedTuple):
     function: str | None
     policy: str | None
     payload: str
+    limits: str | None = None
+    command: int = 0
 
 
 class Claim(NamedTuple):
     """What to reserve: at most ``limit`` tasks due at ``now``, from ``queues`` in this order.
 
     ``begin`` starts them in the same transaction. ``shared`` marks them as one batch whose starts
-    are not stored one by one: after a crash nobody can tell which of them had begun.
+    are not stored one by one: after a crash nobody can tell which of them had begun. ``commands``: tasks whose payload
+    is a command line may be claimed, too.
     """
 
     queues: Sequence[str]
@@ -74,6 +85,7 @@ class Claim(NamedTuple):
     now: int
     begin: bool = False
     shared: bool = False
+    commands: bool = False
 
 
 class Start(NamedTuple):
@@ -89,6 +101,7 @@ class End(NamedTuple):
 
     ``due``: when a failed or released task is due again, None keeps its due time. ``final``: a
     failure that is the last. ``begun_at``: the start was not stored yet, it was then (a shared batch).
+    ``cpu`` (microseconds) and ``memory`` (bytes at the most): what the attempt took, None where nobody measured it.
     """
 
     verb: str
@@ -100,13 +113,19 @@ class End(NamedTuple):
     begun_at: int | None = None
     result: str | None = None
     error: str | None = None
+    cpu: int | None = None
+    memory: int | None = None
 
 
 class Note(NamedTuple):
-    """How far the attempt with this token has got, as JSON."""
+    """What the attempt with this token tells while it runs; the last value under a name stays.
+
+    Names are ``progress`` and ``usage``, both JSON, and ``output``, a text.
+    """
 
     id: int
     token: int
+    name: str
     value: str
 
 
@@ -130,7 +149,10 @@ class Exchanged(NamedTuple):
 
 
 class WorkerRecord(NamedTuple):
-    """A worker's row; ``boot``, ``namespace`` and ``started`` are its place, None where unreadable."""
+    """A worker's row; ``boot``, ``namespace`` and ``started`` are its place, None where unreadable.
+
+    ``executor``: thread, process or asyncio; None for whoever only fetches.
+    """
 
     id: int
     host: str
@@ -142,10 +164,11 @@ class WorkerRecord(NamedTuple):
     beat: int
     created_at: int
     lost_at: int | None
+    executor: str | None = None
 
 
 class AttemptRecord(NamedTuple):
-    """One start of a task and how it ended; ``outcome`` is None while it runs."""
+    """One start of a task and how it ended; ``outcome`` is None while it runs. ``cpu`` and ``memory`` as in an End."""
 
     number: int
     token: int
@@ -154,6 +177,21 @@ class AttemptRecord(NamedTuple):
     finished_at: int | None
     outcome: str | None
     error: str | None
+    output: str | None = None
+    cpu: int | None = None
+    memory: int | None = None
+
+
+class EndedRecord(NamedTuple):
+    """An attempt that has ended, as statistics want it; ``function`` is None for a callback's."""
+
+    function: str | None
+    command: int
+    outcome: str
+    started_at: int | None
+    finished_at: int | None
+    cpu: int | None
+    memory: int | None
 
 
 class Held(NamedTuple):
@@ -163,6 +201,7 @@ class Held(NamedTuple):
     token: int
     state: str
     cancel_requested: int
+    suspended: int
 
 
 class Finding(NamedTuple):
@@ -289,7 +328,7 @@ class Store(Database, Movable):
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        """Store starts, progress and ends, in this order, and claim what comes next, in one transaction."""
+        """Store starts, notes and ends, in this order, and claim what comes next, in one transaction."""
 
     @abc.abstractmethod
     def keep(self, task: int, token: int, name: str, value: str) -> bool:
@@ -304,12 +343,19 @@ class Store(Database, Movable):
         """A DB-API connection in a transaction that also stores the end; LeaseLost if the claim is gone."""
 
     @abc.abstractmethod
-    def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
-        """When the next task of these queues is due, paused ones left out or not; without the write lock."""
+    def next_due(self, queues: Sequence[str], *, even_paused: bool = False, commands: bool = True) -> int | None:
+        """When the next task of these queues is due, without the write lock.
+
+        ``even_paused``: paused queues, too. Without ``commands``: of tasks that are no command lines.
+        """
 
     @abc.abstractmethod
     def cancel(self, task: int, now: int) -> Verdict:
         """Cancel the task, or ask its holder to if it runs; ``stored`` is False where neither is allowed."""
+
+    @abc.abstractmethod
+    def suspend(self, task: int, suspended: bool) -> Verdict:
+        """Let a running task stand still, or go on; not stored unless a living worker runs it in a process."""
 
     @abc.abstractmethod
     def retry(self, task: int, now: int) -> Verdict:
@@ -334,6 +380,10 @@ class Store(Database, Movable):
     @abc.abstractmethod
     def attempts(self, task: int) -> list[AttemptRecord]:
         """Every start of the task, oldest first."""
+
+    @abc.abstractmethod
+    def ended(self, queue: str, limit: int) -> list[EndedRecord]:
+        """The queue's attempts that ended last, newest first."""
 
     @abc.abstractmethod
     def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:

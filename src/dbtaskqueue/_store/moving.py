@@ -12,18 +12,30 @@ SEALED = 2_000_000_000
 """As the oldest version that a program may know: none may use this database, it is being filled."""
 COLUMNS = {
     "queue": ("name", "paused"),
-    "worker": ("id", "host", "pid", "boot", "namespace", "started", "lease", "beat", "created_at", "lost_at"),
+    "worker": (
+        "id",
+        "host",
+        "pid",
+        "boot",
+        "namespace",
+        "started",
+        "lease",
+        "beat",
+        "created_at",
+        "lost_at",
+        "executor",
+    ),
     "task": (
         *("id", "queue", "state", "rank", "due", "decided_at", "token", "attempt", "budget", "base", "retried"),
         *("worker", "shared", "solo", "cancel_requested", "created_at", "started_at", "finished_at", "key", "function"),
-        *("policy", "payload", "result"),
+        *("policy", "payload", "result", "command", "limits", "suspended", "cpu", "memory"),
     ),
     "large": ("task", "name", "value"),
-    "progress": ("task", "token", "value"),
-    "attempt": ("task", "token", "number", "worker", "started_at", "finished_at", "outcome", "error"),
+    "note": ("task", "token", "name", "value"),
+    "attempt": ("task", "token", "number", "worker", "started_at", "finished_at", "outcome", "error", "cpu", "memory"),
 }
 """What the queries export_… read, in their order, and what load_… store under these names."""
-_LOADING = ("load_queue", "load_worker", "load_task", "load_large", "load_progress", "load_attempt")
+_LOADING = ("load_queue", "load_worker", "load_task", "load_large", "load_note", "load_attempt")
 
 
 class SqlMovable(Movable):
@@ -43,7 +55,7 @@ class SqlMovable(Movable):
             found = {
                 "task": tasks,
                 "large": tx.rows("export_large", values),
-                "progress": tx.rows("export_progress", values),
+                "note": tx.rows("export_note", values),
                 "attempt": tx.rows("export_attempt", values),
             }
             if after == 0:

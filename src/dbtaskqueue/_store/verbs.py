@@ -21,6 +21,7 @@ from .base import (
     AttemptRecord,
     Claim,
     End,
+    EndedRecord,
     Exchanged,
     Finding,
     Held,
@@ -146,8 +147,8 @@ class SqlStore(SqlMovable, Store):
     ) -> Exchanged:
         def run(tx: Transaction) -> Exchanged:
             started = [_start(tx, start) for start in starts]
-            for note in notes:
-                tx.change("note_progress", note._asdict())
+            if notes:
+                tx.change_each("note", [note._asdict() for note in notes])
             ended = self._end_all(tx, worker, ends)
             return Exchanged(started, ended, self._claim(tx, worker, claim) if claim else [])
 
@@ -216,8 +217,9 @@ class SqlStore(SqlMovable, Store):
         _record_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
         return Verdict(True, TaskState(state), end.token)
 
-    def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
-        every = [{"queue": queue, "even_paused": int(even_paused)} for queue in queues]
+    def next_due(self, queues: Sequence[str], *, even_paused: bool = False, commands: bool = True) -> int | None:
+        shared = {"even_paused": int(even_paused), "commands": int(commands)}
+        every = [{"queue": queue, **shared} for queue in queues]
         times = [self._connections.query("next_due", {**each, **self._from_the_begin})[0][0] for each in every]
         return min((time for time in times if isinstance(time, int)), default=None)  # or nonsense, or None
 
@@ -262,6 +264,17 @@ class SqlStore(SqlMovable, Store):
 
     def cancel(self, task: int, now: int) -> Verdict:
         return self._connections.write(partial(_change, "cancel", task, now))
+
+    def suspend(self, task: int, suspended: bool) -> Verdict:
+        values = {"id": task, "suspended": int(suspended)}
+
+        def run(tx: Transaction) -> Verdict:
+            is_possible = tx.row("suspendable", values) is not None
+            if is_possible:
+                tx.change("suspend", values)
+            return _standing(tx, task, stored=is_possible)
+
+        return self._connections.write(run)
 
     def retry(self, task: int, now: int) -> Verdict:
         def run(tx: Transaction) -> Verdict:
@@ -309,7 +322,7 @@ class SqlStore(SqlMovable, Store):
     def _delete(self, ids: Sequence[int], tx: Transaction) -> int:
         final = [row[0] for row in tx.rows("lock_final", {"ids": tx.array(ids)})]
         if final:
-            for query in ("delete_large", "delete_progress", "delete_attempts", "delete_tasks"):
+            for query in ("delete_large", "delete_notes", "delete_attempts", "delete_tasks"):
                 tx.change(query, {"ids": tx.array(final)})
         return len(final)
 
@@ -337,6 +350,9 @@ class SqlStore(SqlMovable, Store):
 
     def attempts(self, task: int) -> list[AttemptRecord]:
         return [AttemptRecord(*row) for row in self._connections.query("attempts", {"id": task})]
+
+    def ended(self, queue: str, limit: int) -> list[EndedRecord]:
+        return self._connections.read(partial(_ended, {"queue": queue, "limit": limit}))
 
     def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
         return self._connections.read(partial(_count, queue, final))
@@ -442,7 +458,10 @@ def _record_attempt(
     tx: Transaction, end: End, worker: int | None, number: int, started_at: int | None, outcome: str
 ) -> None:
     values = {"task": end.id, "token": end.token, "number": number, "worker": worker, "started_at": started_at}
-    tx.change("insert_attempt", values | {"finished_at": end.at, "outcome": outcome, "error": end.error})
+    tx.change(
+        "insert_attempt",
+        values | {"finished_at": end.at, "outcome": outcome, "error": end.error, "cpu": end.cpu, "memory": end.memory},
+    )
 
 
 def _give_back(tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime) -> int:
@@ -465,6 +484,15 @@ def _give_back(tx: Transaction, worker: int, error: str, now: int, retry_time: R
             _record_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
             count += 1
     return count
+
+
+def _ended(values: dict[str, Any], tx: Transaction) -> list[EndedRecord]:
+    """A union of scans that each end after ``limit`` rows: none walks over everything."""
+    rows = tx.rows("done_attempts", {**values, "state": DONE}) + tx.rows("open_attempts", values)
+    for state in (FAILED, DONE, CANCELLED, ABANDONED):
+        rows += tx.rows("past_attempts", {**values, "state": state})
+    found = [EndedRecord(*row) for row in rows]
+    return sorted(found, key=lambda attempt: attempt.finished_at or 0, reverse=True)[: values["limit"]]
 
 
 def _count(queue: str, final: bool, tx: Transaction) -> dict[TaskState, int]:

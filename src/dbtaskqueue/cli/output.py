@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ATTRIBUTES = (
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token", "cancel_requested"),
-    "progress",
+    *("progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
 )
 _STYLES = {
     "running": "cyan",

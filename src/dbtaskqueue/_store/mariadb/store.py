@@ -111,11 +111,9 @@ class MariadbStore(SqlStore):
 
     # -- workers -----------------------------------------------------------------------------------
 
-    def next_due(self, queues: Sequence[str], *, even_paused: bool = False) -> int | None:
-        ask = self._connections.query
-        return min(
-            (due for queue in queues for _, due, _ in _firsts(ask, queue, even_paused=even_paused)), default=None
-        )
+    def next_due(self, queues: Sequence[str], *, even_paused: bool = False, commands: bool = True) -> int | None:
+        find = partial(_firsts, self._connections.query, even_paused=even_paused, commands=commands)
+        return min((first.due for queue in queues for first in find(queue)), default=None)
 
     def _claim(self, tx: MariadbLink, worker: int, claim: Claim) -> list[TaskRecord]:
         records: list[TaskRecord] = []
@@ -133,10 +131,14 @@ class MariadbStore(SqlStore):
         count = 0
         for some in (ends[at : at + _ENDS] for at in range(0, len(ends), _ENDS)):
             values: dict[str, object] = {}
+            measured = any(end.cpu is not None or end.memory is not None for end in some)
             for n, end in enumerate(some):
                 values |= {f"id_{n}": end.id, f"token_{n}": end.token, f"at_{n}": end.at}
                 values |= {f"begun_at_{n}": end.begun_at, f"result_{n}": inline(end.result)}
-            count += tx.change("finish_batch", values, times=len(some))
+                if measured:
+                    values |= {f"cpu_{n}": end.cpu, f"memory_{n}": end.memory}
+            query = "finish_batch_measured" if measured else "finish_batch"
+            count += tx.change(query, values, times=len(some))
         for end in ends:
             if is_large(end.result):
                 tx.change("insert_large_result", {"task": end.id, "token": end.token, "value": end.result})
@@ -165,17 +167,20 @@ class _First(NamedTuple):
     id: int
 
 
-def _firsts(ask: Callable[[str, Values], list[Row]], queue: str, *, even_paused: bool = False) -> Iterator[_First]:
+def _firsts(
+    ask: Callable[[str, Values], list[Row]], queue: str, *, even_paused: bool = False, commands: bool
+) -> Iterator[_First]:
     """The first waiting task of each rank of the queue, one round trip for each."""
+    values = {"queue": queue, "even_paused": int(even_paused), "commands": int(commands)}
     rank = _BELOW_ALL_RANKS
-    while rows := ask("first_of_rank", {"queue": queue, "rank": rank, "even_paused": int(even_paused)}):
+    while rows := ask("first_of_rank", {**values, "rank": rank}):
         yield _First(*rows[0])
         rank = rows[0][0]
 
 
 def _firsts_due(tx: MariadbLink, claim: Claim) -> Iterator[tuple[str, _First]]:
     for queue in claim.queues:
-        for first in _firsts(tx.rows, queue):
+        for first in _firsts(tx.rows, queue, commands=claim.commands):
             if first.due <= claim.now:
                 yield queue, first
 
@@ -183,7 +188,7 @@ def _firsts_due(tx: MariadbLink, claim: Claim) -> Iterator[tuple[str, _First]]:
 def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, first: _First, limit: int) -> list[TaskRecord]:
     """Take what nobody else is taking of a rank, and tell how it stands now."""
     place = {"rank": first.rank, "first_due": first.due, "first": first.id}
-    values = {"queue": queue, **place, "now": claim.now, "limit": limit}
+    values = {"queue": queue, **place, "now": claim.now, "limit": limit, "commands": int(claim.commands)}
     found = [TaskRecord(*row) for row in tx.rows("claimable", values)]
     if not found:
         return []

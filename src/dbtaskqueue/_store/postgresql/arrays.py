@@ -12,6 +12,11 @@ def numbers(values: Sequence[int | None]) -> str:
     return "{" + ",".join(map(str, values)).replace("None", "NULL") + "}"
 
 
+def numbers_if_any(values: Sequence[int | None]) -> str | None:
+    """As ``numbers``; None where all are: ``unnest`` fills up with NULL."""
+    return None if all(value is None for value in values) else numbers(values)
+
+
 def texts(values: Sequence[str | None]) -> str | None:
     """Texts without U+0000, some of which may be None; None where all are: ``unnest`` fills up with NULL."""
     some = [value for value in values if value is not None]

@@ -15,7 +15,7 @@ from .. import queries
 from ..base import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..connections import Values
 from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon
-from .arrays import numbers, texts
+from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
 from .scanning import BEGIN, PAGE, Scan
@@ -150,6 +150,7 @@ class PostgresqlStore(SqlStore):
             "limit": limit,
             "begin": int(claim.begin),
             "shared": int(claim.shared),
+            "commands": int(claim.commands),
             "state": RUNNING if claim.begin else RESERVED,
         }
         scan = self._scans[queue]
@@ -204,4 +205,6 @@ def _endings(ends: Sequence[End]) -> Values:
         "begun_ats": numbers([end.begun_at for end in ends]),
         "results": texts(results),
         "larges": texts(larges),
+        "cpus": numbers_if_any([end.cpu for end in ends]),
+        "memories": numbers_if_any([end.memory for end in ends]),
     }

@@ -4,7 +4,7 @@
 -- conditions that its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} and {{for_share}} where rows are
 -- locked one by one.
 
--- name: task_columns
+-- name: claim_columns
 -- The error is the last one since an operator's retry; earlier ones stay in the attempts.
 dbtaskqueue_task.id, queue, state, rank, due, dbtaskqueue_task.token, attempt, budget, base,
 dbtaskqueue_task.worker, solo, cancel_requested, created_at, dbtaskqueue_task.started_at,
@@ -17,17 +17,30 @@ CASE WHEN attempt > 0 THEN
     (SELECT error FROM {{schema}}dbtaskqueue_attempt AS past
       WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried AND past.error IS NOT NULL
       ORDER BY past.token DESC LIMIT 1) END,
+limits, command
+
+-- name: task_columns
+-- Of a new claim, nothing of what comes after those can be there.
+{{claim_columns}},
+{{is_suspended}},
 CASE WHEN attempt > 0 THEN
-    (SELECT value FROM {{schema}}dbtaskqueue_progress AS got
-      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token) END
+    (SELECT value FROM {{schema}}dbtaskqueue_note AS got
+      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress') END,
+CASE WHEN state = 'running' THEN
+    (SELECT value FROM {{schema}}dbtaskqueue_note AS got
+      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'usage') END
+
+-- name: is_suspended
+CASE WHEN state = 'running' AND suspended = dbtaskqueue_task.token THEN 1 ELSE 0 END
 
 -- name: schema_version
 SELECT version, oldest FROM {{schema}}dbtaskqueue_schema
 
 -- name: insert_task
 INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload)
+       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
+        :limits, :command)
 RETURNING id
 
 -- name: insert_large
@@ -53,7 +66,7 @@ UPDATE {{schema}}dbtaskqueue_task
 -- name: finish
 -- Of one that runs, or of one whose batch stores start and finish at once.
 UPDATE {{schema}}dbtaskqueue_task
-   SET finished_at = :at, result = :result, shared = 0,
+   SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, shared = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN :begun_at ELSE started_at END,
        state = 'done'
@@ -66,8 +79,9 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}}
 
 -- name: insert_attempt
-INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)
-VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error)
+INSERT INTO {{schema}}dbtaskqueue_attempt
+       (task, token, number, worker, started_at, finished_at, outcome, error, cpu, memory)
+VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :cpu, :memory)
 
 -- name: cancel
 UPDATE {{schema}}dbtaskqueue_task
@@ -80,8 +94,8 @@ UPDATE {{schema}}dbtaskqueue_task
 
 -- name: keep_done_attempt
 -- The done attempt lives in the task's row; before a retry overwrites it, it joins the history.
-INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome)
-SELECT id, token, attempt, worker, started_at, finished_at, 'done'
+INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, cpu, memory)
+SELECT id, token, attempt, worker, started_at, finished_at, 'done', cpu, memory
   FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state = 'done'
 
 -- name: key_is_taken
@@ -93,7 +107,7 @@ SELECT 1 FROM {{schema}}dbtaskqueue_task AS other
 -- name: retry
 UPDATE {{schema}}dbtaskqueue_task
    SET retried = token, token = token + 1, due = :now, decided_at = :now, base = attempt,
-       finished_at = NULL, result = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
+       finished_at = NULL, result = NULL, cpu = NULL, memory = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')
 
 -- name: delete_what_was_done
@@ -119,10 +133,21 @@ SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{fo
 -- name: kept
 SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name NOT IN ('payload', 'result')
 
--- name: note_progress
-INSERT INTO {{schema}}dbtaskqueue_progress (task, token, value)
-SELECT id, token, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}}
-    ON CONFLICT (task) DO UPDATE SET token = excluded.token, value = excluded.value
+-- name: note
+INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value)
+SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}}
+    ON CONFLICT (task, token, name) DO UPDATE SET value = excluded.value
+
+-- name: suspendable
+-- Only processes can stand still.
+SELECT 1 FROM {{schema}}dbtaskqueue_task
+ WHERE id = :id AND state = 'running'
+   AND EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living
+                WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL AND living.executor = 'process')
+{{for_update}}
+
+-- name: suspend
+UPDATE {{schema}}dbtaskqueue_task SET suspended = CASE WHEN :suspended = 1 THEN token END WHERE id = :id
 
 -- name: lock_claim
 SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_update}}
@@ -130,17 +155,23 @@ SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_update}}
 -- name: delete_large
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task {{in_ids}}
 
--- name: delete_progress
-DELETE FROM {{schema}}dbtaskqueue_progress WHERE task {{in_ids}}
+-- name: delete_notes
+DELETE FROM {{schema}}dbtaskqueue_note WHERE task {{in_ids}}
 
 -- name: delete_attempts
 DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
 
 -- name: attempts
-SELECT number, token, worker, started_at, finished_at, outcome, error
+SELECT number, token, worker, started_at, finished_at, outcome, error,
+       (SELECT value FROM {{schema}}dbtaskqueue_note AS told
+         WHERE told.task = dbtaskqueue_attempt.task AND told.token = dbtaskqueue_attempt.token
+           AND told.name = 'output'), cpu, memory
   FROM {{schema}}dbtaskqueue_attempt WHERE task = :id
 UNION ALL
-SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL
+SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL,
+       (SELECT value FROM {{schema}}dbtaskqueue_note AS told
+         WHERE told.task = dbtaskqueue_task.id AND told.token = dbtaskqueue_task.token
+           AND told.name = 'output'), CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
   FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state IN ('running', 'done')
  ORDER BY 2
 
@@ -170,8 +201,8 @@ SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1
 
 -- name: register
-INSERT INTO {{schema}}dbtaskqueue_worker (host, pid, boot, namespace, started, lease, created_at)
-VALUES (:host, :pid, :boot, :namespace, :started, :lease, :created_at)
+INSERT INTO {{schema}}dbtaskqueue_worker (host, pid, boot, namespace, started, lease, created_at, executor)
+VALUES (:host, :pid, :boot, :namespace, :started, :lease, :created_at, :executor)
 RETURNING id
 
 -- name: beat
@@ -184,11 +215,11 @@ DELETE FROM {{schema}}dbtaskqueue_worker WHERE lost_at < :before
 DELETE FROM {{schema}}dbtaskqueue_worker WHERE id = :worker
 
 -- name: workers
-SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at
+SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor
   FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
 -- name: held_by
-SELECT id, token, state, cancel_requested FROM {{schema}}dbtaskqueue_task WHERE {{held}}
+SELECT id, token, state, cancel_requested, {{is_suspended}} FROM {{schema}}dbtaskqueue_task WHERE {{held}}
 
 -- name: mark_lost
 UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND beat = :beat AND lost_at IS NULL
@@ -261,7 +292,8 @@ ranks(level) AS (
 
 -- name: next_due
 WITH RECURSIVE {{ranks}}
-SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level))
+SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level
+                                                                      AND command <= :commands))
   FROM ranks
  WHERE :even_paused = 1 OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
@@ -300,6 +332,28 @@ SELECT state, count(*) FROM {{schema}}dbtaskqueue_task {{by_held}}
 SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}}
  WHERE {{is_ended}} AND queue = :queue
 
+-- name: done_attempts
+-- The newest; they have no rows of their own.
+SELECT function, command, 'done', started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_task {{by_ended}}
+ WHERE {{is_ended}} AND queue = :queue
+ ORDER BY id DESC LIMIT :limit
+
+-- name: past_attempts
+-- Of the newest tasks in a state.
+SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+  FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task {{by_ended}}
+         WHERE {{is_ended}} AND queue = :queue
+         ORDER BY id DESC LIMIT :limit) AS newest
+  JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
+
+-- name: open_attempts
+-- Of tasks that will be tried again, as far as they are among the newest attempts of the database.
+SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+  FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
+         ORDER BY task DESC, token DESC LIMIT :limit) AS past
+  JOIN {{schema}}dbtaskqueue_task ON dbtaskqueue_task.id = past.task
+ WHERE queue = :queue AND state IN ('pending', 'reserved', 'running')
+
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
 
@@ -336,19 +390,20 @@ UPDATE {{schema}}dbtaskqueue_schema SET oldest = :oldest
 SELECT name, paused FROM {{schema}}dbtaskqueue_queue ORDER BY name
 
 -- name: export_worker
-SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at
+SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor
   FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
 -- name: export_task
 SELECT id, queue, state, rank, due, decided_at, token, attempt, budget, base, retried, worker, shared, solo,
-       cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result
+       cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result,
+       command, limits, suspended, cpu, memory
   FROM {{schema}}dbtaskqueue_task WHERE id > :after ORDER BY id LIMIT :limit
 
 -- name: export_large
 SELECT task, name, value FROM {{schema}}dbtaskqueue_large WHERE task > :after AND task <= :last
 
 -- name: export_attempt
-SELECT task, token, number, worker, started_at, finished_at, outcome, error
+SELECT task, token, number, worker, started_at, finished_at, outcome, error, cpu, memory
   FROM {{schema}}dbtaskqueue_attempt WHERE task > :after AND task <= :last
 
 -- name: load_queue
@@ -356,25 +411,28 @@ INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:name, :paused)
 
 -- name: load_worker
 INSERT INTO {{schema}}dbtaskqueue_worker
-       (id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at)
-VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_at, :lost_at)
+       (id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor)
+VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_at, :lost_at, :executor)
 
 -- name: load_task
 INSERT INTO {{schema}}dbtaskqueue_task
        (id, queue, state, rank, due, decided_at, token, attempt, budget, base, retried, worker, shared, solo,
-        cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result)
+        cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result,
+        command, limits, suspended, cpu, memory)
 VALUES (:id, :queue, :state, :rank, :due, :decided_at, :token, :attempt, :budget, :base, :retried, :worker, :shared,
-        :solo, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :policy, :payload, :result)
+        :solo, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :policy, :payload, :result,
+        :command, :limits, :suspended, :cpu, :memory)
 
 -- name: load_large
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
 
--- name: export_progress
-SELECT task, token, value FROM {{schema}}dbtaskqueue_progress WHERE task > :after AND task <= :last
+-- name: export_note
+SELECT task, token, name, value FROM {{schema}}dbtaskqueue_note WHERE task > :after AND task <= :last
 
--- name: load_progress
-INSERT INTO {{schema}}dbtaskqueue_progress (task, token, value) VALUES (:task, :token, :value)
+-- name: load_note
+INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value) VALUES (:task, :token, :name, :value)
 
 -- name: load_attempt
-INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error)
-VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error)
+INSERT INTO {{schema}}dbtaskqueue_attempt
+       (task, token, number, worker, started_at, finished_at, outcome, error, cpu, memory)
+VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :cpu, :memory)

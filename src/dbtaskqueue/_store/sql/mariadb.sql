@@ -33,11 +33,11 @@ INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}} {{for_share}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
--- name: note_progress
+-- name: note
 -- Differs because of ON CONFLICT.
-INSERT INTO dbtaskqueue_progress (task, token, value)
-SELECT id, token, :value FROM dbtaskqueue_task WHERE {{is_begun}}
-    ON DUPLICATE KEY UPDATE token = VALUES(token), value = VALUES(value)
+INSERT INTO dbtaskqueue_note (task, token, name, value)
+SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}}
+    ON DUPLICATE KEY UPDATE value = VALUES(value)
 
 -- name: by_claimable
 -- Differs because rows are locked as they are read: the plan must not depend on statistics that are out of date.
@@ -88,8 +88,9 @@ SELECT RELEASE_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())))
 -- name: insert_task
 -- Differs because one statement for many tasks is one round trip.
 INSERT INTO dbtaskqueue_task
-       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
-VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload_n),]]
+       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload_n,
+          :limits, :command),]]
 RETURNING id
 
 -- name: insert_large
@@ -121,20 +122,31 @@ INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
 
 -- name: finish_batch
 -- Differs because this is one round trip, and half the time of a join with JSON_TABLE.
+UPDATE dbtaskqueue_task SET {{finished_columns}} WHERE {{is_finished}}
+
+-- name: finish_batch_measured
+-- Of ends that say what they took: each further value costs a look into a list of all.
 UPDATE dbtaskqueue_task
-   SET finished_at = CASE id [[WHEN :id_n THEN :at_n]] END, result = CASE id [[WHEN :id_n THEN :result_n]] END,
+   SET cpu = CASE id [[WHEN :id_n THEN :cpu_n]] END, memory = CASE id [[WHEN :id_n THEN :memory_n]] END,
+       {{finished_columns}}
+ WHERE {{is_finished}}
+
+-- name: finished_columns
+       finished_at = CASE id [[WHEN :id_n THEN :at_n]] END, result = CASE id [[WHEN :id_n THEN :result_n]] END,
        shared = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN CASE id [[WHEN :id_n THEN :begun_at_n]] END ELSE started_at END,
        state = 'done'
- WHERE id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
+
+-- name: is_finished
+id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
    AND (state = 'running' OR state = 'reserved' AND shared = 1)
 
 -- name: first_of_rank
 -- The first task of the next priority: one index seek. (MariaDB walks over all rows for the recursive query of the
 -- others, and for any GROUP BY.)
 SELECT rank, due, id FROM dbtaskqueue_task {{by_claimable}}
- WHERE {{waiting}} AND rank > :rank
+ WHERE {{waiting}} AND rank > :rank AND command <= :commands
    AND (:even_paused = 1 OR NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1))
  ORDER BY rank, due, id LIMIT 1
 
@@ -145,8 +157,9 @@ SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN 
 -- name: claimable
 -- From a task on that a reading look has found to be the first: a locking one walks over every task that was claimed
 -- since the oldest transaction on the server began, 55 ms for 50,000.
-SELECT {{task_columns}} FROM dbtaskqueue_task {{by_claimable}}
+SELECT {{claim_columns}} FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank = :rank AND (due = :first_due AND id >= :first OR due > :first_due AND due <= :now)
+   AND command <= :commands
  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED
 
 -- name: claim

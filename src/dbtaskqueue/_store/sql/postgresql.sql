@@ -47,12 +47,14 @@ FOR SHARE
 -- that finds a priority finds its first task, too, and a claim begins there instead of walking over them again.
 ranks(level, first_due, first_id) AS (
     (SELECT rank, due, id FROM {{schema}}dbtaskqueue_task
-      WHERE {{waiting}} AND (rank, due, id) >= (:floor_rank, :floor_due, :floor_id) ORDER BY rank, due, id LIMIT 1)
+      WHERE {{waiting}} AND (rank, due, id) >= (:floor_rank, :floor_due, :floor_id) AND command <= :commands
+      ORDER BY rank, due, id LIMIT 1)
     UNION ALL
     SELECT next.rank, next.due, next.id
       FROM ranks CROSS JOIN LATERAL (
            SELECT rank, due, id FROM {{schema}}dbtaskqueue_task
-            WHERE {{waiting}} AND rank > ranks.level ORDER BY rank, due, id LIMIT 1) AS next)
+            WHERE {{waiting}} AND rank > ranks.level AND command <= :commands
+            ORDER BY rank, due, id LIMIT 1) AS next)
 
 -- name: next_due
 -- Differs because ranks know their first due time.
@@ -101,8 +103,9 @@ DELETE FROM {{schema}}dbtaskqueue_waiter
 -- name: insert_task
 -- Differs because a refused insert would spoil the whole transaction, which may be a user's.
 INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload)
+       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
+        :limits, :command)
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
 RETURNING id
 
@@ -122,9 +125,10 @@ WITH given AS (SELECT payload, large, number
          SELECT nextval((SELECT CAST(pg_get_serial_sequence(:table, 'id') AS regclass))) AS id, payload, large
            FROM (SELECT * FROM given ORDER BY number) AS _),
      task AS (INSERT INTO {{schema}}dbtaskqueue_task
-                     (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
+                     (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload,
+                      limits, command)
               SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,
-                     :function, :policy, payload FROM numbered),
+                     :function, :policy, payload, :limits, :command FROM numbered),
      large AS (INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
                SELECT id, 'payload', large FROM numbered WHERE large IS NOT NULL),
      woken AS ({{wake}})
@@ -132,13 +136,14 @@ SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
 
 -- name: ended
 UPDATE {{schema}}dbtaskqueue_task AS task
-   SET finished_at = ending.at, result = ending.result, shared = 0,
+   SET finished_at = ending.at, result = ending.result, cpu = ending.cpu, memory = ending.memory, shared = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN ending.begun_at ELSE started_at END,
        state = 'done'
   FROM unnest(CAST(:end_ids AS bigint[]), CAST(:tokens AS bigint[]), CAST(:ats AS bigint[]),
-              CAST(:begun_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]))
-       AS ending(id, token, at, begun_at, result, large)
+              CAST(:begun_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]),
+              CAST(:cpus AS bigint[]), CAST(:memories AS bigint[]))
+       AS ending(id, token, at, begun_at, result, large, cpu, memory)
  WHERE task.id = ending.id AND task.token = ending.token
    AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.shared = 1 ELSE false END
 RETURNING task.id, ending.large
@@ -167,7 +172,7 @@ WITH RECURSIVE ended AS ({{ended}}),
            FROM ranks CROSS JOIN LATERAL (
                 SELECT id FROM {{schema}}dbtaskqueue_task
                  WHERE {{waiting}} AND rank = ranks.level AND (due, id) >= (ranks.first_due, ranks.first_id)
-                   AND due <= :now
+                   AND due <= :now AND command <= :commands
                  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS task
           WHERE EXISTS (SELECT 1 FROM member)
             AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
@@ -182,7 +187,7 @@ WITH RECURSIVE ended AS ({{ended}}),
 SELECT (SELECT count(*) FROM ended),
        (SELECT pg_stat_get_xact_tuples_returned(index) + :per_page * pg_stat_get_xact_blocks_fetched(index)
           FROM (SELECT CAST(:index AS regclass) AS index) AS _),
-       {{task_columns}}
+       {{claim_columns}}
   FROM (SELECT 1) AS one LEFT JOIN claimed AS dbtaskqueue_task ON true
 
 -- name: highest_used

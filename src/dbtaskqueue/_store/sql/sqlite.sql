@@ -48,9 +48,9 @@ SELECT max(coalesce((SELECT max(id) FROM dbtaskqueue_task), 0), (SELECT highest 
 
 -- name: insert_next_task
 INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
+       (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
 VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function,
-        :policy, :payload)
+        :policy, :payload, :limits, :command)
 
 -- name: claimable
 -- Differs because SQLite has one writer: no SKIP LOCKED is needed between looking and claiming. All rows come
@@ -58,10 +58,10 @@ VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget
 -- CROSS JOIN fixes the order of the loops, so that LIMIT stops the scan.
 WITH RECURSIVE {{ranks}}
 SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, base, solo, created_at, started_at,
-                                   "key", function, policy, CAST(payload AS TEXT)))
+                                   "key", function, policy, CAST(payload AS TEXT), limits, command))
   FROM (SELECT task.*
           FROM ranks CROSS JOIN dbtaskqueue_task AS task
-         WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now
+         WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now AND task.command <= :commands
            AND task.state IN ('pending', 'failed')
            AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1)
            AND EXISTS (SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL)
@@ -77,6 +77,7 @@ UPDATE dbtaskqueue_task
 -- Differs because one statement over a JSON array takes half as long as one execution for each row.
 UPDATE dbtaskqueue_task
    SET state = 'done', finished_at = ended.value ->> 2, result = ended.value ->> 4, shared = 0,
+       cpu = ended.value ->> 5, memory = ended.value ->> 6,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN ended.value ->> 3 ELSE started_at END
   FROM json_each(:ends) AS ended
@@ -86,8 +87,9 @@ UPDATE dbtaskqueue_task
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.
 INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload)
-VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload)
+       (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
+        :limits, :command)
 
 -- name: raise_pruned
 UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)

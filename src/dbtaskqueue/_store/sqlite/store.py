@@ -101,7 +101,7 @@ class SqliteStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
-        rows = [(end.id, end.token, end.at, end.begun_at, inline(end.result)) for end in ends]
+        rows = [(end.id, end.token, end.at, end.begun_at, inline(end.result), end.cpu, end.memory) for end in ends]
         complete = tx.change("finish_batch", {"ends": _to_json(rows)}) == len(ends)
         large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
         if large:
@@ -111,7 +111,8 @@ class SqliteStore(SqlStore):
     def _claim(self, tx: SqliteTransaction, worker: int, claim: Claim) -> list[TaskRecord]:
         records: list[TaskRecord] = []
         for queue in claim.queues:
-            values = {"queue": queue, "worker": worker, "now": claim.now, "limit": claim.limit - len(records)}
+            values: dict[str, Any] = {"queue": queue, "worker": worker, "now": claim.now}
+            values |= {"limit": claim.limit - len(records), "commands": int(claim.commands)}
             rows = json.loads(tx.rows("claimable", values)[0][0])
             if rows:
                 rows.sort(key=_ORDER)
@@ -147,7 +148,7 @@ _ORDER = operator.itemgetter(1, 2, 0)  # rank, due, id
 
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: tuple[Any, ...]) -> TaskRecord:
     """The record of a task as it stands now, from how it was found."""
-    number, rank, due, token, attempt, budget, base, solo, created, started, key, function, policy, payload = row
+    number, rank, due, token, attempt, budget, base, solo, created, started, key, function, policy, payload, *more = row
     if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
         return TaskRecord(*tx.rows("get", {"id": number})[0])
     state = RESERVED
@@ -155,7 +156,7 @@ def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: 
         state, attempt, started = RUNNING, 1, claim.now
     return TaskRecord(
         number, queue, state, rank, due, token + 1, attempt, budget, base, worker, solo, 0, created, started,
-        None, key, function, policy, payload, None, None,
+        None, key, function, policy, payload, None, None, *more,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS dbtaskqueue_worker (
     beat        BIGINT NOT NULL DEFAULT 0,
     created_at  BIGINT NOT NULL,
     lost_at     BIGINT,
+    executor    VARCHAR(16),
     KEY dbtaskqueue_lost (lost_at)     -- whoever forgets the lost must not wait for the locks of the living
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 
@@ -54,11 +55,16 @@ CREATE TABLE IF NOT EXISTS dbtaskqueue_task (
     policy        TEXT,
     payload       TEXT,
     result        TEXT,
+    command       TINYINT NOT NULL DEFAULT 0,
+    limits        TEXT,
+    suspended     BIGINT,
+    cpu           BIGINT,
+    memory        BIGINT,
     waiting       VARCHAR(128) AS (CASE WHEN state IN ('pending', 'failed') THEN queue END) PERSISTENT,
     holder        BIGINT AS (CASE WHEN state IN ('reserved', 'running') THEN worker END) PERSISTENT,
     ended         VARCHAR(9) AS (CASE WHEN finished_at IS NOT NULL OR state = 'failed' THEN state END) PERSISTENT,
     open_key      VARCHAR(255) AS (CASE WHEN finished_at IS NULL THEN `key` END) PERSISTENT,
-    KEY dbtaskqueue_claimable (waiting, rank, due, id),
+    KEY dbtaskqueue_claimable (waiting, rank, due, id, command),
     KEY dbtaskqueue_held (holder),
     UNIQUE KEY dbtaskqueue_key (open_key, queue),
     KEY dbtaskqueue_ended (ended, queue, id)
@@ -71,10 +77,12 @@ CREATE TABLE IF NOT EXISTS dbtaskqueue_large (
     PRIMARY KEY (task, name)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin ROW_FORMAT = DYNAMIC;
 
-CREATE TABLE IF NOT EXISTS dbtaskqueue_progress (
-    task   BIGINT NOT NULL PRIMARY KEY,
+CREATE TABLE IF NOT EXISTS dbtaskqueue_note (
+    task   BIGINT NOT NULL,
     token  BIGINT NOT NULL,
-    value  TEXT NOT NULL
+    name   VARCHAR(255) NOT NULL,
+    value  MEDIUMTEXT NOT NULL,
+    PRIMARY KEY (task, token, name)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin ROW_FORMAT = DYNAMIC;
 
 CREATE TABLE IF NOT EXISTS dbtaskqueue_attempt (
@@ -86,6 +94,8 @@ CREATE TABLE IF NOT EXISTS dbtaskqueue_attempt (
     finished_at  BIGINT,
     outcome      VARCHAR(16) NOT NULL,
     error        LONGTEXT,
+    cpu          BIGINT,
+    memory       BIGINT,
     PRIMARY KEY (task, token)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin ROW_FORMAT = DYNAMIC;
 

@@ -24,7 +24,8 @@ CREATE TABLE {{schema}}dbtaskqueue_worker (
     lease       DOUBLE PRECISION NOT NULL,
     beat        BIGINT NOT NULL DEFAULT 0,
     created_at  BIGINT NOT NULL,
-    lost_at     BIGINT
+    lost_at     BIGINT,
+    executor    TEXT
 ) WITH (fillfactor = 50);
 
 CREATE TABLE {{schema}}dbtaskqueue_task (
@@ -51,14 +52,19 @@ CREATE TABLE {{schema}}dbtaskqueue_task (
     function      TEXT,
     policy        TEXT,
     payload       TEXT,
-    result        TEXT
+    result        TEXT,
+    command       SMALLINT NOT NULL DEFAULT 0,
+    limits        TEXT,
+    suspended     BIGINT,
+    cpu           BIGINT,
+    memory        BIGINT
 ) WITH (
     -- a queue's rows change all at once and often: vacuum by what changed, not by how much there is
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1
 );
 
-CREATE INDEX dbtaskqueue_claimable ON {{schema}}dbtaskqueue_task (queue, rank, due, id)
+CREATE INDEX dbtaskqueue_claimable ON {{schema}}dbtaskqueue_task (queue, rank, due, id, command)
     WHERE state IN ('pending', 'failed');
 CREATE INDEX dbtaskqueue_held ON {{schema}}dbtaskqueue_task (worker)
     WHERE state IN ('reserved', 'running');
@@ -74,10 +80,12 @@ CREATE TABLE {{schema}}dbtaskqueue_large (
     PRIMARY KEY (task, name)
 );
 
-CREATE TABLE {{schema}}dbtaskqueue_progress (
-    task   BIGINT PRIMARY KEY,
+CREATE TABLE {{schema}}dbtaskqueue_note (
+    task   BIGINT NOT NULL,
     token  BIGINT NOT NULL,
-    value  TEXT NOT NULL
+    name   TEXT NOT NULL,
+    value  TEXT NOT NULL,
+    PRIMARY KEY (task, token, name)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE {{schema}}dbtaskqueue_attempt (
@@ -89,6 +97,8 @@ CREATE TABLE {{schema}}dbtaskqueue_attempt (
     finished_at  BIGINT,
     outcome      TEXT NOT NULL,
     error        TEXT,
+    cpu          BIGINT,
+    memory       BIGINT,
     PRIMARY KEY (task, token)
 );
 

@@ -29,7 +29,8 @@ CREATE TABLE dbtaskqueue_worker (
     lease      REAL NOT NULL,     -- seconds of silence after which its tasks may be taken
     beat       INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
-    lost_at    INTEGER
+    lost_at    INTEGER,
+    executor   TEXT               -- how it runs tasks: thread, process or asyncio; NULL: a plain fetch() user
 ) STRICT;
 
 CREATE TABLE dbtaskqueue_task (
@@ -58,11 +59,17 @@ CREATE TABLE dbtaskqueue_task (
     function     TEXT,
     policy       TEXT,                         -- JSON of the retry policy, NULL for the default one
     payload      TEXT,                         -- JSON; NULL: too large to be rewritten, in dbtaskqueue_large
-    result       TEXT                          -- JSON; NULL: none, or in dbtaskqueue_large
+    result       TEXT,                         -- JSON; NULL: none, or in dbtaskqueue_large
+    command      INTEGER NOT NULL DEFAULT 0,   -- its payload is a command line, for workers that allow those
+    limits       TEXT,                         -- JSON of "time", "stall" (seconds), "memory" (bytes); NULL: none
+    suspended    INTEGER,                      -- the token of the claim that is to stand still: no transition resets it
+    cpu          INTEGER,                      -- microseconds, and at most so many bytes: what the attempt took that
+    memory       INTEGER                       -- made it done; NULL: not measured
 ) STRICT;
 
--- What a claim reads; finished tasks are not in it. Every index ends with the id by itself.
-CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due)
+-- What a claim reads; finished tasks are not in it. Every index ends with the id by itself; here it stands before what
+-- only filters, so that the order is that of a claim.
+CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due, id, command)
     WHERE state IN ('pending', 'failed');
 CREATE INDEX dbtaskqueue_held ON dbtaskqueue_task (worker)
     WHERE state IN ('reserved', 'running');
@@ -80,11 +87,14 @@ CREATE TABLE dbtaskqueue_large (
     PRIMARY KEY (task, name)
 ) STRICT;
 
--- How far the attempt with this token has got, as its worker last told: JSON of done, total, message, eta.
-CREATE TABLE dbtaskqueue_progress (
-    task   INTEGER PRIMARY KEY,
+-- What the attempt with this token tells while it runs, as its worker last told: 'progress' (JSON of done, total,
+-- message, eta), 'output' (text), 'usage' (JSON of memory and cpu). Its task's row is not touched.
+CREATE TABLE dbtaskqueue_note (
+    task   INTEGER NOT NULL,
     token  INTEGER NOT NULL,
-    value  TEXT NOT NULL
+    name   TEXT NOT NULL,
+    value  TEXT NOT NULL,
+    PRIMARY KEY (task, token, name)
 ) STRICT;
 
 -- One row for each attempt that did not end done; the running and the done one are in the task's row.
@@ -97,5 +107,7 @@ CREATE TABLE dbtaskqueue_attempt (
     finished_at  INTEGER,
     outcome      TEXT NOT NULL,
     error        TEXT,
+    cpu          INTEGER,
+    memory       INTEGER,
     PRIMARY KEY (task, token)
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,58 @@
+"""A command line as a task's payload: what it may be, and in which shape it is stored. Pure.
+
+Nothing is ever given to a shell: ``argv`` is a program and its arguments, each as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from .checks import shown
+from .payload import JSON
+
+
+def as_payload(argv: Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> JSON:
+    """The payload of a command; TypeError and ValueError say what cannot be run."""
+    return {"argv": _argv(argv), "cwd": _cwd(cwd), "env": _env(env)}
+
+
+def _argv(argv: Sequence[str]) -> list[JSON]:
+    if isinstance(argv, str):
+        raise TypeError(f"argv is a list of words, not one text; shlex.split makes one of it: {shown(argv)}")
+    if not isinstance(argv, list | tuple):
+        raise TypeError(f"argv is a list of texts, not {shown(argv)}")
+    if not argv:
+        raise ValueError("argv is empty; its first word is the program")
+    words = [_text(word, f"argv[{index}]") for index, word in enumerate(argv)]
+    if not words[0]:
+        raise ValueError("argv[0] is empty; it is the program")
+    return list(words)
+
+
+def _cwd(cwd: str | os.PathLike[str] | None) -> str | None:
+    if cwd is None:
+        return None
+    path = _text(os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd, "cwd")
+    if not path:
+        raise ValueError("cwd is empty; leave it away for the worker's own folder")
+    return path
+
+
+def _env(env: Mapping[str, str] | None) -> dict[str, JSON] | None:
+    if env is None:
+        return None
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env is a dict of texts, not {shown(env)}")
+    for name in env:
+        if not _text(name, "a name in env") or "=" in name:
+            raise ValueError(f"env: a name is not empty and has no '=', unlike {shown(name)}")
+    return {name: _text(value, f"env[{shown(name)}]") for name, value in env.items()}
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{where} is a text, not {shown(value)}")
+    if "\0" in value:
+        raise ValueError(f"{where} has a U+0000 in it, which no program can be given")
+    return value

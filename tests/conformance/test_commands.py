@@ -1,0 +1,166 @@
+"""Command lines as tasks: how they are enqueued, and that only who may run them claims them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Background
+
+from dbtaskqueue import PayloadError, Task, TaskQueue, clock
+from dbtaskqueue._store.base import Claim
+from dbtaskqueue.membership import Membership
+
+
+def claim(queue: TaskQueue, *, commands: bool, limit: int = 10) -> list[int]:
+    """The ids that a worker gets."""
+    member = queue._membership
+    asked = Claim([queue.name], limit, clock.now(), commands=commands)
+    return [record.id for record in queue.store.exchange(member.join(), claim=asked).claimed]
+
+
+def due(queue: TaskQueue, *, commands: bool) -> int | None:
+    return queue.store.next_due([queue.name], commands=commands)
+
+
+def test_the_payload_is_the_command_line(queue: TaskQueue) -> None:
+    task = queue.enqueue_command(
+        ("ffmpeg", "-i", "ü.mkv", ""), cwd=Path("/srv"), env={"LANG": "C"}, priority=7, key="k", max_attempts=2
+    )
+    for seen in (task, queue.get(task.id)):
+        assert seen.payload == {"argv": ["ffmpeg", "-i", "ü.mkv", ""], "cwd": "/srv", "env": {"LANG": "C"}}
+        assert (seen.is_command, seen.function, seen.priority, seen.max_attempts) == (True, None, 7, 2)
+    assert queue.enqueue_command(["other"], key="k").id == task.id
+    assert queue.enqueue_command(["true"]).payload == {"argv": ["true"], "cwd": None, "env": None}
+    assert not queue.enqueue(["true"]).is_command
+
+
+@pytest.mark.parametrize(
+    ("argv", "more", "error", "says"),
+    [
+        ("ls -l", {}, TypeError, "shlex.split"),
+        (b"ls", {}, TypeError, "argv is a list"),
+        ({"ls"}, {}, TypeError, "argv is a list"),
+        (None, {}, TypeError, "argv is a list"),
+        ([], {}, ValueError, "argv is empty"),
+        (["", "x"], {}, ValueError, "the program"),
+        (["ls", 7], {}, TypeError, r"argv\[1\]"),
+        (["ls", "a\0b"], {}, ValueError, r"argv\[1\] has a U\+0000"),
+        (["ls"], {"cwd": 7}, TypeError, "cwd"),
+        (["ls"], {"cwd": ""}, ValueError, "cwd is empty"),
+        (["ls"], {"cwd": "a\0"}, ValueError, "cwd"),
+        (["ls"], {"env": ["A=1"]}, TypeError, "env"),
+        (["ls"], {"env": {"A": 1}}, TypeError, "env"),
+        (["ls"], {"env": {1: "A"}}, TypeError, "env"),
+        (["ls"], {"env": {"": "x"}}, ValueError, "env"),
+        (["ls"], {"env": {"A=B": "x"}}, ValueError, "env"),
+        (["ls"], {"env": {"A": "\0"}}, ValueError, "env"),
+        (["ls", "\ud800"], {}, PayloadError, "surrogate"),
+        (["ls"], {"prioritty": 1}, TypeError, "prioritty"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(
+    queue: TaskQueue, argv: Any, more: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        queue.enqueue_command(argv, **more)
+    assert queue.tasks() == []
+
+
+def test_who_may_not_run_commands_leaves_them_alone(queue: TaskQueue) -> None:
+    first, command, last = queue.enqueue(1), queue.enqueue_command(["true"]), queue.enqueue(2)
+    assert claim(queue, commands=False) == [first.id, last.id]
+    assert claim(queue, commands=False) == []
+    assert command.refresh().state == "pending"
+    assert claim(queue, commands=True) == [command.id]
+
+
+def test_who_may_run_commands_claims_both_in_order(queue: TaskQueue) -> None:
+    ids = [queue.enqueue_command(["true"]).id, queue.enqueue(1).id, queue.enqueue_command(["true"]).id]
+    urgent = queue.enqueue_command(["true"], priority=1).id
+    assert claim(queue, commands=True, limit=3) == [urgent, *ids[:2]]
+    assert claim(queue, commands=True) == ids[2:]
+
+
+def test_the_order_of_tasks_due_at_once_is_that_of_their_ids(queue: TaskQueue) -> None:
+    at = clock.to_datetime(clock.now() - 1000)
+    ids = [queue.enqueue_command(["true"], start_at=at).id, queue.enqueue(1, start_at=at).id]
+    assert claim(queue, commands=True, limit=1) == ids[:1]
+
+
+def test_commands_of_a_higher_priority_do_not_hide_what_comes_after(queue: TaskQueue) -> None:
+    for priority in (9, 5):
+        queue.enqueue_command(["true"], priority=priority)
+    plain = queue.enqueue(1, priority=-3)
+    queue.enqueue_command(["true"], priority=-3)
+    assert due(queue, commands=False) == clock.from_datetime(plain.start_at)
+    assert claim(queue, commands=False) == [plain.id]
+    assert due(queue, commands=False) is None
+
+
+def test_what_is_due_next_is_told_for_who_may_run_it(queue: TaskQueue) -> None:
+    later = queue.enqueue(1, start_in=3600)
+    command = queue.enqueue_command(["true"])
+    assert due(queue, commands=True) == clock.from_datetime(command.start_at)
+    assert due(queue, commands=False) == clock.from_datetime(later.start_at)
+    assert queue.stats().oldest_due is not None, "an operator sees that a command waits"
+
+
+def test_a_plain_fetch_never_gets_a_command_and_does_not_spin(queue: TaskQueue) -> None:
+    queue.enqueue_command(["true"])
+    looks = 0
+    ask = queue.store.exchange
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return ask(*arguments, **options)
+
+    queue.store.exchange = counted  # type: ignore[method-assign]
+    assert queue.fetch(timeout=0.5) == []
+    assert looks < 20
+    waiting: Background[list[Task]] = Background(lambda: queue.fetch(timeout=20))
+    plain = queue.enqueue(1)
+    assert [task.id for task in waiting.join()] == [plain.id]
+
+
+def test_many_commands_before_a_task(queue: TaskQueue) -> None:
+    """Also where a claim walks far and the next one begins where it ended (PostgreSQL)."""
+    for _ in range(300):
+        queue.enqueue_command(["true"])
+    plain = [queue.enqueue(number).id for number in range(3)]
+    assert [claim(queue, commands=False, limit=1) for _ in range(4)] == [*([id] for id in plain), []]
+    assert len(claim(queue, commands=True, limit=300)) == 300
+
+
+def test_a_retried_and_a_failed_command_stays_one(queue: TaskQueue) -> None:
+    command = queue.enqueue_command(["true"])
+    command.cancel()
+    queue.retry(command.id)
+    assert claim(queue, commands=False) == []
+    assert queue.get(command.id).is_command
+    assert claim(queue, commands=True) == [command.id]
+
+
+@pytest.mark.engine("sqlite")
+def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
+    """Told by the program of SQLite's machine: a passed command's own row is not looked at."""
+    from dbtaskqueue._store.sqlite.connections import SQL
+
+    values = {"queue": "default", "even_paused": 0, "commands": 0}
+    program = queue.store._connections.read(  # type: ignore[attr-defined]
+        lambda tx: tx.connection.execute(f"EXPLAIN {SQL['next_due']}", values).fetchall()
+    )
+    indexes = {step[2] for step in program if step[1] == "OpenRead" and str(step[5]).startswith("k(")}
+    compared = [before[2:4] for before, step in pairwise(program) if before[1] == "Column" and step[1] == "Gt"]
+    assert [(cursor in indexes, column) for cursor, column in compared] == [(True, 4)]
+
+
+def test_a_worker_tells_how_it_runs_tasks(queue: TaskQueue) -> None:
+    for executor in (None, "thread", "process", "asyncio"):
+        member = Membership(queue.store, 30.0, runs_tasks=False, executor=executor)
+        id = member.join()
+        assert [worker.executor for worker in queue.store.workers() if worker.id == id] == [executor]
+        member.leave()

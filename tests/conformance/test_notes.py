@@ -1,0 +1,124 @@
+"""What an attempt tells while it runs, its output above all, and what it took in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from dbtaskqueue import RetryPolicy, TaskQueue, clock
+from dbtaskqueue._store.base import Claim, End, Note, TaskRecord
+
+OUTPUT = "ü😀\x1b[31m\n" + "x" * 2**16 + "\n… cut\n"
+
+
+def begin(queue: TaskQueue, count: int = 1, *, shared: bool = False) -> list[TaskRecord]:
+    claim = Claim([queue.name], count, clock.now(), begin=not shared, shared=shared)
+    return queue.store.exchange(queue._membership.join(), claim=claim).claimed
+
+
+def exchange(queue: TaskQueue, *, notes: Sequence[Note] = (), ends: Sequence[End] = ()) -> list[bool]:
+    answers = queue.store.exchange(queue._membership.join(), notes=notes, ends=ends).ended
+    return [verdict.stored for verdict in answers]
+
+
+def end(verb: str, record: TaskRecord, cpu: int | None = None, memory: int | None = None) -> End:
+    error = "broken" if verb == "fail" else None
+    return End(verb, record.id, record.token, clock.now(), error=error, cpu=cpu, memory=memory)
+
+
+@pytest.fixture
+def record(queue: TaskQueue) -> TaskRecord:
+    queue.enqueue("x", retry=RetryPolicy(delay=0))
+    return begin(queue)[0]
+
+
+def test_the_last_value_under_a_name_stays(queue: TaskQueue, record: TaskRecord) -> None:
+    def note(name: str, value: str) -> Note:
+        return Note(record.id, record.token, name, value)
+
+    exchange(queue, notes=[note("output", "a"), note("progress", "[1, 2, null, null]"), note("usage", '{"memory": 1}')])
+    exchange(queue, notes=[note("output", OUTPUT), note("usage", '{"memory": 2}')])
+    exchange(queue, notes=[note("output", OUTPUT)])
+    [attempt] = queue.get(record.id).attempts()
+    assert attempt.output == OUTPUT
+    seen = queue.store.get(record.id)
+    assert seen is not None
+    assert (seen.progress, seen.usage) == ("[1, 2, null, null]", '{"memory": 2}')
+    exchange(queue, ends=[end("finish", record)])
+    seen = queue.store.get(record.id)
+    assert seen is not None
+    assert (seen.progress, seen.usage) == ("[1, 2, null, null]", None), "what it uses is told of a running one only"
+
+
+def test_notes_of_many_tasks_come_in_one_exchange(queue: TaskQueue) -> None:
+    queue.enqueue_many(range(20))
+    records = begin(queue, 20)
+    exchange(queue, notes=[Note(each.id, each.token, "output", f"of {each.id}") for each in records])
+    assert [queue.get(each.id).attempts()[0].output for each in records] == [f"of {each.id}" for each in records]
+
+
+def test_a_note_with_an_old_token_is_refused(queue: TaskQueue, record: TaskRecord) -> None:
+    exchange(queue, ends=[end("fail", record)])
+    [second] = begin(queue)
+    assert second.id == record.id
+    old = Note(record.id, record.token, "output", "late")
+    exchange(queue, notes=[old, Note(record.id, second.token + 1, "output", "early"), Note(999, 1, "output", "none")])
+    assert [attempt.output for attempt in queue.get(record.id).attempts()] == [None, None]
+    exchange(queue, notes=[Note(second.id, second.token, "output", "mine")], ends=[end("finish", second)])
+    exchange(queue, notes=[Note(second.id, second.token, "output", "after the end")])
+    assert [attempt.output for attempt in queue.get(record.id).attempts()] == [None, "mine"]
+
+
+def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: TaskRecord) -> None:
+    def told(record: TaskRecord, verb: str, number: int) -> None:
+        note = Note(record.id, record.token, "output", f"attempt {number}")
+        assert exchange(queue, notes=[note], ends=[end(verb, record, number * 500_000, 2**40 + number)]) == [True]
+
+    told(record, "fail", 1)
+    told(begin(queue)[0], "release", 2)
+    told(begin(queue)[0], "finish", 3)
+    queue.retry(record.id)
+    [fourth] = begin(queue)
+    expected = [
+        ("failed", "attempt 1", 0.5, 2**40 + 1),
+        ("released", "attempt 2", 1.0, 2**40 + 2),
+        ("done", "attempt 3", 1.5, 2**40 + 3),
+    ]
+    attempts = queue.get(record.id).attempts()
+    assert [(a.outcome, a.output, a.cpu_seconds, a.peak_memory) for a in attempts] == [
+        *expected,
+        (None, None, None, None),
+    ]
+    exchange(queue, ends=[end("finish", fourth)])
+    last = queue.get(record.id).attempts()[-1]
+    assert (last.outcome, last.cpu_seconds, last.peak_memory) == ("done", None, None), "not those of the third"
+    assert queue.prune(0) == 1
+    assert queue.store._connections.query("export_note", {"after": 0, "last": 999}) == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("measured", [False, True])
+def test_ends_of_a_batch_say_what_they_took(queue: TaskQueue, shared: bool, measured: bool) -> None:
+    queue.enqueue_many(range(7))
+    records = begin(queue, 7, shared=shared)
+    numbers = [(each.id * 10, each.id * 100) if measured and each.id % 2 else (None, None) for each in records]
+    ends = [
+        end("finish", each, cpu, memory)._replace(begun_at=clock.now() if shared else None)
+        for each, (cpu, memory) in zip(records, numbers, strict=True)
+    ]
+    claim = Claim([queue.name], 1, clock.now())  # PostgreSQL ends and claims in one statement
+    answers = queue.store.exchange(queue._membership.join(), ends=ends, claim=claim).ended
+    assert all(verdict.stored for verdict in answers)
+    for each, (cpu, memory) in zip(records, numbers, strict=True):
+        [attempt] = queue.store.attempts(each.id)
+        assert (attempt.outcome, attempt.cpu, attempt.memory) == ("done", cpu, memory)
+
+
+def test_a_lost_attempt_keeps_its_output(queue: TaskQueue, record: TaskRecord) -> None:
+    exchange(queue, notes=[Note(record.id, record.token, "output", "its last words")])
+    assert record.worker is not None
+    [beat] = [worker.beat for worker in queue.store.workers() if worker.id == record.worker]
+    queue.store.rescue(record.worker, beat, "lost", clock.now(), lambda *_: clock.now())
+    [attempt] = queue.get(record.id).attempts()
+    assert attempt[5:] == ("lost", "lost", "its last words", None, None)
