@@ -2,9 +2,11 @@
 
 from .errors import (
     AbandonTask,
+    ChildFailed,
     ConfigurationError,
     InvalidTransition,
     LeaseLost,
+    LimitExceeded,
     PayloadError,
     ReleaseTask,
     RetryTask,
@@ -27,10 +29,12 @@ from .worker import Worker
 __all__ = [
     "AbandonTask",
     "Attempt",
+    "ChildFailed",
     "ConfigurationError",
     "FunctionStats",
     "InvalidTransition",
     "LeaseLost",
+    "LimitExceeded",
     "PayloadError",
     "Progress",
     "QueueStats",

@@ -50,6 +50,8 @@ def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:
 
 def describe(error: BaseException | str) -> str:
     """The text of an error as it is stored: with its traceback, cut where it is very long."""
+    if (text := getattr(error, "text_in_child", None)) is not None:
+        error = str(text)
     if isinstance(error, BaseException):
         try:
             error = "".join(traceback.format_exception(error))

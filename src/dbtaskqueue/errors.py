@@ -9,6 +9,8 @@ TaskQueueError
 ├── LeaseLost             the claim is gone: another holds the task, or nobody
 ├── TaskFailed            the awaited task ended abandoned
 ├── TaskCancelled         the awaited task ended cancelled; inside a task: it was asked to end
+├── LimitExceeded         a task was stopped for a limit of its own
+├── ChildFailed           a task in a child process: what it raised there, or how the process ended
 └── StoreUnavailable      the database cannot be reached or written now
 
 Three more are no errors: a task raises them to choose its own outcome.
@@ -61,6 +63,22 @@ class TaskFailed(TaskQueueError):
 
 class TaskCancelled(TaskQueueError):
     """The awaited task ended cancelled; raised inside a task, that the task was asked to end."""
+
+
+class LimitExceeded(TaskQueueError):
+    """A task was stopped because it took more than its ``time_limit``, ``stall_limit`` or ``memory_limit``."""
+
+
+class ChildFailed(TaskQueueError):
+    """What a task raised in a child process, or how that process ended; ``on_error`` is told of it.
+
+    ``name``: the name of the exception's class there, ``text_in_child``: its text with the traceback.
+    """
+
+    def __init__(self, message: str, name: str = "ChildFailed", text: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.text_in_child = message if text is None else text
 
 
 class StoreUnavailable(TaskQueueError):

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
 from .checks import check_priority, is_async, refuse_async_generator
-from .errors import PayloadError
+from .code import call
 from .limits import check_limits
 from .names import check_function
 from .payload import JSON
@@ -95,9 +95,8 @@ class TaskFunction(Generic[P, R]):
 
         What an ``async def`` gives is to be awaited.
         """
-        if not isinstance(payload, dict) or set(payload) != {"args", "kwargs"}:
-            raise PayloadError(f"payload: not a call of {self.name}: args and kwargs are missing")
-        return self._function(*payload["args"], **payload["kwargs"])
+        result: R = call(self._function, self.name, payload)
+        return result
 
 
 class Registry:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from . import clock
+from ._store import close_free, open_store
 from ._store.base import End, Store, TaskRecord
 from .errors import LeaseLost, StoreUnavailable
 from .states import DONE
@@ -97,6 +98,27 @@ class StoreKeeper:
                     raise
             time.sleep(min(last, first * 2 ** min(tries, 10)) * random.uniform(0.5, 1))
         raise AssertionError("unreachable")
+
+
+class Reach:
+    """How a child process reaches the database: connected when its first task keeps something.
+
+    Made in the process that the children are forked from, so that an engine's driver is loaded there, once.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store = open_store(url)
+        close_free()  # what the tasks' module has opened when it was imported
+
+    def keeper(
+        self, record: TaskRecord, begun_at: Callable[[], int | None], is_over: Callable[[], bool]
+    ) -> StoreKeeper:
+        """Where the task of this record keeps things."""
+        return StoreKeeper(self._store, record, begun_at, is_over)
+
+    def rest(self) -> None:
+        """Close the connection until it is needed again."""
+        self._store.rest()
 
 
 class _Unawaited:

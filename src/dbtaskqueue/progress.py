@@ -41,6 +41,11 @@ class Tally:
             self._began = time.monotonic(), done
         self._latest = done, total, message
 
+    @property
+    def latest(self) -> tuple[float, float | None, str | None] | None:
+        """What was told last; another object each time that something is told."""
+        return self._latest
+
     def news(self) -> str | None:
         """What is to be stored now, as JSON; None if nothing was told since."""
         latest = self._latest

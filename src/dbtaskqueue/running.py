@@ -31,7 +31,7 @@ class RunningTask:
     away, which is waited for), let a thread do it: ``await asyncio.to_thread(current_task().checkpoint, value)``.
     """
 
-    __slots__ = ("_draining", "_keeper", "_kept", "_limit", "_record", "_steps", "_tally", "attempt", "cancelled")
+    __slots__ = ("_draining", "_is_cancelled", "_keeper", "_kept", "_limit", "_record", "_steps", "_tally", "attempt")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class RunningTask:
         tally: Tally,
         *,
         max_payload: int = MAX_BYTES,
+        is_cancelled: Callable[[], bool],
     ) -> None:
         self._record = record
         self._draining = draining
@@ -52,8 +53,7 @@ class RunningTask:
         self._tally = tally
         self.attempt = attempt
         """The number of this attempt, from 1."""
-        self.cancelled = False
-        """Whether the task was asked to end, or its claim is gone. Return or raise soon."""
+        self._is_cancelled = is_cancelled
 
     @property
     def id(self) -> int:
@@ -86,6 +86,11 @@ class RunningTask:
         return self._record.function
 
     @property
+    def cancelled(self) -> bool:
+        """Whether the task was asked to end, or its claim is gone. Return or raise soon."""
+        return self._is_cancelled()
+
+    @property
     def should_stop(self) -> bool:
         """Whether the worker is draining: finish soon, or raise ReleaseTask to go on elsewhere."""
         return self._draining()
@@ -99,7 +104,7 @@ class RunningTask:
         TaskCancelled when the task was asked to end, and ValueError for what is no number.
         """
         if self.cancelled:
-            raise self._is_cancelled()
+            raise self._cancelled_error()
         self._tally.tell(done, total, message)
 
     @property
@@ -136,7 +141,7 @@ class RunningTask:
         if name in self._steps:
             raise ValueError(f"the step {name!r} was taken already in this attempt; give each a name of its own")
         if self.cancelled:
-            raise self._is_cancelled()
+            raise self._cancelled_error()
         self._steps.add(name)
         stored = self._all_kept().get(STEP + name)
         if is_async(function):
@@ -163,13 +168,13 @@ class RunningTask:
         write lock: keep it short. A coroutine may await nothing in it: RuntimeError, and nothing is written.
         """
         if self.cancelled:
-            raise self._is_cancelled()
+            raise self._cancelled_error()
         text = None if result is None else payload.encode(result, limit=self._limit, name="result")
         return self._keeper.transaction(text)
 
     def _keep(self, name: str, text: str) -> None:
         if self.cancelled:
-            raise self._is_cancelled()
+            raise self._cancelled_error()
         self._keeper.keep(name, text)
         if self._kept is not None:
             self._kept[name] = text
@@ -179,7 +184,7 @@ class RunningTask:
             self._kept = self._keeper.kept()
         return self._kept
 
-    def _is_cancelled(self) -> TaskCancelled:
+    def _cancelled_error(self) -> TaskCancelled:
         return TaskCancelled(f"task {self.id} was asked to end, or its claim is gone")
 
 

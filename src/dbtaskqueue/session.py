@@ -18,14 +18,17 @@ from typing import Any
 
 from . import clock, ends, payload
 from ._executors import EXECUTORS
-from ._executors.work import Work
+from ._executors.work import Settings, Work
 from ._maintenance.cancel_watch import CancelWatch
+from ._maintenance.limit_watch import LimitWatch
+from ._maintenance.loop import MaintenanceLoop
 from ._maintenance.progress_report import ProgressReport
+from ._maintenance.usage_watch import UsageWatch
 from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
 from .checks import check_count, check_seconds, is_async
-from .errors import StoreUnavailable, TaskQueueError
-from .functions import Registry
+from .code import Code
+from .errors import StoreUnavailable
 from .keeper import StoreKeeper
 from .log import Outage, event, logger
 from .membership import LOOKS, Membership
@@ -48,7 +51,7 @@ OnError = Callable[[Task, BaseException], object]
 Callback = Callable[[JSON], JSON]  # or, of an async def, what is awaited for it
 
 
-class Limits:
+class RunLimits:
     """When a run ends by itself: see ``Worker.run``."""
 
     def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | None) -> None:
@@ -65,33 +68,37 @@ class Session:
         store: Store,
         queues: list[str],
         *,
-        callback: Callback | None,
-        functions: Registry,
+        code: Code,
         concurrency: int,
         executor: str,
+        cancel_grace: float,
+        tasks_per_child: int,
         lease: float,
         drain_timeout: float,
         on_error: OnError | None,
-        limits: Limits,
+        limits: RunLimits,
         batch: BatchSize,
+        allow_commands: bool,
     ) -> None:
         self._store = store
         self._queues = deque(queues)
-        self._callback = callback
-        self._callback_is_async = callback is not None and is_async(callback)
-        self._functions = functions
+        self._code = code
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._on_error = on_error
         self._limits = limits
         self._verbose = logger.isEnabledFor(logging.INFO)
         self._batch = batch
-        self._membership = Membership(store, lease, runs_tasks=True)
+        self._has_processes = executor == "process"
+        self._membership = Membership(store, lease, runs_tasks=True, executor=executor)
         self._membership.on_lost = self._cancel_all
         self._membership.duties += [
             CancelWatch(self._membership.held, lambda: list(self._active)),
             ProgressReport(lambda: list(self._active), lambda notes: self._membership.exchange(notes=notes)),
         ]
+        self._watch = MaintenanceLoop("limits", Outage("limits"))
+        self._is_watching = False
+        self._commands = allow_commands
         self._outage = Outage("worker")
         self._failures = 0
         self._stops = 0
@@ -107,7 +114,8 @@ class Session:
         self._looks: list[float] = []
         self._begun = 0
         self._last_claim = self._last_task = time.monotonic()
-        self._executor = EXECUTORS[executor](concurrency, self)
+        settings = Settings(concurrency, cancel_grace, tasks_per_child, code.origin, store.url, store.max_payload)
+        self._executor = EXECUTORS[executor](settings, self)
 
     def request_stop(self) -> None:
         """Drain; asked a second time, stop at once. Safe in a signal handler and in any thread."""
@@ -137,6 +145,8 @@ class Session:
             self._drain()
         finally:  # whatever went wrong: a worker that stayed would hold its tasks as long as this process lives
             self._executor.close()
+            if self._is_watching:
+                self._watch.stop()
             self._membership.leave([end for _, end in self._owed])
 
     # -- one turn of the loop ----------------------------------------------------------------------
@@ -182,7 +192,9 @@ class Session:
         limit = size if size > 1 else self._concurrency - len(self._active)
         if limit <= 0 or (size > 1 and self._active):
             return None
-        return Claim(self._queues, limit if room is None else min(limit, room), clock.now(), size == 1, size > 1)
+        return Claim(
+            self._queues, limit if room is None else min(limit, room), clock.now(), size == 1, size > 1, self._commands
+        )
 
     def _is_held_up(self) -> bool:
         """Whether a task runs that is not short: then nothing is claimed that would wait behind it."""
@@ -238,7 +250,17 @@ class Session:
 
     def _submit(self, works: list[Work]) -> None:
         self._active.update(works)
+        if not self._is_watching and (self._has_processes or any(work.record.limits is not None for work in works)):
+            self._start_watching()
         self._executor.submit(works)
+
+    def _start_watching(self) -> None:
+        """Limits do not wait for a database: they have a thread of their own, from when there is one to watch."""
+        self._is_watching = True
+        self._watch.add(LimitWatch(lambda: list(self._active)))
+        if self._has_processes:
+            self._watch.add(UsageWatch(lambda: list(self._active)))
+        self._watch.start()
 
     def _collect(self) -> None:
         """Turn outcomes into ends."""
@@ -252,9 +274,8 @@ class Session:
             if work.has_ended:
                 self._heed_end(work, Verdict(True, DONE, work.record.token), again=False)
                 continue
-            if (note := work.note()) is not None:
-                self._last_words.append(note)
-            self._owed.append((work, self._end_of(work)))
+            self._last_words += work.notes()
+            self._owed.append((work, self._end_of(work)._replace(cpu=work.cpu, memory=work.memory)))
         if durations:
             self._batch.learn(len(durations), sum(durations), max(durations))
             self._last_task = time.monotonic()
@@ -265,6 +286,8 @@ class Session:
         if error is not None and work.given_back:
             work.error = None  # it did as it was told
             return ends.release(record, begun_at=begun_at)
+        if error is not None and work.exceeded is not None:
+            work.error = error = work.exceeded
         if error is None:
             return ends.finish(record, work.result, work.ended_at, begun_at)
         try:
@@ -282,7 +305,9 @@ class Session:
         elif error is None:
             event(logging.INFO, f"task {verdict.state}", seconds=round(work.seconds, 3), **fields)
         else:
-            event(logging.WARNING, f"task {verdict.state}", error=type(error).__name__, **fields)
+            event(
+                logging.WARNING, f"task {verdict.state}", error=getattr(error, "name", type(error).__name__), **fields
+            )
             if self._on_error is not None and verdict.state in (FAILED, ABANDONED):
                 self._tell(self._on_error, record, error)
             work.error = None  # its traceback leads back to the work: no cycle may keep what the task had in hand
@@ -360,7 +385,7 @@ class Session:
     def _wait_for_due(self) -> None:
         try:
             ticket = self._store.wakeups.ticket(tuple(self._queues))
-            due = self._store.next_due(self._queues)
+            due = self._store.next_due(self._queues, commands=self._commands)
         except StoreUnavailable as gone:
             self._fail(gone)
             self._hungry = True
@@ -394,6 +419,7 @@ class Session:
     def _drain(self) -> None:
         """Give back what has not begun, wait for what runs, then give that back, too."""
         self._stops = max(self._stops, 1)
+        self._executor.drain()
         self._give_back(self._executor.take_back())
         deadline = time.monotonic() + self._drain_timeout
         while self._active and self._stops == 1 and time.monotonic() < deadline:
@@ -444,16 +470,14 @@ class Session:
 
     def is_async(self, work: Work) -> bool:
         """See TaskCode."""
-        if work.record.function is None:
-            return self._callback_is_async
-        function = self._functions.find(work.record.function)
-        return function is not None and function.is_async
+        found = self._code.find(work.record)
+        return found is not None and is_async(getattr(found, "__wrapped__", found))
 
     def execute(self, work: Work) -> None:
         """See TaskCode."""
         context = self._begin(work)
         try:
-            result = self._call(work.record)
+            result = self._code.call(work.record)
             if hasattr(result, "__await__"):
                 from ._executors.coroutines import run_here
 
@@ -469,13 +493,25 @@ class Session:
 
         context = self._begin(work)
         try:
-            self._keep(work, await awaited(work, self._call(work.record)))
+            self._keep(work, await awaited(work, self._code.call(work.record)))
         except BaseException as error:
             work.error = error
         self._note_end(work, context)
 
+    def ended(self, work: Work) -> None:
+        """See TaskCode."""
+        self._finished.append(work)
+        if not self._in_batch or self._executor.is_drained():
+            self._bell.put(None)
+
+    def broken(self, error: BaseException) -> None:
+        """See TaskCode."""
+        self._exit = self._exit or error
+        self.request_stop()
+
     def _begin(self, work: Work) -> Token[Callable[[], RunningTask]]:
         work.begun_at = clock.now()
+        work.began = time.monotonic()
         return enter(lambda: work.running(self._running_task))
 
     def _keep(self, work: Work, result: JSON) -> None:
@@ -485,10 +521,8 @@ class Session:
     def _note_end(self, work: Work, context: Token[Callable[[], RunningTask]]) -> None:
         leave(context)
         work.ended_at = clock.now()
-        self._finished.append(work)
         work.stop = None
-        if not self._in_batch or self._executor.is_drained():
-            self._bell.put(None)
+        self.ended(work)
 
     def _running_task(self, work: Work, attempt: int) -> RunningTask:
         def is_over() -> bool:
@@ -497,21 +531,14 @@ class Session:
         work.keeper = StoreKeeper(self._store, work.record, lambda: work.unstored_begin, is_over)
         work.tally = Tally()
         return RunningTask(
-            work.record, attempt, self._is_draining, work.keeper, work.tally, max_payload=self._store.max_payload
+            work.record,
+            attempt,
+            self._is_draining,
+            work.keeper,
+            work.tally,
+            max_payload=self._store.max_payload,
+            is_cancelled=lambda: work.cancelled,
         )
 
     def _is_draining(self) -> bool:
         return self._stops > 0
-
-    def _call(self, record: TaskRecord) -> JSON:
-        """What the task's code returns: of an ``async def``, what is to be awaited."""
-        value = payload.decode(record.payload)  # type: ignore[arg-type]
-        if record.function is not None:
-            function = self._functions.find(record.function)
-            if function is None:
-                known = ", ".join(self._functions.names()) or "none"
-                raise TaskQueueError(f"this worker knows no task function {record.function!r}; it knows: {known}")
-            return function.run(value)
-        if self._callback is None:
-            raise TaskQueueError("this worker has no callback, and the task names no task function")
-        return self._callback(value)

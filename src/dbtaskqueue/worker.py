@@ -12,10 +12,11 @@ from typing import Any
 from ._executors import EXECUTORS
 from .batching import BatchSize
 from .checks import check_count, check_lease, check_seconds, refuse_async, refuse_async_generator, shown
+from .code import Code
 from .names import check_queue
 from .payload import JSON
 from .queue import TaskQueue
-from .session import Limits, OnError, Session
+from .session import OnError, RunLimits, Session
 
 
 class Worker:
@@ -26,7 +27,12 @@ class Worker:
     ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
     machine may take its tasks. ``drain_timeout``: seconds that running tasks get when it is to stop.
     ``executor``: "thread" runs each task in a thread, an ``async def`` in an event loop of its own there;
-    "asyncio" runs all ``async def`` in one event loop, hundreds at once, and plain functions in threads.
+    "asyncio" runs all ``async def`` in one event loop, hundreds at once, and plain functions in threads; "process"
+    runs each task in a child process, which ends with all that it has started when the task does. The code is imported
+    there anew, so it has to stand in a module, or in a script behind ``if __name__ == "__main__":``.
+    ``cancel_grace``: seconds between SIGTERM and SIGKILL for a process that is to end. ``tasks_per_child``: after so
+    many short tasks a child is replaced by a new one; after one that took a second in any case.
+    ``allow_commands``: run what ``enqueue_command`` has enqueued, too (processes only).
     ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
     logged, but for SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at its end.
 
@@ -44,6 +50,9 @@ class Worker:
         lease: float = 30.0,
         drain_timeout: float = 20.0,
         on_error: OnError | None = None,
+        cancel_grace: float = 10.0,
+        tasks_per_child: int = 1000,
+        allow_commands: bool = False,
     ) -> None:
         if queue is not None and queues is not None:
             raise TypeError("give queue or queues, not both")
@@ -59,6 +68,10 @@ class Worker:
             refuse_async(on_error, "on_error")
         check_count(concurrency, "concurrency")
         check_seconds(drain_timeout, "drain_timeout")
+        check_seconds(cancel_grace, "cancel_grace")
+        check_count(tasks_per_child, "tasks_per_child")
+        if allow_commands and executor != "process":
+            raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
         lease = check_lease(lease)
         names = queues if queues is not None else None if queue is None else [queue]
         checked = None if names is None else [check_queue(name) for name in dict.fromkeys(names)]
@@ -74,6 +87,9 @@ class Worker:
         self.lease = self._queue.lease
         self.drain_timeout = drain_timeout
         self.on_error = on_error
+        self.cancel_grace = cancel_grace
+        self.tasks_per_child = tasks_per_child
+        self.allow_commands = bool(allow_commands)
         self._lock = threading.RLock()
         self._session: Session | None = None
         self._stop_asked = False
@@ -99,27 +115,29 @@ class Worker:
             raise TypeError(f"callback is not callable: {shown(callback)}")
         if callback is not None:
             refuse_async_generator(callback, "the callback")
-        limits = Limits(burst, max_tasks, idle_timeout)
+        limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
         with self._queue.serving(self.stop):
             self._run(callback, limits, size)
 
-    def _run(self, callback: Callable[[Any], JSON] | None, limits: Limits, size: BatchSize) -> None:
+    def _run(self, callback: Callable[[Any], JSON] | None, limits: RunLimits, size: BatchSize) -> None:
         with self._lock:
             if self._session is not None:
                 raise RuntimeError("this worker is running already")
             session = self._session = Session(
                 self._queue.store,
                 self.queues,
-                callback=callback,
-                functions=self._queue.functions,
+                code=Code(callback, self._queue.functions),
                 concurrency=self.concurrency,
                 executor=self.executor,
+                cancel_grace=self.cancel_grace,
+                tasks_per_child=self.tasks_per_child,
                 lease=self.lease,
                 drain_timeout=self.drain_timeout,
                 on_error=self.on_error,
                 limits=limits,
                 batch=size,
+                allow_commands=self.allow_commands,
             )
             if self._stop_asked:
                 session.request_stop()

@@ -119,10 +119,8 @@ def test_the_map_shows_every_file() -> None:
 
 
 def _as_shown(path: Path) -> str:
-    """Every engine has files of the same names, so these are shown with their folder."""
-    if path.parts[0] != "_store" or len(path.parts) < 3:
-        return path.name
-    return str(path.relative_to("_store"))
+    """In a package of a package files have names that others have, too, so these are shown with their folder."""
+    return path.name if len(path.parts) < 3 else str(path.relative_to(path.parts[0]))
 
 
 def test_every_public_name_is_in_a_document() -> None:

@@ -17,7 +17,7 @@ NAMES = {
     "FunctionStats",
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
-    *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable"),
+    *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
     "current_task",
 }
 NOT_YET = {
@@ -68,7 +68,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
     Worker: {
         "__init__": (
             "url_or_queue=None, queue=None, *, queues=None, concurrency=1, executor='thread', lease=30.0,"
-            " drain_timeout=20.0, on_error=None"
+            " drain_timeout=20.0, on_error=None, cancel_grace=10.0, tasks_per_child=1000, allow_commands=False"
         ),
         "run": "callback=None, *, burst=False, max_tasks=None, idle_timeout=None, batch='auto'",
         "stop": "",
@@ -156,7 +156,7 @@ def test_the_exception_tree() -> None:
     assert base.__base__ is Exception
     errors = [
         *("ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
-        *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable"),
+        *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
     ]
     for name in errors:
         assert base in getattr(dbtaskqueue, name).__mro__

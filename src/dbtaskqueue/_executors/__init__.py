@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .thread import ThreadExecutor
-from .work import TaskCode, Work
+from .work import Settings, TaskCode, Work
 
 
 class Executor(Protocol):
-    """Runs works at once, as many as its size says; the others wait in a line."""
+    """Runs works at once, as many as its settings say; the others wait in a line."""
 
     grace: float
     """Seconds that code gets to end which was told to stop, if it has a way to be told (``Work.stop``)."""
@@ -24,15 +24,28 @@ class Executor(Protocol):
     def take_back(self) -> list[Work]:
         """The work that has not begun; it will not."""
 
+    def drain(self) -> None:
+        """The worker is to stop: tell those who cannot see it."""
+
     def close(self) -> None:
         """End what it runs by, as far as it can be ended."""
 
 
-def _asyncio(size: int, code: TaskCode) -> Executor:
+def _asyncio(settings: Settings, code: TaskCode) -> Executor:
     from .asyncio_ import AsyncioExecutor  # asyncio takes 5 MiB: only from who uses it
 
-    return AsyncioExecutor(size, code)
+    return AsyncioExecutor(settings, code)
 
 
-EXECUTORS: dict[str, Callable[[int, TaskCode], Executor]] = {"thread": ThreadExecutor, "asyncio": _asyncio}
+def _process(settings: Settings, code: TaskCode) -> Executor:
+    from .process.executor import ProcessExecutor
+
+    return ProcessExecutor(settings, code)
+
+
+EXECUTORS: dict[str, Callable[[Settings, TaskCode], Executor]] = {
+    "thread": ThreadExecutor,
+    "process": _process,
+    "asyncio": _asyncio,
+}
 """The executors by the name that ``Worker`` and the command line know them by."""

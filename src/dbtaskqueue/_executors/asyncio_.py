@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from ..log import event
 from .loop_watch import LoopWatch
 from .thread import end_child
-from .work import TaskCode, Work
+from .work import Settings, TaskCode, Work
 
 
 class AsyncioExecutor:
@@ -26,12 +26,12 @@ class AsyncioExecutor:
 
     grace = 1.0
 
-    def __init__(self, size: int, code: TaskCode) -> None:
+    def __init__(self, settings: Settings, code: TaskCode) -> None:
         self._code = code
         self._pid = os.getpid()
         self._context = contextvars.copy_context()
         self._line: deque[Work] = deque()
-        self._free = size  # what follows is touched in the loop only
+        self._free = settings.concurrency  # what follows is touched in the loop only
         self._running: dict[asyncio.Task[None], Work] = {}
         self._is_called = False
         self._closing = False
@@ -59,6 +59,9 @@ class AsyncioExecutor:
             while True:
                 taken.append(self._line.popleft())
         return taken
+
+    def drain(self) -> None:
+        """Nobody needs to be told: it is seen."""
 
     def close(self) -> None:
         """Cancel what is left in the loop and end its thread; one that is blocked is left behind."""

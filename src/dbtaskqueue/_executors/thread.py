@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .work import TaskCode, Work
+from .work import Settings, TaskCode, Work
 
 
 class ThreadExecutor:
@@ -23,13 +23,14 @@ class ThreadExecutor:
 
     grace = 1.0
 
-    def __init__(self, size: int, code: TaskCode) -> None:
+    def __init__(self, settings: Settings, code: TaskCode) -> None:
         self._line: deque[Work] = deque()
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._code = code
         self._pid = os.getpid()
         self._threads = [
-            threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True) for number in range(size)
+            threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True)
+            for number in range(settings.concurrency)
         ]
         for thread in self._threads:
             thread.start()
@@ -50,6 +51,9 @@ class ThreadExecutor:
         while (work := self._next()) is not None:
             taken.append(work)
         return taken
+
+    def drain(self) -> None:
+        """Nobody needs to be told: it is seen."""
 
     def close(self) -> None:
         """End the threads when they have nothing to do; one that never returns is left behind."""

@@ -2,63 +2,115 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from .. import payload
 from .._store.base import Note, TaskRecord
+from ..code import Origin
+from ..errors import PayloadError
 from ..keeper import Keeper
+from ..output import Output
 from ..progress import Tally
 from ..running import RunningTask
+from . import linux
 
 
 class Work:
     """A claimed task on its way through an executor.
 
-    ``begun_at``, ``ended_at``: when its code began and ended (microseconds), None before.
-    ``begin_stored``: whether the database knows that it began. It ended with ``error``, or with
+    ``begun_at``, ``ended_at``: when its code began and ended (microseconds), None before; ``began`` is the same
+    on the monotonic clock. ``begin_stored``: whether the database knows that it began. It ended with ``error``, or with
     ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
-    ``stop``, set where code that runs can be stopped, is called when it is cancelled, in any thread.
     ``given_back``: it was cancelled because the worker stops; unless it ends well, it is released.
+    ``exceeded``: the limit that it was stopped for. ``cpu`` (microseconds), ``memory`` (bytes, the peak): what it took.
+
+    Set by an executor while the code runs, where it can: ``stop`` is called when it is cancelled, ``hold(still)``
+    makes all of its processes stand still or go on, ``stacks()`` gives those of its threads; all in any
+    thread. ``pid`` is that of its own process.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_has_ended",
+        "_held_for",
+        "_held_since",
         "_running",
+        "began",
         "begin_stored",
         "begun_at",
         "cancelled",
+        "cpu",
         "ended_at",
         "error",
+        "exceeded",
         "given_back",
+        "hold",
         "keeper",
+        "memory",
+        "output",
+        "pid",
         "record",
         "result",
+        "stacks",
         "stop",
         "tally",
+        "usage",
     )
 
     def __init__(self, record: TaskRecord, *, begin_stored: bool) -> None:
         self.record = record
         self.begin_stored = begin_stored
         self.begun_at: int | None = None
+        self.began = 0.0
         self.ended_at = 0
         self.cancelled = False
         self.given_back = False
+        self.exceeded: BaseException | None = None
         self.stop: Callable[[], None] | None = None
+        self.hold: Callable[[bool], None] | None = None
+        self.stacks: Callable[[], str] | None = None
+        self.pid: int | None = None
         self.result: str | None = None
         self.error: BaseException | None = None
         self.keeper: Keeper | None = None
         self.tally: Tally | None = None
+        self.output: Output | None = None
+        self.usage: str | None = None
+        self.cpu: int | None = None
+        self.memory: int | None = None
+        self._has_ended = False
+        self._held_since: float | None = None
+        self._held_for = 0.0
         self._running: RunningTask | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether its code has stored its end itself, in a transaction of its own."""
-        return self.keeper is not None and self.keeper.has_ended
+        return self._has_ended or (self.keeper is not None and self.keeper.has_ended)
 
-    def note(self) -> Note | None:
-        """Its progress, if it has told any since the last time."""
-        news = None if self.tally is None else self.tally.news()
-        return None if news is None else Note(self.record.id, self.record.token, "progress", news)
+    def note_ended(self) -> None:
+        """It has, in another process."""
+        self._has_ended = True
+
+    def write_output(self, data: bytes) -> None:
+        """Keep what it has written."""
+        if data:
+            if self.output is None:
+                self.output = Output()
+            self.output.write(data)
+
+    def notes(self) -> list[Note]:
+        """What it has told since the last time: its progress, its output, what it takes."""
+        news = {
+            "progress": None if self.tally is None else self.tally.news(),
+            "output": None if self.output is None else self.output.news(),
+            "usage": self.usage,
+        }
+        self.usage = None
+        record = self.record
+        return [Note(record.id, record.token, name, value) for name, value in news.items() if value is not None]
 
     @property
     def unstored_begin(self) -> int | None:
@@ -66,25 +118,84 @@ class Work:
         return None if self.begin_stored else self.begun_at
 
     @property
+    def attempt(self) -> int:
+        """The number of this attempt."""
+        return self.record.attempt if self.begin_stored else self.record.attempt + 1
+
+    @property
     def seconds(self) -> float:
         """How long its code took."""
         took = self.ended_at - (self.begun_at or 0)
         return took / 1e6 if took > 0 else 0.0  # the clock may have been set back
 
+    # -- while it runs -----------------------------------------------------------------------------
+
     def cancel(self) -> None:
         """Ask the task's code to end."""
         self.cancelled = True
-        if self._running is not None:
-            self._running.cancelled = True
         if (stop := self.stop) is not None:
             stop()
 
     def running(self, make: Callable[[Work, int], RunningTask]) -> RunningTask:
         """What ``current_task()`` gives to its code; made when somebody asks, for the attempt of that number."""
         if self._running is None:
-            self._running = make(self, self.record.attempt if self.begin_stored else self.record.attempt + 1)
-            self._running.cancelled = self.cancelled
+            self._running = make(self, self.attempt)
         return self._running
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it stands still."""
+        return self._held_since is not None
+
+    def note_hold(self, still: bool) -> None:
+        """It stands still from now on, or goes on."""
+        now = time.monotonic()
+        if still:
+            self._held_since = now
+        elif self._held_since is not None:
+            self._held_for += now - self._held_since
+            self._held_since = None
+
+    def clock(self) -> float:
+        """Monotonic seconds in which it did not stand still, for limits."""
+        now = time.monotonic() if self._held_since is None else self._held_since
+        return now - self._held_for
+
+    def memory_now(self) -> int | None:
+        """Bytes that its processes have; None where it has none of its own."""
+        return None if self.pid is None else linux.memory(proc.pid for proc in linux.family(self.pid))
+
+    def spend(self, cpu: float, memory: int) -> None:
+        """Note the seconds of a CPU that it took in all, and bytes that it had at some moment."""
+        self.cpu = max(self.cpu or 0, round(cpu * 1e6))
+        self.memory = max(self.memory or 0, memory)
+
+    def command_line(self) -> tuple[list[str], str | None, dict[str, str]]:
+        """What a command task runs: the arguments, the folder, and what is added to the environment."""
+        value = payload.decode(self.record.payload)  # type: ignore[arg-type]
+        found = value if isinstance(value, dict) else {}
+        argv, folder, added = found.get("argv"), found.get("cwd"), found.get("env") or {}
+        texts = [*argv, *added, *added.values()] if isinstance(argv, list) and isinstance(added, dict) else [None]
+        if not argv or not all(isinstance(text, str) for text in [*texts, folder or ""]):
+            raise PayloadError("payload: not a command line")
+        record = self.record
+        own = {"ID": record.id, "ATTEMPT": self.attempt, "TOKEN": record.token}
+        return argv, folder, {**added, **{f"DBTASKQUEUE_TASK_{name}": str(value) for name, value in own.items()}}
+
+
+class Settings(NamedTuple):
+    """What an executor is made with: how many tasks at once, and for children what they need.
+
+    ``cancel_grace``: seconds from SIGTERM to SIGKILL. ``tasks_per_child``: after so many short tasks a child is
+    replaced. ``origin``: where the code is; ``url``: of the database.
+    """
+
+    concurrency: int
+    cancel_grace: float
+    tasks_per_child: int
+    origin: Callable[[], Origin]
+    url: str
+    max_payload: int
 
 
 class TaskCode(Protocol):
@@ -101,3 +212,9 @@ class TaskCode(Protocol):
 
     async def execute_async(self, work: Work) -> None:
         """Run an ``async def`` in the event loop of the asyncio task that awaits this."""
+
+    def ended(self, work: Work) -> None:
+        """It has ended elsewhere, as the work says."""
+
+    def broken(self, error: BaseException) -> None:
+        """Nothing can be run any more: the worker is to stop and say why."""

@@ -1,4 +1,4 @@
-"""Hearing within a second that a running task is to be cancelled, or is not ours any more."""
+"""Hearing within a second that a running task is to be cancelled, to stand still, or is not ours any more."""
 
 from __future__ import annotations
 
@@ -26,3 +26,5 @@ class CancelWatch:
             row = held.get((work.record.id, work.record.token))
             if row is None or row.cancel_requested:
                 work.cancel()
+            elif work.hold is not None and bool(row.suspended) != work.is_held:
+                work.hold(bool(row.suspended))

@@ -18,6 +18,6 @@ class ProgressReport:
         self._store = store
 
     def __call__(self) -> None:
-        notes = [note for work in self._running() if (note := work.note()) is not None]
+        notes = [note for work in self._running() for note in work.notes()]
         if notes:
             self._store(notes)

@@ -8,6 +8,8 @@ from ..errors import ConfigurationError
 from ..url import parse
 from . import connections as connections  # now, so that at exit it closes connections after who uses them has left
 from .base import Store
+from .connections import close_free as close_free
+from .verbs import SqlStore
 
 _ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}
 """Each has a package of its name with a module ``store``; a server's is loaded when it is wanted, with its driver."""
@@ -23,5 +25,6 @@ def open_store(url: str) -> Store:
         raise ConfigurationError(
             f"{target.text}: {missing.name} is not installed; install it with: {command}"
         ) from None
-    store: Store = getattr(module, _ENGINES[target.engine])(target)
+    store: SqlStore = getattr(module, _ENGINES[target.engine])(target)
+    store.url = store.address(url)
     return store

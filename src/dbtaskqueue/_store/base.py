@@ -304,6 +304,8 @@ class Store(Database, Movable):
     """One database. Safe to share between threads; after a fork the child has connections of its own."""
 
     wakeups: Wakeups
+    url: str
+    """By which another process of this machine reaches the same database."""
     max_payload: int
     """The most bytes that a payload's JSON may have."""
     place_is_shared: bool

@@ -192,7 +192,7 @@ os.register_at_fork(
 
 
 @atexit.register
-def _close_all() -> None:
+def close_free() -> None:
     """A process that ends without closing its queues leaves tidily all the same."""
     for connections in list(_all):
         connections.close_if_free()

@@ -57,6 +57,10 @@ class SqlStore(SqlMovable, Store):
         self._connections = connections
         self.max_payload = target.max_payload
 
+    def address(self, url: str) -> str:
+        """The URL by which another process reaches what this one reaches by ``url``."""
+        return url
+
     _from_the_begin: Values = NOTHING
     """What the query ``next_due`` takes besides, to look at all waiting tasks."""
 

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from ...errors import SchemaError
 from ...states import RESERVED, RUNNING
@@ -33,6 +34,11 @@ class SqliteStore(SqlStore):
         self.path = self._sqlite.path
         self.wakeups = SqliteWakeups(lambda: self._sqlite.ask("data_version"), f"{self.path}-wal")
         self.beater = str(Path(__file__).with_name("beat.py")), {"path": self.path}
+
+    def address(self, url: str) -> str:
+        """The file's own path: another process may be in another folder, and a temporary file is this one."""
+        options = {**self._target.options, "max_payload": str(self.max_payload)}
+        return f"sqlite:///{quote(self.path)}?{urlencode(options)}"
 
     # -- schema ------------------------------------------------------------------------------------
 

@@ -1,0 +1,128 @@
+"""JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+_LENGTH = struct.Struct("!I")
+_LARGEST = 2**31
+_CHUNK = 2**16
+_MOST_FDS = 16
+
+Message = dict[str, Any]
+
+
+class Channel:
+    """One end. Never blocks, but in ``deliver``, ``flush_all`` and ``next``.
+
+    OSError when the other end is gone; ValueError when what comes is no message.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._incoming = bytearray()
+        self._outgoing: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._fds: deque[int] = deque()
+        self._messages: deque[Message] = deque()
+
+    def fileno(self) -> int:
+        """Of the socket, for a selector."""
+        return self._end.fileno()
+
+    def close(self) -> None:
+        """Let go of this end."""
+        self._end.close()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits to be sent: then ``flush`` when the socket can be written."""
+        return bool(self._outgoing)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send it now, or when there is room. The fds are sent before this returns, or OSError."""
+        text = json.dumps(message).encode()
+        self._outgoing.append((_LENGTH.pack(len(text)) + text, fds))
+        self.flush()
+        if fds:
+            self.flush_all()
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        while self._outgoing:
+            data, fds = self._outgoing[0]
+            try:
+                sent = socket.send_fds(self._end, [data], list(fds)) if fds else self._end.send(data)
+            except BlockingIOError:
+                return
+            if sent == len(data):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = data[sent:], ()
+
+    def deliver(self, message: Message) -> None:
+        """Send it, and wait until it is sent."""
+        self.send(message)
+        self.flush_all()
+
+    def flush_all(self) -> None:
+        """Wait until everything is sent."""
+        while self._outgoing:
+            select.select([], [self._end], [])
+            self.flush()
+
+    def receive(self) -> list[Message]:
+        """What has come. EOFError when nothing is left and the other end is gone."""
+        ended = False
+        try:
+            while not ended:
+                data, fds, _, _ = socket.recv_fds(self._end, _CHUNK, _MOST_FDS)
+                self._fds += fds
+                self._incoming += data
+                ended = not data
+                if len(data) < _CHUNK:
+                    break
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            ended = True
+        self._parse()
+        messages = list(self._messages)
+        self._messages.clear()
+        if ended and not messages:
+            raise EOFError("the other end is gone")
+        return messages
+
+    def next(self, timeout: float | None = None) -> Message | None:
+        """The next message; None after so many seconds. EOFError when the other end is gone."""
+        while not self._messages:
+            if not select.select([self._end], [], [], timeout)[0]:
+                return None
+            self._messages += self.receive()
+        return self._messages.popleft()
+
+    def take_fds(self, count: int) -> list[int]:
+        """The next of the file descriptors that came along."""
+        return [self._fds.popleft() for _ in range(count)]
+
+    def _parse(self) -> None:
+        data, start = self._incoming, 0
+        while len(data) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, start)
+            if length > _LARGEST:
+                raise ValueError("what comes is no message")
+            begin = start + _LENGTH.size
+            if len(data) - begin < length:
+                break
+            message = json.loads(data[begin : begin + length])
+            if not isinstance(message, dict):
+                raise ValueError("what comes is no message")
+            self._messages.append(message)
+            start = begin + length
+        del data[:start]

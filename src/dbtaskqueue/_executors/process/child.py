@@ -1,0 +1,286 @@
+"""A child: runs tasks of one worker, one after the other, in a process of its own.
+
+It leads a session and a process group. SIGTERM ends the task that runs, if its worker has asked for that;
+from anybody else it means nothing here: a supervisor that stops a whole service sends it to everyone,
+and the worker will say what is to be done. With its parent, the fork server, it dies at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, NamedTuple
+
+from ... import clock, ends, payload
+from ..._store.base import TaskRecord
+from ...code import Code
+from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
+from ...keeper import Reach
+from ...progress import Tally
+from ...running import RunningTask, enter, leave
+from .. import linux
+from ..thread import end_child
+from ..work import Work
+from .channel import Channel, Message
+from .page import ASK_FOR_STACKS, Page
+
+_REPORT = 0.5
+"""Seconds between two reports of progress to the worker."""
+_PIPE = 2**16
+_REST = 2.0
+"""Seconds without a task after which a connection to the database is closed."""
+
+
+class Surroundings(NamedTuple):
+    """What the fork server has prepared for all children: the code, and the way to the database."""
+
+    code: Code
+    reach: Reach
+    max_payload: int
+
+
+def _cpu_so_far() -> float:
+    """Seconds of a CPU that this process has taken, and the children that it waited for."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+class Child:
+    """Serves one worker. Runs in the main thread, so that SIGTERM can end a task where it is."""
+
+    def __init__(self, end: int, read: int, output: int, page: int, *, parent: int, surroundings: Surroundings) -> None:
+        self._end = end
+        self._read, self._output = read, output
+        self._page = Page(page)
+        self._parent = parent
+        self._surroundings = surroundings
+        self._pid = os.getpid()
+        self._work: Work | None = None
+        self._is_in_code = False
+        self._reporter: threading.Thread | None = None
+        self._sending = threading.Lock()
+        self._peak = _PeakMemory()
+
+    def serve(self) -> None:
+        """Run what comes until the worker hangs up."""
+        os.setsid()
+        if linux.die_with_parent() and os.getppid() != self._parent:
+            return
+        linux.adopt_orphans()
+        self._set_up_output()
+        signal.signal(signal.SIGTERM, self._on_term)
+        faulthandler.enable()
+        self._page.ready_for_stacks()
+        faulthandler.register(ASK_FOR_STACKS, file=self._page.fd, all_threads=True)
+        self._channel = Channel(socket.socket(fileno=self._end))
+        while (message := self._next()) is not None:
+            if "command" in message:
+                self._become_command(message)
+            self._run_all(message["tasks"])
+
+    def _run_all(self, orders: list[Message]) -> None:
+        last = len(orders) - 1
+        for number, order in enumerate(orders):
+            is_clean = self._run(order)
+            if number == last:
+                return
+            if not is_clean or self._page.pinned:
+                self._next()  # to say that the rest is for others; or nothing, and this process is killed
+                return
+
+    def _set_up_output(self) -> None:
+        os.dup2(self._output, 1)
+        os.dup2(self._output, 2)
+        os.close(self._output)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+    def _next(self) -> Message | None:
+        try:
+            message = self._channel.next(_REST)
+            if message is None:
+                self._surroundings.reach.rest()
+                message = self._channel.next()
+            return message
+        except (EOFError, OSError):
+            return None
+
+    # -- one task ----------------------------------------------------------------------------------
+
+    def _run(self, message: Message) -> bool:
+        work = self._work = Work(TaskRecord(*message["record"]), begin_stored=message["begin_stored"])
+        work.begun_at = clock.now()
+        self._peak.reset()
+        before = _cpu_so_far()
+        context = enter(lambda: work.running(self._running_task))
+        try:
+            try:
+                self._is_in_code = True
+                self._check_cancelled(work)
+                result = self._surroundings.code.call(work.record)
+                if hasattr(result, "__await__"):
+                    from ..coroutines import run_here
+
+                    result = run_here(work, result)
+            finally:
+                self._is_in_code = False
+            if os.getpid() == self._pid and result is not None:
+                work.result = payload.encode(result, limit=self._surroundings.max_payload, name="result")
+        except BaseException as error:
+            work.error = error
+        if os.getpid() != self._pid:
+            end_child(work.error)  # a process that the task has forked, and that came back here
+        leave(context)
+        self._flush()
+        return self._report_end(work, _cpu_so_far() - before)
+
+    def _check_cancelled(self, work: Work) -> None:
+        if self._page.cancelled:
+            work.cancel()
+            raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
+
+    def _on_term(self, number: int, frame: object) -> None:
+        work = self._work
+        if work is None or not self._page.cancelled or os.getpid() != self._pid:
+            return
+        work.cancelled = True
+        if (stop := work.stop) is not None:  # a coroutine: its loop ends it
+            stop()
+        elif self._is_in_code:
+            raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
+
+    def _running_task(self, work: Work, attempt: int) -> RunningTask:
+        def is_over() -> bool:
+            return self._page.cancelled or self._page.draining
+
+        work.keeper = self._surroundings.reach.keeper(work.record, lambda: work.unstored_begin, is_over)
+        work.tally = Tally()
+        if self._reporter is None:
+            self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
+            self._reporter.start()
+        return RunningTask(
+            work.record,
+            attempt,
+            lambda: self._page.draining,
+            work.keeper,
+            work.tally,
+            max_payload=self._surroundings.max_payload,
+            is_cancelled=lambda: self._page.cancelled,
+        )
+
+    def _report(self) -> None:
+        """In a thread: tell the worker how far the task has got."""
+        told: object = None
+        while True:
+            time.sleep(_REPORT)
+            work = self._work
+            latest = None if work is None or work.tally is None else work.tally.latest
+            if work is None or latest is None or latest is told:
+                continue
+            with self._sending, contextlib.suppress(OSError):
+                if self._work is work:  # else its end has told it
+                    self._channel.deliver({"progress": latest})
+                    told = latest
+
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+
+    def _report_end(self, work: Work, cpu: float) -> bool:
+        message: Message = {
+            "end": clock.now(),
+            "begin": work.begun_at,
+            "result": work.result,
+            "has_ended": work.has_ended,
+            "progress": None if work.tally is None else work.tally.latest,
+            "cpu": cpu,
+            "memory": self._peak.bytes(),
+        }
+        is_clean = message["is_clean"] = self._is_clean()
+        if not self._page.pinned and (output := self._own_output()):
+            message["output"] = output
+        if work.error is not None:
+            message["error"] = packed(work.error)
+        with self._sending:
+            self._work = None
+            self._channel.deliver(message)
+        return is_clean
+
+    def _own_output(self) -> str:
+        """What the task wrote, unless the worker has read it; each character is a byte."""
+        data = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while len(data) < _PIPE and (chunk := os.read(self._read, _PIPE)):
+                data += chunk
+        return data.decode("latin-1")
+
+    def _is_clean(self) -> bool:
+        """Whether the task has left nothing behind that would go on: no process, no thread."""
+        own = 1 + (self._reporter is not None)
+        if threading.active_count() > own:
+            return False
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # it has no children; orphans further down would be its children
+            return True
+        return False
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def _become_command(self, message: Message) -> None:
+        """Be the command from now on: its exit is the end of the attempt."""
+        argv, folder, environment = message["command"], message["cwd"], message["env"]
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            if folder is not None:
+                os.chdir(folder)
+            os.execvpe(argv[0], argv, {**os.environ, **environment})
+        except (OSError, ValueError) as error:
+            reason = f"the command {argv[0]!r} could not be started: {error}"
+            self._channel.deliver(
+                {"end": True, "error": {"name": type(error).__name__, "message": reason, "text": reason}}
+            )
+            os._exit(127)
+
+
+class _PeakMemory:
+    """The most memory that this process had since ``reset``, in bytes. Linux: ``clear_refs`` in proc(5)."""
+
+    def __init__(self) -> None:
+        self._clear: int | None = None
+        with contextlib.suppress(OSError):
+            self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+
+    def reset(self) -> None:
+        if self._clear is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._clear, b"5")
+
+    def bytes(self) -> int:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def packed(error: BaseException) -> dict[str, Any]:
+    """An exception as a message: its text as it is stored, and what it chooses."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its text cannot be shown)"
+    found: dict[str, Any] = {"name": type(error).__name__, "message": message, "text": ends.describe(error)}
+    if isinstance(error, RetryTask | ReleaseTask):
+        found["delay"] = error.delay
+    for kind in (RetryTask, ReleaseTask, AbandonTask, TaskCancelled, LeaseLost, StoreUnavailable):
+        if isinstance(error, kind):
+            found["kind"] = kind.__name__
+    return found

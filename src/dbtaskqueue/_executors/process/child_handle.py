@@ -1,0 +1,140 @@
+"""A child as its worker sees it: the channel to it, its output, the page they share, and the tasks it was given.
+
+Short tasks are given several at a time. Then the child reads its own output after each, and sends it with the
+reply; until the worker *pins* it: from then on the worker reads the output, and the child does not
+begin another task without a word from the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections import deque
+
+from ..work import Work
+from .channel import Channel, Message
+from .page import new_page
+
+_CHUNK = 2**16
+
+
+class ChildHandle:
+    """``works``: the first of them is running. ``reply``: what it said of the end of a task after which it must go.
+
+    ``deadline``: when it is killed, ``pin_at``: when it is pinned; in monotonic time, None for never.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid: int | None = None
+        self.works: deque[Work] = deque()
+        self.reply: Message | None = None
+        self.tasks = 0
+        self.deadline: float | None = None
+        self.pin_at: float | None = None
+        self.waits_for_word = False
+        self.is_stopping = self.is_dying = self.is_hung_up = self.is_silent = self.is_closed = False
+        self.fault: str | None = None
+        ours, theirs = socket.socketpair()
+        self.channel = Channel(ours)
+        self.output_fd, self._written = os.pipe()
+        os.set_blocking(self.output_fd, False)
+        self.page = new_page()
+        self._theirs = theirs
+        self._progress = ProgressLines()
+
+    @property
+    def fds(self) -> list[int]:
+        """What the child gets: its end of the channel, both ends of its output, the page."""
+        return [self._theirs.fileno(), self.output_fd, self._written, self.page.fd]
+
+    def close_theirs(self) -> None:
+        """They have been sent."""
+        self._theirs.close()
+        os.close(self._written)
+
+    @property
+    def work(self) -> Work | None:
+        """The task that it runs."""
+        return self.works[0] if self.works else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a task."""
+        return not self.works and not self.is_dying and not self.is_hung_up
+
+    def begin(self, works: list[Work]) -> None:
+        """Give it tasks."""
+        self.works.extend(works)
+        self.page.pinned = len(works) == 1
+        message = _command(works[0]) if works[0].record.command else {"tasks": [_order(work) for work in works]}
+        with contextlib.suppress(OSError):  # it has just died: that comes up by itself
+            self.channel.send(message)
+
+    def dies_at(self, deadline: float) -> None:
+        """Kill it then, unless it is to be killed before."""
+        self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+
+    def read(self) -> bool:
+        """Read what it has written; False when nothing more can come."""
+        try:
+            data = os.read(self.output_fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        if self.works:
+            self.works[0].write_output(data)
+            if self.works[0].record.command:
+                self._progress.read(data, self.works[0])
+        return bool(data)
+
+    def read_all(self) -> None:
+        """Read what it wrote before its task ended; what others go on writing is theirs."""
+        if self.is_silent or not self.works:
+            return
+        for _ in range(64):
+            output = self.works[0].output
+            before = 0 if output is None else output.written
+            if not self.read() or (output := self.works[0].output) is None or output.written == before:
+                return
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.is_closed = True
+        self.channel.close()
+        os.close(self.output_fd)
+        self.page.close()
+
+
+class ProgressLines:
+    """Finds lines ``::progress DONE[/TOTAL] [MESSAGE]`` in what a command writes."""
+
+    _LINE = re.compile(rb"::progress\s+(\d+(?:\.\d+)?)(?:/(\d+(?:\.\d+)?))?(?:\s+(.*?))?\s*")
+    _LONGEST = 4096
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def read(self, data: bytes, work: Work) -> None:
+        """Tell the work of what is in there."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-self._LONGEST :]
+        for line in lines:
+            if line.startswith(b"::progress") and (found := self._LINE.fullmatch(line)) and work.tally is not None:
+                done, total, message = found.groups()
+                text = None if message is None else message.decode("utf-8", "replace")
+                work.tally.tell(_number(done), None if total is None else _number(total), text)
+
+
+def _number(text: bytes) -> float:
+    return float(text[:300]) if b"." in text else int(text[:300])
+
+
+def _order(work: Work) -> Message:
+    return {"record": work.record, "begin_stored": work.begin_stored}
+
+
+def _command(work: Work) -> Message:
+    argv, folder, added = work.command_line()
+    return {"command": argv, "cwd": folder, "env": added}

@@ -1,0 +1,247 @@
+"""The fork server: imports the task's code once, and forks the children that run it.
+
+It stands between a worker and its children so that they begin clean (no thread, lock or connection of the
+worker) and quickly. It has one thread, talks to its worker by messages, and does to children what must
+not hit a stranger: as their parent, it alone knows for certain which pid is still theirs.
+
+Nothing that a child leaves behind outlives it: a child is the foster parent of what is orphaned below it, this
+server that of what a child orphans by its own end. When the worker is gone, everything ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from ... import code
+from ...keeper import Reach
+from .. import linux
+from .channel import Channel, Message
+from .child import Child, Surroundings
+
+_LOOK = 1.0
+"""Seconds between looks for the worker, where the kernel does not tell."""
+_LAST = 5.0
+"""Seconds that the end of the killed may take."""
+FDS = 4
+"""What comes along with a request for a child: its channel, both ends of its output, its page."""
+
+
+def command(end: int) -> list[str]:
+    """The command line of a fork server that finds its socket as this file descriptor."""
+    start = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import main; main({end})"
+    return [sys.executable, "-c", start, json.dumps(sys.path)]
+
+
+def main(end: int) -> NoReturn:
+    """Serve the worker at the other end of this socket until it is gone."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=end))
+    try:
+        orders = channel.next()
+        assert orders is not None
+        surroundings = _prepare(orders)
+    except EOFError:
+        sys.exit(0)
+    except BaseException as error:
+        text = "".join(traceback.format_exception(error))
+        channel.deliver({"broken": f"{type(error).__name__}: {error}", "text": text})
+        sys.exit(1)
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    channel.deliver({"ready": threads})
+    ForkServer(channel, orders["parent"], surroundings).serve()
+    sys.exit(0)
+
+
+def _prepare(orders: Message) -> Surroundings:
+    sys.argv = orders["argv"]
+    if orders["log_level"] is not None:
+        logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    found = code.load(code.Origin(**orders["origin"]))
+    return Surroundings(found, Reach(orders["url"]), orders["max_payload"])
+
+
+class ForkServer:
+    """The loop: requests of the worker, and ends of children."""
+
+    def __init__(self, channel: Channel, parent: int, surroundings: Surroundings) -> None:
+        self._channel = channel
+        self._parent = parent
+        self._surroundings = surroundings
+        self._pids: dict[int, int] = {}  # the worker's number for a child: its pid
+        self._numbers: dict[int, int] = {}
+        self._own = linux.children()  # what the imported code has started itself
+        self._selector = selectors.DefaultSelector()
+        self._wakeup, self._waker = os.pipe()
+        self._requests: dict[str, Callable[[Message], object]] = {
+            "fork": self._fork,
+            "signal": self._signal,
+            "ask": self._ask,
+            "kill": self._kill,
+        }
+
+    def serve(self) -> None:
+        """Until the worker is gone; then everything ends."""
+        for fd in (self._wakeup, self._waker):
+            os.set_blocking(fd, False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: None)  # just wake up: the loop looks itself
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        linux.die_with_parent(signal.SIGTERM)
+        linux.adopt_orphans()
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        gc.collect()
+        gc.freeze()  # the collector would touch, and so copy, pages that the children share
+        try:
+            while os.getppid() == self._parent:
+                self._turn()
+        except (EOFError, OSError):
+            pass  # the worker is gone
+        finally:
+            self._end_everything()
+
+    def _turn(self) -> None:
+        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._channel.is_behind else 0)
+        self._selector.modify(self._channel, mask)
+        for key, ready in self._selector.select(_LOOK):
+            if key.fd == self._wakeup:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeup, 4096)
+            elif ready & selectors.EVENT_READ:
+                for message in self._channel.receive():
+                    self._requests[message["do"]](message)
+            else:
+                self._channel.flush()
+        self._reap()
+
+    def _fork(self, request: Message) -> None:
+        fds = self._channel.take_fds(FDS)
+        number = request["child"]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._channel.send({"unborn": number, "error": str(error)})
+            pid = -1
+        if pid == 0:
+            self._become(fds)
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:
+            self._pids[number] = pid
+            self._numbers[pid] = number
+            self._channel.send({"forked": number, "pid": pid})
+
+    def _become(self, fds: list[int]) -> NoReturn:
+        """In the new process: be a child, and nothing of a fork server."""
+        status = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            parent = os.getppid()
+            self._selector.close()
+            self._channel.close()
+            os.close(self._wakeup)
+            os.close(self._waker)
+            Child(*fds, parent=parent, surroundings=self._surroundings).serve()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def _signal(self, request: Message) -> None:
+        pid = self._pids.get(request["child"])
+        if pid is not None:
+            _send(pid, request["number"])
+
+    def _ask(self, request: Message) -> None:
+        """A signal for the child alone, not for what it has started."""
+        pid = self._pids.get(request["child"])
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(pid, request["number"])
+
+    def _kill(self, request: Message) -> None:
+        pid = self._pids.get(request["child"])
+        if pid is not None:
+            _send(pid, signal.SIGKILL)
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if dead is None:
+                return
+            number = self._numbers.pop(dead.si_pid, None)
+            if number is not None:
+                del self._pids[number]
+                with contextlib.suppress(OSError):
+                    os.killpg(dead.si_pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
+            _, status, usage = os.wait4(dead.si_pid, 0)
+            if number is None:
+                continue
+            self._end_orphans()
+            self._channel.send(
+                {
+                    "gone": number,
+                    "code": os.waitstatus_to_exitcode(status),
+                    "cpu": usage.ru_utime + usage.ru_stime,
+                    "memory": _bytes(usage.ru_maxrss),
+                }
+            )
+
+    def _end_orphans(self) -> None:
+        """Kill what the dead have left; living children are the foster parents of their own orphans."""
+        deadline = time.monotonic() + _LAST
+        while orphans := linux.children() - self._numbers.keys() - self._own:
+            for pid in orphans:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+            for pid in orphans:
+                with contextlib.suppress(OSError):
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:  # stuck in the kernel: it ends as soon as it can
+                return
+
+    def _end_everything(self) -> None:
+        everybody = linux.processes()
+        for pid in self._numbers:
+            for proc in linux.family(pid, everybody):
+                with contextlib.suppress(OSError):
+                    os.kill(proc.pid, signal.SIGKILL)
+        self._numbers.clear()
+        self._end_orphans()
+
+
+def _send(pid: int, number: int) -> None:
+    """Send a signal to a child, to its group, and to descendants that have left the group."""
+    with contextlib.suppress(OSError):
+        os.killpg(pid, number)
+    for proc in linux.family(pid):
+        if proc.group != pid:
+            with contextlib.suppress(OSError):
+                os.kill(proc.pid, number)
+
+
+def _bytes(maximum: int) -> int:
+    """``ru_maxrss`` in bytes: macOS counts them, Linux counts KiB."""
+    return maximum if sys.platform == "darwin" else maximum * 1024

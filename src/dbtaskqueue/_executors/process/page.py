@@ -1,0 +1,89 @@
+"""A page of memory that a worker shares with one child: what the child is to know at once, without a message.
+
+Behind it, in the same file, the child leaves the stacks of its threads when it is asked for them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import tempfile
+import time
+
+_CANCELLED = 0
+_DRAINING = 1
+_PINNED = 2
+_STACKS_AT = mmap.PAGESIZE
+_LONGEST_STACKS = 64 * 1024
+_PATIENCE = 1.0
+
+ASK_FOR_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
+"""The signal at which a child writes down its stacks; one that task code hardly uses."""
+
+
+class Page:
+    """Both sides open it by its file descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._memory = mmap.mmap(fd, mmap.PAGESIZE)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._memory.close()
+        os.close(self.fd)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the running task is to end."""
+        return self._memory[_CANCELLED] != 0
+
+    def cancel(self) -> None:
+        """Tell the running task to end."""
+        self._memory[_CANCELLED] = 1
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is to stop."""
+        return self._memory[_DRAINING] != 0
+
+    def drain(self) -> None:
+        """Tell the running task that the worker is to stop."""
+        self._memory[_DRAINING] = 1
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the worker reads the child's output, and the child waits for a word after each task."""
+        return self._memory[_PINNED] != 0
+
+    @pinned.setter
+    def pinned(self, value: bool) -> None:
+        self._memory[_PINNED] = value
+
+    def ready_for_stacks(self) -> None:
+        """Where the next stacks are written."""
+        os.ftruncate(self.fd, _STACKS_AT)
+        os.lseek(self.fd, _STACKS_AT, os.SEEK_SET)
+
+    def stacks(self) -> str:
+        """What the child wrote down since it was asked, once it has written; empty if it cannot."""
+        deadline, length = time.monotonic() + _PATIENCE, -1
+        while time.monotonic() < deadline:
+            size = os.fstat(self.fd).st_size - _STACKS_AT
+            if size > 0 and size == length:
+                break
+            length = size
+            time.sleep(0.02)
+        return os.pread(self.fd, _LONGEST_STACKS, _STACKS_AT).decode("utf-8", "replace")
+
+
+def new_page() -> Page:
+    """A page that nobody shares yet."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("dbtaskqueue")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, _STACKS_AT)
+    return Page(fd)

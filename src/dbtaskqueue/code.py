@@ -1,0 +1,204 @@
+"""The code of tasks: a callback and task functions; and how another process finds the same.
+
+A function is found in another process by its module and its place there, as ``multiprocessing`` does it.
+Nothing of this comes from the database: a task names its function, and the name is looked up here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from . import payload
+from ._store.base import TaskRecord
+from .errors import PayloadError, TaskQueueError
+from .payload import JSON
+
+_MAIN = "__main__"
+_COPY_OF_MAIN = "__mp_main__"  # the name that multiprocessing has made known for it
+_is_loading = False
+
+
+class Functions(Protocol):
+    """Task functions by name; ``functions.Registry`` is one."""
+
+    def find(self, name: str) -> Callable[..., Any] | None:
+        """The function of that name."""
+
+    def names(self) -> list[str]:
+        """The names of all."""
+
+
+class Code:
+    """What a worker runs: tasks with a function's name by that function, the others by the callback."""
+
+    def __init__(self, callback: Callable[[JSON], Any] | None, functions: Functions) -> None:
+        self._callback = callback
+        self._functions = functions
+
+    def find(self, record: TaskRecord) -> Callable[..., Any] | None:
+        """What would run the task; None if nothing can."""
+        return self._callback if record.function is None else self._functions.find(record.function)
+
+    def call(self, record: TaskRecord) -> Any:
+        """What the task's code returns: of an ``async def``, what is to be awaited."""
+        value = payload.decode(record.payload)  # type: ignore[arg-type]
+        found = self.find(record)
+        if found is None:
+            raise TaskQueueError(self._why_not(record.function))
+        return found(value) if record.function is None else call(found, record.function, value)
+
+    def _why_not(self, name: str | None) -> str:
+        if name is None:
+            return "this worker has no callback, and the task names no task function"
+        known = ", ".join(self._functions.names()) or "none"
+        return f"this worker knows no task function {name!r}; it knows: {known}"
+
+    def origin(self) -> Origin:
+        """Where another process finds all this. TypeError for a callback that it could not find."""
+        if _is_loading:
+            raise RuntimeError(
+                "a worker with executor='process' was started while its script is imported for the children: put what"
+                ' the script does, unlike what it defines, behind: if __name__ == "__main__":'
+            )
+        callback = None
+        if self._callback is not None:
+            callback = refer(self._callback)
+            if callback is None:
+                raise TypeError(
+                    "a child process cannot find the callback: it has to be a function at the top of a module or of a"
+                    " script's file, not a lambda, a function inside of a function or something made at run time"
+                )
+        found = {name: self._functions.find(name) for name in self._functions.names()}
+        functions = {name: refer(function) for name, function in found.items() if function is not None}
+        return Origin(callback, functions, _main_of([callback, *functions.values()]))
+
+
+def call(function: Callable[..., Any], name: str, value: JSON) -> Any:
+    """Call a task function with the arguments that a payload holds; PayloadError if it holds none."""
+    if not isinstance(value, dict) or set(value) != {"args", "kwargs"}:
+        raise PayloadError(f"payload: not a call of {name}: args and kwargs are missing")
+    return function(*value["args"], **value["kwargs"])
+
+
+# -- the same code in another process --------------------------------------------------------------
+
+
+class Origin(NamedTuple):
+    """Where the code is: module and path for the callback and for each function, None where it cannot be found.
+
+    ``main`` is how the script that is running has to be loaded for it: None, its module's name, or its file.
+    """
+
+    callback: tuple[str, str] | None
+    functions: Mapping[str, tuple[str, str] | None]
+    main: tuple[str, str] | None
+
+
+class FoundFunctions:
+    """Task functions in a process that found them by reference."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any] | None]) -> None:
+        self._functions = functions
+
+    def find(self, name: str) -> Callable[..., Any] | None:
+        """See Functions. TaskQueueError for one that this process could not find."""
+        if name in self._functions and self._functions[name] is None:
+            raise TaskQueueError(
+                f"a child process cannot find the task function {name!r}: it has to stand at the top of a module"
+            )
+        return self._functions.get(name)
+
+    def names(self) -> list[str]:
+        """See Functions."""
+        return sorted(self._functions)
+
+
+def load(origin: Origin) -> Code:
+    """The code, in the process that calls this. Raises what importing its modules raises."""
+    if origin.main is not None:
+        _load_main(*origin.main)
+    callback = None if origin.callback is None else _resolve(*origin.callback)
+    functions = {name: None if place is None else _resolve(*place) for name, place in origin.functions.items()}
+    return Code(callback, FoundFunctions(functions))
+
+
+def refer(code: Callable[..., Any]) -> tuple[str, str] | None:
+    """Module and path where it is found again; None if it is not."""
+    inner = getattr(code, "__wrapped__", code)
+    for one in (code, inner):
+        module, path = getattr(one, "__module__", None), getattr(one, "__qualname__", None)
+        if isinstance(module, str) and isinstance(path, str) and _is_there(module, path, code, inner):
+            return module, path
+    return _search(code)
+
+
+def _is_there(module: str, path: str, *wanted: object) -> bool:
+    try:
+        found = _walk(sys.modules[module], path)
+    except (KeyError, AttributeError):
+        return False
+    return any(found is one or getattr(found, "__wrapped__", found) is one for one in wanted)
+
+
+def _search(code: Callable[..., Any]) -> tuple[str, str] | None:
+    """A method of an object, or an object that can be called, that stands at the top of a module."""
+    owner, suffix = (code.__self__, f".{code.__name__}") if isinstance(code, types.MethodType) else (code, "")
+    for name in dict.fromkeys((type(owner).__module__, _MAIN, *sys.modules)):
+        module = sys.modules.get(name)
+        if not isinstance(module, types.ModuleType) or name == _COPY_OF_MAIN:
+            continue
+        for path, value in list(vars(module).items()):
+            if value is owner:
+                return name, path + suffix
+    return None
+
+
+def _walk(root: object, path: str) -> Any:
+    for name in path.split("."):
+        root = getattr(root, name)
+    return root
+
+
+def _resolve(module: str, path: str) -> Any:
+    return _walk(importlib.import_module(module), path)
+
+
+def _main_of(places: list[tuple[str, str] | None]) -> tuple[str, str] | None:
+    """How the running script is loaded again, if anything stands in it."""
+    if not any(place is not None and place[0] == _MAIN for place in places):
+        return None
+    main = sys.modules[_MAIN]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return "module", spec.name
+    path = getattr(main, "__file__", None)
+    if path is None:
+        raise TypeError(
+            "executor='process' needs the task's code in a file: a child process cannot see what was typed in or"
+            " given to python -c"
+        )
+    return "file", path
+
+
+def _load_main(kind: str, where: str) -> None:
+    """Run the script's definitions under another name, so that ``if __name__ == "__main__":`` stays closed."""
+    global _is_loading
+    _is_loading = True
+    try:
+        found = _run_definitions(kind, where)
+    finally:
+        _is_loading = False
+    module = types.ModuleType(_COPY_OF_MAIN)
+    module.__dict__.update(found)
+    sys.modules[_MAIN] = sys.modules[_COPY_OF_MAIN] = module
+
+
+def _run_definitions(kind: str, where: str) -> dict[str, Any]:
+    if kind == "module":
+        return runpy.run_module(where, run_name=_COPY_OF_MAIN, alter_sys=True)
+    return runpy.run_path(where, run_name=_COPY_OF_MAIN)

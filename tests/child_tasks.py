@@ -1,0 +1,274 @@
+"""Tasks for child processes: a callback at the top of a module, where a child finds it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import ctypes
+import itertools
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from dbtaskqueue import AbandonTask, ReleaseTask, RetryTask, TaskCancelled, TaskQueue, current_task
+
+IMPORTED_BY = os.getpid()
+"""The process that has imported this module: of a child, its fork server."""
+
+functions = TaskQueue("sqlite:///:memory:")
+
+
+@functions.task
+def double(number: int, *, plus: int = 0) -> int:
+    return 2 * number + plus
+
+
+@functions.task
+async def later(text: str) -> str:
+    await asyncio.sleep(0.01)
+    return text
+
+
+def act(payload: dict[str, Any]) -> Any:
+    """Do what the payload's ``do`` names."""
+    return globals()[f"do_{payload['do']}"](**{name: value for name, value in payload.items() if name != "do"})
+
+
+def note(file: str, text: object) -> None:
+    """Add a line to a file, for the test to read."""
+    with open(file, "a", encoding="utf-8") as out:
+        out.write(f"{text}\n")
+
+
+def do_return(value: Any = None) -> Any:
+    return value
+
+
+def do_where() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "imported_by": IMPORTED_BY,
+        "group": os.getpgid(0),
+        "threads": threading.active_count(),
+        "main": threading.current_thread() is threading.main_thread(),
+    }
+
+
+def do_raise(text: str = "no good") -> None:
+    raise ValueError(text)
+
+
+def do_choose(name: str) -> None:
+    raise {"retry": RetryTask(0), "abandon": AbandonTask("never"), "release": ReleaseTask(3600)}[name]
+
+
+def do_exit(code: int) -> None:
+    sys.exit(code)
+
+
+def do_hard_exit(code: int) -> None:
+    print("last words")
+    os._exit(code)
+
+
+def do_die(number: int) -> None:
+    os.write(1, b"before the end\n")
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def do_segfault() -> None:
+    ctypes.string_at(0)
+
+
+def do_memory_error() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (2**30, resource.RLIM_INFINITY))
+    bytearray(2**34)
+
+
+def do_nonsense() -> object:
+    return object()
+
+
+def do_large(size: int) -> str:
+    return "x" * size
+
+
+def do_print(text: str) -> None:
+    print(text)
+    print(f"{text} on stderr", file=sys.stderr)
+    subprocess.run(["echo", f"{text} of a child of its own"], check=True)
+
+
+def do_flood(megabytes: int) -> None:
+    os.write(1, b"the beginning\n")
+    block = b"x" * 2**20
+    for _ in range(megabytes):
+        left = block
+        while left:
+            left = left[os.write(1, left) :]
+    os.write(1, b"\nthe end\n")
+
+
+def do_count_and_print(file: str) -> None:
+    note(file, os.getpid())
+    print("working on it")
+    time.sleep(60)
+
+
+def do_close_output() -> int:
+    os.close(1)
+    os.close(2)
+    time.sleep(0.3)
+    return 1
+
+
+def do_leave(file: str, way: str) -> str:
+    """Start processes that would go on after the task."""
+    if way == "child":
+        left = subprocess.Popen(["sleep", "300"]).pid
+    elif way == "session":
+        left = subprocess.Popen(["sleep", "300"], start_new_session=True).pid
+    else:  # a daemon: its parent ends
+        code = (
+            "import os, subprocess; print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        left = int(process.stdout.readline())
+        process.wait()
+    note(file, left)
+    return way
+
+
+def do_leave_thread() -> int:
+    threading.Thread(target=time.sleep, args=(300,)).start()
+    return os.getpid()
+
+
+def do_family(file: str, ignore: bool = False) -> None:
+    """A task with a child and a grandchild of its own that goes on until it is stopped."""
+    if ignore:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+    children = [
+        subprocess.Popen([sys.executable, "-c", code] if ignore else ["sleep", "300"], start_new_session=apart)
+        for apart in (False, True)
+    ]
+    note(file, " ".join(str(pid) for pid in (os.getpid(), *(child.pid for child in children))))
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def do_until_told(file: str) -> str:
+    """Go on until it is told, and say by what."""
+    note(file, os.getpid())
+    try:
+        while not current_task().should_stop:
+            time.sleep(0.02)
+    except TaskCancelled:
+        note(file, "cancelled")
+        raise
+    note(file, "stopping")
+    return "told"
+
+
+def do_resume(file: str, steps: int, seconds: float = 0.2) -> int:
+    """Count up from the checkpoint, one checkpoint each step; what was done is noted."""
+    task = current_task()
+    begin = task.saved or 0
+    for number in range(begin, steps):
+        if task.should_stop:
+            raise ReleaseTask
+        time.sleep(seconds)
+        note(file, f"{task.attempt} {number}")
+        task.checkpoint(number + 1)
+        task.progress(number + 1, steps)
+    return steps
+
+
+def do_progress(count: int, pause: float = 0.0) -> str:
+    for number in range(count):
+        current_task().progress(number + 1, count, f"step {number + 1}")
+        time.sleep(pause)
+    return "told"
+
+
+def do_steps(file: str, die_after: str | None = None) -> list[Any]:
+    task = current_task()
+
+    def step(name: str) -> str:
+        note(file, name)
+        if die_after == f"{name} run":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return name.upper()
+
+    found = []
+    for name in ("one", "two", "three"):
+        found.append(task.step(name, step, name))
+        if die_after == f"{name} stored" and task.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+
+def do_hold_the_interpreter(seconds: float) -> str:
+    """Run in C without letting another thread of this process, or a handler of a signal, run."""
+    began = time.monotonic()
+    collections.deque(itertools.repeat(None, 10**7), 0)
+    rounds = seconds / (time.monotonic() - began)
+    collections.deque(itertools.repeat(None, int(rounds * 10**7)), 0)
+    return "done"
+
+
+def do_sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+def do_count_seconds(file: str, seconds: float) -> int:
+    """Note a tick every 0.05 s."""
+    ticks = int(seconds / 0.05)
+    for tick in range(ticks):
+        note(file, tick)
+        time.sleep(0.05)
+    return ticks
+
+
+def do_take_memory(megabytes: int, seconds: float = 0.0) -> int:
+    block = bytearray(megabytes * 2**20)
+    for place in range(0, len(block), 4096):
+        block[place] = 1
+    time.sleep(seconds)
+    return len(block)
+
+
+def do_insert(url: str, result: int, die: str | None = None) -> None:
+    """Write in a transaction that is also the task's end."""
+    with current_task().transaction(result) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"INSERT INTO orders (id) VALUES ({int(result)})")
+        if die == "inside":
+            os.kill(os.getpid(), signal.SIGKILL)
+    if die == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def do_fork_and_return() -> int:
+    """Forget which process one is."""
+    child = os.fork()
+    if child == 0:
+        return -1
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def lines(file: Path) -> list[str]:
+    """What was noted so far."""
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []

@@ -1,0 +1,547 @@
+"""``executor="process"``: each task in a child process that ends with everything that it has started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import child_tasks
+import pytest
+from child_tasks import lines
+from helpers import Background, child_processes, until
+
+from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
+from dbtaskqueue._executors import linux
+from dbtaskqueue._executors.process import executor as process_executor
+
+ONCE = RetryPolicy(delay=0, max_attempts=1)
+LATER = RetryPolicy(delay=3600)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "notes"
+
+
+def enqueue(queue: TaskQueue, do: str, retry: RetryPolicy = ONCE, **arguments: Any) -> Task:
+    return queue.enqueue({"do": do, **arguments}, retry=retry)
+
+
+def work(queue: TaskQueue, **options: Any) -> None:
+    Worker(queue, executor="process", **options).run(child_tasks.act, burst=True)
+
+
+def done(queue: TaskQueue, do: str, **arguments: Any) -> Task:
+    """A task that a worker has run."""
+    task = enqueue(queue, do, **arguments)
+    work(queue)
+    return task.refresh()
+
+
+@contextlib.contextmanager
+def working(queue: TaskQueue, **options: Any) -> Iterator[Worker]:
+    """A worker that works during the block."""
+    worker = Worker(queue, executor="process", **{"drain_timeout": 0, "cancel_grace": 2, **options})
+    running = Background(lambda: worker.run(child_tasks.act))
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        running.join()
+
+
+def exists(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def last(task: Task) -> Attempt:
+    return task.attempts()[-1]
+
+
+def pids(file: Path) -> list[int]:
+    """What ``do_family`` has noted, once it has."""
+    return [int(pid) for pid in until(lambda: lines(file), what="the family's pids")[0].split()]
+
+
+# -- how a task can end ------------------------------------------------------------------------------
+
+
+def test_a_task_runs_in_a_child_that_leads_its_group(queue: TaskQueue) -> None:
+    task = done(queue, "where")
+    where = task.result
+    assert isinstance(where, dict)
+    assert where["pid"] == where["group"] != os.getpid()
+    assert where["parent"] == where["imported_by"] not in (os.getpid(), where["pid"])
+    assert (where["threads"], where["main"]) == (1, True)
+    assert not exists(where["pid"])  # the worker has ended, and so has all that was its
+    assert not exists(where["parent"])
+
+
+def test_task_functions_run_there_too(queue: TaskQueue, url: str) -> None:
+    for function in (child_tasks.double, child_tasks.later):
+        queue.functions.register(queue, function.__wrapped__, {"name": function.name})
+    first = queue.submit([{"args": [20], "kwargs": {"plus": 2}}], {}, child_tasks.double.name)[0]
+    second = queue.submit([{"args": ["soon"], "kwargs": {}}], {}, child_tasks.later.name)[0]
+    Worker(queue, executor="process", concurrency=2).run(burst=True)
+    assert (first.refresh().result, second.refresh().result) == (42, "soon")
+
+
+@pytest.mark.parametrize(
+    ("do", "arguments", "error"),
+    [
+        ("raise", {"text": "no good"}, "ValueError: no good"),
+        ("exit", {"code": 4}, "SystemExit: 4"),
+        ("hard_exit", {"code": 3}, "the child process ended with exit code 3"),
+        ("die", {"number": int(signal.SIGKILL)}, "the child process was killed by SIGKILL"),
+        ("segfault", {}, "the child process was killed by SIGSEGV"),
+        ("memory_error", {}, "MemoryError"),
+        ("nonsense", {}, "PayloadError: result: object is not JSON"),
+        ("large", {"size": 2**20 + 1}, "PayloadError: result: "),
+    ],
+)
+def test_a_failure_says_how_it_ended_and_the_worker_lives_on(
+    queue: TaskQueue, do: str, arguments: dict[str, Any], error: str
+) -> None:
+    told: list[str] = []
+    bad, good = enqueue(queue, do, **arguments), enqueue(queue, "return", value=1)
+    work(queue, on_error=lambda task, error: told.append(str(error).splitlines()[0]))
+    assert (bad.refresh().state, good.refresh().state) == ("abandoned", "done")
+    assert error in (bad.error or "")
+    assert len(told) == 1
+    assert bad.attempt == 1
+
+
+def test_a_dead_childs_last_lines_are_in_the_error(queue: TaskQueue) -> None:
+    assert "last words" in (done(queue, "hard_exit", code=3).error or "")
+    segfault = done(queue, "segfault").error or ""
+    assert "child_tasks.py" in segfault  # faulthandler says where
+    assert "do_segfault" in segfault
+
+
+def test_on_error_is_told_what_the_child_raised(queue: TaskQueue) -> None:
+    told: list[BaseException] = []
+    enqueue(queue, "raise", text="no good")
+    work(queue, on_error=lambda task, error: told.append(error))
+    [error] = told
+    assert isinstance(error, ChildFailed)
+    assert (error.name, str(error)) == ("ValueError", "ValueError: no good")
+    assert "in do_raise" in error.text_in_child
+
+
+@pytest.mark.parametrize(("name", "state"), [("retry", "failed"), ("abandon", "abandoned"), ("release", "pending")])
+def test_a_task_chooses_its_outcome(queue: TaskQueue, name: str, state: str) -> None:
+    task = enqueue(queue, "choose", LATER, name=name)
+    Worker(queue, executor="process").run(child_tasks.act, max_tasks=1)
+    assert task.refresh().state == state
+    assert task.attempt == (0 if name == "release" else 1)
+
+
+def test_a_forked_copy_of_a_child_does_not_answer_for_it(queue: TaskQueue) -> None:
+    task = done(queue, "fork_and_return")
+    assert (task.state, task.result) == ("done", 0)
+
+
+def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> None:
+    tasks = [enqueue(queue, "where") for _ in range(60)]
+    work(queue, concurrency=2)
+    found = {task.refresh().result["pid"] for task in tasks}  # type: ignore[index, call-overload]
+    assert len(found) <= 2
+    first, second = enqueue(queue, "sleep", seconds=1.1), enqueue(queue, "where")
+    work(queue)
+    assert (first.refresh().state, second.refresh().state) == ("done", "done")
+
+
+def test_a_child_is_replaced_after_so_many_tasks(queue: TaskQueue) -> None:
+    tasks = [enqueue(queue, "where") for _ in range(40)]
+    work(queue, tasks_per_child=10)
+    found = [task.refresh().result["pid"] for task in tasks]  # type: ignore[index, call-overload]
+    assert max(found.count(pid) for pid in found) <= 10
+
+
+def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
+    first, second = enqueue(queue, "leave_thread"), enqueue(queue, "where")
+    work(queue)
+    assert first.refresh().state == second.refresh().state == "done"
+    assert second.result["pid"] != first.result  # type: ignore[index, call-overload]
+
+
+# -- nothing outlives its attempt ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["child", "session", "daemon"])
+def test_what_a_task_leaves_behind_is_gone_when_it_is_done(queue: TaskQueue, file: Path, way: str) -> None:
+    seen: list[bool] = []
+    task = enqueue(queue, "leave", file=str(file), way=way)
+    with working(queue):
+        until(lambda: task.refresh().state == "done")
+        seen.append(exists(int(lines(file)[0])))
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_cancelled_task_is_gone_with_its_family(queue: TaskQueue, file: Path, ignore: bool) -> None:
+    task = enqueue(queue, "family", file=str(file), ignore=ignore)
+    with working(queue, cancel_grace=0.5 if ignore else 30):
+        family = pids(file)
+        assert all(map(exists, family))
+        task.cancel()
+        until(lambda: task.refresh().state == "cancelled")
+        assert not any(map(exists, family))
+
+
+def test_a_task_hears_that_it_is_cancelled(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "until_told", file=str(file))
+    with working(queue):
+        until(lambda: lines(file))
+        task.cancel()
+        until(lambda: task.refresh().state == "cancelled")
+    assert lines(file)[1:] == ["cancelled"]
+
+
+def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "family", file=str(file))
+    with working(queue):
+        family = pids(file)
+        queue.purge()
+        until(lambda: not any(map(exists, family)), what="the end of the task whose claim is gone")
+    assert task.refresh().state == "abandoned"
+
+
+def test_a_fork_server_that_is_killed_takes_its_children_along(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "family", LATER, file=str(file))
+    with working(queue):
+        family = pids(file)
+        server = int(Path(f"/proc/{family[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(server, signal.SIGKILL)
+        until(lambda: task.refresh().state == "failed")
+        assert "fork server" in (task.error or "")
+        assert "SIGKILL" in (task.error or "")
+        assert not any(map(exists, family))
+        after = enqueue(queue, "return", value=2)
+        until(lambda: after.refresh().state == "done")  # another server is there
+
+
+def test_a_stranger_sigterm_ends_no_task(queue: TaskQueue, file: Path) -> None:
+    """A supervisor may send it to every process of a service; the worker decides what that means."""
+    task = enqueue(queue, "until_told", file=str(file))
+    with working(queue, drain_timeout=30) as worker:
+        child = int(until(lambda: lines(file))[0])
+        os.kill(child, signal.SIGTERM)
+        worker.stop()
+        until(lambda: task.refresh().state == "done")
+    assert (task.result, task.attempt) == ("told", 1)
+
+
+def test_no_process_is_left_of_a_worker(queue: TaskQueue) -> None:
+    before = child_processes()
+    [enqueue(queue, "return") for _ in range(3)]
+    work(queue, concurrency=3)
+    assert child_processes() <= before
+
+
+# -- what it tells ---------------------------------------------------------------------------------------
+
+
+def test_output_of_all_descriptors_goes_to_the_attempt(queue: TaskQueue) -> None:
+    first, second = enqueue(queue, "print", text="one"), enqueue(queue, "print", text="two")
+    work(queue)
+    for task, text in ((first, "one"), (second, "two")):
+        output = last(task).output or ""
+        assert sorted(output.splitlines()) == [text, f"{text} of a child of its own", f"{text} on stderr"]
+
+
+def test_output_is_seen_while_the_task_runs(queue: TaskQueue, file: Path) -> None:
+    task = queue.enqueue({"do": "count_and_print", "file": str(file)})
+    with working(queue):
+        until(lambda: task.attempts() and "working on it" in (last(task).output or ""), what="output of a running task")
+        assert task.refresh().state == "running"
+
+
+def test_of_much_output_the_beginning_and_the_end_are_kept(queue: TaskQueue) -> None:
+    task = done(queue, "flood", megabytes=64)
+    output = last(task).output or ""
+    assert task.state == "done"
+    assert output.startswith("the beginning\nxxx")
+    assert output.endswith("xxx\nthe end\n")
+    assert len(output) <= 64 * 1024 + 100
+    assert "bytes left out" in output
+
+
+def test_a_task_may_close_its_output(queue: TaskQueue) -> None:
+    assert done(queue, "close_output").state == "done"
+
+
+def test_the_last_progress_is_stored(queue: TaskQueue) -> None:
+    task = done(queue, "progress", count=1000)
+    assert task.progress is not None
+    assert task.progress[:3] == (1000, 1000, "step 1000")
+
+
+def test_progress_is_seen_while_it_runs(queue: TaskQueue) -> None:
+    task = enqueue(queue, "progress", count=10_000, pause=0.01)
+    with working(queue):
+        seen = until(lambda: task.refresh().progress)
+        assert task.state == "running"
+        assert seen.total == 10_000
+
+
+def test_what_it_took_is_stored(queue: TaskQueue) -> None:
+    task = done(queue, "take_memory", megabytes=60)
+    attempt = last(task)
+    assert attempt.peak_memory is not None
+    assert 60 * 2**20 <= attempt.peak_memory < 300 * 2**20
+    assert attempt.cpu_seconds is not None
+    small = done(queue, "return")
+    assert (last(small).peak_memory or 0) < 60 * 2**20
+
+
+# -- what it keeps -----------------------------------------------------------------------------------------
+
+
+def test_steps_are_kept_across_a_kill(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "steps", RetryPolicy(delay=0), file=str(file), die_after="two stored")
+    work(queue)
+    assert (task.refresh().state, task.result, task.attempt) == ("done", ["ONE", "TWO", "THREE"], 2)
+    assert lines(file) == ["one", "two", "three"]
+
+
+def test_a_drain_gives_the_task_back_with_its_checkpoint(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "resume", file=str(file), steps=20, seconds=0.1)
+    with working(queue):
+        until(lambda: len(lines(file)) >= 3)
+    assert task.refresh().state == "pending"
+    work(queue)
+    assert (task.refresh().state, task.attempt) == ("done", 1)
+    assert [line.split()[1] for line in lines(file)] == [str(number) for number in range(20)]
+
+
+def test_a_task_that_hears_of_the_drain_finishes(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "until_told", file=str(file))
+    with working(queue, drain_timeout=30):
+        until(lambda: lines(file))
+    assert (task.refresh().state, task.result) == ("done", "told")
+
+
+# -- standing still, and limits ------------------------------------------------------------------------------
+
+
+def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "count_seconds", file=str(file), seconds=5)
+    with working(queue):
+        until(lambda: lines(file))
+        queue.suspend(task.id)
+        pid = until(lambda: child_of(task), what="the child's pid")
+        until(lambda: is_stopped(pid), what="a child that stands still")
+        assert task.refresh().suspended
+        assert task.state == "running"
+        queue.continue_(task.id)
+        until(lambda: not is_stopped(pid))
+        until(lambda: task.refresh().state == "done")
+    assert len(lines(file)) == task.result
+
+
+def test_a_suspended_task_can_be_cancelled(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "family", file=str(file))
+    with working(queue, cancel_grace=30):
+        family = pids(file)
+        queue.suspend(task.id)
+        until(lambda: all(map(is_stopped, family)), what="a family that stands still")
+        task.cancel()
+        until(lambda: task.refresh().state == "cancelled")
+        assert not any(map(exists, family))
+
+
+def child_of(task: Task) -> int | None:
+    mine = [pid for pid, proc in linux.processes().items() if pid == proc.group]
+    return next((pid for pid in mine if is_stopped(pid)), None)
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("limits", "do", "arguments", "error"),
+    [
+        ({"time_limit": 0.5}, "sleep", {"seconds": 60}, "time_limit of 0.5 s"),
+        ({"stall_limit": 0.5}, "sleep", {"seconds": 60}, "stall_limit of 0.5 s"),
+        ({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 60}, "memory_limit of 104857600"),
+    ],
+)
+def test_a_task_that_exceeds_a_limit_fails(
+    queue: TaskQueue, limits: dict[str, Any], do: str, arguments: dict[str, Any], error: str
+) -> None:
+    task = queue.enqueue({"do": do, **arguments}, retry=ONCE, **limits)
+    work(queue, cancel_grace=1)
+    assert task.refresh().state == "abandoned"
+    assert "LimitExceeded" in (task.error or "")
+    assert error in (task.error or "")
+    if "memory_limit" not in limits:
+        assert "in do_sleep" in (task.error or "")  # the stack at that moment
+
+
+def test_the_stack_of_a_task_that_holds_the_interpreter(queue: TaskQueue) -> None:
+    task = queue.enqueue({"do": "hold_the_interpreter", "seconds": 60}, retry=ONCE, time_limit=0.5)
+    work(queue, cancel_grace=0.5)
+    assert "in do_hold_the_interpreter" in (task.refresh().error or "")
+
+
+def test_progress_keeps_a_stall_limit_away(queue: TaskQueue) -> None:
+    task = queue.enqueue({"do": "progress", "count": 40, "pause": 0.1}, retry=ONCE, stall_limit=2)
+    work(queue)
+    assert task.refresh().state == "done"
+
+
+# -- commands --------------------------------------------------------------------------------------------------
+
+
+def test_a_command_runs_without_a_shell(queue: TaskQueue, tmp_path: Path) -> None:
+    script = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ['COLOUR'], os.environ['DBTASKQUEUE_TASK_ID'])"
+    task = queue.enqueue_command(["python3", "-c", script, "$HOME", "a b"], cwd=tmp_path, env={"COLOUR": "blue"})
+    Worker(queue, executor="process", allow_commands=True).run(burst=True)
+    assert (task.refresh().state, task.result) == ("done", {"exit_code": 0})
+    assert last(task).output == f"{tmp_path} ['$HOME', 'a b'] blue {task.id}\n"
+
+
+def test_a_command_is_told_its_token(queue: TaskQueue) -> None:
+    task = queue.enqueue_command(["sh", "-c", "echo $DBTASKQUEUE_TASK_ATTEMPT $DBTASKQUEUE_TASK_TOKEN"])
+    Worker(queue, executor="process", allow_commands=True).run(burst=True)
+    assert last(task.refresh()).output == f"1 {task.token}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (["sh", "-c", "echo oh no; exit 3"], "the command ended with exit code 3"),
+        (["sh", "-c", "kill -9 $$"], "the command was killed by SIGKILL"),
+        (["/there/is/no/such/program"], "'/there/is/no/such/program' could not be started"),
+    ],
+)
+def test_a_command_that_fails(queue: TaskQueue, argv: list[str], error: str) -> None:
+    task = queue.enqueue_command(argv, retry=ONCE)
+    Worker(queue, executor="process", allow_commands=True).run(burst=True)
+    assert task.refresh().state == "abandoned"
+    assert error in (task.error or "")
+    assert ("oh no" in (task.error or "")) == ("echo" in argv[-1])
+
+
+def test_a_commands_progress(queue: TaskQueue) -> None:
+    task = queue.enqueue_command(["sh", "-c", "echo ::progress 3/10; echo ::progress 30/100 nearly there; echo end"])
+    Worker(queue, executor="process", allow_commands=True).run(burst=True)
+    assert task.refresh().progress is not None
+    assert task.progress[:3] == (30, 100, "nearly there")  # type: ignore[index]
+
+
+def test_a_worker_that_may_not_leaves_commands_alone(queue: TaskQueue) -> None:
+    command, other = queue.enqueue_command(["true"]), enqueue(queue, "return")
+    work(queue)
+    assert (command.refresh().state, other.refresh().state) == ("pending", "done")
+
+
+def test_only_processes_run_commands(queue: TaskQueue) -> None:
+    with pytest.raises(ValueError, match="process"):
+        Worker(queue, allow_commands=True)
+
+
+# -- where the code is ---------------------------------------------------------------------------------------------
+
+
+def test_code_that_a_child_cannot_find_is_refused_at_once(queue: TaskQueue) -> None:
+    def local(payload: object) -> None: ...
+
+    task = queue.enqueue()
+    for callback in (local, lambda payload: None):
+        with pytest.raises(TypeError, match="at the top of a module"):
+            Worker(queue, executor="process").run(callback, burst=True)
+    assert task.refresh().state == "pending"
+    assert queue.stats().workers == 0
+
+
+def test_a_task_function_that_a_child_cannot_find_fails_its_task(queue: TaskQueue) -> None:
+    @queue.task(name="hidden", max_attempts=1)
+    def hidden() -> None: ...
+
+    task = hidden.enqueue()
+    work(queue)
+    assert "cannot find the task function 'hidden'" in (task.refresh().error or "")
+
+
+SCRIPT = """
+import os, sys
+from dbtaskqueue import TaskQueue, Worker, current_task
+queue = TaskQueue(sys.argv[1])
+
+def callback(payload):
+    print("output")
+    return [payload, os.getppid() != int(sys.argv[2]) if len(sys.argv) > 2 else None, current_task().attempt]
+
+@queue.task
+def function(number):
+    return -number
+
+if __name__ == "__main__":
+    tasks = [queue.enqueue(1), function.enqueue(5)]
+    Worker(queue, executor="process", concurrency=2).run(callback, burst=True)
+    print([task.refresh().result for task in tasks])
+"""
+
+
+def test_a_script_with_a_guard(url: str, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, script, url], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("[[1, None, 1], -5]\n", "")
+
+
+def test_a_script_without_a_guard_is_told(url: str, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    done = subprocess.run([sys.executable, script, url], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "__main__" in done.stderr
+
+
+def test_the_module_is_imported_once_for_all_children(queue: TaskQueue) -> None:
+    tasks = [enqueue(queue, "where") for _ in range(3)]
+    work(queue, tasks_per_child=1)
+    found = [task.refresh().result for task in tasks]
+    assert len({where["pid"] for where in found}) == 3  # type: ignore[index, call-overload]
+    assert len({where["imported_by"] for where in found}) == 1  # type: ignore[index, call-overload]
+
+
+def test_current_task_is_for_tasks() -> None:
+    with pytest.raises(RuntimeError):
+        current_task()
+
+
+def test_a_server_that_cannot_start_any_more_stops_the_worker(
+    queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = enqueue(queue, "until_told", LATER, file=str(file))
+    worker = Worker(queue, executor="process")
+    running = Background(lambda: worker.run(child_tasks.act))
+    child = int(until(lambda: lines(file))[0])
+    server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    monkeypatch.setattr(process_executor.fork_server, "command", lambda end: ["false"])
+    monkeypatch.setattr(process_executor, "_GIVE_UP", 0.5)
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(Exception, match="fork server ended with exit code 1"):
+        running.join()
+    assert task.refresh().state == "failed"
+    assert queue.stats().workers == 0
