@@ -12,8 +12,10 @@ import pytest
 from cli.running import Cli
 from helpers import until
 
-from dbtaskqueue import QueueStats, Task, TaskQueue, Worker
+from dbtaskqueue import FunctionStats, QueueStats, RetryPolicy, Task, TaskQueue, Worker, clock
+from dbtaskqueue._store.base import Claim, End, Note, TaskRecord
 from dbtaskqueue.cli.output import _cell as harmless_cell
+from dbtaskqueue.membership import Membership
 
 ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)}
 EVIL = ":smile: [bold red]x[/] \x1b[31mred\x1b[0m \x07 \u202egnp \x9b31m \r\n"
@@ -175,6 +177,85 @@ def test_a_task_at_the_end_of_all_days(cli: Cli, queue: TaskQueue) -> None:
         assert "9999-12-31" in cli(*words, env={"TZ": "XYZ-14"}).out
 
 
+# -- what runs in processes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long(queue: TaskQueue) -> TaskRecord:
+    """A command that a process worker runs, its second attempt, which stands still."""
+    queue.enqueue_command(
+        ["ffmpeg", "-i", "a film"], time_limit=90, stall_limit=5, memory_limit=3 * 2**29, retry=RetryPolicy(delay=0)
+    )
+    member = Membership(queue.store, 30.0, runs_tasks=False, executor="process")
+    worker = member.join()
+    output = "".join(f"line {number}\x1b[31m\r" for number in range(30))
+    for number in (1, 2):
+        claim = Claim(["default"], 1, clock.now(), begin=True, commands=True)
+        [record] = queue.store.exchange(worker, claim=claim).claimed
+        notes = [Note(record.id, record.token, "output", f"attempt\t{number}\n{output}")]
+        ends = [End("fail", record.id, record.token, clock.now(), error="x", cpu=2_500_000, memory=2**30)]
+        queue.store.exchange(worker, notes=notes, ends=ends if number == 1 else [])
+    queue.suspend(record.id)
+    return record
+
+
+def test_a_suspended_task_is_shown_as_one(cli: Cli, long: TaskRecord) -> None:
+    listed = cli("list").out
+    assert "running (suspended)" in listed
+    assert "ffmpeg -i 'a film'" in listed
+    assert widest(listed) <= 80
+    assert cli("list", "--json").json[0]["suspended"] is True
+    assert re.search(r"^state +running, suspended$", cli("show", long.id).out, re.MULTILINE)
+
+
+def test_show_tells_limits_output_and_what_it_took(cli: Cli, long: TaskRecord) -> None:
+    for run in (cli("show", long.id), cli.on_terminal("show", long.id, env={"NO_COLOR": "1"})):
+        assert re.search(r"^limits +90 s, 5 s without progress, 1\.5 GiB of memory$", run.out, re.MULTILINE)
+        assert re.search(r"^command +ffmpeg -i 'a film'$", run.out, re.MULTILINE)
+        assert "\nattempt 1 took 2.5 s of CPU, 1.0 GiB of memory at the most\n" in run.out
+        last = "".join(f"  line {number}\\x1b[31m\n" for number in range(20, 30))
+        for number in (1, 2):
+            assert f"\nattempt {number} has put out, 31 lines; the last 10:\n{last}" in run.out
+        assert "line 19" not in run.out
+        assert "\x1b" not in run.out
+    first, second = cli("show", long.id, "--json").json["attempts"]
+    assert (first["cpu_seconds"], first["peak_memory"]) == (2.5, 2**30)
+    assert (second["cpu_seconds"], second["output"][:10]) == (None, "attempt\t2\n")
+
+
+def test_workers_tells_how_they_run_tasks(cli: Cli, long: TaskRecord) -> None:
+    assert cli("workers", "--json").json[0]["executor"] == "process"
+    assert re.search(r" 1 task +process +\S+$", cli("workers").out, re.MULTILINE)
+    assert widest(cli("workers").out) <= 80
+
+
+def test_stats_of_functions(cli: Cli, queue: TaskQueue) -> None:
+    assert cli("stats", "--functions") == (0, "", "no attempt has ended in the queue 'default'\n")
+    assert cli("stats", "--functions", "--json").json == []
+
+    @queue.task(name="f" * 100 + ":smile: [bold red]x[/]")
+    def function(fails: bool) -> None:
+        assert not fails
+
+    for fails in (False, True, False):
+        function.enqueue(fails)
+    queue.enqueue(1, max_attempts=1)
+    Worker(queue).run(lambda payload: None, burst=True)
+    found = cli("stats", "--functions", "--json").json
+    assert [(each["function"], each["count"], each["failures"]) for each in found] == [
+        ("(callback)", 1, 0),
+        (function.name, 3, 1),
+    ]
+    assert set(found[0]) == set(FunctionStats._fields)
+    for run in (cli("stats", "--functions"), cli.on_terminal("stats", "--functions", env={"NO_COLOR": "1"})):
+        assert re.fullmatch(
+            r"attempts +failures +p50 +p95 +cpu p50 +memory +function", run.out.splitlines()[0].rstrip()
+        )
+        assert re.search(r"^3 +1 +\d+\.\d ms +\d+\.\d ms +fff", run.out, re.MULTILINE)
+        assert widest(run.out) <= 80
+        assert "\x1b" not in run.out
+
+
 # -- stats and workers -----------------------------------------------------------------------------
 
 
@@ -202,7 +283,9 @@ def test_workers_tells_the_living_from_the_dead(cli: Cli, queue: TaskQueue) -> N
         dead = {worker["pid"]: worker for worker in cli("workers", "--json").json}[process.pid]
     assert dead["state"] == "lost"
     assert datetime.fromisoformat(dead["created_at"]).tzinfo == UTC
-    assert re.search(rf"^\d+ +{process.pid} +lost +\S+ \S+ +\d tasks? +\S+$", cli("workers").out, re.MULTILINE)
+    assert re.search(
+        rf"^\d+ +{process.pid} +lost +\S+ \S+ +\d tasks? +(?:thread +)?\S+$", cli("workers").out, re.MULTILINE
+    )
     held[0].release()
 
 

@@ -1,4 +1,4 @@
-"""dbtaskqueue retry, cancel, pause, resume, purge, prune: and what asks first."""
+"""dbtaskqueue retry, cancel, suspend, continue, pause, resume, purge, prune: and what asks first."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ def test_cancel(cli: Cli, queue: TaskQueue) -> None:
     assert running.refresh().cancel_requested
     held.finish()
     assert_explained(cli("cancel", running.id), "cancel: task 1 is done")
+
+
+def test_suspend_and_continue(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue(1)
+    held = queue.fetch()[0]
+    assert_explained(cli("suspend", 1), "suspend: task 1 is reserved; only a running task can stand still")
+    held.start()
+    assert_explained(cli("suspend", 1), "suspend: task 1 runs in a program that has fetched it")
+    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+        connection.execute("UPDATE dbtaskqueue_worker SET executor = 'process'")
+    assert cli("suspend", 1) == (0, "task 1 is to stand still\n", "")
+    assert task.refresh().suspended
+    assert cli("continue", 1) == (0, "task 1 is to go on\n", "")
+    assert not task.refresh().suspended
+    held.finish()
+    assert_explained(cli("continue", 1), "continue: task 1 is done")
 
 
 def test_pause_and_resume(cli: Cli, queue: TaskQueue) -> None:

@@ -56,3 +56,42 @@ def test_a_payload_that_the_queue_refuses(cli: Cli, queue: TaskQueue) -> None:
     assert_explained(cli("enqueue", str(2**63)), "an integer beyond 64 bits")
     assert_explained(cli("enqueue", b'"\xff"'.decode("utf-8", "surrogateescape")), "a lone surrogate")
     assert queue.tasks() == []
+
+
+def test_limits(cli: Cli, queue: TaskQueue) -> None:
+    cli("enqueue", "1", "--time-limit", "1.5m", "--stall-limit", 30, "--memory-limit", "512M")
+    task = queue.get(1)
+    assert (task.time_limit, task.stall_limit, task.memory_limit) == (90, 30, 512 * 2**20)
+    for id, (text, size) in enumerate({"1000": 1000, "2g": 2**31, "1.5GiB": 3 * 2**29, "7KB": 7168}.items(), 2):
+        assert cli("enqueue", "1", "--memory-limit", text).code == 0
+        assert queue.get(id).memory_limit == size
+
+
+def test_a_command_line(cli: Cli, queue: TaskQueue) -> None:
+    run = cli(
+        "enqueue",
+        "--command",
+        "--cwd",
+        "/srv",
+        "--env",
+        "A=1=2",
+        "--env",
+        "B=",
+        "--key",
+        "k",
+        "--",
+        "ls",
+        "-l",
+        "--",
+        "ü x",
+    )
+    assert run == (0, "1\n", "")
+    task = queue.get(1)
+    assert task.is_command
+    assert task.key == "k"
+    assert task.payload == {"argv": ["ls", "-l", "--", "ü x"], "cwd": "/srv", "env": {"A": "1=2", "B": ""}}
+    assert cli("enqueue", "--command", "true").out == "2\n"
+    assert queue.get(2).payload == {"argv": ["true"], "cwd": None, "env": None}
+    assert_explained(
+        cli("enqueue", "--command", "--", "ls", b"\xff".decode("utf-8", "surrogateescape")), "a lone surrogate"
+    )

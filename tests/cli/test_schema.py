@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cli.running import Cli, assert_explained
 
-from dbtaskqueue import TaskQueue
+from dbtaskqueue import TaskQueue, Worker
 from dbtaskqueue._store.sqlite import health
 from dbtaskqueue.cli.options import command_line
 
@@ -113,6 +113,38 @@ def test_doctor_tells_what_waits_for_whom(cli: Cli) -> None:
         assert found["workers"]["value"] == "1 alive, 0 lost"
         assert found["oldest due"]["value"] == "nothing is due"
         held[0].release()
+
+
+def test_doctor_names_what_runs_much_longer_than_usual(cli: Cli, queue: TaskQueue) -> None:
+    @queue.task(name="often")
+    def often() -> None: ...
+
+    @queue.task(name="seldom")
+    def seldom() -> None: ...
+
+    for function, times in ((often, 5), (seldom, 4)):
+        for _ in range(times):
+            function.enqueue()
+    Worker(queue).run(burst=True)
+    change(cli, "UPDATE dbtaskqueue_task SET started_at = finished_at - 2000000")
+    for function in (often, seldom):
+        function.enqueue()
+    queue.enqueue("of no function")
+    held = queue.fetch(3)
+    assert all(task.start() for task in held)
+    assert "slow" not in findings(cli)
+    change(cli, "UPDATE dbtaskqueue_task SET started_at = started_at - 60000000 WHERE state = 'running'")
+    found = findings(cli)["slow"]
+    said = rf"task {held[0].id} has run for 6\d\.\d s, 95 of 100 of often took 2\.0 s at the most"
+    assert re.fullmatch(said, found["value"])
+    assert found["advice"] == f"dbtaskqueue --url {cli.url} show {held[0].id}"
+    assert [each["name"] for each in cli("doctor", "--json").json["findings"]].count("slow") == 1
+    assert cli("doctor").code == 0
+    assert "slow" not in findings(cli, "--queue", "other")
+    change(cli, "UPDATE dbtaskqueue_task SET suspended = token WHERE state = 'running'")
+    assert "slow" not in findings(cli)
+    for task in held:
+        task.finish()
 
 
 def test_doctor_tells_of_a_pause_and_its_advice_works(cli: Cli, queue: TaskQueue) -> None:

@@ -17,7 +17,16 @@ from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
 LOOKING = [("list",), ("show", "1"), ("stats",), ("workers",)]
-OPERATING = [("retry", "1"), ("cancel", "1"), ("pause",), ("resume",), ("purge",), ("prune", "0s")]
+OPERATING = [
+    ("retry", "1"),
+    ("cancel", "1"),
+    ("suspend", "1"),
+    ("continue", "1"),
+    ("pause",),
+    ("resume",),
+    ("purge",),
+    ("prune", "0s"),
+]
 
 
 def test_no_command_is_wrong_usage_and_shows_help(cli: Cli) -> None:
@@ -81,6 +90,22 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("enqueue", "1", "--at", "9999-12-31T23:59-14:00"), "beyond the years 1 to 9999"),
         (("enqueue", "1", "--at", "0001-01-01"), "0001-01-01"),
         (("enqueue", "1", "--in", "1", "--at", "2030-01-01"), "not both"),
+        (("enqueue", "1", "2"), "PAYLOAD is one argument"),
+        (("enqueue", "--command"), "after two dashes"),
+        (("enqueue", "--command", "--", ""), "argv[0] is empty"),
+        (("enqueue", "--command", "--cwd", "", "--", "true"), "cwd is empty"),
+        (("enqueue", "--command", "--env", "NAME", "--", "true"), "NAME=VALUE"),
+        (("enqueue", "--command", "--env", "=x", "--", "true"), "NAME=VALUE"),
+        (("enqueue", "1", "--env", "A=1"), "are for a --command"),
+        (("enqueue", "1", "--cwd", "/"), "are for a --command"),
+        (("enqueue", "1", "--time-limit", "0"), "is no limit"),
+        (("enqueue", "1", "--stall-limit", "soon"), "'soon' is no duration"),
+        (("enqueue", "1", "--memory-limit", "0.1"), "'0.1' is no size"),
+        (("enqueue", "1", "--memory-limit", "-1"), "'-1' is no size"),
+        (("enqueue", "1", "--memory-limit", "9" * 400), "is no size"),
+        (("enqueue", "1", "--memory-limit", "2 G"), "'2 G' is no size"),
+        (("suspend", "x"), "not a valid integer"),
+        (("continue",), "Missing argument"),
         (("list", "--state", "lost"), "'lost' is not one of"),
         (("list", "--limit", "0"), "0 is not in the range"),
         (("list", "--queue", ""), "a queue's name is"),
@@ -106,7 +131,7 @@ def test_wrong_usage(cli: Cli, words: tuple[str, ...], reason: str) -> None:
 
 
 @pytest.mark.parametrize("id", [0, 7, 2**63, 10**30])
-@pytest.mark.parametrize("command", ["show", "retry", "cancel"])
+@pytest.mark.parametrize("command", ["show", "retry", "cancel", "suspend", "continue"])
 def test_an_unknown_id(cli: Cli, queue: TaskQueue, command: str, id: int) -> None:
     assert_explained(cli(command, id), f"there is no task {id}")
 

@@ -14,7 +14,7 @@ from ..errors import TaskQueueError
 from .copying import copy
 from .demo import demo
 from .looking import list_tasks, show, stats, workers
-from .operating import cancel, pause, prune, purge, resume, retry
+from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .output import harmless
 from .producing import enqueue
 from .schema import doctor, migrate
@@ -23,7 +23,7 @@ from .working import worker
 _COMMANDS: tuple[click.Command, ...] = (
     *(enqueue, worker),
     *(list_tasks, show, stats, workers),
-    *(retry, cancel, pause, resume, purge, prune),
+    *(retry, cancel, suspend, continue_task, pause, resume, purge, prune),
     *(migrate, copy, doctor, demo),
 )
 

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from .._store.base import WorkerRecord
 from ..clock import to_datetime
+from ..function_stats import FunctionStats
+from ..payload import JSON
 from ..queue import TaskQueue
 from ..states import TaskState
 from ..task import Attempt, Task
 from .options import json_option, open_queue, queue_option
-from .output import attributes, compact, counted, fields, local, note, print_json, readable, table
+from .output import (
+    attributes,
+    compact,
+    counted,
+    fields,
+    harmless,
+    in_bytes,
+    local,
+    note,
+    print_json,
+    readable,
+    table,
+    took,
+)
+
+_LAST_LINES = 10
+"""How much of an attempt's output is shown."""
 
 
 @click.command("list")
@@ -34,7 +54,8 @@ def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json:
 
 
 def _row(task: Task) -> tuple[str, ...]:
-    return str(task.id), str(task.state), _attempt_of(task), local(task.start_at), _what(task)
+    state = f"{task.state} (suspended)" if task.suspended else str(task.state)
+    return str(task.id), state, _attempt_of(task), local(task.start_at), _what(task)
 
 
 def _attempt_of(task: Task) -> str:
@@ -43,7 +64,15 @@ def _attempt_of(task: Task) -> str:
 
 def _what(task: Task) -> str:
     payload = _shown(task, "payload")
+    if task.is_command:
+        return _command_line(readable(task, "payload")) or payload
     return payload if task.function is None else f"{task.function} {payload}"
+
+
+def _command_line(payload: JSON) -> str:
+    """A command as one would type it; "" for a payload that is none."""
+    argv = payload.get("argv") if isinstance(payload, dict) else None
+    return shlex.join(map(str, argv)) if isinstance(argv, list) else ""
 
 
 def _shown(task: Task, name: str) -> str:
@@ -68,18 +97,36 @@ def show(url: str | None, id: int, json: bool) -> None:
     if attempts:
         click.echo()
         table(("attempt", "worker", "started", "took", "outcome", "error"), [_attempt_row(each) for each in attempts])
+    for attempt in attempts:
+        _show_what_it_told(attempt)
+
+
+def _show_what_it_told(attempt: Attempt) -> None:
+    """What an attempt took, and the last lines that it has put out."""
+    known = {"of CPU": took(attempt.cpu_seconds), "of memory at the most": in_bytes(attempt.peak_memory)}
+    words = ", ".join(f"{value} {what}" for what, value in known.items() if value)
+    if words:
+        click.echo(f"\nattempt {attempt.number} took {words}")
+    lines = (attempt.output or "").splitlines()
+    if lines:
+        more = f", {counted(len(lines), 'line')}; the last {_LAST_LINES}" if len(lines) > _LAST_LINES else ""
+        click.echo(f"\nattempt {attempt.number} has put out{more}:")
+        for line in lines[-_LAST_LINES:]:
+            click.echo(f"  {harmless(line, keep=chr(9)).expandtabs()}")
 
 
 def _portrait(task: Task) -> dict[str, str]:
     return {
         "id": str(task.id),
         "queue": task.queue,
-        "state": f"{task.state}, asked to end" if task.cancel_requested else str(task.state),
+        "state": ", ".join(_state_words(task)),
         "function": task.function or "",
+        "command": _command_line(readable(task, "payload")) if task.is_command else "",
         "payload": _shown(task, "payload"),
         "result": "" if readable(task, "result", "") is None else _shown(task, "result"),
         "attempt": _attempt_of(task),
         "priority": str(task.priority or ""),
+        "limits": ", ".join(_limit_words(task)),
         "key": task.key or "",
         "worker": str(task.worker or ""),
         "enqueued": local(task.created_at),
@@ -90,15 +137,32 @@ def _portrait(task: Task) -> dict[str, str]:
     }
 
 
+def _state_words(task: Task) -> Iterator[str]:
+    yield str(task.state)
+    if task.suspended:
+        yield "suspended"
+    if task.cancel_requested:
+        yield "asked to end"
+
+
+def _limit_words(task: Task) -> Iterator[str]:
+    if task.time_limit is not None:
+        yield f"{task.time_limit:g} s"
+    if task.stall_limit is not None:
+        yield f"{task.stall_limit:g} s without progress"
+    if task.memory_limit is not None:
+        yield f"{in_bytes(task.memory_limit)} of memory"
+
+
 def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
     known = attempt.started_at is not None and attempt.finished_at is not None
-    took = f"{(attempt.finished_at - attempt.started_at).total_seconds():.1f} s" if known else ""  # type: ignore[operator]
+    length = f"{(attempt.finished_at - attempt.started_at).total_seconds():.1f} s" if known else ""  # type: ignore[operator]
     last = (attempt.error or "").strip().splitlines()[-1:]
     return (
         str(attempt.number),
         str(attempt.worker or ""),
         local(attempt.started_at),
-        took,
+        length,
         attempt.outcome or "running",
         "".join(last),
     )
@@ -106,10 +170,14 @@ def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
 
 @click.command()
 @queue_option
+@click.option("--functions", is_flag=True, help="How its task functions did in the latest attempts.")
 @json_option
 @click.pass_obj
-def stats(url: str | None, queue: str, json: bool) -> None:
+def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
     """Count the tasks of a queue in each state."""
+    if functions:
+        _show_functions(url, queue, json)
+        return
     with open_queue(url, queue) as lane:
         found = lane.stats()._asdict()
     if json:
@@ -119,6 +187,24 @@ def stats(url: str | None, queue: str, json: bool) -> None:
     found["oldest_due"] = "nothing is due" if waited is None else f"has waited {waited:.1f} s"
     found["paused"] = "yes" if found["paused"] else "no"
     fields([("queue", queue), *((name.replace("_", " "), str(value)) for name, value in found.items())])
+
+
+def _show_functions(url: str | None, queue: str, json: bool) -> None:
+    with open_queue(url, queue) as lane:
+        found = lane.function_stats()
+    if json:
+        print_json([each._asdict() for each in found])
+    elif found:
+        # the name comes last: a long one is cut there
+        names = ("attempts", "failures", "p50", "p95", "cpu p50", "memory", "function")
+        table(names, [_function_row(each) for each in found])
+    else:
+        note(f"no attempt has ended in the queue {queue!r}")
+
+
+def _function_row(each: FunctionStats) -> tuple[str, ...]:
+    times = took(each.p50), took(each.p95), took(each.cpu_p50)
+    return str(each.count), str(each.failures), *times, in_bytes(each.peak_memory), each.function
 
 
 @click.command()
@@ -131,7 +217,7 @@ def workers(url: str | None, json: bool) -> None:
     if json:
         print_json(found)
     elif found:
-        table(("id", "pid", "state", "since", "holds", "host"), [_worker_row(worker) for worker in found])
+        table(("id", "pid", "state", "since", "holds", "executor", "host"), [_worker_row(worker) for worker in found])
     else:
         note("no workers")
 
@@ -147,6 +233,7 @@ def describe(queue: TaskQueue, worker: WorkerRecord) -> dict[str, Any]:
         "state": "lost" if lost else "alive",
         "elsewhere": rescuer.is_elsewhere(worker),
         "holds": len(queue.store.held(worker.id)),
+        "executor": worker.executor,
         "lease": worker.lease,
         "created_at": to_datetime(worker.created_at),
         "lost_at": to_datetime(worker.lost_at),
@@ -156,4 +243,12 @@ def describe(queue: TaskQueue, worker: WorkerRecord) -> dict[str, Any]:
 def _worker_row(worker: dict[str, Any]) -> tuple[str, ...]:
     state = f"{worker['state']} (elsewhere)" if worker["elsewhere"] else worker["state"]
     since = local(worker["lost_at"] or worker["created_at"])
-    return str(worker["id"]), str(worker["pid"]), state, since, counted(worker["holds"]), worker["host"]
+    return (
+        str(worker["id"]),
+        str(worker["pid"]),
+        state,
+        since,
+        counted(worker["holds"]),
+        worker["executor"] or "",
+        worker["host"],
+    )

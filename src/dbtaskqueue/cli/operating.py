@@ -1,4 +1,4 @@
-"""The commands of operators: retry, cancel, pause, resume, and what destroys: purge, prune."""
+"""The commands of operators: retry, cancel, suspend, continue, pause, resume, and what destroys: purge, prune."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def cancel(url: str | None, id: int) -> None:
         lane.cancel(id)
         task = lane.get(id)
     click.echo(f"task {id} was asked to end" if task.cancel_requested else f"task {id} is {task.state}")
+
+
+@click.command()
+@click.argument("id", type=int)
+@click.pass_obj
+def suspend(url: str | None, id: int) -> None:
+    """Let a running task stand still; it stays with its worker."""
+    with open_queue(url) as lane:
+        lane.suspend(id)
+    click.echo(f"task {id} is to stand still")
+
+
+@click.command("continue")
+@click.argument("id", type=int)
+@click.pass_obj
+def continue_task(url: str | None, id: int) -> None:
+    """Let a suspended task go on."""
+    with open_queue(url) as lane:
+        lane.continue_(id)
+    click.echo(f"task {id} is to go on")
 
 
 @click.command()

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _DURATION = re.compile(rf"(?P<number>{_NUMBER.pattern})(?P<unit>[smhdw])", re.ASCII)
+_SIZE = re.compile(rf"(?P<number>{_NUMBER.pattern})(?P<unit>[KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
+_UNITS = ("", "K", "M", "G", "T")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -77,6 +79,32 @@ def _possible(duration: float, text: str) -> float:
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is too long") from None
     return duration
+
+
+def limit(text: str) -> float:
+    """The seconds of a limit: as ``seconds``, but not zero."""
+    found = seconds(text)
+    if found <= 0:
+        raise ValueError(f"{text!r} is no limit: nothing would have the time to begin")
+    return found
+
+
+def size(text: str) -> int:
+    """The bytes that 512M, 2G, 1.5GiB or a bare number mean; a K is 1024."""
+    match = _SIZE.fullmatch(text)
+    number = float(match["number"]) * 1024 ** _UNITS.index(match["unit"].upper()) if match else 0.0
+    found = int(number) if number < 2**63 else 0
+    if found < 1:
+        raise ValueError(f"{text!r} is no size such as 512M, 2G or a number of bytes")
+    return found
+
+
+def variable(text: str) -> tuple[str, str]:
+    """The name and the value of NAME=VALUE."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise ValueError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
 
 
 def moment(text: str) -> datetime:

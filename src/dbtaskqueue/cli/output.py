@@ -173,6 +173,23 @@ def local(moment: datetime | None) -> str:
         return moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def took(seconds: float | None) -> str:
+    """A time that something took; "" for None."""
+    return "" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def in_bytes(number: int | None) -> str:
+    """A size as people read it: ``512.0 MiB``; "" for None."""
+    if number is None:
+        return ""
+    unit, rest = "B", float(number)
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if rest < 1024:
+            break
+        unit, rest = larger, rest / 1024
+    return f"{number} B" if unit == "B" else f"{rest:.1f} {unit}"
+
+
 def counted(number: int, noun: str = "task") -> str:
     """``1 task``, ``2 tasks``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

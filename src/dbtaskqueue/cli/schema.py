@@ -9,17 +9,23 @@ import click
 
 from .. import clock
 from .._store import open_store
-from .._store.base import Finding, Store
+from .._store.base import Finding, Store, TaskRecord
 from ..errors import TaskQueueError
+from ..function_stats import LATEST, name_of, summarize
 from ..names import check_queue
 from ..queue import TaskQueue
-from ..states import ABANDONED
+from ..states import ABANDONED, DONE, RUNNING
 from ..url import DEFAULT_URL
 from .looking import describe
 from .options import checked, command_line, default_queue, json_option, open_queue
-from .output import counted, fields, harmless, print_json
+from .output import counted, fields, harmless, print_json, took
 
 _MOST_NAMES = 10
+_MOST_RUNNING = 500
+_TIMES_SLOWER, _ENOUGH = 3, 5
+"""A running task is slow after three times what nearly all took, where at least five are known."""
+_NEVER_SLOW = 1.0
+"""Seconds. Of functions that take milliseconds, whatever the doctor happens to see has run for long."""
 
 
 @click.command()
@@ -77,6 +83,7 @@ def _examine(url: str | None, lane: TaskQueue, queue: str | None) -> list[Findin
         *_paused(url, store, names),
         _oldest_due(url, store, names, any_alive="alive" in states),
         *_abandoned(url, store, names),
+        *_slow(url, store, names),
     ]
 
 
@@ -109,6 +116,31 @@ def _abandoned(url: str | None, store: Store, names: list[str]) -> Iterator[Find
         if number:
             look = command_line(url, "list", *_option(name), "--state", "abandoned")
             yield Finding("abandoned", f"{counted(number)} of the queue {name} failed for the last time", look)
+
+
+def _slow(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:
+    for name in names:
+        running = [task for task in store.tasks(name, RUNNING, _MOST_RUNNING, None) if not task.suspended]
+        if running:
+            done = [attempt for attempt in store.ended(name, LATEST) if attempt.outcome == DONE]
+            usual = {each.function: each.p95 for each in summarize(done) if each.count >= _ENOUGH}
+            findings = [found for task in running if (found := _slow_task(url, task, usual))]
+            yield from findings[:_MOST_NAMES]
+            if len(findings) > _MOST_NAMES:
+                look = command_line(url, "list", *_option(name), "--state", "running")
+                yield Finding("slow", f"{len(findings) - _MOST_NAMES} more of the queue {name}", look)
+
+
+def _slow_task(url: str | None, task: TaskRecord, usual: dict[str, float | None]) -> Finding | None:
+    function = name_of(task.function, task.command)
+    p95 = usual.get(function)
+    runs = (clock.now() - (task.started_at or clock.now())) / 1e6
+    if p95 is None or runs <= max(_TIMES_SLOWER * p95, _NEVER_SLOW):
+        return None
+    others = f"95 of 100 of {function} took {took(p95)} at the most"
+    return Finding(
+        "slow", f"task {task.id} has run for {took(runs)}, {others}", command_line(url, "show", str(task.id))
+    )
 
 
 def _option(name: str) -> tuple[str, ...]:
