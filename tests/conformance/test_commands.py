@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,16 @@ def test_a_plain_fetch_never_gets_a_command_and_does_not_spin(queue: TaskQueue) 
     waiting: Background[list[Task]] = Background(lambda: queue.fetch(timeout=20))
     plain = queue.enqueue(1)
     assert [task.id for task in waiting.join()] == [plain.id]
+
+
+def test_a_command_wakes_everybody_who_waits_for_not_all_may_run_it(queue: TaskQueue, url: str) -> None:
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(TaskQueue(url)).store.wakeups for _ in range(4)]
+        tickets = [wakeups.ticket((queue.name,)) for wakeups in waiting]
+        ends = [Background(partial(*pair)) for pair in zip([w.wait for w in waiting], tickets, [300] * 4, strict=True)]
+        queue.enqueue_command(["true"])
+        for end in ends:
+            end.join()
 
 
 def test_many_commands_before_a_task(queue: TaskQueue) -> None:

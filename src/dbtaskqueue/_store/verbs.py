@@ -86,8 +86,8 @@ class SqlStore(SqlMovable, Store):
     def _versions(self) -> tuple[int, int]:
         """Version of the schema that is there and the oldest that a program may know; zeros without a schema."""
 
-    def _wake(self, tx: Any, queue: str | None, tasks: int) -> None:
-        """Wake as many waiting workers of the queue, or all of them: where the engine can, with the commit."""
+    def _wake(self, tx: Any, queue: str | None, tasks: int | None) -> None:
+        """Wake so many waiting workers of the queue (None: all), or of all queues: where it can, with the commit."""
 
     # -- schema ------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class SqlStore(SqlMovable, Store):
                 return [int(taken[0])]
             ids = self._insert(tx, tasks)
         if is_soon(first.due, first.created_at):
-            self._wake(tx, first.queue, len(tasks))
+            self._wake(tx, first.queue, wakes(tasks))
         return ids
 
     # -- workers -----------------------------------------------------------------------------------
@@ -408,6 +408,11 @@ def inline(value: str | None) -> str | None:
 def is_soon(due: int | None, now: int) -> bool:
     """Whether somebody should be woken for a task that is due then."""
     return due is None or due <= now + _SOON
+
+
+def wakes(tasks: Sequence[NewTask]) -> int | None:
+    """How many waiting workers are woken for new tasks; None, all: not everybody may run commands."""
+    return None if tasks[0].command else len(tasks)
 
 
 def in_order(records: list[TaskRecord]) -> list[TaskRecord]:

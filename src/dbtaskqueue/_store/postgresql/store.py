@@ -14,7 +14,7 @@ from ...url import Target
 from .. import queries
 from ..base import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..connections import Values
-from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon
+from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon, wakes
 from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
@@ -93,9 +93,9 @@ class PostgresqlStore(SqlStore):
 
     def _enqueue_at_once(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
         soon = is_soon(tasks[0].due, tasks[0].created_at)
-        return self._store_new(link, tasks, wake=len(tasks) if soon else 0)
+        return self._store_new(link, tasks, wake=wakes(tasks) if soon else 0)
 
-    def _store_new(self, link: PostgresqlLink, tasks: Sequence[NewTask], *, wake: int) -> list[int]:
+    def _store_new(self, link: PostgresqlLink, tasks: Sequence[NewTask], *, wake: int | None) -> list[int]:
         first = tasks[0]
         payloads, larges = _split([task.payload for task in tasks])
         values = first._asdict() | {"wake": wake}
@@ -108,7 +108,7 @@ class PostgresqlStore(SqlStore):
     def _insert(self, tx: PostgresqlLink, tasks: Sequence[NewTask]) -> list[int]:
         return self._store_new(tx, tasks, wake=0)
 
-    def _wake(self, tx: PostgresqlLink, queue: str | None, tasks: int) -> None:
+    def _wake(self, tx: PostgresqlLink, queue: str | None, tasks: int | None) -> None:
         # nobody waits for a lock until a user's transaction ends: a row that is taken there would keep others asleep
         tx.rows("notify" if tx.is_borrowed else "wake", {"queue": queue, "wake": None if queue is None else tasks})
 

@@ -200,6 +200,16 @@ SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WH
 -- Differs because PostgreSQL would look for the first ones among all finished tasks if it had to sort.
 SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
 
+-- name: past_attempts
+-- Differs because PostgreSQL might read all attempts there are to join them.
+SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+  FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task
+         WHERE {{is_ended}} AND queue = :queue
+         ORDER BY id DESC LIMIT :limit) AS newest
+ CROSS JOIN LATERAL (
+       SELECT outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
+        WHERE task = newest.id OFFSET 0) AS past
+
 -- name: settings
 SELECT name, setting FROM pg_settings
  WHERE name IN ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'autovacuum',
