@@ -39,6 +39,7 @@ def test_the_payload_is_the_command_line(queue: TaskQueue) -> None:
     assert not queue.enqueue(["true"]).is_command
 
 
+@pytest.mark.engine("sqlite")  # refused before any engine is asked
 @pytest.mark.parametrize(
     ("argv", "more", "error", "says"),
     [

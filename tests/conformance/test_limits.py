@@ -50,6 +50,7 @@ def test_limits_of_a_task_function(queue: TaskQueue) -> None:
     assert of(function.using(time_limit=None, stall_limit=2).enqueue()) == (None, 2, 10**6)
 
 
+@pytest.mark.engine("sqlite")  # refused before any engine is asked
 @pytest.mark.parametrize("value", BAD, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("name", ["time_limit", "stall_limit", "memory_limit"])
 def test_bad_limits_are_refused(queue: TaskQueue, name: str, value: Any) -> None:
