@@ -370,7 +370,7 @@ class TaskQueue:
     def _why_not_suspended(self, verdict: Verdict, holder: int | None) -> str:
         if verdict.state != RUNNING:
             return f"is {verdict.state or 'no more'}; only a running task can stand still"
-        [*found] = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
+        found = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
         if not found:
             return "is held by a worker that is lost"
         if found[0].executor is None:

@@ -17,7 +17,7 @@ from contextvars import Token
 from typing import Any
 
 from . import clock, ends, payload
-from ._executors import EXECUTORS
+from ._executors import EXECUTORS, task_log
 from ._executors.work import Settings, Work
 from ._maintenance.cancel_watch import CancelWatch
 from ._maintenance.limit_watch import LimitWatch
@@ -43,10 +43,13 @@ _STORED_WITHIN = 0.1
 _PATIENCE = 1.0
 """Seconds that a claimed task may wait for a free slot before it is given back."""
 _LONGEST_WAIT = 5.0
+_WORTH_TELLING = 0.01
+"""Seconds of a CPU that are stored with the attempt; less would only cost."""
 _BACKOFF = 0.05, 5.0
 _LAST_TRIES = 5.0
 """Seconds that a worker which is stopping goes on trying to store what it owes."""
 
+_Context = tuple[Token[Work], Token[Callable[[], RunningTask]]]
 OnError = Callable[[Task, BaseException], object]
 Callback = Callable[[JSON], JSON]  # or, of an async def, what is awaited for it
 
@@ -129,6 +132,8 @@ class Session:
 
     def run(self) -> None:
         """Work until stopped or a limit is reached, then drain and leave the workers."""
+        if not self._has_processes:
+            task_log.listen()
         try:
             while not self._stops:
                 self._step()
@@ -136,6 +141,8 @@ class Session:
                     break
                 self._pause()
         finally:
+            if not self._has_processes:
+                task_log.stop_listening()
             self._end()
         if self._exit is not None:
             raise self._exit
@@ -476,6 +483,7 @@ class Session:
     def execute(self, work: Work) -> None:
         """See TaskCode."""
         context = self._begin(work)
+        before = time.thread_time()
         try:
             result = self._code.call(work.record)
             if hasattr(result, "__await__"):
@@ -485,6 +493,8 @@ class Session:
             self._keep(work, result)
         except BaseException as error:  # SystemExit is a failure like any other
             work.error = error
+        if (spent := time.thread_time() - before) > _WORTH_TELLING:
+            work.spend(spent)
         self._note_end(work, context)
 
     async def execute_async(self, work: Work) -> None:
@@ -509,17 +519,18 @@ class Session:
         self._exit = self._exit or error
         self.request_stop()
 
-    def _begin(self, work: Work) -> Token[Callable[[], RunningTask]]:
+    def _begin(self, work: Work) -> _Context:
         work.begun_at = clock.now()
         work.began = time.monotonic()
-        return enter(lambda: work.running(self._running_task))
+        return task_log.running.set(work), enter(lambda: work.running(self._running_task))
 
     def _keep(self, work: Work, result: JSON) -> None:
         if result is not None:
             work.result = payload.encode(result, limit=self._store.max_payload, name="result")
 
-    def _note_end(self, work: Work, context: Token[Callable[[], RunningTask]]) -> None:
-        leave(context)
+    def _note_end(self, work: Work, context: _Context) -> None:
+        task_log.running.reset(context[0])
+        leave(context[1])
         work.ended_at = clock.now()
         work.stop = None
         self.ended(work)

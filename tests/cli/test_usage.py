@@ -116,7 +116,7 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("worker",), "Missing argument 'MODULE:NAME'"),
         (("worker", "tasks"), "not of the form MODULE:NAME"),
         (("worker", ":run"), "not of the form MODULE:NAME"),
-        (("worker", "tasks:run", "--executor", "process"), "thread"),
+        (("worker", "tasks:run", "--executor", "rocket"), "thread"),
         (("worker", "tasks:run", "--concurrency", "0"), "0 is not in the range"),
         (("worker", "tasks:run", "--lease", "0s"), "lease is a positive number"),
         (("worker", "tasks:run", "--drain-timeout", "x"), "'x' is no duration"),

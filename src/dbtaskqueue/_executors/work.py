@@ -165,10 +165,11 @@ class Work:
         """Bytes that its processes have; None where it has none of its own."""
         return None if self.pid is None else linux.memory(proc.pid for proc in linux.family(self.pid))
 
-    def spend(self, cpu: float, memory: int) -> None:
+    def spend(self, cpu: float, memory: int | None = None) -> None:
         """Note the seconds of a CPU that it took in all, and bytes that it had at some moment."""
         self.cpu = max(self.cpu or 0, round(cpu * 1e6))
-        self.memory = max(self.memory or 0, memory)
+        if memory is not None:
+            self.memory = max(self.memory or 0, memory)
 
     def command_line(self) -> tuple[list[str], str | None, dict[str, str]]:
         """What a command task runs: the arguments, the folder, and what is added to the environment."""

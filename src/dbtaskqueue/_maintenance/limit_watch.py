@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import traceback
@@ -11,6 +12,7 @@ from weakref import WeakKeyDictionary
 from .._executors.work import Work
 from ..errors import LimitExceeded
 from ..limits import Limits
+from ..log import event
 
 
 class LimitWatch:
@@ -29,6 +31,7 @@ class LimitWatch:
             watched = self._watched.setdefault(work, _Watched(work))
             if (reason := watched.exceeded()) is not None:
                 stacks = "" if work.is_held or "memory" in reason else _stacks(work)
+                event(logging.WARNING, "task exceeds a limit and is stopped", task_id=work.record.id, limit=reason)
                 work.exceeded = LimitExceeded(
                     f"{reason}\n\nits threads at that moment:\n{stacks}" if stacks else reason
                 )
