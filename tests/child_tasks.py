@@ -107,6 +107,12 @@ def do_print(text: str) -> None:
     subprocess.run(["echo", f"{text} of a child of its own"], check=True)
 
 
+def do_write(number: int) -> None:
+    """Write a word, as often as the number says; past Python's own buffers, too."""
+    for turn in range(number % 3):
+        os.write(1 + turn, f"{number} ".encode())
+
+
 def do_flood(megabytes: int) -> None:
     os.write(1, b"the beginning\n")
     block = b"x" * 2**20
