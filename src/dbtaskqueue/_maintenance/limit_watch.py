@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
+from .._executors import linux
 from .._executors.work import Work
 from ..errors import LimitExceeded
 from ..limits import Limits
@@ -25,11 +27,12 @@ class LimitWatch:
         self._watched: WeakKeyDictionary[Work, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
+        look = functools.cache(linux.processes)  # one for all, if anybody needs it
         for work in self._running():
             if work.record.limits is None or work.began == 0.0 or work.cancelled:
                 continue
             watched = self._watched.setdefault(work, _Watched(work))
-            if (reason := watched.exceeded()) is not None:
+            if (reason := watched.exceeded(look)) is not None:
                 stacks = "" if work.is_held or "memory" in reason else _stacks(work)
                 event(logging.WARNING, "task exceeds a limit and is stopped", task_id=work.record.id, limit=reason)
                 work.exceeded = LimitExceeded(
@@ -46,7 +49,7 @@ class _Watched:
         self._told: object = None
         self._told_at = self._began
 
-    def exceeded(self) -> str | None:
+    def exceeded(self, look: Callable[[], dict[int, linux.Proc]]) -> str | None:
         """The limit that it exceeds, in words."""
         work, limits, now = self._work, self._limits, self._work.clock()
         if work.tally is not None and (latest := work.tally.latest) is not self._told:
@@ -55,8 +58,10 @@ class _Watched:
             return f"the task ran longer than its time_limit of {limits.time:g} s"
         if limits.stall is not None and now - self._told_at > limits.stall:
             return f"the task told no progress for longer than its stall_limit of {limits.stall:g} s"
-        if limits.memory is not None and (memory := work.memory_now()) is not None and memory > limits.memory:
-            return f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
+        if limits.memory is not None and work.pid is not None:
+            memory = linux.memory(proc.pid for proc in linux.family(work.pid, look()))
+            if memory > limits.memory:
+                return f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
         return None
 
 
