@@ -174,6 +174,11 @@ def do_family(file: str, ignore: bool = False) -> None:
         time.sleep(0.1)
 
 
+def do_note_and_wait(file: str) -> None:
+    note(file, "begun")
+    time.sleep(60)
+
+
 def do_until_told(file: str) -> str:
     """Go on until it is told, and say by what."""
     note(file, os.getpid())

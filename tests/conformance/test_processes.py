@@ -570,3 +570,18 @@ def test_a_command_line_that_makes_no_sense_fails_its_task(queue: TaskQueue) -> 
     Worker(queue, executor="process", allow_commands=True).run(burst=True)
     assert "not a command line" in (task.refresh().error or "")
     assert after.refresh().state == "done"
+
+
+def test_a_drain_gives_back_what_a_child_was_given_and_has_not_begun(queue: TaskQueue, file: Path) -> None:
+    quick = [enqueue(queue, "return") for _ in range(100)]
+    slow = enqueue(queue, "until_told", file=str(file))
+    after = [enqueue(queue, "note_and_wait", LATER, file=str(file)) for _ in range(100)]
+    worker = Worker(queue, executor="process", drain_timeout=30)
+    running = Background(lambda: worker.run(child_tasks.act))
+    until(lambda: lines(file))
+    worker.stop()
+    running.join()
+    assert all(task.refresh().state == "done" for task in quick)
+    assert slow.refresh().state == "done"
+    assert {task.refresh().state for task in after} == {"pending"}
+    assert {task.attempt for task in after} == {0}

@@ -163,7 +163,7 @@ class ProcessExecutor:
             os.read(self._wakeup, 4096)
 
     def _fill(self) -> None:
-        if self._server is None or not self._server.is_ready:
+        if self._server is None or not self._server.is_ready or self._is_draining:
             return
         idle = [child for child in self._children.values() if child.is_idle]
         while self._line and (idle or (len(self._children) < self._settings.concurrency and self._may_fork())):
@@ -371,8 +371,9 @@ class ProcessExecutor:
 
     def _drain(self) -> None:
         self._is_draining = True
-        for child in self._children.values():
+        for child in list(self._children.values()):
             child.page.drain()
+            self._pin(child)
 
     def _send(self, child: ChildHandle, number: int) -> None:
         self._ask_server({"do": "signal", "child": child.number, "number": int(number)})
