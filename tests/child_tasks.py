@@ -107,6 +107,12 @@ def do_print(text: str) -> None:
     subprocess.run(["echo", f"{text} of a child of its own"], check=True)
 
 
+def do_write(number: int) -> None:
+    """Write a word, as often as the number says; past Python's own buffers, too."""
+    for turn in range(number % 3):
+        os.write(1 + turn, f"{number} ".encode())
+
+
 def do_flood(megabytes: int) -> None:
     os.write(1, b"the beginning\n")
     block = b"x" * 2**20
@@ -166,6 +172,11 @@ def do_family(file: str, ignore: bool = False) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def do_note_and_wait(file: str) -> None:
+    note(file, "begun")
+    time.sleep(60)
 
 
 def do_until_told(file: str) -> str:

@@ -18,6 +18,8 @@ from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Work
 from dbtaskqueue._executors import linux
 from dbtaskqueue._executors.process import executor as process_executor
 
+pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # a pooler between makes no difference to a child
+
 ONCE = RetryPolicy(delay=0, max_attempts=1)
 LATER = RetryPolicy(delay=3600)
 
@@ -545,3 +547,41 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
         running.join()
     assert task.refresh().state == "failed"
     assert queue.stats().workers == 0
+
+
+def test_the_output_of_many_short_tasks_is_told_apart(queue: TaskQueue) -> None:
+    tasks = [enqueue(queue, "write", number=number) for number in range(300)]
+    work(queue, concurrency=2)
+    for number, task in enumerate(tasks):
+        assert (last(task).output or "").split() == ([str(number)] * (number % 3))
+
+
+def test_a_short_task_that_fills_its_pipe_is_read_all_the_same(queue: TaskQueue) -> None:
+    [enqueue(queue, "return") for _ in range(60)]
+    flood = enqueue(queue, "flood", megabytes=1)
+    [enqueue(queue, "return") for _ in range(60)]
+    work(queue)
+    assert (last(flood).output or "").endswith("the end\n")
+    assert queue.stats().done == 121
+
+
+def test_a_command_line_that_makes_no_sense_fails_its_task(queue: TaskQueue) -> None:
+    task, after = queue.submit([{"argv": "ls"}], {"retry": ONCE}, command=True)[0], queue.enqueue_command(["true"])
+    Worker(queue, executor="process", allow_commands=True).run(burst=True)
+    assert "not a command line" in (task.refresh().error or "")
+    assert after.refresh().state == "done"
+
+
+def test_a_drain_gives_back_what_a_child_was_given_and_has_not_begun(queue: TaskQueue, file: Path) -> None:
+    quick = [enqueue(queue, "return") for _ in range(100)]
+    slow = enqueue(queue, "until_told", file=str(file))
+    after = [enqueue(queue, "note_and_wait", LATER, file=str(file)) for _ in range(100)]
+    worker = Worker(queue, executor="process", drain_timeout=30)
+    running = Background(lambda: worker.run(child_tasks.act))
+    until(lambda: lines(file))
+    worker.stop()
+    running.join()
+    assert all(task.refresh().state == "done" for task in quick)
+    assert slow.refresh().state == "done"
+    assert {task.refresh().state for task in after} == {"pending"}
+    assert {task.attempt for task in after} == {0}

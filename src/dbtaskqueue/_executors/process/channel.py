@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import struct
@@ -83,6 +84,8 @@ class Channel:
         try:
             while not ended:
                 data, fds, _, _ = socket.recv_fds(self._end, _CHUNK, _MOST_FDS)
+                for fd in fds:
+                    os.set_inheritable(fd, False)
                 self._fds += fds
                 self._incoming += data
                 ended = not data

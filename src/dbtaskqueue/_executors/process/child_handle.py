@@ -35,7 +35,8 @@ class ChildHandle:
         self.deadline: float | None = None
         self.pin_at: float | None = None
         self.waits_for_word = False
-        self.is_stopping = self.is_dying = self.is_hung_up = self.is_silent = self.is_closed = False
+        self.is_stopping = self.is_dying = self.is_hung_up = self.is_closed = False
+        self.is_read = self.is_silent = False
         self.fault: str | None = None
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
@@ -65,13 +66,11 @@ class ChildHandle:
         """Whether it can take a task."""
         return not self.works and not self.is_dying and not self.is_hung_up
 
-    def begin(self, works: list[Work]) -> None:
+    def begin(self, works: list[Work], order: Message) -> None:
         """Give it tasks."""
         self.works.extend(works)
-        self.page.pinned = len(works) == 1
-        message = _command(works[0]) if works[0].record.command else {"tasks": [_order(work) for work in works]}
         with contextlib.suppress(OSError):  # it has just died: that comes up by itself
-            self.channel.send(message)
+            self.channel.send(order)
 
     def dies_at(self, deadline: float) -> None:
         """Kill it then, unless it is to be killed before."""
@@ -131,10 +130,9 @@ def _number(text: bytes) -> float:
     return float(text[:300]) if b"." in text else int(text[:300])
 
 
-def _order(work: Work) -> Message:
-    return {"record": work.record, "begin_stored": work.begin_stored}
-
-
-def _command(work: Work) -> Message:
-    argv, folder, added = work.command_line()
-    return {"command": argv, "cwd": folder, "env": added}
+def order_for(works: list[Work]) -> Message:
+    """What a child is told that is to run these; PayloadError for what is no command line."""
+    if works[0].record.command:
+        argv, folder, added = works[0].command_line()
+        return {"command": argv, "cwd": folder, "env": added}
+    return {"tasks": [{"record": work.record, "begin_stored": work.begin_stored} for work in works]}

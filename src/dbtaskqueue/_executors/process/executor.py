@@ -34,7 +34,7 @@ from .. import linux
 from ..work import Settings, TaskCode, Work
 from . import fork_server
 from .channel import Channel, Message
-from .child_handle import ChildHandle
+from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
 from .page import ASK_FOR_STACKS
 
@@ -163,20 +163,25 @@ class ProcessExecutor:
             os.read(self._wakeup, 4096)
 
     def _fill(self) -> None:
-        if self._server is None or not self._server.is_ready:
+        if self._server is None or not self._server.is_ready or self._is_draining:
             return
         idle = [child for child in self._children.values() if child.is_idle]
         while self._line and (idle or (len(self._children) < self._settings.concurrency and self._may_fork())):
             works = self._next_works(self._settings.concurrency - len(self._children) + len(idle))
             if not works:
                 continue
-            if works[0].record.command and idle and len(self._children) >= self._settings.concurrency:
-                self._bury(idle.pop())  # a command takes the place of a child that has nothing to do
-            child = self._fork() if works[0].record.command or not idle else idle.pop()
             try:
-                self._give(child, works)
+                order = order_for(works)
             except TaskQueueError as error:  # what is stored of a command cannot be run
                 self._end_unbegun(works[0], error)
+                continue
+            if works[0].record.command and idle and len(self._children) >= self._settings.concurrency:
+                self._bury(idle.pop())  # a command takes the place of a child that has nothing to do
+            child = idle.pop() if idle and not works[0].record.command else self._fork()
+            if child is None:
+                self._line.extendleft(reversed(works))
+                return
+            self._give(child, works, order)
 
     def _next_works(self, room: int) -> list[Work]:
         """What one child is given: one task, or several where they are so short that there is a line of them."""
@@ -200,8 +205,9 @@ class ProcessExecutor:
     def _may_fork(self) -> bool:
         return self._next_try <= time.monotonic()
 
-    def _give(self, child: ChildHandle, works: list[Work]) -> None:
-        child.begin(works)
+    def _give(self, child: ChildHandle, works: list[Work], order: Message) -> None:
+        self._set_pinned(child, len(works) == 1)
+        child.begin(works, order)
         child.pin_at = time.monotonic() + _PIN_AFTER if len(works) > 1 else None
         for work in works:
             work.stop = partial(self._tell, partial(self._stop, child, work))
@@ -223,16 +229,32 @@ class ProcessExecutor:
 
     # -- children ----------------------------------------------------------------------------------
 
-    def _fork(self) -> ChildHandle:
+    def _fork(self) -> ChildHandle | None:
+        """A new child, or None if the fork server has just gone, which comes up by itself."""
         assert self._server is not None
         self._numbers += 1
         child = ChildHandle(self._numbers)
+        try:
+            self._server.ask({"do": "fork", "child": child.number}, child.fds)
+        except OSError:
+            child.close()
+            self._server.is_ready = False
+            return None
+        finally:
+            child.close_theirs()
         self._children[child.number] = child
-        self._server.ask({"do": "fork", "child": child.number}, child.fds)
-        child.close_theirs()
         self._selector.register(child.channel, _READ, partial(self._hear, child))
-        self._read_output(child)
         return child
+
+    def _set_pinned(self, child: ChildHandle, pinned: bool) -> None:
+        """Whose turn it is to read the output: ours, or that of a child that is not pinned."""
+        child.page.pinned = pinned
+        if child.is_read != pinned and not child.is_silent:
+            child.is_read = pinned
+            if pinned:
+                self._selector.register(child.output_fd, _READ, partial(self._read, child))
+            else:
+                self._selector.unregister(child.output_fd)
 
     def _watch(self, child: ChildHandle) -> None:
         if not child.is_hung_up:
@@ -283,7 +305,7 @@ class ProcessExecutor:
         child.pin_at = None
         if child.is_closed or child.page.pinned:
             return
-        child.page.pinned = True
+        self._set_pinned(child, True)
         self._hear(child, _READ)  # whatever it has ended before it could see this
         if child.works and not child.is_dying:
             self._take_rest(child)
@@ -303,13 +325,15 @@ class ProcessExecutor:
             if child.work is None or not child.work.record.command:
                 child.dies_at(time.monotonic() + _HANG_UP)
 
-    def _read_output(self, child: ChildHandle) -> None:
-        self._selector.register(child.output_fd, _READ, partial(self._read, child))
-
     def _read(self, child: ChildHandle, mask: int) -> None:
-        if not child.is_closed and not child.read():
-            self._selector.unregister(child.output_fd)
+        if child.is_read and not child.read():
+            self._stop_reading(child)
             child.is_silent = True
+
+    def _stop_reading(self, child: ChildHandle) -> None:
+        if child.is_read:
+            self._selector.unregister(child.output_fd)
+            child.is_read = False
 
     def _bury(self, child: ChildHandle) -> None:
         """Kill it and what belongs to it; the fork server tells when it is gone."""
@@ -331,6 +355,7 @@ class ProcessExecutor:
         self._tell(partial(self._hold, child, work, still))
 
     def _hold(self, child: ChildHandle, work: Work, still: bool) -> None:
+        self._pin(child)
         if child.work is work and not child.is_stopping and work.is_held != still:
             work.note_hold(still)
             self._send(child, signal.SIGSTOP if still else signal.SIGCONT)
@@ -346,8 +371,9 @@ class ProcessExecutor:
 
     def _drain(self) -> None:
         self._is_draining = True
-        for child in self._children.values():
+        for child in list(self._children.values()):
             child.page.drain()
+            self._pin(child)
 
     def _send(self, child: ChildHandle, number: int) -> None:
         self._ask_server({"do": "signal", "child": child.number, "number": int(number)})
@@ -405,7 +431,8 @@ class ProcessExecutor:
         self._hear_last_words(child)
         if (work := child.work) is not None:
             child.read_all()
-            work.spend(message["cpu"], message["memory"])
+            if child.tasks == 0:  # else it is what all its tasks took
+                work.spend(message["cpu"], message["memory"])
             self._end_work(child, child.reply, self._death(child, work, message["code"]))
         self._take_back_all(child)
         self._close_child(child)
@@ -436,8 +463,7 @@ class ProcessExecutor:
     def _close_child(self, child: ChildHandle) -> None:
         if not child.is_hung_up:
             self._selector.unregister(child.channel)
-        if not child.is_silent:
-            self._selector.unregister(child.output_fd)
+        self._stop_reading(child)
         child.close()
 
     # -- the fork server ---------------------------------------------------------------------------
@@ -568,16 +594,17 @@ class _Server:
                 start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
             )
         self.channel = Channel(ours)
-        self.ask(
-            {
-                "parent": os.getpid(),
-                "argv": sys.argv,
-                "origin": origin._asdict(),
-                "url": settings.url,
-                "max_payload": settings.max_payload,
-                "log_level": _level_of_the_root(),
-            }
-        )
+        with contextlib.suppress(OSError):  # it has ended already: that comes up by itself
+            self.ask(
+                {
+                    "parent": os.getpid(),
+                    "argv": sys.argv,
+                    "origin": origin._asdict(),
+                    "url": settings.url,
+                    "max_payload": settings.max_payload,
+                    "log_level": _level_of_the_root(),
+                }
+            )
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send it a request; all of it is sent when this returns."""

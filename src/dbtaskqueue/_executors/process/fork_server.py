@@ -230,6 +230,11 @@ class ForkServer:
                     os.kill(proc.pid, signal.SIGKILL)
         self._numbers.clear()
         self._end_orphans()
+        with contextlib.suppress(ChildProcessError):  # there are none left: nobody else has to wait for them
+            deadline = time.monotonic() + _LAST
+            while time.monotonic() < deadline:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.001)
 
 
 def _send(pid: int, number: int) -> None:
