@@ -6,6 +6,7 @@ import asyncio
 import collections
 import ctypes
 import itertools
+import multiprocessing
 import os
 import resource
 import signal
@@ -59,6 +60,12 @@ def do_where() -> dict[str, Any]:
         "threads": threading.active_count(),
         "main": threading.current_thread() is threading.main_thread(),
     }
+
+
+def do_pool(count: int) -> list[int]:
+    """Leaving the block sends SIGTERM to the processes of the pool, and waits for them."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, range(-count, 0))
 
 
 def do_raise(text: str = "no good") -> None:

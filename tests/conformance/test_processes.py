@@ -150,6 +150,13 @@ def test_a_forked_copy_of_a_child_does_not_answer_for_it(queue: TaskQueue) -> No
     assert (task.state, task.result) == ("done", 0)
 
 
+@pytest.mark.engine("sqlite")
+def test_a_task_may_use_a_pool_of_processes(queue: TaskQueue) -> None:
+    task = queue.enqueue({"do": "pool", "count": 3}, retry=ONCE, time_limit=20)
+    work(queue, cancel_grace=0)
+    assert (task.refresh().result, task.error) == ([3, 2, 1], None)
+
+
 def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "where") for _ in range(60)]
     work(queue, concurrency=2)

@@ -148,8 +148,12 @@ class Child:
             raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
 
     def _on_term(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:  # a process that the task has forked (multiprocessing): to it, it means the end
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         work = self._work
-        if work is None or not self._page.cancelled or os.getpid() != self._pid:
+        if work is None or not self._page.cancelled:
             return
         work.cancelled = True
         if (stop := work.stop) is not None:  # a coroutine: its loop ends it
