@@ -177,6 +177,22 @@ def test_a_task_at_the_end_of_all_days(cli: Cli, queue: TaskQueue) -> None:
         assert "9999-12-31" in cli(*words, env={"TZ": "XYZ-14"}).out
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "LimitExceeded: it took too long\n\nits threads at that moment:\n  File x, line 1, in f",
+        "Traceback (most recent call last):\n  File x, line 1\nLimitExceeded: it took too long",
+    ],
+)
+def test_show_tells_why_each_attempt_ended(cli: Cli, queue: TaskQueue, error: str) -> None:
+    queue.enqueue(1)
+    [task] = queue.fetch()
+    task.start()
+    task.fail(error)
+    row = cli("show", 1).out.splitlines()[-1]
+    assert re.search(r"failed +LimitExceeded: it", row)
+
+
 # -- what runs in processes ------------------------------------------------------------------------
 
 
