@@ -113,8 +113,7 @@ def test_data_is_neither_obeyed_by_the_terminal_nor_by_rich(cli: Cli, queue: Tas
             assert run.code == 0
             assert not set("\x1b\x07\u202e\x9b\r") & set(run.out), words
             if words != ("doctor",):
-                assert ":smile: [bold red]x[/]" in run.out, words
-                assert ":smile:" in run.out, words
+                assert ":smile: [bold red]x" in run.out, words  # a long pid takes room from what comes last
 
 
 def test_of_a_large_payload_only_what_fits_is_looked_at() -> None:
