@@ -13,6 +13,7 @@ import click
 from ..errors import TaskQueueError
 from .copying import copy
 from .demo import demo
+from .following import logs
 from .looking import list_tasks, show, stats, workers
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .output import harmless
@@ -22,7 +23,7 @@ from .working import worker
 
 _COMMANDS: tuple[click.Command, ...] = (
     *(enqueue, worker),
-    *(list_tasks, show, stats, workers),
+    *(list_tasks, show, logs, stats, workers),
     *(retry, cancel, suspend, continue_task, pause, resume, purge, prune),
     *(migrate, copy, doctor, demo),
 )
