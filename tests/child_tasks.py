@@ -68,6 +68,17 @@ def do_pool(count: int) -> list[int]:
         return pool.map(abs, range(-count, 0))
 
 
+def do_keep_now_and_then(file: str) -> Any:
+    """Keep something, do without the database until it is told to stop, then keep something again."""
+    task = current_task()
+    task.checkpoint("now")
+    note(file, os.getpid())
+    while not task.should_stop:
+        time.sleep(0.02)
+    task.checkpoint("then")
+    return task.saved
+
+
 def do_raise(text: str = "no good") -> None:
     raise ValueError(text)
 

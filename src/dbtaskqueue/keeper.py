@@ -32,6 +32,8 @@ class Keeper(Protocol):
 
     has_ended: bool
     """Whether a transaction was the task's end."""
+    used_at: float
+    """When something was last kept or asked for, in monotonic time; 0.0 if that was never."""
 
     def kept(self) -> dict[str, str]:
         """What this and earlier attempts have kept, by name."""
@@ -57,6 +59,7 @@ class StoreKeeper:
         self._begun_at = begun_at
         self._is_over = is_over
         self.has_ended = False
+        self.used_at = 0.0
 
     def kept(self) -> dict[str, str]:
         """See Keeper."""
@@ -92,7 +95,9 @@ class StoreKeeper:
         first, last = _BACKOFF
         for tries in itertools.count():
             try:
-                return ask()
+                answer = ask()
+                self.used_at = time.monotonic()
+                return answer
             except StoreUnavailable:
                 if self._is_over():
                     raise
@@ -119,6 +124,10 @@ class Reach:
     def rest(self) -> None:
         """Close the connection until it is needed again."""
         self._store.rest()
+
+    def rest_if_free(self) -> None:
+        """The same for all connections of this process that no thread is at; in any thread, without waiting."""
+        close_free()
 
 
 class _Unawaited:

@@ -321,6 +321,26 @@ def test_steps_are_kept_across_a_kill(queue: TaskQueue, file: Path) -> None:
     assert lines(file) == ["one", "two", "three"]
 
 
+@pytest.mark.engine("sqlite")  # where a connection is an open file, which can be seen
+def test_a_task_that_keeps_nothing_for_long_has_no_connection(queue: TaskQueue, url: str, file: Path) -> None:
+    task = enqueue(queue, "keep_now_and_then", file=str(file))
+    with working(queue, drain_timeout=30):
+        child = int(until(lambda: lines(file))[0])
+        until(lambda: not open_files(child, url.removeprefix("sqlite:///")), what="a task without a connection")
+        assert task.refresh().state == "running"
+    assert (task.refresh().state, task.result) == ("done", "then")
+
+
+def open_files(pid: int, path: str) -> list[str]:
+    """The open files of a process that belong to a database."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if (name := os.readlink(link)).startswith(path):
+                found.append(name)
+    return found
+
+
 def test_a_drain_gives_the_task_back_with_its_checkpoint(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "resume", file=str(file), steps=20, seconds=0.1)
     with working(queue):

@@ -22,7 +22,7 @@ from ... import clock, ends, payload
 from ..._store.base import TaskRecord
 from ...code import Code
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
-from ...keeper import Reach
+from ...keeper import Keeper, Reach
 from ...progress import Tally
 from ...running import RunningTask, enter, leave
 from .. import linux
@@ -36,6 +36,8 @@ _REPORT = 0.5
 _PIPE = 2**16
 _REST = 2.0
 """Seconds without a task after which a connection to the database is closed."""
+_IDLE = 10.0
+"""Seconds in which a running task has kept nothing after which it is closed, too: a server has not many."""
 
 
 class Surroundings(NamedTuple):
@@ -181,11 +183,13 @@ class Child:
         )
 
     def _report(self) -> None:
-        """In a thread: tell the worker how far the task has got."""
+        """In a thread: tell the worker how far the task has got, and rest from the database."""
         told: object = None
         while True:
             time.sleep(_REPORT)
             work = self._work
+            if work is not None and work.keeper is not None:
+                self._rest_from(work.keeper)
             latest = None if work is None or work.tally is None else work.tally.latest
             if work is None or latest is None or latest is told:
                 continue
@@ -193,6 +197,11 @@ class Child:
                 if self._work is work:  # else its end has told it
                     self._channel.deliver({"progress": latest})
                     told = latest
+
+    def _rest_from(self, keeper: Keeper) -> None:
+        if 0.0 < keeper.used_at < time.monotonic() - _IDLE:
+            keeper.used_at = 0.0  # before it is closed: whoever uses it meanwhile opens it again
+            self._surroundings.reach.rest_if_free()
 
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
