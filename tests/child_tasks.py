@@ -68,6 +68,12 @@ def do_pool(count: int) -> list[int]:
         return pool.map(abs, range(-count, 0))
 
 
+def do_note_slowly(file: str, number: int) -> None:
+    """Takes some milliseconds: whoever may end this process has the time to do it."""
+    note(file, number)
+    time.sleep(0.003)
+
+
 def do_raise(text: str = "no good") -> None:
     raise ValueError(text)
 

@@ -174,6 +174,28 @@ def test_a_child_is_replaced_after_so_many_tasks(queue: TaskQueue) -> None:
     assert max(found.count(pid) for pid in found) <= 10
 
 
+def test_a_child_that_is_replaced_has_begun_nothing_more(queue: TaskQueue, file: Path) -> None:
+    tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(60)]
+    work(queue, tasks_per_child=15)
+    assert {str(task.refresh().state) for task in tasks} == {"done"}
+    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each began once"
+
+
+def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
+    queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_executor, "_PIN_AFTER", 0.003)  # about when they end
+    tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(600)]
+    worker = Worker(queue, executor="process", drain_timeout=0, cancel_grace=1)
+    running = Background(lambda: worker.run(child_tasks.act, burst=True, batch=20))
+    try:
+        until(lambda: queue.stats().done == len(tasks), within=60)
+    finally:
+        worker.stop()
+        running.join()
+    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each began once"
+
+
 def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
     first, second = enqueue(queue, "leave_thread"), enqueue(queue, "where")
     work(queue)
