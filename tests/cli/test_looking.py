@@ -179,7 +179,7 @@ def test_a_task_at_the_end_of_all_days(cli: Cli, queue: TaskQueue) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        "LimitExceeded: it took too long\n\nits threads at that moment:\n  File x, line 1, in f",
+        "dbtaskqueue.errors.LimitExceeded: it took too long\n\nits threads at that moment:\n  File x, line 1, in f",
         "Traceback (most recent call last):\n  File x, line 1\nLimitExceeded: it took too long",
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -168,9 +169,9 @@ def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
 
 
 def _in_one_line(error: str) -> str:
-    """What an error says: the end of a traceback; else the beginning, as of a limit, or a process that died."""
+    """What an error says, without the module of its type: the end of a traceback; else the beginning, as of a limit."""
     lines = error.strip().splitlines() or [""]
-    return lines[-1] if "Traceback" in lines[0] else lines[0]
+    return re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1] if "Traceback" in lines[0] else lines[0])
 
 
 @click.command()

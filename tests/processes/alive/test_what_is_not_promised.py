@@ -44,6 +44,15 @@ def test_a_command_that_ends_well_when_it_is_told_to_end_is_done(queue: TaskQueu
     assert (task.refresh().state, task.result) == ("done", {"exit_code": 0})
 
 
+def test_a_command_that_does_not_end_well_is_given_back_by_a_drain(queue: TaskQueue) -> None:
+    task = queue.enqueue_command(["sh", "-c", "echo ready; sleep 300"], retry=ONCE)
+    worker, running = commands(queue, drain_timeout=0)
+    until(lambda: has_put_out(task, "ready"), what="a command that runs")
+    worker.stop()
+    running.join()
+    assert (task.refresh().state, task.attempt) == ("pending", 0)
+
+
 def test_a_strangers_sigterm_ends_a_command(queue: TaskQueue) -> None:
     """Unlike Python code in a child: so a supervisor has to send it to the worker alone (KillMode=mixed)."""
     task = queue.enqueue_command(["sh", "-c", "echo $$; exec sleep 300"], retry=ONCE)
