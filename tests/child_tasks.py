@@ -68,6 +68,13 @@ def do_pool(count: int) -> list[int]:
         return pool.map(abs, range(-count, 0))
 
 
+def do_keep_all_the_time(file: str) -> None:
+    """Nearly always in the middle of a transaction."""
+    note(file, os.getpid())
+    for number in itertools.count():
+        current_task().checkpoint(number)
+
+
 def do_keep_now_and_then(file: str) -> Any:
     """Keep something, do without the database until it is told to stop, then keep something again."""
     task = current_task()
@@ -77,6 +84,12 @@ def do_keep_now_and_then(file: str) -> Any:
         time.sleep(0.02)
     task.checkpoint("then")
     return task.saved
+
+
+def do_note_slowly(file: str, number: int) -> None:
+    """Takes some milliseconds: whoever may end this process has the time to do it."""
+    note(file, number)
+    time.sleep(0.003)
 
 
 def do_raise(text: str = "no good") -> None:

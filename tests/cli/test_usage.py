@@ -16,7 +16,7 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("workers",)]
+LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("workers",), ("watch",)]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),

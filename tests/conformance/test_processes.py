@@ -174,6 +174,28 @@ def test_a_child_is_replaced_after_so_many_tasks(queue: TaskQueue) -> None:
     assert max(found.count(pid) for pid in found) <= 10
 
 
+def test_a_child_that_is_replaced_has_begun_nothing_more(queue: TaskQueue, file: Path) -> None:
+    tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(60)]
+    work(queue, tasks_per_child=15)
+    assert {str(task.refresh().state) for task in tasks} == {"done"}
+    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each began once"
+
+
+def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
+    queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_executor, "_PIN_AFTER", 0.003)  # about when they end
+    tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(600)]
+    worker = Worker(queue, executor="process", drain_timeout=0, cancel_grace=1)
+    running = Background(lambda: worker.run(child_tasks.act, burst=True, batch=20))
+    try:
+        until(lambda: queue.stats().done == len(tasks), within=60)
+    finally:
+        worker.stop()
+        running.join()
+    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each began once"
+
+
 def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
     first, second = enqueue(queue, "leave_thread"), enqueue(queue, "where")
     work(queue)
@@ -385,6 +407,22 @@ def test_a_suspended_task_can_be_cancelled(queue: TaskQueue, file: Path) -> None
         task.cancel()
         until(lambda: task.refresh().state == "cancelled")
         assert not any(map(exists, family))
+
+
+def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueue, file: Path) -> None:
+    task = enqueue(queue, "keep_all_the_time", file=str(file))
+    with working(queue):
+        pid = int(until(lambda: lines(file))[0])
+        for _ in range(5):
+            queue.suspend(task.id)
+            until(lambda: is_stopped(pid), what="a child that stands still")
+            Background(lambda: queue.enqueue_many([1] * 3, start_in=3600)).join(within=15)
+            queue.continue_(task.id)
+            until(lambda: not is_stopped(pid), what="a child that goes on")
+        queue.suspend(task.id)
+        until(lambda: is_stopped(pid), what="a child that stands still")
+        task.cancel()
+        until(lambda: task.refresh().state == "cancelled", within=15, what="the end of it")
 
 
 def child_of(task: Task) -> int | None:

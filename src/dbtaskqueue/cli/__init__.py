@@ -19,11 +19,12 @@ from .operating import cancel, continue_task, pause, prune, purge, resume, retry
 from .output import harmless
 from .producing import enqueue
 from .schema import doctor, migrate
+from .watching import watch
 from .working import worker
 
 _COMMANDS: tuple[click.Command, ...] = (
     *(enqueue, worker),
-    *(list_tasks, show, logs, stats, workers),
+    *(list_tasks, show, logs, stats, workers, watch),
     *(retry, cancel, suspend, continue_task, pause, resume, purge, prune),
     *(migrate, copy, doctor, demo),
 )

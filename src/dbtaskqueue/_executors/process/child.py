@@ -93,8 +93,8 @@ class Child:
             is_clean = self._run(order)
             if number == last:
                 return
-            if not is_clean or self._page.pinned:
-                self._next()  # to say that the rest is for others; or nothing, and this process is killed
+            if not is_clean or self._page.pinned:  # the rest is for others
+                self._channel.deliver({"stopped": True})
                 return
 
     def _set_up_output(self) -> None:
