@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from . import clock
-from ._store import close_free, open_store
+from ._store import close_free, open_store, surround_writes
 from ._store.base import End, Store, TaskRecord
 from .errors import LeaseLost, StoreUnavailable
 from .states import DONE
@@ -124,6 +124,10 @@ class Reach:
     def rest(self) -> None:
         """Close the connection until it is needed again."""
         self._store.rest()
+
+    def surround_writes(self, around: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        """Enter what this makes before each transaction of this process that writes, and leave it after it."""
+        surround_writes(around)
 
     def rest_if_free(self) -> None:
         """The same for all connections of this process that no thread is at; in any thread, without waiting."""

@@ -362,8 +362,9 @@ class TaskQueue:
     def suspend(self, id: int) -> None:
         """Let a running task stand still until ``continue_``, all its processes, within 2 s.
 
-        Meanwhile it is its worker's: nobody takes it, it keeps its memory and its slot, and its limits do not count. A
-        cancel ends it. It is for this claim: when its worker stops or dies, whoever claims the task next runs it.
+        It is not stopped in the middle of a transaction of ours. Meanwhile it is its worker's: nobody takes it, it
+        keeps its memory and its slot, and its limits do not count. A cancel ends it. It is for this claim: when its
+        worker stops or dies, whoever claims the task next runs it.
 
         Raises TaskNotFound, and InvalidTransition unless it runs in a process.
         """

@@ -25,6 +25,20 @@ Values = Mapping[str, object]
 NOTHING: Values = {}
 
 
+_around_writes: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+
+
+def surround_writes(around: Callable[[], AbstractContextManager[object]]) -> None:
+    """From now on, enter what this makes before each transaction that writes in this process, and leave it after it."""
+    global _around_writes
+    _around_writes = around
+
+
+def around_writes() -> AbstractContextManager[object]:
+    """What is to be entered for a transaction that writes."""
+    return _around_writes()
+
+
 class Conflict(Exception):
     """A unique index refused the transaction; nothing was stored."""
 
@@ -113,7 +127,7 @@ class Connections(abc.ABC):
 
     def _commit(self, batch: list[Request]) -> None:
         try:
-            with self._write_lock:
+            with around_writes(), self._write_lock:
                 self._write_all(batch)
         except Exception as error:
             if len(batch) > 1 and not getattr(error, "maybe_done", False):

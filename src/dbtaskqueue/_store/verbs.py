@@ -34,7 +34,7 @@ from .base import (
     Verdict,
     WorkerRecord,
 )
-from .connections import NOTHING, Conflict, Connections, Transaction, Values
+from .connections import NOTHING, Conflict, Connections, Transaction, Values, around_writes
 from .moving import SEALED, SqlMovable
 
 INLINE = 256
@@ -172,7 +172,7 @@ class SqlStore(SqlMovable, Store):
 
     @contextlib.contextmanager
     def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:
-        with self._connections.own_transaction() as tx:
+        with around_writes(), self._connections.own_transaction() as tx:
             claim = end()
             with self._connections.translated():
                 is_held = tx.row("lock_claim", claim._asdict()) is not None

@@ -82,6 +82,7 @@ class Child:
         self._page.ready_for_stacks()
         faulthandler.register(ASK_FOR_STACKS, file=self._page.fd, all_threads=True)
         self._channel = Channel(socket.socket(fileno=self._end))
+        self._surroundings.reach.surround_writes(self._page.around_writes)
         while (message := self._next()) is not None:
             if "command" in message:
                 self._become_command(message)

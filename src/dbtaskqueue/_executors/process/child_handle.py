@@ -24,7 +24,8 @@ class ChildHandle:
     """``works``: the first of them is running. ``reply``: what it said of the end of a task after which it must go.
 
     ``unanswered``: how many of the tasks that it was given it runs or may still begin. ``is_worn``: it gets no more.
-    ``deadline``: when it is killed, ``pin_at``: when it is pinned; in monotonic time, None for never.
+    ``deadline``: when it is killed, ``pin_at``: when it is pinned, ``hold_at``: when it is looked whether it can stand
+    still; in monotonic time, None for never.
     """
 
     def __init__(self, number: int) -> None:
@@ -35,6 +36,7 @@ class ChildHandle:
         self.tasks = 0
         self.deadline: float | None = None
         self.pin_at: float | None = None
+        self.hold_at: float | None = None
         self.unanswered = 0
         self.is_stopping = self.is_worn = self.is_dying = self.is_hung_up = self.is_closed = False
         self.is_read = self.is_silent = False
@@ -71,6 +73,7 @@ class ChildHandle:
         """Give it tasks."""
         self.works.extend(works)
         self.unanswered = len(works)
+        self.page.held = False
         with contextlib.suppress(OSError):  # it has just died: that comes up by itself
             self.channel.send(order)
 

@@ -48,6 +48,8 @@ _START = 120.0
 _RESTARTS = 0.1, 5.0
 _GIVE_UP = 30.0
 """Seconds without a fork server, or a fork that succeeds, after which the worker stops."""
+_LEAVE = 0.02
+"""Seconds after which it is looked whether a child that is to stand still has left its transaction."""
 _HANG_UP = 1.0
 """Seconds in which a child that has closed its channel has to end."""
 _MARK = "DBTASKQUEUE_FORK_SERVER"
@@ -153,7 +155,9 @@ class ProcessExecutor:
 
     def _pause(self) -> float:
         children = self._children.values()
-        times = [time for child in children for time in (child.deadline, child.pin_at) if time is not None]
+        times = [
+            time for child in children for time in (child.deadline, child.pin_at, child.hold_at) if time is not None
+        ]
         if self._server is None or (self._line and not self._may_fork()):
             times.append(self._next_try)
         return min(5.0, max(0.0, min(times, default=float("inf")) - time.monotonic()))
@@ -358,6 +362,7 @@ class ProcessExecutor:
             return
         child.is_stopping = child.is_worn = True
         child.page.cancel()
+        child.page.held = False
         self._send(child, signal.SIGTERM)
         self._send(child, signal.SIGCONT)
         child.dies_at(time.monotonic() + self._settings.cancel_grace)
@@ -369,7 +374,21 @@ class ProcessExecutor:
         self._pin(child)
         if child.work is work and not child.is_stopping and work.is_held != still:
             work.note_hold(still)
-            self._send(child, signal.SIGSTOP if still else signal.SIGCONT)
+            child.page.held = still
+            child.hold_at = time.monotonic() + _LEAVE if still else None
+            if not still:
+                self._send(child, signal.SIGCONT)
+
+    def _hold_now(self, child: ChildHandle) -> None:
+        """Let it stand still, unless it is in a transaction: nobody could write while it kept its locks."""
+        child.hold_at = None
+        if child.work is None or not child.work.is_held or child.is_stopping or child.is_closed:
+            return
+        if child.page.writing:
+            child.hold_at = time.monotonic() + _LEAVE
+        else:
+            child.is_worn = True  # if its task has just ended, a child that stands still is of no use
+            self._send(child, signal.SIGSTOP)
 
     def _stacks(self, child: ChildHandle, work: Work) -> str:
         """In any thread: the stacks of all threads of the child."""
@@ -396,6 +415,8 @@ class ProcessExecutor:
                 self._bury(child)
             if child.pin_at is not None and child.pin_at <= now:
                 self._pin(child)
+            if child.hold_at is not None and child.hold_at <= now:
+                self._hold_now(child)
 
     # -- ends --------------------------------------------------------------------------------------
 

@@ -5,18 +5,24 @@ Behind it, in the same file, the child leaves the stacks of its threads when it 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 
 _CANCELLED = 0
 _DRAINING = 1
 _PINNED = 2
+_HELD = 3
+_WRITING = 4
 _STACKS_AT = mmap.PAGESIZE
 _LONGEST_STACKS = 64 * 1024
 _PATIENCE = 1.0
+_SHORT_PAUSE = 0.01
 
 ASK_FOR_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
 """The signal at which a child writes down its stacks; one that task code hardly uses."""
@@ -28,6 +34,10 @@ class Page:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._memory = mmap.mmap(fd, mmap.PAGESIZE)
+        self._lock = threading.Lock()
+        self._writers = 0
+        self._thread = threading.local()
+        self._owner = os.getpid()
 
     def close(self) -> None:
         """Let go of it."""
@@ -60,6 +70,49 @@ class Page:
     @pinned.setter
     def pinned(self, value: bool) -> None:
         self._memory[_PINNED] = value
+
+    @property
+    def held(self) -> bool:
+        """Whether the child is to begin no transaction, since it will be stopped: it must not take locks along."""
+        return self._memory[_HELD] != 0
+
+    @held.setter
+    def held(self, value: bool) -> None:
+        self._memory[_HELD] = value
+
+    @property
+    def writing(self) -> bool:
+        """Whether the child is in a transaction. Once it is held and has left it, it enters none."""
+        return self._memory[_WRITING] != 0
+
+    @contextlib.contextmanager
+    def around_writes(self) -> Iterator[None]:
+        """In the child: waits while it is held, and tells that it is in a transaction during the block.
+
+        A thread that is in one already does not wait, and what the task has forked does as it likes.
+        """
+        if os.getpid() != self._owner or getattr(self._thread, "is_in", False):
+            yield
+            return
+        self._enter(1)
+        try:
+            while self.held:
+                self._enter(-1)
+                try:
+                    while self.held:
+                        time.sleep(_SHORT_PAUSE)
+                finally:
+                    self._enter(1)
+            self._thread.is_in = True
+            yield
+        finally:
+            self._thread.is_in = False
+            self._enter(-1)
+
+    def _enter(self, one: int) -> None:
+        with self._lock:
+            self._writers += one
+            self._memory[_WRITING] = self._writers > 0
 
     def ready_for_stacks(self) -> None:
         """Where the next stacks are written."""
