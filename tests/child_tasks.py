@@ -234,6 +234,13 @@ def do_hold_the_interpreter(seconds: float) -> str:
     return "done"
 
 
+def do_spin(file: str) -> str:
+    """Compute until there is a file."""
+    while not os.path.exists(file):
+        sum(range(100_000))
+    return "spun"
+
+
 def do_sleep(seconds: float) -> str:
     time.sleep(seconds)
     return "slept"
