@@ -207,7 +207,7 @@ def _at_least(look: Look) -> str:
 def _running_row(task: Running, now: int, wide: bool) -> tuple[str, ...]:
     more = (_attempt(task), task.queue) if wide else ()
     message = task.progress.message if task.progress else None
-    name = f"{task.what[: 200 if wide else 40]}: {message}" if message else task.what
+    name = f"{message} · {task.what}" if message else task.what
     return (
         str(task.id),
         *more,
