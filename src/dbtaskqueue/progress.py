@@ -7,6 +7,7 @@ import time
 from typing import NamedTuple
 
 LONGEST_MESSAGE = 500
+_NUMBERS = int, float  # made once: it is asked in inner loops
 
 
 class Progress(NamedTuple):
@@ -41,9 +42,9 @@ class Tally:
 
     def tell(self, done: float, total: float | None, message: str | None) -> None:
         """Take note of it. ValueError for what is no number."""
-        if not (isinstance(done, int | float) and -1e308 <= done <= 1e308):
+        if not (isinstance(done, _NUMBERS) and -1e308 <= done <= 1e308):
             raise ValueError(f"done is a number, not {done!r}")
-        if total is not None and not (isinstance(total, int | float) and -1e308 <= total <= 1e308):
+        if total is not None and not (isinstance(total, _NUMBERS) and -1e308 <= total <= 1e308):
             raise ValueError(f"total is a number or None, not {total!r}")
         if self._began is None:
             self._began = time.monotonic(), done

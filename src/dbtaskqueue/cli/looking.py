@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -205,15 +206,20 @@ def _limit_words(task: Task) -> Iterator[str]:
 def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
     known = attempt.started_at is not None and attempt.finished_at is not None
     length = f"{(attempt.finished_at - attempt.started_at).total_seconds():.1f} s" if known else ""  # type: ignore[operator]
-    last = (attempt.error or "").strip().splitlines()[-1:]
     return (
         str(attempt.number),
         str(attempt.worker or ""),
         local(attempt.started_at),
         length,
         attempt.outcome or "running",
-        "".join(last),
+        _in_one_line(attempt.error or ""),
     )
+
+
+def _in_one_line(error: str) -> str:
+    """What an error says, without the module of its type: the end of a traceback; else the beginning, as of a limit."""
+    lines = error.strip().splitlines() or [""]
+    return re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1] if "Traceback" in lines[0] else lines[0])
 
 
 @click.command()
