@@ -56,12 +56,12 @@ def test_a_worker_and_what_it_runs(queue: TaskQueue, looker: Looker, tmp_path: P
             ended.extend(look.ended)
             return look if not look.running and look.queues[0].counts[TaskState.DONE] == 2 else None
 
-        look = until(over, what="nothing runs")
+        until(over, what="nothing runs")
         assert Ended(busy.id, "default", "done", 1) in ended
     finally:
         worker.stop()
         running.join()
-    [failure] = look.failures
+    [failure] = until(lambda: looker.look().failures, what="the failure")  # it is looked for less often
     assert (failure.id, failure.state, failure.attempt) == (bad.id, "failed", 1)
     assert failure.error.endswith("no luck")
 

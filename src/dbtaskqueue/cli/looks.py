@@ -13,7 +13,7 @@ from ..progress import Progress, Usage, read_usage
 from ..queue import TaskQueue
 from ..states import ABANDONED, FAILED, FINAL, RUNNING, TaskState
 from ..task import Task
-from .looking import what
+from .looking import in_one_line, what
 
 T = TypeVar("T")
 
@@ -235,7 +235,6 @@ def _label(task: Task, record: TaskRecord) -> str:
 
 
 def _failure(record: TaskRecord) -> Failure:
-    last = (record.error or "").strip().splitlines()[-1:]
     at = record.finished_at or record.started_at or record.created_at
     return Failure(
         record.id,
@@ -245,5 +244,5 @@ def _failure(record: TaskRecord) -> Failure:
         record.max_attempts,
         at,
         record.due,
-        "".join(last),
+        in_one_line(record.error or ""),
     )
