@@ -8,6 +8,8 @@ STAMP = $(VENV)/.installed
 
 demo: $(STAMP)
 	$(BIN)/dbtaskqueue demo
+	@echo
+	@$(BIN)/python examples/long_task.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)

@@ -21,9 +21,32 @@ from .harness import Bench, Row, show, show_markdown, write_json
 from .rivals import Rivals, install
 from .servers import engines
 
-GROUPS = ("throughput", "enqueue", "latency", "idle", "backlog", "contention", "rescue", "memory", "asyncio")
+GROUPS = (
+    "throughput",
+    "enqueue",
+    "latency",
+    "idle",
+    "backlog",
+    "contention",
+    "rescue",
+    "memory",
+    "asyncio",
+    "forking",
+    "keeping",
+)
 ON_SERVERS = {
-    "postgresql": ("throughput", "bulk", "wakeups", "latency", "idle", "backlog", "long_transaction", "crowd", "churn"),
+    "postgresql": (
+        "throughput",
+        "bulk",
+        "wakeups",
+        "latency",
+        "idle",
+        "backlog",
+        "long_transaction",
+        "crowd",
+        "churn",
+        "steps",
+    ),
     "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction"),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}

@@ -92,11 +92,12 @@ def resident_mib(pids: list[int]) -> float:
 
 def proportional_mib(pids: list[int]) -> float:
     """Resident memory of all; what they share is divided among those who share it."""
-    return sum(_pss(pid) for pid in pids) / 2**10
+    return sum(smaps(pid, "Pss") for pid in pids) / 2**10
 
 
-def _pss(pid: int) -> int:
+def smaps(pid: int, name: str) -> int:
+    """KiB of one kind of a process's memory: a line of its smaps_rollup in proc(5)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1])
     return 0

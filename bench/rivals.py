@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-REQUIREMENTS = ("huey==3.5.4", "pgqueuer==1.6.0", "asyncpg==0.32.0", "uvloop==0.23.0")
+REQUIREMENTS = ("huey==3.5.4", "rq==3.0.0", "redis==8.1.0", "pgqueuer==1.6.0", "asyncpg==0.32.0", "uvloop==0.23.0")
 
 
 @dataclass(frozen=True)

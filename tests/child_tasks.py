@@ -6,6 +6,7 @@ import asyncio
 import collections
 import ctypes
 import itertools
+import multiprocessing
 import os
 import resource
 import signal
@@ -59,6 +60,18 @@ def do_where() -> dict[str, Any]:
         "threads": threading.active_count(),
         "main": threading.current_thread() is threading.main_thread(),
     }
+
+
+def do_pool(count: int) -> list[int]:
+    """Leaving the block sends SIGTERM to the processes of the pool, and waits for them."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, range(-count, 0))
+
+
+def do_note_slowly(file: str, number: int) -> None:
+    """Takes some milliseconds: whoever may end this process has the time to do it."""
+    note(file, number)
+    time.sleep(0.003)
 
 
 def do_raise(text: str = "no good") -> None:
@@ -172,6 +185,11 @@ def do_family(file: str, ignore: bool = False) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def do_note_and_wait(file: str) -> None:
+    note(file, "begun")
+    time.sleep(60)
 
 
 def do_until_told(file: str) -> str:

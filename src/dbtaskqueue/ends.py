@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from types import TracebackType
 
 from . import clock, payload
 from ._store.base import End, TaskRecord
 from .retry import RetryPolicy
 
+_HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
 
 
@@ -54,12 +57,20 @@ def describe(error: BaseException | str) -> str:
         error = str(text)
     if isinstance(error, BaseException):
         try:
-            error = "".join(traceback.format_exception(error))
+            error = "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
         except Exception:  # an exception whose own __str__ raises
             error = f"{type(error).__name__} (its text cannot be shown)"
     if not isinstance(error, str):
         raise TypeError(f"an error is an exception or a text, not {type(error).__name__}")
     return payload.clip_error(error)
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from where the user's code begins; all of it where that is never reached."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HERE):
+        inner = inner.tb_next
+    return trace if inner is None else inner
 
 
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:

@@ -10,6 +10,9 @@ FIRST = 16 * 1024
 LAST = 48 * 1024
 """Bytes kept of the end."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_LEFT_OUT = re.compile(r"\n\[… (\d{1,18}) bytes left out …\]\n")
+_BROKEN = "\ufffd"
+_MOST_CANDIDATES = 200
 
 
 class Output:
@@ -51,8 +54,7 @@ class Output:
             self._cut()
             if not self._left_out:
                 return _decoded(bytes(self._first + self._end))
-            marker = f"\n[… {self._left_out} bytes left out …]\n"
-            return _decoded(bytes(self._first)) + marker + _decoded(bytes(self._end))
+            return _decoded(bytes(self._first)) + _marker(self._left_out) + _decoded(bytes(self._end))
 
     @property
     def written(self) -> int:
@@ -72,4 +74,83 @@ class Output:
 
 
 def _decoded(data: bytes) -> str:
-    return _UNSTORABLE.sub("\ufffd", data.decode("utf-8", "replace"))
+    return _UNSTORABLE.sub(_BROKEN, data.decode("utf-8", "replace"))
+
+
+def _marker(left_out: int) -> str:
+    return f"\n[… {left_out} bytes left out …]\n"
+
+
+class Following:
+    """What is new in the text of an ``Output`` that grows while somebody looks at it now and then.
+
+    Nothing comes twice. What was written and left out between two looks is replaced by a line that says so.
+    """
+
+    def __init__(self) -> None:
+        self._shown = 0
+        self._tail = ""
+        self._position: int | None = None  # in bytes, once something was left out; before that all is in the text
+
+    def news(self, text: str, *, ended: bool = True) -> str:
+        """What the text has that the ones before had not; unless it has ended, half a character or line end waits."""
+        first, left_out, end = _parts(text)
+        waiting = 0 if ended else len(_waiting(end if left_out else text))
+        if not left_out:
+            new = text[self._shown : len(text) - waiting]
+        else:
+            position = FIRST + left_out + LAST - waiting
+            end = end[: len(end) - waiting]
+            new = self._since(first, left_out, end, position)
+            self._position = position
+        self._shown += len(new)
+        self._tail = (self._tail + new)[-FIRST - LAST :]
+        return new
+
+    def _since(self, first: str, left_out: int, end: str, position: int) -> str:
+        if self._position is None and self._shown < len(first):
+            return first[self._shown :] + _marker(left_out) + end
+        before = _size(self._tail) if self._position is None else self._position
+        if (missed := position - LAST - before) > 0:
+            return _marker(missed) + end
+        return end[_overlap(self._tail, end, -missed) :]
+
+
+def _parts(text: str) -> tuple[str, int, str]:
+    """The beginning, how many bytes were left out, and the end; the task may have written such a line itself."""
+    for found in _LEFT_OUT.finditer(text):
+        first, end = text[: found.start()], text[found.end() :]
+        if _may_have(first, FIRST) and _may_have(end, LAST) and int(found[1]) > 0:
+            return first, int(found[1]), end
+    return text, 0, ""
+
+
+def _may_have(text: str, size: int) -> bool:
+    return _size(text) <= size <= _size(text) + 2 * text.count(_BROKEN)
+
+
+def _size(text: str) -> int:
+    """The bytes that it was, at the least: what was no UTF-8 is a single character, for one to three bytes."""
+    return len(text.encode("utf-8", "replace")) - 2 * text.count(_BROKEN)
+
+
+def _waiting(text: str) -> str:
+    return text[-1:] if text.endswith((_BROKEN, "\r")) else ""
+
+
+def _overlap(tail: str, end: str, size: int) -> int:
+    """How many characters of ``end`` stand at the end of ``tail``, too: ``size`` bytes, if all was UTF-8.
+
+    Else the nearest number is right for which the texts agree, but for what may be left of a character that was cut.
+    """
+    expected = len(_last(tail, size))
+    doubt = min(2 * tail.count(_BROKEN) + 3, _MOST_CANDIDATES)
+    for number in sorted(range(max(0, expected - doubt), expected + doubt + 1), key=lambda n: abs(n - expected)):
+        if number <= min(len(tail), len(end)) and tail[len(tail) - number :][3:] == end[:number][3:]:
+            return number
+    return min(expected, len(end))
+
+
+def _last(text: str, size: int) -> str:
+    """The last ``size`` bytes of a text, with what is broken as one byte each."""
+    return text.replace(_BROKEN, "?").encode("utf-8", "replace")[-size:].decode("utf-8", "replace") if size > 0 else ""

@@ -7,6 +7,7 @@ import time
 from typing import NamedTuple
 
 LONGEST_MESSAGE = 500
+_NUMBERS = int, float  # made once: it is asked in inner loops
 
 
 class Progress(NamedTuple):
@@ -21,6 +22,14 @@ class Progress(NamedTuple):
     eta: float | None = None
 
 
+class Usage(NamedTuple):
+    """What the processes of a task use: bytes, CPU seconds so far, how many they are."""
+
+    memory: int
+    cpu: float
+    processes: int
+
+
 class Tally:
     """The progress of one attempt. Telling it is cheap enough for an inner loop; storing it is somebody else's."""
 
@@ -33,9 +42,9 @@ class Tally:
 
     def tell(self, done: float, total: float | None, message: str | None) -> None:
         """Take note of it. ValueError for what is no number."""
-        if not (isinstance(done, int | float) and -1e308 <= done <= 1e308):
+        if not (isinstance(done, _NUMBERS) and -1e308 <= done <= 1e308):
             raise ValueError(f"done is a number, not {done!r}")
-        if total is not None and not (isinstance(total, int | float) and -1e308 <= total <= 1e308):
+        if total is not None and not (isinstance(total, _NUMBERS) and -1e308 <= total <= 1e308):
             raise ValueError(f"total is a number or None, not {total!r}")
         if self._began is None:
             self._began = time.monotonic(), done
@@ -73,6 +82,22 @@ def read(text: str | None) -> Progress | None:
     except (ValueError, TypeError):
         return None
     return Progress(done, total, message, eta)
+
+
+def read_usage(text: str | None) -> Usage | None:
+    """What was stored of a task's use; None for nothing, and for what cannot be read."""
+    try:
+        found = json.loads(text or "null")
+        return Usage(int(found["memory"]), float(found["cpu"]), int(found["processes"]))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def part_done(progress: Progress | None) -> float | None:
+    """How much is done, from 0 to 1; None where nobody can tell."""
+    if progress is None or not isinstance(progress.total, int | float) or not isinstance(progress.done, int | float):
+        return None
+    return min(1.0, max(0.0, progress.done / progress.total)) if progress.total > 0 else None
 
 
 def _clean(message: object) -> str:

@@ -160,9 +160,14 @@ class TaskQueue:
         overrides the number of the policy ``retry`` (by default this queue's). ``key``: if an unfinished
         task of this queue has it, that one is returned, unchanged. ``connection``: a DB-API connection of
         yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
-        exists if and only if you commit. ``time_limit``, ``stall_limit`` (seconds of an attempt, and without progress)
-        and ``memory_limit`` (bytes) are enforced by workers whose tasks run in processes. Raises PayloadError,
-        ValueError, ConfigurationError for a connection of another kind, to another database, or in autocommit.
+        exists if and only if you commit.
+
+        Limits of each attempt, None for none: ``time_limit`` in seconds, ``stall_limit`` in seconds without a
+        ``progress``, ``memory_limit`` in bytes of all its processes. An attempt that exceeds one has failed. In a
+        process it is stopped for certain; a thread has to look, a coroutine to await, and nobody looks at their memory.
+
+        Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
+        in autocommit.
         """
         options = Options(
             start_in=start_in,
@@ -217,8 +222,14 @@ class TaskQueue:
         """Store a command line as a task, for workers that allow commands; no shell ever reads it.
 
         ``argv``: the program and its arguments. ``cwd``: the folder it runs in, by default the worker's. ``env`` is
-        added to the worker's environment. ``options`` are those of ``enqueue``. Raises TypeError and ValueError for
-        what cannot be run.
+        added to the worker's environment, of which the command sees everything; it also finds ``DBTASKQUEUE_TASK_ID``,
+        ``_ATTEMPT`` and ``_TOKEN`` there. ``options`` are those of ``enqueue``, with its limits.
+
+        Exit code 0 is done, with the result ``{"exit_code": 0}``, also when the command ends with it as it was told
+        to end; anything else has failed. A line ``::progress 3/10 some text`` of its output is its progress. ``argv``
+        and ``env`` can be read by whoever reads the database.
+
+        Raises TypeError and ValueError for what cannot be run.
         """
         refuse_unknown(options, Options, "enqueue_command")
         return self.submit([as_payload(argv, cwd, env)], options, command=True)[0]
@@ -349,14 +360,17 @@ class TaskQueue:
             return self.get(id)
 
     def suspend(self, id: int) -> None:
-        """Let a running task stand still until ``continue_``, all its processes: it stays claimed, its worker lives.
+        """Let a running task stand still until ``continue_``, all its processes, within 2 s.
 
-        Its worker does it within 2 s. Raises TaskNotFound, and InvalidTransition unless it runs in a process.
+        Meanwhile it is its worker's: nobody takes it, it keeps its memory and its slot, and its limits do not count. A
+        cancel ends it. It is for this claim: when its worker stops or dies, whoever claims the task next runs it.
+
+        Raises TaskNotFound, and InvalidTransition unless it runs in a process.
         """
         self._suspend(id, True)
 
     def continue_(self, id: int) -> None:
-        """Let a suspended task go on; nothing happens to one that runs. Raises what ``suspend`` raises."""
+        """Let a suspended task go on, within 2 s; nothing happens to one that runs. Raises what ``suspend`` raises."""
         self._suspend(id, False)
 
     def _suspend(self, id: int, suspended: bool) -> None:

@@ -103,7 +103,7 @@ class RunningTask:
         Cheap enough for an inner loop: stored about once a second, the last one always. Raises
         TaskCancelled when the task was asked to end, and ValueError for what is no number.
         """
-        if self.cancelled:
+        if self._is_cancelled():
             raise self._cancelled_error()
         self._tally.tell(done, total, message)
 

@@ -444,11 +444,13 @@ class Session:
         self._give_back(self._executor.take_back())
         deadline = time.monotonic() + self._drain_timeout
         while self._active and self._stops == 1 and time.monotonic() < deadline:
+            self._give_back(self._executor.take_back())  # a child may have been given more than it will begin
             self._collect()
             self._store_owed()
             if self._active and not self._finished:
                 soon = _STORED_WITHIN if self._in_batch or self._owed else _PATIENCE
                 self._sleep(max(0.0, min(soon, deadline - time.monotonic())))
+        self._give_back(self._executor.take_back())
         self._collect()
         for work in list(self._active):
             event(logging.WARNING, "task given back, its worker stops", task_id=work.record.id, queue=work.record.queue)

@@ -324,7 +324,7 @@ class Task:
 
     def attempts(self) -> list[Attempt]:
         """Every start of the task and how it ended, oldest first."""
-        return [_attempt(record) for record in self._store.attempts(self.id)]
+        return attempts_of(self._store, self.id)
 
     # -- with task: --------------------------------------------------------------------------------
 
@@ -386,6 +386,11 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+def attempts_of(store: Store, task: int, since: int = 0) -> list[Attempt]:
+    """Every start of a task, or those from the token ``since`` on, oldest first."""
+    return [_attempt(record) for record in store.attempts(task, since)]
 
 
 @contextlib.contextmanager

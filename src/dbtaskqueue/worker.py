@@ -27,14 +27,23 @@ class Worker:
     ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease and task functions are used; its
     ``close`` stops the worker.
     ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
-    machine may take its tasks. ``drain_timeout``: seconds that running tasks get when it is to stop.
-    ``executor``: "thread" runs each task in a thread, an ``async def`` in an event loop of its own there;
-    "asyncio" runs all ``async def`` in one event loop, hundreds at once, and plain functions in threads; "process"
-    runs each task in a child process, which ends with all that it has started when the task does. The code is imported
-    there anew, so it has to stand in a module, or in a script behind ``if __name__ == "__main__":``.
-    ``cancel_grace``: seconds between SIGTERM and SIGKILL for a process that is to end. ``tasks_per_child``: after so
-    many short tasks a child is replaced by a new one; after one that took a second in any case.
-    ``allow_commands``: run what ``enqueue_command`` has enqueued, too (processes only).
+    machine may take its tasks.
+
+    ``executor`` is where tasks run. "thread": each in a thread, which nobody can end; an ``async def`` in an event loop
+    of its own there. "asyncio": all ``async def`` in one event loop, hundreds at once, and plain functions in threads.
+    "process" (best for long tasks, and the command line's default): each in a child process, so that whatever it
+    dies of fails one attempt, and all that it has started ends with it. The code is imported there anew, so it has to
+    stand at the top of a module, or of a script that starts its worker behind ``if __name__ == "__main__":``; else
+    ``run`` raises TypeError for a callback, and a task function's task fails.
+
+    For processes only: ``cancel_grace``, the seconds between SIGTERM and SIGKILL for one that is to end.
+    ``tasks_per_child``, the number of short tasks after which a child is replaced (after one that took a second it
+    always is). ``allow_commands``: run what ``enqueue_command`` has enqueued, too, which lets whoever can write to
+    the database run programs here.
+
+    ``drain_timeout``: seconds that running tasks get to end when it is to stop. Then they are stopped, as far as
+    the executor can, and given back unspent; with processes that takes up to ``cancel_grace`` more.
+
     ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
     logged, but for SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at its end.
 

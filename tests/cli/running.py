@@ -7,7 +7,9 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -33,6 +35,60 @@ class Run(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+class Terminal:
+    """A process on a pseudo-terminal: what it shows, and the keys that it gets."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int, slave: int) -> None:
+        self.process = process
+        self._master = master
+        self._slave = slave
+        self._before = termios.tcgetattr(slave)
+        self._shown = b""
+
+    @property
+    def shown(self) -> str:
+        """Everything so far."""
+        while select.select([self._master], [], [], 0)[0]:
+            self._shown += os.read(self._master, 65536)
+        return self._shown.decode(errors="replace")
+
+    @property
+    def frame(self) -> list[str]:
+        """The lines of the last screen that was drawn whole, without colours."""
+        last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", ["", *self.shown.split("\x1b[H")][-2])
+        return [line.rstrip() for line in last.replace("\r\n", "\n").splitlines()]
+
+    def press(self, keys: str) -> None:
+        """Type something."""
+        os.write(self._master, keys.encode())
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As a window that is drawn larger or smaller."""
+        _resize(self._master, columns, rows)
+
+    def leaves(self) -> int:
+        """Wait for its end; the exit code."""
+        deadline = time.monotonic() + WITHIN
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"still running, having shown {self._shown[-2000:]!r}"
+            _ = self.shown  # or it waits for somebody who reads
+            time.sleep(0.01)
+        return self.process.returncode
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether keys are echoed and lines are edited as before, on the ordinary screen and with a cursor."""
+        shown = self.shown
+        on_screen = shown.rfind("\x1b[?1049l") >= shown.rfind("\x1b[?1049h")
+        has_cursor = shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
+        return on_screen and has_cursor and termios.tcgetattr(self._slave) == self._before
+
+    @property
+    def echoes(self) -> bool:
+        """Whether typed keys are shown."""
+        return bool(termios.tcgetattr(self._slave)[3] & termios.ECHO)
 
 
 class Cli:
@@ -82,10 +138,40 @@ class Cli:
             process.kill()
             process.communicate()
 
+    @contextlib.contextmanager
+    def terminal(
+        self,
+        *words: object,
+        command: Sequence[str] = (),
+        env: Mapping[str, str] = {},
+    ) -> Iterator[Terminal]:
+        """A pseudo-terminal with the command in front, or with another that gets it as its arguments."""
+        master, slave = pty.openpty()
+        _resize(slave, 80, 24)
+        process = subprocess.Popen(
+            [*command, *self.line(*words)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**self.environment, **env},
+            cwd=self.folder,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that keys become signals
+        )
+        terminal = Terminal(process, master, slave)
+        try:
+            yield terminal
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            os.close(master)
+            os.close(slave)
+
     def on_terminal(self, *words: object, answer: str = "", columns: int = 80, env: Mapping[str, str] = {}) -> Run:
         """Run on a pseudo-terminal; ``answer`` is typed at the first question."""
         terminal, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        _resize(slave, columns, 24)
         process = subprocess.Popen(
             self.line(*words),
             stdin=slave,
@@ -103,6 +189,10 @@ class Cli:
             process.kill()
             process.wait()
             os.close(terminal)
+
+
+def _resize(terminal: int, columns: int, rows: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def _read(terminal: int, answer: str) -> str:

@@ -16,7 +16,7 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-LOOKING = [("list",), ("show", "1"), ("stats",), ("workers",)]
+LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("workers",), ("watch",)]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),
@@ -136,7 +136,7 @@ def test_wrong_usage(cli: Cli, words: tuple[str, ...], reason: str) -> None:
 
 
 @pytest.mark.parametrize("id", [0, 7, 2**63, 10**30])
-@pytest.mark.parametrize("command", ["show", "retry", "cancel", "suspend", "continue"])
+@pytest.mark.parametrize("command", ["show", "logs", "retry", "cancel", "suspend", "continue"])
 def test_an_unknown_id(cli: Cli, queue: TaskQueue, command: str, id: int) -> None:
     assert_explained(cli(command, id), f"there is no task {id}")
 

@@ -18,6 +18,8 @@ from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Work
 from dbtaskqueue._executors import linux
 from dbtaskqueue._executors.process import executor as process_executor
 
+pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # a pooler between makes no difference to a child
+
 ONCE = RetryPolicy(delay=0, max_attempts=1)
 LATER = RetryPolicy(delay=3600)
 
@@ -148,6 +150,13 @@ def test_a_forked_copy_of_a_child_does_not_answer_for_it(queue: TaskQueue) -> No
     assert (task.state, task.result) == ("done", 0)
 
 
+@pytest.mark.engine("sqlite")
+def test_a_task_may_use_a_pool_of_processes(queue: TaskQueue) -> None:
+    task = queue.enqueue({"do": "pool", "count": 3}, retry=ONCE, time_limit=20)
+    work(queue, cancel_grace=0)
+    assert (task.refresh().result, task.error) == ([3, 2, 1], None)
+
+
 def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "where") for _ in range(60)]
     work(queue, concurrency=2)
@@ -163,6 +172,28 @@ def test_a_child_is_replaced_after_so_many_tasks(queue: TaskQueue) -> None:
     work(queue, tasks_per_child=10)
     found = [task.refresh().result["pid"] for task in tasks]  # type: ignore[index, call-overload]
     assert max(found.count(pid) for pid in found) <= 10
+
+
+def test_a_child_that_is_replaced_has_begun_nothing_more(queue: TaskQueue, file: Path) -> None:
+    tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(60)]
+    work(queue, tasks_per_child=15)
+    assert {str(task.refresh().state) for task in tasks} == {"done"}
+    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each began once"
+
+
+def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
+    queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_executor, "_PIN_AFTER", 0.003)  # about when they end
+    tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(600)]
+    worker = Worker(queue, executor="process", drain_timeout=0, cancel_grace=1)
+    running = Background(lambda: worker.run(child_tasks.act, burst=True, batch=20))
+    try:
+        until(lambda: queue.stats().done == len(tasks), within=60)
+    finally:
+        worker.stop()
+        running.join()
+    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each began once"
 
 
 def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
@@ -568,3 +599,18 @@ def test_a_command_line_that_makes_no_sense_fails_its_task(queue: TaskQueue) -> 
     Worker(queue, executor="process", allow_commands=True).run(burst=True)
     assert "not a command line" in (task.refresh().error or "")
     assert after.refresh().state == "done"
+
+
+def test_a_drain_gives_back_what_a_child_was_given_and_has_not_begun(queue: TaskQueue, file: Path) -> None:
+    quick = [enqueue(queue, "return") for _ in range(100)]
+    slow = enqueue(queue, "until_told", file=str(file))
+    after = [enqueue(queue, "note_and_wait", LATER, file=str(file)) for _ in range(100)]
+    worker = Worker(queue, executor="process", drain_timeout=30)
+    running = Background(lambda: worker.run(child_tasks.act))
+    until(lambda: lines(file))
+    worker.stop()
+    running.join()
+    assert all(task.refresh().state == "done" for task in quick)
+    assert slow.refresh().state == "done"
+    assert {task.refresh().state for task in after} == {"pending"}
+    assert {task.attempt for task in after} == {0}

@@ -6,6 +6,7 @@ import pytest
 
 from dbtaskqueue import RetryPolicy, clock, ends
 from dbtaskqueue._store.base import TaskRecord
+from dbtaskqueue.code import Code, FoundFunctions
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -122,3 +123,15 @@ def test_describe() -> None:
     assert "ValueError: why" in text
     assert "Hostile" in ends.describe(Hostile())
     assert len(ends.describe("x" * 10**6)) < 70_000
+
+
+def test_an_errors_text_begins_where_the_users_code_does() -> None:
+    def users_code(payload: object) -> None:
+        raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good") as raised:
+        Code(users_code, FoundFunctions({})).call(record()._replace(payload="1"))
+    outermost = raised.value.with_traceback(raised.tb.tb_next)  # without the frame of this test
+    text = ends.describe(outermost)
+    assert text.splitlines()[1].endswith("in users_code")
+    assert text.count('  File "') == 1

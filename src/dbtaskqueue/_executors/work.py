@@ -14,7 +14,6 @@ from ..keeper import Keeper
 from ..output import Output
 from ..progress import Tally
 from ..running import RunningTask
-from . import linux
 
 
 class Work:
@@ -160,10 +159,6 @@ class Work:
         """Monotonic seconds in which it did not stand still, for limits."""
         now = time.monotonic() if self._held_since is None else self._held_since
         return now - self._held_for
-
-    def memory_now(self) -> int | None:
-        """Bytes that its processes have; None where it has none of its own."""
-        return None if self.pid is None else linux.memory(proc.pid for proc in linux.family(self.pid))
 
     def spend(self, cpu: float, memory: int | None = None) -> None:
         """Note the seconds of a CPU that it took in all, and bytes that it had at some moment."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
+from .._executors import linux
 from .._executors.work import Work
 from ..errors import LimitExceeded
 from ..limits import Limits
@@ -25,11 +27,12 @@ class LimitWatch:
         self._watched: WeakKeyDictionary[Work, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
+        look = functools.cache(linux.processes)  # one for all, if anybody needs it
         for work in self._running():
             if work.record.limits is None or work.began == 0.0 or work.cancelled:
                 continue
-            watched = self._watched.setdefault(work, _Watched(work))
-            if (reason := watched.exceeded()) is not None:
+            watched = self._watched.setdefault(work, _Watched(work.record.limits))
+            if (reason := watched.exceeded(work, look)) is not None:
                 stacks = "" if work.is_held or "memory" in reason else _stacks(work)
                 event(logging.WARNING, "task exceeds a limit and is stopped", task_id=work.record.id, limit=reason)
                 work.exceeded = LimitExceeded(
@@ -39,24 +42,26 @@ class LimitWatch:
 
 
 class _Watched:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._limits = Limits.from_json(work.record.limits)
-        self._began = work.began
-        self._told: object = None
-        self._told_at = self._began
+    """What is remembered of one work; not the work itself, which nothing here may keep alive."""
 
-    def exceeded(self) -> str | None:
+    def __init__(self, limits: str | None) -> None:
+        self._limits = Limits.from_json(limits)
+        self._told: object = None
+        self._told_at = 0.0
+
+    def exceeded(self, work: Work, look: Callable[[], dict[int, linux.Proc]]) -> str | None:
         """The limit that it exceeds, in words."""
-        work, limits, now = self._work, self._limits, self._work.clock()
+        limits, now = self._limits, work.clock()
         if work.tally is not None and (latest := work.tally.latest) is not self._told:
             self._told, self._told_at = latest, now
-        if limits.time is not None and now - self._began > limits.time:
+        if limits.time is not None and now - work.began > limits.time:
             return f"the task ran longer than its time_limit of {limits.time:g} s"
-        if limits.stall is not None and now - self._told_at > limits.stall:
+        if limits.stall is not None and now - max(self._told_at, work.began) > limits.stall:
             return f"the task told no progress for longer than its stall_limit of {limits.stall:g} s"
-        if limits.memory is not None and (memory := work.memory_now()) is not None and memory > limits.memory:
-            return f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
+        if limits.memory is not None and work.pid is not None:
+            memory = linux.memory(proc.pid for proc in linux.family(work.pid, look()))
+            if memory > limits.memory:
+                return f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
         return None
 
 

@@ -380,8 +380,8 @@ class Store(Database, Movable):
         """The queue's tasks, newest first, with ids below ``before``."""
 
     @abc.abstractmethod
-    def attempts(self, task: int) -> list[AttemptRecord]:
-        """Every start of the task, oldest first."""
+    def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
+        """Every start of the task, or those from the token ``since`` on; oldest first."""
 
     @abc.abstractmethod
     def ended(self, queue: str, limit: int) -> list[EndedRecord]:

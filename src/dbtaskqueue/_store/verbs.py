@@ -352,8 +352,8 @@ class SqlStore(SqlMovable, Store):
         values = {"queue": queue, "limit": limit, "before": _LAST_ID if before is None else before}
         return self._connections.read(partial(_list, values, state))
 
-    def attempts(self, task: int) -> list[AttemptRecord]:
-        return [AttemptRecord(*row) for row in self._connections.query("attempts", {"id": task})]
+    def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
+        return [AttemptRecord(*row) for row in self._connections.query("attempts", {"id": task, "since": since})]
 
     def ended(self, queue: str, limit: int) -> list[EndedRecord]:
         return self._connections.read(partial(_ended, {"queue": queue, "limit": limit}))

@@ -13,16 +13,18 @@ import click
 from ..errors import TaskQueueError
 from .copying import copy
 from .demo import demo
+from .following import logs
 from .looking import list_tasks, show, stats, workers
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .output import harmless
 from .producing import enqueue
 from .schema import doctor, migrate
+from .watching import watch
 from .working import worker
 
 _COMMANDS: tuple[click.Command, ...] = (
     *(enqueue, worker),
-    *(list_tasks, show, stats, workers),
+    *(list_tasks, show, logs, stats, workers, watch),
     *(retry, cancel, suspend, continue_task, pause, resume, purge, prune),
     *(migrate, copy, doctor, demo),
 )

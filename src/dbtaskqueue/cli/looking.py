@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,9 +14,10 @@ from .._store.base import WorkerRecord
 from ..clock import to_datetime
 from ..function_stats import FunctionStats
 from ..payload import JSON
+from ..progress import Progress, Usage, part_done, read_usage
 from ..queue import TaskQueue
-from ..states import TaskState
-from ..task import Attempt, Task
+from ..states import RESERVED, RUNNING, TaskState
+from ..task import Attempt, Task, look_up
 from .options import json_option, open_queue, queue_option
 from .output import (
     attributes,
@@ -23,6 +26,7 @@ from .output import (
     fields,
     harmless,
     in_bytes,
+    lasted,
     local,
     note,
     print_json,
@@ -55,14 +59,15 @@ def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json:
 
 def _row(task: Task) -> tuple[str, ...]:
     state = f"{task.state} (suspended)" if task.suspended else str(task.state)
-    return str(task.id), state, _attempt_of(task), local(task.start_at), _what(task)
+    return str(task.id), state, _attempt_of(task), local(task.start_at), what(task)
 
 
 def _attempt_of(task: Task) -> str:
     return str(task.attempt) if task.max_attempts is None else f"{task.attempt}/{task.max_attempts}"
 
 
-def _what(task: Task) -> str:
+def what(task: Task) -> str:
+    """What a task is to do, in one line: its function, its command line, its payload."""
     payload = _shown(task, "payload")
     if task.is_command:
         return _command_line(readable(task, "payload")) or payload
@@ -88,12 +93,17 @@ def _shown(task: Task, name: str) -> str:
 def show(url: str | None, id: int, json: bool) -> None:
     """Show everything about a task."""
     with open_queue(url) as lane:
-        task = lane.get(id)
+        record = look_up(lane.store, id)
+        task = Task(lane.store, record)
         attempts = task.attempts()
+        worker = next((describe(lane, each) for each in lane.store.workers() if each.id == task.worker), None)
+    usage = read_usage(record.usage)
     if json:
-        print_json({**attributes(task), "attempts": [attempt._asdict() for attempt in attempts]})
+        more = {"usage": usage and usage._asdict(), "runs_on": worker if task.state in (RESERVED, RUNNING) else None}
+        print_json({**attributes(task), **more, "attempts": [attempt._asdict() for attempt in attempts]})
         return
-    fields((name, text) for name, text in _portrait(task).items() if text)
+    portrait = _portrait(task) | {"worker": _worker_words(task, worker), "uses": _usage_words(usage)}
+    fields((name, text) for name, text in portrait.items() if text)
     if attempts:
         click.echo()
         table(("attempt", "worker", "started", "took", "outcome", "error"), [_attempt_row(each) for each in attempts])
@@ -128,10 +138,12 @@ def _portrait(task: Task) -> dict[str, str]:
         "priority": str(task.priority or ""),
         "limits": ", ".join(_limit_words(task)),
         "key": task.key or "",
-        "worker": str(task.worker or ""),
+        "worker": "",
+        "progress": _progress_words(task.progress, runs=task.state == RUNNING),
+        "uses": "",
         "enqueued": local(task.created_at),
         "due": local(task.start_at),
-        "started": local(task.started_at),
+        "started": _started_words(task),
         "finished": local(task.finished_at),
         "error": task.error or "",
     }
@@ -143,6 +155,43 @@ def _state_words(task: Task) -> Iterator[str]:
         yield "suspended"
     if task.cancel_requested:
         yield "asked to end"
+
+
+def _worker_words(task: Task, worker: dict[str, Any] | None) -> str:
+    """Which worker it is with, or ended with, and where that is."""
+    if task.worker is None:
+        return ""
+    if worker is None:
+        return f"{task.worker} (has left)"
+    words = [_alive_words(worker), worker["executor"] or "fetch", f"pid {worker['pid']} on {worker['host']}"]
+    return f"{task.worker} ({', '.join(words)})"
+
+
+def _started_words(task: Task) -> str:
+    if task.started_at is None or task.state != RUNNING:
+        return local(task.started_at)
+    seconds = (datetime.now(UTC) - task.started_at).total_seconds()
+    return f"{local(task.started_at)} ({lasted(seconds)} ago)"
+
+
+def _progress_words(progress: Progress | None, *, runs: bool) -> str:
+    if progress is None:
+        return ""
+    part, eta = part_done(progress), lasted(progress.eta)
+    words = [
+        f"{progress.done}" if progress.total is None else f"{progress.done} of {progress.total}",
+        "" if part is None else f"{int(part * 100)} %",
+        f"{eta} to go" if eta and runs else "",
+        progress.message or "",
+    ]
+    return ", ".join(filter(None, words))
+
+
+def _usage_words(usage: Usage | None) -> str:
+    if usage is None:
+        return ""
+    processes = f"{usage.processes} process{'' if usage.processes == 1 else 'es'}"
+    return f"{in_bytes(usage.memory)} of memory, {took(usage.cpu)} of CPU so far, {processes}"
 
 
 def _limit_words(task: Task) -> Iterator[str]:
@@ -157,15 +206,20 @@ def _limit_words(task: Task) -> Iterator[str]:
 def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
     known = attempt.started_at is not None and attempt.finished_at is not None
     length = f"{(attempt.finished_at - attempt.started_at).total_seconds():.1f} s" if known else ""  # type: ignore[operator]
-    last = (attempt.error or "").strip().splitlines()[-1:]
     return (
         str(attempt.number),
         str(attempt.worker or ""),
         local(attempt.started_at),
         length,
         attempt.outcome or "running",
-        "".join(last),
+        _in_one_line(attempt.error or ""),
     )
+
+
+def _in_one_line(error: str) -> str:
+    """What an error says, without the module of its type: the end of a traceback; else the beginning, as of a limit."""
+    lines = error.strip().splitlines() or [""]
+    return re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1] if "Traceback" in lines[0] else lines[0])
 
 
 @click.command()
@@ -240,13 +294,16 @@ def describe(queue: TaskQueue, worker: WorkerRecord) -> dict[str, Any]:
     }
 
 
+def _alive_words(worker: dict[str, Any]) -> str:
+    return f"{worker['state']} (elsewhere)" if worker["elsewhere"] else str(worker["state"])
+
+
 def _worker_row(worker: dict[str, Any]) -> tuple[str, ...]:
-    state = f"{worker['state']} (elsewhere)" if worker["elsewhere"] else worker["state"]
     since = local(worker["lost_at"] or worker["created_at"])
     return (
         str(worker["id"]),
         str(worker["pid"]),
-        state,
+        _alive_words(worker),
         since,
         counted(worker["holds"]),
         worker["executor"] or "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ _STYLES = {
     "alive": "green",
     "failed": "yellow",
     "lost": "yellow",
+    "silent": "yellow",
     "abandoned": "red",
     "cancelled": "dim",
 }
@@ -78,7 +80,7 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
 
     screen = console()
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[styled(value) for value in row] for row in rows]
     widths = [max([len(name), *(row[index].cell_len for row in cells)]) for index, name in enumerate(names)]
     grid = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for name, width in zip(names, widths, strict=True):
@@ -119,7 +121,8 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
     _show(screen, grid)
 
 
-def _cell(value: str) -> Text:
+def styled(value: str) -> Text:
+    """A cell of a table: harmless, on one line, in the colour that its word has."""
     from rich.text import Text
 
     shown = harmless(value[:_LONGEST_CELL])
@@ -176,6 +179,19 @@ def local(moment: datetime | None) -> str:
 def took(seconds: float | None) -> str:
     """A time that something took; "" for None."""
     return "" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def lasted(seconds: float | None) -> str:
+    """A time in at most six characters: ``42s``, ``3m07s``, ``2h05m``, ``9d04h``; "" for None, and for no number."""
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return ""
+    whole = max(0, int(seconds))
+    if whole >= 100 * 86400:
+        return f"{min(whole // 86400, 99999)}d"
+    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // small:02}{smaller}"
+    return f"{whole}s"
 
 
 def in_bytes(number: int | None) -> str:

@@ -91,8 +91,8 @@ class Child:
             is_clean = self._run(order)
             if number == last:
                 return
-            if not is_clean or self._page.pinned:
-                self._next()  # to say that the rest is for others; or nothing, and this process is killed
+            if not is_clean or self._page.pinned:  # the rest is for others
+                self._channel.deliver({"stopped": True})
                 return
 
     def _set_up_output(self) -> None:
@@ -148,8 +148,12 @@ class Child:
             raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
 
     def _on_term(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:  # a process that the task has forked (multiprocessing): to it, it means the end
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         work = self._work
-        if work is None or not self._page.cancelled or os.getpid() != self._pid:
+        if work is None or not self._page.cancelled:
             return
         work.cancelled = True
         if (stop := work.stop) is not None:  # a coroutine: its loop ends it

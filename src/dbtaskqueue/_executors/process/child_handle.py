@@ -1,8 +1,8 @@
 """A child as its worker sees it: the channel to it, its output, the page they share, and the tasks it was given.
 
 Short tasks are given several at a time. Then the child reads its own output after each, and sends it with the
-reply; until the worker *pins* it: from then on the worker reads the output, and the child does not
-begin another task without a word from the worker.
+reply; until the worker *pins* it: from then on the worker reads the output, and after its task the child says that
+it has stopped, and begins none of the others. With that, or with its last reply, the worker knows what it has begun.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _CHUNK = 2**16
 class ChildHandle:
     """``works``: the first of them is running. ``reply``: what it said of the end of a task after which it must go.
 
+    ``unanswered``: how many of the tasks that it was given it runs or may still begin. ``is_worn``: it gets no more.
     ``deadline``: when it is killed, ``pin_at``: when it is pinned; in monotonic time, None for never.
     """
 
@@ -34,8 +35,8 @@ class ChildHandle:
         self.tasks = 0
         self.deadline: float | None = None
         self.pin_at: float | None = None
-        self.waits_for_word = False
-        self.is_stopping = self.is_dying = self.is_hung_up = self.is_closed = False
+        self.unanswered = 0
+        self.is_stopping = self.is_worn = self.is_dying = self.is_hung_up = self.is_closed = False
         self.is_read = self.is_silent = False
         self.fault: str | None = None
         ours, theirs = socket.socketpair()
@@ -64,13 +65,19 @@ class ChildHandle:
     @property
     def is_idle(self) -> bool:
         """Whether it can take a task."""
-        return not self.works and not self.is_dying and not self.is_hung_up
+        return not self.works and not self.unanswered and not self.is_dying and not self.is_hung_up
 
     def begin(self, works: list[Work], order: Message) -> None:
         """Give it tasks."""
         self.works.extend(works)
+        self.unanswered = len(works)
         with contextlib.suppress(OSError):  # it has just died: that comes up by itself
             self.channel.send(order)
+
+    def note_reply(self) -> None:
+        """It has said how a task ended."""
+        self.tasks += 1
+        self.unanswered -= 1
 
     def dies_at(self, deadline: float) -> None:
         """Kill it then, unless it is to be killed before."""

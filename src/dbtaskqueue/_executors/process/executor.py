@@ -170,11 +170,12 @@ class ProcessExecutor:
             os.read(self._wakeup, 4096)
 
     def _fill(self) -> None:
-        if self._server is None or not self._server.is_ready:
+        if self._server is None or not self._server.is_ready or self._is_draining:
             return
         idle = [child for child in self._children.values() if child.is_idle]
         while self._line and (idle or (len(self._children) < self._settings.concurrency and self._may_fork())):
-            works = self._next_works(self._settings.concurrency - len(self._children) + len(idle))
+            room = self._settings.concurrency - len(self._children) + len(idle)
+            works = self._next_works(room, self._settings.tasks_per_child - (idle[-1].tasks if idle else 0))
             if not works:
                 continue
             try:
@@ -190,9 +191,9 @@ class ProcessExecutor:
                 return
             self._give(child, works, order)
 
-    def _next_works(self, room: int) -> list[Work]:
+    def _next_works(self, room: int, most: int) -> list[Work]:
         """What one child is given: one task, or several where they are so short that there is a line of them."""
-        count = min(_MOST_AT_ONCE, self._settings.tasks_per_child, math.ceil(len(self._line) / (2 * room)))
+        count = min(_MOST_AT_ONCE, most, math.ceil(len(self._line) / (2 * room)))
         if len(self._line) <= room:
             count = 1
         works: list[Work] = []
@@ -285,14 +286,19 @@ class ProcessExecutor:
 
     def _heed(self, child: ChildHandle, message: Message) -> None:
         work = child.work
+        if "stopped" in message:
+            self._heed_stop(child)
+            return
         if work is None or child.reply is not None:
             return
         _note_progress(work, message)
         if "end" not in message:
             return
-        child.tasks += 1
-        must_go = message.get("is_clean") is not True or work.cancelled or child.is_dying or self._closing
-        if must_go or time.monotonic() - work.began >= _SHORT or child.tasks >= self._settings.tasks_per_child:
+        child.note_reply()
+        is_long = time.monotonic() - work.began >= _SHORT
+        child.is_worn |= work.cancelled or is_long or child.tasks >= self._settings.tasks_per_child
+        must_go = message.get("is_clean") is not True or child.is_dying or self._closing
+        if must_go or (child.is_worn and not child.unanswered):
             child.reply = message
             self._take_rest(child)
             self._bury(child)
@@ -302,13 +308,19 @@ class ProcessExecutor:
         self._end_work(child, message)
         if child.works:
             self._note_begin(child)
-            child.pin_at = time.monotonic() + _PIN_AFTER
-        elif child.waits_for_word:
-            child.waits_for_word = False
-            child.channel.send({"go": False})
+            # it may run the next one: a worn child is buried when it has stopped
+            child.pin_at = time.monotonic() + (0.0 if child.is_worn else _PIN_AFTER)
+
+    def _heed_stop(self, child: ChildHandle) -> None:
+        """It has seen that it is pinned: of what it was given, it begins nothing more."""
+        if child.reply is None:
+            child.unanswered = 0
+            self._take_back_all(child)
+            if child.is_worn:
+                self._bury(child)
 
     def _pin(self, child: ChildHandle) -> None:
-        """From now on it begins nothing without a word; what it has not begun is for others."""
+        """From now on it begins at most what it may have begun just now; the rest is for others."""
         child.pin_at = None
         if child.is_closed or child.page.pinned:
             return
@@ -318,7 +330,6 @@ class ProcessExecutor:
             self._take_rest(child)
 
     def _take_rest(self, child: ChildHandle) -> None:
-        child.waits_for_word = len(child.works) > 1
         while len(child.works) > 1:
             work = child.works.pop()
             work.stop = None
@@ -352,7 +363,7 @@ class ProcessExecutor:
         self._pin(child)
         if child.work is not work or child.is_stopping or child.reply is not None:
             return
-        child.is_stopping = True
+        child.is_stopping = child.is_worn = True
         child.page.cancel()
         self._send(child, signal.SIGTERM)
         self._send(child, signal.SIGCONT)
@@ -378,8 +389,9 @@ class ProcessExecutor:
 
     def _drain(self) -> None:
         self._is_draining = True
-        for child in self._children.values():
+        for child in list(self._children.values()):
             child.page.drain()
+            self._pin(child)
 
     def _send(self, child: ChildHandle, number: int) -> None:
         self._ask_server({"do": "signal", "child": child.number, "number": int(number)})
@@ -453,7 +465,8 @@ class ProcessExecutor:
         """Tasks that it was given and has not begun."""
         while child.works:
             work = child.works.pop()
-            work.begun_at = work.stop = work.hold = work.stacks = None
+            work.begun_at = work.stop = work.hold = work.stacks = work.pid = None
+            work.began = 0.0
             self._line.appendleft(work)
 
     def _death(self, child: ChildHandle, work: Work, code: int) -> BaseException | None:
@@ -600,16 +613,17 @@ class _Server:
                 start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
             )
         self.channel = Channel(ours)
-        self.ask(
-            {
-                "parent": os.getpid(),
-                "argv": sys.argv,
-                "origin": origin._asdict(),
-                "url": settings.url,
-                "max_payload": settings.max_payload,
-                "log_level": _level_of_the_root(),
-            }
-        )
+        with contextlib.suppress(OSError):  # it has ended already: that comes up by itself
+            self.ask(
+                {
+                    "parent": os.getpid(),
+                    "argv": sys.argv,
+                    "origin": origin._asdict(),
+                    "url": settings.url,
+                    "max_payload": settings.max_payload,
+                    "log_level": _level_of_the_root(),
+                }
+            )
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send it a request; all of it is sent when this returns."""

@@ -86,6 +86,7 @@ class ForkServer:
         self._own = linux.children()  # what the imported code has started itself
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._waker = os.pipe()
+        self._adopts = False
         self._requests: dict[str, Callable[[Message], object]] = {
             "fork": self._fork,
             "signal": self._signal,
@@ -101,7 +102,7 @@ class ForkServer:
             signal.signal(number, lambda number, frame: None)  # just wake up: the loop looks itself
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         linux.die_with_parent(signal.SIGTERM)
-        linux.adopt_orphans()
+        self._adopts = linux.adopt_orphans()
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         gc.collect()
@@ -176,9 +177,19 @@ class ForkServer:
                 os.kill(pid, request["number"])
 
     def _kill(self, request: Message) -> None:
+        """Kill a child and its group. What has left the group is an orphan then, and is ended as that.
+
+        So this takes no look at all processes of the machine, which would cost milliseconds for each child.
+        """
         pid = self._pids.get(request["child"])
-        if pid is not None:
+        if pid is None:
+            return
+        if not self._adopts:
             _send(pid, signal.SIGKILL)
+            return
+        for kill in (os.killpg, os.kill):  # it leads no group yet if it was forked just now
+            with contextlib.suppress(OSError):
+                kill(pid, signal.SIGKILL)
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -230,6 +241,11 @@ class ForkServer:
                     os.kill(proc.pid, signal.SIGKILL)
         self._numbers.clear()
         self._end_orphans()
+        with contextlib.suppress(ChildProcessError):  # there are none left: nobody else has to wait for them
+            deadline = time.monotonic() + _LAST
+            while time.monotonic() < deadline:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.001)
 
 
 def _send(pid: int, number: int) -> None:

@@ -54,7 +54,7 @@ class Page:
 
     @property
     def pinned(self) -> bool:
-        """Whether the worker reads the child's output, and the child waits for a word after each task."""
+        """Whether the worker reads the child's output, and the child stops after its task."""
         return self._memory[_PINNED] != 0
 
     @pinned.setter

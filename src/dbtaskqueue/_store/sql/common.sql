@@ -166,13 +166,13 @@ SELECT number, token, worker, started_at, finished_at, outcome, error,
        (SELECT value FROM {{schema}}dbtaskqueue_note AS told
          WHERE told.task = dbtaskqueue_attempt.task AND told.token = dbtaskqueue_attempt.token
            AND told.name = 'output'), cpu, memory
-  FROM {{schema}}dbtaskqueue_attempt WHERE task = :id
+  FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token >= :since
 UNION ALL
 SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL,
        (SELECT value FROM {{schema}}dbtaskqueue_note AS told
          WHERE told.task = dbtaskqueue_task.id AND told.token = dbtaskqueue_task.token
            AND told.name = 'output'), CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
-  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state IN ('running', 'done')
+  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND token >= :since AND state IN ('running', 'done')
  ORDER BY 2
 
 -- name: queues

@@ -1,0 +1,29 @@
+"""A worker of two tasks at once, in threads or in children, timed from its first task's begin until all are stored.
+
+Arguments: URL, executor, number of tasks, a file in which each process notes when it began its first task.
+"""
+
+import json
+import sys
+import time
+
+from dbtaskqueue import Worker
+
+url, executor, tasks, notes = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+began: list[float] = []
+
+
+def noop(payload):
+    """The same as that of the others."""
+    if not began:
+        began.append(time.monotonic())
+        with open(notes, "a") as file:
+            file.write(f"{began[0]}\n")
+    return {"status": "OK", "number": payload["number"]}
+
+
+if __name__ == "__main__":
+    Worker(url, executor=executor, concurrency=2).run(noop, max_tasks=tasks)
+    ended = time.monotonic()
+    with open(notes) as file:
+        print(json.dumps(tasks / (ended - min(map(float, file)))))

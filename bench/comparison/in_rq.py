@@ -1,0 +1,15 @@
+"""The two-hour task in RQ."""
+
+from rq import get_current_job
+from work import work
+
+
+def two_hours():
+    """Tells how far it is in the job's meta."""
+    job = get_current_job()
+
+    def tell(second):
+        job.meta["second"] = second
+        job.save_meta()
+
+    return work(tell)

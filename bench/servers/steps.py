@@ -1,0 +1,19 @@
+"""What a step of a task in a child costs on a server, against one durable commit there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..harness import Bench, Row
+from ..keeping import STEPS, step_row, told_by
+from .engines import Engine
+
+
+def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
+    """The median step of each repeat over the median commit of the same."""
+    bench.say(f"{engine.name}: steps in a child")
+    found = []
+    for _ in range(bench.repeats):
+        with engine.fresh() as url:
+            found.append(told_by(url, {"do": "steps", "count": STEPS, "file": url}))
+    yield step_row(engine.name, found)

@@ -1,0 +1,38 @@
+"""A task of hours: it crawls a site page by page, and goes on where it was, whatever happens to its worker.
+
+dbtaskqueue worker --executor process examples.crawl:queue
+
+examples/long_task.py shows in ten seconds what it survives.
+"""
+
+import os
+import urllib.request
+from pathlib import Path
+
+from dbtaskqueue import ReleaseTask, TaskQueue, current_task
+
+queue = TaskQueue(queue="crawl")
+
+
+def read(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": f"crawl/{os.getpid()}"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return response.read()
+
+
+def names(site: str) -> list[str]:
+    return read(f"{site}/names").decode().split()
+
+
+@queue.task(name="crawl", stall_limit=600)  # ten minutes without progress: stopped, and tried again
+def crawl(site: str, folder: str) -> dict:
+    task = current_task()
+    pages = task.step("names", names, site)  # asked once, however often the task begins
+    for number in range(task.saved or 0, len(pages)):
+        if task.should_stop:  # a deploy: the next worker goes on here, and no attempt is spent
+            raise ReleaseTask
+        page = read(f"{site}/{pages[number]}")
+        Path(folder, pages[number]).write_bytes(page)  # killed after this line: the same again, which does no harm
+        task.checkpoint(number + 1)  # killed after this line: never again
+        task.progress(number + 1, len(pages), pages[number])
+    return {"pages": len(pages)}

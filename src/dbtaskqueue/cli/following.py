@@ -1,0 +1,138 @@
+"""The command logs: what an attempt of a task has put out, and with --follow what it puts out next."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import click
+
+from ..errors import StoreUnavailable
+from ..output import Following
+from ..queue import TaskQueue
+from ..states import FINAL
+from ..task import Attempt, Task, attempts_of
+from .options import open_queue
+from .output import counted, harmless, note
+
+_INTERVAL = 1.0
+"""Seconds between two looks: a worker tells as often what its tasks have put out."""
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("id", type=int)
+@click.option("--follow", "-f", "follow", is_flag=True, help="Go on while the task runs, over later attempts, too.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt, the last one with that number.")
+@click.pass_context
+def logs(ctx: click.Context, id: int, follow: bool, attempt: int | None) -> None:
+    """Print what the last attempt of a task has put out.
+
+    Of a long output the beginning and the end are kept; a line says what was left out.
+    """
+    with open_queue(ctx.obj) as lane:
+        if follow:
+            _follow(lane, id, attempt)
+            return
+        found = lane.get(id).attempts()
+    screen = _Screen()
+    if found := _wanted(id, found, attempt):
+        screen.show(found[0], Following().news(found[0].output or ""))
+    screen.conclude(id)
+
+
+def _wanted(id: int, attempts: list[Attempt], number: int | None) -> list[Attempt]:
+    """The last attempt, or the last one with that number, and what came after it; none before the first start."""
+    places = [place for place, attempt in enumerate(attempts) if number in (None, attempt.number)]
+    if number is not None and not places:
+        raise click.ClickException(f"task {id} has no attempt {number}; {counted(len(attempts), 'attempt')} began")
+    return attempts[places[-1] :] if places else []
+
+
+class _Screen:
+    """Prints pieces of outputs, and says on stderr whose they are."""
+
+    def __init__(self) -> None:
+        self._token: int | None = None
+        self._outcome: str | None = None
+        self._is_silent = True
+        self._is_in_line = False
+
+    def show(self, attempt: Attempt, piece: str) -> None:
+        """Print the next piece of an attempt's output."""
+        if attempt.token != self._token:
+            if self._token is not None:
+                self.end_line()
+                before = self._outcome or "gone"
+                note(f"attempt {attempt.number} begins on worker {attempt.worker}; the one before it was {before}")
+            self._token = attempt.token
+        self._outcome = attempt.outcome
+        if piece:
+            shown = harmless(re.sub("\r\n?", "\n", piece), keep="\n\t")
+            self._is_silent, self._is_in_line = False, not shown.endswith("\n")
+            click.echo(shown, nl=False)
+
+    def conclude(self, id: int) -> None:
+        """The end; where nothing was printed, say why."""
+        self.end_line()
+        if self._token is None:
+            note(f"no attempt of task {id} has begun")
+        elif self._is_silent:
+            note(f"task {id} has put out nothing that was kept")
+
+    def end_line(self) -> None:
+        """Let what comes next begin in a line of its own."""
+        if self._is_in_line:
+            click.echo()
+        self._is_in_line = False
+
+
+class _Database:
+    """Looks at a task; one that is away for a while is said once, and asked again."""
+
+    def __init__(self, lane: TaskQueue, id: int) -> None:
+        self._lane = lane
+        self._id = id
+        self._is_away = False
+
+    def look(self, since: int) -> tuple[Task, list[Attempt]]:
+        """The task, then its attempts from a token on: they are complete where the task has reached a final state."""
+        while True:
+            try:
+                task = self._lane.get(self._id)
+                attempts = attempts_of(self._lane.store, self._id, since)
+            except StoreUnavailable as gone:
+                self._tell(f"the database is away, trying on: {gone}", is_away=True)
+            else:
+                self._tell("the database is back", is_away=False)
+                return task, attempts
+            time.sleep(_INTERVAL)
+
+    def _tell(self, news: str, *, is_away: bool) -> None:
+        if is_away != self._is_away:
+            note(news)
+        self._is_away = is_away
+
+
+def _follow(lane: TaskQueue, id: int, number: int | None) -> None:
+    screen, database = _Screen(), _Database(lane, id)
+    since, following = -1, Following()
+    try:
+        task, attempts = database.look(0)
+        attempts = _wanted(id, attempts, number)
+        if not attempts and task.state not in FINAL:
+            note(f"no attempt of task {id} has begun yet")
+        while True:
+            for attempt in attempts:
+                if attempt.token != since:
+                    since, following = attempt.token, Following()
+                screen.show(attempt, following.news(attempt.output or "", ended=attempt.outcome is not None))
+            if task.state in FINAL:
+                break
+            time.sleep(_INTERVAL)
+            task, attempts = database.look(since)
+    except KeyboardInterrupt:
+        screen.end_line()
+        raise SystemExit(_INTERRUPTED) from None
+    screen.conclude(id)
+    note(f"task {id} is {task.state}")

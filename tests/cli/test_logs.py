@@ -1,0 +1,182 @@
+"""dbtaskqueue logs: what an attempt has put out, and following one that runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli.running import WITHIN, Cli, assert_explained, assert_wrong_usage
+from helpers import until
+
+from dbtaskqueue import RetryPolicy, TaskQueue, clock
+from dbtaskqueue._store.base import Claim, End, Note, TaskRecord
+from dbtaskqueue.membership import Membership
+
+TASKS = """
+import os, time
+from dbtaskqueue import current_task
+
+def run(payload):
+    print("first \\x1b[31mred\\x1b[0m of attempt", current_task().attempt, flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    if payload == "flood":
+        os.write(1, b"z" * 200_000)
+    if payload == "fail" and current_task().attempt == 1:
+        raise ValueError("no luck")
+    print("last", end="")
+"""
+
+
+@pytest.fixture
+def go(cli: Cli) -> Callable[[], None]:
+    """Lets the tasks go on, which wait for it."""
+    Path(cli.folder, "tasks.py").write_text(TASKS)
+    return Path(cli.folder, "go").touch
+
+
+def begin(queue: TaskQueue, worker: int, output: str | None) -> TaskRecord:
+    """Begin a task as a process worker does, with what it has put out."""
+    [record] = queue.store.exchange(worker, claim=Claim(["default"], 1, clock.now(), begin=True)).claimed
+    tell(queue, worker, record, output)
+    return record
+
+
+def tell(queue: TaskQueue, worker: int, record: TaskRecord, output: str | None) -> None:
+    notes = [] if output is None else [Note(record.id, record.token, "output", output)]
+    queue.store.exchange(worker, notes=notes)
+
+
+@pytest.fixture
+def worker(queue: TaskQueue) -> int:
+    return Membership(queue.store, 30.0, runs_tasks=False, executor="process").join()
+
+
+def read_until(process: subprocess.Popen[bytes], text: str) -> str:
+    """What it prints, until the text is among it."""
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    shown = b""
+
+    def has_come() -> bool:
+        nonlocal shown
+        shown += process.stdout.read() or b""  # type: ignore[union-attr]
+        return text in shown.decode()
+
+    until(has_come, what=f"{text!r} on stdout")
+    os.set_blocking(process.stdout.fileno(), True)
+    return shown.decode()
+
+
+# -- a task that is not followed -------------------------------------------------------------------
+
+
+def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1, retry=RetryPolicy(delay=0))
+    for number in (1, 2):
+        record = begin(queue, worker, f"output {number}\n")
+        queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
+    assert cli("logs", task.id) == (0, "output 2\n", "")
+    assert cli("logs", task.id, "--attempt", 1) == (0, "output 1\n", "")
+    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; 2 attempts began")
+    assert_explained(cli("logs", "-f", task.id, "--attempt", 3), "has no attempt 3")
+    assert_explained(cli("logs", 77), "there is no task 77")
+    assert_wrong_usage(cli("logs", task.id, "--attempt", 0), "0 is not in the range")
+    assert_wrong_usage(cli("logs", "x"), "not a valid integer")
+
+
+def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1)
+    assert cli("logs", task.id) == (0, "", f"no attempt of task {task.id} has begun\n")
+    begin(queue, worker, None)
+    assert cli("logs", task.id) == (0, "", f"task {task.id} has put out nothing that was kept\n")
+
+
+def test_no_terminal_obeys_the_output(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1)
+    begin(queue, worker, "10 %\r100 %\r\n\tred \x1b[31m:smile: [bold]x[/]\x07 \u202egnp \x9b31m")
+    expected = "10 %\n100 %\n\tred \\x1b[31m:smile: [bold]x[/]\\x07 \\u202egnp \\x9b31m\n"
+    assert cli("logs", task.id).out == expected
+    assert cli.on_terminal("logs", task.id).out.expandtabs() == expected.expandtabs()
+
+
+# -- following -------------------------------------------------------------------------------------
+
+
+def test_a_running_task_is_followed_to_its_end(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
+    task = queue.enqueue("calm")
+    with cli.started("worker", "tasks:run", "--executor", "process"), cli.started("logs", "-f", task.id) as logs:
+        first = read_until(logs, "of attempt 1\n")
+        assert task.refresh().state == "running"
+        go()
+        rest, errors = logs.communicate(timeout=WITHIN)
+    assert first + rest.decode() == "first \\x1b[31mred\\x1b[0m of attempt 1\nlast\n"
+    assert errors.decode().splitlines()[-1] == f"task {task.id} is done"
+    assert logs.returncode == 0
+
+
+def test_later_attempts_are_followed_too(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
+    task = queue.enqueue("fail", retry=RetryPolicy(delay=0))
+    with cli.started("worker", "tasks:run", "--executor", "process"), cli.started("logs", "-f", task.id) as logs:
+        first = read_until(logs, "of attempt 1\n")
+        go()
+        rest, errors = logs.communicate(timeout=WITHIN)
+    said = errors.decode().splitlines()
+    assert re.fullmatch(r"attempt 2 begins on worker \d+; the one before it was failed", said[-2])
+    assert said[-1] == f"task {task.id} is done"
+    shown = (first + rest.decode()).splitlines()
+    assert shown == [f"first \\x1b[31mred\\x1b[0m of attempt {number}" for number in (1, 2)] + ["last"]
+
+
+def test_a_flood_is_cut_and_said_to_be(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
+    task = queue.enqueue("flood")
+    with cli.started("worker", "tasks:run", "--executor", "process"), cli.started("logs", "-f", task.id) as logs:
+        shown = read_until(logs, "of attempt 1\n")
+        go()
+        shown += logs.communicate(timeout=WITHIN)[0].decode()
+    left_out = re.findall(r"\n\[… (\d+) bytes left out …\]\n", shown)
+    assert shown.count("first") == shown.count("last") == 1
+    assert shown.count("z") + sum(map(int, left_out)) == 200_000
+    assert left_out
+
+
+def test_what_does_not_run_is_not_waited_for(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1)
+    record = begin(queue, worker, "all")
+    queue.store.exchange(worker, ends=[End("finish", record.id, record.token, clock.now())])
+    assert cli("logs", "--follow", task.id) == (0, "all\n", f"task {task.id} is done\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it(cli: Cli, queue: TaskQueue, worker: int, number: signal.Signals) -> None:
+    task = queue.enqueue(1)
+    begin(queue, worker, "so far")
+    with cli.started("logs", "-f", task.id) as logs:
+        shown = read_until(logs, "so far")
+        logs.send_signal(number)
+        rest, errors = logs.communicate(timeout=WITHIN)
+    assert errors == b""
+    if number == signal.SIGINT:
+        assert (shown + rest.decode(), logs.returncode) == ("so far\n", 130)
+    assert queue.get(task.id).state == "running"
+
+
+def test_a_database_that_is_away_for_a_while(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1)
+    record = begin(queue, worker, "before\n")
+    file, away = Path(cli.folder, "taskqueue.sqlite"), Path(cli.folder, "away")
+    with cli.started("logs", "-f", task.id) as logs:
+        shown = read_until(logs, "before\n")
+        file.rename(away)
+        assert logs.stderr is not None
+        assert b"the database is away, trying on: " in logs.stderr.readline()
+        away.rename(file)
+        assert logs.stderr.readline() == b"the database is back\n"
+        tell(queue, worker, record, "before\nafter\n")
+        shown += read_until(logs, "after\n")
+    assert shown == "before\nafter\n"

@@ -1,0 +1,286 @@
+"""dbtaskqueue watch: on a pseudo-terminal beside a worker that works, and on a pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli.running import WITHIN, Cli, Terminal, assert_wrong_usage
+from engines import execute
+from helpers import until
+
+from dbtaskqueue import RetryPolicy, TaskQueue
+
+TASKS = """
+import os, time
+from dbtaskqueue import current_task
+
+def run(payload):
+    if payload == "fail":
+        raise ValueError("no \\x1b[31m luck")
+    task = current_task()
+    number = 0
+    while not os.path.exists("go"):
+        number += 1
+        task.progress(min(number, 30), 60, f"page {number}")
+        time.sleep(0.05)
+    task.progress(60, 60, "the last page")
+"""
+
+
+@pytest.fixture
+def go(cli: Cli) -> Callable[[], None]:
+    """Lets the tasks come to their end."""
+    Path(cli.folder, "tasks.py").write_text(TASKS)
+    return Path(cli.folder, "go").touch
+
+
+@pytest.fixture
+def worker(cli: Cli, queue: TaskQueue, go: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker with processes, that runs two tasks with progress, and whose third has failed."""
+    queue.enqueue("fail", retry=RetryPolicy(delay=3600))
+    queue.enqueue_many(["long", "longer"])
+    with cli.started("worker", "tasks:run", "--executor", "process", "--concurrency", 2) as process:
+        until(lambda: queue.stats().running == 2 and queue.stats().failed == 1, what="the tasks run")
+        yield process
+
+
+def seen(terminal: Terminal, pattern: str) -> str:
+    """The line of the screen that fits the pattern, once there is one."""
+
+    def found() -> list[str]:
+        return [line for line in terminal.frame if re.search(pattern, line)]
+
+    return until(found, what=f"{pattern!r} on the screen")[0]
+
+
+# -- on a terminal ---------------------------------------------------------------------------------
+
+
+def test_it_shows_what_goes_on_until_q_is_pressed(
+    cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
+) -> None:
+    with cli.terminal("watch", "--interval", "0.2s") as terminal:
+        seen(terminal, r"^dbtaskqueue sqlite:///.*\d\d:\d\d:\d\d  q leaves$")
+        seen(terminal, r"^default +0 +0 +2 +1 +0 +0")
+        seen(terminal, rf"^\d+ +alive +process +2 +\d+s +{worker.pid} \S*")
+        for number in (2, 3):
+            seen(terminal, rf'^{number} +\d+s  ████░░░░  50% +\d+\w+ +\d+\.\d MiB +\d+%  "long.*: page ')
+        seen(terminal, r"^1 +failed +1/10 +\d+s +\d+m\d\ds  ValueError: no \\x1b\[31m luck$")
+        assert not terminal.echoes
+        assert len(terminal.frame) == 24
+        assert max(map(len, terminal.frame)) <= 80
+        queue.suspend(2)
+        seen(terminal, r"^2 .*\(suspended\)")
+        queue.continue_(2)
+        go()
+        seen(terminal, r"^default +0 +0 +0 +1 +2 +0")
+        seen(terminal, r"^nothing runs$")
+        terminal.press("q")
+        assert terminal.leaves() == 0
+        assert terminal.is_as_before
+        assert terminal.echoes
+
+
+def end_by_key(key: str) -> Callable[[Terminal], None]:
+    return lambda terminal: terminal.press(key)
+
+
+def end_by_signal(number: signal.Signals) -> Callable[[Terminal], None]:
+    return lambda terminal: terminal.process.send_signal(number)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (end_by_key("Q"), 0),
+        (end_by_key("\x03"), 0),
+        (end_by_key("\x04"), 0),
+        (end_by_signal(signal.SIGINT), 0),
+        (end_by_signal(signal.SIGTERM), 128 + signal.SIGTERM),
+        (end_by_signal(signal.SIGHUP), 128 + signal.SIGHUP),
+    ],
+    ids=["Q", "Ctrl-C", "Ctrl-D", "SIGINT", "SIGTERM", "SIGHUP"],
+)
+def test_every_way_out_leaves_the_terminal_as_it_was(
+    cli: Cli, queue: TaskQueue, end: Callable[[Terminal], None], code: int
+) -> None:
+    queue.enqueue(1)
+    with cli.terminal("watch") as terminal:
+        seen(terminal, "^default ")
+        assert not terminal.is_as_before
+        end(terminal)
+        assert terminal.leaves() == code
+        assert terminal.is_as_before
+        assert "Traceback" not in terminal.shown
+        assert "Aborted" not in terminal.shown
+
+
+def test_what_the_database_says_is_shown_and_it_goes_on(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    with cli.terminal("watch", "--interval", "0.2") as terminal:
+        seen(terminal, "^default ")
+        execute(cli.url, "ALTER TABLE dbtaskqueue_queue RENAME TO other")
+        until(lambda: "no such table" in " ".join(terminal.frame), what="its own words")
+        execute(cli.url, "ALTER TABLE other RENAME TO dbtaskqueue_queue")
+        terminal.press("q")
+        assert terminal.leaves() == 0
+        assert terminal.is_as_before
+
+
+SHELL = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+watch = subprocess.Popen(sys.argv[1:], process_group=0)
+os.tcsetpgrp(0, watch.pid)
+_, status = os.waitpid(watch.pid, os.WUNTRACED)
+assert os.WIFSTOPPED(status), status
+os.write(1, b"<stopped>")
+os.kill(watch.pid, signal.SIGCONT)
+sys.exit(watch.wait())
+"""
+
+
+def test_it_can_be_stopped_and_continued_as_by_a_shell(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    with cli.terminal("watch", command=[sys.executable, "-c", SHELL]) as terminal:
+        seen(terminal, "^default ")
+        terminal.press("\x1a")
+        until(lambda: "<stopped>" in terminal.shown, what="it stands still")
+        before = terminal.shown.partition("<stopped>")[0]
+        assert before.rstrip().endswith("\x1b[?1049l"), "the shell has its own screen"
+        until(lambda: "\x1b[?1049h" in terminal.shown.partition("<stopped>")[2], what="it draws again")
+        seen(terminal, "^default ")
+        terminal.press("q")
+        assert terminal.leaves() == 0
+        assert terminal.is_as_before
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(132, 50), (60, 12)])
+def test_it_follows_the_size_of_the_window(cli: Cli, queue: TaskQueue, columns: int, rows: int) -> None:
+    for number in range(60):
+        with TaskQueue(cli.url, f"queue-{number}") as other:
+            other.enqueue(number)
+    with cli.terminal("watch") as terminal:
+        seen(terminal, "^… and .* more$")
+        terminal.resize(columns, rows)
+        until(lambda: len(terminal.frame) == rows, what="a screen of the new size")
+        assert max(map(len, terminal.frame)) <= columns
+        terminal.press("q")
+        assert terminal.leaves() == 0
+
+
+def test_a_database_that_is_away_is_said_and_waited_for(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    file, away = Path(cli.folder, "taskqueue.sqlite"), Path(cli.folder, "away")
+    with cli.terminal("watch", "--interval", "0.2") as terminal:
+        seen(terminal, "^default +1 ")
+        file.rename(away)
+        seen(terminal, r"^the database is away for \d+ s, trying on:")
+        assert seen(terminal, "^default +1 "), "what was seen last stays"
+        away.rename(file)
+        queue.enqueue(2)
+        seen(terminal, "^default +2 ")
+        assert not any("away for" in line for line in terminal.frame)
+        terminal.press("q")
+        assert terminal.leaves() == 0
+
+
+def test_one_queue(cli: Cli, queue: TaskQueue) -> None:
+    for name in ("one", "two"):
+        with TaskQueue(cli.url, name) as other:
+            other.enqueue(1)
+    with cli.terminal("watch", "--queue", "two") as terminal:
+        seen(terminal, "^two +1 ")
+        assert not any(line.startswith("one ") for line in terminal.frame)
+
+
+def test_without_colours_and_in_ascii(cli: Cli, queue: TaskQueue, worker: object) -> None:
+    with cli.terminal("watch", env={"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}) as terminal:
+        seen(terminal, r"^2 +\d+s  \?{8}  50%")
+        terminal.press("q")
+        assert terminal.leaves() == 0
+        assert not re.search(r"\x1b\[[\d;]*m", terminal.shown)
+
+
+# -- on a pipe -------------------------------------------------------------------------------------
+
+
+def until_line(process: subprocess.Popen[bytes], pattern: str) -> str:
+    """What it prints, up to the line that fits the pattern."""
+    assert process.stdout is not None
+    read = ""
+    while line := process.stdout.readline().decode():
+        read += line
+        if re.fullmatch(rf"\d\d:\d\d:\d\d {pattern}\n", line):
+            return read
+    raise AssertionError(f"no {pattern!r} in {read!r}")
+
+
+def test_on_a_pipe_it_tells_what_changes(
+    cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
+) -> None:
+    with cli.started("watch", "--interval", "0.2") as watch:
+        until_line(watch, r"queue default pending=0 reserved=0 running=2 failed=1 done=0 abandoned=0 cancelled=0")
+        until_line(watch, rf"worker \d+ alive executor=process pid={worker.pid} \S+")
+        until_line(watch, r'task 2 runs queue=default attempt=1/10 worker=\d+ "long"')
+        until_line(watch, r"task 1 failed queue=default attempt=1/10 ValueError: no \\x1b\[31m luck")
+        go()
+        rest = until_line(watch, r"queue default .*running=0 failed=1 done=2 .*")
+        watch.send_signal(signal.SIGINT)
+        last, errors = watch.communicate(timeout=WITHIN)
+        rest += last.decode()
+    assert (watch.returncode, errors) == (0, b"")
+    assert "\x1b" not in rest
+    assert not re.search("worker .* alive", rest), "told once"
+
+
+def test_its_end_is_told_on_a_pipe(cli: Cli, queue: TaskQueue, worker: object, go: Callable[[], None]) -> None:
+    with cli.started("watch", "--interval", "0.2") as watch:
+        until_line(watch, r"task 1 failed .*")
+        go()
+        until_line(watch, r"task 2 is done queue=default attempt=1")
+
+
+def test_on_a_pipe_a_database_that_is_away_is_said_on_stderr(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    file, away = Path(cli.folder, "taskqueue.sqlite"), Path(cli.folder, "away")
+    with cli.started("watch", "--interval", "0.2") as watch:
+        until_line(watch, "queue default pending=1 .*")
+        file.rename(away)
+        assert watch.stderr is not None
+        assert b"the database is away" in watch.stderr.readline()
+        away.rename(file)
+        assert watch.stderr.readline() == b"the database is back\n"
+        queue.enqueue(2)
+        until_line(watch, "queue default pending=2 .*")
+
+
+def test_a_terminal_that_can_do_nothing_gets_lines(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    with cli.terminal("watch", env={"TERM": "dumb"}) as terminal:
+        until(lambda: "queue default pending=1" in terminal.shown, what="a line")
+        assert "\x1b" not in terminal.shown
+        terminal.press("\x03")
+        assert terminal.leaves() == 0
+
+
+def test_who_reads_may_leave(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    watch = subprocess.Popen(cli.line("watch"), stdout=writer, stderr=subprocess.PIPE, env=cli.environment)
+    os.close(writer)
+    assert watch.communicate(timeout=WITHIN)[1] == b""
+
+
+def test_what_cannot_be_watched(cli: Cli) -> None:
+    assert_wrong_usage(cli("watch", "--interval", "0.01"), "too short")
+    assert_wrong_usage(cli("watch", "--interval", "often"), "is no duration")
+    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name is")

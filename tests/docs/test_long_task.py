@@ -1,0 +1,91 @@
+"""The second act of ``make demo``: a long task survives a kill, a suspension and a deploy; the script checks that."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import ended, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WITHIN = 180
+
+
+class Show:
+    """Runs a copy of the examples, with a word in the environment of whatever it starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.examples = folder / "examples"
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        shutil.copytree(EXAMPLES, self.examples, ignore=shutil.ignore_patterns("__pycache__"))
+        self.mark = f"SHOW_TEST={uuid.uuid4().hex}"
+
+    def start(self) -> subprocess.Popen[str]:
+        name, _, word = self.mark.partition("=")
+        return subprocess.Popen(
+            [sys.executable, "-B", str(self.examples / "long_task.py")],
+            env={**os.environ, "TMPDIR": str(self.temporary), "DBTASKQUEUE_URL": "nonsense", name: word},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def processes(self) -> list[str]:
+        """What runs with the word in its environment."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in path.read_bytes():
+                    found.append(path.parent.name)
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def show(tmp_path: Path) -> Iterator[Show]:
+    """Nothing of it is left afterwards: no process, no file."""
+    show = Show(tmp_path)
+    yield show
+    until(lambda: not show.processes(), what="the end of every process of the show")
+    assert list(show.temporary.iterdir()) == []
+
+
+def test_it_shows_what_a_long_task_survives(show: Show) -> None:
+    with ended(show.start()) as process:
+        out, err = process.communicate(timeout=WITHIN)
+    assert (process.returncode, err) == (0, "")
+    story, _, lesson = out.partition("What you saw")
+    for what in (r"worker \d+ gets SIGKILL", r"is suspended", r"a deploy: worker \d+ gets SIGTERM", r"does the rest"):
+        assert re.search(what, story), what
+    assert "All 120 pages were asked for" in lesson
+
+
+def test_it_fails_when_what_it_claims_does_not_hold(show: Show) -> None:
+    crawl = show.examples / "crawl.py"
+    text = crawl.read_text()
+    crawl.write_text(text.replace("task.checkpoint(number + 1)", "pass"))
+    assert crawl.read_text() != text
+    with ended(show.start()) as process:
+        _, err = process.communicate(timeout=WITHIN)
+    assert process.returncode == 1
+    assert err.startswith("This did not hold: it goes on where it was, not with page-1.html")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(show: Show, number: signal.Signals) -> None:
+    with ended(show.start()) as process:
+        assert process.stdout is not None
+        until(lambda: "SIGKILL" in process.stdout.readline(), what="the first of its kills")  # type: ignore[union-attr]
+        process.send_signal(number)
+        process.communicate(timeout=WITHIN)
+    assert process.returncode != 0

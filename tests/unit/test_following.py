@@ -1,0 +1,102 @@
+"""Reading an output that grows: nothing twice, and what was left out is said."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from dbtaskqueue.output import FIRST, LAST, Following, Output
+
+LEFT_OUT = re.compile(r"\n\[… (\d+) bytes left out …\]\n")
+
+
+def follow(chunks: list[bytes], looks: random.Random) -> list[str]:
+    """Write the chunks and look now and then; what each look showed."""
+    output, following, shown = Output(), Following(), []
+    for chunk in chunks:
+        output.write(chunk)
+        if looks.random() < 0.4:
+            shown.append(following.news(output.text(), ended=False))
+    return [*shown, following.news(output.text())]
+
+
+def assert_in_order(shown: str, written: bytes) -> None:
+    """Each part stands where the part before and the bytes left out have led to."""
+    position = 0
+    parts = LEFT_OUT.split(shown)
+    for part, left_out in zip(parts[::2], [*parts[1::2], "0"], strict=True):
+        data = part.encode()
+        assert data == written[position : position + len(data)]
+        position += len(data) + int(left_out)
+    assert position == len(written)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_nothing_twice_and_nothing_unsaid(seed: int) -> None:
+    dice = random.Random(seed)
+    longest = dice.choice((50, 3000, 40_000, 200_000))
+    chunks = [dice.randbytes(dice.randrange(1, longest)).hex().encode() for _ in range(12)]
+    if seed % 4 == 0:  # all the same: only the count of bytes tells where one is
+        chunks = [b"x" * len(chunk) for chunk in chunks]
+    assert_in_order("".join(follow(chunks, dice)), b"".join(chunks))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_characters_of_several_bytes(seed: int) -> None:
+    dice = random.Random(seed)
+    data = "".join(dice.choices("aé你😀\n", k=60_000)).encode()
+    chunks, rest = [], data
+    while rest:
+        size = dice.randrange(1, 9000)
+        chunks.append(rest[:size])  # in the middle of a character, too
+        rest = rest[size:]
+    shown = "".join(follow(chunks, dice))
+    assert shown.count("\ufffd") <= 4 * shown.count("left out"), "only where something was cut"
+    parts = LEFT_OUT.split(shown)
+    assert "".join(parts[::2]).replace("\ufffd", "").strip("\n") != ""
+    for part in parts[::2]:
+        assert part.strip("\ufffd") in data.decode()
+    assert sum(len(part.encode()) for part in parts[::2]) + sum(map(int, parts[1::2])) == pytest.approx(
+        len(data), abs=20
+    )
+
+
+def test_bytes_that_are_no_text_come_through() -> None:
+    dice = random.Random(1)
+    chunks = [dice.randbytes(5000) for _ in range(60)]
+    shown = "".join(follow(chunks, dice))
+    assert shown.startswith(chunks[0].decode("utf-8", "replace").replace("\x00", "\ufffd")[:1000])
+    assert shown.endswith(chunks[-1].decode("utf-8", "replace").replace("\x00", "\ufffd")[-1000:])
+
+
+def test_half_a_character_and_half_a_line_end_wait() -> None:
+    following = Following()
+    assert following.news("50 %\r", ended=False) == "50 %"
+    assert following.news("50 %\r\n\ufffd", ended=False) == "\r\n"
+    assert following.news("50 %\r\né", ended=False) == "é"
+    assert following.news("50 %\r\né\r") == "\r"
+
+
+def test_what_is_new_while_the_middle_is_cut() -> None:
+    output, following = Output(), Following()
+    output.write(b"f" * FIRST + b"1" * LAST)
+    assert following.news(output.text(), ended=False) == output.text()
+    output.write(b"2" * 100)
+    assert following.news(output.text(), ended=False) == "2" * 100, "cut, but all of it was seen"
+    output.write(b"3" * (LAST + 7))
+    assert following.news(output.text(), ended=False) == "\n[… 7 bytes left out …]\n" + "3" * LAST
+    assert following.news(output.text()) == ""
+
+
+def test_a_task_may_write_what_looks_like_our_own_line() -> None:
+    own = "\n[… 5 bytes left out …]\n"
+    output, following = Output(), Following()
+    output.write(own.encode() * 3)
+    assert following.news(output.text()) == own * 3
+    output.write(b"x" * LAST * 2 + own.encode())
+    last = following.news(output.text())
+    assert LEFT_OUT.findall(last)[-1] == "5"
+    assert last.endswith("x" + own)
+    assert following.news(output.text()) == ""
