@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dbtaskqueue._maintenance.supervision import HANGS
+from dbtaskqueue._store.server import TIMEOUT
+from dbtaskqueue._store.sqlite.connections import LOCK_PATIENCE
 from dbtaskqueue.systemd import Notifier
 
 MINE = str(os.getpid())
@@ -62,3 +65,7 @@ def test_whoever_does_not_read_is_not_waited_for_long(caplog: pytest.LogCaptureF
         while notifier.tell(WATCHDOG=1):
             pass
     assert len(caplog.records) == 1
+
+
+def test_no_database_call_takes_as_long_as_a_loop_that_hangs() -> None:
+    assert max(LOCK_PATIENCE, 2 * TIMEOUT) + 10 < HANGS

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ended, until
+from notify_socket import Systemd
 from workers import said, watch
 
 from dbtaskqueue import TaskQueue
@@ -22,39 +20,6 @@ pytestmark = pytest.mark.engine("sqlite")
 
 TESTS = Path(__file__).parents[2]
 SHORT = "200000"
-
-
-class Systemd:
-    """Reads what services tell, and who it was."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.told: list[tuple[int, dict[str, str]]] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._socket.bind(f"\0{name[1:]}" if name.startswith("@") else name)
-        self._socket.setblocking(False)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _read(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, extra, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12))
-                [(_, _, credentials)] = extra
-                fields = dict(line.split("=", 1) for line in data.decode().split("\n"))
-                self.told.append((struct.unpack("3i", credentials)[0], fields))
-
-    def values(self, name: str) -> list[str]:
-        """What was told under this name so far."""
-        self._read()
-        return [fields[name] for _, fields in self.told if name in fields]
-
-    def tellers(self) -> set[int]:
-        """The pids of those who told something."""
-        self._read()
-        return {pid for pid, _ in self.told}
 
 
 @pytest.fixture(params=["/", "@"])
