@@ -219,6 +219,30 @@ def do_resume(file: str, steps: int, seconds: float = 0.2) -> int:
     return steps
 
 
+def do_deployed(file: str, gate: str, steps: int, seconds: float, looks: bool) -> int:
+    """Many steps; the last one not before there is the file ``gate``. If it ``looks``, it gives itself back."""
+    task = current_task()
+    for number in range(task.saved or 0, steps):
+        time.sleep(seconds)
+        while number == steps - 1 and not Path(gate).exists() and not (looks and task.should_stop):
+            time.sleep(seconds)
+        if looks and task.should_stop:
+            raise ReleaseTask
+        note(file, f"{os.environ['DEPLOYED_AS']} {task.id} {number}")
+        task.checkpoint(number + 1)
+    return steps
+
+
+def do_ignore_the_drain(file: str) -> None:
+    """Go on for ever, and say when it was told to stop."""
+    note(file, "begun")
+    while not current_task().should_stop:
+        time.sleep(0.02)
+    note(file, "told")
+    while True:
+        time.sleep(0.02)
+
+
 def do_progress(count: int, pause: float = 0.0) -> str:
     for number in range(count):
         current_task().progress(number + 1, count, f"step {number + 1}")

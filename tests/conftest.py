@@ -14,6 +14,7 @@ from dbtaskqueue import TaskQueue
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
+    parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

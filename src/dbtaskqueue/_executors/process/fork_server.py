@@ -57,8 +57,8 @@ def main(end: int) -> NoReturn:
     except EOFError:
         sys.exit(0)
     except BaseException as error:
-        text = "".join(traceback.format_exception(error))
-        channel.deliver({"broken": f"{type(error).__name__}: {error}", "text": text})
+        why = f"{type(error).__name__}: {error}{code.place_of(error)}"
+        channel.deliver({"broken": f"the fork server cannot import the code: {why}"})
         sys.exit(1)
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     channel.deliver({"ready": threads})
