@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import runpy
 import sys
+import traceback
 import types
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from . import payload
@@ -125,6 +127,14 @@ def load(origin: Origin) -> Code:
     callback = None if origin.callback is None else _resolve(*origin.callback)
     functions = {name: None if place is None else _resolve(*place) for name, place in origin.functions.items()}
     return Code(callback, FoundFunctions(functions))
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the user's file an import has failed, to stand behind the error; a SyntaxError says so itself."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if isinstance(error, SyntaxError) or len(frames) < 2:
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
 def refer(code: Callable[..., Any]) -> tuple[str, str] | None:

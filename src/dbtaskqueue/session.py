@@ -7,6 +7,7 @@ stored because the database is away is owed, and tried again until it is stored 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -23,6 +24,7 @@ from ._maintenance.cancel_watch import CancelWatch
 from ._maintenance.limit_watch import LimitWatch
 from ._maintenance.loop import MaintenanceLoop
 from ._maintenance.progress_report import ProgressReport
+from ._maintenance.supervision import Supervision
 from ._maintenance.usage_watch import UsageWatch
 from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
@@ -36,6 +38,7 @@ from .payload import JSON
 from .progress import Tally
 from .running import RunningTask, enter, leave
 from .states import ABANDONED, DONE, FAILED, RUNNING
+from .systemd import Notifier
 from .task import Task, chosen_end
 
 _STORED_WITHIN = 0.1
@@ -82,9 +85,11 @@ class Session:
         limits: RunLimits,
         batch: BatchSize,
         allow_commands: bool,
+        notifier: Notifier,
     ) -> None:
         self._store = store
         self._queues = deque(queues)
+        self._served = ",".join(queues)
         self._code = code
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
@@ -116,7 +121,8 @@ class Session:
         self._hungry = True
         self._looks: list[float] = []
         self._begun = 0
-        self._last_claim = self._last_task = time.monotonic()
+        self._last_claim = self._last_task = self._last_turn = time.monotonic()
+        self._supervision = Supervision(notifier, self._last_turn_of_all, self._status)
         settings = Settings(concurrency, cancel_grace, tasks_per_child, code.origin, store.url, store.max_payload)
         self._executor = EXECUTORS[executor](settings, self)
 
@@ -137,13 +143,16 @@ class Session:
         try:
             while not self._stops:
                 self._step()
+                if not self._failures:
+                    self._supervision.ready()
                 if self._is_complete():
                     break
                 self._pause()
         finally:
             if not self._has_processes:
                 task_log.stop_listening()
-            self._end()
+            with contextlib.closing(self._supervision):
+                self._end()
         if self._exit is not None:
             raise self._exit
 
@@ -271,6 +280,7 @@ class Session:
 
     def _collect(self) -> None:
         """Turn outcomes into ends."""
+        self._last_turn = time.monotonic()
         durations = []
         while self._finished:
             work = self._finished.popleft()
@@ -320,6 +330,7 @@ class Session:
             work.error = None  # its traceback leads back to the work: no cycle may keep what the task had in hand
 
     def _tell(self, on_error: OnError, record: TaskRecord, error: BaseException) -> None:
+        self._last_turn = time.monotonic()
         try:
             on_error(Task(self._store, self._store.get(record.id) or record), error)
         except Exception as broken:
@@ -390,6 +401,7 @@ class Session:
             pass
 
     def _wait_for_due(self) -> None:
+        self._last_turn = time.monotonic()
         try:
             ticket = self._store.wakeups.ticket(tuple(self._queues))
             due = self._store.next_due(self._queues, commands=self._commands)
@@ -425,6 +437,8 @@ class Session:
 
     def _drain(self) -> None:
         """Give back what has not begun, wait for what runs, then give that back, too."""
+        if self._stops:  # else a limit was reached, and the program may well go on
+            self._supervision.stopping()
         self._stops = max(self._stops, 1)
         self._executor.drain()
         self._give_back(self._executor.take_back())
@@ -474,6 +488,15 @@ class Session:
         """This worker was taken for dead: its tasks are others' now."""
         for work in list(self._active):
             work.cancel()
+
+    # -- in the thread that tells systemd ----------------------------------------------------------
+
+    def _last_turn_of_all(self) -> float:
+        return min(self._last_turn, self._executor.last_turn())
+
+    def _status(self) -> str:
+        doing = "stopping" if self._stops else "database unavailable" if self._failures else "working"
+        return f"{doing}, running {len(self._active)} of {self._concurrency}, queues {self._served}"
 
     # -- in the threads that run tasks: TaskCode ----------------------------------------------------
 

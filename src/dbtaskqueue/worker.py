@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from .names import check_queue
 from .payload import JSON
 from .queue import TaskQueue
 from .session import OnError, RunLimits, Session
+from .systemd import Notifier
 
 
 class Worker:
@@ -114,6 +116,9 @@ class Worker:
     ) -> None:
         """Run tasks until told to stop, by ``stop()``, SIGTERM or SIGINT (in the main thread).
 
+        As a service of systemd (``$NOTIFY_SOCKET``) it tells, in the main thread, when it has begun to work, when it
+        stops, how it does, and, for ``WatchdogSec``, that its loops turn.
+
         ``callback``, plain or ``async def``, gets the payload and returns the result; tasks of task functions
         do not need it. An exception fails the attempt. ``burst`` returns when nothing is due and all is done,
         ``max_tasks`` after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
@@ -147,6 +152,7 @@ class Worker:
                 limits=limits,
                 batch=size,
                 allow_commands=self.allow_commands,
+                notifier=Notifier(os.environ if threading.current_thread() is threading.main_thread() else {}),
             )
             if self._stop_asked:
                 session.request_stop()

@@ -335,7 +335,7 @@ def test_workers_tells_the_living_from_the_dead(cli: Cli, queue: TaskQueue) -> N
     assert dead["state"] == "lost"
     assert datetime.fromisoformat(dead["created_at"]).tzinfo == UTC
     assert re.search(
-        rf"^\d+ +{process.pid} +lost +\S+ \S+ +\d tasks? +(?:thread +)?\S+$", cli("workers").out, re.MULTILINE
+        rf"^\d+ +{process.pid} +lost +\S+ \S+ +\d tasks? +(?:process +)?\S+$", cli("workers").out, re.MULTILINE
     )
     held[0].release()
 

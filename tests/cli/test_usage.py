@@ -121,7 +121,12 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("worker", "tasks:run", "--lease", "0s"), "lease is a positive number"),
         (("worker", "tasks:run", "--drain-timeout", "x"), "'x' is no duration"),
         (("worker", "tasks:run", "--queue", "?"), "a queue's name is"),
-        (("worker", "tasks:run", "--allow-commands"), "No such option"),
+        (
+            ("worker", "tasks:run", "--allow-commands", "--executor", "thread"),
+            "--allow-commands needs --executor process",
+        ),
+        (("worker", "tasks:run", "--cancel-grace", "soon"), "'soon' is no duration"),
+        (("worker", "tasks:run", "--tasks-per-child", "0"), "0 is not in the range"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )

@@ -15,8 +15,8 @@ from helpers import until
 from dbtaskqueue import TaskQueue
 
 TASKS = """
-import logging, os, sys, time
-from dbtaskqueue import TaskQueue
+import functools, logging, os, sys, time
+from dbtaskqueue import TaskQueue, current_task
 
 def run(payload):
     return {"ran": payload, "process": os.getpid()}
@@ -29,13 +29,32 @@ def slow(payload):
     time.sleep(payload)
     return "slept"
 
+def endure(payload):
+    open("begun", "w").close()
+    until = time.monotonic() + payload
+    while time.monotonic() < until:
+        try:
+            time.sleep(until - time.monotonic())
+        except BaseException:
+            pass
+
 def log(payload):
     logging.getLogger("mine").warning("mine \\x1b]0;evil\\x07\\nsecond")
 
 class Thing:
-    pass
+    def method(self, payload):
+        return ["method", payload]
+
+class Holder:
+    def __init__(self):
+        self.thing = Thing()
+        self.local = lambda payload: payload
 
 number = 7
+thing = Thing()
+holder = Holder()
+partial = functools.partial(lambda kind, payload: [kind, payload], "partial")
+anonymous = lambda payload: ["lambda", payload]
 """
 QUEUE = """
 from dbtaskqueue import TaskQueue
@@ -181,6 +200,94 @@ def test_the_lease_that_was_asked_for_counts(cli: Cli) -> None:
             until(lambda: [row.lease for row in queue.store.workers() if row.lost_at is None] == [7.0])
 
 
+# -- processes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--executor", "thread"]])
+def test_tasks_run_in_processes_unless_asked_otherwise(cli: Cli, queue: TaskQueue, options: list[str]) -> None:
+    task = queue.enqueue(1)
+    run = cli("worker", "tasks:run", "--burst", *options)
+    worker = re.search(r"worker starts pid=(\d+)", run.err)
+    assert worker
+    assert (task.refresh().result["process"] == int(worker[1])) == bool(options)  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize(
+    ("target", "result"),
+    [
+        ("tasks:thing.method", ["method", 1]),
+        ("tasks:partial", ["partial", 1]),
+        ("tasks:anonymous", ["lambda", 1]),
+    ],
+)
+def test_what_a_child_finds_by_the_place_of_its_object(
+    cli: Cli, queue: TaskQueue, target: str, result: list[object]
+) -> None:
+    task = queue.enqueue(1)
+    assert cli("worker", target, "--burst").code == 0
+    assert task.refresh().result == result
+
+
+@pytest.mark.parametrize("target", ["tasks:holder.thing.method", "tasks:holder.local"])
+def test_what_a_child_cannot_find_names_the_way_out(cli: Cli, queue: TaskQueue, target: str) -> None:
+    task = queue.enqueue(1)
+    assert_explained(cli("worker", target, "--burst"), f"cannot find {target}", "--executor thread")
+    assert task.refresh().state == "pending"
+    assert cli("worker", target, "--burst", "--executor", "thread").code == 0
+    assert task.refresh().state == "done"
+
+
+ONCE = """
+import os, sys
+def run(payload): pass
+if not os.path.exists("once"):
+    open("once", "w")
+else:
+    """
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("raise OSError('the port\\nis taken')", "OSError: the port\\nis taken (once.py, line 7)"),
+        ("sys.exit('enough')", "SystemExit: enough (once.py, line 7)"),
+        ("import nonsense", "No module named 'nonsense'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_a_second_time(cli: Cli, queue: TaskQueue, line: str, reason: str) -> None:
+    Path(cli.folder, "once.py").write_text(ONCE + line)
+    task = queue.enqueue(1)
+    run = cli("worker", "once:run", "--burst", "--log-level", "warning")
+    assert_explained(run, "the fork server cannot import the code: ", reason)
+    assert task.refresh().state == "pending"
+    assert queue.stats().workers == 0
+
+
+def test_commands_are_run_where_that_is_allowed(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue_command([sys.executable, "-c", "print('from a command')"])
+    assert cli("worker", "tasks:run", "--burst").code == 0
+    assert task.refresh().state == "pending"
+    assert cli("worker", "tasks:run", "--burst", "--allow-commands").code == 0
+    assert task.refresh().state == "done"
+    assert task.attempts()[-1].output == "from a command\n"
+
+
+def test_a_child_runs_so_many_tasks(cli: Cli, queue: TaskQueue) -> None:
+    tasks = [queue.enqueue(n) for n in range(6)]
+    assert cli("worker", "tasks:run", "--burst", "--tasks-per-child", 2).code == 0
+    ran = [task.refresh().result["process"] for task in tasks]  # type: ignore[index, call-overload]
+    assert max(ran.count(pid) for pid in ran) <= 2
+
+
+def test_who_does_not_end_is_killed_after_the_grace(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue(300.0)
+    with cli.started("worker", "tasks:endure", "--drain-timeout", "0s", "--cancel-grace", "0.3") as worker:
+        until(Path(cli.folder, "begun").exists, what="the task runs")
+        worker.terminate()
+        assert worker.wait(WITHIN) == 0
+    assert (task.refresh().state, task.attempt) == ("pending", 0)
+
+
 # -- what cannot be run ----------------------------------------------------------------------------
 
 
@@ -272,7 +379,14 @@ def test_a_failure_is_logged_without_its_payload(cli: Cli, queue: TaskQueue) -> 
 
 def test_what_a_task_logs_is_shown_in_one_harmless_line(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
-    assert "WARNING mine \\x1b]0;evil\\x07\\nsecond\n" in cli("worker", "tasks:log", "--burst").err
+    run = cli("worker", "tasks:log", "--burst", "--executor", "thread")
+    assert "WARNING mine \\x1b]0;evil\\x07\\nsecond\n" in run.err
+
+
+def test_what_a_task_in_a_process_logs_is_its_output(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    assert "mine" not in cli("worker", "tasks:log", "--burst").err
+    assert "WARNING mine mine \\x1b]0;evil\\x07\n" in cli("show", 1).out
 
 
 def test_the_log_level(cli: Cli, queue: TaskQueue) -> None:

@@ -35,6 +35,7 @@ PURE = {
     "limits",
     "command_line",
     "output",
+    "systemd",
 }
 LAYERS: list[set[str]] = [
     PURE,

@@ -27,6 +27,9 @@ class Executor(Protocol):
     def drain(self) -> None:
         """The worker is to stop: tell those who cannot see it."""
 
+    def last_turn(self) -> float:
+        """When its own loop last made a turn, in monotonic time; now, where it has none."""
+
     def close(self) -> None:
         """End what it runs by, as far as it can be ended."""
 

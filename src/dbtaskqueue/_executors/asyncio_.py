@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -62,6 +63,10 @@ class AsyncioExecutor:
 
     def drain(self) -> None:
         """Nobody needs to be told: it is seen."""
+
+    def last_turn(self) -> float:
+        """Now: what blocks the loop is a task, and is logged."""
+        return time.monotonic()
 
     def close(self) -> None:
         """Cancel what is left in the loop and end its thread; one that is blocked is left behind."""

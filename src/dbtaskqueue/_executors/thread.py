@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -54,6 +55,10 @@ class ThreadExecutor:
 
     def drain(self) -> None:
         """Nobody needs to be told: it is seen."""
+
+    def last_turn(self) -> float:
+        """Now: threads run tasks, and nothing else."""
+        return time.monotonic()
 
     def close(self) -> None:
         """End the threads when they have nothing to do; one that never returns is left behind."""

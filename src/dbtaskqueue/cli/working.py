@@ -6,16 +6,15 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from .._executors import EXECUTORS
-from ..checks import check_lease, refuse_async_generator
+from ..checks import MOST, check_lease, refuse_async_generator
+from ..code import place_of, refer
 from ..functions import TaskFunction
 from ..log import event
 from ..names import check_queue
@@ -27,6 +26,11 @@ from .options import checked, seconds
 from .output import console, harmless
 
 Callback = Callable[[Any], JSON]
+
+_NOT_FOUND = (
+    "a child process cannot find {} again: it has to be a function of a module, or an object at the top of one or a"
+    " method of that; or run it in threads: --executor thread"
+)
 
 
 def _positive_seconds(text: str) -> float:
@@ -52,8 +56,8 @@ def _queue_names(names: tuple[str, ...]) -> list[str]:
 @click.option(
     "--executor",
     type=click.Choice(list(EXECUTORS)),
-    default="thread",
-    help="How they run: asyncio is for async def.  [default: thread]",
+    default="process",
+    help="How they run: each in a process of its own, in threads, or as coroutines of one loop.  [default: process]",
 )
 @click.option("--burst", is_flag=True, help="End when nothing is due and all is done.")
 @click.option(
@@ -70,6 +74,20 @@ def _queue_names(names: tuple[str, ...]) -> list[str]:
     callback=checked(seconds),
     help="What running tasks get when it is to stop.  [default: 20s]",
 )
+@click.option(
+    "--cancel-grace",
+    metavar="DURATION",
+    default="10s",
+    callback=checked(seconds),
+    help="What a process gets between SIGTERM and SIGKILL.  [default: 10s]",
+)
+@click.option(
+    "--tasks-per-child",
+    type=click.IntRange(1, MOST),
+    default=1000,
+    help="Short tasks that a process runs before a new one takes its place.  [default: 1000]",
+)
+@click.option("--allow-commands", is_flag=True, help="Run command lines (enqueue --command), too; in processes only.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
 def worker(
@@ -81,6 +99,9 @@ def worker(
     burst: bool,
     lease: float,
     drain_timeout: float,
+    cancel_grace: float,
+    tasks_per_child: int,
+    allow_commands: bool,
     log_level: str,
 ) -> None:
     """Run tasks until told to stop.
@@ -88,15 +109,28 @@ def worker(
     SIGTERM and Ctrl-C let what runs come to its end; a second one stops it at once.
 
     MODULE:NAME is a function that gets the payload and returns the result, or a TaskQueue with task functions. Modules
-    are found in the current directory, too.
+    are found in the current directory, too. Each task runs in a process that has the module from a server that
+    imports it once; what those cannot find can be run with --executor thread.
     """
+    if allow_commands and executor != "process":
+        raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
     found = _find(target, ctx.obj)
     if isinstance(found, TaskQueue):
         _fit(found, target, ctx, lease)
+    elif executor == "process" and refer(found) is None:
+        raise click.ClickException(harmless(_NOT_FOUND.format(target)))
     set_up_logging(log_level)
     source, callback = (found, None) if isinstance(found, TaskQueue) else (ctx.obj, found)
-    options: dict[str, Any] = {"concurrency": concurrency, "executor": executor, "drain_timeout": drain_timeout}
-    works = Worker(source, queues=queues or None, lease=lease, **options)
+    options: dict[str, Any] = {
+        "concurrency": concurrency,
+        "executor": executor,
+        "lease": lease,
+        "drain_timeout": drain_timeout,
+        "cancel_grace": cancel_grace,
+        "tasks_per_child": tasks_per_child,
+        "allow_commands": allow_commands,
+    }
+    works = Worker(source, queues=queues or None, **options)
     event(logging.INFO, "worker starts", pid=os.getpid(), queues=",".join(works.queues), concurrency=concurrency)
     works.run(callback, burst=burst)
     event(logging.INFO, "worker ends", pid=os.getpid())
@@ -155,16 +189,8 @@ def _import(name: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             why = f"there is no module {error.name!r}, neither in {folder} nor installed"
         else:
-            why = f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{_place(error)}"
+            why = f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{place_of(error)}"
         raise click.ClickException(harmless(why)) from error
-
-
-def _place(error: BaseException) -> str:
-    """Where in the user's file it was raised; a SyntaxError says so itself."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    if isinstance(error, SyntaxError) or len(frames) < 2:
-        return ""
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
 # -- logging ---------------------------------------------------------------------------------------

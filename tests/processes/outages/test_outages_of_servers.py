@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pymysql
 import pytest
 from helpers import until
+from notify_socket import Systemd
 from servers.accounts import new_folder
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
@@ -215,6 +216,27 @@ def test_a_silent_server_is_noticed_within_30_seconds(server: Any, tmp_path: Pat
         proxy.thaw()
         life.await_word(BACK)
         life.check()
+
+
+def test_a_silent_server_is_no_reason_for_a_watchdog_to_bite(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemd = Systemd(f"@{tmp_path.parent.name}/{tmp_path.name}")
+    monkeypatch.setenv("NOTIFY_SOCKET", systemd.name)
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    url = server.worker_url()
+    with CuttingProxy(server.port, server.conversation) as proxy, Life(proxy.url(url), server.url(), tmp_path) as life:
+        until(lambda: systemd.values("READY"))
+        proxy.freeze()
+        life.await_word(GONE, within=30)
+        before = len(systemd.values("WATCHDOG"))
+        until(lambda: systemd.values("STATUS")[-1].startswith("database unavailable, running"), what="another status")
+        until(lambda: len(systemd.values("WATCHDOG")) > before + 3, what="that it lives")
+        proxy.thaw()
+        life.await_word(BACK)
+        life.check()
+        assert not life.has_said("the worker hangs")
+    systemd.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from ...code import Origin
 from ...errors import TaskCancelled, TaskQueueError
 from ...log import event
 from ...progress import Tally
+from ...systemd import VARIABLES
 from .. import linux
 from ..work import Settings, TaskCode, Work
 from . import fork_server
@@ -83,6 +84,7 @@ class ProcessExecutor:
         self._failing_since: float | None = None
         self._next_try = 0.0
         self._is_draining = self._closing = False
+        self._last_turn = time.monotonic()
         self._first = threading.Event()
         self._broken: str | None = None
         self._thread = threading.Thread(target=self._serve, name="dbtaskqueue-children", daemon=True)
@@ -114,6 +116,10 @@ class ProcessExecutor:
         """Tell what runs that the worker is to stop."""
         self._tell(self._drain)
 
+    def last_turn(self) -> float:
+        """When its thread last made a turn: it waits for 5 seconds at the most."""
+        return self._last_turn
+
     def close(self) -> None:
         """End all children and the fork server, whatever they do."""
         self._closing = True
@@ -143,6 +149,7 @@ class ProcessExecutor:
             self._end()
 
     def _turn(self) -> None:
+        self._last_turn = time.monotonic()
         if self._server is None:
             self._start_server()
         for key, mask in self._selector.select(self._pause()):
@@ -623,21 +630,20 @@ class _Server:
                 fork_server.command(theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, name: value},
+                env={**_without(VARIABLES), name: value},
                 start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
             )
         self.channel = Channel(ours)
-        with contextlib.suppress(OSError):  # it has ended already: that comes up by itself
-            self.ask(
-                {
-                    "parent": os.getpid(),
-                    "argv": sys.argv,
-                    "origin": origin._asdict(),
-                    "url": settings.url,
-                    "max_payload": settings.max_payload,
-                    "log_level": _level_of_the_root(),
-                }
-            )
+        orders = {
+            "parent": os.getpid(),
+            "argv": sys.argv,
+            "origin": origin._asdict(),
+            "url": settings.url,
+            "max_payload": settings.max_payload,
+            "log_level": _level_of_the_root(),
+        }
+        with contextlib.suppress(OSError):  # it has just died: that comes up by itself
+            self.ask(orders)
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send it a request; all of it is sent when this returns."""
@@ -660,3 +666,7 @@ def _level_of_the_root() -> int | None:
     """What a child's logging shows: as this process's does; None where nobody has set it up."""
     root: Any = logging.getLogger()
     return int(root.level) if root.handlers else None
+
+
+def _without(names: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in names}

@@ -1,0 +1,111 @@
+"""What systemd is told of a worker: that it works, how it does, and that its loops turn.
+
+A worker is healthy while its own loops make turns: the session's, and that of the executor's thread where it has
+one. How long task code takes is nobody's business here. A turn may last as long as a database call, and the longest of
+those, at a silent server or a locked file, is a minute; so a loop hangs when it has made no turn for longer.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from ..log import Outage, event
+from ..systemd import Notifier
+from .loop import MaintenanceLoop
+
+HANGS = 90.0
+"""Seconds without a turn after which a loop hangs."""
+_STATUS = 5.0
+
+
+class Supervision:
+    """Tells systemd from ``ready`` on until ``close``, in a thread of its own; nothing where there is no systemd.
+
+    ``last_turn``: when the loop that is worst off made its last turn, in monotonic time. ``status``: a short line.
+    """
+
+    def __init__(self, notifier: Notifier, last_turn: Callable[[], float], status: Callable[[], str]) -> None:
+        self._notifier = notifier
+        self._last_turn = last_turn
+        self._status = status
+        self._loop: MaintenanceLoop | None = None
+
+    def ready(self) -> None:
+        """The worker has begun to work."""
+        if self._loop is not None or not self._notifier.is_there:
+            return
+        self._loop = MaintenanceLoop("systemd", Outage("systemd"))
+        self._loop.add(_Status(self._notifier, self._status))
+        if self._notifier.watchdog is not None:
+            self._loop.add(_Watchdog(self._notifier, self._notifier.watchdog, self._last_turn))
+        self._loop.start()
+
+    def stopping(self) -> None:
+        """The worker was told to stop."""
+        self._notifier.tell(STOPPING=1, STATUS=self._status())
+
+    def close(self) -> None:
+        """Tell no more."""
+        if self._loop is not None:
+            self._loop.stop()
+
+
+class _Status:
+    """A duty: READY until it has arrived, and how the worker does when that has changed."""
+
+    interval = _STATUS
+
+    def __init__(self, notifier: Notifier, status: Callable[[], str]) -> None:
+        self._notifier = notifier
+        self._status = status
+        self._said: str | None = None
+        self()
+
+    def __call__(self) -> None:
+        status = self._status()
+        if status == self._said:
+            return
+        ready = {"READY": 1} if self._said is None else {}
+        if self._notifier.tell(**ready, STATUS=status):
+            self._said = status
+
+
+class _Watchdog:
+    """A duty: tell that the worker lives, while its loops turn."""
+
+    def __init__(self, notifier: Notifier, seconds: float, last_turn: Callable[[], float]) -> None:
+        self.interval = seconds / 2
+        self._notifier = notifier
+        self._last_turn = last_turn
+        self._hangs = False
+
+    def __call__(self) -> None:
+        silence = time.monotonic() - self._last_turn()
+        if silence <= HANGS:
+            self._hangs = False
+            self._notifier.tell(WATCHDOG=1)
+        elif not self._hangs:
+            self._hangs = True
+            event(
+                logging.ERROR,
+                "the worker hangs, and systemd is not told any more that it lives",
+                seconds=round(silence),
+                stack=_stacks(),
+            )
+
+
+def _stacks() -> str:
+    """The stacks of our threads, the main thread's first: it is the worker's where systemd is told."""
+    frames = sys._current_frames()
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith(("MainThread", "dbtaskqueue-"))]
+    parts = [
+        f"{thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))
+        for thread in ours
+        if thread.ident in frames and thread is not threading.current_thread()
+    ]
+    return "".join(parts)

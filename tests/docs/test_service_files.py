@@ -1,0 +1,102 @@
+"""The unit and the container of examples/: their numbers fit each other, the defaults, and what the worker needs."""
+
+from __future__ import annotations
+
+import configparser
+import inspect
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dbtaskqueue import Worker
+from dbtaskqueue._executors.process.executor import _START
+from dbtaskqueue._maintenance.supervision import HANGS
+from dbtaskqueue.cli import main
+from dbtaskqueue.cli.options import seconds
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+UNIT = EXAMPLES / "systemd" / "dbtaskqueue@.service"
+REST = 30.0
+"""Seconds that a worker may need besides, to store what it owes and to end its helpers."""
+
+
+def unit() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(UNIT)
+    return parser["Service"]
+
+
+def compose() -> str:
+    return Path(EXAMPLES, "docker", "compose.yaml").read_text()
+
+
+def time_to_stop(words: Sequence[str]) -> float:
+    """The seconds that the worker of this command line may take to stop."""
+    name, *options = words
+    command = main.commands["worker"]
+    assert name == "worker"
+    with command.make_context("worker", list(options)) as context:  # wrong options are refused here
+        return float(context.params["drain_timeout"] + context.params["cancel_grace"]) + REST
+
+
+def test_the_unit_gives_the_time_to_stop_that_its_worker_asks_for() -> None:
+    program, *words = shlex.split(unit()["ExecStart"])
+    assert program.endswith("/dbtaskqueue")
+    assert time_to_stop(words) <= seconds(unit()["TimeoutStopSec"]) <= time_to_stop(words) + 60
+
+
+def test_the_container_gets_the_time_to_stop_that_its_worker_asks_for() -> None:
+    [words] = re.findall(r"^ +command: (\[.*\])$", compose(), re.MULTILINE)
+    [period] = re.findall(r"^ +stop_grace_period: (\w+)$", compose(), re.MULTILINE)
+    assert time_to_stop(json.loads(words)) <= seconds(period) <= time_to_stop(json.loads(words)) + 60
+
+
+def test_what_systemd_asks_when_nothing_is_said_is_enough_for_the_defaults() -> None:
+    """DefaultTimeoutStopSec is 90 s; docker's 10 s are not enough, and docs/operating.md says so."""
+    assert 10 < time_to_stop(["worker", "app:queue"]) <= 90
+
+
+def test_the_command_has_the_defaults_of_the_library() -> None:
+    library = inspect.signature(Worker).parameters
+    with main.commands["worker"].make_context("worker", ["app:queue"]) as context:
+        for name in ("concurrency", "lease", "drain_timeout", "cancel_grace", "tasks_per_child", "allow_commands"):
+            assert context.params[name] == library[name].default, name
+        assert context.params["executor"] == "process"
+
+
+def test_the_unit_says_what_the_worker_needs() -> None:
+    service = unit()
+    expected = {"Type": "notify", "KillMode": "mixed", "NotifyAccess": "main", "OOMPolicy": "continue"}
+    assert {name: service[name] for name in expected} == expected
+    assert service["Restart"] == "always"
+    assert seconds(service["TimeoutStartSec"]) > _START
+    assert 10 <= seconds(service["WatchdogSec"]) <= HANGS
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("NO SYSTEMD HERE: whether it understands the unit is not tested")
+    text = UNIT.read_text().replace("/srv/app/venv/bin/dbtaskqueue", sys.executable).replace("User=tasks", "User=root")
+    Path(tmp_path, UNIT.name).write_text(text.replace("/srv/app", str(tmp_path)))
+    line = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / UNIT.name)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done
+    assert UNIT.name not in done.stderr, done.stderr
+
+
+def test_the_image_runs_the_worker_without_a_shell() -> None:
+    text = Path(EXAMPLES, "docker", "Dockerfile").read_text()
+    [entry] = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
+    [command] = re.findall(r"^CMD (.*)$", text, re.MULTILINE)
+    assert json.loads(entry) == ["dbtaskqueue"]
+    assert time_to_stop(json.loads(command)) > 0
+    assert re.search(r"^ +init: true$", compose(), re.MULTILINE)
+    assert re.search(r"^STOPSIGNAL SIGTERM$", text, re.MULTILINE)

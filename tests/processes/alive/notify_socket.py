@@ -1,0 +1,40 @@
+"""The socket at which systemd listens to a service, as a test has it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+
+class Systemd:
+    """Reads what services tell, and who it was."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.told: list[tuple[int, dict[str, str]]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind(f"\0{name[1:]}" if name.startswith("@") else name)
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, extra, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12))
+                [(_, _, credentials)] = extra
+                fields = dict(line.split("=", 1) for line in data.decode().split("\n"))
+                self.told.append((struct.unpack("3i", credentials)[0], fields))
+
+    def values(self, name: str) -> list[str]:
+        """What was told under this name so far."""
+        self._read()
+        return [fields[name] for _, fields in self.told if name in fields]
+
+    def tellers(self) -> set[int]:
+        """The pids of those who told something."""
+        self._read()
+        return {pid for pid, _ in self.told}

@@ -1,0 +1,71 @@
+"""What is read of the environment that systemd gives to a service, and what is sent."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dbtaskqueue._maintenance.supervision import HANGS
+from dbtaskqueue._store.server import TIMEOUT
+from dbtaskqueue._store.sqlite.connections import LOCK_PATIENCE
+from dbtaskqueue.systemd import Notifier
+
+MINE = str(os.getpid())
+
+
+@pytest.mark.parametrize("name", ["", "/", "@", "relative", "vsock:2:1234"])
+def test_where_nobody_can_be_told_nobody_is(name: str) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000"})
+    assert not notifier.is_there
+    assert notifier.watchdog is None
+    assert notifier.tell(READY=1) is False
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "90000000"}, 90.0),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": MINE}, 0.5),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "²"}, None),
+        ({"WATCHDOG_USEC": "9" * 5000}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog(variables: dict[str, str], seconds: float | None) -> None:
+    assert Notifier({"NOTIFY_SOCKET": "@x", **variables}).watchdog == seconds
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_it_arrives(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        name = f"{folder}/notify"
+        end.bind(name if kind == "path" else f"\0{name}")
+        assert Notifier({"NOTIFY_SOCKET": name if kind == "path" else f"@{name}"}).tell(READY=1, STATUS="well")
+        assert end.recv(100) == b"READY=1\nSTATUS=well"
+
+
+def test_nobody_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/nobody"})
+    assert [notifier.tell(READY=1), notifier.tell(READY=1)] == [False, False]
+    assert len(caplog.records) == 1
+
+
+def test_whoever_does_not_read_is_not_waited_for_long(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(f"{folder}/notify")
+        notifier = Notifier({"NOTIFY_SOCKET": f"{folder}/notify"})
+        while notifier.tell(WATCHDOG=1):
+            pass
+    assert len(caplog.records) == 1
+
+
+def test_no_database_call_takes_as_long_as_a_loop_that_hangs() -> None:
+    assert max(LOCK_PATIENCE, 2 * TIMEOUT) + 10 < HANGS
