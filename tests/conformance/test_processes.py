@@ -370,7 +370,9 @@ def test_a_drain_gives_the_task_back_with_its_checkpoint(queue: TaskQueue, file:
     assert task.refresh().state == "pending"
     work(queue)
     assert (task.refresh().state, task.attempt) == ("done", 1)
-    assert [line.split()[1] for line in lines(file)] == [str(number) for number in range(20)]
+    numbers = [line.split()[1] for line in lines(file)]
+    assert list(dict.fromkeys(numbers)) == [str(number) for number in range(20)]
+    assert len(numbers) <= 21  # the one in whose middle it was stopped may come again
 
 
 def test_a_task_that_hears_of_the_drain_finishes(queue: TaskQueue, file: Path) -> None:
