@@ -43,6 +43,17 @@ def act(payload: dict[str, Any]) -> Any:
     return globals()[f"do_{payload['do']}"](**{name: value for name, value in payload.items() if name != "do"})
 
 
+async def act_async(payload: dict[str, Any]) -> Any:
+    """The same as a coroutine."""
+    await asyncio.sleep(0)
+    if payload["do"] != "wait_for":
+        return act(payload)
+    note(payload["file"], "began")
+    while not Path(payload["go"]).exists():
+        await asyncio.sleep(0.005)
+    return "gone"
+
+
 def note(file: str, text: object) -> None:
     """Add a line to a file, for the test to read."""
     with open(file, "a", encoding="utf-8") as out:
@@ -51,6 +62,44 @@ def note(file: str, text: object) -> None:
 
 def do_return(value: Any = None) -> Any:
     return value
+
+
+def do_square(file: str, number: int) -> int:
+    note(file, number)
+    return number**2
+
+
+def do_fail_once(file: str) -> int:
+    note(file, current_task().attempt)
+    if current_task().attempt == 1:
+        raise ValueError("no good")
+    return 2
+
+
+def do_chain(url: str, length: int) -> None:
+    """Enqueue the next one, until there are so many."""
+    if length:
+        with TaskQueue(url) as queue:
+            queue.enqueue({"do": "chain", "url": url, "length": length - 1})
+
+
+def do_mixed(number: int) -> int:
+    if number % 3 == 0:
+        raise ValueError(number)
+    if number % 7 == 0:
+        raise ReleaseTask(3600)
+    return number
+
+
+def do_wait_for(file: str, go: str) -> str:
+    note(file, "began")
+    wait_for(go)
+    return "gone"
+
+
+def do_give(what: str) -> object:
+    """Return what cannot be stored."""
+    return {"object": object(), "nan": float("nan"), "surrogate": "\ud800", "key": {1: 2}, "number": 2**70}[what]
 
 
 def do_where() -> dict[str, Any]:
@@ -98,8 +147,19 @@ def do_raise(text: str = "no good") -> None:
     raise ValueError(text)
 
 
+CHOICES = {
+    "retry": RetryTask(0),
+    "retry later": RetryTask(3600),
+    "abandon": AbandonTask("never"),
+    "release": ReleaseTask(3600),
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "cancelled": TaskCancelled("from elsewhere"),
+}
+
+
 def do_choose(name: str) -> None:
-    raise {"retry": RetryTask(0), "abandon": AbandonTask("never"), "release": ReleaseTask(3600)}[name]
+    raise CHOICES[name]
 
 
 def do_exit(code: int) -> None:

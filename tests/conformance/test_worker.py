@@ -1,4 +1,4 @@
-"""``Worker``: what it runs, when it ends, how it stops, and what it stores."""
+"""``Worker`` with threads: what it runs, when it ends, how it stops. What holds everywhere is in test_executors.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from helpers import Background, child_processes, ended, spawn, until
+from helpers import Background, ended, spawn, until
 
 from dbtaskqueue import (
     AbandonTask,
@@ -54,60 +54,6 @@ class Gate:
 
 
 # -- running ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch", [1, 7, "auto"])
-@pytest.mark.parametrize("concurrency", [1, 3])
-def test_each_task_is_run_once(queue: TaskQueue, url: str, batch: int | str, concurrency: int) -> None:
-    tasks = queue.enqueue_many([{"n": n} for n in range(400)])
-    seen: list[int] = []
-
-    def square(payload: dict[str, int]) -> int:
-        seen.append(payload["n"])
-        return payload["n"] ** 2
-
-    Worker(url, concurrency=concurrency).run(square, burst=True, batch=batch)
-    assert sorted(seen) == list(range(400))
-    if concurrency == 1:
-        assert seen == sorted(seen)
-    for task in tasks:
-        assert (task.refresh().state, task.result, task.attempt) == ("done", task.payload["n"] ** 2, 1)
-        assert [attempt.outcome for attempt in task.attempts()] == ["done"]
-    assert len({task.worker for task in tasks}) == 1
-
-
-def test_by_priority(queue: TaskQueue, url: str) -> None:
-    for priority in (0, 3, -2, 3, 0):
-        queue.enqueue(priority, priority=priority)
-    seen: list[int] = []
-    Worker(url).run(seen.append, burst=True)
-    assert seen == [3, 3, 0, 0, -2]
-
-
-def test_a_task_that_raises_is_tried_again_until_it_is_abandoned(queue: TaskQueue, url: str) -> None:
-    task = queue.enqueue("x", retry=RetryPolicy(delay=0, max_attempts=3))
-
-    def broken(payload: object) -> None:
-        raise ValueError(f"attempt {current_task().attempt}")
-
-    Worker(url).run(broken, max_tasks=3)
-    assert (task.refresh().state, task.attempt) == ("abandoned", 3)
-    assert [attempt.outcome for attempt in task.attempts()] == ["failed", "failed", "abandoned"]
-    assert "ValueError: attempt 3" in (task.error or "")
-    assert "in broken" in (task.error or "")
-
-
-def test_the_worker_waits_for_a_retry_that_comes_due(queue: TaskQueue, url: str) -> None:
-    task = queue.enqueue("x", retry=RetryPolicy(delay=0.1))
-    calls: list[int] = []
-
-    def once_broken(payload: object) -> None:
-        calls.append(1)
-        if len(calls) == 1:
-            raise ValueError
-
-    Worker(url).run(once_broken, max_tasks=2)
-    assert (task.refresh().state, task.attempt) == ("done", 2)
 
 
 @pytest.mark.parametrize("batch", [1, 8, "auto"])
@@ -191,66 +137,7 @@ def test_an_error_whose_text_is_hostile(queue: TaskQueue, url: str) -> None:
     assert "Silent" in (tasks[3].error or "")
 
 
-def test_on_error_that_raises_does_no_harm(queue: TaskQueue, url: str) -> None:
-    tasks = queue.enqueue_many(range(3), retry=LATER)
-
-    def on_error(task: Task, error: BaseException) -> None:
-        raise RuntimeError("on_error is broken")
-
-    def callback(payload: object) -> None:
-        raise ValueError
-
-    Worker(url, on_error=on_error).run(callback, burst=True)
-    assert [task.refresh().state for task in tasks] == ["failed"] * 3
-
-
 # -- limits ----------------------------------------------------------------------------------------
-
-
-def test_burst_on_nothing(url: str) -> None:
-    Worker(url).run(lambda payload: None, burst=True)
-
-
-def test_burst_leaves_the_future_alone(queue: TaskQueue, url: str) -> None:
-    queue.enqueue(1)
-    queue.enqueue(2, start_in=3600)
-    Worker(url).run(lambda payload: None, burst=True)
-    assert states(queue) == ["done", "pending"]
-
-
-def test_burst_runs_what_its_tasks_enqueue(queue: TaskQueue, url: str) -> None:
-    def callback(n: int) -> None:
-        if n:
-            queue.enqueue(n - 1)
-
-    queue.enqueue(5)
-    Worker(url, concurrency=2).run(callback, burst=True)
-    assert states(queue) == ["done"] * 6
-
-
-@pytest.mark.parametrize("batch", [1, 10, "auto"])
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_max_tasks(queue: TaskQueue, url: str, batch: int | str, concurrency: int) -> None:
-    queue.enqueue_many(range(60))
-    seen: list[int] = []
-    Worker(url, concurrency=concurrency).run(seen.append, max_tasks=37, batch=batch)
-    assert len(seen) == 37
-    assert queue.stats().done == 37
-    assert queue.stats().reserved == 0
-
-
-def test_idle_timeout(queue: TaskQueue, url: str) -> None:
-    task = queue.enqueue(1)
-    began = time.monotonic()
-    Worker(url).run(lambda payload: None, idle_timeout=0.2)
-    assert time.monotonic() - began >= 0.2
-    assert task.refresh().state == "done"
-
-
-def test_idle_timeout_does_not_count_while_a_task_runs(queue: TaskQueue, url: str) -> None:
-    task = queue.enqueue(1)
-    Worker(url).run(lambda payload: time.sleep(0.3), idle_timeout=0.05)
-    assert task.refresh().state == "done"
 
 
 @pytest.mark.parametrize(
@@ -314,37 +201,6 @@ def test_a_bad_url() -> None:
 
 
 # -- queues ----------------------------------------------------------------------------------------
-
-
-def test_several_queues_are_served_in_rotation(queue: TaskQueue, url: str) -> None:
-    names = ["a", "b", "c"]
-    for name in names:
-        with TaskQueue(url, queue=name) as lane:
-            lane.enqueue_many([name] * 20)
-    seen: list[str] = []
-    Worker(url, queues=names).run(seen.append, burst=True, batch=1)
-    assert sorted(seen) == sorted(names * 20)
-    for start in range(0, 60, 3):
-        assert sorted(seen[start : start + 3]) == names
-
-
-def test_a_queue_that_never_rests_does_not_starve_another(queue: TaskQueue, url: str) -> None:
-    with TaskQueue(url, queue="quiet") as quiet:
-        queue.enqueue_many(range(300))
-        task = quiet.enqueue("quiet")
-        seen: list[object] = []
-        Worker(url, queues=["default", "quiet"]).run(seen.append, max_tasks=100)
-        assert task.refresh().state == "done"
-
-
-def test_a_paused_queue_is_left_out(queue: TaskQueue, url: str) -> None:
-    with TaskQueue(url, queue="other") as other:
-        queue.pause()
-        queue.enqueue(1)
-        other.enqueue(2)
-        seen: list[int] = []
-        Worker(url, queues=["default", "other"]).run(seen.append, burst=True)
-        assert seen == [2]
 
 
 def test_given_a_queue_its_name_lease_and_functions_are_used(url: str) -> None:
@@ -456,22 +312,6 @@ def test_stop_before_run(queue: TaskQueue, url: str) -> None:
     worker.stop()
     worker.run(lambda payload: None)
     assert states(queue) == ["pending"]
-
-
-@pytest.mark.parametrize("concurrency", [1, 2])
-def test_what_outlasts_the_drain_is_released_unspent(queue: TaskQueue, url: str, concurrency: int) -> None:
-    gate = Gate()
-    tasks = queue.enqueue_many(range(concurrency))
-    worker = Worker(url, concurrency=concurrency, drain_timeout=0.1)
-    thread = Background(lambda: worker.run(gate))
-    gate.wait_for(concurrency)
-    worker.stop()
-    thread.join()
-    for task in tasks:
-        assert (task.refresh().state, task.attempt) == ("pending", 0)
-        assert [attempt.outcome for attempt in task.attempts()] == ["released"]
-    gate.opened.set()
-    assert len(queue.fetch(10, timeout=10)) == concurrency
 
 
 def test_a_worker_on_a_closed_queue_is_refused(url: str) -> None:
@@ -672,30 +512,6 @@ def short_tasks_then(queue: TaskQueue, gate: Gate, behind: int = 20) -> tuple[Ca
     return callback, tasks
 
 
-def test_a_batched_task_that_turns_out_long_is_stored_as_running(queue: TaskQueue, url: str) -> None:
-    gate = Gate()
-    callback, tasks = short_tasks_then(queue, gate)
-    thread = Background(lambda: Worker(url).run(callback, burst=True))
-    gate.wait_for()
-    until(lambda: tasks[0].refresh().state == "running", what="the stored start")
-    assert tasks[0].attempt == 1
-    assert tasks[0].started_at is not None
-    assert [attempt.outcome for attempt in tasks[0].attempts()] == [None]
-    # what waits behind it is given back, for another worker to run
-    until(lambda: {task.refresh().state for task in tasks[1:]} == {"pending"}, what="the release")
-    assert {task.attempt for task in tasks[1:]} == {0}
-    with TaskQueue(url) as other:
-        for held in other.fetch(100, timeout=10):
-            with held:
-                pass
-    assert {task.refresh().state for task in tasks[1:]} == {"done"}
-    gate.opened.set()
-    thread.join()
-    assert tasks[0].refresh().state == "done"
-    assert set(states(queue)) == {"done"}
-    assert all(task.attempt == 1 for task in queue.tasks(limit=1000))
-
-
 def test_a_batch_of_a_given_size_is_reserved_at_once(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     tasks = queue.enqueue_many(["x"] * 8)
@@ -750,25 +566,6 @@ def test_a_drain_gives_the_rest_of_a_batch_back(queue: TaskQueue, url: str) -> N
     thread.join()
     assert tasks[0].refresh().state == "done"
     assert all(task.refresh().attempt == (task.state == "done") for task in tasks[1:])
-
-
-@pytest.mark.parametrize("batch", [1, 6, "auto"])
-def test_failures_in_a_batch_pay_one_attempt_each(queue: TaskQueue, url: str, batch: int | str) -> None:
-    tasks = queue.enqueue_many(range(120), retry=LATER)
-
-    def callback(n: int) -> int:
-        if n % 3 == 0:
-            raise ValueError(n)
-        if n % 7 == 0:
-            raise ReleaseTask(3600)
-        return n
-
-    Worker(url).run(callback, burst=True, batch=batch)
-    for n, task in enumerate(tasks):
-        task.refresh()
-        wanted = ("failed", 1) if n % 3 == 0 else ("pending", 0) if n % 7 == 0 else ("done", 1)
-        assert (task.state, task.attempt) == wanted
-        assert len(task.attempts()) == 1
 
 
 BATCH_KILLER = """
@@ -832,17 +629,3 @@ def test_a_child_that_a_task_forked_does_not_go_on_as_a_worker(queue: TaskQueue,
     assert (task.refresh().state, task.result) == ("done", code)
     assert ("said by the child" in errors) == (end in ("text", "raise"))
     assert queue.stats().workers == 0
-
-
-def test_the_process_is_not_touched(queue: TaskQueue, url: str) -> None:
-    """A worker in a thread leaves no thread of its own and no child process behind."""
-    before, children = {thread.name for thread in threading.enumerate()}, child_processes()
-    queue.enqueue_many(range(3))
-    Worker(url).run(lambda payload: None, burst=True)
-
-    def left() -> set[str]:
-        names = {thread.name for thread in threading.enumerate()} - before
-        return {name for name in names if "wakeups" not in name}
-
-    until(lambda: not left(), what=f"the end of {left()}")
-    assert child_processes() <= children
