@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import ctypes
+import fcntl
 import itertools
 import multiprocessing
 import os
@@ -17,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dbtaskqueue import AbandonTask, ReleaseTask, RetryTask, TaskCancelled, TaskQueue, current_task
+from dbtaskqueue import AbandonTask, LeaseLost, ReleaseTask, RetryTask, TaskCancelled, TaskQueue, current_task
 
 IMPORTED_BY = os.getpid()
 """The process that has imported this module: of a child, its fork server."""
@@ -255,7 +257,7 @@ def do_steps(file: str, die_after: str | None = None) -> list[Any]:
 
     def step(name: str) -> str:
         note(file, name)
-        if die_after == f"{name} run":
+        if die_after == f"{name} run" and task.attempt == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return name.upper()
 
@@ -274,6 +276,13 @@ def do_hold_the_interpreter(seconds: float) -> str:
     rounds = seconds / (time.monotonic() - began)
     collections.deque(itertools.repeat(None, int(rounds * 10**7)), 0)
     return "done"
+
+
+def do_spin(file: str) -> str:
+    """Compute until there is a file."""
+    while not os.path.exists(file):
+        sum(range(100_000))
+    return "spun"
 
 
 def do_sleep(seconds: float) -> str:
@@ -298,15 +307,257 @@ def do_take_memory(megabytes: int, seconds: float = 0.0) -> int:
     return len(block)
 
 
-def do_insert(url: str, result: int, die: str | None = None) -> None:
-    """Write in a transaction that is also the task's end."""
-    with current_task().transaction(result) as connection:
-        cursor = connection.cursor()
-        cursor.execute(f"INSERT INTO orders (id) VALUES ({int(result)})")
-        if die == "inside":
+def do_insert(table: str, number: int, die: str | None = None, file: str | None = None, go: str | None = None) -> None:
+    """Write in a transaction that is also the task's end; the first attempt dies where it is told to.
+
+    In the transaction it notes who it is in ``file``, and waits for the file ``go``.
+    """
+    is_first = current_task().attempt == 1
+
+    def reach(place: str) -> None:
+        if die == place and is_first:
             os.kill(os.getpid(), signal.SIGKILL)
-    if die == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
+
+    reach("before")
+    with current_task().transaction(number) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"INSERT INTO {table} (id) VALUES ({int(number)})")
+        reach("inside")
+        if file is not None:
+            note(file, os.getpid())
+        if go is not None:
+            wait_for(go)
+    reach("after")
+
+
+def wait_for(file: str) -> None:
+    """Wait until the test makes this file."""
+    deadline = time.monotonic() + 60
+    while not Path(file).exists():
+        assert time.monotonic() < deadline, "nobody said go"
+        time.sleep(0.005)
+
+
+def do_late(file: str, go: str, what: str, table: str) -> None:
+    """When the test says so, keep something; what came of it is noted."""
+    note(file, "begin")
+    wait_for(go)
+    task = current_task()
+    try:
+        if what == "checkpoint":
+            task.checkpoint(f"of token {task.token}")
+        elif what == "step":
+            task.step("one", lambda: f"of token {task.token}")
+        else:
+            with task.transaction() as connection:
+                connection.cursor().execute(f"INSERT INTO {table} (id) VALUES ({task.token})")
+    except (LeaseLost, TaskCancelled) as error:
+        note(file, type(error).__name__)
+        raise
+    note(file, "kept")
+
+
+async def do_coroutine(file: str) -> None:
+    """Wait in an event loop until it is cancelled; how it is left is noted."""
+    note(file, os.getpid())
+    try:
+        await asyncio.sleep(300)
+    except BaseException as error:
+        note(file, type(error).__name__)
+        raise
+    finally:
+        await asyncio.sleep(0.01)
+        note(file, f"left, cancelled: {current_task().cancelled}")
+
+
+# -- violence -----------------------------------------------------------------------------------------
+
+
+def do_close_all(first: int) -> int:
+    """Close every file descriptor that it can find."""
+    os.closerange(first, 1000)
+    time.sleep(0.2)
+    return first
+
+
+def own_sockets() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                found.append(int(name))
+    return found
+
+
+GARBAGE = {
+    "noise": bytes(range(255, 0, -1)),
+    "half a header": b"\0\0",
+    "a header of something that never comes": b"\0\1\0\0",
+    "no object": b"\0\0\0\2[]",
+    "much": b"\0",
+}
+
+
+def do_garbage(kind: str) -> str:
+    """Write into whatever socket it finds, until the other end has had enough."""
+    for fd in own_sockets():
+        with contextlib.suppress(OSError):
+            left = memoryview(GARBAGE[kind] * (2**26 if kind == "much" else 1))
+            os.set_blocking(fd, True)
+            while left:
+                left = left[os.write(fd, left) :]
+    return kind
+
+
+def do_fork_away(file: str) -> None:
+    """Go on as a copy: the process that was the child ends."""
+    if os.fork():
+        os._exit(0)
+    note(file, os.getpid())
+    time.sleep(300)
+
+
+def do_scatter(file: str) -> None:
+    """Start processes that do all they can to get away, and that SIGTERM does not end, then wait."""
+    for how in (os.setsid, lambda: os.setpgid(0, 0), lambda: None):
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            how()
+            if os.fork() == 0:  # a daemon, whose parent ends
+                os.closerange(0, 1000)
+                note(file, os.getpid())
+                time.sleep(300)
+            os._exit(0)
+    time.sleep(300)
+
+
+def do_hold_half(file: str, seconds: float) -> str:
+    """Hold the interpreter half of the time."""
+    note(file, os.getpid())
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        began = time.monotonic()
+        collections.deque(itertools.repeat(None, 2 * 10**7), 0)
+        time.sleep(time.monotonic() - began)
+    return "held"
+
+
+def do_oom(folder: str) -> None:
+    """Take memory without an end, in a control group that has little."""
+    Path(folder, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    blocks = []
+    while True:
+        blocks.append(bytearray(b"x") * 2**20)
+
+
+# -- under load, while somebody kills -------------------------------------------------------------------
+
+
+def identity(pid: int | str = "self") -> str:
+    """A process, told apart from every other that ever has its number."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        text = file.read()
+    return f"{text.split()[0]}:{text.rpartition(') ')[2].split()[19]}"
+
+
+class Journal:
+    """What one execution writes down for the oracle, and a lock that two executions of a task cannot both have.
+
+    The kernel gives the lock back when this process ends, however it ends.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._log = os.open(f"{folder}/journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._locks = os.open(f"{folder}/locks", os.O_RDWR | os.O_CREAT, 0o600)
+        self._task = current_task()
+
+    def say(self, what: str, *words: object) -> None:
+        task = self._task
+        line = " ".join(map(str, (what, task.id, task.token, task.attempt, identity(), *words)))
+        os.write(self._log, f"{line}\n".encode())
+
+    @contextlib.contextmanager
+    def run(self) -> Any:
+        """One execution."""
+        try:
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._task.id)
+        except OSError:
+            self.say("overlap")
+        self.say("begin")
+        yield
+        self.say("end")
+        os.close(self._locks)
+        os.close(self._log)
+
+
+def do_load(folder: str, kind: str) -> str:
+    """One of the tasks that run while processes are killed."""
+    journal = Journal(folder)
+    with journal.run():
+        LOAD[kind](journal)
+    return kind
+
+
+def _nap(journal: Journal) -> None:
+    time.sleep(0.2)
+
+
+def _long(journal: Journal) -> None:
+    time.sleep(1.3)
+
+
+def _burn(journal: Journal) -> None:
+    deadline = time.monotonic() + 0.15
+    while time.monotonic() < deadline:
+        sum(range(10_000))
+
+
+def _print(journal: Journal) -> None:
+    for number in range(20):
+        print(f"line {number} " + "x" * 5000)
+        time.sleep(0.005)
+
+
+def _resume(journal: Journal) -> None:
+    """Checkpoints: what one was told is stored, the next attempt finds."""
+    task = current_task()
+    journal.say("found", task.saved or 0)
+    for number in range(task.saved or 0, 8):
+        time.sleep(0.03)
+        task.checkpoint(number + 1)
+        journal.say("stored", number + 1)
+        task.progress(number + 1, 8)
+
+
+def _steps(journal: Journal) -> None:
+    for name in ("one", "two", "three"):
+        current_task().step(name, _step, journal, name)
+        journal.say("step-stored", name)
+
+
+def _step(journal: Journal, name: str) -> str:
+    journal.say("step", name)
+    time.sleep(0.03)
+    return name
+
+
+def _family(journal: Journal) -> None:
+    for apart in (False, True):
+        left = subprocess.Popen(["sleep", "300"], start_new_session=apart)
+        journal.say("started", identity(left.pid))
+    time.sleep(0.1)
+
+
+LOAD = {
+    "short": lambda journal: None,
+    "nap": _nap,
+    "long": _long,
+    "burn": _burn,
+    "print": _print,
+    "resume": _resume,
+    "steps": _steps,
+    "family": _family,
+}
 
 
 def do_fork_and_return() -> int:

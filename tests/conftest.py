@@ -15,6 +15,8 @@ from dbtaskqueue import TaskQueue
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
+    parser.addoption("--kills", help="how often tests/processes/children kills (default: 10 times, on servers 5)")
+    parser.addoption("--starved-seconds", default="15", help="how long tests/processes/children starves a worker")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -133,6 +133,22 @@ def test_later_attempts_are_followed_too(cli: Cli, queue: TaskQueue, go: Callabl
     assert shown == [f"first \\x1b[31mred\\x1b[0m of attempt {number}" for number in (1, 2)] + ["last"]
 
 
+def test_the_attempt_after_a_rescue_is_followed_too(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
+    task = queue.enqueue("calm")
+    words = ("worker", "tasks:run", "--executor", "process")
+    with cli.started(*words) as worker, cli.started("logs", "-f", task.id) as logs:
+        shown = read_until(logs, "of attempt 1\n")
+        worker.kill()
+        with cli.started(*words):
+            shown += read_until(logs, "of attempt 2\n")
+            go()
+            rest, errors = logs.communicate(timeout=WITHIN)
+    said = errors.decode().splitlines()
+    assert re.fullmatch(r"attempt 2 begins on worker \d+; the one before it was lost", said[-2])
+    assert said[-1] == f"task {task.id} is done"
+    assert (shown + rest.decode()).splitlines()[-1] == "last"
+
+
 def test_a_flood_is_cut_and_said_to_be(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
     task = queue.enqueue("flood")
     with cli.started("worker", "tasks:run", "--executor", "process"), cli.started("logs", "-f", task.id) as logs:

@@ -71,7 +71,7 @@ def test_it_shows_what_goes_on_until_q_is_pressed(
         seen(terminal, r"^default +0 +0 +2 +1 +0 +0")
         seen(terminal, rf"^\d+ +alive +process +2 +\d+s +{worker.pid} \S*")
         for number in (2, 3):
-            seen(terminal, rf'^{number} +\d+s  ████░░░░  50% +\d+\w+ +\d+\.\d MiB +\d+%  "long.*: page ')
+            seen(terminal, rf'^{number} +\d+s  ████░░░░  50% +\d+\w+ +\d+\.\d MiB +\d+%  page \d+ · "l')
         seen(terminal, r"^1 +failed +1/10 +\d+s +\d+m\d\ds  ValueError: no \\x1b\[31m luck$")
         assert not terminal.echoes
         assert len(terminal.frame) == 24

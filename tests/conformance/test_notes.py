@@ -122,3 +122,18 @@ def test_a_lost_attempt_keeps_its_output(queue: TaskQueue, record: TaskRecord) -
     queue.store.rescue(record.worker, beat, "lost", clock.now(), lambda *_: clock.now())
     [attempt] = queue.get(record.id).attempts()
     assert attempt[5:] == ("lost", "lost", "its last words", None, None)
+
+
+def test_attempts_from_a_token_on(queue: TaskQueue, record: TaskRecord) -> None:
+    """Who follows a task does not read the output of all of its attempts each second."""
+    tokens = []
+    for number in range(3):
+        tokens.append(record.token)
+        exchange(queue, notes=[Note(record.id, record.token, "output", f"{number}")])
+        exchange(queue, ends=[end("finish" if number == 2 else "fail", record)])
+        if number < 2:
+            [record] = begin(queue)
+    for first in range(3):
+        found = queue.store.attempts(record.id, tokens[first])
+        assert [(each.token, each.output) for each in found] == [(tokens[n], f"{n}") for n in range(first, 3)]
+    assert queue.store.attempts(record.id, tokens[2] + 1) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,23 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
     """Processes of the test; what still runs is killed at its end."""
     processes: list[subprocess.Popen[str]] = []
     yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process; it is killed at the end of the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(command: list[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        processes.append(process)
+        return process
+
+    yield run
     for process in processes:
         process.kill()
         process.communicate()

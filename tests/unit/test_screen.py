@@ -69,14 +69,14 @@ def test_each_part_says_what_one_wants_to_know() -> None:
     assert shown[0].endswith("q leaves")
     assert row(shown, "default") == ["default", "3", "0", "1", "0", "0", "0"]
     assert row(shown, "1 ") == ["1", "alive", "process", "1", "1h00m", "4001", "machine"]
-    assert row(shown, "17")[:9] == ["17", "3m07s", "██████░░", "75%", "1m30s", "512.0", "MiB", "150%", "crawl"]
+    assert row(shown, "17")[:9] == ["17", "3m07s", "██████░░", "75%", "1m30s", "512.0", "MiB", "150%", "page"]
     assert row(shown, "9 ") == ["9", "failed", "3/10", "1m00s", "30s", "ValueError:", "no"]
 
 
 def test_a_wide_screen_has_more() -> None:
     shown = lines(look(), columns=140)
     assert row(shown, "17")[1:3] == ["1/10", "default"]
-    assert "page 45" in next(line for line in shown if line.startswith("17"))
+    assert 'page 45 · crawl {"args": [7]}' in next(line for line in shown if line.startswith("17"))
     assert "cancelled" in shown[2]
 
 
@@ -94,7 +94,7 @@ def test_trouble_stands_on_top_and_what_was_seen_stays() -> None:
 
 def test_what_stands_still_or_is_to_end_is_marked() -> None:
     shown = lines(look(running=[running(5, words=("suspended", "asked to end"))]), columns=140)
-    assert "(suspended, asked to end) crawl" in next(line for line in shown if line.startswith("5 "))
+    assert "(suspended, asked to end) page 45 · crawl" in next(line for line in shown if line.startswith("5 "))
     assert row(lines(look(queues=[lane("slow", paused=True)])), "slow")[:2] == ["slow", "(paused)"]
 
 
@@ -141,7 +141,7 @@ def test_it_fits_every_screen(columns: int, rows: int, seed: int) -> None:
 def test_what_does_not_fit_is_counted() -> None:
     shown = lines(look(running=[running(n) for n in range(100, 140)], more=True))
     assert len(shown) <= 24
-    listed = [line for line in shown if line.startswith("1") and "crawl" in line]
+    listed = [line for line in shown if line.startswith("1") and "page" in line]
     [rest] = [line for line in shown if "more" in line]
     assert rest == f"… and {40 - len(listed)} more, at least"
     assert len(listed) >= 5

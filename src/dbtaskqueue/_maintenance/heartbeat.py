@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from ..log import event
 from . import heart
 
 BEATS_PER_LEASE = 3.0
+_SHORT_LEASE = 10.0
+_HELP = 10.0
+"""Seconds in which a thread beats for a new heart, where the lease is short: on a busy machine it takes longer than
+such a lease until an interpreter has started and loaded a server's driver."""
 
 
 class ThreadHeartbeat:
@@ -38,9 +43,11 @@ class ThreadHeartbeat:
 class HeartProcess:
     """A duty: keep the worker's heart running, and hear when it found the worker's row lost."""
 
-    interval = 1.0
-
     def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
+        self.interval = min(1.0, lease / BEATS_PER_LEASE)
+        self._store = store
+        self._worker = worker
+        self._help = _HELP if lease < _SHORT_LEASE else 0.0
         path, options = store.beater
         self._orders = {
             "beater": path,
@@ -60,14 +67,16 @@ class HeartProcess:
 
     def __call__(self) -> None:
         code = self._process.poll()
-        if code is None:
-            return
-        self._hang_up()
         if code == heart.LOST:
+            self._hang_up()
             self._lost()
-        else:
+            return
+        if code is not None:
+            self._hang_up()
             event(logging.WARNING, "the heart of this worker ended and is started again", exit_code=code)
             self._process = self._spawn()
+        if time.monotonic() < self._help_until and not self._store.beat(self._worker):
+            self._lost()
 
     def stop(self) -> None:
         """End the heart and wait for it."""
@@ -94,6 +103,7 @@ class HeartProcess:
             start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
             close_fds=True,
         )
+        self._help_until = time.monotonic() + self._help
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(self._orders).encode() + b"\n")

@@ -212,11 +212,11 @@ def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
         local(attempt.started_at),
         length,
         attempt.outcome or "running",
-        _in_one_line(attempt.error or ""),
+        in_one_line(attempt.error or ""),
     )
 
 
-def _in_one_line(error: str) -> str:
+def in_one_line(error: str) -> str:
     """What an error says, without the module of its type: the end of a traceback; else the beginning, as of a limit."""
     lines = error.strip().splitlines() or [""]
     return re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1] if "Traceback" in lines[0] else lines[0])

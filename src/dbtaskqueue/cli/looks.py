@@ -11,9 +11,9 @@ from .. import clock
 from .._store.base import TaskRecord, WorkerRecord
 from ..progress import Progress, Usage, read_usage
 from ..queue import TaskQueue
-from ..states import ABANDONED, FAILED, RUNNING, TaskState
+from ..states import ABANDONED, FAILED, FINAL, RUNNING, TaskState
 from ..task import Task
-from .looking import what
+from .looking import in_one_line, what
 
 T = TypeVar("T")
 
@@ -133,7 +133,8 @@ class Looker:
         self._queue = queue
         self._with_ends = with_ends
         self._final = _Paced(lambda: {name: self._store.count(name, final=True) for name in self._names()})
-        self._lanes = _Paced(self._count)
+        self._unfinished = _Paced(lambda: [self._lane(name) for name in self._names()])
+        self._lanes: list[Lane] = []
         self._failures = _Paced(self._find_failures)
         self._beats: dict[int, tuple[int, float]] = {}
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
@@ -144,26 +145,21 @@ class Looker:
         at = clock.now()
         workers = [self._worker(record) for record in self._store.workers()]
         self._beats = {worker.id: self._beats[worker.id] for worker in workers if worker.id in self._beats}
-        lanes = self._lanes()
-        found = [self._store.tasks(lane.name, RUNNING, MOST, None) for lane in lanes if lane.counts[RUNNING]]
+        final = self._final()
+        self._lanes = [_with_final(lane, final.get(lane.name, {})) for lane in self._unfinished()]
+        found = [self._store.tasks(lane.name, RUNNING, MOST, None) for lane in self._lanes if lane.counts[RUNNING]]
         running = self._watch(record for records in found for record in records)
         more = any(len(records) == MOST for records in found)
         ended = self._ends(running) if self._with_ends else []
-        return Look(at, lanes, workers, running, more, self._failures(), ended)
+        return Look(at, self._lanes, workers, running, more, self._failures(), ended)
 
     def _names(self) -> list[str]:
         return self._store.queues() if self._queue is None else [self._queue]
 
-    def _count(self) -> list[Lane]:
-        final = self._final()
-        return [self._lane(name, final.get(name, {})) for name in self._names()]
-
-    def _lane(self, name: str, final: dict[TaskState, int]) -> Lane:
+    def _lane(self, name: str) -> Lane:
         due, now = self._store.next_due([name], even_paused=True), clock.now()
-        unfinished = self._store.count(name, final=False)
-        counts = {state: unfinished[state] or final.get(state, 0) for state in TaskState}
         waited = (now - due) / 1e6 if due is not None and due <= now else None
-        return Lane(name, counts, waited, self._store.is_paused(name))
+        return Lane(name, self._store.count(name, final=False), waited, self._store.is_paused(name))
 
     def _worker(self, record: WorkerRecord) -> Seen:
         now = time.monotonic()
@@ -194,7 +190,7 @@ class Looker:
 
     def _find_failures(self) -> list[Failure]:
         found = []
-        for lane in self._lanes():
+        for lane in self._lanes:
             for state in (FAILED, ABANDONED):
                 if lane.counts[state]:
                     found += self._store.tasks(lane.name, state, _MOST_FAILURES, None)
@@ -206,6 +202,11 @@ class Looker:
         gone = [before[id] for id in sorted(before.keys() - self._ran.keys())][:_MOST_ENDS]
         found = [(task, self._store.get(task.id)) for task in gone]
         return [Ended(task.id, task.queue, now.state if now else "gone", task.attempt) for task, now in found]
+
+
+def _with_final(lane: Lane, final: dict[TaskState, int]) -> Lane:
+    counts = {state: final.get(state, 0) if state in FINAL else count for state, count in lane.counts.items()}
+    return lane._replace(counts=counts)
 
 
 def _running(task: Task, record: TaskRecord, usage: Usage | None, cpu: float | None) -> Running:
@@ -234,7 +235,6 @@ def _label(task: Task, record: TaskRecord) -> str:
 
 
 def _failure(record: TaskRecord) -> Failure:
-    last = (record.error or "").strip().splitlines()[-1:]
     at = record.finished_at or record.started_at or record.created_at
     return Failure(
         record.id,
@@ -244,5 +244,5 @@ def _failure(record: TaskRecord) -> Failure:
         record.max_attempts,
         at,
         record.due,
-        "".join(last),
+        in_one_line(record.error or ""),
     )

@@ -50,11 +50,16 @@ class Part(NamedTuple):
 # -- the screen ------------------------------------------------------------------------------------
 
 
-def screen(look: Look | None, columns: int, rows: int, *, now: int, title: str = "", trouble: str = "") -> list[Text]:
-    """At most ``rows`` lines of at most ``columns`` cells. ``now`` in microseconds; ``trouble`` is said on top."""
+def screen(
+    look: Look | None, columns: int, rows: int, *, now: int, title: str = "", key: str = "q", trouble: str = ""
+) -> list[Text]:
+    """At most ``rows`` lines of at most ``columns`` cells.
+
+    ``now`` in microseconds; ``key`` is the one that leaves; ``trouble`` is said on top.
+    """
     from rich.text import Text
 
-    lines = [_header(columns, now, title)]
+    lines = [_header(columns, title, f"{local(to_datetime(now))[11:]}  {key} leaves")]
     for line in textwrap.wrap(harmless(trouble[:_LONGEST]), columns)[:_TROUBLE]:
         lines.append(_cut(Text(line, style="bold red"), columns))
     parts = [] if look is None else _parts(look, now, wide=columns >= _WIDE)
@@ -79,10 +84,9 @@ def shares(wants: Sequence[int], room: int) -> list[int]:
     return given
 
 
-def _header(columns: int, now: int, title: str) -> Text:
+def _header(columns: int, title: str, right: str) -> Text:
     from rich.text import Text
 
-    right = f"{local(to_datetime(now))[11:]}  q leaves"
     left = Text(harmless(f"dbtaskqueue {title}"[:_LONGEST]))
     left.truncate(max(columns - len(right) - _GAP, 0), overflow="ellipsis", pad=True)
     return _cut(Text.assemble((left.plain, "bold"), " " * _GAP, (right, "dim")), columns)
@@ -207,7 +211,7 @@ def _at_least(look: Look) -> str:
 def _running_row(task: Running, now: int, wide: bool) -> tuple[str, ...]:
     more = (_attempt(task), task.queue) if wide else ()
     message = task.progress.message if task.progress else None
-    name = f"{task.what[: 200 if wide else 40]}: {message}" if message else task.what
+    name = f"{message} · {task.what}" if message else task.what
     return (
         str(task.id),
         *more,

@@ -227,7 +227,8 @@ def _drawing(watcher: _Watcher, display: Console, title: str, asked: _Asked) -> 
             state = (size, look, trouble, int(time.monotonic() / _REDRAW))
             if state != drawn:
                 trouble = trouble or ("" if look else "looking …")
-                lines = screen(look, size.width, size.height, now=clock.now(), title=title, trouble=trouble)
+                words = {"title": title, "key": "Ctrl-C" if keyboard is None else "q", "trouble": trouble}
+                lines = screen(look, size.width, size.height, now=clock.now(), **words)
                 live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
                 drawn = state
             if keyboard is None:

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-_LENGTH = struct.Struct("!I")
-_LARGEST = 2**31
+_BEGIN = b"dbtq"
+"""What each message begins with: whatever else a task writes into its socket is known for nonsense at once."""
+_HEADER = struct.Struct(f"!{len(_BEGIN)}sI")
 _CHUNK = 2**16
 _MOST_FDS = 16
 
@@ -49,7 +50,7 @@ class Channel:
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send it now, or when there is room. The fds are sent before this returns, or OSError."""
         text = json.dumps(message).encode()
-        self._outgoing.append((_LENGTH.pack(len(text)) + text, fds))
+        self._outgoing.append((_HEADER.pack(_BEGIN, len(text)) + text, fds))
         self.flush()
         if fds:
             self.flush_all()
@@ -88,6 +89,7 @@ class Channel:
                     os.set_inheritable(fd, False)
                 self._fds += fds
                 self._incoming += data
+                self._parse()  # before the next: nonsense is not collected
                 ended = not data
                 if len(data) < _CHUNK:
                     break
@@ -95,7 +97,6 @@ class Channel:
             pass
         except ConnectionError:
             ended = True
-        self._parse()
         messages = list(self._messages)
         self._messages.clear()
         if ended and not messages:
@@ -116,16 +117,18 @@ class Channel:
 
     def _parse(self) -> None:
         data, start = self._incoming, 0
-        while len(data) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, start)
-            if length > _LARGEST:
+        while rest := len(data) - start:
+            if data[start : start + len(_BEGIN)] != _BEGIN[:rest]:
                 raise ValueError("what comes is no message")
-            begin = start + _LENGTH.size
-            if len(data) - begin < length:
+            if rest < _HEADER.size:
                 break
-            message = json.loads(data[begin : begin + length])
+            begin = start + _HEADER.size
+            end = begin + _HEADER.unpack_from(data, start)[1]
+            if len(data) < end:
+                break
+            message = json.loads(data[begin:end])
             if not isinstance(message, dict):
                 raise ValueError("what comes is no message")
             self._messages.append(message)
-            start = begin + length
+            start = end
         del data[:start]

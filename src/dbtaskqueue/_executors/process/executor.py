@@ -613,17 +613,16 @@ class _Server:
                 start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
             )
         self.channel = Channel(ours)
-        with contextlib.suppress(OSError):  # it has ended already: that comes up by itself
-            self.ask(
-                {
-                    "parent": os.getpid(),
-                    "argv": sys.argv,
-                    "origin": origin._asdict(),
-                    "url": settings.url,
-                    "max_payload": settings.max_payload,
-                    "log_level": _level_of_the_root(),
-                }
-            )
+        orders = {
+            "parent": os.getpid(),
+            "argv": sys.argv,
+            "origin": origin._asdict(),
+            "url": settings.url,
+            "max_payload": settings.max_payload,
+            "log_level": _level_of_the_root(),
+        }
+        with contextlib.suppress(OSError):  # it has just died: that comes up by itself
+            self.ask(orders)
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send it a request; all of it is sent when this returns."""

@@ -50,28 +50,27 @@ def main(end: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=end))
-    try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker is gone already
         orders = channel.next()
         assert orders is not None
-        surroundings = _prepare(orders)
-    except EOFError:
-        sys.exit(0)
-    except BaseException as error:
-        why = f"{type(error).__name__}: {error}{code.place_of(error)}"
-        channel.deliver({"broken": f"the fork server cannot import the code: {why}"})
-        sys.exit(1)
-    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    channel.deliver({"ready": threads})
-    ForkServer(channel, orders["parent"], surroundings).serve()
+        surroundings = _prepare(orders, channel)
+        threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        channel.deliver({"ready": threads})
+        ForkServer(channel, orders["parent"], surroundings).serve()
     sys.exit(0)
 
 
-def _prepare(orders: Message) -> Surroundings:
+def _prepare(orders: Message, channel: Channel) -> Surroundings:
     sys.argv = orders["argv"]
     if orders["log_level"] is not None:
         logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    found = code.load(code.Origin(**orders["origin"]))
-    return Surroundings(found, Reach(orders["url"]), orders["max_payload"])
+    try:
+        found = code.load(code.Origin(**orders["origin"]))
+        return Surroundings(found, Reach(orders["url"]), orders["max_payload"])
+    except BaseException as error:  # what importing the code raised
+        why = f"{type(error).__name__}: {error}{code.place_of(error)}"
+        channel.deliver({"broken": f"the fork server cannot import the code: {why}"})
+        sys.exit(1)
 
 
 class ForkServer:

@@ -1,0 +1,107 @@
+"""What watch sees in a database, with a real worker of processes, on every engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import child_tasks
+import pytest
+from helpers import Background, until
+
+from dbtaskqueue import RetryPolicy, TaskQueue, Worker
+from dbtaskqueue.cli import looks
+from dbtaskqueue.cli.looks import Ended, Look, Looker
+from dbtaskqueue.states import TaskState
+
+
+@pytest.fixture
+def looker(queue: TaskQueue) -> Looker:
+    return Looker(queue, with_ends=True)
+
+
+def test_an_empty_database(queue: TaskQueue, looker: Looker) -> None:
+    look = looker.look()
+    assert look._replace(at=0) == Look(0, [], [], [], False, [], [])
+
+
+def test_a_worker_and_what_it_runs(queue: TaskQueue, looker: Looker, tmp_path: Path) -> None:
+    busy = queue.enqueue({"do": "spin", "file": str(tmp_path / "go")})
+    told = queue.enqueue({"do": "progress", "count": 20, "pause": 0.2})
+    bad = queue.enqueue({"do": "raise", "text": "no luck"}, retry=RetryPolicy(delay=3600))
+    worker = Worker(queue, executor="process", concurrency=2, drain_timeout=0)
+    running = Background(lambda: worker.run(child_tasks.act))
+    try:
+        until(lambda: bad.refresh().state == "failed" or told.refresh().progress, what="the tasks run")
+
+        def seen() -> Look | None:
+            look = looker.look()
+            known = {task.id: task for task in look.running}
+            return look if busy.id in known and (known[busy.id].cpu or 0) > 0.05 else None
+
+        look = until(seen, what="the share of a CPU")
+        [member] = look.workers
+        assert (member.state, member.executor, member.pid) == ("alive", "process", os.getpid())
+        [task] = [task for task in look.running if task.id == busy.id]
+        assert task.usage is not None
+        assert task.usage.memory > 0
+        assert (task.worker, task.attempt, task.words) == (member.id, 1, ())
+        assert '"do": "spin"' in task.what
+        until(lambda: told.refresh().state == "done" and bad.refresh().state == "failed", what="the others ended")
+        (tmp_path / "go").touch()
+        ended: list[Ended] = []
+
+        def over() -> Look | None:
+            look = looker.look()
+            ended.extend(look.ended)
+            return look if not look.running and look.queues[0].counts[TaskState.DONE] == 2 else None
+
+        until(over, what="nothing runs")
+        assert Ended(busy.id, "default", "done", 1) in ended
+    finally:
+        worker.stop()
+        running.join()
+    [failure] = until(lambda: looker.look().failures, what="the failure")  # it is looked for less often
+    assert (failure.id, failure.state, failure.attempt) == (bad.id, "failed", 1)
+    assert failure.error.endswith("no luck")
+
+
+def test_queues_and_their_waiting_tasks(queue: TaskQueue, url: str) -> None:
+    queue.enqueue(1)
+    with TaskQueue(url, "other") as other:
+        other.enqueue(2, start_in=3600)
+        other.pause()
+    first, second = Looker(queue).look().queues
+    assert (first.name, second.name) == ("default", "other")
+    assert first.waited is not None
+    assert (second.waited, second.paused, second.counts[TaskState.PENDING]) == (None, True, 1)
+    [only] = Looker(queue, "other").look().queues
+    assert only.name == "other"
+
+
+def test_what_is_looked_at_is_bounded(queue: TaskQueue) -> None:
+    queue.enqueue_many(range(looks.MOST + 30), max_attempts=1)
+    held = queue.fetch(looks.MOST + 30)
+    assert all(task.start() for task in held)
+    look = Looker(queue).look()
+    assert (len(look.running), look.more) == (looks.MOST, True)
+    for task in held:
+        task.fail("no", retry=False)
+    look = Looker(queue).look()
+    assert (look.running, look.more) == ([], False)
+    assert 0 < len(look.failures) < 30
+    assert {failure.state for failure in look.failures} == {"abandoned"}
+
+
+def test_a_worker_elsewhere_that_is_silent(queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    [task] = queue.fetch()
+    looker = Looker(queue)
+    assert [worker.state for worker in looker.look().workers] == ["alive"]
+    [record] = queue.store.workers()
+    stranger = record._replace(boot="another machine", lease=0.0, executor="thread")
+    id = queue.store.register(stranger)
+    looker.look()
+    states = {worker.id: worker.state for worker in looker.look().workers}
+    assert states[id] in ("silent", "lost"), "a rescuer may have been quicker"
+    task.release()

@@ -1,0 +1,191 @@
+"""Workers that run tasks in children, restarted when they die; and what their tasks wrote down, which is the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from workers import children_of, is_running
+
+TESTS = Path(__file__).parents[2]
+MARK = "DBTASKQUEUE_TEST_OF"
+
+WORKER = """
+import json, logging, sys
+import child_tasks
+from dbtaskqueue import Worker
+logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+options = json.loads(sys.argv[2])
+Worker(sys.argv[1], executor="process", **options).run(child_tasks.act)
+"""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of this process, with what the tests import, and with a mark by which all that comes from it is found."""
+    return {**os.environ, "PYTHONPATH": str(TESTS), MARK: str(folder)}
+
+
+def _has_in_its_line(pid: int, what: bytes) -> bool:
+    try:
+        return what in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def is_heart(pid: int) -> bool:
+    """Whether that process beats for a worker."""
+    return _has_in_its_line(pid, b"heart.py")
+
+
+def fork_server_of(worker: int) -> int | None:
+    """The pid of a worker's fork server, while it has one."""
+    found = [pid for pid in children_of(worker) if _has_in_its_line(pid, b"fork_server")]
+    return found[0] if found and is_running(found[0]) else None
+
+
+def heart_of(worker: int) -> int | None:
+    """The pid of its heart, while it has one."""
+    found = [pid for pid in children_of(worker) if is_heart(pid)]
+    return found[0] if found and is_running(found[0]) else None
+
+
+def runners_of(worker: int) -> list[int]:
+    """The pids of the children that run its tasks."""
+    server = fork_server_of(worker)
+    return [] if server is None else [pid for pid in children_of(server) if is_running(pid)]
+
+
+def zombies_below(root: int) -> list[int]:
+    """Descendants of a process that have ended and that nobody has waited for."""
+    found, look = [], [root]
+    while look:
+        children = children_of(look.pop())
+        found += [pid for pid in children if not is_running(pid) and Path(f"/proc/{pid}").exists()]
+        look += children
+    return found
+
+
+def marked(folder: Path) -> set[int]:
+    """All living processes that come from the workers of a test, whoever their parents are by now."""
+    found, mark = set(), f"{MARK}={folder}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0") and is_running(int(process.name)):
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+class Supervisor:
+    """Keeps so many workers running; ``pids`` are those of all that ever were."""
+
+    def __init__(self, url: str, folder: Path, count: int, **options: object) -> None:
+        self._command = [sys.executable, "-c", WORKER, url, json.dumps(options)]
+        self._folder = folder
+        self.workers = [self._start() for _ in range(count)]
+        self.pids = {worker.pid for worker in self.workers}
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("ab") as log:
+            nothing = subprocess.DEVNULL
+            return subprocess.Popen(self._command, stdin=nothing, stderr=log, env=environment(self._folder))
+
+    def restart_the_dead(self) -> None:
+        """As systemd would."""
+        for place, worker in enumerate(self.workers):
+            if worker.poll() is not None:
+                self.workers[place] = self._start()
+                self.pids.add(self.workers[place].pid)
+
+    def stop(self) -> str:
+        """SIGTERM for all of them, which must be all that it takes; what they logged."""
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.workers:
+            assert worker.wait(60) == 0, self.log()
+        return self.log()
+
+    def log(self) -> str:
+        """What all of them have logged."""
+        return (self._folder / "log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """At the end of a test, however it ended."""
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+
+
+class Line(NamedTuple):
+    """What one execution wrote down: of which task, under which token, as which attempt, in which process."""
+
+    what: str
+    task: int
+    token: int
+    attempt: int
+    process: str
+    words: list[str]
+
+
+def read_journal(file: Path) -> list[Line]:
+    """All of it, in the order in which it was written."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    split = [line.split() for line in lines]
+    return [Line(w[0], int(w[1]), int(w[2]), int(w[3]), w[4], w[5:]) for w in split]
+
+
+def check_journal(lines: list[Line]) -> dict[int, list[Line]]:
+    """The invariants that the journal can show; its lines by task."""
+    assert not [line for line in lines if line.what == "overlap"], "two executions of a task at once"
+    of_task = defaultdict(list)
+    for line in lines:
+        of_task[line.task].append(line)
+    for task, each in of_task.items():
+        tokens = [line.token for line in each]
+        assert tokens == sorted(tokens), f"task {task}: a late execution went on beside a new one"
+        begins = [line.token for line in each if line.what == "begin"]
+        assert len(begins) == len(set(begins)), f"task {task} ran twice under one token"
+        ends = [line for line in each if line.what == "end"]
+        assert len(ends) >= 1, f"task {task} did not come to its end"
+        _check_checkpoints(task, each)
+        _check_steps(task, each)
+    return of_task
+
+
+def _check_checkpoints(task: int, lines: list[Line]) -> None:
+    told = 0
+    for line in lines:
+        if line.what == "stored":
+            told = int(line.words[0])
+        elif line.what == "found":
+            assert int(line.words[0]) >= told, f"task {task} lost a checkpoint that was acknowledged"
+
+
+def _check_steps(task: int, lines: list[Line]) -> None:
+    stored: set[str] = set()
+    for line in lines:
+        if line.what == "step-stored":
+            stored.add(line.words[0])
+        elif line.what == "step":
+            assert line.words[0] not in stored, f"task {task} ran a step again whose result was stored"
+
+
+def still_there(lines: list[Line]) -> list[str]:
+    """Processes of the journal that still run: those of tasks, and those that tasks have started."""
+    noted = {line.process for line in lines} | {line.words[0] for line in lines if line.what == "started"}
+    return [process for process in noted if _exists(process)]
+
+
+def _exists(process: str) -> bool:
+    pid, _, started = process.partition(":")
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return False
+    return fields[19] == started and fields[0] not in "ZX"
