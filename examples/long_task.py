@@ -136,15 +136,23 @@ def workers(folder: str):
     command = [sys.executable, "-m", "dbtaskqueue", "worker", "--executor", "process"]
     command += ["--drain-timeout", "5s", "crawl:queue"]
     started: list[subprocess.Popen[bytes]] = []
+    starting: list[threading.Thread] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def spawn() -> None:
         with open(Path(folder, "log"), "ab") as log:
             started.append(subprocess.Popen(command, cwd=EXAMPLES, stdout=log, stderr=log, process_group=0))
+
+    def start() -> subprocess.Popen[bytes]:
+        starting.append(threading.Thread(target=spawn))  # a Ctrl-C does not interrupt it in the middle
+        starting[-1].start()
+        starting[-1].join()
         return started[-1]
 
     try:
         yield start
     finally:
+        for thread in starting:
+            thread.join()
         for worker in started:
             worker.terminate()
         for worker in started:
