@@ -64,9 +64,10 @@ def main() -> None:
     try:
         bench = Bench(folder, _HOME, rivals, options.quick)
         header = _header(rivals, folder)
-        began = time.monotonic()
+        began, load = time.monotonic(), os.getloadavg()[1]
         rows = [row for name in options.names or (*GROUPS, *_PARTS) for row in _measure(name, bench)]
         header |= engines.header()
+        header["load"] = f"{load:.1f} before, {os.getloadavg()[1]:.1f} after (means of 5 minutes)"
         header["took"] = f"{time.monotonic() - began:.0f} s" + (
             " (a quick run: figures are rough)" if bench.quick else ""
         )
