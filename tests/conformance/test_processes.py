@@ -17,6 +17,7 @@ from helpers import Background, child_processes, until
 from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
 from dbtaskqueue._executors import linux
 from dbtaskqueue._executors.process import executor as process_executor
+from dbtaskqueue._executors.process import fork_server
 
 pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # a pooler between makes no difference to a child
 
@@ -607,7 +608,7 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
     running = Background(lambda: worker.run(child_tasks.act))
     child = int(until(lambda: lines(file))[0])
     server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
-    monkeypatch.setattr(process_executor.fork_server, "command", lambda end: ["false"])
+    monkeypatch.setattr(fork_server, "command", lambda end: ["false"])
     monkeypatch.setattr(process_executor, "_GIVE_UP", 0.5)
     os.kill(server, signal.SIGKILL)
     with pytest.raises(Exception, match="fork server ended with exit code 1"):

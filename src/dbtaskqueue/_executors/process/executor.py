@@ -12,32 +12,25 @@ import logging
 import math
 import os
 import queue
-import secrets
 import selectors
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from ... import clock
-from ...code import Origin
 from ...errors import TaskCancelled, TaskQueueError
 from ...log import event
 from ...progress import Tally
-from ...systemd import VARIABLES
 from .. import linux
 from ..work import Settings, TaskCode, Work
-from . import fork_server
-from .channel import Channel, Message
+from .channel import Message
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
 from .page import ASK_FOR_STACKS
+from .server_handle import ServerHandle
 
 _SHORT = 1.0
 """Seconds: a child whose task took longer is not used again, as it may have grown."""
@@ -53,7 +46,6 @@ _LEAVE = 0.02
 """Seconds after which it is looked whether a child that is to stand still has left its transaction."""
 _HANG_UP = 1.0
 """Seconds in which a child that has closed its channel has to end."""
-_MARK = "DBTASKQUEUE_FORK_SERVER"
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -79,7 +71,7 @@ class ProcessExecutor:
         self._selector.register(self._wakeup, _READ, self._empty_wakeup)
         self._children: dict[int, ChildHandle] = {}
         self._numbers = 0
-        self._server: _Server | None = None
+        self._server: ServerHandle | None = None
         self._failures = 0
         self._failing_since: float | None = None
         self._next_try = 0.0
@@ -512,7 +504,7 @@ class ProcessExecutor:
         if time.monotonic() < self._next_try:
             return
         try:
-            self._server = _Server(self._settings, self._origin)
+            self._server = ServerHandle(self._settings, self._origin)
         except OSError as error:
             self._fail(f"the fork server could not be started: {error}")
             return
@@ -614,59 +606,3 @@ class ProcessExecutor:
 def _note_progress(work: Work, message: Message) -> None:
     if (progress := message.get("progress")) is not None and work.tally is not None:
         work.tally.tell(*progress)
-
-
-class _Server:
-    """The fork server as this process has it: its process, its channel, and the mark of all that comes from it."""
-
-    def __init__(self, settings: Settings, origin: Origin) -> None:
-        self.mark = f"{_MARK}={secrets.token_hex(16)}"
-        self.is_ready = False
-        self.broken: str | None = None
-        name, _, value = self.mark.partition("=")
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                fork_server.command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**_without(VARIABLES), name: value},
-                start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
-            )
-        self.channel = Channel(ours)
-        orders = {
-            "parent": os.getpid(),
-            "argv": sys.argv,
-            "origin": origin._asdict(),
-            "url": settings.url,
-            "max_payload": settings.max_payload,
-            "log_level": _level_of_the_root(),
-        }
-        with contextlib.suppress(OSError):  # it has just died: that comes up by itself
-            self.ask(orders)
-
-    def ask(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send it a request; all of it is sent when this returns."""
-        self.channel.send(message, fds)
-        self.channel.flush_all()
-
-    def end(self) -> int:
-        """Let it end everything that it has forked, and wait for it; its exit code."""
-        self.channel.close()
-        try:
-            return self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-            linux.kill_marked(self.mark)
-            return code
-
-
-def _level_of_the_root() -> int | None:
-    """What a child's logging shows: as this process's does; None where nobody has set it up."""
-    root: Any = logging.getLogger()
-    return int(root.level) if root.handlers else None
-
-
-def _without(names: Iterable[str]) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in names}
