@@ -20,6 +20,7 @@ from pathlib import Path
 PAGES = [f"page-{number}.html" for number in range(1, 121)]
 EXAMPLES = Path(__file__).parent
 PATIENCE = 30.0
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -136,27 +137,33 @@ def workers(folder: str):
     command = [sys.executable, "-m", "dbtaskqueue", "worker", "--executor", "process"]
     command += ["--drain-timeout", "5s", "crawl:queue"]
     started: list[subprocess.Popen[bytes]] = []
-    starting: list[threading.Thread] = []
-
-    def spawn() -> None:
-        with open(Path(folder, "log"), "ab") as log:
-            started.append(subprocess.Popen(command, cwd=EXAMPLES, stdout=log, stderr=log, process_group=0))
 
     def start() -> subprocess.Popen[bytes]:
-        starting.append(threading.Thread(target=spawn))  # a Ctrl-C does not interrupt it in the middle
-        starting[-1].start()
-        starting[-1].join()
+        with open(Path(folder, "log"), "ab") as log, uninterrupted():
+            started.append(subprocess.Popen(command, cwd=EXAMPLES, stdout=log, stderr=log, process_group=0))
         return started[-1]
 
     try:
         yield start
     finally:
-        for thread in starting:
-            thread.join()
         for worker in started:
             worker.terminate()
         for worker in started:
             worker.wait()
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Who interrupts during the block is heard at its end: in between, a process would be started and not known."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def until(condition, claim: str):
@@ -185,7 +192,7 @@ def main() -> None:
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is left behind, also beside this file
     sys.stdout.reconfigure(line_buffering=True)  # a story is told while it happens
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTIONS:
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
     with (
         tempfile.TemporaryDirectory(prefix="dbtaskqueue-long-task-") as folder,

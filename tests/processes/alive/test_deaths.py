@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 from helpers import until
 from workers import said
@@ -65,11 +64,11 @@ def test_a_drain_gives_back_what_does_not_end_in_time(url, worker, note):
 
 def test_a_second_signal_ends_the_drain_at_once(url, worker, note):
     with TaskQueue(url) as queue:
-        task = queue.enqueue(["sleep", 600])
+        task = queue.enqueue(["linger", 600])
         process = worker(drain_timeout=500)
         until(lambda: said(note, "begin"))
         process.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # two signals at the same moment are one
+        until(lambda: said(note, "told"), what="the first signal's effect: two at the same moment are one")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
         assert task.refresh().state == "pending"

@@ -39,6 +39,11 @@ def work(payload):
     elif do == "obey":
         while not current_task().should_stop:
             time.sleep(0.01)
+    elif do == "linger":
+        while not current_task().should_stop:
+            time.sleep(0.01)
+        say("told")
+        time.sleep(argument)
     elif do == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "fork":
