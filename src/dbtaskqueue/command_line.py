@@ -7,17 +7,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
 from .checks import shown
+from .errors import PayloadError
 from .payload import JSON
 
 
 def as_payload(argv: Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> JSON:
     """The payload of a command; TypeError and ValueError say what cannot be run."""
-    return {"argv": _argv(argv), "cwd": _cwd(cwd), "env": _env(env)}
+    return {"argv": [*_argv(argv)], "cwd": _cwd(cwd), "env": None if (given := _env(env)) is None else {**given}}
 
 
-def _argv(argv: Sequence[str]) -> list[JSON]:
+class CommandLine(NamedTuple):
+    """What is run: a program and its arguments, the folder, and what is added to the environment."""
+
+    argv: list[str]
+    cwd: str | None
+    env: dict[str, str]
+
+
+def from_payload(payload: JSON) -> CommandLine:
+    """The command of a payload, which whoever can write to the database has written; PayloadError for what is none."""
+    try:
+        argv, cwd, env = itemgetter("argv", "cwd", "env")(payload)
+        return CommandLine(_argv(argv), _cwd(cwd), _env(env) or {})
+    except KeyError as missing:
+        raise PayloadError(f"payload: not a command line: {missing.args[0]} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"payload: not a command line: {error}") from None
+
+
+def _argv(argv: Sequence[str]) -> list[str]:
     if isinstance(argv, str):
         raise TypeError(f"argv is a list of words, not one text; shlex.split makes one of it: {shown(argv)}")
     if not isinstance(argv, list | tuple):
@@ -27,7 +49,7 @@ def _argv(argv: Sequence[str]) -> list[JSON]:
     words = [_text(word, f"argv[{index}]") for index, word in enumerate(argv)]
     if not words[0]:
         raise ValueError("argv[0] is empty; it is the program")
-    return list(words)
+    return words
 
 
 def _cwd(cwd: str | os.PathLike[str] | None) -> str | None:
@@ -39,7 +61,7 @@ def _cwd(cwd: str | os.PathLike[str] | None) -> str | None:
     return path
 
 
-def _env(env: Mapping[str, str] | None) -> dict[str, JSON] | None:
+def _env(env: Mapping[str, str] | None) -> dict[str, str] | None:
     if env is None:
         return None
     if not isinstance(env, Mapping):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from ..log import event
 from .loop_watch import LoopWatch
 from .thread import end_child
-from .work import Settings, TaskCode, Work
+from .work import Settings, TaskCode, Work, take_all
 
 
 class AsyncioExecutor:
@@ -55,11 +55,7 @@ class AsyncioExecutor:
 
     def take_back(self) -> list[Work]:
         """The work that has not begun; it will not."""
-        taken: list[Work] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                taken.append(self._line.popleft())
-        return taken
+        return take_all(self._line)
 
     def drain(self) -> None:
         """Nobody needs to be told: it is seen."""

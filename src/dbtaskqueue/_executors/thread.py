@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .work import Settings, TaskCode, Work
+from .work import Settings, TaskCode, Work, take_all
 
 
 class ThreadExecutor:
@@ -48,10 +48,7 @@ class ThreadExecutor:
 
     def take_back(self) -> list[Work]:
         """The work that has not begun; it will not."""
-        taken: list[Work] = []
-        while (work := self._next()) is not None:
-            taken.append(work)
-        return taken
+        return take_all(self._line)
 
     def drain(self) -> None:
         """Nobody needs to be told: it is seen."""

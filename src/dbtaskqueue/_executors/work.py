@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from .. import payload
+from .. import command_line, payload
 from .._store.base import Note, TaskRecord
 from ..code import Origin
-from ..errors import PayloadError
+from ..command_line import CommandLine
 from ..keeper import Keeper
 from ..output import Output
 from ..progress import Tally
@@ -160,23 +162,28 @@ class Work:
         now = time.monotonic() if self._held_since is None else self._held_since
         return now - self._held_for
 
-    def spend(self, cpu: float, memory: int | None = None) -> None:
-        """Note the seconds of a CPU that it took in all, and bytes that it had at some moment."""
-        self.cpu = max(self.cpu or 0, round(cpu * 1e6))
+    def spend(self, cpu: float | None = None, memory: int | None = None) -> None:
+        """Note the seconds of a CPU that it took in all, and bytes that it had at some moment, where they are known."""
+        if cpu is not None:
+            self.cpu = max(self.cpu or 0, round(cpu * 1e6))
         if memory is not None:
             self.memory = max(self.memory or 0, memory)
 
-    def command_line(self) -> tuple[list[str], str | None, dict[str, str]]:
-        """What a command task runs: the arguments, the folder, and what is added to the environment."""
-        value = payload.decode(self.record.payload)  # type: ignore[arg-type]
-        found = value if isinstance(value, dict) else {}
-        argv, folder, added = found.get("argv"), found.get("cwd"), found.get("env") or {}
-        texts = [*argv, *added, *added.values()] if isinstance(argv, list) and isinstance(added, dict) else [None]
-        if not argv or not all(isinstance(text, str) for text in [*texts, folder or ""]):
-            raise PayloadError("payload: not a command line")
-        record = self.record
-        own = {"ID": record.id, "ATTEMPT": self.attempt, "TOKEN": record.token}
-        return argv, folder, {**added, **{f"DBTASKQUEUE_TASK_{name}": str(value) for name, value in own.items()}}
+    def command_line(self) -> CommandLine:
+        """What a command task runs, with what it is told of its attempt; PayloadError for what is no command line."""
+        command = command_line.from_payload(payload.decode(self.record.payload))  # type: ignore[arg-type]
+        own = {"ID": self.record.id, "ATTEMPT": self.attempt, "TOKEN": self.record.token}
+        told = {f"DBTASKQUEUE_TASK_{name}": str(value) for name, value in own.items()}
+        return command._replace(env={**command.env, **told})
+
+
+def take_all(line: deque[Work]) -> list[Work]:
+    """All that waits in a line, which others may take from at the same time."""
+    taken: list[Work] = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(line.popleft())
+    return taken
 
 
 class Settings(NamedTuple):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
-import threading
-import traceback
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from .._executors import linux
@@ -15,6 +13,7 @@ from .._executors.work import Work
 from ..errors import LimitExceeded
 from ..limits import Limits
 from ..log import event
+from .stacks import stacks
 
 
 class LimitWatch:
@@ -33,12 +32,16 @@ class LimitWatch:
                 continue
             watched = self._watched.setdefault(work, _Watched(work.record.limits))
             if (reason := watched.exceeded(work, look)) is not None:
-                stacks = "" if work.is_held or "memory" in reason else _stacks(work)
-                event(logging.WARNING, "task exceeds a limit and is stopped", task_id=work.record.id, limit=reason)
-                work.exceeded = LimitExceeded(
-                    f"{reason}\n\nits threads at that moment:\n{stacks}" if stacks else reason
-                )
+                event(logging.WARNING, "task exceeds a limit and is stopped", task_id=work.record.id, limit=reason.text)
+                work.exceeded = LimitExceeded(reason.text + (_explained(work) if reason.is_of_time else ""))
                 work.cancel()
+
+
+class _Reason(NamedTuple):
+    """The limit that a task exceeds, in words. Where it is one of time, the stacks of that moment may tell why."""
+
+    text: str
+    is_of_time: bool
 
 
 class _Watched:
@@ -49,28 +52,24 @@ class _Watched:
         self._told: object = None
         self._told_at = 0.0
 
-    def exceeded(self, work: Work, look: Callable[[], dict[int, linux.Proc]]) -> str | None:
-        """The limit that it exceeds, in words."""
+    def exceeded(self, work: Work, look: Callable[[], dict[int, linux.Proc]]) -> _Reason | None:
+        """The limit that it exceeds."""
         limits, now = self._limits, work.clock()
         if work.tally is not None and (latest := work.tally.latest) is not self._told:
             self._told, self._told_at = latest, now
         if limits.time is not None and now - work.began > limits.time:
-            return f"the task ran longer than its time_limit of {limits.time:g} s"
+            return _Reason(f"the task ran longer than its time_limit of {limits.time:g} s", is_of_time=True)
         if limits.stall is not None and now - max(self._told_at, work.began) > limits.stall:
-            return f"the task told no progress for longer than its stall_limit of {limits.stall:g} s"
+            text = f"the task told no progress for longer than its stall_limit of {limits.stall:g} s"
+            return _Reason(text, is_of_time=True)
         if limits.memory is not None and work.pid is not None:
             memory = linux.memory(proc.pid for proc in linux.family(work.pid, look()))
             if memory > limits.memory:
-                return f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
+                text = f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
+                return _Reason(text, is_of_time=False)
         return None
 
 
-def _stacks(work: Work) -> str:
-    if work.stacks is not None:
-        return work.stacks()
-    frames = sys._current_frames()
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return "\n".join(
-        f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
-        for ident, frame in frames.items()
-    )
+def _explained(work: Work) -> str:
+    found = work.stacks() if work.stacks is not None else stacks()
+    return f"\n\nits threads at that moment:\n{found}" if found else ""

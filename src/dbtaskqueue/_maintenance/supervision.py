@@ -8,15 +8,13 @@ those, at a silent server or a locked file, is a minute; so a loop hangs when it
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
 
 from ..log import Outage, event
 from ..systemd import Notifier
 from .loop import MaintenanceLoop
+from .stacks import stacks
 
 HANGS = 90.0
 """Seconds without a turn after which a loop hangs."""
@@ -95,17 +93,5 @@ class _Watchdog:
                 logging.ERROR,
                 "the worker hangs, and systemd is not told any more that it lives",
                 seconds=round(silence),
-                stack=_stacks(),
+                stack=stacks(lambda name: name.startswith(("MainThread", "dbtaskqueue-"))),
             )
-
-
-def _stacks() -> str:
-    """The stacks of our threads, the main thread's first: it is the worker's where systemd is told."""
-    frames = sys._current_frames()
-    ours = [thread for thread in threading.enumerate() if thread.name.startswith(("MainThread", "dbtaskqueue-"))]
-    parts = [
-        f"{thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))
-        for thread in ours
-        if thread.ident in frames and thread is not threading.current_thread()
-    ]
-    return "".join(parts)

@@ -33,5 +33,5 @@ class UsageWatch:
             family = linux.family(work.pid, everybody)
             memory = linux.memory(proc.pid for proc in family)
             cpu = sum(proc.cpu for proc in family)
-            work.spend(0.0, memory)
+            work.spend(memory=memory)
             work.usage = json.dumps({"memory": memory, "cpu": round(cpu, 2), "processes": len(family)})

@@ -148,6 +148,17 @@ def queue_option(function: Function) -> Function:
     )(function)
 
 
+def one_queue_option(function: Function) -> Function:
+    """``--queue NAME`` where all are meant without it."""
+    return click.option(
+        "--queue",
+        metavar="NAME",
+        default=lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None,
+        callback=checked(check_queue),
+        help="Only this queue.  [default: $DBTASKQUEUE_QUEUE, else all queues]",
+    )(function)
+
+
 def json_option(function: Function) -> Function:
     """``--json``."""
     return click.option("--json", is_flag=True, help="Show it as JSON, for programs.")(function)

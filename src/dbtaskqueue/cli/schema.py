@@ -12,12 +12,11 @@ from .._store import open_store
 from .._store.base import Finding, Store, TaskRecord
 from ..errors import TaskQueueError
 from ..function_stats import LATEST, name_of, summarize
-from ..names import check_queue
 from ..queue import TaskQueue
 from ..states import ABANDONED, DONE, RUNNING
 from ..url import DEFAULT_URL
 from .looking import describe
-from .options import checked, command_line, default_queue, json_option, open_queue
+from .options import command_line, default_queue, json_option, one_queue_option, open_queue
 from .output import counted, fields, harmless, print_json, took
 
 _MOST_NAMES = 10
@@ -46,13 +45,7 @@ def migrate(url: str | None, sql: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--queue",
-    metavar="NAME",
-    default=lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None,
-    callback=checked(check_queue),
-    help="Only this queue.  [default: $DBTASKQUEUE_QUEUE, else all queues]",
-)
+@one_queue_option
 @json_option
 @click.pass_obj
 def doctor(url: str | None, queue: str | None, json: bool) -> None:

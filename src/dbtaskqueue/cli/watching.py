@@ -19,10 +19,9 @@ import click
 
 from .. import clock
 from ..errors import StoreUnavailable
-from ..names import check_queue
 from ..url import mask
 from .looks import Look, Looker
-from .options import checked, open_queue, seconds
+from .options import checked, one_queue_option, open_queue, seconds
 from .output import console, note
 from .screen import changes, screen
 
@@ -57,13 +56,7 @@ def _interval(text: str) -> float:
     callback=checked(_interval),
     help="The time between two looks.  [default: 1s]",
 )
-@click.option(
-    "--queue",
-    metavar="NAME",
-    default=lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None,
-    callback=checked(check_queue),
-    help="Only this queue.  [default: $DBTASKQUEUE_QUEUE, else all queues]",
-)
+@one_queue_option
 @click.pass_obj
 def watch(url: str | None, interval: float, queue: str | None) -> None:
     """Watch queues, workers, running tasks and failures.

@@ -252,7 +252,7 @@ class Child:
 
     def _become_command(self, message: Message) -> None:
         """Be the command from now on: its exit is the end of the attempt."""
-        argv, folder, environment = message["command"], message["cwd"], message["env"]
+        argv, folder, environment = message["command"]
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         try:

@@ -143,6 +143,5 @@ def _number(text: bytes) -> float:
 def order_for(works: list[Work]) -> Message:
     """What a child is told that is to run these; PayloadError for what is no command line."""
     if works[0].record.command:
-        argv, folder, added = works[0].command_line()
-        return {"command": argv, "cwd": folder, "env": added}
+        return {"command": works[0].command_line()}
     return {"tasks": [{"record": work.record, "begin_stored": work.begin_stored} for work in works]}

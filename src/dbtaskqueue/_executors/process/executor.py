@@ -25,7 +25,7 @@ from ...errors import TaskCancelled, TaskQueueError
 from ...log import event
 from ...progress import Tally
 from .. import linux
-from ..work import Settings, TaskCode, Work
+from ..work import Settings, TaskCode, Work, take_all
 from .channel import Message
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
@@ -98,11 +98,7 @@ class ProcessExecutor:
 
     def take_back(self) -> list[Work]:
         """The work that has not begun; it will not."""
-        taken: list[Work] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                taken.append(self._line.popleft())
-        return taken
+        return take_all(self._line)
 
     def drain(self) -> None:
         """Tell what runs that the worker is to stop."""

@@ -24,7 +24,7 @@ _LONGEST_STACKS = 64 * 1024
 _PATIENCE = 1.0
 _SHORT_PAUSE = 0.01
 
-ASK_FOR_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
+ASK_FOR_STACKS = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 """The signal at which a child writes down its stacks; one that task code hardly uses."""
 
 
