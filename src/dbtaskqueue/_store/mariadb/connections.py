@@ -31,6 +31,7 @@ _AGAIN = {1020, 1205, 1213, 1412}
 _LOST = {1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1317, 1598, 1927, 1969}
 _ELSEWHERE = {1047, 1290, 1792, 1836}
 _FORBIDDEN = {1044, 1142, 1143, 1227}
+_UNKNOWN_VARIABLE = 1193
 
 _TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _TLS_SWITCHES = ("ssl", "ssl_verify_cert", "ssl_verify_identity")
@@ -67,11 +68,11 @@ class MariadbLink(Link):
         self._cursor.executemany(self._sql[name], values)
 
     def rows_unless_taken(self, name: str, values: Values, *, times: int) -> list[Row]:
-        """The rows of an INSERT, none where a unique index refused it; the transaction goes on."""
+        """The rows of an INSERT, none where somebody has the key; the transaction goes on."""
         try:
             return self.rows(name, values, times=times)
         except pymysql.IntegrityError as error:
-            if error_code(error) in _DUPLICATE:
+            if error_code(error) in _DUPLICATE and not _is_of_id(error):
                 return []
             raise
 
@@ -83,6 +84,14 @@ class MariadbLink(Link):
             if error_code(error) in _FORBIDDEN:
                 return None
             raise
+
+    def change_if_known(self, name: str) -> None:
+        """Run a statement that sets what not every server has."""
+        try:
+            self.change(name)
+        except pymysql.MySQLError as error:
+            if error_code(error) != _UNKNOWN_VARIABLE:
+                raise
 
     def run(self, statement: str) -> None:
         """Run a statement of a change of the schema."""
@@ -136,6 +145,8 @@ class MariadbConnections(ServerConnections):
             self._check(*link.rows("server")[0])
             link.change("settings_for_all", {"timeout": int(TIMEOUT), "lock_timeout": _LOCK_TIMEOUT})
             link.change("settings_for_reading" if reads else "settings_for_writing")
+            if not reads:
+                link.change_if_known("settings_for_galera")
         except BaseException:
             connection.close()
             raise
@@ -180,7 +191,7 @@ class MariadbConnections(ServerConnections):
         code = error_code(error)
         if code is None or 2000 <= code < 3000 or code in _LOST:
             return Trouble.LOST
-        if code in _AGAIN:
+        if code in _AGAIN or (code in _DUPLICATE and _is_of_id(error)):
             return Trouble.AGAIN
         if code in _DUPLICATE:
             return Trouble.CONFLICT
@@ -190,6 +201,11 @@ class MariadbConnections(ServerConnections):
         """See the base class."""
         code = error_code(error)
         return super().explain(error) if code is None else f"{' '.join(str(error.args[1]).split())} (error {code})"
+
+
+def _is_of_id(error: Exception) -> bool:
+    """Whether a duplicate is one of ids: in a Galera cluster two nodes may give the same, and the later one loses."""
+    return str(error.args[1]).endswith("'PRIMARY'")
 
 
 def error_code(error: Exception) -> int | None:

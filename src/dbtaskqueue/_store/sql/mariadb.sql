@@ -62,6 +62,11 @@ SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_S
 -- name: settings_for_writing
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE
 
+-- name: settings_for_galera
+-- Where two nodes are written, one of two statements loses. A cluster would run it again by itself, and give the rows
+-- of both runs to INSERT … RETURNING, with ids that were never stored: it is to say so instead.
+SET SESSION wsrep_retry_autocommit = 0
+
 -- name: settings_for_reading
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE
 
