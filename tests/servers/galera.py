@@ -16,7 +16,7 @@ import pytest
 from servers.accounts import hand_over
 from servers.mariadb import MariaDBServer
 from servers.ports import LOOPBACK, free_port
-from servers.process import ServerDidNotStart
+from servers.process import START, ServerDidNotStart
 from servers.requirements import missing, required
 
 LIBRARIES = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
@@ -31,6 +31,10 @@ def provider() -> Path:
         if not shutil.which(tool):
             missing("galera", f"{tool} not found; apt-get install rsync mariadb-server")
     return found[0]
+
+
+RACE = "Failed to read thread schedparams"
+"""What a node says that ends at its start, having asked about a thread of its own too early: once in some 60 starts."""
 
 
 class GaleraNode(MariaDBServer):
@@ -73,6 +77,17 @@ class GaleraNode(MariaDBServer):
         founding = ["--wsrep-new-cluster"] if self.found else []
         self.found = False
         return [*super().command(), *(f"--{name}={value}" for name, value in options.items()), *founding]
+
+    def start(self, within: float = START) -> None:
+        """Start the node; once more where it lost a race with itself."""
+        founds = self.found
+        try:
+            super().start(within)
+        except ServerDidNotStart:
+            if RACE not in self.log():
+                raise
+            self.found = founds
+            super().start(within)
 
     def answers(self) -> bool:
         return self.status("local_state_comment") == "Synced"

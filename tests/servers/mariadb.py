@@ -66,6 +66,7 @@ class MariaDBServer(ServerProcess):
         options = [
             "--no-defaults",
             f"--datadir={self.data}",
+            f"--tmpdir={self.folder}",  # as below
             f"--innodb-log-file-size={self.settings['innodb-log-file-size']}",
             "--innodb-flush-log-at-trx-commit=0",
             "--auth-root-authentication-method=normal",
