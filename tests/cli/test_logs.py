@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -88,6 +89,19 @@ def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, w
     assert_explained(cli("logs", 77), "there is no task 77")
     assert_wrong_usage(cli("logs", task.id, "--attempt", 0), "0 is not in the range")
     assert_wrong_usage(cli("logs", "x"), "not a valid integer")
+
+
+def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1)
+    assert cli("logs", task.id, "--json") == (0, "null\n", "")
+    begin(queue, worker, "a \x1b[31mred\n")
+    run = cli("logs", task.id, "--json")
+    assert (run.code, run.err) == (0, "")
+    shown, [attempt] = json.loads(run.out), task.attempts()
+    assert shown == {**attempt._asdict(), "started_at": attempt.started_at.isoformat()}
+    assert shown["output"] == "a \x1b[31mred\n"
+    assert "\x1b" not in run.out
+    assert_wrong_usage(cli("logs", task.id, "--json", "--follow"), "give one of them")
 
 
 def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -246,6 +248,28 @@ def test_its_end_is_told_on_a_pipe(cli: Cli, queue: TaskQueue, worker: object, g
         until_line(watch, r"task 1 failed .*")
         go()
         until_line(watch, r"task 2 is done queue=default attempt=1")
+
+
+def test_as_json_each_look_is_an_object_in_a_line(
+    cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
+) -> None:
+    with cli.started("watch", "--interval", "0.2", "--json") as watch:
+        looks = map(json.loads, watch.stdout or ())
+        look = next(look for look in looks if all(task["progress"] and task["usage"] for task in look["running"]))
+        assert look.keys() == {"at", "queues", "workers", "running", "more", "failures", "ended"}
+        [lane], [seen], [failure] = look["queues"], look["workers"], look["failures"]
+        assert (lane["name"], lane["paused"], lane["counts"]["running"]) == ("default", False, 2)
+        assert (seen["state"], seen["executor"], seen["pid"]) == ("alive", "process", worker.pid)
+        assert [(task["id"], task["progress"]["total"], task["attempt"]) for task in look["running"]] == [
+            (2, 60, 1),
+            (3, 60, 1),
+        ]
+        assert (failure["id"], failure["error"]) == (1, "ValueError: no \x1b[31m luck")
+        moments = look["at"], seen["created_at"], look["running"][0]["started_at"], failure["at"], failure["due"]
+        assert all(datetime.fromisoformat(moment).tzinfo == UTC for moment in moments)
+        go()
+        ended = next(each for look in looks for each in look["ended"] if each["id"] == 2)
+    assert ended == {"id": 2, "queue": "default", "state": "done", "attempt": 1}
 
 
 def test_on_a_pipe_a_database_that_is_away_is_said_on_stderr(cli: Cli, queue: TaskQueue) -> None:

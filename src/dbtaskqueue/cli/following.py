@@ -12,8 +12,8 @@ from ..output import Following
 from ..queue import TaskQueue
 from ..states import FINAL
 from ..task import Attempt, Task, attempts_of
-from .options import open_queue
-from .output import counted, harmless, note
+from .options import json_option, open_queue
+from .output import counted, harmless, note, print_json
 
 _INTERVAL = 1.0
 """Seconds between two looks: a worker tells as often what its tasks have put out."""
@@ -24,19 +24,26 @@ _INTERRUPTED = 130
 @click.argument("id", type=int)
 @click.option("--follow", "-f", "follow", is_flag=True, help="Go on while the task runs, over later attempts, too.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt, the last one with that number.")
-@click.pass_context
-def logs(ctx: click.Context, id: int, follow: bool, attempt: int | None) -> None:
+@json_option
+@click.pass_obj
+def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool) -> None:
     """Print what the last attempt of a task has put out.
 
-    Of a long output the beginning and the end are kept; a line says what was left out.
+    Of a long output the beginning and the end are kept; a line says what was left out. With --json: the whole
+    attempt, or null.
     """
-    with open_queue(ctx.obj) as lane:
+    if follow and json:
+        raise click.UsageError("--json shows an attempt as it is now, --follow what comes next: give one of them")
+    with open_queue(url) as lane:
         if follow:
             _follow(lane, id, attempt)
             return
-        found = lane.get(id).attempts()
+        found = _wanted(id, lane.get(id).attempts(), attempt)
+    if json:
+        print_json(found[0]._asdict() if found else None)
+        return
     screen = _Screen()
-    if found := _wanted(id, found, attempt):
+    if found:
         screen.show(found[0], Following().news(found[0].output or ""))
     screen.conclude(id)
 

@@ -99,6 +99,20 @@ class Look(NamedTuple):
     ended: list[Ended]
 
 
+_MOMENTS = {"at", "created_at", "started_at", "due"}
+
+
+def plain(seen: object, name: str = "") -> object:
+    """A look, or a part of it, as what JSON knows and times: for programs."""
+    if isinstance(seen, int) and name in _MOMENTS:
+        return clock.to_datetime(seen)
+    if isinstance(seen, tuple) and hasattr(seen, "_asdict"):
+        seen = seen._asdict()
+    if isinstance(seen, dict):
+        return {str(name): plain(value, name) for name, value in seen.items()}
+    return [plain(each) for each in seen] if isinstance(seen, list | tuple) else seen
+
+
 def share(samples: Iterable[tuple[float, float]]) -> float | None:
     """The part of one CPU that was taken between the first and the last of (seconds, CPU seconds); None of one."""
     known = list(samples)

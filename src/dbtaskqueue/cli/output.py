@@ -145,7 +145,12 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
 def print_json(value: object) -> None:
     """One JSON document. In ASCII: it reaches every program, and no terminal obeys it."""
-    click.echo(json.dumps(value, indent=2, default=datetime.isoformat).replace("\x7f", "\\u007f"))
+    click.echo(json_line(value, indent=2))
+
+
+def json_line(value: object, indent: int | None = None) -> str:
+    """A value as JSON, in ASCII."""
+    return json.dumps(value, indent=indent, default=datetime.isoformat).replace("\x7f", "\\u007f")
 
 
 def compact(value: JSON) -> str:

@@ -11,7 +11,7 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,9 +20,9 @@ import click
 from .. import clock
 from ..errors import StoreUnavailable
 from ..url import mask
-from .looks import Look, Looker
-from .options import checked, one_queue_option, open_queue, seconds
-from .output import console, note
+from .looks import Look, Looker, plain
+from .options import checked, json_option, one_queue_option, open_queue, seconds
+from .output import console, json_line, note
 from .screen import changes, screen
 
 if TYPE_CHECKING:
@@ -57,29 +57,28 @@ def _interval(text: str) -> float:
     help="The time between two looks.  [default: 1s]",
 )
 @one_queue_option
+@json_option
 @click.pass_obj
-def watch(url: str | None, interval: float, queue: str | None) -> None:
+def watch(url: str | None, interval: float, queue: str | None, json: bool) -> None:
     """Watch queues, workers, running tasks and failures.
 
-    On a terminal the key q leaves. On a pipe it prints a line for each thing that has changed.
+    On a terminal the key q leaves. On a pipe it prints a line for each thing that has changed; with --json a line
+    for each look, with all that was seen.
     """
     lane = open_queue(url)
     display = console()
-    watcher = _Watcher(Looker(lane, queue, with_ends=not _is_screen(display)), interval)
+    on_screen = display.is_terminal and not display.is_dumb_terminal and not json
+    watcher = _Watcher(Looker(lane, queue, with_ends=not on_screen), interval)
     try:
-        if _is_screen(display):
+        if on_screen:
             _on_screen(watcher, display, mask(lane.url))
         else:
-            _on_pipe(watcher)
+            _on_pipe(watcher, _whole if json else changes)
     except KeyboardInterrupt:
         pass
     finally:
         if watcher.leave():
             lane.close()
-
-
-def _is_screen(display: Console) -> bool:
-    return display.is_terminal and not display.is_dumb_terminal
 
 
 class _Watcher(threading.Thread):
@@ -131,7 +130,11 @@ class _Watcher(threading.Thread):
 # -- a pipe ----------------------------------------------------------------------------------------
 
 
-def _on_pipe(watcher: _Watcher) -> None:
+def _whole(before: Look | None, look: Look) -> list[str]:
+    return [json_line(plain(look))]
+
+
+def _on_pipe(watcher: _Watcher, told: Callable[[Look | None, Look], list[str]]) -> None:
     before: Look | None = None
     is_away = False
     watcher.start()
@@ -145,7 +148,7 @@ def _on_pipe(watcher: _Watcher) -> None:
             note(trouble or "the database is back")
             is_away = bool(trouble)
         if look is not None and look is not before:
-            for line in changes(before, look):
+            for line in told(before, look):
                 click.echo(line)
             before = look
 
