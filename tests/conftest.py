@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from engines import database, engines_of
 from helpers import until as until
 
 from dbtaskqueue import TaskQueue
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # what a shell starts with & ignores it, and so would the programs that tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
