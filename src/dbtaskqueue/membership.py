@@ -69,6 +69,7 @@ class Membership:
         self._held: dict[int, tuple[int, bool]] = {}  # id: (token, whether it runs)
         self._in_doubt: dict[tuple[int, int], str] = {}  # (id, token): the verb that may have been stored
         self._leaving = False
+        self._claiming = 0
         self._owed: list[End] = []
         self._loop: MaintenanceLoop | None = None
         self._heart: HeartProcess | ThreadHeartbeat | None = None
@@ -98,11 +99,15 @@ class Membership:
         with self._lock:
             self._leaving = True
             self._owed += owed
-        try:
-            self._leave_now()
-        except StoreUnavailable:  # a living process is not rescued: it must do this itself, later
-            if self._loop is not None:
-                self._loop.soon(self._leave_now)
+            in_a_claim = self._claiming > 0  # of this thread, which has the lock: a signal's handler is asking
+        if not in_a_claim:
+            try:
+                self._leave_now()
+                return
+            except StoreUnavailable:  # a living process is not rescued: it must do this itself, later
+                pass
+        if self._loop is not None:
+            self._loop.soon(self._leave_now)
 
     def _leave_now(self) -> None:
         self._give_back_reserved()
@@ -221,16 +226,23 @@ class Membership:
         Until ``hold`` made a holder of it, which is released when it is dropped, nobody knows of a claim.
         """
         with self._lock:
-            worker = self.join()
             try:
-                records = self.store.exchange(worker, claim=Claim(queues, limit, clock.now())).claimed
-                holders = [hold(record) for record in records]
-                self._held.update((record.id, (record.token, False)) for record in records)
-                return holders
-            except BaseException as error:
-                if not isinstance(error, StoreUnavailable) or error.maybe_done:
-                    self._give_back_unknown_in_time(worker)
-                raise
+                self._claiming += 1
+                worker = self.join()
+                return self._claim(worker, queues, limit, hold)
+            finally:
+                self._claiming -= 1
+
+    def _claim(self, worker: int, queues: Sequence[str], limit: int, hold: Callable[[TaskRecord], T]) -> list[T]:
+        try:
+            records = self.store.exchange(worker, claim=Claim(queues, limit, clock.now())).claimed
+            holders = [hold(record) for record in records]
+            self._held.update((record.id, (record.token, False)) for record in records)
+            return holders
+        except BaseException as error:
+            if not isinstance(error, StoreUnavailable) or error.maybe_done:
+                self._give_back_unknown_in_time(worker)
+            raise
 
     def exchange(
         self,

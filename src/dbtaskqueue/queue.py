@@ -109,7 +109,8 @@ class TaskQueue:
     def close(self) -> None:
         """Wake blocked fetches, release what is reserved and not started. Running tasks stay held.
 
-        A ``Worker`` that runs on this handle stops as by its ``stop``: what it runs comes to its end first.
+        A ``Worker`` that runs on this handle stops as by its ``stop``: what it runs comes to its end first. In the
+        handler of a signal that interrupted a call of this handle it returns at once, and the rest is done soon.
         """
         if self._closed:
             return

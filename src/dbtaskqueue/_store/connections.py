@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+from ..errors import StoreUnavailable
 from .line import Line, Request
 
 T = TypeVar("T")
@@ -87,15 +88,34 @@ class Connections(abc.ABC):
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._line = Line(self._commit)
+        self._asking: set[int] = set()
+        self._later: Callable[[], None] | None = None
 
     def write(self, work: Callable[[Any], T], *, alone: bool = False) -> T:
         """Run ``work`` in a write transaction, together with what other threads want written now.
 
         ``work`` may run twice, and must not raise for anything but a database error. ``alone``: it is
-        one statement, which needs no BEGIN and COMMIT around it.
+        one statement, which needs no BEGIN and COMMIT around it. Raises StoreUnavailable in the handler of a signal
+        that has interrupted this thread in another call: it would wait for itself.
         """
-        result: T = self._line.ask(work, alone=alone)
+        if threading.get_ident() in self._asking:
+            raise StoreUnavailable("asked by the handler of a signal, in the middle of another call of its thread")
+        result: T = self.converse(lambda: self._line.ask(work, alone=alone))
         return result
+
+    def converse(self, ask: Callable[[], T]) -> T:
+        """Run what asks the database. A ``close`` by a signal's handler in the middle of it is done at its end."""
+        thread = threading.get_ident()
+        if thread in self._asking:
+            return ask()
+        try:
+            self._asking.add(thread)
+            return ask()
+        finally:
+            self._asking.discard(thread)
+            if self._later is not None:
+                later, self._later = self._later, None
+                later()
 
     @abc.abstractmethod
     def read(self, work: Callable[[Any], T]) -> T:
@@ -139,12 +159,24 @@ class Connections(abc.ABC):
 
     def rest(self) -> None:
         """Close both connections until they are needed again."""
-        with self._write_lock, self._read_lock:
-            self._disconnect()
+        self._between_calls(self._rest)
 
     def close(self) -> None:
         """Close both connections for good."""
-        self.rest()
+        self._between_calls(self._close)
+
+    def _between_calls(self, act: Callable[[], None]) -> None:
+        if threading.get_ident() in self._asking:
+            self._later = act
+        else:
+            act()
+
+    def _rest(self) -> None:
+        with self._write_lock, self._read_lock:
+            self._disconnect()
+
+    def _close(self) -> None:
+        self._rest()
 
     # -- forks and the end of the process ----------------------------------------------------------
 

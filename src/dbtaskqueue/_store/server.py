@@ -164,6 +164,9 @@ class ServerConnections(Connections):
 
     def ask(self, act: Callable[[Any], T]) -> T:
         """Run ``act`` on the connection that reads; once more if the connection was lost, so it must bear that."""
+        return self.converse(lambda: self._ask(act))
+
+    def _ask(self, act: Callable[[Any], T]) -> T:
         with self._read_lock:
             for tries in itertools.count(1):
                 link = self._reader = self._live(self._reader, reads=True)

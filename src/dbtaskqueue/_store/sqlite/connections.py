@@ -137,13 +137,15 @@ class SqliteConnections(Connections):
 
     def read(self, work: Callable[[SqliteTransaction], T]) -> T:
         """See the base class."""
-        with self._read_lock:
-            return self._retry_decoding(self._read_transaction, lambda reader: self._read_all(reader, work))
+        return self.converse(lambda: self._read(lambda reader: self._read_all(reader, work)))
 
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
         """See the base class."""
+        return self.converse(lambda: self._read(lambda reader: reader.rows(name, values)))
+
+    def _read(self, act: Callable[[SqliteTransaction], T]) -> T:
         with self._read_lock:
-            return self._retry_decoding(self._read_transaction, lambda reader: reader.rows(name, values))
+            return self._retry_decoding(self._read_transaction, act)
 
     def ask(self, name: str) -> Row:
         """The first row of a query that reads no table."""
@@ -187,8 +189,8 @@ class SqliteConnections(Connections):
             _roll_back(connection)
             connection.close()
 
-    def close(self) -> None:
-        """Close both connections; a temporary file is removed."""
+    def _close(self) -> None:
+        """See the base class; a temporary file is removed."""
         with self._write_lock, self._read_lock:
             self._disconnect()
             if self._is_temporary and self._owner == os.getpid():
