@@ -346,12 +346,12 @@ CLOSED = """
 import signal, sys
 from dbtaskqueue import TaskQueue
 closed = 0
-for step in range(60):
+for step in range(40):
     queue = TaskQueue(sys.argv[1])
     signal.signal(signal.SIGALRM, lambda *args: queue.close())
     for _ in range(step % 2):
         queue.fetch(timeout=0)  # the next one is a worker already
-    signal.setitimer(signal.ITIMER_REAL, 0.0002 * (step // 2 + 1))
+    signal.setitimer(signal.ITIMER_REAL, 0.0003 * (step // 2 + 1))
     assert queue.fetch() == []
     closed += 1
 print(closed, flush=True)
@@ -359,9 +359,9 @@ print(closed, flush=True)
 
 
 def test_closed_by_a_signal_at_any_moment_it_ends(url: str, queue: TaskQueue) -> None:
-    """At 60 different moments, most of them in the middle of what asks the database."""
+    """At 40 different moments, most of them in the middle of what asks the database."""
     with ended(spawn(CLOSED, url)) as process:
-        assert process.communicate(timeout=60) == ("60\n", "")
+        assert process.communicate(timeout=200) == ("40\n", "")
     until(lambda: queue.stats().workers == 0, what="no worker left")
 
 
