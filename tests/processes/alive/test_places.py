@@ -12,7 +12,7 @@ from workers import FETCHER, WORKER, Elsewhere, need_namespaces, said, watch
 
 from dbtaskqueue import TaskQueue
 
-LEASE = 1.0
+LEASE = 2.0
 
 
 @pytest.fixture
