@@ -88,8 +88,8 @@ class Connections(abc.ABC):
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._line = Line(self._commit)
-        self._asking: set[int] = set()
-        self._later: Callable[[], None] | None = None
+        self._asking: set[int] = set()  # threads in the middle of a call
+        self._later: Callable[[], None] | None = None  # what a signal's handler wanted in the middle of one
 
     def write(self, work: Callable[[Any], T], *, alone: bool = False) -> T:
         """Run ``work`` in a write transaction, together with what other threads want written now.

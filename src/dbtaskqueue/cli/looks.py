@@ -26,6 +26,8 @@ _SHARE = 0.05
 _WINDOW = 5.0
 """Seconds over which the share of a CPU is measured: a worker tells about once a second what its tasks use."""
 _LONG_PAYLOAD = 5000
+_MOMENTS = {"at", "created_at", "started_at", "due"}
+"""What holds a time, in microseconds."""
 
 
 class Lane(NamedTuple):
@@ -99,11 +101,8 @@ class Look(NamedTuple):
     ended: list[Ended]
 
 
-_MOMENTS = {"at", "created_at", "started_at", "due"}
-
-
 def plain(seen: object, name: str = "") -> object:
-    """A look, or a part of it, as what JSON knows and times: for programs."""
+    """A look, or the part of it with that name, of nothing but what JSON knows and datetimes: for programs."""
     if isinstance(seen, int) and name in _MOMENTS:
         return clock.to_datetime(seen)
     if isinstance(seen, tuple) and hasattr(seen, "_asdict"):

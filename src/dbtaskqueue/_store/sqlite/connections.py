@@ -149,6 +149,9 @@ class SqliteConnections(Connections):
 
     def ask(self, name: str) -> Row:
         """The first row of a query that reads no table."""
+        return self.converse(lambda: self._ask(name))
+
+    def _ask(self, name: str) -> Row:
         with self._read_lock, self.translated():
             row = self._read_transaction().row(name)
             assert row is not None
