@@ -7,12 +7,13 @@ BIN = $(VENV)/bin
 AT_ONCE ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all mutants lint bench clean
 
 help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
 	@echo "make test      five minutes: every test, each on the engines that can make it fail"
 	@echo "make test-all  the whole product: every test on every engine"
+	@echo "make mutants   break the code on purpose, fault by fault, and see that the tests notice"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     the figures of the README"
 	@echo "make clean     remove what the other commands installed"
@@ -32,6 +33,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: $(VENV)/.test
+	$(BIN)/python tests/mutants $(ARGS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,89 @@
+"""``make mutants``: break the code on purpose, one fault at a time, and see the tests notice.
+
+Each mutant of ``catalogue.py`` is applied to a copy of the package, and the tests that should notice run against that
+copy. A mutant that no test notices has survived; then this exits with 1.
+
+Options: ``-k TEXT`` takes only mutants whose name contains the text, ``--at-once N`` runs N at the same time,
+``--list`` shows the names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from catalogue import MUTANTS, ROOT, Mutant
+
+_LONGEST = 300
+"""Seconds for the tests of one mutant; a fault that lets them hang is noticed, too."""
+
+
+def main() -> int:
+    """Run the mutants that were asked for; 1 if one survived."""
+    parser = argparse.ArgumentParser(prog="make mutants", description="See the tests notice deliberate faults.")
+    parser.add_argument("-k", default="", metavar="TEXT", help="only mutants whose name contains this text")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--list", action="store_true", help="show the names and run nothing")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.k in mutant.name]
+    if options.list:
+        print(*(mutant.name for mutant in chosen), sep="\n")
+        return 0
+    if not chosen:
+        parser.error(f"no mutant has {options.k!r} in its name")
+    with ThreadPoolExecutor(options.at_once) as pool:
+        survivors = [mutant for mutant, killed in zip(chosen, pool.map(_try, chosen), strict=True) if not killed]
+    print(f"{len(chosen)} mutants: {len(chosen) - len(survivors)} killed, {len(survivors)} survived")
+    for mutant in survivors:
+        print(f"SURVIVED: {mutant.name} ({mutant.file})")
+    return 1 if survivors else 0
+
+
+def _try(mutant: Mutant) -> bool:
+    """Whether the tests notice the fault."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+        package = Path(directory, "dbtaskqueue")
+        shutil.copytree(ROOT, package, ignore=shutil.ignore_patterns("__pycache__"))
+        mutant.apply(package)
+        outcome = _run_tests(mutant, directory)
+    print(f"{outcome:8} {time.monotonic() - began:5.1f} s  {mutant.name}", flush=True)
+    return outcome == "killed"
+
+
+def _run_tests(mutant: Mutant, directory: str) -> str:
+    select = ["-k", mutant.only] if mutant.only else []
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--timeout=120",
+        *select,
+        *mutant.tests,
+    ]
+    environment = {**os.environ, "PYTHONPATH": directory}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LONGEST, check=False)
+    except subprocess.TimeoutExpired:
+        return "killed"
+    if done.returncode == 1:
+        return "killed"
+    if done.returncode == 0:
+        return "SURVIVED"
+    print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
+    return "BROKEN"  # pytest could not run: that is no test that noticed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
