@@ -84,6 +84,12 @@ def test_what_is_due_in_the_future_is_not_fetched(queue: TaskQueue) -> None:
     assert [task.payload for task in queue.fetch(2, timeout=10)] == ["now"]
 
 
+def test_beside_a_due_task_one_of_the_future_is_not_fetched(queue: TaskQueue) -> None:
+    due, later = queue.enqueue("now"), queue.enqueue("later", start_in=3600)
+    assert [task.id for task in queue.fetch(2, timeout=10)] == [due.id]
+    assert later.refresh().state == "pending"
+
+
 # -- blocking --------------------------------------------------------------------------------------
 
 

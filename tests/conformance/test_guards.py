@@ -68,3 +68,23 @@ def test_a_batch_stores_only_what_its_claims_allow(queue: TaskQueue, late: str) 
     assert [verdict.stored for verdict in verdicts] == [True, True, False]
     assert [queue.get(task.id).state for task in tasks[:2]] == ["done", "done"]
     assert queue.get(tasks[2].id).state != "done"
+
+
+def test_a_task_retried_while_it_is_pruned_stays(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.enqueue()
+    [task] = queue.fetch(timeout=10)
+    task.start()
+    task.finish()
+    connections = queue.store._connections  # type: ignore[attr-defined]
+    query = connections.query
+
+    def retry_behind_it(name: str, *values: object) -> object:
+        rows = query(name, *values)
+        if name == "prunable" and rows:
+            monkeypatch.undo()
+            queue.retry(task.id)
+        return rows
+
+    monkeypatch.setattr(connections, "query", retry_behind_it)
+    assert queue.prune(0) == 0
+    assert task.refresh().state == "pending"

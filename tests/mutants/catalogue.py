@@ -263,13 +263,6 @@ MUTANTS = [
         _conformance("transitions"),
     ),
     Mutant(
-        "a final task is purged",
-        COMMON,
-        "WHERE id {{in_ids}} AND state IN ('pending', 'failed', 'reserved', 'running')",
-        "WHERE id {{in_ids}}",
-        _conformance("operators", "transitions"),
-    ),
-    Mutant(
         "a running cancel ends the task at once",
         COMMON,
         "state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END",
@@ -281,7 +274,7 @@ MUTANTS = [
         COMMON,
         "WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}",
         "WHERE id {{in_ids}} {{for_update}}",
-        _conformance("operators", "threads"),
+        _conformance("guards"),
     ),
     Mutant(
         "a prune goes by the wrong side of the age",
