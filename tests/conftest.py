@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-engines", action="store_true", help="each test on every engine (default: tests/engines.py)")
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
-    parser.addoption("--kills", help="how often tests/processes/children kills (default: 10 times, on servers 5)")
+    parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
     parser.addoption("--starved-seconds", default="15", help="how long tests/processes/children starves a worker")
 
 

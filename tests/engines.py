@@ -6,13 +6,14 @@ a connection pooler: only tests/conformance runs through it.
 Which engines a test runs on is decided here and nowhere else, by ``engines_of``:
 
 - ``pytest --all-engines`` (``make test-all``) runs each test on every engine of its folder.
-- The default run (``make test``) leaves out PgBouncer, unless the test or its module is marked ``pooled``. A test or
-  module marked ``default_engines("sqlite", reason="…")`` runs on the engines that the mark names and on no other.
+- The default run (``make test``) runs a test on every engine that can make it fail. Where SQL decides, these are all
+  of ENGINES. Where it does not (executors, options, names, bad input), ``one_engine("reason")`` marks the test or its
+  module, and SQLite alone is used. ``every_engine("reason")`` marks a test that is different from its module.
+- PgBouncer is left out of the default run, except for tests marked ``pooled("reason")``: those about the state of a
+  session or about transactions.
 - A test marked ``engine("sqlite")`` has a meaning on that engine only, in either run.
 
-A test runs by default on every engine that can make it fail. Where SQL decides, these are all of them. Where it does
-not (executors, options, names, bad input), mark the module with the reason. The default run must still run every named
-query on every engine: ``query_coverage.py`` checks that.
+The default run must still run every named query on every engine: ``query_coverage.py`` checks that.
 """
 
 from __future__ import annotations
@@ -79,12 +80,11 @@ def engines_of(folder: str, node: pytest.Item | pytest.Collector, *, everything:
         return []
     if only := node.get_closest_marker("engine"):
         names = [name for name in names if name in only.args]
-    if everything:
+    if everything or not names:
         return names
-    default = node.get_closest_marker("default_engines")
-    pooled = node.get_closest_marker("pooled") is not None
-    chosen = default.args if default else ENGINES
-    return [name for name in names if name in chosen or (pooled and name in POOLED)]
+    if node.get_closest_marker("one_engine") and not node.get_closest_marker("every_engine"):
+        return ["sqlite"] if "sqlite" in names else names[-1:]
+    return [name for name in names if name in ENGINES or node.get_closest_marker("pooled")]
 
 
 @contextlib.contextmanager
