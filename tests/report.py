@@ -1,4 +1,4 @@
-"""What the report of a run says besides the tests: how many were skipped and why, and which queries no test ran.
+"""What a run does besides its tests. It counts skips by reason, fails if a query was not run, and ends after --maxfail.
 
 A plugin of the process that prints the report and of each process of pytest-xdist: these hand over what they know.
 """
@@ -6,7 +6,9 @@ A plugin of the process that prints the report and of each process of pytest-xdi
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,30 @@ class Report:
         self._ran: dict[str, set[str]] = query_coverage.recorded
         self._absent: set[str] = absent
         self._unused: list[str] = []
+        self._failures = 0
+        self._stop = _stop_file(config.workerinput) if hasattr(config, "workerinput") else None
+
+    # -- the end of the run after --maxfail --------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        self._stop = _stop_file(node.workerinput)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Tell the other processes to stop: pytest-xdist lets each of them run all tests that it was given."""
+        self._failures += report.failed
+        if self._stop is not None and 0 < self._config.option.maxfail <= self._failures:
+            self._stop.touch()
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if self._stop is not None and self._stop.exists():
+            item.session.shouldfail = "enough tests have failed in the whole run"
+
+    def pytest_unconfigure(self) -> None:
+        if self._stop is not None and not hasattr(self._config, "workerinput"):
+            self._stop.unlink(missing_ok=True)
+
+    # -- queries that no test ran ------------------------------------------------------------------
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self._is_complete = self._is_complete and not items
@@ -60,6 +86,8 @@ class Report:
             if self._unused:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
+    # -- the report --------------------------------------------------------------------------------
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Any:
         """Print first what is not a failure, so that failures are the last thing that is printed."""
@@ -74,7 +102,12 @@ class Report:
         return result
 
 
+def _stop_file(workerinput: dict[str, Any]) -> Path:
+    """The file that exists when the run is to stop; all processes of one run know its name."""
+    return Path(tempfile.gettempdir(), f"dbtaskqueue-tests-stop-{workerinput['testrunuid']}")
+
+
 def _reason(report: pytest.TestReport) -> str:
-    """Why a test was skipped; numbers and paths of one test do not make a reason of its own."""
+    """Why a test was skipped."""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return re.sub(r"^Skipped: ", "", text)
