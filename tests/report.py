@@ -40,7 +40,7 @@ class Report:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Tell the other processes to stop: pytest-xdist lets each of them run all tests that it was given."""
         self._failures += report.failed
-        if self._stop is not None and 0 < self._config.option.maxfail <= self._failures:
+        if self._stop is not None and self._failures >= (self._config.option.maxfail or float("inf")):
             self._stop.touch()
 
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
