@@ -1,4 +1,4 @@
-"""Fixtures for every test: a database of its own, and a queue in it."""
+"""What every test shares: a database of its own, a queue in it, and the engines that it runs on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import query_coverage
 from engines import database, engines_of
 from helpers import until as until
+from report import Report
 
 from dbtaskqueue import TaskQueue
 
@@ -18,19 +20,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-engines", action="store_true", help="each test on every engine (default: tests/engines.py)")
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
-    parser.addoption("--kills", help="how often tests/processes/children kills (default: 10 times, on servers 5)")
+    parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
     parser.addoption("--starved-seconds", default="15", help="how long tests/processes/children starves a worker")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    query_coverage.install()
+    config.pluginmanager.register(Report(config))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once on each engine of its folder, or only on those that it is marked with."""
-    folder = metafunc.definition.path.parent.relative_to(Path(__file__).parent).as_posix()
-    if "engine" in metafunc.fixturenames and (names := engines_of(folder)):
-        only = metafunc.definition.get_closest_marker("engine")
-        wanted = [name for name in names if only is None or name in only.args]
-        metafunc.parametrize("engine", wanted, indirect=True)
+    """Run a test once on each of its engines."""
+    if "engine" in metafunc.fixturenames:
+        folder = metafunc.definition.path.parent.relative_to(Path(__file__).parent).as_posix()
+        everything = metafunc.config.option.all_engines
+        if names := engines_of(folder, metafunc.definition, everything=everything):
+            metafunc.parametrize("engine", names, indirect=True)
 
 
 @pytest.fixture

@@ -1,7 +1,19 @@
 """The engines that tests run on: for each a context manager that makes an empty database and yields its URL.
 
-To let an engine join, add it to ENGINES. A server is started when the first test asks for it. POOLED is what
-only the contract is tested through (tests/conformance): the same engine, with something in between.
+To add an engine, add it to ENGINES. A server is started when the first test asks for it. POOLED has PostgreSQL behind
+a connection pooler: only tests/conformance runs through it.
+
+Which engines a test runs on is decided here and nowhere else, by ``engines_of``:
+
+- ``pytest --all-engines`` (``make test-all``) runs each test on every engine of its folder.
+- The default run (``make test``) runs a test on every engine that can make it fail. Where SQL decides, these are all
+  of ENGINES. Where it does not (executors, options, names, bad input), ``one_engine("reason")`` marks the test or its
+  module, and SQLite alone is used. ``every_engine("reason")`` marks a test that is different from its module.
+- PgBouncer is left out of the default run, except for tests marked ``pooled("reason")``: those about the state of a
+  session or about transactions.
+- A test marked ``engine("sqlite")`` has a meaning on that engine only, in either run.
+
+The default run must still run every named query on every engine: ``query_coverage.py`` checks that.
 """
 
 from __future__ import annotations
@@ -16,6 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pymysql
+import pytest
 from psycopg import sql
 from servers.shared import fresh_mariadb_url, fresh_pgbouncer_url, fresh_postgresql_url
 
@@ -55,13 +68,23 @@ ENGINES: Engines = {
 POOLED: Engines = {"pgbouncer": _pgbouncer}
 
 
-def engines_of(folder: str) -> list[str]:
-    """The engines that the tests of a folder run on; none: on SQLite, as if there were no other."""
+def engines_of(folder: str, node: pytest.Item | pytest.Collector, *, everything: bool) -> list[str]:
+    """The engines that a test of that folder runs on; none: it is run once, on SQLite."""
     if folder.startswith("processes/outages"):
-        return ["mariadb", "postgresql"]
-    if folder.startswith("conformance"):
-        return sorted([*ENGINES, *POOLED])
-    return sorted(ENGINES) if folder.startswith(("processes", "model")) else []
+        names = ["mariadb", "postgresql"]
+    elif folder.startswith("conformance"):
+        names = sorted([*ENGINES, *POOLED])
+    elif folder.startswith(("processes", "model")):
+        names = sorted(ENGINES)
+    else:
+        return []
+    if only := node.get_closest_marker("engine"):
+        names = [name for name in names if name in only.args]
+    if everything or not names:
+        return names
+    if node.get_closest_marker("one_engine") and not node.get_closest_marker("every_engine"):
+        return ["sqlite"] if "sqlite" in names else names[-1:]
+    return [name for name in names if name in ENGINES or node.get_closest_marker("pooled")]
 
 
 @contextlib.contextmanager

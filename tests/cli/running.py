@@ -1,4 +1,9 @@
-"""Runs the command as a user does: through pipes, and on a pseudo-terminal."""
+"""Runs the command as a user does: through pipes, and on a pseudo-terminal.
+
+Through pipes, most commands run in this process, which saves the start of a Python for each. A process of its own is
+used for commands that start processes or handle signals (``worker``, ``watch``, ``demo``), where a variable is for
+Python itself, and where a test asks for it by giving another command line to ``run``.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +24,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from click.testing import CliRunner
+
+from dbtaskqueue.cli import main
+
 COMMAND = (sys.executable, "-m", "dbtaskqueue")
 WITHIN = 60.0
 """Seconds that a command may take before the test gives up."""
+_PROCESSES = {"worker", "watch", "demo", "-f", "--follow"}
+"""Words of command lines that need a process of their own."""
 _OURS = ("DBTASKQUEUE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TZ")
 
 
@@ -110,6 +121,9 @@ class Cli:
 
     def run(self, command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] = {}) -> Run:
         """Run any command line through pipes."""
+        own_process = _PROCESSES & {*command} or any(name.startswith("PYTHON") for name in env)
+        if tuple(command[: len(COMMAND)]) == COMMAND and not own_process:
+            return self._run_here(command[len(COMMAND) :], stdin, env)
         ended = subprocess.run(
             command,
             input=stdin.encode(),
@@ -119,6 +133,12 @@ class Cli:
             timeout=WITHIN,
         )
         return Run(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    def _run_here(self, words: Sequence[str], stdin: str, env: Mapping[str, str]) -> Run:
+        """Run the command in this process; it sees the environment and the folder that a process would."""
+        with _environment({**self.environment, **env}), contextlib.chdir(self.folder):
+            ended = CliRunner().invoke(main, words, input=stdin, prog_name="dbtaskqueue", catch_exceptions=False)
+        return Run(ended.exit_code, ended.stdout, ended.stderr)
 
     @contextlib.contextmanager
     def started(self, *words: object) -> Iterator[subprocess.Popen[bytes]]:
@@ -189,6 +209,21 @@ class Cli:
             process.kill()
             process.wait()
             os.close(terminal)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Exactly these variables, and the time zone that they name."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(variables)
+        time.tzset()
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        time.tzset()
 
 
 def _resize(terminal: int, columns: int, rows: int) -> None:

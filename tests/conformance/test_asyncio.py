@@ -31,6 +31,8 @@ from dbtaskqueue import (
 )
 from dbtaskqueue._executors import coroutines
 
+pytestmark = pytest.mark.one_engine("an executor never touches a database")
+
 EAGER = RetryPolicy(delay=0, max_attempts=5)
 LATER = RetryPolicy(delay=3600)
 BOTH = pytest.mark.parametrize("executor", ["asyncio", "thread"])

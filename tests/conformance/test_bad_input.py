@@ -16,6 +16,8 @@ from helpers import until, with_option
 
 from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
 
+pytestmark = pytest.mark.one_engine("refused before any engine is asked")
+
 
 def nested(depth: int, kind: type = list) -> object:
     """A value of so many lists or objects in each other."""
@@ -123,6 +125,7 @@ def same(one: object, other: object) -> bool:
     return json.dumps(one) == json.dumps(other) and type(one) is type(other) and one == other
 
 
+@pytest.mark.every_engine("drivers and columns decide what comes back")
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_extreme_comes_back_equal(queue: TaskQueue, url: str, name: str) -> None:
     value = GOOD[name]

@@ -20,6 +20,8 @@ from dbtaskqueue._store.verbs import SqlStore
 from dbtaskqueue.cli import copying, main
 from dbtaskqueue.membership import Membership
 
+pytestmark = pytest.mark.pooled("transactions of many statements")
+
 Empty = Callable[[str], str]
 
 

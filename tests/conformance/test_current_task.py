@@ -9,6 +9,8 @@ from helpers import Background
 
 from dbtaskqueue import RetryPolicy, RunningTask, TaskQueue, Worker, current_task
 
+pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+
 
 def test_outside_of_a_task(queue: TaskQueue) -> None:
     with pytest.raises(RuntimeError, match="inside a task"):

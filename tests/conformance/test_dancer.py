@@ -9,6 +9,8 @@ from helpers import Background, until
 
 from dbtaskqueue import InvalidTransition, LeaseLost, TaskQueue
 
+pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+
 
 def test_a_message_goes_through(queue: TaskQueue) -> None:
     added = queue.add_msg({"name": "Fred"})

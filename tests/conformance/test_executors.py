@@ -16,6 +16,8 @@ from helpers import Background, child_processes, until
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
 
+pytestmark = pytest.mark.one_engine("an executor never touches a database")
+
 LATER = RetryPolicy(delay=3600)
 BATCH = pytest.mark.parametrize("batch", [1, 7, "auto"])
 

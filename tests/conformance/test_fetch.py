@@ -48,6 +48,7 @@ def test_max_items_is_an_upper_bound(queue: TaskQueue) -> None:
     assert queue.fetch(100, timeout=0) == []
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("max_items", [0, -1, 1.5, True, "1", None, 2**63, 10**5000], ids=range(8))
 def test_max_items_below_one_is_refused(queue: TaskQueue, max_items: int) -> None:
     queue.enqueue()
@@ -93,6 +94,7 @@ def test_beside_a_due_task_one_of_the_future_is_not_fetched(queue: TaskQueue) ->
 # -- blocking --------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("timeout", [0, 0.05, -1])
 def test_timeout(queue: TaskQueue, timeout: float) -> None:
     began = time.monotonic()
@@ -100,6 +102,7 @@ def test_timeout(queue: TaskQueue, timeout: float) -> None:
     assert time.monotonic() - began >= timeout
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("timeout", ["1", float("nan"), True, 10**400, 10**5000, b"1"], ids=range(6))
 def test_a_timeout_that_is_none(queue: TaskQueue, timeout: float) -> None:
     task = queue.enqueue()
@@ -109,6 +112,7 @@ def test_a_timeout_that_is_none(queue: TaskQueue, timeout: float) -> None:
     assert queue.stats().reserved == 0
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_timeout_without_an_end(queue: TaskQueue) -> None:
     task = queue.enqueue()
     [held] = queue.fetch(timeout=float("inf"))
@@ -130,6 +134,7 @@ def settle(thread: Background[list[object]]) -> None:
     assert thread.runs
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_an_enqueue_of_another_thread(queue: TaskQueue) -> None:
     thread = waiting(queue)
     settle(thread)
@@ -137,6 +142,7 @@ def test_woken_by_an_enqueue_of_another_thread(queue: TaskQueue) -> None:
     assert thread.join() == ["hello"]
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_another_handle(queue: TaskQueue, other: TaskQueue) -> None:
     thread = waiting(queue)
     settle(thread)
@@ -147,6 +153,7 @@ def test_woken_by_another_handle(queue: TaskQueue, other: TaskQueue) -> None:
 ENQUEUE = "import sys; from dbtaskqueue import TaskQueue; TaskQueue(sys.argv[1]).enqueue('hello')"
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_another_process(queue: TaskQueue, url: str) -> None:
     thread = waiting(queue)
     settle(thread)
@@ -154,6 +161,7 @@ def test_woken_by_another_process(queue: TaskQueue, url: str) -> None:
     assert thread.join() == ["hello"]
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_no_wake_up_is_missed_in_many_handovers(queue: TaskQueue, other: TaskQueue) -> None:
     """Each task is enqueued as soon as the one before was fetched: around the moment when fetch goes to sleep."""
 
@@ -171,6 +179,7 @@ def test_no_wake_up_is_missed_in_many_handovers(queue: TaskQueue, other: TaskQue
     assert thread.join() == list(range(200))
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_a_due_time(queue: TaskQueue) -> None:
     queue.enqueue("later", start_in=0.3)
     assert queue.fetch(timeout=0) == []
@@ -179,6 +188,7 @@ def test_woken_by_a_due_time(queue: TaskQueue) -> None:
     assert datetime.now(UTC) >= task.start_at
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_an_earlier_due_time_than_the_one_it_waits_for(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue("much later", start_in=3600)
     thread = waiting(queue)
@@ -187,6 +197,7 @@ def test_woken_by_an_earlier_due_time_than_the_one_it_waits_for(queue: TaskQueue
     assert thread.join() == ["soon"]
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_a_resume(queue: TaskQueue, other: TaskQueue) -> None:
     queue.pause()
     queue.enqueue("hello")
@@ -196,6 +207,7 @@ def test_woken_by_a_resume(queue: TaskQueue, other: TaskQueue) -> None:
     assert thread.join() == ["hello"]
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_a_release(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue("hello")
     [held] = other.fetch(timeout=10)
@@ -205,6 +217,7 @@ def test_woken_by_a_release(queue: TaskQueue, other: TaskQueue) -> None:
     assert thread.join() == ["hello"]
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_woken_by_a_retry(queue: TaskQueue, other: TaskQueue) -> None:
     task = queue.enqueue("hello")
     task.cancel()
@@ -265,6 +278,7 @@ def test_close_wakes_an_iteration(url: str) -> None:
     assert seen == ["x"]
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 def test_a_closed_queue_gives_nothing_at_once(url: str) -> None:
     queue = TaskQueue(url)
     queue.enqueue()
@@ -343,6 +357,7 @@ print(stats.pending, stats.reserved)
 """
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_interrupted_at_any_moment_it_leaves_nothing_reserved(url: str) -> None:
     """An exception out of a signal handler, at 150 different moments of a fetch."""
     assert run_python(INTERRUPTED, url) == "40 0\n"
@@ -364,6 +379,7 @@ print(closed, flush=True)
 """
 
 
+@pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_closed_by_a_signal_at_any_moment_it_ends(url: str, queue: TaskQueue) -> None:
     """At 40 different moments, most of them in the middle of what asks the database."""
     with ended(spawn(CLOSED, url)) as process:
@@ -414,6 +430,7 @@ def test_what_was_interrupted_while_it_waited_is_not_written_later(url: str) -> 
 # -- spellings -------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_iteration_yields_reserved_tasks_one_by_one(queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     seen = []
@@ -443,6 +460,7 @@ def test_close_releases_what_is_reserved_and_keeps_what_runs(url: str, queue: Ta
     until(lambda: queue.stats().workers == 0, what="the worker's leaving")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_handle_that_only_produces_is_no_worker(queue: TaskQueue) -> None:
     queue.enqueue()
     assert queue.stats().workers == 0

@@ -7,6 +7,8 @@ from helpers import run_python, spawn
 
 from dbtaskqueue import TaskQueue
 
+pytestmark = pytest.mark.pooled("sessions")
+
 FORK = """
 import gc, os, sys, threading
 from dbtaskqueue import InvalidTransition, TaskQueue

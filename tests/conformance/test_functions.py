@@ -11,6 +11,8 @@ import pytest
 
 from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
 
+pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+
 
 def thumbnail(path: str, width: int = 320, *, crop: bool = False) -> dict[str, object]:
     """Make it small."""

@@ -17,6 +17,7 @@ def test_a_second_enqueue_returns_the_first_task_unchanged(queue: TaskQueue) -> 
     assert len(queue.tasks()) == 1
 
 
+@pytest.mark.pooled("claims and locks")
 @pytest.mark.parametrize("state", ["pending", "reserved", "running", "failed"])
 def test_an_unfinished_task_keeps_its_key(queue: TaskQueue, state: str) -> None:
     task = queue.enqueue("first", key="k")
@@ -60,6 +61,7 @@ def test_upper_and_lower_case_are_told_apart(queue: TaskQueue) -> None:
     assert queue.enqueue(1, key="Key").id != queue.enqueue(2, key="key").id
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\x00b", "\ud800", 7, b"bytes", True], ids=ascii)
 def test_a_bad_key_is_refused(queue: TaskQueue, key: str) -> None:
     with pytest.raises(ValueError, match="key"):
@@ -97,6 +99,7 @@ def test_a_failed_task_may_be_retried_with_its_own_key(queue: TaskQueue) -> None
     assert queue.retry(task.id).state == "pending"
 
 
+@pytest.mark.pooled("claims and locks")
 def test_of_many_who_enqueue_at_once_one_makes_the_task(queue: TaskQueue, other: TaskQueue) -> None:
     threads = [Background(lambda lane=lane: lane.enqueue("x", key="k").id) for lane in (queue, other) * 8]
     assert len({thread.join() for thread in threads}) == 1

@@ -92,6 +92,7 @@ def test_a_claim_whose_answer_is_lost_as_the_worker_stops_is_given_back(
 # -- on_error that ends the program ----------------------------------------------------------------
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_on_error_may_end_the_worker_and_nothing_stays_behind(
     queue: TaskQueue, other: TaskQueue, kind: type[BaseException]
@@ -118,6 +119,7 @@ def test_on_error_may_end_the_worker_and_nothing_stays_behind(
     assert next_one.attempt == (next_one.state == "done")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_on_error_that_exits_twice_is_told_of_everything(queue: TaskQueue, other: TaskQueue) -> None:
     """Also of what fails while the worker drains."""
     tasks = queue.enqueue_many(["fails"] * 3, retry=LATER)

@@ -31,6 +31,7 @@ def run(queue: TaskQueue, callback: Callable[..., Any], **options: Any) -> None:
 # -- progress --------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_nobody_told_anything(queue: TaskQueue) -> None:
     task = queue.enqueue()
     assert task.progress is None
@@ -71,6 +72,7 @@ def test_progress_is_seen_while_the_task_runs(queue: TaskQueue) -> None:
     worker.join()
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_each_attempt_begins_without_progress(queue: TaskQueue) -> None:
     task = queue.enqueue(retry=EAGER)
     seen: list[Progress | None] = []
@@ -97,6 +99,7 @@ def test_progress_of_a_failed_attempt_stays_until_the_next(queue: TaskQueue) -> 
     assert task.refresh().progress == Progress(7, None, "before the end", None)
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("arguments", [("1",), (None,), (float("nan"),), (float("inf"),), (1, "2"), (1, float("inf"))])
 def test_what_is_no_number_is_refused(queue: TaskQueue, arguments: tuple[Any, ...]) -> None:
     queue.enqueue(max_attempts=1)
@@ -111,6 +114,7 @@ def test_what_is_no_number_is_refused(queue: TaskQueue, arguments: tuple[Any, ..
     assert errors
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 def test_a_message_is_cut_and_cleaned(queue: TaskQueue) -> None:
     task = queue.enqueue()
     run(queue, lambda payload: current_task().progress(1, 2, "\ud800\x00" + "x" * 10_000))
@@ -183,6 +187,7 @@ Worker(sys.argv[1]).run(work)
     assert seen == ["got here"]
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize(
     "value", [float("nan"), object(), {1: 2}, "\ud800", "x" * (1024 * 1024)], ids=lambda v: ascii(v)[:12]
 )
@@ -226,6 +231,7 @@ def test_a_fenced_holder_keeps_nothing(queue: TaskQueue, what: str) -> None:
     assert task.refresh().state == "abandoned"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("what", ["progress", "checkpoint", "step", "transaction"])
 def test_a_cancelled_task_is_told_again_and_again(queue: TaskQueue, what: str) -> None:
     task = queue.enqueue()
@@ -319,6 +325,7 @@ def test_a_step_is_run_once_over_all_attempts(queue: TaskQueue) -> None:
     assert task.refresh().result == [[1, 2], None, "x" * 2000]
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_step_that_fails_is_run_again(queue: TaskQueue) -> None:
     queue.enqueue(retry=EAGER)
     ran: list[int] = []
@@ -333,6 +340,7 @@ def test_a_step_that_fails_is_run_again(queue: TaskQueue) -> None:
     assert ran == [1, 2]
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 def test_a_name_used_twice_is_an_error(queue: TaskQueue) -> None:
     task = queue.enqueue(max_attempts=1)
 
@@ -344,6 +352,7 @@ def test_a_name_used_twice_is_an_error(queue: TaskQueue) -> None:
     assert "'twice' was taken already" in (task.refresh().error or "")
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", 7, None])
 def test_a_bad_name_of_a_step(queue: TaskQueue, name: Any) -> None:
     queue.enqueue()
@@ -371,6 +380,7 @@ def test_names_of_steps_are_told_apart_exactly(queue: TaskQueue) -> None:
     assert task.result == {"p": "x" * 1000}
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_from_any_thread_of_the_task(queue: TaskQueue) -> None:
     task = queue.enqueue()
 
@@ -413,6 +423,7 @@ def rows(queue: TaskQueue, engine: str, url: str) -> Iterator[Callable[[], list[
         execute(tx.connection, "DROP TABLE app_numbers")
 
 
+@pytest.mark.pooled("transactions")
 @pytest.mark.parametrize("batch", [1, 5])
 def test_what_is_written_and_done_commit_together(queue: TaskQueue, rows: Callable[[], list[int]], batch: int) -> None:
     tasks = queue.enqueue_many([1, 2, 3])
@@ -430,6 +441,7 @@ def test_what_is_written_and_done_commit_together(queue: TaskQueue, rows: Callab
         assert [attempt.outcome for attempt in task.attempts()] == ["done"]
 
 
+@pytest.mark.pooled("transactions")
 def test_an_exception_in_the_block_writes_nothing(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=3600))
 
@@ -444,6 +456,7 @@ def test_an_exception_in_the_block_writes_nothing(queue: TaskQueue, rows: Callab
     assert "ZeroDivisionError" in (task.error or "")
 
 
+@pytest.mark.pooled("transactions")
 def test_a_claim_that_is_gone_rolls_back(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
     task = queue.enqueue()
 
@@ -457,6 +470,7 @@ def test_a_claim_that_is_gone_rolls_back(queue: TaskQueue, rows: Callable[[], li
     assert task.refresh().state == "abandoned"
 
 
+@pytest.mark.pooled("transactions")
 def test_a_transaction_that_the_block_ends_itself(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
     task = queue.enqueue(max_attempts=1)
 
@@ -500,6 +514,7 @@ Worker(url).run(work)
 """
 
 
+@pytest.mark.pooled("transactions")
 @pytest.mark.parametrize("at", ["before", "inside", "after"])
 def test_killed_at_each_point_rows_and_done_agree(
     queue: TaskQueue, url: str, rows: Callable[[], list[int]], at: str

@@ -25,6 +25,7 @@ def test_an_empty_database(queue: TaskQueue, looker: Looker) -> None:
     assert look._replace(at=0) == Look(0, [], [], [], False, [], [])
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_worker_and_what_it_runs(queue: TaskQueue, looker: Looker, tmp_path: Path) -> None:
     busy = queue.enqueue({"do": "spin", "file": str(tmp_path / "go")})
     told = queue.enqueue({"do": "progress", "count": 20, "pause": 0.2})
@@ -93,6 +94,7 @@ def test_what_is_looked_at_is_bounded(queue: TaskQueue) -> None:
     assert {failure.state for failure in look.failures} == {"abandoned"}
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_worker_elsewhere_that_is_silent(queue: TaskQueue) -> None:
     queue.enqueue(1)
     [task] = queue.fetch()

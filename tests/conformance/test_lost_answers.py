@@ -14,6 +14,8 @@ from helpers import Background, until
 from dbtaskqueue import InvalidTransition, StoreUnavailable, Task, TaskQueue, Worker, membership
 from dbtaskqueue._store.base import Exchanged
 
+pytestmark = pytest.mark.one_engine("the answers are lost above every engine")
+
 # -- a claim ---------------------------------------------------------------------------------------
 
 

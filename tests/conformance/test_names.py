@@ -6,10 +6,13 @@ import pytest
 
 from dbtaskqueue import TaskQueue, Worker
 
+pytestmark = pytest.mark.one_engine("refused before any engine is asked")
+
 GOOD = ["a", "http.fetch", "A-b_c.d:e", "0", "x" * 128, "--", "DROP", "select", "..", ":memory:"]
 BAD = ["", "x" * 129, "two words", "ä", "ａ", "a/b", "a'b", 'a"b', "a;b", "a%b", "a\n", "\na", "a\x00b", "٣", "\ud800"]
 
 
+@pytest.mark.every_engine("the collation of a column decides")
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_name_works(url: str, name: str) -> None:
     with TaskQueue(url, queue=name) as queue:
@@ -31,6 +34,7 @@ def test_a_bad_name_is_refused(url: str, name: str) -> None:
         Worker(url, queue=name)
 
 
+@pytest.mark.every_engine("the collation of a column decides")
 @pytest.mark.parametrize(
     ("one", "other"), [("ä", "a"), ("key", "Key"), ("key", "key "), ("'; --", "';"), ("🧊", "x" * 255)]
 )
@@ -41,6 +45,7 @@ def test_a_key_is_any_text_told_apart_exactly(queue: TaskQueue, one: str, other:
     assert queue.get(second.id).key == other
 
 
+@pytest.mark.every_engine("the collation of a column decides")
 def test_upper_and_lower_case_are_told_apart(url: str) -> None:
     with TaskQueue(url, queue="lane") as lower, TaskQueue(url, queue="LANE") as upper:
         lower.enqueue("lower")

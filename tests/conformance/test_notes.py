@@ -51,6 +51,7 @@ def test_the_last_value_under_a_name_stays(queue: TaskQueue, record: TaskRecord)
     assert (seen.progress, seen.usage) == ("[1, 2, null, null]", None), "what it uses is told of a running one only"
 
 
+@pytest.mark.pooled("prepared statements")
 def test_notes_of_many_tasks_come_in_one_exchange(queue: TaskQueue) -> None:
     queue.enqueue_many(range(20))
     records = begin(queue, 20)
@@ -97,6 +98,7 @@ def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: 
     assert queue.store._connections.query("export_note", {"after": 0, "last": 999}) == []  # type: ignore[attr-defined]
 
 
+@pytest.mark.pooled("prepared statements")
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("measured", [False, True])
 def test_ends_of_a_batch_say_what_they_took(queue: TaskQueue, shared: bool, measured: bool) -> None:

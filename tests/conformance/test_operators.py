@@ -67,6 +67,7 @@ def test_purge_of_many(queue: TaskQueue) -> None:
     assert queue.stats().abandoned == 3500
 
 
+@pytest.mark.pooled("prepared statements")
 def test_purge_takes_what_was_enqueued_before_the_call(queue: TaskQueue, other: TaskQueue) -> None:
     """A producer that never rests must not keep a purge from its end, nor lose what comes later."""
     stop = []
@@ -107,6 +108,7 @@ def test_prune_of_abandoned_tasks_when_asked(queue: TaskQueue, zoo: dict[str, Ta
     assert queue.prune(0, states=[]) == 0
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("states", [["pending"], ["done", "running"], ["finished"], "done", [7]], ids=str)
 def test_prune_of_another_state_is_refused(queue: TaskQueue, zoo: dict[str, Task], states: list[str]) -> None:
     with pytest.raises(ValueError, match=r"state|final"):
@@ -114,6 +116,7 @@ def test_prune_of_another_state_is_refused(queue: TaskQueue, zoo: dict[str, Task
     assert len(queue.tasks()) == len(zoo)
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("age", [-1, timedelta(seconds=-1), float("nan"), "30d", None])
 def test_prune_of_a_bad_age_is_refused(queue: TaskQueue, age: float) -> None:
     with pytest.raises(ValueError, match="older_than"):
@@ -138,6 +141,7 @@ def test_prune_goes_by_when_a_task_ended(queue: TaskQueue, monkeypatch: pytest.M
     assert queue.prune(timedelta(minutes=30)) == 2
 
 
+@pytest.mark.pooled("prepared statements")
 def test_prune_of_many_and_of_one_queue(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
         bring(other, "done")
@@ -263,6 +267,7 @@ def test_get_is_of_any_queue(queue: TaskQueue, url: str) -> None:
         assert queue.retry(task.id).state == "pending"
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("id", [1, 0, -1, 2**63, 2**70, "1", 1.0, None, True], ids=repr)
 def test_no_such_task(queue: TaskQueue, id: int) -> None:
     for act in (queue.get, queue.cancel, queue.retry):
@@ -296,6 +301,7 @@ def test_paging(queue: TaskQueue, state: str | None) -> None:
     assert len(queue.tasks(before=10**30, limit=300)) == 250
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize(
     "options", [{"limit": 0}, {"limit": -1}, {"limit": "1"}, {"limit": True}, {"state": "finished"}, {"before": "x"}]
 )
@@ -304,6 +310,7 @@ def test_bad_arguments_of_tasks(queue: TaskQueue, options: dict[str, object]) ->
         queue.tasks(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 def test_a_closed_queue_refuses(url: str) -> None:
     queue = TaskQueue(url)
     id = queue.enqueue().id

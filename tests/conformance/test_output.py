@@ -14,6 +14,8 @@ from helpers import Background, until
 
 from dbtaskqueue import RetryPolicy, TaskQueue, Worker, current_task
 
+pytestmark = pytest.mark.one_engine("an executor never touches a database")
+
 ONCE = RetryPolicy(delay=0, max_attempts=1)
 log = logging.getLogger("tests.output")
 

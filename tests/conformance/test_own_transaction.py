@@ -20,6 +20,8 @@ from servers.shared import fresh_mariadb_url
 
 from dbtaskqueue import ConfigurationError, PayloadError, TaskNotFound, TaskQueue, Worker
 
+pytestmark = pytest.mark.pooled("transactions")
+
 Connect = Callable[[], Any]
 
 

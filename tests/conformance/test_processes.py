@@ -19,7 +19,11 @@ from dbtaskqueue._executors import linux
 from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process import fork_server
 
-pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # a pooler between makes no difference to a child
+# a pooler between makes no difference to a child
+pytestmark = [
+    pytest.mark.engine("sqlite", "postgresql", "mariadb"),
+    pytest.mark.one_engine("an executor never touches a database"),
+]
 
 ONCE = RetryPolicy(delay=0, max_attempts=1)
 LATER = RetryPolicy(delay=3600)
@@ -337,6 +341,7 @@ def test_what_it_took_is_stored(queue: TaskQueue) -> None:
 # -- what it keeps -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_engine("the child has a connection of its own")
 def test_steps_are_kept_across_a_kill(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "steps", RetryPolicy(delay=0), file=str(file), die_after="two stored")
     work(queue)
@@ -387,7 +392,7 @@ def test_a_task_that_hears_of_the_drain_finishes(queue: TaskQueue, file: Path) -
 
 
 def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
-    task = enqueue(queue, "count_seconds", file=str(file), seconds=5)
+    task = enqueue(queue, "count_seconds", file=str(file), seconds=3)
     with working(queue):
         until(lambda: lines(file))
         queue.suspend(task.id)
@@ -416,7 +421,7 @@ def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueu
     task = enqueue(queue, "keep_all_the_time", file=str(file))
     with working(queue):
         pid = int(until(lambda: lines(file))[0])
-        for _ in range(5):
+        for _ in range(2):
             queue.suspend(task.id)
             until(lambda: is_stopped(pid), what="a child that stands still")
             Background(lambda: queue.enqueue_many([1] * 3, start_in=3600)).join(within=15)
@@ -467,7 +472,7 @@ def test_the_stack_of_a_task_that_holds_the_interpreter(queue: TaskQueue) -> Non
 
 
 def test_progress_keeps_a_stall_limit_away(queue: TaskQueue) -> None:
-    task = queue.enqueue({"do": "progress", "count": 40, "pause": 0.1}, retry=ONCE, stall_limit=2)
+    task = queue.enqueue({"do": "progress", "count": 28, "pause": 0.1}, retry=ONCE, stall_limit=2)
     work(queue)
     assert task.refresh().state == "done"
 

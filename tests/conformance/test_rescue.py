@@ -47,6 +47,7 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
         assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
 
 
+@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
 def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
     with TaskQueue(url) as queue, ended(spawn(HOLD, url, 0.5)) as holder:
         task = queue.enqueue()
@@ -60,6 +61,7 @@ def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
         assert task.refresh().token == 1
 
 
+@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
 def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
     with TaskQueue(url, lease=0.5) as one, TaskQueue(url, lease=0.5) as other:
         one.enqueue_many(range(2))

@@ -36,6 +36,7 @@ def jump(monkeypatch: pytest.MonkeyPatch):
     return jump
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_the_default_waits_as_dbix_taskqueue_does(queue: TaskQueue, jump) -> None:
     task = queue.enqueue()
     waits = []
@@ -49,6 +50,7 @@ def test_the_default_waits_as_dbix_taskqueue_does(queue: TaskQueue, jump) -> Non
     assert (task.state, task.attempt) == ("abandoned", 10)
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_the_policy_is_stored_with_the_task(url: str, queue: TaskQueue, jump) -> None:
     """Whoever fails it, with whatever policy of its own: the producer's counts."""
     with TaskQueue(url, retry=RetryPolicy(delay=10, linear=2, factor=3, max_delay=70, max_attempts=5)) as producer:
@@ -62,11 +64,13 @@ def test_the_policy_is_stored_with_the_task(url: str, queue: TaskQueue, jump) ->
     assert task.state == "abandoned"
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_enqueues_policy_is_stronger_than_the_queues(url: str) -> None:
     with TaskQueue(url, retry=RetryPolicy(delay=10)) as queue:
         assert fail_now(queue, queue.enqueue(retry=RetryPolicy(delay=77))) == 77
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_for_ever(queue: TaskQueue) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=0, max_attempts=None))
     for _ in range(25):
@@ -74,6 +78,7 @@ def test_for_ever(queue: TaskQueue) -> None:
     assert (task.state, task.attempt, task.max_attempts) == ("failed", 25, None)
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_jitter_stays_in_its_bounds(queue: TaskQueue) -> None:
     waits = set()
     for _ in range(20):
@@ -158,12 +163,14 @@ def test_after_an_operators_retry_the_first_lost_attempt_is_due_at_once_again(qu
     assert held.id == task.id
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_retry_of_no_task(queue: TaskQueue) -> None:
     for id in (1, 0, -1, 2**63, "1", True, None):
         with pytest.raises(TaskNotFound):
             queue.retry(id)  # type: ignore[arg-type]
 
 
+@pytest.mark.one_engine("the policy is applied in Python")
 def test_a_timedelta_is_as_good_as_seconds(queue: TaskQueue) -> None:
     task = queue.enqueue(start_in=timedelta(minutes=1))
     assert (task.start_at - task.created_at) == timedelta(seconds=60)

@@ -36,6 +36,7 @@ def held(queue: TaskQueue) -> Task:
 # -- attributes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_the_state_is_a_word(held: Task) -> None:
     assert held.state is TaskState.RESERVED
     assert held.state == "reserved"
@@ -83,6 +84,7 @@ def test_a_pruned_task_cannot_be_looked_at(queue: TaskQueue, held: Task) -> None
             act()
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_repr_tells_what_it_is(held: Task) -> None:
     assert all(word in repr(held) for word in (str(held.id), "default", "reserved"))
 
@@ -96,6 +98,7 @@ def test_release_with_a_delay(queue: TaskQueue, held: Task) -> None:
     assert queue.fetch(timeout=0) == []
 
 
+@pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "60"])
 def test_release_with_a_bad_delay(queue: TaskQueue, held: Task, delay: float) -> None:
     with pytest.raises(ValueError, match="delay"):
@@ -116,12 +119,14 @@ def test_with_starts_and_finishes(queue: TaskQueue, held: Task) -> None:
     assert (done.state, done.result, done.attempt) == ("done", {"answer": 42}, 1)
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_without_a_result(queue: TaskQueue, held: Task) -> None:
     with held:
         pass
     assert (queue.get(held.id).state, queue.get(held.id).result) == ("done", None)
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_a_task_that_runs_already(queue: TaskQueue, held: Task) -> None:
     held.start()
     with held:
@@ -130,6 +135,7 @@ def test_with_a_task_that_runs_already(queue: TaskQueue, held: Task) -> None:
     assert queue.get(held.id).state == "done"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("act", [lambda task: task.finish(1), lambda task: task.fail("x"), lambda task: task.release()])
 def test_with_does_nothing_to_what_its_holder_ended(queue: TaskQueue, held: Task, act) -> None:
     with held:
@@ -139,6 +145,7 @@ def test_with_does_nothing_to_what_its_holder_ended(queue: TaskQueue, held: Task
     assert len(held.attempts()) == 1
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_fails_on_an_exception_that_goes_on(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         _ = 1 / 0
@@ -149,6 +156,7 @@ def test_with_fails_on_an_exception_that_goes_on(queue: TaskQueue, held: Task) -
     assert "test_task.py" in failed.error
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_an_exception_after_the_end_goes_on(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         held.finish("done")
@@ -156,6 +164,7 @@ def test_an_exception_after_the_end_goes_on(queue: TaskQueue, held: Task) -> Non
     assert queue.get(held.id).result == "done"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize(
     ("choice", "state", "attempt"),
     [
@@ -182,6 +191,7 @@ def test_a_chosen_outcome_ends_there(queue: TaskQueue, held: Task, choice: Excep
         assert "hopeless" in (task.error or "")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_releases_and_goes_on(queue: TaskQueue, held: Task, interrupt: type[BaseException]) -> None:
     with pytest.raises(interrupt), held:
@@ -191,18 +201,21 @@ def test_an_interrupt_releases_and_goes_on(queue: TaskQueue, held: Task, interru
     assert [attempt.outcome for attempt in task.attempts()] == ["released"]
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_of_a_lost_claim(queue: TaskQueue, held: Task) -> None:
     queue.cancel(held.id)
     with pytest.raises(LeaseLost), held:
         pytest.fail("the block must not run")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_whose_claim_is_taken_away(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(LeaseLost), held:
         queue.purge()
     assert queue.get(held.id).state == "abandoned"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_whose_claim_is_taken_away_hides_no_exception(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         queue.purge()
@@ -210,12 +223,14 @@ def test_with_whose_claim_is_taken_away_hides_no_exception(queue: TaskQueue, hel
     assert queue.get(held.id).state == "abandoned"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_whose_claim_is_taken_away_and_an_outcome_chosen(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(LeaseLost), held:
         queue.purge()
         raise ReleaseTask
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_of_a_cancelled_task(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         queue.cancel(held.id)
@@ -223,17 +238,20 @@ def test_with_of_a_cancelled_task(queue: TaskQueue, held: Task) -> None:
     assert queue.get(held.id).state == "cancelled"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_of_a_stranger(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(InvalidTransition), queue.get(held.id):
         pytest.fail("the block must not run")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_of_a_task_that_its_holder_ended(held: Task) -> None:
     held.release()
     with pytest.raises(InvalidTransition), held:
         pytest.fail("the block must not run")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_with_a_result_that_cannot_be_stored_ends_the_task(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(PayloadError, match="result"), held:
         held.result = object()
@@ -245,6 +263,7 @@ def test_with_a_result_that_cannot_be_stored_ends_the_task(queue: TaskQueue, hel
 # -- ends ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_bad_result_leaves_the_task_running(queue: TaskQueue, held: Task) -> None:
     held.start()
     with pytest.raises(PayloadError, match="result"):
@@ -254,6 +273,7 @@ def test_a_bad_result_leaves_the_task_running(queue: TaskQueue, held: Task) -> N
     assert queue.get(held.id).result == 1
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("error", ["a text", ValueError("an exception"), KeyboardInterrupt()], ids=repr)
 def test_fail_takes_a_text_or_an_exception(queue: TaskQueue, held: Task, error: BaseException | str) -> None:
     held.start()
@@ -261,6 +281,7 @@ def test_fail_takes_a_text_or_an_exception(queue: TaskQueue, held: Task, error: 
     assert (str(error) or type(error).__name__) in (queue.get(held.id).error or "")
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_fail_with_a_raised_exception_stores_its_traceback(queue: TaskQueue, held: Task) -> None:
     held.start()
     try:
@@ -301,6 +322,7 @@ def test_wait_hears_of_another_process(queue: TaskQueue, url: str) -> None:
     assert waiter.join() == "X"
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_wait_gives_up(queue: TaskQueue, timeout: float) -> None:
     task = queue.enqueue()
@@ -433,6 +455,7 @@ def test_a_dropped_task_that_was_ended_or_lost_stays_as_it_is(queue: TaskQueue) 
     assert again.start()
 
 
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_stranger_that_is_dropped_changes_nothing(queue: TaskQueue, held: Task) -> None:
     queue.get(held.id)
     gc.collect()

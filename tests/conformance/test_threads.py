@@ -10,6 +10,8 @@ from helpers import Background
 
 from dbtaskqueue import TaskQueue, TaskState
 
+pytestmark = pytest.mark.pooled("many transactions at once")
+
 THREADS = 64
 
 

@@ -25,6 +25,8 @@ from dbtaskqueue import (
     current_task,
 )
 
+pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+
 SOON = RetryPolicy(delay=0)
 LATER = RetryPolicy(delay=3600)
 
@@ -56,6 +58,7 @@ class Gate:
 # -- running ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
 @pytest.mark.parametrize("batch", [1, 8, "auto"])
 @pytest.mark.parametrize(
     ("choice", "state", "attempt", "outcome"),
@@ -212,6 +215,7 @@ def test_given_a_queue_its_name_lease_and_functions_are_used(url: str) -> None:
         assert task.get_result(10) == "X"
 
 
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_it_leaves_the_workers_at_the_end(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     queue.enqueue(1)
@@ -475,6 +479,7 @@ def test_a_finish_that_comes_first_is_done(queue: TaskQueue, url: str) -> None:
     assert (task.refresh().state, task.result) == ("done", "all the same")
 
 
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_a_worker_that_lost_a_claim_stops_that_task(queue: TaskQueue, url: str) -> None:
     task, after = queue.enqueue_many([1, 2])
     told: list[object] = []
@@ -536,6 +541,8 @@ def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue,
     thread.join()
 
 
+@pytest.mark.pooled("claims and locks")
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_a_cancel_of_what_waits_in_a_batch(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     first, second = queue.enqueue_many(["gate", "victim"])
@@ -554,6 +561,7 @@ def test_a_cancel_of_what_waits_in_a_batch(queue: TaskQueue, url: str) -> None:
     assert (second.refresh().state, second.result) == ("cancelled", None)
 
 
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_a_drain_gives_the_rest_of_a_batch_back(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     callback, tasks = short_tasks_then(queue, gate, behind=3)
@@ -579,6 +587,7 @@ Worker(sys.argv[1]).run(callback, burst=True, batch=5)
 """
 
 
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_who_shared_a_batch_with_a_killer_does_not_pay(queue: TaskQueue, url: str) -> None:
     """Where it cannot be told which one killed the worker they are run alone, and only what was begun pays."""
     payloads = ["a", "b", "killer", "c", "d"]

@@ -19,6 +19,10 @@ REQUIRE = "DBTASKQUEUE_TEST_REQUIRE"
 GIVEN = {"postgresql": "DBTASKQUEUE_TEST_POSTGRES_URL", "mariadb": "DBTASKQUEUE_TEST_MARIADB_URL"}
 
 
+absent: set[str] = set()
+"""The servers that this process found missing."""
+
+
 def required(name: str) -> bool:
     """Whether this server must exist."""
     return name in os.environ.get(REQUIRE, "").replace(",", " ").split()
@@ -26,6 +30,7 @@ def required(name: str) -> bool:
 
 def missing(name: str, reason: str) -> NoReturn:
     """End the test, since a server is not there: failed where it is required, else skipped."""
+    absent.add(name)
     line = f"NO {name.upper()} SERVER IS INSTALLED: {reason}; NOT TESTED"
     if required(name):
         pytest.fail(f"{line} (and {REQUIRE} demands it)", pytrace=False)

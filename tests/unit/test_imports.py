@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ LAYERS: list[set[str]] = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file; nobody changes it."""
+    return ast.parse(path.read_text())
+
+
 def unit(path: Path) -> str:
     """The module or package right below ``dbtaskqueue`` that a file belongs to."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
@@ -74,7 +81,7 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 def imports(path: Path) -> Iterator[tuple[str, ...]]:
     """What a file imports at run time, as parts of an absolute name."""
     package = ("dbtaskqueue", *path.relative_to(SOURCE).parent.parts)
-    for node in runtime_nodes(ast.parse(path.read_text())):
+    for node in runtime_nodes(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -140,7 +147,7 @@ def test_executors_never_touch_the_database(path: Path) -> None:
     for name in own_imports(path):
         allowed = PURE | {"_executors", "running", "keeper", "code", "ends"}
         assert name[0] in allowed or name[:2] == ("_store", "base")
-    names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+    names = {node.id for node in ast.walk(parsed(path)) if isinstance(node, ast.Name)}
     assert not names & {"Store", "open_store", "store"}
 
 
@@ -178,7 +185,7 @@ STATEMENT = re.compile(
 
 def code_strings(path: Path) -> Iterator[str]:
     """The texts of a file's code; docstrings are none."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     docs = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
@@ -196,7 +203,7 @@ def test_sql_is_spoken_in_the_store_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if unit(path) not in ("_store", "url")], ids=named)
 def test_nobody_asks_for_the_engine_outside_of_the_store(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Compare):
             words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
             attributes = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
@@ -207,13 +214,13 @@ def test_nobody_asks_for_the_engine_outside_of_the_store(path: Path) -> None:
 def test_nothing_is_ever_unpickled_or_evaluated() -> None:
     for path in FILES:
         assert not {name[0] for name in imports(path)} & {"pickle", "shelve", "marshal"}, named(path)
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
         assert not {func.id for func in calls if isinstance(func, ast.Name)} & {"eval", "exec"}, named(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_every_public_thing_has_a_docstring(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     assert ast.get_docstring(tree), f"{named(path)} says not what it is for"
     overriding = {"SqlStore", "Commands"}  # documented where the contract stands
     documented = ("Store", "Movable", "Transaction", "Link")  # so are the subclasses of these

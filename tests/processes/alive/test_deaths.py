@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from helpers import until
 from workers import said
 
 from dbtaskqueue import RetryPolicy, TaskQueue
+
+pytestmark = pytest.mark.one_engine("a pid decides, not SQL")
 
 EAGER = RetryPolicy(delay=0)
 

@@ -12,6 +12,8 @@ from workers import FETCHER, WORKER, Elsewhere, need_namespaces, said, watch
 
 from dbtaskqueue import TaskQueue
 
+pytestmark = pytest.mark.one_engine("a pid or a counter decides, not SQL")
+
 LEASE = 2.0
 
 

@@ -1,6 +1,6 @@
 """Workers with children under load, and somebody who kills at random: nothing is lost, nothing is left.
 
-``--kills 50`` is the full size; without it each scenario kills 10 times on SQLite and 5 times on a server.
+``--kills 50`` is the full size; without it each scenario kills 5 times, with ``--all-engines`` 10 times on SQLite.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from processes.children.supervised import (
 
 from dbtaskqueue import RetryPolicy, TaskQueue
 
+pytestmark = pytest.mark.one_engine("what children do is decided by processes, not SQL")
+
 WORKERS = 2
 CONCURRENCY = 2
 KINDS = ["short"] * 12 + [
@@ -50,7 +52,8 @@ AT_MOST = 3
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest, engine: str) -> int:
-    return int(request.config.getoption("--kills") or (10 if engine == "sqlite" else 5))
+    options = request.config.option
+    return int(options.kills or (10 if options.all_engines and engine == "sqlite" else 5))
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from workers import Elsewhere, need_namespaces
 
 from dbtaskqueue import Task, TaskQueue
 
+pytestmark = pytest.mark.one_engine("a counter decides, not SQL")
+
 LEASE = 1.0
 Start = Callable[[list[str]], "subprocess.Popen[str]"]
 

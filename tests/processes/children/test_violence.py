@@ -17,6 +17,8 @@ from workers import is_running
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
 
+pytestmark = pytest.mark.one_engine("what children do is decided by processes, not SQL")
+
 ONCE = RetryPolicy(delay=0, max_attempts=1)
 
 

@@ -22,6 +22,8 @@ from helpers import until
 
 from dbtaskqueue import Task, TaskQueue
 
+pytestmark = pytest.mark.one_engine("what a deploy does is decided by processes, not SQL")
+
 TESTS = Path(__file__).parents[2]
 TASKS, WORKERS, ROUNDS = 30, 3, 5
 STEP = 0.05
