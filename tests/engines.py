@@ -126,6 +126,7 @@ def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
                 user=parts.username,
                 database=parts.path[1:],
                 autocommit=True,
+                ssl_disabled=True,  # its context takes 50 ms
             ) as maria,
             maria.cursor() as cursor,
         ):

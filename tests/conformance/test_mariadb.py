@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -75,6 +77,8 @@ def openssl(*arguments: str | Path) -> None:
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MariaDBServer, Path]]:
     """A server with a certificate for "localhost", and the CA's."""
+    if shutil.which("openssl") is None:
+        pytest.skip("THE openssl COMMAND IS NOT INSTALLED: TLS WITH MARIADB IS NOT TESTED")
     server = MariaDBServer(durable=False)
     ca, key, request, mine = (server.folder / name for name in ("ca.pem", "ca.key", "server.csr", "server.pem"))
     own_key, names = server.folder / "server.key", server.folder / "names"
@@ -91,7 +95,9 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Maria
         yield server, ca
 
 
-@pytest.mark.parametrize("options", ["ssl=true", "ssl_ca={ca}", "ssl_ca={ca}&ssl_verify_cert=true"])
+@pytest.mark.parametrize(
+    "options", ["", "ssl=true", "ssl_verify_cert=false", "ssl_ca={ca}", "ssl_ca={ca}&ssl_verify_cert=true"]
+)
 def test_the_line_is_encrypted(tls_server: tuple[MariaDBServer, Path], options: str) -> None:
     server, ca = tls_server
     with TaskQueue(f"{server.url()}?{options.format(ca=ca)}") as queue:
@@ -107,6 +113,40 @@ def test_the_name_is_checked_where_that_is_asked_for(tls_server: tuple[MariaDBSe
         TaskQueue(url)
     with pytest.raises(StoreUnavailable, match="certificate verify failed"):
         TaskQueue(f"{server.url()}?ssl_verify_cert=true")  # by the system's CAs, which do not know it
+
+
+def test_a_certificate_of_another_ca_is_refused(tls_server: tuple[MariaDBServer, Path], tmp_path: Path) -> None:
+    server, _ = tls_server
+    other = tmp_path / "other.pem"
+    new = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Other"]
+    openssl("req", "-x509", *new, "-keyout", tmp_path / "other.key", "-out", other)
+    TaskQueue(server.url()).close()  # an unverified connection before does not weaken a verified one
+    for options in (f"ssl_ca={other}", f"ssl_ca={other}&ssl_verify_cert=true"):
+        with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+            TaskQueue(f"{server.url()}?{options}")
+    with TaskQueue(f"{server.url()}?ssl_ca={other}&ssl_verify_cert=false") as queue:
+        assert asked(queue, "SHOW STATUS LIKE 'Ssl_cipher'")[1]
+
+
+@pytest.mark.parametrize("options", ["", "ssl=true"])
+def test_an_unverified_connection_loads_no_certificates(
+    tls_server: tuple[MariaDBServer, Path], options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading the system's CAs takes 50 ms, at each connection."""
+    loaded = []
+    load = ssl.SSLContext.load_default_certs
+
+    def note(context: ssl.SSLContext, *purpose: ssl.Purpose) -> None:
+        loaded.append(context)
+        load(context, *purpose)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", note)
+    with TaskQueue(f"{tls_server[0].url()}?{options}") as queue:
+        queue.enqueue("x")
+    assert loaded == []
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        TaskQueue(f"{tls_server[0].url()}?ssl_verify_cert=true")
+    assert loaded  # by the system's CAs
 
 
 def test_encryption_can_be_declined(tls_server: tuple[MariaDBServer, Path]) -> None:

@@ -106,7 +106,13 @@ class MariaDBServer(ServerProcess):
     def connect(self, database: str = "test") -> Connection:
         """A connection of the user ``test``, in autocommit."""
         return pymysql.connect(
-            host=LOOPBACK, port=self.port, user="test", database=database, connect_timeout=5, autocommit=True
+            host=LOOPBACK,
+            port=self.port,
+            user="test",
+            database=database,
+            connect_timeout=5,
+            autocommit=True,
+            ssl_disabled=True,  # its context takes 50 ms
         )
 
     def execute(self, statement: str) -> None:
