@@ -517,6 +517,9 @@ class TaskQueue:
 
         ``name`` (by default module and qualified name) stays in the database: give one that survives a
         rename. ``max_attempts``, ``priority``, ``retry`` and the limits become the defaults of its tasks.
+
+        A function may be registered in several queues: ``@mail.task`` above ``@reports.task`` returns a task function
+        that enqueues into ``mail``, with the options of ``@mail.task``. Workers of both queues know the function.
         """
 
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:
