@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
 from .checks import check_priority, is_async, refuse_async_generator
-from .code import call
+from .code import call, module_of
 from .limits import check_limits
 from .names import check_function
 from .payload import JSON
@@ -121,7 +121,7 @@ class Registry:
         refuse_unknown(options, FunctionOptions, "task")
         refuse_async_generator(function, "the task function")
         given = options.get("name")
-        name = check_function(f"{function.__module__}.{function.__qualname__}" if given is None else given)
+        name = check_function(f"{module_of(function)}.{function.__qualname__}" if given is None else given)
         known = self._functions.get(name)
         if known is not None and not _is_same(known.__wrapped__, function):  # type: ignore[attr-defined]
             raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
@@ -146,5 +146,5 @@ class Registry:
 
 
 def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether it is the same function, perhaps of a module that was reloaded."""
-    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+    """Whether it is the same function, perhaps of a module that was reloaded, or of a script that imports itself."""
+    return (module_of(one), one.__qualname__) == (module_of(other), other.__qualname__)
