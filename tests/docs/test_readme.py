@@ -52,7 +52,7 @@ def first_words(code: str) -> str:
 def test_each_block_runs_when_pasted_alone(code: str, tmp_path: Path) -> None:
     """In an empty directory, in a fresh interpreter; what a comment promises is printed."""
     Path(tmp_path, "pasted.py").write_text(code)
-    promised = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    promised = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert run([sys.executable, "pasted.py"], tmp_path, environment()).splitlines() == promised
 
 
@@ -63,6 +63,20 @@ def test_the_ten_lines_and_the_command_line_use_the_same_file(tmp_path: Path) ->
     file = DEFAULT_URL.removeprefix("sqlite:///")
     assert (tmp_path / file).exists()
     assert f"the file {file}" in BLOCKS[0]
+
+
+def test_the_module_of_task_functions_is_served_by_the_command_line(tmp_path: Path) -> None:
+    """The block as a file, run and imported."""
+    [code] = [block for block in BLOCKS if "pictures.sqlite" in block]
+    [command] = re.findall(r"`(dbtaskqueue [^`]*worker pictures:queue[^`]*)`", README)
+    Path(tmp_path, "pictures.py").write_text(code)
+    run([sys.executable, "pictures.py"], tmp_path, environment())
+    with TaskQueue(f"sqlite:///{tmp_path}/pictures.sqlite", "pictures") as queue:
+        later, now = queue.tasks()
+        assert (later.function, now.function) == ("pictures.thumbnail", "pictures.thumbnail")
+        queue.retry(now.id)
+        run([*command.split(), "--burst"], tmp_path, environment())
+        assert [task.state for task in queue.tasks()] == ["pending", "done"], "an import enqueues nothing"
 
 
 SUDO = """#!/bin/sh

@@ -86,7 +86,8 @@ def demo(url: str | None) -> None:
     """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
-    _say("Eight tasks, two workers, one SQLite file, and one kill -9: ten seconds.\n", "bold")
+    _say("Eight tasks, two workers and one kill -9, on a temporary SQLite file: ten seconds.", "bold")
+    _say("One task fails and is retried. One worker is killed, and the other continues its task.\n")
     try:
         with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as folder, _Stage() as stage:
             lesson = _play(folder, stage)
