@@ -7,6 +7,7 @@ Nothing of this comes from the database: a task names its function, and the name
 from __future__ import annotations
 
 import importlib
+import inspect
 import runpy
 import sys
 import traceback
@@ -44,7 +45,13 @@ class Code:
 
     def find(self, record: TaskRecord) -> Callable[..., Any] | None:
         """What would run the task; None if nothing can."""
-        return self._callback if record.function is None else self._functions.find(record.function)
+        return self._callback if record.function is None else self._function(record.function)
+
+    def _function(self, name: str) -> Callable[..., Any] | None:
+        found = self._functions.find(name)
+        if found is None and name.startswith(f"{_MAIN}."):  # as 0.1.0 named the functions of a script
+            found = self._functions.find(f"{_name_of_main(vars(sys.modules[_MAIN]))}{name.removeprefix(_MAIN)}")
+        return found
 
     def call(self, record: TaskRecord) -> Any:
         """What the task's code returns: of an ``async def``, what is to be awaited."""
@@ -85,6 +92,26 @@ def call(function: Callable[..., Any], name: str, value: JSON) -> Any:
     if not isinstance(value, dict) or set(value) != {"args", "kwargs"}:
         raise PayloadError(f"payload: not a call of {name}: args and kwargs are missing")
     return function(*value["args"], **value["kwargs"])
+
+
+def module_of(function: Callable[..., Any]) -> str:
+    """The module that other programs import to get the function.
+
+    For a function of the script that is running, this is the name of its file (``app`` for ``python app.py``) or of
+    its module (``pkg.app`` for ``python -m pkg.app``). It is ``__main__`` only where there is no file: at the prompt
+    and with ``python -c``.
+    """
+    if function.__module__ not in (_MAIN, _COPY_OF_MAIN):
+        return function.__module__
+    # the function's own namespace: a profiler runs a script in one that is not sys.modules["__main__"]
+    return _name_of_main(getattr(inspect.unwrap(function), "__globals__", vars(sys.modules[_MAIN])))
+
+
+def _name_of_main(namespace: Mapping[str, Any]) -> str:
+    spec, file = namespace.get("__spec__"), namespace.get("__file__")
+    if spec is not None and spec.name != _MAIN:
+        return str(spec.name)
+    return Path(file).stem if file and not file.startswith("<") else _MAIN  # "<stdin>" is not a file
 
 
 # -- the same code in another process --------------------------------------------------------------

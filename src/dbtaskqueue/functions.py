@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
 from .checks import check_priority, is_async, refuse_async_generator
-from .code import call
+from .code import call, module_of
 from .limits import check_limits
 from .names import check_function
 from .payload import JSON
@@ -75,12 +75,15 @@ class TaskFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._signature = inspect.signature(function)
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
+        for attribute, value in getattr(function, "__dict__", {}).items():
+            if not hasattr(self, attribute):  # ours win: a function's own `name` or `run` must not replace them
+                setattr(self, attribute, value)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:  # a parameter of the function may be called self
         return self._function(*args, **kwargs)
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Store a call of the function as a task. TypeError when the arguments do not fit its signature."""
         self._signature.bind(*args, **kwargs)
         return self._queue.submit([{"args": list(args), "kwargs": kwargs}], self._options, self.name)[0]
@@ -109,11 +112,16 @@ class Registry:
         return len(self._functions)
 
     def register(self, queue: Submitter, function: Callable[P, R], options: FunctionOptions) -> TaskFunction[P, R]:
-        """Make ``function`` a task function. ValueError when another function has the name."""
+        """Make ``function`` a task function of ``queue``. ValueError when another function has the name.
+
+        A task function of another queue is registered as the plain function under it, without its options.
+        """
+        if isinstance(function, TaskFunction):
+            function = function.__wrapped__  # type: ignore[attr-defined]
         refuse_unknown(options, FunctionOptions, "task")
         refuse_async_generator(function, "the task function")
         given = options.get("name")
-        name = check_function(f"{function.__module__}.{function.__qualname__}" if given is None else given)
+        name = check_function(f"{module_of(function)}.{function.__qualname__}" if given is None else given)
         known = self._functions.get(name)
         if known is not None and not _is_same(known.__wrapped__, function):  # type: ignore[attr-defined]
             raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
@@ -138,5 +146,5 @@ class Registry:
 
 
 def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether it is the same function, perhaps of a module that was reloaded."""
-    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+    """Whether it is the same function, perhaps of a module that was reloaded, or of a script that imports itself."""
+    return (module_of(one), one.__qualname__) == (module_of(other), other.__qualname__)

@@ -515,8 +515,13 @@ class TaskQueue:
     def task(self, function: Callable[P, R] | None = None, /, **options: Unpack[FunctionOptions]) -> Any:
         """Register a function as a task function of this queue: ``@queue.task`` or ``@queue.task(name=…)``.
 
-        ``name`` (by default module and qualified name) stays in the database: give one that survives a
-        rename. ``max_attempts``, ``priority``, ``retry`` and the limits become the defaults of its tasks.
+        ``name`` is stored with each task, so give one that survives a rename. By default it is the module and the
+        qualified name; in a script, the name of its file (``app.hello`` for ``python app.py``) or of its module
+        (``pkg.app.hello`` for ``python -m pkg.app``). ``max_attempts``, ``priority``, ``retry`` and the limits become
+        the defaults of its tasks.
+
+        A function may be registered in several queues: ``@mail.task`` above ``@reports.task`` returns a task function
+        that enqueues into ``mail``, with the options of ``@mail.task``. Workers of both queues know the function.
         """
 
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:

@@ -37,25 +37,66 @@ def read(path: Path) -> bytes:
         return b""
 
 
-def test_the_demo_shows_the_promise(cli: Cli, mark: str) -> None:
+def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None:
     began = time.monotonic()
     run = cli.run([*COMMAND, "demo"], env={"DBTASKQUEUE_URL": "nonsense", "DBTASKQUEUE_WORKER_BURST": "1"})
     assert (run.code, run.err) == (0, "")
     assert time.monotonic() - began < 30
     story, _, lesson = run.out.partition("What you saw")
-    killed = re.search(r"runs in process (\d+); that one gets SIGKILL", story)
+    events = re.findall(r"^ *\d+\.\d s  (\S+(?: -9)?) +(.*)$", story, re.MULTILINE)
+    names = [name for name, _ in events]
+    assert names[:2] == ["stored", "workers"]
+    assert names.count("done") == 8
+    assert names.index("failed") < names.index("retried") < names.index("KILL -9") < names.index("rescued")
+    assert names.count("progress") >= 2
+    assert ("progress", "task 1: page 40 of 40") in events
+    told = dict(events)
+    killed = re.fullmatch(r"worker (\d+), in the middle of task 1", told["KILL -9"])
+    rescued = re.fullmatch(r"task 1: worker (\d+) continues at page (\d+), not at 1", told["rescued"])
     assert killed
+    assert rescued
+    assert told["workers"] in (f"processes {killed[1]} and {rescued[1]}", f"processes {rescued[1]} and {killed[1]}")
+    assert int(rescued[2]) > 20
     assert "8 tasks were accepted, and all 8 are done" in lesson
-    assert re.search(r"failed at its attempt 1\. It was retried (1|2|3)\.\d s later and done at its attempt 2", lesson)
-    assert f"Process {killed[1]} was killed in the middle of task 1" in lesson
-    assert re.search(r"again [0-4]\.\d s later: attempt 2", lesson)
+    assert re.search(r"failed at attempt 1\. It was retried (1|2|3)\.\d s later and done at attempt 2", lesson)
+    assert re.search(rf"Worker {killed[1]} was killed .* Worker {rescued[1]} took over [0-4]\.\d s\n", lesson)
+    assert "\x1b" not in run.out
+
+
+def test_the_commands_that_the_demo_ends_with_work(cli: Cli, mark: str) -> None:
+    """Copied as they are, into a shell in an empty directory."""
+    user = cli.folder / "user"
+    user.mkdir()
+    out = cli.run([*COMMAND, "demo"]).out
+    commands = re.findall(r"^  (?!#)(\S.*)$", out.partition("Three commands to try next:")[2], re.MULTILINE)
+    assert len(commands) == 3
+    stored, _, shown = (
+        subprocess.run(
+            ["sh", "-c", command], cwd=user, env=cli.environment, capture_output=True, text=True, timeout=WITHIN
+        )
+        for command in commands
+    )
+    assert stored.stdout == "1\n"
+    assert re.search(r"^state +done$", shown.stdout, re.MULTILINE)
+    assert "{'hello': 'world'}" in shown.stdout, "its output"
+    subprocess.run(["rm", "-r", user], check=True)
 
 
 def test_the_demo_on_a_terminal(cli: Cli, mark: str) -> None:
     run = cli.on_terminal("demo")
     assert run.code == 0
-    assert "tasks done" in run.out, "a bar shows how it goes on"
+    bars = re.findall(r"━.*page (\d+) of 40", run.out)
+    assert len(set(bars)) >= 5, "a bar moves"
+    assert bars[-1] == "40"
+    assert re.search(r"\x1b\[[\d;]*41mKILL -9\x1b\[0m", run.out), "on a red ground"
     assert "all 8 are done" in run.out
+
+
+def test_the_demo_on_a_terminal_without_colours(cli: Cli, mark: str) -> None:
+    run = cli.on_terminal("demo", env={"NO_COLOR": "1"})
+    assert run.code == 0
+    assert "━" in run.out
+    assert not re.search(r"\x1b\[[\d;]*3\dm", run.out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -70,7 +111,7 @@ def test_an_interrupted_demo_leaves_nothing(cli: Cli, mark: str, number: signal.
 
 def test_a_demo_whose_workers_cannot_start_says_so(cli: Cli, mark: str) -> None:
     run = cli.run([*COMMAND, "demo"], env={"PYTHONHASHSEED": "0", "PYTHONPATH": _breaks_workers(cli)})
-    assert_explained(run, "the demo did not show what it should", "no worker began", "No module named")
+    assert_explained(run, "the demo did not show what it should", "no worker started the long task", "No module named")
     subprocess.run(["rm", "-r", _breaks_workers(cli)], check=True)
 
 

@@ -221,3 +221,54 @@ def test_a_payload_that_is_no_call_fails_its_task(queue: TaskQueue) -> None:
         run(queue)
         assert task.refresh().state == "failed", payload
     assert function("a")["path"] == "a"
+
+
+@pytest.mark.engine("sqlite")
+def test_a_function_registered_in_two_queues_enqueues_into_each(url: str) -> None:
+    with TaskQueue(url, "reports") as reports, TaskQueue(url, "mail") as mail:
+        inner = reports.task(priority=3)(thumbnail)
+        outer = mail.task(inner)
+        assert (outer.enqueue("a").queue, inner.enqueue("b").queue) == ("mail", "reports")
+        [task] = mail.tasks()
+        assert (task.function, task.priority) == (f"{__name__}.thumbnail", 0), "options are those of its own decorator"
+        for queue in (reports, mail):
+            run(queue)
+            assert [task.state for task in queue.tasks()] == ["done"]
+        assert outer("c") == thumbnail("c")
+        assert outer.__wrapped__ is thumbnail  # type: ignore[attr-defined]
+
+
+@pytest.mark.engine("sqlite")
+def test_one_queue_may_know_a_function_by_two_names(queue: TaskQueue) -> None:
+    function = queue.task(name="old")(queue.task(thumbnail))
+    assert function.enqueue("a").function == "old"
+    assert set(queue.functions.names()) == {"old", f"{__name__}.thumbnail"}
+
+
+@pytest.mark.engine("sqlite")
+def test_attributes_of_a_function_replace_none_of_ours(queue: TaskQueue) -> None:
+    def resize(path: str) -> str:
+        return f"small {path}"
+
+    vars(resize).update(dict.fromkeys(("name", "is_async", "_queue", "_function", "_options", "_signature"), "mine"))
+    vars(resize).update(dict.fromkeys(("enqueue", "using", "run"), "mine"))
+    resize.colour = "red"  # type: ignore[attr-defined]
+    function = queue.task(name="resize")(resize)
+    task = function.using(priority=2).enqueue("a.png")
+    run(queue)
+    assert (task.function, task.get_result(10)) == ("resize", "small a.png")
+    assert function("b.png") == "small b.png"
+    assert function.colour == "red"  # type: ignore[attr-defined]
+
+
+@pytest.mark.engine("sqlite")
+def test_a_parameter_may_have_any_name(queue: TaskQueue) -> None:
+    @queue.task
+    def move(self: int, function: int, name: int, queue: int, args: int, kwargs: int) -> list[int]:
+        return [self, function, name, queue, args, kwargs]
+
+    values = {"self": 1, "function": 2, "name": 3, "queue": 4, "args": 5, "kwargs": 6}
+    assert move(**values) == [1, 2, 3, 4, 5, 6]
+    tasks = [move.enqueue(**values), move.using(priority=1).enqueue(**values)]
+    run(queue)
+    assert [task.get_result(10) for task in tasks] == [[1, 2, 3, 4, 5, 6]] * 2

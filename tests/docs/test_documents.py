@@ -19,6 +19,7 @@ from dbtaskqueue.cli import main
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WITH_CODE = [path for path in DOCUMENTS if BLOCK.search(path.read_text())]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TEST = re.compile(r"`((?:\w+/)+test_\w+\.py)::(\w+)`")
 
@@ -37,11 +38,11 @@ def test_there_are_documents() -> None:
     }
 
 
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if BLOCK.search(path.read_text())], ids=names)
+@pytest.mark.parametrize("document", [path for path in WITH_CODE if path.name != "README.md"], ids=names)
 def test_the_code_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Blocks of one document run one after the other; what a comment promises is printed."""
+    """Blocks of one document run one after the other; what a comment promises is printed. README: test_readme.py."""
     monkeypatch.chdir(tmp_path)
     code = "\n".join(BLOCK.findall(document.read_text()))
     Path("document.py").write_text(code)

@@ -1,4 +1,4 @@
-"""The second act of ``make demo``: a long task survives a kill, a suspension and a deploy; the script checks that."""
+"""examples/long_task.py: a long task survives a kill, a suspension and a deploy; the script checks that."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""``dbtaskqueue demo``: the promise in a few seconds, with real workers, one of which is really killed."""
+"""``dbtaskqueue demo``: enqueue, retry, kill -9 and recover, with real workers, in ten seconds."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,34 +14,56 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ..keeper import CHECKPOINT, STEP
 from ..payload import JSON
 from ..queue import TaskQueue
 from ..retry import RetryPolicy
 from ..running import current_task
-from ..states import DONE, RUNNING
+from ..states import DONE, FAILED, RUNNING
 from ..task import Attempt, Task
-from .output import harmless, progress
+from ..url import mask
+from .output import console, harmless
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _SHORT_TASKS = 6
-_LONG = 4.0
-"""Seconds that the long task runs, if its worker lives."""
-_UNTIL_THE_KILL = 1.0
+_PAGES = 40
+_SECONDS = 0.15
+"""For each page of the long task."""
+_KILL_AFTER = 20
+"""Pages of the long task."""
 _PATIENCE = 20.0
-_POLL = 0.02
+_POLL = 0.03
 _LOG = "log"
+_STYLES = {
+    "stored": "cyan",
+    "workers": "cyan",
+    "started": "cyan",
+    "progress": "cyan",
+    "done": "green",
+    "failed": "yellow",
+    "retried": "yellow",
+    "KILL -9": "bold white on red",
+    "rescued": "bold green",
+}
+_START = "start of attempt"
 
 
 def work(payload: dict[str, JSON]) -> JSON:
-    """The callback of the demo's workers."""
+    """The callback of the demo's workers: each task has pages, and a checkpoint after each page."""
     task = current_task()
     if payload.get("fails_at_first") and task.attempt == 1:
-        raise ConnectionError("the other side does not answer")
-    time.sleep(float(payload["seconds"]))
-    return {"name": payload["name"], "process": os.getpid()}
+        raise ConnectionError("no answer")
+    first = task.step(f"{_START} {task.attempt}", lambda: task.saved or 0)
+    for page in range(first, payload["pages"]):
+        time.sleep(payload["seconds"])
+        task.checkpoint(page + 1)
+    return {"pages": payload["pages"], "first": first + 1, "process": os.getpid()}
 
 
 class _Failed(Exception):
@@ -57,42 +81,209 @@ class _Tasks(NamedTuple):
 
 
 @click.command()
-def demo() -> None:
-    """Show the promise in a few seconds, on a temporary file."""
+@click.pass_obj
+def demo(url: str | None) -> None:
+    """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
+    _say("Eight tasks, two workers and one kill -9, on a temporary SQLite file: ten seconds.", "bold")
+    _say("One task fails and is retried. One worker is killed, and the other continues its task.\n")
     try:
-        with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as folder:
-            _play(folder)
+        with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as folder, _Stage() as stage:
+            lesson = _play(folder, stage)
     except (_Failed, TimeoutError) as error:
         raise click.ClickException(harmless(f"the demo did not show what it should: {error}")) from error
+    _say(f"\nWhat you saw, in {stage.seconds:.0f} seconds:", "bold")
+    _say(lesson)
+    _say("\nThree commands to try next:", "bold")
+    for command, what in _what_next(url):
+        _say(f"\n  # {what}", "dim")
+        _say(f"  {command}", "cyan")
 
 
-def _play(folder: str) -> None:
-    began = time.monotonic()
+def _play(folder: str, stage: _Stage) -> str:
+    """Run the story; what it has shown, checked."""
     url = f"sqlite:///{folder}/demo.sqlite"
-    with TaskQueue(url, "demo") as queue, _workers(url, folder, 2) as workers:
+    with TaskQueue(url, "demo") as queue:
         tasks = _enqueue(queue)
-        click.echo(f"{len(tasks.all)} tasks are stored in one file, {folder}/demo.sqlite")
-        click.echo(f"two workers start: processes {' and '.join(str(worker.pid) for worker in workers)}")
-        victim = _worker_of(tasks.long, queue, workers)
-        click.echo(f"task {tasks.long.id}, a long one, runs in process {victim.pid}; that one gets SIGKILL now")
-        victim.kill()
-        victim.wait()
-        killed = time.monotonic()
-        _until(lambda: tasks.long.refresh().attempt == 2, workers, "the killed worker's task was not run again")
-        rescued = time.monotonic() - killed
-        click.echo(f"task {tasks.long.id} runs again, in the other process")
-        _wait_for_all(tasks, workers)
-        _conclude(tasks, victim.pid, rescued, time.monotonic() - began)
+        stage.tell("stored", f"{len(tasks.all)} tasks, in one SQLite file: there is no server to start")
+        with _workers(url, folder, 2) as workers:
+            stage.tell("workers", f"processes {' and '.join(str(worker.pid) for worker in workers)}")
+            show = _Show(queue, tasks, workers, stage)
+            show.until(lambda: tasks.long.state == RUNNING, "no worker started the long task")
+            victim = show.worker_of(tasks.long)
+            show.until(lambda: show.page >= _KILL_AFTER, "the long task got no further")
+            victim.kill()
+            victim.wait()
+            killed = time.monotonic()
+            stage.tell("KILL -9", f"worker {victim.pid}, in the middle of task {tasks.long.id}", "bold red")
+            stage.point_out(f"worker {victim.pid} is dead", "red")
+            show.until(lambda: show.started(2), "the killed worker's task was not run again")
+            rescued = time.monotonic() - killed
+            second, first = show.worker_of(tasks.long), show.first_page(2)
+            stage.tell(
+                "rescued",
+                f"task {tasks.long.id}: worker {second.pid} continues at page {first}, not at 1",
+                "bold green",
+            )
+            stage.point_out(f"worker {second.pid}", "green")
+            show.until(lambda: all(task.state == DONE for task in tasks.all), "some task was not done")
+            return _conclude(tasks, victim.pid, second.pid, first, rescued)
 
 
 def _enqueue(queue: TaskQueue) -> _Tasks:
-    long = queue.enqueue({"name": "long", "seconds": _LONG}, priority=1)
-    again = RetryPolicy(delay=1)
-    flaky = queue.enqueue({"name": "flaky", "seconds": 0.2, "fails_at_first": True}, priority=2, retry=again)
-    short = queue.enqueue_many([{"name": f"short {n}", "seconds": 0.3} for n in range(1, _SHORT_TASKS + 1)])
-    return _Tasks(long, flaky, short)
+    long = queue.enqueue({"name": "long", "pages": _PAGES, "seconds": _SECONDS}, priority=1)
+    flaky = {"name": "flaky", "pages": 1, "seconds": 0.4, "fails_at_first": True}
+    short: list[JSON] = [{"name": f"short {n}", "pages": 1, "seconds": 0.3} for n in range(1, _SHORT_TASKS + 1)]
+    return _Tasks(long, queue.enqueue(flaky, priority=2, retry=RetryPolicy(delay=1)), queue.enqueue_many(short))
+
+
+# -- what is seen ----------------------------------------------------------------------------------
+
+
+def _say(text: str, style: str = "") -> None:
+    screen = console()
+    if not screen.is_terminal:
+        click.echo(text)
+        return
+    from rich.text import Text
+
+    screen.print(Text(text, style=style))
+
+
+class _Stage:
+    """Prints a line with its time for each event; on a terminal also a bar that shows how far the long task is."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._screen = console()
+        self._bar: Progress | None = None
+        self._long: TaskID | None = None
+        self._told = 0
+
+    def __enter__(self) -> _Stage:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the begin."""
+        return time.monotonic() - self._began
+
+    def tell(self, event: str, text: str, style: str = "") -> None:
+        """Print an event."""
+        clock = f"{self.seconds:5.1f} s"
+        if not self._screen.is_terminal:
+            click.echo(f"{clock}  {event:8}  {harmless(text)}")
+            return
+        from rich.text import Text
+
+        gap = " " * (10 - len(event))
+        line = Text.assemble((clock, "dim"), "  ", (event, _STYLES[event]), gap, (harmless(text), style))
+        (self._screen if self._bar is None else self._bar.console).print(line)
+
+    def advance(self, task: int, page: int) -> None:
+        """Show how far the long task is: on a pipe, a line for each ten pages."""
+        if self._bar is not None and self._long is not None:
+            self._bar.update(self._long, completed=page)
+        elif not self._can_draw and page >= self._told + 10:
+            self._told = page - page % 10
+            self.tell("progress", f"task {task}: page {self._told} of {_PAGES}")
+
+    def point_out(self, text: str, style: str) -> None:
+        """Show what runs the long task, at the end of the bar."""
+        if not self._can_draw:
+            return
+        if self._bar is None:
+            self._bar = self._new_bar()
+            self._long = self._bar.add_task("", total=_PAGES, who="", style="")
+            self._bar.start()
+        assert self._long is not None
+        self._bar.update(self._long, who=text, style=style, refresh=True)
+
+    @property
+    def _can_draw(self) -> bool:
+        return self._screen.is_terminal and not self._screen.is_dumb_terminal
+
+    def _new_bar(self) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        return Progress(
+            TextColumn("         "),
+            BarColumn(complete_style="cyan", finished_style="green"),
+            TextColumn("page {task.completed} of {task.total}"),
+            TextColumn("[{task.fields[style]}]{task.fields[who]}"),
+            console=self._screen,
+        )
+
+
+class _Show:
+    """Follows the tasks, and tells the stage what happens to them."""
+
+    def __init__(self, queue: TaskQueue, tasks: _Tasks, workers: list[subprocess.Popen[bytes]], stage: _Stage) -> None:
+        self._queue, self._tasks, self._workers, self._stage = queue, tasks, workers, stage
+        self._kept: dict[str, Any] = {}
+
+    def until(self, condition: Callable[[], bool], otherwise: str) -> None:
+        """Follow the tasks until the condition holds."""
+        deadline = time.monotonic() + _PATIENCE
+        self._look()
+        while not condition():
+            if time.monotonic() > deadline or all(worker.poll() is not None for worker in self._workers):
+                raise _Failed(otherwise)
+            time.sleep(_POLL)
+            self._look()
+
+    @property
+    def page(self) -> int:
+        """The last page of the long task that has a checkpoint."""
+        if self._tasks.long.state == DONE:
+            return _PAGES
+        return int(self._kept.get(CHECKPOINT, 0))
+
+    def started(self, attempt: int) -> bool:
+        """Whether this attempt of the long task has started."""
+        return f"{STEP}{_START} {attempt}" in self._kept
+
+    def first_page(self, attempt: int) -> int:
+        """The page at which this attempt of the long task has started."""
+        return int(self._kept[f"{STEP}{_START} {attempt}"]) + 1
+
+    def worker_of(self, task: Task) -> subprocess.Popen[bytes]:
+        """The worker that runs the task, or has run it last."""
+        worker = task.refresh().attempts()[-1].worker
+        pids = {row.pid for row in self._queue.store.workers() if row.id == worker}
+        for process in self._workers:
+            if process.pid in pids:
+                return process
+        raise _Failed(f"task {task.id} is {task.state}, and neither of the two workers has it")
+
+    def _look(self) -> None:
+        before = {task.id: (task.state, task.attempt) for task in self._tasks.all}
+        changed = [task for task in self._tasks.all if (task.refresh().state, task.attempt) != before[task.id]]
+        for task in sorted(changed, key=lambda task: task.state != DONE):  # what is done has made room for the others
+            self._tell(task)
+        if self._tasks.long.state != DONE:
+            self._kept = self._queue.store.kept(self._tasks.long.id)
+        self._stage.advance(self._tasks.long.id, self.page)
+
+    def _tell(self, task: Task) -> None:
+        is_long = task.id == self._tasks.long.id
+        if task.state == DONE:
+            attempt = f", at attempt {task.attempt}" if task.attempt > 1 else ""
+            self._stage.tell("done", f"task {task.id} by worker {self.worker_of(task).pid}{attempt}")
+        elif task.state == FAILED and not is_long:
+            error = (task.error or "").rstrip().rpartition("\n")[2]
+            self._stage.tell("failed", f"task {task.id}: {error}; retry in 1 s")
+        elif task.state == RUNNING and task.attempt == 2 and not is_long:
+            self._stage.tell("retried", f"task {task.id} by worker {self.worker_of(task).pid}")
+        elif task.state == RUNNING and is_long and task.attempt == 1:
+            pid = self.worker_of(task).pid
+            self._stage.tell("started", f"task {task.id}, a long one of {_PAGES} pages, by worker {pid}")
+            self._stage.point_out(f"worker {pid}", "cyan")
 
 
 # -- the workers -----------------------------------------------------------------------------------
@@ -147,55 +338,27 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
         worker.wait()
 
 
-def _worker_of(task: Task, queue: TaskQueue, workers: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """The process that runs the task, once it has run it for a while."""
-    _until(lambda: task.refresh().state == RUNNING, workers, "no worker began the long task")
-    time.sleep(_UNTIL_THE_KILL)
-    pids = {row.pid for row in queue.store.workers() if row.id == task.refresh().worker}
-    for worker in workers:
-        if worker.pid in pids:
-            return worker
-    raise _Failed(f"the long task is {task.state}, and neither of the two workers holds it")
+# -- judging ---------------------------------------------------------------------------------------
 
 
-# -- waiting and judging ---------------------------------------------------------------------------
-
-
-def _until(condition: Callable[[], bool], workers: list[subprocess.Popen[bytes]], otherwise: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not condition():
-        if time.monotonic() > deadline or all(worker.poll() is not None for worker in workers):
-            raise _Failed(otherwise)
-        time.sleep(_POLL)
-
-
-def _wait_for_all(tasks: _Tasks, workers: list[subprocess.Popen[bytes]]) -> None:
-    with progress("tasks done", len(tasks.all)) as tell:
-
-        def all_done() -> bool:
-            done = sum(task.refresh().state == DONE for task in tasks.all)
-            tell(done)
-            return done == len(tasks.all)
-
-        _until(all_done, workers, "some task was not done")
-
-
-def _conclude(tasks: _Tasks, victim: int, rescued: float, took: float) -> None:
+def _conclude(tasks: _Tasks, victim: int, second: int, first: int, rescued: float) -> str:
     lost, again = _two_attempts(tasks.long, "lost")
     failed, retried = _two_attempts(tasks.flaky, "failed")
     if _time(again.started_at) < _time(lost.finished_at):
         raise _Failed("two workers ran the long task at once")
+    if first <= _KILL_AFTER:
+        raise _Failed(f"the long task started again at page {first}, though {_KILL_AFTER} pages had a checkpoint")
     pause = (_time(retried.started_at) - _time(failed.finished_at)).total_seconds()
-    click.echo(
-        f"""
-What you saw, in {took:.0f} seconds:
-- {len(tasks.all)} tasks were accepted, and all {len(tasks.all)} are done. There is no server: one file is all.
-- Task {tasks.flaky.id} failed at its attempt {failed.number}. It was retried {pause:.1f} s later and done \
-at its attempt {retried.number}.
-- Process {victim} was killed in the middle of task {tasks.long.id}. Another worker ran the task
-  again {rescued:.1f} s later: attempt {again.number}. Nothing was lost, and nobody had to do anything.
-- No task has a time limit: a worker proves that it lives, however long its task takes."""
-    )
+    count, long, flaky = len(tasks.all), tasks.long.id, tasks.flaky.id
+    return f"""\
+- {count} tasks were accepted, and all {count} are done. One file holds everything.
+- Task {flaky} failed at attempt {failed.number}. It was retried {pause:.1f} s later \
+and done at attempt {retried.number}.
+- Worker {victim} was killed in the middle of task {long}. Worker {second} took over {rescued:.1f} s
+  later, at page {first}, where the last checkpoint was. Nothing was lost, and nobody
+  had to do anything.
+- No task has a time limit: heartbeats show that a worker is alive, however long
+  its task takes."""
 
 
 def _two_attempts(task: Task, first: str) -> list[Attempt]:
@@ -209,3 +372,22 @@ def _two_attempts(task: Task, first: str) -> list[Attempt]:
 def _time(moment: datetime | None) -> datetime:
     assert moment is not None
     return moment
+
+
+def _what_next(url: str | None) -> list[tuple[str, str]]:
+    """Commands that work as they are here, and what each does."""
+    us = shlex.join([*_program(), *(() if url is None else ("--url", mask(url)))])
+    return [
+        (f"""{us} enqueue '{{"hello": "world"}}'""", "Store a task. This prints its id."),
+        (f"{us} worker builtins:print --burst", "Run it, in a process of its own."),
+        (f"{us} show 1", "See what became of it, if 1 was its id."),
+    ]
+
+
+def _program() -> list[str]:
+    """How the user can call this program again: by its name, if that is on the PATH; else by its path."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return [sys.executable, "-m", "dbtaskqueue"]
+    found = shutil.which(called.name)
+    return [called.name if found and called.exists() and called.samefile(found) else str(called)]
