@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
-from cli.running import COMMAND, Cli, assert_explained, assert_wrong_usage
+from cli.running import COMMAND, Cli, Run, assert_explained, assert_wrong_usage
+from click.testing import CliRunner
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
@@ -34,9 +35,10 @@ def test_no_command_is_wrong_usage_and_shows_help(cli: Cli) -> None:
     assert_wrong_usage(run, "Usage: dbtaskqueue", "enqueue", "worker", "doctor", "demo")
 
 
-def test_every_command_has_help(cli: Cli) -> None:
+def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     shown = cli.run([*COMMAND, "--help"]).out
-    names = [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()]
+    listed = shown[shown.index("Produce tasks:") :]
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [
         *PRODUCING_AND_WORKING,
         *[words[0] for words in LOOKING + OPERATING],
@@ -45,7 +47,20 @@ def test_every_command_has_help(cli: Cli) -> None:
         "doctor",
         "demo",
     ]
-    assert "..." not in shown.partition("Commands:\n")[2], "a command's first line is too long"
+    assert names == list(main.commands)
+    titles = [line for line in listed.splitlines() if line and not line.startswith("  ")]
+    assert titles == ["Produce tasks:", "Run tasks:", "Look:", "Operate:", "Database:", "Try it:"]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_fits_the_terminal(command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = CliRunner().invoke(main, [*command.split(), "--help"]).output
+    assert "-h, --help" in shown
+    assert max(len(line) for line in shown.splitlines()) <= columns
+    assert "..." not in shown.partition("Produce tasks:")[2], "the first line of a command's help is not cut"
+    assert CliRunner().invoke(main, [*command.split(), "-h"]).output == shown
 
 
 def test_the_installed_command_is_the_same(cli: Cli) -> None:
@@ -70,6 +85,9 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
     ("words", "reason"),
     [
         (("nonsense",), "No such command"),
+        (("statz",), "'stats'"),
+        (("list", "--qeue", "x"), "'--queue'"),
+        (("--queue", "no such name!", "list"), "a queue's name is"),
         (("--nonsense",), "No such option"),
         (("enqueue",), "Missing argument"),
         (("enqueue", "{bad"), "not JSON"),
@@ -187,11 +205,45 @@ def test_each_option_has_the_variable_that_its_name_suggests() -> None:
     """What is called --in is DBTASKQUEUE_ENQUEUE_IN, whatever the function's parameter is called."""
     for name, command in main.commands.items():
         for option in command.params:
-            if isinstance(option, click.Option):
+            if isinstance(option, click.Option) and option.allow_from_autoenv:
                 word = option.opts[0].lstrip("-").replace("-", "_")
                 explicit = [option.envvar] if isinstance(option.envvar, str) else option.envvar
                 first = explicit[0] if explicit else f"DBTASKQUEUE_{name}_{option.name}".upper()
                 assert first == f"DBTASKQUEUE_{name}_{word}".upper()
+
+
+def test_url_and_queue_before_and_after_the_command(cli: Cli) -> None:
+    with TaskQueue(cli.url, "mail") as mail:
+        mail.enqueue(1)
+    for words in (
+        ["--url", cli.url, "--queue", "mail", "list"],
+        ["list", "--queue", "mail", "--url", cli.url],
+        ["--url", "sqlite:///no.sqlite", "--queue", "other", "list", "--url", cli.url, "--queue", "mail"],
+    ):
+        elsewhere = {"DBTASKQUEUE_URL": "sqlite:///no.sqlite", "DBTASKQUEUE_QUEUE": "x", "DBTASKQUEUE_LIST_QUEUE": "y"}
+        run = cli.run([*COMMAND, *words, "--json"], env=elsewhere)
+        assert [task["id"] for task in run.json] == [1], words
+
+
+def test_queues_of_a_worker_before_and_after_the_command(cli: Cli) -> None:
+    Path(cli.folder, "tasks.py").write_text("def run(payload): pass\n")
+    for words in (
+        ["--queue", "a", "--queue", "b", "worker", "tasks:run", "--url", cli.url],
+        ["--url", cli.url, "worker", "tasks:run", "--queue", "a", "--queue", "b"],
+    ):
+        run = cli.run([*COMMAND, *words, "--burst", "--executor", "thread"], env={"DBTASKQUEUE_QUEUE": "x"})
+        assert run.code == 0
+        assert "queues=a,b " in run.err
+
+
+@pytest.mark.parametrize("words", [("show", "1"), ("workers",), ("migrate",), ("copy", "a", "b"), ("demo",)])
+def test_a_queue_before_a_command_that_takes_none(cli: Cli, words: tuple[str, ...]) -> None:
+    assert_wrong_usage(cli("--queue", "mail", *words), f"the command {words[0]} takes no --queue")
+
+
+@pytest.mark.parametrize("command", [name for name in main.commands if name not in ("copy", "demo")])
+def test_each_command_shows_url_in_its_help(command: str) -> None:
+    assert "--url URL" in CliRunner().invoke(main, [command, "--help"]).output
 
 
 def test_options_come_from_the_environment(cli: Cli) -> None:
@@ -223,10 +275,39 @@ def test_a_reader_that_stops_reading(cli: Cli, queue: TaskQueue) -> None:
         assert command.communicate(timeout=60)[1] == b"", words
 
 
-def test_a_full_disk_under_the_output(cli: Cli, queue: TaskQueue) -> None:
+def with_shell(cli: Cli, redirection: str, *words: object) -> Run:
+    """Run the command as a shell does, with a redirection of its streams."""
+    return cli.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *cli.line(*words)])
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "list --json", "stats", "stats --json", "doctor", "show 1", "enqueue 2", "--help", "list --help"]
+)
+def test_a_full_disk_under_stdout(cli: Cli, queue: TaskQueue, words: str) -> None:
     queue.enqueue(1)
-    script = 'exec "$@" > /dev/full'
-    assert_explained(cli.run(["sh", "-c", script, "sh", *cli.line("list", "--json")]), "No space left")
+    run = with_shell(cli, "> /dev/full", *words.split())
+    assert run == (1, "", "Error: cannot write the output: No space left on device\n")
+
+
+def test_a_full_disk_under_stdout_does_not_hide_an_error(cli: Cli) -> None:
+    assert_explained(with_shell(cli, "> /dev/full", "list"), "does not exist")
+    assert with_shell(cli, "> /dev/full", "nonsense").code == 2
+
+
+def test_a_full_disk_under_stderr(cli: Cli, queue: TaskQueue) -> None:
+    """Nothing can be said there, but the exit code can."""
+    queue.enqueue(1)
+    assert with_shell(cli, "2> /dev/full", "list", "--state", "done") == (1, "", ""), "a note was lost"
+    assert with_shell(cli, "2> /dev/full", "show", 7) == (1, "", "")
+    assert with_shell(cli, "2> /dev/full", "nonsense") == (2, "", "")
+    assert with_shell(cli, "> /dev/full 2>&1", "stats") == (1, "", "")
+    assert with_shell(cli, "2> /dev/full", "stats", "--json").json["pending"] == 1
+
+
+def test_closed_streams(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    assert with_shell(cli, "0<&- >&-", "stats") == (0, "", "")
+    assert with_shell(cli, "2>&-", "show", 7) == (1, "", "")
 
 
 def test_output_that_is_not_unicode(cli: Cli, queue: TaskQueue) -> None:

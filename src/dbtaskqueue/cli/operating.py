@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 import click
 
 from ..states import FINAL, UNFINISHED
-from .options import checked, confirm, duration, open_queue, queue_option, yes_option
+from .options import checked, confirm, duration, open_queue, queue_option, url_option, yes_option
 from .output import counted, progress
 
 
 @click.command()
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def retry(url: str | None, id: int) -> None:
     """Run a failed, abandoned, cancelled or done task again, now."""
@@ -23,6 +24,7 @@ def retry(url: str | None, id: int) -> None:
 
 @click.command()
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def cancel(url: str | None, id: int) -> None:
     """Cancel a task; a running one is asked to end."""
@@ -34,6 +36,7 @@ def cancel(url: str | None, id: int) -> None:
 
 @click.command()
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def suspend(url: str | None, id: int) -> None:
     """Let a running task stand still; it stays with its worker."""
@@ -44,6 +47,7 @@ def suspend(url: str | None, id: int) -> None:
 
 @click.command("continue")
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def continue_task(url: str | None, id: int) -> None:
     """Let a suspended task go on."""
@@ -54,6 +58,7 @@ def continue_task(url: str | None, id: int) -> None:
 
 @click.command()
 @queue_option
+@url_option
 @click.pass_obj
 def pause(url: str | None, queue: str) -> None:
     """Let nobody fetch from a queue; what runs goes on."""
@@ -64,6 +69,7 @@ def pause(url: str | None, queue: str) -> None:
 
 @click.command()
 @queue_option
+@url_option
 @click.pass_obj
 def resume(url: str | None, queue: str) -> None:
     """Let a paused queue be fetched from again."""
@@ -75,6 +81,7 @@ def resume(url: str | None, queue: str) -> None:
 @click.command()
 @queue_option
 @yes_option
+@url_option
 @click.pass_obj
 def purge(url: str | None, queue: str, yes: bool) -> None:
     """Abandon every unfinished task of a queue, running ones too."""
@@ -100,6 +107,7 @@ def purge(url: str | None, queue: str, yes: bool) -> None:
     help="Tasks in this state; may be repeated.  [default: done and cancelled]",
 )
 @yes_option
+@url_option
 @click.pass_obj
 def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...], yes: bool) -> None:
     """Delete what ended longer ago than DURATION: 30d, 12h, 0s."""

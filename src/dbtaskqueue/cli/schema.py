@@ -16,7 +16,7 @@ from ..queue import TaskQueue
 from ..states import ABANDONED, DONE, RUNNING
 from ..url import DEFAULT_URL
 from .looking import describe
-from .options import command_line, default_queue, json_option, one_queue_option, open_queue
+from .options import command_line, default_queue, json_option, one_queue_option, open_queue, url_option
 from .output import counted, fields, harmless, print_json, took
 
 _MOST_NAMES = 10
@@ -29,6 +29,7 @@ _NEVER_SLOW = 1.0
 
 @click.command()
 @click.option("--sql", is_flag=True, help="Only print what it would do, for whoever may change the schema.")
+@url_option
 @click.pass_obj
 def migrate(url: str | None, sql: bool) -> None:
     """Make the schema, or upgrade it to this program's version."""
@@ -47,6 +48,7 @@ def migrate(url: str | None, sql: bool) -> None:
 @click.command()
 @one_queue_option
 @json_option
+@url_option
 @click.pass_obj
 def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """Examine the database, and say what mends it.

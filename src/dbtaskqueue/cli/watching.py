@@ -21,7 +21,7 @@ from .. import clock
 from ..errors import StoreUnavailable
 from ..url import mask
 from .looks import Look, Looker, plain
-from .options import checked, json_option, one_queue_option, open_queue, seconds
+from .options import checked, json_option, one_queue_option, open_queue, seconds, url_option
 from .output import console, json_line, note
 from .screen import changes, screen
 
@@ -58,6 +58,7 @@ def _interval(text: str) -> float:
 )
 @one_queue_option
 @json_option
+@url_option
 @click.pass_obj
 def watch(url: str | None, interval: float, queue: str | None, json: bool) -> None:
     """Watch queues, workers, running tasks and failures.
