@@ -164,7 +164,7 @@ def test_an_unknown_id(cli: Cli, queue: TaskQueue, command: str, id: int) -> Non
     [
         ("nonsense", "not a database URL"),
         ("sqlite:///", "three slashes"),
-        ("sqlite:////no/such/folder/x.sqlite", "the folder /no/such/folder does not exist"),
+        ("sqlite:////no/such/folder/x.sqlite", "the directory /no/such/folder does not exist"),
         ("sqlite:////", "Error"),
         ("postgresql://me:secret@host/db", "***"),
         ("sqlite:///x.sqlite?nonsense=1", "unknown option"),
