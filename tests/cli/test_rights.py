@@ -61,12 +61,15 @@ class Place:
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    folder = new_folder("rights")
+    above = new_folder("rights")
+    folder = above / "folder"
+    folder.mkdir()
     try:
         yield Place(folder)
     finally:
+        above.chmod(0o700)
         folder.chmod(0o700)
-        shutil.rmtree(folder)
+        shutil.rmtree(above)
 
 
 def test_an_ordinary_user_may_do_everything_in_its_own_place(place: Place) -> None:
@@ -88,6 +91,7 @@ def closed(path: Path, mode: int) -> Path:
 CLOSED["a file that may be read only"] = lambda place: closed(place.file, stat.S_IRUSR)
 CLOSED["a file that may not be opened"] = lambda place: closed(place.file, 0)
 CLOSED["a directory that may not be written"] = lambda place: closed(place.folder, stat.S_IRUSR | stat.S_IXUSR)
+CLOSED["a directory above it that may not be entered"] = lambda place: closed(place.folder.parent, 0) and place.file
 CLOSED["a directory that may not be entered"] = lambda place: closed(place.folder, 0)
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import random
 import sqlite3
+import stat
 import tempfile
 import time
 import weakref
@@ -400,7 +401,7 @@ def _explain(error: Exception, path: str) -> str:
     code = _code(error)
     directory = os.path.dirname(path)
     if code.startswith("SQLITE_CANTOPEN"):
-        if not os.path.isdir(directory):
+        if _is_no_directory(directory):
             return f"the directory {directory} does not exist"
         if os.path.isdir(path):
             return "this is a directory, not a file"
@@ -412,6 +413,16 @@ def _explain(error: Exception, path: str) -> str:
     if _is_busy(error):
         return f"another program has kept the database locked for {LOCK_PATIENCE:.0f} s"
     return f"{error}" + (f" ({code})" if code else "")
+
+
+def _is_no_directory(path: str) -> bool:
+    """Whether there is no such directory; False where this user may not know."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
 
 
 def _refuse_network(path: str) -> None:
