@@ -59,7 +59,9 @@ def test_pause_and_resume(cli: Cli, queue: TaskQueue) -> None:
 
 def test_purge(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
-    assert cli("purge", "--queue", "other").out == "0 tasks abandoned\n"
+    with TaskQueue(cli.url, "other") as other:
+        other.enqueue(1)
+    assert cli("purge", "--queue", "other").out == "1 task abandoned\n"
     assert cli("purge").out == "3 tasks abandoned\n"
     assert queue.stats().abandoned == 3
 

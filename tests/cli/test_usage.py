@@ -77,7 +77,10 @@ def test_version(cli: Cli) -> None:
 @pytest.mark.parametrize("words", [*LOOKING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
-    assert_explained(run, "does not exist", f"dbtaskqueue --url {cli.url} migrate")
+    assert_explained(
+        run, f"{cli.folder}/taskqueue.sqlite does not exist; ", "name yours with --url or $DBTASKQUEUE_URL"
+    )
+    assert "migrate" not in run.err, "no advice that makes a second, empty database"
     assert list(cli.folder.iterdir()) == []
 
 
@@ -151,6 +154,43 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
 def test_wrong_usage(cli: Cli, words: tuple[str, ...], reason: str) -> None:
     assert_wrong_usage(cli(*words), reason)
     assert not Path(cli.folder, "taskqueue.sqlite").exists()
+
+
+UNKNOWN_QUEUE = "no such queue: mial; did you mean mail? Queues: default, mail"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["list", "list --json", "stats --functions", "watch", "doctor", "resume", "purge --yes", "prune 0s --yes"],
+)
+def test_a_misspelt_queue(cli: Cli, queue: TaskQueue, words: str) -> None:
+    queue.enqueue(1)
+    with TaskQueue(cli.url, "mail") as mail:
+        mail.enqueue(1)
+    assert cli(*words.split(), "--queue", "mial") == (1, "", f"Error: {UNKNOWN_QUEUE}\n")
+
+
+def test_a_new_queue_may_be_filled_served_and_paused(cli: Cli) -> None:
+    Path(cli.folder, "tasks.py").write_text("def run(payload): pass\n")
+    assert cli("migrate").code == 0
+    assert cli("pause", "--queue", "first").err == "", "there is no other queue"
+    for words in (("enqueue", "1"), ("worker", "tasks:run", "--burst", "--executor", "thread")):
+        run = cli(*words, "--queue", f"new-{words[0]}")
+        assert run.code == 0
+        assert "Queues:" not in run.err
+    run = cli("pause", "--queue", "new-enqeue")
+    assert run.out == "queue new-enqeue is paused\n"
+    assert run.err.startswith("queue new-enqeue has no tasks yet; did you mean new-enqueue?")
+
+
+def test_the_default_queue_may_be_missing(cli: Cli, queue: TaskQueue) -> None:
+    for words in (("stats",), ("list",), ("stats", "--queue", "mail")):
+        run = cli(*words, "--json")
+        assert (run.code, run.err) == (0, ""), "in a database without any queue none is misspelt"
+    with TaskQueue(cli.url, "mail") as mail:
+        mail.enqueue(1)
+    run = cli("stats", "--json")
+    assert (run.code, run.json["pending"], run.err) == (0, 0, "no such queue: default; Queues: mail\n")
 
 
 @pytest.mark.parametrize("id", [0, 7, 2**63, 10**30])

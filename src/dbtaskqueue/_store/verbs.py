@@ -101,9 +101,12 @@ class SqlStore(SqlMovable, Store):
     def _check_schema(self, name: str) -> None:
         version, oldest = self._versions()
         if version < self.schema_version:
-            found = f"has schema version {version}" if version else "has no dbtaskqueue schema"
-            needed = f"this program needs {self.schema_version}"
-            raise SchemaError(f"{name} {found}, {needed}; upgrade it with: {self._migrate_command}")
+            if not version:
+                raise SchemaError(f"{name} has no dbtaskqueue schema; create it with: {self._migrate_command}")
+            raise SchemaError(
+                f"{name} has schema version {version}, this program needs {self.schema_version};"
+                f" upgrade it with: {self._migrate_command}"
+            )
         if oldest == SEALED:
             raise SchemaError(f"{name} is being filled by: dbtaskqueue copy; where that was broken off, run it again")
         if oldest > self.schema_version:

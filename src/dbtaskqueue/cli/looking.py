@@ -34,6 +34,7 @@ from .output import (
     table,
     took,
 )
+from .queues import refuse_unknown
 
 _LAST_LINES = 10
 """How much of an attempt's output is shown."""
@@ -49,6 +50,7 @@ _LAST_LINES = 10
 def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json: bool) -> None:
     """Show the tasks of a queue, newest first."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         tasks = lane.tasks(state=state, limit=limit)
     if json:
         print_json([attributes(task) for task in tasks])
@@ -236,6 +238,7 @@ def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
         _show_functions(url, queue, json)
         return
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         found = lane.stats()._asdict()
     if json:
         print_json(found)
@@ -248,6 +251,7 @@ def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
 
 def _show_functions(url: str | None, queue: str, json: bool) -> None:
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         found = lane.function_stats()
     if json:
         print_json([each._asdict() for each in found])

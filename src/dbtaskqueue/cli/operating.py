@@ -9,6 +9,7 @@ import click
 from ..states import FINAL, UNFINISHED
 from .options import checked, confirm, duration, open_queue, queue_option, url_option, yes_option
 from .output import counted, progress
+from .queues import refuse_unknown, warn_of_unknown
 
 
 @click.command()
@@ -63,6 +64,7 @@ def continue_task(url: str | None, id: int) -> None:
 def pause(url: str | None, queue: str) -> None:
     """Let nobody fetch from a queue; what runs goes on."""
     with open_queue(url, queue) as lane:
+        warn_of_unknown(lane.store, queue)
         lane.pause()
     click.echo(f"queue {queue} is paused")
 
@@ -74,6 +76,7 @@ def pause(url: str | None, queue: str) -> None:
 def resume(url: str | None, queue: str) -> None:
     """Let a paused queue be fetched from again."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         lane.resume()
     click.echo(f"queue {queue} is not paused")
 
@@ -86,6 +89,7 @@ def resume(url: str | None, queue: str) -> None:
 def purge(url: str | None, queue: str, yes: bool) -> None:
     """Abandon every unfinished task of a queue, running ones too."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         counts = lane.stats()._asdict()
         unfinished = sum(counts[state] for state in UNFINISHED)
         confirm(f"Abandon {counted(unfinished, 'unfinished task')} of the queue {queue}?", yes)
@@ -112,6 +116,7 @@ def purge(url: str | None, queue: str, yes: bool) -> None:
 def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...], yes: bool) -> None:
     """Delete what ended longer ago than DURATION: 30d, 12h, 0s."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         words = " and ".join(states)
         confirm(f"Delete the {words} tasks of the queue {queue} that ended {older_than:g} s ago or earlier?", yes)
         with progress("deleting tasks") as tell:

@@ -18,6 +18,7 @@ from ..url import DEFAULT_URL
 from .looking import describe
 from .options import command_line, default_queue, json_option, one_queue_option, open_queue, url_option
 from .output import counted, fields, harmless, print_json, took
+from .queues import listed, refuse_unknown
 
 _MOST_NAMES = 10
 _MOST_RUNNING = 500
@@ -57,6 +58,7 @@ def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """
     try:
         with open_queue(url) as lane:
+            refuse_unknown(lane.store, queue)
             found = _examine(url, lane, queue)
     except TaskQueueError as error:
         if json:
@@ -74,17 +76,12 @@ def _examine(url: str | None, lane: TaskQueue, queue: str | None) -> list[Findin
     return [
         *store.findings(),
         Finding("workers", f"{states.count('alive')} alive, {states.count('lost')} lost"),
-        Finding("queues", _listed(names)),
+        Finding("queues", listed(names)),
         *_paused(url, store, names),
         _oldest_due(url, store, names, any_alive="alive" in states),
         *_abandoned(url, store, names),
         *_slow(url, store, names),
     ]
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return (", ".join(names[:_MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def _paused(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:
