@@ -25,8 +25,8 @@ OPERATING = [
     ("continue", "1"),
     ("pause",),
     ("resume",),
-    ("purge",),
-    ("prune", "0s"),
+    ("purge", "--yes"),
+    ("prune", "0s", "--yes"),
 ]
 
 

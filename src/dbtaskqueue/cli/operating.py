@@ -92,7 +92,8 @@ def purge(url: str | None, queue: str, yes: bool) -> None:
         refuse_unknown(lane.store, queue)
         counts = lane.stats()._asdict()
         unfinished = sum(counts[state] for state in UNFINISHED)
-        confirm(f"Abandon {counted(unfinished, 'unfinished task')} of the queue {queue}?", yes)
+        if not yes:
+            confirm(f"Abandon {counted(unfinished, 'unfinished task')} of queue {queue}?")
         with progress("abandoning tasks", unfinished) as tell:
             count = _add_up(lane.purge_in_steps(), tell)
     click.echo(f"{counted(count)} abandoned")
@@ -117,8 +118,9 @@ def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...
     """Delete what ended longer ago than DURATION: 30d, 12h, 0s."""
     with open_queue(url, queue) as lane:
         refuse_unknown(lane.store, queue)
-        words = " and ".join(states)
-        confirm(f"Delete the {words} tasks of the queue {queue} that ended {older_than:g} s ago or earlier?", yes)
+        if not yes:
+            words = " and ".join(states)
+            confirm(f"Delete the {words} tasks of queue {queue} that ended {older_than:g} s ago or earlier?")
         with progress("deleting tasks") as tell:
             count = _add_up(lane.prune_in_steps(older_than, states), tell)
     click.echo(f"{counted(count)} deleted")

@@ -55,10 +55,9 @@ def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter
     return callback
 
 
-def confirm(question: str, yes: bool) -> None:
-    """Ask before something is destroyed; not with --yes, and not where nobody can answer."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(question, abort=True, err=True)
+def confirm(question: str) -> None:
+    """Ask before something is destroyed."""
+    click.confirm(question, abort=True, err=True)
 
 
 def duration(text: str) -> float:
@@ -236,5 +235,12 @@ def json_option(function: Function) -> Function:
 
 
 def yes_option(function: Function) -> Function:
-    """``--yes``."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(function)
+    """``--yes``: needed where nobody can be asked."""
+    help = "Do not ask. Required where stdin is not a terminal."
+    return click.option("--yes", is_flag=True, callback=_require_yes, help=help)(function)
+
+
+def _require_yes(ctx: click.Context, parameter: click.Parameter, yes: bool) -> bool:
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError(f"{ctx.info_name} cannot ask, since stdin is not a terminal; confirm it with --yes", ctx)
+    return yes
