@@ -112,6 +112,12 @@ class SqlStore(SqlMovable, Store):
         if oldest > self.schema_version:
             raise self._too_new(name, version, oldest)
 
+    def _may_not_create(self, name: str, account: str, grant: str) -> SchemaError:
+        return SchemaError(
+            f"{name}: {account} may not create the schema; let an administrator run: {grant};"
+            f" or run what this prints: {self._migrate_command} --sql"
+        )
+
     @property
     def _migrate_command(self) -> str:
         return shlex.join(["dbtaskqueue", "--url", self._target.text, "migrate"])
