@@ -55,7 +55,9 @@ def test_list_shows_the_newest_first(cli: Cli, busy: TaskQueue) -> None:
 def test_list_picks_state_limit_and_queue(cli: Cli, busy: TaskQueue) -> None:
     assert [task["id"] for task in cli("list", "--json", "--limit", 2).json] == [21, 20]
     assert [task["id"] for task in cli("list", "--json", "--state", "failed").json] == [2]
-    assert cli("list", "--json", "--queue", "other").json == []
+    with TaskQueue(cli.url, "other") as other:
+        other.enqueue(1)
+    assert [task["id"] for task in cli("list", "--json", "--queue", "other").json] == [22]
 
 
 def test_an_empty_list_says_so_beside_the_output(cli: Cli, queue: TaskQueue) -> None:
@@ -255,7 +257,9 @@ def test_show_tells_how_far_it_is_what_it_uses_and_where_it_runs(cli: Cli, queue
         assert re.search(r"^started +\S+ \S+ \(\d+s ago\)$", run.out, re.MULTILINE)
         assert widest(run.out) <= 80
     shown = cli("show", long.id, "--json").json
-    assert shown["progress"] == [45, 60, "page 45 \x1b[31m", 90.4]
+    progress = {"done": 45, "total": 60, "message": "page 45 \x1b[31m", "eta": 90.4}
+    assert shown["progress"] == progress
+    assert cli("list", "--json").json[0]["progress"] == progress
     assert shown["usage"] == {"memory": 2**29, "cpu": 12.5, "processes": 3}
     assert (shown["runs_on"]["pid"], shown["runs_on"]["state"]) == (worker.pid, "alive")
     queue.store.exchange(worker.id, ends=[End("finish", long.id, long.token, clock.now())])

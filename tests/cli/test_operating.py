@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from cli.running import Cli, assert_explained
+from cli.running import Cli, assert_explained, assert_wrong_usage
 
 from dbtaskqueue import TaskQueue
 
@@ -59,8 +59,10 @@ def test_pause_and_resume(cli: Cli, queue: TaskQueue) -> None:
 
 def test_purge(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
-    assert cli("purge", "--queue", "other").out == "0 tasks abandoned\n"
-    assert cli("purge").out == "3 tasks abandoned\n"
+    with TaskQueue(cli.url, "other") as other:
+        other.enqueue(1)
+    assert cli("purge", "--queue", "other", "--yes").out == "1 task abandoned\n"
+    assert cli("purge", "--yes").out == "3 tasks abandoned\n"
     assert queue.stats().abandoned == 3
 
 
@@ -77,18 +79,18 @@ def test_prune(cli: Cli, queue: TaskQueue) -> None:
     finish_all(queue)
     with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_task SET finished_at = finished_at - 86400000000 WHERE id = 1")
-    assert cli("prune", "2d").out == "0 tasks deleted\n"
-    assert cli("prune", "12h").out == "1 task deleted\n"
-    assert cli("prune", "0s", "--state", "cancelled").out == "0 tasks deleted\n"
-    assert cli("prune", "0s").out == "2 tasks deleted\n"
+    assert cli("prune", "2d", "--yes").out == "0 tasks deleted\n"
+    assert cli("prune", "12h", "--yes").out == "1 task deleted\n"
+    assert cli("prune", "0s", "--state", "cancelled", "--yes").out == "0 tasks deleted\n"
+    assert cli("prune", "0s", "--yes").out == "2 tasks deleted\n"
     assert [task.id for task in queue.tasks()] == [4]
 
 
 def test_prune_of_abandoned_tasks(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     queue.purge()
-    assert cli("prune", "0s").out == "0 tasks deleted\n"
-    assert cli("prune", "0s", "--state", "abandoned").out == "1 task deleted\n"
+    assert cli("prune", "0s", "--yes").out == "0 tasks deleted\n"
+    assert cli("prune", "0s", "--state", "abandoned", "--yes").out == "1 task deleted\n"
 
 
 @pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
@@ -126,12 +128,12 @@ def test_what_takes_long_shows_how_far_it_is(
     assert -1 not in places, shown
     assert places == sorted(places)
     assert shown.splitlines()[-1].endswith("2500 tasks abandoned" if command[0] == "purge" else "2500 tasks deleted")
-    assert "/" not in cli(*command).err, "on a pipe nothing moves"
+    assert "/" not in cli(*command, "--yes").err, "on a pipe nothing moves"
 
 
 def test_the_question_says_how_much_is_at_stake(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
-    assert "Abandon 3 unfinished tasks of the queue default?" in cli.on_terminal("purge", answer="n").out
+    assert "Abandon 3 unfinished tasks of queue default?" in cli.on_terminal("purge", answer="n").out
 
 
 @pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
@@ -139,3 +141,19 @@ def test_yes_is_not_asked(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) 
     run = cli.on_terminal(*command, "--yes")
     assert run.code == 0
     assert "[y/N]" not in run.out
+
+
+@pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
+def test_what_destroys_needs_yes_where_stdin_is_no_terminal(
+    cli: Cli, queue: TaskQueue, command: tuple[str, ...]
+) -> None:
+    queue.enqueue_many(range(3))
+    if command[0] == "prune":
+        finish_all(queue)
+    before = queue.stats()
+    for redirection in ("< /dev/null", "<&-"):
+        run = cli.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *cli.line(*command)])
+        assert_wrong_usage(run, f"{command[0]} cannot ask, since stdin is not a terminal; confirm it with --yes")
+    assert queue.stats()[:7] == before[:7]
+    variable = f"DBTASKQUEUE_{command[0].upper()}_YES"
+    assert "3 tasks" in cli(*command, env={variable: "1"}).out

@@ -140,6 +140,8 @@ def test_doctor_names_what_runs_much_longer_than_usual(cli: Cli, queue: TaskQueu
     assert found["advice"] == f"dbtaskqueue --url {cli.url} show {held[0].id}"
     assert [each["name"] for each in cli("doctor", "--json").json["findings"]].count("slow") == 1
     assert cli("doctor").code == 0
+    with TaskQueue(cli.url, "other") as other:
+        other.enqueue(1)
     assert "slow" not in findings(cli, "--queue", "other")
     change(cli, "UPDATE dbtaskqueue_task SET suspended = token WHERE state = 'running'")
     assert "slow" not in findings(cli)
@@ -206,6 +208,8 @@ ODD = "it's $(touch evil) a;b.sqlite"
 def test_an_advised_command_can_be_given_to_a_shell_whatever_the_file_is_called(cli: Cli) -> None:
     cli.url = f"sqlite:///{cli.folder}/{ODD}"
     path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    with contextlib.closing(sqlite3.connect(Path(cli.folder, ODD))) as connection:
+        connection.execute("CREATE TABLE t (x)")
     command = cli("stats").err.partition("create it with: ")[2]
     run = cli.run(["sh", "-c", command], env={"PATH": path})
     assert (run.code, run.out) == (0, "schema: none before, version 1 now\n")
@@ -221,7 +225,7 @@ def test_what_the_doctor_advises_for_a_file_names_it_in_one_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / ODD)
-    monkeypatch.setattr(health, "is_writable", lambda path: False)
+    monkeypatch.setattr(health, "not_writable", lambda path: [path])
     monkeypatch.setattr(health, "_LARGE_LOG", -1)
     monkeypatch.setattr(health, "_pragma", lambda connection, statement: "broken")
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -237,7 +241,7 @@ def test_no_advice_holds_a_password() -> None:
 
 
 def test_doctor_on_a_missing_file(cli: Cli) -> None:
-    assert_explained(cli("doctor"), "does not exist", "create it with: dbtaskqueue --url", "migrate")
+    assert_explained(cli("doctor"), "does not exist", "or name yours with --url or $DBTASKQUEUE_URL")
     run = cli("doctor", "--json")
     assert_explained(run, "does not exist")
     assert run.json["broken"] is True
@@ -285,13 +289,6 @@ def test_damage_that_only_the_doctor_sees(cli: Cli, queue: TaskQueue) -> None:
     assert run.json["broken"] is True
     integrity = next(finding for finding in run.json["findings"] if finding["broken"])
     assert (integrity["name"], ".recover" in integrity["advice"]) == ("integrity", True)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_doctor_on_a_file_that_may_not_be_written(cli: Cli, queue: TaskQueue) -> None:
-    queue.close()
-    database(cli).chmod(0o400)
-    assert_explained(cli("doctor"), str(database(cli)))
 
 
 def test_doctor_on_a_terminal_fits_it(cli: Cli, queue: TaskQueue) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
-from cli.running import COMMAND, Cli, assert_explained, assert_wrong_usage
+from cli.running import COMMAND, Cli, Run, assert_explained, assert_wrong_usage
+from click.testing import CliRunner
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
@@ -24,8 +25,8 @@ OPERATING = [
     ("continue", "1"),
     ("pause",),
     ("resume",),
-    ("purge",),
-    ("prune", "0s"),
+    ("purge", "--yes"),
+    ("prune", "0s", "--yes"),
 ]
 
 
@@ -34,9 +35,10 @@ def test_no_command_is_wrong_usage_and_shows_help(cli: Cli) -> None:
     assert_wrong_usage(run, "Usage: dbtaskqueue", "enqueue", "worker", "doctor", "demo")
 
 
-def test_every_command_has_help(cli: Cli) -> None:
+def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     shown = cli.run([*COMMAND, "--help"]).out
-    names = [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()]
+    listed = shown[shown.index("Produce tasks:") :]
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [
         *PRODUCING_AND_WORKING,
         *[words[0] for words in LOOKING + OPERATING],
@@ -45,7 +47,20 @@ def test_every_command_has_help(cli: Cli) -> None:
         "doctor",
         "demo",
     ]
-    assert "..." not in shown.partition("Commands:\n")[2], "a command's first line is too long"
+    assert names == list(main.commands)
+    titles = [line for line in listed.splitlines() if line and not line.startswith("  ")]
+    assert titles == ["Produce tasks:", "Run tasks:", "Look:", "Operate:", "Database:", "Try it:"]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_fits_the_terminal(command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = CliRunner().invoke(main, [*command.split(), "--help"]).output
+    assert "-h, --help" in shown
+    assert max(len(line) for line in shown.splitlines()) <= columns
+    assert "..." not in shown.partition("Produce tasks:")[2], "the first line of a command's help is not cut"
+    assert CliRunner().invoke(main, [*command.split(), "-h"]).output == shown
 
 
 def test_the_installed_command_is_the_same(cli: Cli) -> None:
@@ -62,7 +77,10 @@ def test_version(cli: Cli) -> None:
 @pytest.mark.parametrize("words", [*LOOKING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
-    assert_explained(run, "does not exist", f"dbtaskqueue --url {cli.url} migrate")
+    assert_explained(
+        run, f"{cli.folder}/taskqueue.sqlite does not exist; ", "name yours with --url or $DBTASKQUEUE_URL"
+    )
+    assert "migrate" not in run.err, "no advice that makes a second, empty database"
     assert list(cli.folder.iterdir()) == []
 
 
@@ -70,6 +88,9 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
     ("words", "reason"),
     [
         (("nonsense",), "No such command"),
+        (("statz",), "'stats'"),
+        (("list", "--qeue", "x"), "'--queue'"),
+        (("--queue", "no such name!", "list"), "a queue's name is"),
         (("--nonsense",), "No such option"),
         (("enqueue",), "Missing argument"),
         (("enqueue", "{bad"), "not JSON"),
@@ -135,6 +156,43 @@ def test_wrong_usage(cli: Cli, words: tuple[str, ...], reason: str) -> None:
     assert not Path(cli.folder, "taskqueue.sqlite").exists()
 
 
+UNKNOWN_QUEUE = "no such queue: mial; did you mean mail? Queues: default, mail"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["list", "list --json", "stats --functions", "watch", "doctor", "resume", "purge --yes", "prune 0s --yes"],
+)
+def test_a_misspelt_queue(cli: Cli, queue: TaskQueue, words: str) -> None:
+    queue.enqueue(1)
+    with TaskQueue(cli.url, "mail") as mail:
+        mail.enqueue(1)
+    assert cli(*words.split(), "--queue", "mial") == (1, "", f"Error: {UNKNOWN_QUEUE}\n")
+
+
+def test_a_new_queue_may_be_filled_served_and_paused(cli: Cli) -> None:
+    Path(cli.folder, "tasks.py").write_text("def run(payload): pass\n")
+    assert cli("migrate").code == 0
+    assert cli("pause", "--queue", "first").err == "", "there is no other queue"
+    for words in (("enqueue", "1"), ("worker", "tasks:run", "--burst", "--executor", "thread")):
+        run = cli(*words, "--queue", f"new-{words[0]}")
+        assert run.code == 0
+        assert "Queues:" not in run.err
+    run = cli("pause", "--queue", "new-enqeue")
+    assert run.out == "queue new-enqeue is paused\n"
+    assert run.err.startswith("queue new-enqeue has no tasks yet; did you mean new-enqueue?")
+
+
+def test_the_default_queue_may_be_missing(cli: Cli, queue: TaskQueue) -> None:
+    for words in (("stats",), ("list",), ("stats", "--queue", "mail")):
+        run = cli(*words, "--json")
+        assert (run.code, run.err) == (0, ""), "in a database without any queue none is misspelt"
+    with TaskQueue(cli.url, "mail") as mail:
+        mail.enqueue(1)
+    run = cli("stats", "--json")
+    assert (run.code, run.json["pending"], run.err) == (0, 0, "no such queue: default; Queues: mail\n")
+
+
 @pytest.mark.parametrize("id", [0, 7, 2**63, 10**30])
 @pytest.mark.parametrize("command", ["show", "logs", "retry", "cancel", "suspend", "continue"])
 def test_an_unknown_id(cli: Cli, queue: TaskQueue, command: str, id: int) -> None:
@@ -146,7 +204,7 @@ def test_an_unknown_id(cli: Cli, queue: TaskQueue, command: str, id: int) -> Non
     [
         ("nonsense", "not a database URL"),
         ("sqlite:///", "three slashes"),
-        ("sqlite:////no/such/folder/x.sqlite", "the folder /no/such/folder does not exist"),
+        ("sqlite:////no/such/folder/x.sqlite", "the directory /no/such/folder does not exist"),
         ("sqlite:////", "Error"),
         ("postgresql://me:secret@host/db", "***"),
         ("sqlite:///x.sqlite?nonsense=1", "unknown option"),
@@ -187,11 +245,45 @@ def test_each_option_has_the_variable_that_its_name_suggests() -> None:
     """What is called --in is DBTASKQUEUE_ENQUEUE_IN, whatever the function's parameter is called."""
     for name, command in main.commands.items():
         for option in command.params:
-            if isinstance(option, click.Option):
+            if isinstance(option, click.Option) and option.allow_from_autoenv:
                 word = option.opts[0].lstrip("-").replace("-", "_")
                 explicit = [option.envvar] if isinstance(option.envvar, str) else option.envvar
                 first = explicit[0] if explicit else f"DBTASKQUEUE_{name}_{option.name}".upper()
                 assert first == f"DBTASKQUEUE_{name}_{word}".upper()
+
+
+def test_url_and_queue_before_and_after_the_command(cli: Cli) -> None:
+    with TaskQueue(cli.url, "mail") as mail:
+        mail.enqueue(1)
+    for words in (
+        ["--url", cli.url, "--queue", "mail", "list"],
+        ["list", "--queue", "mail", "--url", cli.url],
+        ["--url", "sqlite:///no.sqlite", "--queue", "other", "list", "--url", cli.url, "--queue", "mail"],
+    ):
+        elsewhere = {"DBTASKQUEUE_URL": "sqlite:///no.sqlite", "DBTASKQUEUE_QUEUE": "x", "DBTASKQUEUE_LIST_QUEUE": "y"}
+        run = cli.run([*COMMAND, *words, "--json"], env=elsewhere)
+        assert [task["id"] for task in run.json] == [1], words
+
+
+def test_queues_of_a_worker_before_and_after_the_command(cli: Cli) -> None:
+    Path(cli.folder, "tasks.py").write_text("def run(payload): pass\n")
+    for words in (
+        ["--queue", "a", "--queue", "b", "worker", "tasks:run", "--url", cli.url],
+        ["--url", cli.url, "worker", "tasks:run", "--queue", "a", "--queue", "b"],
+    ):
+        run = cli.run([*COMMAND, *words, "--burst", "--executor", "thread"], env={"DBTASKQUEUE_QUEUE": "x"})
+        assert run.code == 0
+        assert "queues=a,b " in run.err
+
+
+@pytest.mark.parametrize("words", [("show", "1"), ("workers",), ("migrate",), ("copy", "a", "b"), ("demo",)])
+def test_a_queue_before_a_command_that_takes_none(cli: Cli, words: tuple[str, ...]) -> None:
+    assert_wrong_usage(cli("--queue", "mail", *words), f"the command {words[0]} takes no --queue")
+
+
+@pytest.mark.parametrize("command", [name for name in main.commands if name not in ("copy", "demo")])
+def test_each_command_shows_url_in_its_help(command: str) -> None:
+    assert "--url URL" in CliRunner().invoke(main, [command, "--help"]).output
 
 
 def test_options_come_from_the_environment(cli: Cli) -> None:
@@ -223,10 +315,39 @@ def test_a_reader_that_stops_reading(cli: Cli, queue: TaskQueue) -> None:
         assert command.communicate(timeout=60)[1] == b"", words
 
 
-def test_a_full_disk_under_the_output(cli: Cli, queue: TaskQueue) -> None:
+def with_shell(cli: Cli, redirection: str, *words: object) -> Run:
+    """Run the command as a shell does, with a redirection of its streams."""
+    return cli.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *cli.line(*words)])
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "list --json", "stats", "stats --json", "doctor", "show 1", "enqueue 2", "--help", "list --help"]
+)
+def test_a_full_disk_under_stdout(cli: Cli, queue: TaskQueue, words: str) -> None:
     queue.enqueue(1)
-    script = 'exec "$@" > /dev/full'
-    assert_explained(cli.run(["sh", "-c", script, "sh", *cli.line("list", "--json")]), "No space left")
+    run = with_shell(cli, "> /dev/full", *words.split())
+    assert run == (1, "", "Error: cannot write the output: No space left on device\n")
+
+
+def test_a_full_disk_under_stdout_does_not_hide_an_error(cli: Cli) -> None:
+    assert_explained(with_shell(cli, "> /dev/full", "list"), "does not exist")
+    assert with_shell(cli, "> /dev/full", "nonsense").code == 2
+
+
+def test_a_full_disk_under_stderr(cli: Cli, queue: TaskQueue) -> None:
+    """Nothing can be said there, but the exit code can."""
+    queue.enqueue(1)
+    assert with_shell(cli, "2> /dev/full", "list", "--state", "done") == (1, "", ""), "a note was lost"
+    assert with_shell(cli, "2> /dev/full", "show", 7) == (1, "", "")
+    assert with_shell(cli, "2> /dev/full", "nonsense") == (2, "", "")
+    assert with_shell(cli, "> /dev/full 2>&1", "stats") == (1, "", "")
+    assert with_shell(cli, "2> /dev/full", "stats", "--json").json["pending"] == 1
+
+
+def test_closed_streams(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1)
+    assert with_shell(cli, "0<&- >&-", "stats") == (0, "", "")
+    assert with_shell(cli, "2>&-", "show", 7) == (1, "", "")
 
 
 def test_output_that_is_not_unicode(cli: Cli, queue: TaskQueue) -> None:

@@ -27,12 +27,12 @@ def check_refused(url: str, word: str) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    check_refused(f"sqlite:///{tmp_path}/no/such/file.sqlite", "folder .* does not exist")
+    check_refused(f"sqlite:///{tmp_path}/no/such/file.sqlite", "directory .* does not exist")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_as_file(tmp_path: Path) -> None:
-    check_refused(f"sqlite:///{tmp_path}", "folder, not a file")
+    check_refused(f"sqlite:///{tmp_path}", "directory, not a file")
 
 
 def test_a_file_in_a_file(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_read_only_file(shared: Path) -> None:
     shared.chmod(0o555 if os.getuid() else 0o755)
     answer = run_python(AS_NOBODY, url)
     assert answer.split()[0] in ("ConfigurationError", "StoreUnavailable"), answer
-    assert "may this user" in answer
+    assert "must be able to read and write" in answer
     assert answer.count("\n") == 1
 
 
@@ -160,7 +160,7 @@ def test_a_file_without_our_rights(shared: Path) -> None:
     (shared / "queue.sqlite").chmod(0o000)
     answer = run_python(AS_NOBODY, url)
     assert answer.startswith("ConfigurationError"), answer
-    assert "may this user read and write it" in answer
+    assert "must be able to read and write" in answer
 
 
 def test_a_folder_without_our_rights(shared: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -143,6 +144,49 @@ def test_a_role_without_rights_is_told_by_doctor_or_at_once(engine: str, url: st
         administrate(engine, url, f"REVOKE ALL PRIVILEGES ON `{urlsplit(url).path[1:]}`.* FROM poor@'%'")
         with pytest.raises(StoreUnavailable, match="denied"):
             TaskQueue(poor_url)
+
+
+@pytest.fixture
+def newcomer_url(engine: str, url: str) -> Iterator[str]:
+    """The URL of a role that may connect to a database without our tables, and nothing else."""
+    if engine == "postgresql":
+        administrate(engine, url, 'CREATE ROLE "new-comer" LOGIN')
+        yield url.replace("//postgres@", "//new-comer@")
+        administrate(engine, url, 'DROP OWNED BY "new-comer" CASCADE', 'DROP ROLE "new-comer"')
+    else:
+        grant = f"GRANT SELECT ON `{urlsplit(url).path[1:]}`.* TO 'new-comer'@'%'"
+        administrate(engine, url, "CREATE USER 'new-comer'@'%'", grant)
+        yield url.replace("//test@", "//new-comer@")
+        administrate(engine, url, "DROP USER 'new-comer'@'%'")
+
+
+def test_an_error_names_the_grant_that_lets_a_role_create_the_schema(engine: str, url: str, newcomer_url: str) -> None:
+    result = CliRunner().invoke(main, ["--url", newcomer_url, "migrate"])
+    assert result.exit_code == 1
+    assert "or run what this prints: dbtaskqueue --url" in result.output
+    with pytest.raises(SchemaError) as refused:
+        TaskQueue(newcomer_url)
+    assert f"Error: {refused.value}\n" == result.output
+    assert "new-comer" in result.output
+    grant = re.search(r"let an administrator run: (GRANT .*?);", result.output)
+    assert grant is not None, result.output
+    administrate(engine, url, grant[1])
+    with TaskQueue(newcomer_url) as queue:
+        assert queue.enqueue(1).id == 1
+        assert queue.purge() == 1
+
+
+@pytest.mark.engine("postgresql")
+def test_an_error_names_the_grants_that_let_a_role_use_the_schema(engine: str, url: str, newcomer_url: str) -> None:
+    TaskQueue(url).close()
+    with pytest.raises(SchemaError) as refused:
+        TaskQueue(newcomer_url)
+    grants = re.search(r"let an administrator run: (GRANT .*)", str(refused.value))
+    assert grants is not None, refused.value
+    administrate(engine, url, *grants[1].split("; "))
+    with TaskQueue(newcomer_url) as queue:
+        assert queue.enqueue(1).id == 1
+        assert queue.purge() == 1
 
 
 def set_versions(engine: str, url: str, version: int, oldest: int) -> None:

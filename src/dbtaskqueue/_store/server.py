@@ -89,6 +89,10 @@ class ServerConnections(Connections):
     def _trouble(self, error: Exception) -> Trouble:
         """What an error of the driver means."""
 
+    @abc.abstractmethod
+    def is_forbidden(self, error: BaseException | None) -> bool:
+        """Whether an error of the driver says that this account lacks a right."""
+
     def explain(self, error: Exception) -> str:
         """An error of the driver in one line."""
         return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__

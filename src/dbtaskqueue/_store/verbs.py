@@ -101,13 +101,22 @@ class SqlStore(SqlMovable, Store):
     def _check_schema(self, name: str) -> None:
         version, oldest = self._versions()
         if version < self.schema_version:
-            found = f"has schema version {version}" if version else "has no dbtaskqueue schema"
-            needed = f"this program needs {self.schema_version}"
-            raise SchemaError(f"{name} {found}, {needed}; upgrade it with: {self._migrate_command}")
+            if not version:
+                raise SchemaError(f"{name} has no dbtaskqueue schema; create it with: {self._migrate_command}")
+            raise SchemaError(
+                f"{name} has schema version {version}, this program needs {self.schema_version};"
+                f" upgrade it with: {self._migrate_command}"
+            )
         if oldest == SEALED:
             raise SchemaError(f"{name} is being filled by: dbtaskqueue copy; where that was broken off, run it again")
         if oldest > self.schema_version:
             raise self._too_new(name, version, oldest)
+
+    def _may_not_create(self, name: str, account: str, grant: str) -> SchemaError:
+        return SchemaError(
+            f"{name}: {account} may not create the schema; let an administrator run: {grant};"
+            f" or run what this prints: {self._migrate_command} --sql"
+        )
 
     @property
     def _migrate_command(self) -> str:

@@ -1,67 +1,64 @@
 """The command line: ``dbtaskqueue [--url URL] COMMAND``.
 
-One file for each group of commands. What a user did wrong is said in one line, never as a traceback:
-exit code 2 where the command line cannot be understood, 1 where what it asks for fails.
+One file for each group of commands. ``commands.py`` has the group itself: its help, and errors in one line.
 """
 
 from __future__ import annotations
 
-import errno
-
 import click
 
-from ..errors import TaskQueueError
+from .commands import Commands
 from .copying import copy
 from .demo import demo
 from .following import logs
 from .looking import list_tasks, show, stats, workers
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
-from .output import harmless
+from .options import queue_before_option, url_before_option
 from .producing import enqueue
 from .schema import doctor, migrate
 from .watching import watch
 from .working import worker
 
-_COMMANDS: tuple[click.Command, ...] = (
-    *(enqueue, worker),
-    *(list_tasks, show, logs, stats, workers, watch),
-    *(retry, cancel, suspend, continue_task, pause, resume, purge, prune),
-    *(migrate, copy, doctor, demo),
+_GROUPS: dict[str, list[click.Command]] = {
+    "Produce tasks": [enqueue],
+    "Run tasks": [worker],
+    "Look": [list_tasks, show, logs, stats, workers, watch],
+    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
+    "Database": [migrate, copy, doctor],
+    "Try it": [demo],
+}
+
+
+@click.group(
+    cls=Commands,
+    groups=_GROUPS,
+    invoke_without_command=True,
+    context_settings={
+        "auto_envvar_prefix": "DBTASKQUEUE",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
 )
-
-
-class Commands(click.Group):
-    """Commands in the order in which one meets them, and errors in one line."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except TaskQueueError as error:
-            raise click.ClickException(harmless(str(error))) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # who read our output has seen enough; click ends quietly
-                raise
-            raise click.ClickException(harmless(str(error))) from error
-
-
-@click.group(cls=Commands, invoke_without_command=True, context_settings={"auto_envvar_prefix": "DBTASKQUEUE"})
-@click.option("--url", help="The database.  [default: $DBTASKQUEUE_URL, else sqlite:///taskqueue.sqlite]")
+@url_before_option
+@queue_before_option
 @click.version_option(package_name="dbtaskqueue")
 @click.pass_context
-def main(ctx: click.Context, url: str | None) -> None:
+def main(ctx: click.Context, url: str | None, queues: tuple[str, ...]) -> None:
     """A persistent task queue for long-running tasks in a SQL database.
 
-    Every option can also be given as an environment variable: DBTASKQUEUE_URL, DBTASKQUEUE_QUEUE for all commands,
-    DBTASKQUEUE_WORKER_CONCURRENCY for --concurrency of the command "worker", and so on.
+    \b
+      dbtaskqueue enqueue '{"page": 7}'     add a task
+      dbtaskqueue worker app:queue          run tasks
+      dbtaskqueue watch                     see what happens
+
+    --url and --queue can be given before or after the command. Options can also be set as environment variables:
+    DBTASKQUEUE_URL and DBTASKQUEUE_QUEUE for all commands, and for example DBTASKQUEUE_WORKER_CONCURRENCY for
+    "worker --concurrency". "dbtaskqueue COMMAND --help" describes a command.
     """
     ctx.obj = url
+    command = main.commands.get(ctx.invoked_subcommand or "")
+    if queues and command is not None and not any("--queue" in parameter.opts for parameter in command.params):
+        raise click.UsageError(f"the command {command.name} takes no --queue")
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)
-
-
-for _command in _COMMANDS:
-    main.add_command(_command)

@@ -12,7 +12,7 @@ from ..output import Following
 from ..queue import TaskQueue
 from ..states import FINAL
 from ..task import Attempt, Task, attempts_of
-from .options import json_option, open_queue
+from .options import json_option, open_queue, url_option
 from .output import counted, harmless, note, print_json
 
 _INTERVAL = 1.0
@@ -25,6 +25,7 @@ _INTERRUPTED = 130
 @click.option("--follow", "-f", "follow", is_flag=True, help="Go on while the task runs, over later attempts, too.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt, the last one with that number.")
 @json_option
+@url_option
 @click.pass_obj
 def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool) -> None:
     """Print what the last attempt of a task has put out.

@@ -18,7 +18,7 @@ from ..progress import Progress, Usage, part_done, read_usage
 from ..queue import TaskQueue
 from ..states import RESERVED, RUNNING, TaskState
 from ..task import Attempt, Task, look_up
-from .options import json_option, open_queue, queue_option
+from .options import json_option, open_queue, queue_option, url_option
 from .output import (
     attributes,
     compact,
@@ -34,6 +34,7 @@ from .output import (
     table,
     took,
 )
+from .queues import refuse_unknown
 
 _LAST_LINES = 10
 """How much of an attempt's output is shown."""
@@ -44,10 +45,12 @@ _LAST_LINES = 10
 @click.option("--state", type=click.Choice([str(state) for state in TaskState]), help="Only tasks in this state.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, help="At most so many.  [default: 100]")
 @json_option
+@url_option
 @click.pass_obj
 def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json: bool) -> None:
     """Show the tasks of a queue, newest first."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         tasks = lane.tasks(state=state, limit=limit)
     if json:
         print_json([attributes(task) for task in tasks])
@@ -89,6 +92,7 @@ def _shown(task: Task, name: str) -> str:
 @click.command()
 @click.argument("id", type=int)
 @json_option
+@url_option
 @click.pass_obj
 def show(url: str | None, id: int, json: bool) -> None:
     """Show everything about a task."""
@@ -226,6 +230,7 @@ def in_one_line(error: str) -> str:
 @queue_option
 @click.option("--functions", is_flag=True, help="How its task functions did in the latest attempts.")
 @json_option
+@url_option
 @click.pass_obj
 def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
     """Count the tasks of a queue in each state."""
@@ -233,6 +238,7 @@ def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
         _show_functions(url, queue, json)
         return
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         found = lane.stats()._asdict()
     if json:
         print_json(found)
@@ -245,6 +251,7 @@ def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
 
 def _show_functions(url: str | None, queue: str, json: bool) -> None:
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         found = lane.function_stats()
     if json:
         print_json([each._asdict() for each in found])
@@ -263,6 +270,7 @@ def _function_row(each: FunctionStats) -> tuple[str, ...]:
 
 @click.command()
 @json_option
+@url_option
 @click.pass_obj
 def workers(url: str | None, json: bool) -> None:
     """Show the living workers, and the lost ones of the last day."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 import click
 
 from ..states import FINAL, UNFINISHED
-from .options import checked, confirm, duration, open_queue, queue_option, yes_option
+from .options import checked, confirm, duration, open_queue, queue_option, url_option, yes_option
 from .output import counted, progress
+from .queues import refuse_unknown, warn_of_unknown
 
 
 @click.command()
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def retry(url: str | None, id: int) -> None:
     """Run a failed, abandoned, cancelled or done task again, now."""
@@ -23,6 +25,7 @@ def retry(url: str | None, id: int) -> None:
 
 @click.command()
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def cancel(url: str | None, id: int) -> None:
     """Cancel a task; a running one is asked to end."""
@@ -34,6 +37,7 @@ def cancel(url: str | None, id: int) -> None:
 
 @click.command()
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def suspend(url: str | None, id: int) -> None:
     """Let a running task stand still; it stays with its worker."""
@@ -44,6 +48,7 @@ def suspend(url: str | None, id: int) -> None:
 
 @click.command("continue")
 @click.argument("id", type=int)
+@url_option
 @click.pass_obj
 def continue_task(url: str | None, id: int) -> None:
     """Let a suspended task go on."""
@@ -54,20 +59,24 @@ def continue_task(url: str | None, id: int) -> None:
 
 @click.command()
 @queue_option
+@url_option
 @click.pass_obj
 def pause(url: str | None, queue: str) -> None:
     """Let nobody fetch from a queue; what runs goes on."""
     with open_queue(url, queue) as lane:
+        warn_of_unknown(lane.store, queue)
         lane.pause()
     click.echo(f"queue {queue} is paused")
 
 
 @click.command()
 @queue_option
+@url_option
 @click.pass_obj
 def resume(url: str | None, queue: str) -> None:
     """Let a paused queue be fetched from again."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         lane.resume()
     click.echo(f"queue {queue} is not paused")
 
@@ -75,13 +84,16 @@ def resume(url: str | None, queue: str) -> None:
 @click.command()
 @queue_option
 @yes_option
+@url_option
 @click.pass_obj
 def purge(url: str | None, queue: str, yes: bool) -> None:
     """Abandon every unfinished task of a queue, running ones too."""
     with open_queue(url, queue) as lane:
+        refuse_unknown(lane.store, queue)
         counts = lane.stats()._asdict()
         unfinished = sum(counts[state] for state in UNFINISHED)
-        confirm(f"Abandon {counted(unfinished, 'unfinished task')} of the queue {queue}?", yes)
+        if not yes:
+            confirm(f"Abandon {counted(unfinished, 'unfinished task')} of queue {queue}?")
         with progress("abandoning tasks", unfinished) as tell:
             count = _add_up(lane.purge_in_steps(), tell)
     click.echo(f"{counted(count)} abandoned")
@@ -100,12 +112,15 @@ def purge(url: str | None, queue: str, yes: bool) -> None:
     help="Tasks in this state; may be repeated.  [default: done and cancelled]",
 )
 @yes_option
+@url_option
 @click.pass_obj
 def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...], yes: bool) -> None:
     """Delete what ended longer ago than DURATION: 30d, 12h, 0s."""
     with open_queue(url, queue) as lane:
-        words = " and ".join(states)
-        confirm(f"Delete the {words} tasks of the queue {queue} that ended {older_than:g} s ago or earlier?", yes)
+        refuse_unknown(lane.store, queue)
+        if not yes:
+            words = " and ".join(states)
+            confirm(f"Delete the {words} tasks of queue {queue} that ended {older_than:g} s ago or earlier?")
         with progress("deleting tasks") as tell:
             count = _add_up(lane.prune_in_steps(older_than, states), tell)
     click.echo(f"{counted(count)} deleted")

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .. import clock
 from ..names import check_queue
@@ -54,10 +55,9 @@ def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter
     return callback
 
 
-def confirm(question: str, yes: bool) -> None:
-    """Ask before something is destroyed; not with --yes, and not where nobody can answer."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(question, abort=True, err=True)
+def confirm(question: str) -> None:
+    """Ask before something is destroyed."""
+    click.confirm(question, abort=True, err=True)
 
 
 def duration(text: str) -> float:
@@ -132,31 +132,101 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is Python's, not JSON's")
 
 
+# -- which database and which queue ----------------------------------------------------------------
+
+
+def url_before_option(function: Function) -> Function:
+    """``dbtaskqueue --url URL COMMAND``."""
+    return click.option("--url", metavar="URL", help=_URL_HELP)(function)
+
+
+def queue_before_option(function: Function) -> Function:
+    """``dbtaskqueue --queue NAME COMMAND``; the command's own option has the default and reads the environment."""
+    return click.option(
+        "--queue",
+        "queues",
+        metavar="NAME",
+        multiple=True,
+        allow_from_autoenv=False,
+        callback=checked(queue_names),
+        help="The queue, where the command takes one.",
+    )(function)
+
+
+def url_option(function: Function) -> Function:
+    """``COMMAND --url URL``. The command gets the URL by ``click.pass_obj``."""
+    return click.option(
+        "--url", metavar="URL", allow_from_autoenv=False, expose_value=False, callback=_use_url, help=_URL_HELP
+    )(function)
+
+
+_URL_HELP = f"Database URL.  [default: $DBTASKQUEUE_URL, else {DEFAULT_URL}]"
+
+
+def _use_url(ctx: click.Context, parameter: click.Parameter, url: str | None) -> None:
+    if url is not None:
+        ctx.obj = url
+
+
+def is_url_given(ctx: click.Context) -> bool:
+    """Whether the command line names the database, before or after the command; not the environment."""
+    given = ParameterSource.COMMANDLINE
+    return given in (ctx.get_parameter_source("url"), ctx.find_root().get_parameter_source("url"))
+
+
+def queue_names(names: tuple[str, ...]) -> list[str]:
+    """Check the names of queues; ValueError."""
+    return [check_queue(name) for name in names]
+
+
 def default_queue() -> str:
-    """The queue that is meant where none is named."""
+    """The queue that a command uses unless one is named."""
     return os.environ.get("DBTASKQUEUE_QUEUE") or "default"
 
 
 def queue_option(function: Function) -> Function:
     """``--queue NAME``."""
-    return click.option(
-        "--queue",
-        metavar="NAME",
-        default=default_queue,
-        callback=checked(check_queue),
-        help='The queue.  [default: $DBTASKQUEUE_QUEUE, else "default"]',
-    )(function)
+    return _queue_option(default_queue, "The queue.  [default: $DBTASKQUEUE_QUEUE, else default]")(function)
 
 
 def one_queue_option(function: Function) -> Function:
-    """``--queue NAME`` where all are meant without it."""
+    """``--queue NAME`` of a command that covers all queues without it."""
+    help = "Only this queue.  [default: $DBTASKQUEUE_QUEUE, else all queues]"
+    return _queue_option(lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None, help)(function)
+
+
+def _queue_option(default: Callable[[], str | None], help: str) -> Callable[[Function], Function]:
+    return click.option("--queue", metavar="NAME", default=default, callback=_one_queue, help=help)
+
+
+def _one_queue(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    before = _queues_before(ctx, parameter)
+    return before[-1] if before else checked(check_queue)(ctx, parameter, name)
+
+
+def queues_option(function: Function) -> Function:
+    """``--queue NAME``, repeatable."""
     return click.option(
         "--queue",
+        "queues",
         metavar="NAME",
-        default=lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None,
-        callback=checked(check_queue),
-        help="Only this queue.  [default: $DBTASKQUEUE_QUEUE, else all queues]",
+        envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
+        multiple=True,
+        callback=_all_queues,
+        help="Serve this queue; repeatable.  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
     )(function)
+
+
+def _all_queues(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[str] | None:
+    return _queues_before(ctx, parameter) or checked(queue_names)(ctx, parameter, names)
+
+
+def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:
+    """The queues that were named before the command; none where its own option is given."""
+    if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+        return []
+    found: list[str] = ctx.find_root().params.get("queues") or []
+    return found
 
 
 def json_option(function: Function) -> Function:
@@ -165,5 +235,12 @@ def json_option(function: Function) -> Function:
 
 
 def yes_option(function: Function) -> Function:
-    """``--yes``."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(function)
+    """``--yes``: needed where nobody can be asked."""
+    help = "Do not ask. Required where stdin is not a terminal."
+    return click.option("--yes", is_flag=True, callback=_require_yes, help=help)(function)
+
+
+def _require_yes(ctx: click.Context, parameter: click.Parameter, yes: bool) -> bool:
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError(f"{ctx.info_name} cannot ask, since stdin is not a terminal; confirm it with --yes", ctx)
+    return yes

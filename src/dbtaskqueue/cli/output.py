@@ -160,7 +160,8 @@ def compact(value: JSON) -> str:
 
 def attributes(task: Task) -> dict[str, Any]:
     """A task's attributes by name; None for a value that cannot be read."""
-    return {name: readable(task, name) for name in _ATTRIBUTES}
+    progress = task.progress and task.progress._asdict()
+    return {name: readable(task, name) for name in _ATTRIBUTES} | {"progress": progress}
 
 
 def readable(task: Task, name: str, otherwise: object = None) -> Any:

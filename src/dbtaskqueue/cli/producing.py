@@ -12,7 +12,7 @@ from ..command_line import as_payload
 from ..functions import Options
 from ..names import check_key
 from ..payload import JSON
-from .options import checked, json_value, limit, moment, open_queue, queue_option, seconds, size, variable
+from .options import checked, json_value, limit, moment, open_queue, queue_option, seconds, size, url_option, variable
 from .output import harmless
 
 
@@ -54,6 +54,7 @@ from .output import harmless
     callback=checked(lambda values: dict(map(variable, values))),
     help="Add it to the command's environment; may be repeated.",
 )
+@url_option
 @click.pass_obj
 def enqueue(
     url: str | None,

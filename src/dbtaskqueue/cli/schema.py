@@ -16,8 +16,9 @@ from ..queue import TaskQueue
 from ..states import ABANDONED, DONE, RUNNING
 from ..url import DEFAULT_URL
 from .looking import describe
-from .options import command_line, default_queue, json_option, one_queue_option, open_queue
+from .options import command_line, default_queue, json_option, one_queue_option, open_queue, url_option
 from .output import counted, fields, harmless, print_json, took
+from .queues import listed, refuse_unknown
 
 _MOST_NAMES = 10
 _MOST_RUNNING = 500
@@ -29,6 +30,7 @@ _NEVER_SLOW = 1.0
 
 @click.command()
 @click.option("--sql", is_flag=True, help="Only print what it would do, for whoever may change the schema.")
+@url_option
 @click.pass_obj
 def migrate(url: str | None, sql: bool) -> None:
     """Make the schema, or upgrade it to this program's version."""
@@ -47,6 +49,7 @@ def migrate(url: str | None, sql: bool) -> None:
 @click.command()
 @one_queue_option
 @json_option
+@url_option
 @click.pass_obj
 def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """Examine the database, and say what mends it.
@@ -55,6 +58,7 @@ def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """
     try:
         with open_queue(url) as lane:
+            refuse_unknown(lane.store, queue)
             found = _examine(url, lane, queue)
     except TaskQueueError as error:
         if json:
@@ -72,17 +76,12 @@ def _examine(url: str | None, lane: TaskQueue, queue: str | None) -> list[Findin
     return [
         *store.findings(),
         Finding("workers", f"{states.count('alive')} alive, {states.count('lost')} lost"),
-        Finding("queues", _listed(names)),
+        Finding("queues", listed(names)),
         *_paused(url, store, names),
         _oldest_due(url, store, names, any_alive="alive" in states),
         *_abandoned(url, store, names),
         *_slow(url, store, names),
     ]
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return (", ".join(names[:_MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def _paused(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:

@@ -21,8 +21,9 @@ from .. import clock
 from ..errors import StoreUnavailable
 from ..url import mask
 from .looks import Look, Looker, plain
-from .options import checked, json_option, one_queue_option, open_queue, seconds
+from .options import checked, json_option, one_queue_option, open_queue, seconds, url_option
 from .output import console, json_line, note
+from .queues import refuse_unknown
 from .screen import changes, screen
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _interval(text: str) -> float:
 )
 @one_queue_option
 @json_option
+@url_option
 @click.pass_obj
 def watch(url: str | None, interval: float, queue: str | None, json: bool) -> None:
     """Watch queues, workers, running tasks and failures.
@@ -66,6 +68,7 @@ def watch(url: str | None, interval: float, queue: str | None, json: bool) -> No
     for each look, with all that was seen.
     """
     lane = open_queue(url)
+    refuse_unknown(lane.store, queue)
     display = console()
     on_screen = display.is_terminal and not display.is_dumb_terminal and not json
     watcher = _Watcher(Looker(lane, queue, with_ends=not on_screen), interval)

@@ -17,12 +17,11 @@ from ..checks import MOST, check_lease, refuse_async_generator
 from ..code import place_of, refer
 from ..functions import TaskFunction
 from ..log import event
-from ..names import check_queue
 from ..payload import JSON
 from ..queue import TaskQueue
 from ..url import same_database
 from ..worker import Worker
-from .options import checked, seconds
+from .options import checked, is_url_given, queues_option, seconds, url_option
 from .output import console, harmless
 
 Callback = Callable[[Any], JSON]
@@ -37,21 +36,9 @@ def _positive_seconds(text: str) -> float:
     return check_lease(seconds(text))
 
 
-def _queue_names(names: tuple[str, ...]) -> list[str]:
-    return [check_queue(name) for name in names]
-
-
 @click.command()
 @click.argument("target", metavar="MODULE:NAME")
-@click.option(
-    "--queue",
-    "queues",
-    metavar="NAME",
-    envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
-    multiple=True,
-    callback=checked(_queue_names),
-    help="Serve this queue; may be repeated.",
-)
+@queues_option
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, help="Tasks that run at once.  [default: 1]")
 @click.option(
     "--executor",
@@ -89,6 +76,7 @@ def _queue_names(names: tuple[str, ...]) -> list[str]:
 )
 @click.option("--allow-commands", is_flag=True, help="Run command lines (enqueue --command), too; in processes only.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@url_option
 @click.pass_context
 def worker(
     ctx: click.Context,
@@ -157,9 +145,7 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
 
 def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> None:
     """What was asked for counts more than what the module's TaskQueue says; but its database is its own."""
-    assert ctx.parent is not None
-    asked = ctx.parent.get_parameter_source("url") is ParameterSource.COMMANDLINE
-    if asked and not same_database(ctx.obj, queue.url):
+    if is_url_given(ctx) and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
     if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
         queue.lease = lease

@@ -187,6 +187,10 @@ class MariadbConnections(ServerConnections):
             raise ConfigurationError(f"connection: its charset is {connection.charset}; utf8mb4 is needed")
         return MariadbLink(connection, None, self._sql)
 
+    def is_forbidden(self, error: BaseException | None) -> bool:
+        """See the base class."""
+        return isinstance(error, pymysql.MySQLError) and error_code(error) in _FORBIDDEN
+
     def _trouble(self, error: Exception) -> Trouble:
         code = error_code(error)
         if code is None or 2000 <= code < 3000 or code in _LOST:

@@ -49,7 +49,13 @@ class MariadbStore(SqlStore):
         self._check_schema(self._target.text)
 
     def migrate(self) -> tuple[int, int]:
-        before, oldest = self._connections.write(self._migrate, alone=True)
+        try:
+            before, oldest = self._connections.write(self._migrate, alone=True)
+        except StoreUnavailable as refused:
+            if not self._mariadb.is_forbidden(refused.__cause__):
+                raise
+            user, grant = self._connections.query("grant_to_create")[0]
+            raise self._may_not_create(self._target.text, f"user {user}", grant) from None
         if oldest > self.schema_version:
             raise self._too_new(self._target.text, before, oldest)
         return before, max(before, self.schema_version)

@@ -46,6 +46,7 @@ _AGAIN = {"40001", "40P01", "55P03"}
 _LOST = {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"}
 _READ_ONLY = "25006"
 _UNIQUE_VIOLATION = "23505"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class PostgresqlLink(Link):
@@ -183,6 +184,10 @@ class PostgresqlConnections(ServerConnections):
             settings = _SESSION | {"statement_timeout": str(int(TIMEOUT * 1000))} | ({} if reads else _WRITING)
             asked = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
             connection.execute(asked, [list(settings), list(settings.values())])
+
+    def is_forbidden(self, error: BaseException | None) -> bool:
+        """See the base class."""
+        return getattr(error, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
 
     def _trouble(self, error: Exception) -> Trouble:
         code = getattr(error, "sqlstate", None)

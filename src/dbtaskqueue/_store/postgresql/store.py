@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, SchemaError, StoreUnavailable
 from ...states import RESERVED, RUNNING
 from ...url import Target
 from .. import queries
@@ -49,9 +49,16 @@ class PostgresqlStore(SqlStore):
     # -- schema ------------------------------------------------------------------------------------
 
     def prepare(self, *, create: bool) -> None:
-        if create and self._versions() == (0, 0):
-            self.migrate()
-        self._check_schema(self._name)
+        try:
+            if create and self._versions() == (0, 0):
+                self.migrate()
+            self._check_schema(self._name)
+        except StoreUnavailable as refused:
+            if not self._postgresql.is_forbidden(refused.__cause__):
+                raise
+            role, grants = self._connections.query("grants_to_use", {"schema": self.schema})[0]
+            why = f"role {role} may not use it; let an administrator run: {grants}"
+            raise SchemaError(f"{self._name}: {why}") from None
 
     def migrate(self) -> tuple[int, int]:
         def run(link: PostgresqlLink) -> tuple[int, int]:
@@ -61,7 +68,13 @@ class PostgresqlStore(SqlStore):
                 link.connection.execute(statement.encode())
             return version, oldest
 
-        before, oldest = self._connections.write(run)
+        try:
+            before, oldest = self._connections.write(run)
+        except StoreUnavailable as refused:
+            if not self._postgresql.is_forbidden(refused.__cause__):
+                raise
+            role, grant = self._connections.query("grant_to_create")[0]
+            raise self._may_not_create(self._name, f"role {role}", grant) from None
         if oldest > self.schema_version:
             raise self._too_new(self._name, before, oldest)
         return before, max(before, self.schema_version)

@@ -80,6 +80,14 @@ START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY
 -- Differs because each engine has its own catalogue.
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'dbtaskqueue_schema'
 
+-- name: grant_to_create
+--- The rights that migrate and a program need, as a statement for an administrator. CHAR(96) is a backtick.
+SELECT CURRENT_USER(), CONCAT(
+           'GRANT CREATE, INDEX, ALTER, SELECT, INSERT, UPDATE, DELETE ON ',
+           CHAR(96), REPLACE(DATABASE(), CHAR(96), CHAR(96, 96)), CHAR(96), '.* TO ',
+           QUOTE(LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - CHAR_LENGTH(host) - 1)), '@', QUOTE(host))
+  FROM (SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1) AS host) AS account
+
 -- name: identity
 SELECT identity FROM dbtaskqueue_schema
 

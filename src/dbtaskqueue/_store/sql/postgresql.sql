@@ -68,6 +68,17 @@ SELECT min(first_due) FROM ranks
 SELECT 1 FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
  WHERE space.nspname = :name AND class.relname = 'dbtaskqueue_schema'
 
+-- name: grant_to_create
+--- The right that migrate needs, as a statement for an administrator.
+SELECT current_user, 'GRANT CREATE ON DATABASE ' || quote_ident(current_database()) || ' TO ' || quote_ident(current_user)
+
+-- name: grants_to_use
+--- The rights that a program needs, as statements for an administrator.
+SELECT current_user, string_agg(
+           'GRANT ' || rights || ' SCHEMA ' || quote_ident(:schema) || ' TO ' || quote_ident(current_user), '; ')
+  FROM unnest(ARRAY['USAGE ON', 'SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN', 'USAGE ON ALL SEQUENCES IN'])
+    AS rights
+
 -- name: identity
 SELECT identity FROM {{schema}}dbtaskqueue_schema
 

@@ -50,6 +50,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
 """What is no fault of whoever gave the path, and may be over the next time."""
+_RIGHTS = "the user of this program must be able to read and write the file and its directory"
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
 _NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"}
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
@@ -123,13 +124,15 @@ class SqliteConnections(Connections):
             raise ConfigurationError(f"this Python's SQLite is {sqlite3.sqlite_version}; {needed} or later is needed")
         _refuse_network(self.path)
         try:
-            if not create and not os.path.exists(self.path):
-                raise FileNotFoundError
+            if not create:
+                os.stat(self.path)
             with self._write_lock:
                 self._writer = SqliteTransaction(self._connect("rwc" if create else "rw"))
                 self._remember_file()
-        except FileNotFoundError:
-            raise
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(self.path) from None
+        except OSError as error:  # a directory that may not be entered, a loop of links
+            raise ConfigurationError(f"{self.path}: {error.strerror}; {_RIGHTS}") from None
         except sqlite3.Error as error:
             if _code(error).startswith(_PASSING):
                 raise self._unavailable(error) from error
@@ -396,20 +399,30 @@ def _is_undecodable(error: Exception) -> bool:
 def _explain(error: Exception, path: str) -> str:
     """What went wrong, in words that help: SQLite's own, and what to look at."""
     code = _code(error)
-    folder = os.path.dirname(path)
+    directory = os.path.dirname(path)
     if code.startswith("SQLITE_CANTOPEN"):
-        if not os.path.isdir(folder):
-            return f"the folder {folder} does not exist"
+        if _is_no_directory(directory):
+            return f"the directory {directory} does not exist"
         if os.path.isdir(path):
-            return "this is a folder, not a file"
-        return f"the file cannot be opened; may this user read and write it, and the folder {folder}?"
+            return "this is a directory, not a file"
+        return f"the file cannot be opened; {_RIGHTS}"
     if any(code.startswith(prefix) for prefix in _BROKEN_FILE):
         return f"{error}: not a SQLite database, or a damaged one"
     if code.startswith("SQLITE_READONLY"):
-        return f"{error}: may this user write the file and the folder {folder}?"
+        return f"{error}; {_RIGHTS}"
     if _is_busy(error):
         return f"another program has kept the database locked for {LOCK_PATIENCE:.0f} s"
     return f"{error}" + (f" ({code})" if code else "")
+
+
+def _is_no_directory(path: str) -> bool:
+    """Whether there is no such directory; False where this user may not know."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
 
 
 def _refuse_network(path: str) -> None:
@@ -435,8 +448,6 @@ def _file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
     return kind
 
 
-def is_writable(path: str) -> bool:
-    """Whether this user may write the file and its folder, as SQLite's log needs."""
-    return (
-        os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK) and stat.S_ISREG(os.stat(path).st_mode)
-    )
+def not_writable(path: str) -> list[str]:
+    """Which of the file and its directory this user may not write; SQLite's log needs both."""
+    return [each for each in (path, os.path.dirname(path)) if not os.access(each, os.W_OK)]

@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 
 from ..base import Finding
-from .connections import is_writable
+from .connections import not_writable
 
 _LARGE_LOG = 64 * 1024 * 1024
 _WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
@@ -24,8 +24,10 @@ def findings(path: str, synchronous: str, connection: sqlite3.Connection) -> lis
         Finding("journal mode", journal, None if journal == "wal" else f"sqlite3 {file} 'PRAGMA journal_mode = WAL'"),
         Finding("durability", f"synchronous={synchronous}: {_DURABILITY[synchronous]}"),
     ]
-    if not is_writable(path):
-        found.append(Finding("rights", "this user may not write the file and its folder", f"chmod u+rw {file}", True))
+    closed = not_writable(path)
+    if closed:
+        advice = f"chmod u+w {shlex.join(closed)}"
+        found.append(Finding("rights", f"this user may not write {' and '.join(closed)}", advice, True))
     if _size(path + "-wal") > _LARGE_LOG:
         found.append(
             Finding("log", "large: some reader never ends", f"sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'")

@@ -46,7 +46,10 @@ class SqliteStore(SqlStore):
         try:
             self._sqlite.open(create=create)
         except FileNotFoundError:
-            raise SchemaError(f"{self.path} does not exist; create it with: {self._migrate_command}") from None
+            raise SchemaError(
+                f"{self.path} does not exist; the first enqueue creates it,"
+                " or name yours with --url or $DBTASKQUEUE_URL"
+            ) from None
         if create and self._versions()[0] < self.schema_version:
             self.migrate()
         self._check_schema(self.path)

@@ -1,0 +1,95 @@
+"""The group of all commands: its help in sections, and how every command ends.
+
+A user's mistake is explained in one line, never by a traceback. The exit code is 2 where the command line cannot be
+understood, and 1 where what it asks for fails, which includes output that cannot be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from ..errors import TaskQueueError
+from .output import harmless
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+class Commands(click.Group):
+    """The commands, in titled groups."""
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[click.Command]], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._groups = groups
+        for commands in groups.values():
+            for command in commands:
+                self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the groups, not of the alphabet."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section for each group; the first line of each command's help is not cut."""
+        width = max(map(len, self.commands))
+        for title, commands in self._groups.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{c.name:{width}}", c.get_short_help_str(limit=200)) for c in commands])
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        """As click's, but every error is one line, those of the library and of the output included."""
+        _open_closed_streams()
+        _exit(self._outcome(*args, **{**options, "standalone_mode": False}))
+
+    def _outcome(self, *args: Any, **options: Any) -> click.ClickException | int:
+        """Run a command; its exit code, or the error to report."""
+        try:
+            return super().main(*args, **options) or 0
+        except click.ClickException as error:
+            return error
+        except click.Abort:
+            return _Aborted("Aborted!")
+        except TaskQueueError as error:
+            return click.ClickException(harmless(str(error)))
+        except OSError as error:
+            is_full = error.errno in _FULL and error.filename is None
+            why = f"cannot write the output: {error.strerror}" if is_full else str(error)
+            return click.ClickException(harmless(why))
+        except SystemExit as end:  # for example click's, where the reader of a pipe has gone
+            return end.code if isinstance(end.code, int) else 1
+
+
+class _Aborted(click.ClickException):
+    """The user answered no, or pressed Ctrl-C."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in place of closed standard streams, so that no database file gets their descriptors."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _exit(outcome: click.ClickException | int) -> NoReturn:
+    """Report an error and exit. Where stderr cannot be written, only the exit code reports it."""
+    code = outcome if isinstance(outcome, int) else outcome.exit_code
+    if isinstance(outcome, click.ClickException):
+        with contextlib.suppress(OSError):
+            outcome.show()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again at its exit, and report that with exit code 120
+            code = code or 1
+            with contextlib.suppress(OSError):
+                stream.close()
+    sys.exit(code)

@@ -1,0 +1,46 @@
+"""Names of queues in a database: refuse a misspelt one, and list those that exist."""
+
+from __future__ import annotations
+
+import difflib
+
+import click
+
+from .._store.base import Store
+from .output import harmless, note
+
+_MOST_NAMES = 10
+
+
+def listed(names: list[str]) -> str:
+    """The names in one line; of many only the first."""
+    more = len(names) - _MOST_NAMES
+    return (", ".join(names[:_MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def refuse_unknown(store: Store, name: str | None) -> None:
+    """Fail if no such queue exists, but others do: the name is probably misspelt.
+
+    A queue exists while it has tasks or is paused. The queue that is meant where none is named may be missing.
+    """
+    known = store.queues()
+    if name is None or name in known or not known:
+        return
+    why = f"no such queue: {name}; {_known(name, known)}"
+    if name == "default":
+        note(why)
+    else:
+        raise click.ClickException(harmless(why))
+
+
+def warn_of_unknown(store: Store, name: str) -> None:
+    """Note on stderr that the queue is new, which may be intended, and what other name may be meant."""
+    known = store.queues()
+    if name not in known and known:
+        note(f"queue {name} has no tasks yet; {_known(name, known)}")
+
+
+def _known(name: str, known: list[str]) -> str:
+    similar = difflib.get_close_matches(name, known)
+    question = f"did you mean {' or '.join(similar)}? " if similar else ""
+    return f"{question}Queues: {listed(known)}"

@@ -1,0 +1,128 @@
+"""What an ordinary user sees where a file or its directory is closed. Root runs these tests as another user."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli.running import WITHIN, Run, assert_explained
+from servers.accounts import account, hand_over, new_folder
+
+from dbtaskqueue import TaskQueue
+
+# Root imports everything first: the other user may not be able to read this checkout, or Python itself.
+AS_ORDINARY_USER = """
+import os, sys
+import rich.console, rich.table, rich.text
+from dbtaskqueue import TaskQueue
+from dbtaskqueue.cli import main
+TaskQueue("sqlite:///:memory:").close()
+user, group, *words = sys.argv[1:]
+if user:
+    os.setgroups([])
+    os.setgid(int(group))
+    os.setuid(int(user))
+main(words, prog_name="dbtaskqueue")
+"""
+COMMANDS = (("doctor",), ("doctor", "--json"), ("list",), ("stats",), ("pause",), ("enqueue", "1"))
+
+
+class Place:
+    """A directory of an ordinary user's, with a database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "tasks.sqlite"
+        self.url = f"sqlite:///{self.file}"
+        with TaskQueue(self.url) as queue:
+            queue.enqueue(1)
+        hand_over(folder)
+
+    def __call__(self, *words: str) -> Run:
+        """Run a command as that user."""
+        user, group, _ = account()
+        numbers = ["" if number is None else str(number) for number in (user, group)]
+        ended = subprocess.run(
+            [sys.executable, "-c", AS_ORDINARY_USER, *numbers, "--url", self.url, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd="/",
+            timeout=WITHIN,
+        )
+        return Run(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    above = new_folder("rights")
+    folder = above / "folder"
+    folder.mkdir()
+    try:
+        yield Place(folder)
+    finally:
+        above.chmod(0o700)
+        folder.chmod(0o700)
+        shutil.rmtree(above)
+
+
+def test_an_ordinary_user_may_do_everything_in_its_own_place(place: Place) -> None:
+    """The way in which the tests below run a command works."""
+    assert place("list", "--json").json[0]["payload"] == 1
+    assert place("enqueue", "2").out == "2\n"
+    assert place("doctor").code == 0
+
+
+CLOSED: dict[str, Callable[[Place], Path]] = {}
+"""What is closed: each makes it so, and tells which path an error has to name."""
+
+
+def closed(path: Path, mode: int) -> Path:
+    path.chmod(mode)
+    return path
+
+
+CLOSED["a file that may be read only"] = lambda place: closed(place.file, stat.S_IRUSR)
+CLOSED["a file that may not be opened"] = lambda place: closed(place.file, 0)
+CLOSED["a directory that may not be written"] = lambda place: closed(place.folder, stat.S_IRUSR | stat.S_IXUSR)
+CLOSED["a directory above it that may not be entered"] = lambda place: closed(place.folder.parent, 0) and place.file
+CLOSED["a directory that may not be entered"] = lambda place: closed(place.folder, 0)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("kind", CLOSED)
+def test_an_error_names_what_is_closed(place: Place, kind: str, command: tuple[str, ...]) -> None:
+    path = CLOSED[kind](place)
+    run = place(*command)
+    if kind == "a file that may be read only" and command[0] in ("list", "stats"):
+        assert (run.code, run.err) == (0, ""), "reading is enough"
+        return
+    assert_explained(run, str(path))
+    assert re.search("may not|must be able to", run.err), run
+    assert "does not exist" not in run.err
+
+
+@pytest.mark.parametrize("kind", ["a file that may be read only", "a directory that may not be written"])
+def test_doctor_suggests_a_fix_that_works(place: Place, kind: str) -> None:
+    if kind.startswith("a directory"):
+        with TaskQueue(place.url):  # it keeps SQLite's two other files there, so the doctor gets as far as that
+            for file in place.folder.iterdir():
+                hand_over(file)
+            path = CLOSED[kind](place)
+            found = place("doctor", "--json")
+    else:
+        path = CLOSED[kind](place)
+        found = place("doctor", "--json")
+    [rights] = [finding for finding in found.json["findings"] if finding["broken"]]
+    assert rights["name"] == "rights"
+    assert str(path) in rights["value"]
+    words = shlex.split(rights["advice"])
+    assert words[0] == "chmod"
+    subprocess.run(words, check=True)
+    assert place("doctor").code == 0
