@@ -48,6 +48,13 @@ class Surroundings(NamedTuple):
     max_payload: int
 
 
+def flush_streams() -> None:
+    """Write what Python buffers for stdout and stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
 def _cpu_so_far() -> float:
     """Seconds of a CPU that this process has taken, and the children that it waited for."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -102,9 +109,9 @@ class Child:
         os.dup2(self._output, 1)
         os.dup2(self._output, 2)
         os.close(self._output)
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (sys.stdout, sys.stderr):  # again, since the task's module may have replaced them
             with contextlib.suppress(Exception):
-                stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
     def _next(self) -> Message | None:
         try:
@@ -142,7 +149,7 @@ class Child:
         if os.getpid() != self._pid:
             end_child(work.error)  # a process that the task has forked, and that came back here
         leave(context)
-        self._flush()
+        flush_streams()
         return self._report_end(work, _cpu_so_far() - before)
 
     def _check_cancelled(self, work: Work) -> None:
@@ -203,11 +210,6 @@ class Child:
         if 0.0 < keeper.used_at < time.monotonic() - _IDLE:
             keeper.used_at = 0.0  # before it is closed: whoever uses it meanwhile opens it again
             self._surroundings.reach.rest_if_free()
-
-    def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
 
     def _report_end(self, work: Work, cpu: float) -> bool:
         message: Message = {
