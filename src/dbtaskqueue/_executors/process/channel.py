@@ -1,4 +1,8 @@
-"""JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along."""
+"""JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along.
+
+The three may have different versions of this package, if it is upgraded while a worker runs. So everything in a message
+has a name, a reader ignores names that it does not know, and a name that is added later has a default.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 _BEGIN = b"dbtq"
 """What each message begins with: whatever else a task writes into its socket is known for nonsense at once."""
@@ -18,6 +22,13 @@ _CHUNK = 2**16
 _MOST_FDS = 16
 
 Message = dict[str, Any]
+_Record = TypeVar("_Record", bound=NamedTuple)
+
+
+def record_from(kind: type[_Record], named: Mapping[str, Any]) -> _Record:
+    """The record that was sent as its ``_asdict()``; TypeError if a name without a default is missing."""
+    make: Callable[..., _Record] = kind
+    return make(**{name: named[name] for name in kind._fields if name in named})
 
 
 class Channel:

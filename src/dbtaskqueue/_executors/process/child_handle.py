@@ -12,12 +12,22 @@ import os
 import re
 import socket
 from collections import deque
+from typing import NamedTuple
 
 from ..work import Work
 from .channel import Channel, Message
 from .page import new_page
 
 _CHUNK = 2**16
+
+
+class ChildFds(NamedTuple):
+    """The file descriptors of a child: its end of the channel, both ends of the pipe for its output, its page."""
+
+    channel: int
+    output: int
+    written: int
+    page: int
 
 
 class ChildHandle:
@@ -50,9 +60,9 @@ class ChildHandle:
         self._progress = ProgressLines()
 
     @property
-    def fds(self) -> list[int]:
-        """What the child gets: its end of the channel, both ends of its output, the page."""
-        return [self._theirs.fileno(), self.output_fd, self._written, self.page.fd]
+    def fds(self) -> ChildFds:
+        """What the child gets."""
+        return ChildFds(self._theirs.fileno(), self.output_fd, self._written, self.page.fd)
 
     def close_theirs(self) -> None:
         """They have been sent."""
@@ -143,5 +153,5 @@ def _number(text: bytes) -> float:
 def order_for(works: list[Work]) -> Message:
     """What a child is told that is to run these; PayloadError for what is no command line."""
     if works[0].record.command:
-        return {"command": works[0].command_line()}
-    return {"tasks": [{"record": work.record, "begin_stored": work.begin_stored} for work in works]}
+        return {"command": works[0].command_line()._asdict()}
+    return {"tasks": [{"record": work.record._asdict(), "begin_stored": work.begin_stored} for work in works]}

@@ -235,7 +235,7 @@ class ProcessExecutor:
         self._numbers += 1
         child = ChildHandle(self._numbers)
         try:
-            self._server.ask({"do": "fork", "child": child.number}, child.fds)
+            self._server.ask({"do": "fork", "child": child.number, "fds": child.fds._fields}, child.fds)
         except OSError:
             child.close()
             self._server.is_ready = False
@@ -601,4 +601,4 @@ class ProcessExecutor:
 
 def _note_progress(work: Work, message: Message) -> None:
     if (progress := message.get("progress")) is not None and work.tally is not None:
-        work.tally.tell(*progress)
+        work.tally.tell(progress["done"], progress.get("total"), progress.get("message"))

@@ -27,15 +27,14 @@ from typing import NoReturn
 from ... import code
 from ...keeper import Reach
 from .. import linux
-from .channel import Channel, Message
+from .channel import Channel, Message, record_from
 from .child import Child, Surroundings, flush_streams
+from .child_handle import ChildFds
 
 _LOOK = 1.0
 """Seconds between looks for the worker, where the kernel does not tell."""
 _LAST = 5.0
 """Seconds that the end of the killed may take."""
-FDS = 4
-"""What comes along with a request for a child: its channel, both ends of its output, its page."""
 _START = f"""
 import importlib.machinery, importlib.util, sys
 spec = importlib.machinery.PathFinder.find_spec(sys.argv[1], [sys.argv[2]])
@@ -86,7 +85,7 @@ def _prepare(orders: Message, channel: Channel) -> Surroundings:
         sys.path[:] = [*_standard_library(), *orders["path"]]  # for the driver of a database, and what that imports
         reach = Reach(orders["url"])
         sys.path[:] = orders["path"]
-        found = code.load(code.Origin(**orders["origin"]))
+        found = code.load(record_from(code.Origin, orders["origin"]))
         reach.rest_if_free()
         return Surroundings(found, reach, orders["max_payload"])
     except BaseException as error:  # what importing the code raised
@@ -149,13 +148,14 @@ class ForkServer:
                     os.read(self._wakeup, 4096)
             elif ready & selectors.EVENT_READ:
                 for message in self._channel.receive():
-                    self._requests[message["do"]](message)
+                    if (act := self._requests.get(message["do"])) is not None:
+                        act(message)
             else:
                 self._channel.flush()
         self._reap()
 
     def _fork(self, request: Message) -> None:
-        fds = self._channel.take_fds(FDS)
+        fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
         number = request["child"]
         flush_streams()  # what is buffered here would be written by each child, too
         try:
@@ -165,14 +165,14 @@ class ForkServer:
             pid = -1
         if pid == 0:
             self._become(fds)
-        for fd in fds:
+        for fd in fds.values():
             os.close(fd)
         if pid > 0:
             self._pids[number] = pid
             self._numbers[pid] = number
             self._channel.send({"forked": number, "pid": pid})
 
-    def _become(self, fds: list[int]) -> NoReturn:
+    def _become(self, fds: dict[str, int]) -> NoReturn:
         """In the new process: be a child, and nothing of a fork server."""
         status = 70
         try:
@@ -183,7 +183,7 @@ class ForkServer:
             self._channel.close()
             os.close(self._wakeup)
             os.close(self._waker)
-            Child(*fds, parent=parent, surroundings=self._surroundings).serve()
+            Child(record_from(ChildFds, fds), parent=parent, surroundings=self._surroundings).serve()
             status = 0
         except BaseException:
             traceback.print_exc()
