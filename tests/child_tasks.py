@@ -232,6 +232,10 @@ def do_count_and_print(file: str) -> None:
     time.sleep(60)
 
 
+def do_open_files_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def do_close_output() -> int:
     os.close(1)
     os.close(2)

@@ -51,12 +51,17 @@ class ChildHandle:
         self.is_stopping = self.is_worn = self.is_dying = self.is_hung_up = self.is_closed = False
         self.is_read = self.is_silent = False
         self.fault: str | None = None
-        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo:  # too many open files: none of these must stay open
+            ours, self._theirs = socket.socketpair()
+            undo.enter_context(ours)
+            undo.enter_context(self._theirs)
+            self.output_fd, self._written = os.pipe()
+            undo.callback(os.close, self.output_fd)
+            undo.callback(os.close, self._written)
+            self.page = new_page()
+            undo.pop_all()
         self.channel = Channel(ours)
-        self.output_fd, self._written = os.pipe()
         os.set_blocking(self.output_fd, False)
-        self.page = new_page()
-        self._theirs = theirs
         self._progress = ProgressLines()
 
     @property

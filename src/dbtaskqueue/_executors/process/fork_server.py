@@ -14,6 +14,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -79,6 +80,8 @@ def main() -> NoReturn:
 
 def _prepare(orders: Message, channel: Channel) -> Surroundings:
     sys.argv = orders["argv"]
+    if (limit := orders.get("open_files")) is not None:  # the worker has raised its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     if orders["log_level"] is not None:
         logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -155,13 +158,14 @@ class ForkServer:
         self._reap()
 
     def _fork(self, request: Message) -> None:
-        fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
         number = request["child"]
+        fds: dict[str, int] = {}
         flush_streams()  # what is buffered here would be written by each child, too
         try:
+            fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
             pid = os.fork()
         except OSError as error:
-            self._channel.send({"unborn": number, "error": str(error)})
+            self._channel.send({"unborn": number, "error": str(error), "errno": error.errno})
             pid = -1
         if pid == 0:
             self._become(fds)

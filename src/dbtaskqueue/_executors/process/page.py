@@ -139,5 +139,9 @@ def new_page() -> Page:
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, _STACKS_AT)
-    return Page(fd)
+    try:
+        os.ftruncate(fd, _STACKS_AT)
+        return Page(fd)
+    except BaseException:
+        os.close(fd)
+        raise

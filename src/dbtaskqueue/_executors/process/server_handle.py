@@ -25,7 +25,7 @@ _MARK = "DBTASKQUEUE_FORK_SERVER"
 class ServerHandle:
     """The fork server as this process has it: its process, its channel, and the mark of all that comes from it."""
 
-    def __init__(self, settings: Settings, origin: Origin) -> None:
+    def __init__(self, settings: Settings, origin: Origin, open_files: int) -> None:
         self.mark = f"{_MARK}={secrets.token_hex(16)}"
         self.is_ready = False
         self.broken: str | None = None
@@ -46,6 +46,7 @@ class ServerHandle:
             "argv": sys.argv,
             "path": sys.path,
             "origin": origin._asdict(),
+            "open_files": open_files,
             "url": settings.url,
             "max_payload": settings.max_payload,
             "log_level": _level_of_the_root(),
