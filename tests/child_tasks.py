@@ -171,6 +171,16 @@ def do_hard_exit(code: int) -> None:
     os._exit(code)
 
 
+def do_print_a_surrogate() -> None:
+    print("\udcff")
+
+
+def do_print_and_die(number: int) -> None:
+    print("last words")
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
 def do_die(number: int) -> None:
     os.write(1, b"before the end\n")
     os.kill(os.getpid(), number)
@@ -220,6 +230,10 @@ def do_count_and_print(file: str) -> None:
     note(file, os.getpid())
     print("working on it")
     time.sleep(60)
+
+
+def do_open_files_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def do_close_output() -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from types import TracebackType
 
 from . import clock, payload
 from ._store.base import End, TaskRecord
-from .retry import RetryPolicy
+from .log import event
+from .retry import DEFAULT, RetryPolicy
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
@@ -75,7 +77,15 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
 
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
     if delay is None:
-        delay = RetryPolicy.from_json(task.policy).delay_before(max(1, attempt - task.base))
+        policy = RetryPolicy.from_json(task.policy)
+        if policy is DEFAULT and task.policy is not None:
+            event(
+                logging.WARNING,
+                "the retry policy stored with a task cannot be read, the default applies",
+                task_id=task.id,
+                queue=task.queue,
+            )
+        delay = policy.delay_before(max(1, attempt - task.base))
     try:
         return clock.after(now, delay)
     except ValueError:

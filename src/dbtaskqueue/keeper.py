@@ -113,7 +113,6 @@ class Reach:
 
     def __init__(self, url: str) -> None:
         self._store = open_store(url)
-        close_free()  # what the tasks' module has opened when it was imported
 
     def keeper(
         self, record: TaskRecord, begun_at: Callable[[], int | None], is_over: Callable[[], bool]

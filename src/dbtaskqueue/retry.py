@@ -61,11 +61,18 @@ class RetryPolicy:
 
     @staticmethod
     def from_json(text: str | None) -> RetryPolicy:
-        """The policy stored with a task; the default one where the text cannot be read."""
+        """The policy stored with a task; ``DEFAULT`` itself where there is none, or the text cannot be read.
+
+        Keys that a newer version may have stored are ignored.
+        """
         if text is None:
             return DEFAULT
         try:
-            return RetryPolicy(**json.loads(text))
+            stored = json.loads(text)
+            if not isinstance(stored, dict):
+                return DEFAULT
+            known = {name: stored[name] for name in RetryPolicy.__dataclass_fields__ if name in stored}
+            return RetryPolicy(**known)
         except (TypeError, ValueError, RecursionError):
             return DEFAULT
 

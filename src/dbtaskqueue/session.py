@@ -172,7 +172,7 @@ class Session:
         self._collect()
         if self._looks and self._looks[0] <= time.monotonic():
             self._look_for_unknown_claims()
-        if self._in_batch and time.monotonic() - self._last_claim > _PATIENCE:
+        if (self._in_batch or self._is_short()) and time.monotonic() - self._last_claim > _PATIENCE:
             self._give_back(self._executor.take_back())
         starts = self._late_starts()
         claim = self._next_claim()
@@ -205,12 +205,17 @@ class Session:
         if self._stops or self._solo or not (self._hungry or self._owed) or room == 0:
             return None
         size = 1 if self._is_held_up() else self._batch.next()
-        limit = size if size > 1 else self._concurrency - len(self._active)
+        most = self._executor.most
+        limit = size if size > 1 and most else most - len(self._active)
         if limit <= 0 or (size > 1 and self._active):
             return None
         return Claim(
             self._queues, limit if room is None else min(limit, room), clock.now(), size == 1, size > 1, self._commands
         )
+
+    def _is_short(self) -> bool:
+        """Whether claimed tasks wait because not even as many as wanted can run at once."""
+        return self._executor.most < self._concurrency and not self._executor.is_drained()
 
     def _is_held_up(self) -> bool:
         """Whether a task runs that is not short: then nothing is claimed that would wait behind it."""
@@ -385,8 +390,8 @@ class Session:
             self._sleep(min(last, first * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1))
         elif self._solo and not self._active:
             return
-        elif not self._in_batch and (len(self._active) >= self._concurrency or self._is_full()):
-            self._sleep(_LONGEST_WAIT)
+        elif not self._in_batch and (len(self._active) >= self._executor.most or self._is_full()):
+            self._sleep(_PATIENCE if self._is_short() else _LONGEST_WAIT)
         elif self._active and (self._in_batch or self._hungry):
             self._sleep(_STORED_WITHIN)
         elif not self._hungry:
@@ -538,6 +543,10 @@ class Session:
         self._finished.append(work)
         if not self._in_batch or self._executor.is_drained():
             self._bell.put(None)
+
+    def room_changed(self) -> None:
+        """See TaskCode."""
+        self._bell.put(None)
 
     def broken(self, error: BaseException) -> None:
         """See TaskCode."""

@@ -613,7 +613,7 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
     running = Background(lambda: worker.run(child_tasks.act))
     child = int(until(lambda: lines(file))[0])
     server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
-    monkeypatch.setattr(fork_server, "command", lambda end: ["false"])
+    monkeypatch.setattr(fork_server, "command", lambda: ["false"])
     monkeypatch.setattr(process_executor, "_GIVE_UP", 0.5)
     os.kill(server, signal.SIGKILL)
     with pytest.raises(Exception, match="fork server ended with exit code 1"):

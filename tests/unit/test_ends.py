@@ -82,6 +82,20 @@ def test_the_stored_policy_counts() -> None:
     assert ends.fail(record(attempt=3, policy=policy), "x").due == NOW + 63 * SECOND
 
 
+def test_a_policy_that_cannot_be_read_is_logged_once_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    broken = record()._replace(policy='{"delay": "x"}')
+    assert ends.fail(broken, "x").due == NOW + 60 * SECOND
+    [logged] = caplog.records
+    assert logged.levelname == "WARNING"
+    assert logged.fields == {"task_id": 7, "queue": "q"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("policy", [None, '{"of_a_newer_version": 1}', '{"delay": 60.0}'])
+def test_a_policy_that_can_be_read_is_not_logged(caplog: pytest.LogCaptureFixture, policy: str | None) -> None:
+    assert ends.fail(record()._replace(policy=policy), "x").due == NOW + 60 * SECOND
+    assert caplog.records == []
+
+
 def test_a_delay_beyond_all_calendars_is_the_last_moment() -> None:
     policy = RetryPolicy(delay=1e300, max_delay=1e300)
     assert ends.fail(record(policy=policy), "x").due == clock.LATEST

@@ -94,6 +94,11 @@ def test_it_is_stored_and_comes_back(policy: RetryPolicy) -> None:
     assert RetryPolicy.from_json(policy.to_json()) == policy
 
 
+def test_keys_of_a_newer_version_are_ignored() -> None:
+    text = '{"of_a_newer_version": [1], "max_attempts": 3, "delay": 5}'
+    assert RetryPolicy.from_json(text) == RetryPolicy(delay=5, max_attempts=3)
+
+
 def test_the_default_takes_no_room() -> None:
     assert RetryPolicy().to_json() is None
 

@@ -15,6 +15,9 @@ class Executor(Protocol):
     grace: float
     """Seconds that code gets to end which was told to stop, if it has a way to be told (``Work.stop``)."""
 
+    most: int
+    """How many tasks it can run at once now; less than its settings say while something runs out."""
+
     def submit(self, works: Sequence[Work]) -> None:
         """Run them when there is room."""
 

@@ -31,6 +31,7 @@ class AsyncioExecutor:
         self._code = code
         self._pid = os.getpid()
         self._context = contextvars.copy_context()
+        self.most = settings.concurrency
         self._line: deque[Work] = deque()
         self._free = settings.concurrency  # what follows is touched in the loop only
         self._running: dict[asyncio.Task[None], Work] = {}

@@ -25,6 +25,7 @@ class ThreadExecutor:
     grace = 1.0
 
     def __init__(self, settings: Settings, code: TaskCode) -> None:
+        self.most = settings.concurrency
         self._line: deque[Work] = deque()
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._code = code

@@ -219,5 +219,8 @@ class TaskCode(Protocol):
     def ended(self, work: Work) -> None:
         """It has ended elsewhere, as the work says."""
 
+    def room_changed(self) -> None:
+        """The executor can run more or fewer tasks at once than before: see ``Executor.most``."""
+
     def broken(self, error: BaseException) -> None:
         """Nothing can be run any more: the worker is to stop and say why."""

@@ -1,15 +1,20 @@
-"""JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along."""
+"""JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along.
+
+The three may have different versions of this package, if it is upgraded while a worker runs. So everything in a message
+has a name, a reader ignores names that it does not know, and a name that is added later has a default.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 _BEGIN = b"dbtq"
 """What each message begins with: whatever else a task writes into its socket is known for nonsense at once."""
@@ -18,6 +23,13 @@ _CHUNK = 2**16
 _MOST_FDS = 16
 
 Message = dict[str, Any]
+_Record = TypeVar("_Record", bound=NamedTuple)
+
+
+def record_from(kind: type[_Record], named: Mapping[str, Any]) -> _Record:
+    """The record that was sent as its ``_asdict()``; TypeError if a name without a default is missing."""
+    make: Callable[..., _Record] = kind
+    return make(**{name: named[name] for name in kind._fields if name in named})
 
 
 class Channel:
@@ -50,10 +62,16 @@ class Channel:
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send it now, or when there is room. The fds are sent before this returns, or OSError."""
         text = json.dumps(message).encode()
-        self._outgoing.append((_HEADER.pack(_BEGIN, len(text)) + text, fds))
-        self.flush()
-        if fds:
-            self.flush_all()
+        outgoing = _HEADER.pack(_BEGIN, len(text)) + text, fds
+        self._outgoing.append(outgoing)
+        try:
+            self.flush()
+            if fds:
+                self.flush_all()
+        except OSError:
+            if self._outgoing and self._outgoing[-1] is outgoing:  # nothing of it was sent; its fds will be closed
+                self._outgoing.pop()
+            raise
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
@@ -76,7 +94,7 @@ class Channel:
     def flush_all(self) -> None:
         """Wait until everything is sent."""
         while self._outgoing:
-            select.select([], [self._end], [])
+            self._wait(select.POLLOUT)
             self.flush()
 
     def receive(self) -> list[Message]:
@@ -106,14 +124,23 @@ class Channel:
     def next(self, timeout: float | None = None) -> Message | None:
         """The next message; None after so many seconds. EOFError when the other end is gone."""
         while not self._messages:
-            if not select.select([self._end], [], [], timeout)[0]:
+            if not self._wait(select.POLLIN, timeout):
                 return None
             self._messages += self.receive()
         return self._messages.popleft()
 
     def take_fds(self, count: int) -> list[int]:
-        """The next of the file descriptors that came along."""
+        """The next of the file descriptors that came along; OSError if this process could not take so many."""
+        if len(self._fds) < count:  # the kernel has dropped some, as there are too many open files
+            while self._fds:
+                os.close(self._fds.popleft())
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return [self._fds.popleft() for _ in range(count)]
+
+    def _wait(self, events: int, timeout: float | None = None) -> bool:
+        poll = select.poll()  # select() takes no descriptor above 1023
+        poll.register(self._end, events)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
 
     def _parse(self) -> None:
         data, start = self._incoming, 0

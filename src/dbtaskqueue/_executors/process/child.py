@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ... import clock, ends, payload
 from ..._store.base import TaskRecord
 from ...code import Code
+from ...command_line import CommandLine
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
 from ...keeper import Keeper, Reach
 from ...progress import Tally
@@ -28,7 +29,8 @@ from ...running import RunningTask, enter, leave
 from .. import linux
 from ..thread import end_child
 from ..work import Work
-from .channel import Channel, Message
+from .channel import Channel, Message, record_from
+from .child_handle import ChildFds
 from .page import ASK_FOR_STACKS, Page
 
 _REPORT = 0.5
@@ -48,6 +50,13 @@ class Surroundings(NamedTuple):
     max_payload: int
 
 
+def flush_streams() -> None:
+    """Write what Python buffers for stdout and stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
 def _cpu_so_far() -> float:
     """Seconds of a CPU that this process has taken, and the children that it waited for."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -57,10 +66,9 @@ def _cpu_so_far() -> float:
 class Child:
     """Serves one worker. Runs in the main thread, so that SIGTERM can end a task where it is."""
 
-    def __init__(self, end: int, read: int, output: int, page: int, *, parent: int, surroundings: Surroundings) -> None:
-        self._end = end
-        self._read, self._output = read, output
-        self._page = Page(page)
+    def __init__(self, fds: ChildFds, *, parent: int, surroundings: Surroundings) -> None:
+        self._fds = fds
+        self._page = Page(fds.page)
         self._parent = parent
         self._surroundings = surroundings
         self._pid = os.getpid()
@@ -81,7 +89,7 @@ class Child:
         faulthandler.enable()
         self._page.ready_for_stacks()
         faulthandler.register(ASK_FOR_STACKS, file=self._page.fd, all_threads=True)
-        self._channel = Channel(socket.socket(fileno=self._end))
+        self._channel = Channel(socket.socket(fileno=self._fds.channel))
         self._surroundings.reach.surround_writes(self._page.around_writes)
         while (message := self._next()) is not None:
             if "command" in message:
@@ -99,12 +107,12 @@ class Child:
                 return
 
     def _set_up_output(self) -> None:
-        os.dup2(self._output, 1)
-        os.dup2(self._output, 2)
-        os.close(self._output)
-        for stream in (sys.stdout, sys.stderr):
+        os.dup2(self._fds.written, 1)
+        os.dup2(self._fds.written, 2)
+        os.close(self._fds.written)
+        for stream in (sys.stdout, sys.stderr):  # again, since the task's module may have replaced them
             with contextlib.suppress(Exception):
-                stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
     def _next(self) -> Message | None:
         try:
@@ -119,7 +127,7 @@ class Child:
     # -- one task ----------------------------------------------------------------------------------
 
     def _run(self, message: Message) -> bool:
-        work = self._work = Work(TaskRecord(*message["record"]), begin_stored=message["begin_stored"])
+        work = self._work = Work(record_from(TaskRecord, message["record"]), begin_stored=message["begin_stored"])
         work.begun_at = clock.now()
         self._peak.reset()
         before = _cpu_so_far()
@@ -142,7 +150,7 @@ class Child:
         if os.getpid() != self._pid:
             end_child(work.error)  # a process that the task has forked, and that came back here
         leave(context)
-        self._flush()
+        flush_streams()
         return self._report_end(work, _cpu_so_far() - before)
 
     def _check_cancelled(self, work: Work) -> None:
@@ -196,7 +204,7 @@ class Child:
                 continue
             with self._sending, contextlib.suppress(OSError):
                 if self._work is work:  # else its end has told it
-                    self._channel.deliver({"progress": latest})
+                    self._channel.deliver({"progress": _named(latest)})
                     told = latest
 
     def _rest_from(self, keeper: Keeper) -> None:
@@ -204,18 +212,13 @@ class Child:
             keeper.used_at = 0.0  # before it is closed: whoever uses it meanwhile opens it again
             self._surroundings.reach.rest_if_free()
 
-    def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-
     def _report_end(self, work: Work, cpu: float) -> bool:
         message: Message = {
             "end": clock.now(),
             "begin": work.begun_at,
             "result": work.result,
             "has_ended": work.has_ended,
-            "progress": None if work.tally is None else work.tally.latest,
+            "progress": None if work.tally is None else _named(work.tally.latest),
             "cpu": cpu,
             "memory": self._peak.bytes(),
         }
@@ -233,7 +236,7 @@ class Child:
         """What the task wrote, unless the worker has read it; each character is a byte."""
         data = bytearray()
         with contextlib.suppress(BlockingIOError):
-            while len(data) < _PIPE and (chunk := os.read(self._read, _PIPE)):
+            while len(data) < _PIPE and (chunk := os.read(self._fds.output, _PIPE)):
                 data += chunk
         return data.decode("latin-1")
 
@@ -252,7 +255,7 @@ class Child:
 
     def _become_command(self, message: Message) -> None:
         """Be the command from now on: its exit is the end of the attempt."""
-        argv, folder, environment = message["command"]
+        argv, folder, environment = record_from(CommandLine, message["command"])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         try:
@@ -265,6 +268,10 @@ class Child:
                 {"end": True, "error": {"name": type(error).__name__, "message": reason, "text": reason}}
             )
             os._exit(127)
+
+
+def _named(progress: tuple[float, float | None, str | None] | None) -> Message | None:
+    return None if progress is None else dict(zip(("done", "total", "message"), progress, strict=True))
 
 
 class _PeakMemory:

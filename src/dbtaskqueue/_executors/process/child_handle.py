@@ -12,12 +12,22 @@ import os
 import re
 import socket
 from collections import deque
+from typing import NamedTuple
 
 from ..work import Work
 from .channel import Channel, Message
 from .page import new_page
 
 _CHUNK = 2**16
+
+
+class ChildFds(NamedTuple):
+    """The file descriptors of a child: its end of the channel, both ends of the pipe for its output, its page."""
+
+    channel: int
+    output: int
+    written: int
+    page: int
 
 
 class ChildHandle:
@@ -41,18 +51,23 @@ class ChildHandle:
         self.is_stopping = self.is_worn = self.is_dying = self.is_hung_up = self.is_closed = False
         self.is_read = self.is_silent = False
         self.fault: str | None = None
-        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo:  # too many open files: none of these must stay open
+            ours, self._theirs = socket.socketpair()
+            undo.enter_context(ours)
+            undo.enter_context(self._theirs)
+            self.output_fd, self._written = os.pipe()
+            undo.callback(os.close, self.output_fd)
+            undo.callback(os.close, self._written)
+            self.page = new_page()
+            undo.pop_all()
         self.channel = Channel(ours)
-        self.output_fd, self._written = os.pipe()
         os.set_blocking(self.output_fd, False)
-        self.page = new_page()
-        self._theirs = theirs
         self._progress = ProgressLines()
 
     @property
-    def fds(self) -> list[int]:
-        """What the child gets: its end of the channel, both ends of its output, the page."""
-        return [self._theirs.fileno(), self.output_fd, self._written, self.page.fd]
+    def fds(self) -> ChildFds:
+        """What the child gets."""
+        return ChildFds(self._theirs.fileno(), self.output_fd, self._written, self.page.fd)
 
     def close_theirs(self) -> None:
         """They have been sent."""
@@ -143,5 +158,5 @@ def _number(text: bytes) -> float:
 def order_for(works: list[Work]) -> Message:
     """What a child is told that is to run these; PayloadError for what is no command line."""
     if works[0].record.command:
-        return {"command": works[0].command_line()}
-    return {"tasks": [{"record": work.record, "begin_stored": work.begin_stored} for work in works]}
+        return {"command": works[0].command_line()._asdict()}
+    return {"tasks": [{"record": work.record._asdict(), "begin_stored": work.begin_stored} for work in works]}

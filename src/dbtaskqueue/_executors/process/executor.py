@@ -30,6 +30,7 @@ from .channel import Message
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
 from .page import ASK_FOR_STACKS
+from .resources import Shortage, check_spare, is_shortage, make_room
 from .server_handle import ServerHandle
 
 _SHORT = 1.0
@@ -38,10 +39,12 @@ _MOST_AT_ONCE = 32
 """Short tasks that a child is given at once."""
 _PIN_AFTER = 0.05
 """Seconds after which a task that was taken for short has its output read while it runs."""
+_FORKS_AT_ONCE = 16
+"""Children that the fork server is asked for before it has answered: the kernel limits descriptors on their way."""
 _START = 120.0
 _RESTARTS = 0.1, 5.0
 _GIVE_UP = 30.0
-"""Seconds without a fork server, or a fork that succeeds, after which the worker stops."""
+"""Seconds without a fork server after which the worker stops."""
 _LEAVE = 0.02
 """Seconds after which it is looked whether a child that is to stand still has left its transaction."""
 _HANG_UP = 1.0
@@ -59,6 +62,7 @@ class ProcessExecutor:
         if not hasattr(os, "fork"):
             raise TaskQueueError("executor='process' needs a system that can fork")
         self.grace = settings.cancel_grace + _HANG_UP + 2.0
+        self.most = settings.concurrency
         self._settings = settings
         self._origin = settings.origin()
         self._code = code
@@ -71,6 +75,8 @@ class ProcessExecutor:
         self._selector.register(self._wakeup, _READ, self._empty_wakeup)
         self._children: dict[int, ChildHandle] = {}
         self._numbers = 0
+        self._shortage = Shortage(settings.concurrency)
+        self._open_files = make_room(settings.concurrency)
         self._server: ServerHandle | None = None
         self._failures = 0
         self._failing_since: float | None = None
@@ -147,14 +153,18 @@ class ProcessExecutor:
                 self._inbox.get_nowait()()
         self._check_deadlines()
         self._fill()
+        self._probe()
+        self._count()
 
     def _pause(self) -> float:
         children = self._children.values()
         times = [
             time for child in children for time in (child.deadline, child.pin_at, child.hold_at) if time is not None
         ]
-        if self._server is None or (self._line and not self._may_fork()):
+        if self._server is None:
             times.append(self._next_try)
+        elif self._shortage.next_try > time.monotonic():
+            times.append(self._shortage.next_try)
         return min(5.0, max(0.0, min(times, default=float("inf")) - time.monotonic()))
 
     def _empty_wakeup(self, mask: int) -> None:
@@ -165,7 +175,7 @@ class ProcessExecutor:
         if self._server is None or not self._server.is_ready or self._is_draining:
             return
         idle = [child for child in self._children.values() if child.is_idle]
-        while self._line and (idle or (len(self._children) < self._settings.concurrency and self._may_fork())):
+        while self._line and (idle or self._may_fork()):
             room = self._settings.concurrency - len(self._children) + len(idle)
             works = self._next_works(room, self._settings.tasks_per_child - (idle[-1].tasks if idle else 0))
             if not works:
@@ -203,7 +213,34 @@ class ProcessExecutor:
         return works
 
     def _may_fork(self) -> bool:
-        return self._next_try <= time.monotonic()
+        """Whether to ask for another child now."""
+        children = self._children.values()
+        return (
+            len(children) < self._settings.concurrency
+            and self._shortage.next_try <= time.monotonic()
+            and sum(child.pid is None for child in children) < _FORKS_AT_ONCE
+        )
+
+    def _probe(self) -> None:
+        """In a shortage, keep one child ready: only when there is one is another task claimed."""
+        if (
+            self._shortage.is_on
+            and self._server is not None
+            and self._server.is_ready
+            and not (self._line or self._is_draining)
+            and not any(child.is_idle for child in self._children.values())
+            and self._may_fork()
+        ):
+            self._fork()
+
+    def _count(self) -> None:
+        """In a shortage, no more tasks than there are children."""
+        most = self._settings.concurrency
+        if self._shortage.is_on:
+            most = sum(child.pid is not None and not child.is_dying for child in self._children.values())
+        if most != self.most:
+            self.most = most
+            self._code.room_changed()
 
     def _give(self, child: ChildHandle, works: list[Work], order: Message) -> None:
         self._set_pinned(child, len(works) == 1)
@@ -230,15 +267,24 @@ class ProcessExecutor:
     # -- children ----------------------------------------------------------------------------------
 
     def _fork(self) -> ChildHandle | None:
-        """A new child, or None if the fork server has just gone, which comes up by itself."""
+        """A new child, or None: there is a shortage, or the fork server has just gone, which comes up by itself."""
         assert self._server is not None
         self._numbers += 1
-        child = ChildHandle(self._numbers)
         try:
-            self._server.ask({"do": "fork", "child": child.number}, child.fds)
-        except OSError:
+            child = ChildHandle(self._numbers)
+        except OSError as error:
+            self._shortage.note_failure(error.errno, str(error), len(self._children))
+            return None
+        try:
+            if self._children:
+                check_spare(child.fds)
+            self._server.ask({"do": "fork", "child": child.number, "fds": child.fds._fields}, child.fds)
+        except OSError as error:
             child.close()
-            self._server.is_ready = False
+            if is_shortage(error):
+                self._shortage.note_failure(error.errno, str(error), len(self._children))
+            else:
+                self._server.is_ready = False
             return None
         finally:
             child.close_theirs()
@@ -463,6 +509,7 @@ class ProcessExecutor:
             self._end_work(child, child.reply, self._death(child, work, message["code"]))
         self._take_back_all(child)
         self._close_child(child)
+        self._shortage.note_end()
 
     def _hear_last_words(self, child: ChildHandle) -> None:
         """What it still said before its end."""
@@ -500,9 +547,13 @@ class ProcessExecutor:
         if time.monotonic() < self._next_try:
             return
         try:
-            self._server = ServerHandle(self._settings, self._origin)
+            self._server = ServerHandle(self._settings, self._origin, self._open_files)
         except OSError as error:
-            self._fail(f"the fork server could not be started: {error}")
+            if is_shortage(error) and self._first.is_set():
+                self._shortage.note_failure(error.errno, f"the fork server could not be started: {error}", 0)
+                self._next_try = self._shortage.next_try
+            else:
+                self._fail(f"the fork server could not be started: {error}")
             return
         self._selector.register(self._server.channel, _READ, self._hear_server)
 
@@ -547,7 +598,7 @@ class ProcessExecutor:
         child = self._children.pop(message["unborn"])
         self._take_back_all(child)
         self._close_child(child)
-        self._fail(f"no child can be forked: {message['error']}")
+        self._shortage.note_failure(message.get("errno"), message["error"], len(self._children))
 
     def _server_is_gone(self) -> None:
         """It was killed, or could not begin. Its children have died with it; what they left is hunted down."""
@@ -579,13 +630,14 @@ class ProcessExecutor:
         first, last = _RESTARTS
         self._next_try = now + min(last, first * 2**self._failures)
         self._failures += 1
-        event(logging.ERROR, "no child can be started, trying on", error=why)
+        event(logging.ERROR, "no child process can be started, retrying", error=why)
         if now - self._failing_since > _GIVE_UP:
             self._failing_since = now
             self._code.broken(TaskQueueError(why))
 
     def _succeed(self) -> None:
         self._failures, self._failing_since, self._next_try = 0, None, 0.0
+        self._shortage.note_success(len(self._children))
 
     def _end(self) -> None:
         server, self._server = self._server, None
@@ -601,4 +653,4 @@ class ProcessExecutor:
 
 def _note_progress(work: Work, message: Message) -> None:
     if (progress := message.get("progress")) is not None and work.tally is not None:
-        work.tally.tell(*progress)
+        work.tally.tell(progress["done"], progress.get("total"), progress.get("message"))

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -28,28 +28,46 @@ from typing import NoReturn
 from ... import code
 from ...keeper import Reach
 from .. import linux
-from .channel import Channel, Message
-from .child import Child, Surroundings
+from .channel import Channel, Message, record_from
+from .child import Child, Surroundings, flush_streams
+from .child_handle import ChildFds
 
 _LOOK = 1.0
 """Seconds between looks for the worker, where the kernel does not tell."""
 _LAST = 5.0
 """Seconds that the end of the killed may take."""
-FDS = 4
-"""What comes along with a request for a child: its channel, both ends of its output, its page."""
+_START = f"""
+import importlib.machinery, importlib.util, sys
+spec = importlib.machinery.PathFinder.find_spec(sys.argv[1], [sys.argv[2]])
+package = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from {__name__} import main
+main()
+"""
+"""Loads this package from the directory where its worker has found it, and nothing else from that directory."""
 
 
-def command(end: int) -> list[str]:
-    """The command line of a fork server that finds its socket as this file descriptor."""
-    start = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import main; main({end})"
-    return [sys.executable, "-c", start, json.dumps(sys.path)]
+def command() -> list[str]:
+    """Return the command line of a fork server, which expects its socket as stdin.
+
+    With ``-P``, and with the worker's ``sys.path`` set only later, the current directory is not searched: a file
+    ``json.py`` or ``signal.py`` there would be executed in place of the standard library's.
+    """
+    package = __name__.partition(".")[0]
+    directory = os.path.dirname(os.path.abspath(sys.modules[package].__path__[0]))
+    return [sys.executable, "-P", "-c", _START, package, directory]
 
 
-def main(end: int) -> NoReturn:
-    """Serve the worker at the other end of this socket until it is gone."""
+def main() -> NoReturn:
+    """Serve the worker at the other end of the socket that is stdin, until the worker is gone."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=end))
+    linux.die_with_parent(signal.SIGTERM)
+    channel = Channel(socket.socket(fileno=os.dup(0)))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for stream in (sys.stdout, sys.stderr):  # now, as errors= fails once a child has replaced a file by its pipe
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker is gone already
         orders = channel.next()
         assert orders is not None
@@ -62,15 +80,26 @@ def main(end: int) -> NoReturn:
 
 def _prepare(orders: Message, channel: Channel) -> Surroundings:
     sys.argv = orders["argv"]
+    if (limit := orders.get("open_files")) is not None:  # the worker has raised its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     if orders["log_level"] is not None:
         logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        found = code.load(code.Origin(**orders["origin"]))
-        return Surroundings(found, Reach(orders["url"]), orders["max_payload"])
+        sys.path[:] = [*_standard_library(), *orders["path"]]  # for the driver of a database, and what that imports
+        reach = Reach(orders["url"])
+        sys.path[:] = orders["path"]
+        found = code.load(record_from(code.Origin, orders["origin"]))
+        reach.rest_if_free()
+        return Surroundings(found, reach, orders["max_payload"])
     except BaseException as error:  # what importing the code raised
         why = f"{type(error).__name__}: {error}{code.place_of(error)}"
         channel.deliver({"broken": f"the fork server cannot import the code: {why}"})
         sys.exit(1)
+
+
+def _standard_library() -> list[str]:
+    home = os.path.dirname(os.__file__)
+    return [home, os.path.join(home, "lib-dynload")]
 
 
 class ForkServer:
@@ -100,7 +129,6 @@ class ForkServer:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda number, frame: None)  # just wake up: the loop looks itself
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        linux.die_with_parent(signal.SIGTERM)
         self._adopts = linux.adopt_orphans()
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -123,29 +151,32 @@ class ForkServer:
                     os.read(self._wakeup, 4096)
             elif ready & selectors.EVENT_READ:
                 for message in self._channel.receive():
-                    self._requests[message["do"]](message)
+                    if (act := self._requests.get(message["do"])) is not None:
+                        act(message)
             else:
                 self._channel.flush()
         self._reap()
 
     def _fork(self, request: Message) -> None:
-        fds = self._channel.take_fds(FDS)
         number = request["child"]
+        fds: dict[str, int] = {}
+        flush_streams()  # what is buffered here would be written by each child, too
         try:
+            fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
             pid = os.fork()
         except OSError as error:
-            self._channel.send({"unborn": number, "error": str(error)})
+            self._channel.send({"unborn": number, "error": str(error), "errno": error.errno})
             pid = -1
         if pid == 0:
             self._become(fds)
-        for fd in fds:
+        for fd in fds.values():
             os.close(fd)
         if pid > 0:
             self._pids[number] = pid
             self._numbers[pid] = number
             self._channel.send({"forked": number, "pid": pid})
 
-    def _become(self, fds: list[int]) -> NoReturn:
+    def _become(self, fds: dict[str, int]) -> NoReturn:
         """In the new process: be a child, and nothing of a fork server."""
         status = 70
         try:
@@ -156,7 +187,7 @@ class ForkServer:
             self._channel.close()
             os.close(self._wakeup)
             os.close(self._waker)
-            Child(*fds, parent=parent, surroundings=self._surroundings).serve()
+            Child(record_from(ChildFds, fds), parent=parent, surroundings=self._surroundings).serve()
             status = 0
         except BaseException:
             traceback.print_exc()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+# Places in the page. The worker and the child may have different versions: a new flag takes the next free place.
 _CANCELLED = 0
 _DRAINING = 1
 _PINNED = 2
@@ -138,5 +139,9 @@ def new_page() -> Page:
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, _STACKS_AT)
-    return Page(fd)
+    try:
+        os.ftruncate(fd, _STACKS_AT)
+        return Page(fd)
+    except BaseException:
+        os.close(fd)
+        raise

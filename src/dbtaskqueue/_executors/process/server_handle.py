@@ -25,7 +25,7 @@ _MARK = "DBTASKQUEUE_FORK_SERVER"
 class ServerHandle:
     """The fork server as this process has it: its process, its channel, and the mark of all that comes from it."""
 
-    def __init__(self, settings: Settings, origin: Origin) -> None:
+    def __init__(self, settings: Settings, origin: Origin, open_files: int) -> None:
         self.mark = f"{_MARK}={secrets.token_hex(16)}"
         self.is_ready = False
         self.broken: str | None = None
@@ -33,9 +33,10 @@ class ServerHandle:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                fork_server.command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                fork_server.command(),
+                stdin=theirs.fileno(),  # subprocess moves it to where it belongs, whatever else is closed
+                stdout=_inherited(sys.__stdout__),
+                stderr=_inherited(sys.__stderr__),
                 env={**_without(VARIABLES), name: value},
                 start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
             )
@@ -43,7 +44,9 @@ class ServerHandle:
         orders = {
             "parent": os.getpid(),
             "argv": sys.argv,
+            "path": sys.path,
             "origin": origin._asdict(),
+            "open_files": open_files,
             "url": settings.url,
             "max_payload": settings.max_payload,
             "log_level": _level_of_the_root(),
@@ -66,6 +69,11 @@ class ServerHandle:
             code = self._process.wait()
             linux.kill_marked(self.mark)
             return code
+
+
+def _inherited(stream: object) -> int | None:
+    """What a process gets in place of a stream of this one: the same, or /dev/null if this one has none."""
+    return subprocess.DEVNULL if stream is None else None
 
 
 def _level_of_the_root() -> int | None:

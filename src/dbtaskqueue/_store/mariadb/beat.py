@@ -4,6 +4,7 @@ Stands alone: the heart imports no package.
 """
 
 import contextlib
+import encodings.idna  # noqa: F401  host names need it; not at the first connection, when sys.path is the user's
 import functools
 import socket
 import ssl
