@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import random
 import time
@@ -110,6 +111,7 @@ class Session:
         self._outage = Outage("worker")
         self._failures = 0
         self._stops = 0
+        self._announced = ""
         self._exit: BaseException | None = None
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._finished: deque[Work] = deque()
@@ -130,6 +132,25 @@ class Session:
         """Drain; asked a second time, stop at once. Safe in a signal handler and in any thread."""
         self._stops += 1
         self._bell.put(None)
+
+    def announce_stop(self, *, typed: bool) -> None:
+        """Log that the worker stops, and how long that may take. Not in a signal's handler: see ``signals``.
+
+        ``typed``: a person has pressed Ctrl-C, who should see the answer also where only warnings are shown.
+        """
+        running = sum(work.begun_at is not None for work in list(self._active))
+        tasks = f"{running} task" if running == 1 else f"{running} tasks"
+        if not running:
+            text = "stopping"
+        elif self._stops > 1:
+            text = f"stopping now: {tasks} stopped and released"
+        else:
+            may_run = "to the end" if self._drain_timeout == math.inf else f"for {self._drain_timeout:g} s more"
+            again = "press Ctrl-C" if typed else "send the signal"
+            text = f"stopping: {tasks} may run {may_run}; {again} again to stop now"
+        if text != self._announced:
+            self._announced = text
+            event(logging.WARNING if typed and running else logging.INFO, text)
 
     @property
     def is_stopping(self) -> bool:
