@@ -22,6 +22,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 140 else f"{text[:140]}…"
 
 
+def harmless(text: str, keep: str = "") -> str:
+    """``text`` with everything escaped that a terminal would obey or that cannot be seen."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a number that a float can hold; an infinity is, NaN is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):

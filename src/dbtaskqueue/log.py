@@ -1,32 +1,46 @@
-"""The package's logger: events with fields. The library sets up no handler; the command line does.
+"""The package's logger: events with fields. The library adds no handler; the command line does.
 
-Payloads and passwords are never among the fields.
+Not even a NullHandler: where a program has set up no logging, Python's last resort prints warnings to stderr. It
+prints the text alone, so the text has all fields. Payloads and passwords are never among them.
 """
 
 from __future__ import annotations
 
 import logging
 
+from .checks import harmless
+
 logger = logging.getLogger("dbtaskqueue")
-logger.addHandler(logging.NullHandler())
+_LONGEST_LINE = 300
 
 
 def event(
-    level: int, message: str, *, exc_info: BaseException | None = None, stack: str | None = None, **fields: object
+    level: int, message: str, /, *, exc_info: BaseException | None = None, stack: str | None = None, **fields: object
 ) -> None:
     """Log ``message`` with ``fields``: in the text as ``name=value``, and as ``record.fields``.
 
+    In the text, control characters are escaped: values may come from the database, and a terminal would obey them.
     ``stack`` is that of another thread, to be shown below.
     """
     if not logger.isEnabledFor(level):
         return
     shown = " ".join(f"{name}={value}" for name, value in fields.items())
-    text, extra = f"{message} {shown}".rstrip(), {"fields": fields}
+    text, extra = harmless(f"{message} {shown}".rstrip()), {"fields": fields}
     if stack is None:
         logger.log(level, "%s", text, exc_info=exc_info, extra=extra)
     else:  # ``log`` knows only the stack of its own caller
         record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (text,), None, None, extra, stack)
         logger.handle(record)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message that is not empty, cut where it is long; "" where there is none."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an exception whose own __str__ raises
+        return "(its text cannot be shown)"
+    line = harmless(lines[0]) if lines else ""
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 class Outage:

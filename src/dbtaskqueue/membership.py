@@ -31,12 +31,13 @@ from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNI
 
 T = TypeVar("T")
 
-_INTENDED: dict[str, frozenset[TaskState]] = {
+INTENDED: dict[str, frozenset[TaskState]] = {
     "start": frozenset({RUNNING}),
     "finish": frozenset({DONE}),
     "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
     "release": frozenset({PENDING, CANCELLED}),
 }
+"""The states that a start or an end leads to: finding one of them under one's own token means that it is stored."""
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each repeat of a write that may have been stored; half of it at least."""
 
@@ -313,7 +314,7 @@ class Membership:
         if self._in_doubt.get(claim) != verb:
             return verdict
         del self._in_doubt[claim]
-        return verdict._replace(stored=verdict.token == what.token and verdict.state in _INTENDED[verb])
+        return verdict._replace(stored=verdict.token == what.token and verdict.state in INTENDED[verb])
 
     def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:
         """What ended may have been stored by an earlier try, so that the last one found nothing to do."""

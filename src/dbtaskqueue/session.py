@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import random
 import time
@@ -32,12 +33,12 @@ from .checks import check_count, check_seconds, is_async
 from .code import Code
 from .errors import StoreUnavailable
 from .keeper import StoreKeeper
-from .log import Outage, event, logger
-from .membership import LOOKS, Membership
+from .log import Outage, event, first_line, logger
+from .membership import INTENDED, LOOKS, Membership
 from .payload import JSON
 from .progress import Tally
 from .running import RunningTask, enter, leave
-from .states import ABANDONED, DONE, FAILED, RUNNING
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING
 from .systemd import Notifier
 from .task import Task, chosen_end
 
@@ -51,6 +52,9 @@ _WORTH_TELLING = 0.01
 _BACKOFF = 0.05, 5.0
 _LAST_TRIES = 5.0
 """Seconds that a worker which is stopping goes on trying to store what it owes."""
+
+_STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
+"""The state in which an end with this outcome leaves a task."""
 
 _Context = tuple[Token[Work], Token[Callable[[], RunningTask]]]
 OnError = Callable[[Task, BaseException], object]
@@ -110,6 +114,7 @@ class Session:
         self._outage = Outage("worker")
         self._failures = 0
         self._stops = 0
+        self._announced = ""
         self._exit: BaseException | None = None
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._finished: deque[Work] = deque()
@@ -130,6 +135,25 @@ class Session:
         """Drain; asked a second time, stop at once. Safe in a signal handler and in any thread."""
         self._stops += 1
         self._bell.put(None)
+
+    def announce_stop(self, *, typed: bool) -> None:
+        """Log that the worker stops, and how long that may take. Not in a signal's handler: see ``signals``.
+
+        ``typed``: a person has pressed Ctrl-C, who should see the answer also where only warnings are shown.
+        """
+        running = sum(work.begun_at is not None for work in list(self._active))
+        tasks = f"{running} task" if running == 1 else f"{running} tasks"
+        if not running:
+            text = "stopping"
+        elif self._stops > 1:
+            text = f"stopping now: {tasks} stopped and released"
+        else:
+            may_run = "to the end" if self._drain_timeout == math.inf else f"for {self._drain_timeout:g} s more"
+            again = "press Ctrl-C" if typed else "send the signal"
+            text = f"stopping: {tasks} may run {may_run}; {again} again to stop now"
+        if text != self._announced:
+            self._announced = text
+            event(logging.WARNING if typed and running else logging.INFO, text)
 
     @property
     def is_stopping(self) -> bool:
@@ -237,10 +261,10 @@ class Session:
                 self._looks = [time.monotonic() + after for after in LOOKS]
             return None
         self._outage.ends()
-        again, self._failures, self._owed, self._last_words = self._failures > 0, 0, [], []
-        for (work, _), verdict in zip(owed, exchanged.ended, strict=True):
+        self._failures, self._owed, self._last_words = 0, [], []
+        for (work, end), verdict in zip(owed, exchanged.ended, strict=True):
             if not verdict.stored or work.error is not None or self._verbose:
-                self._heed_end(work, verdict, again)
+                self._heed_end(work, end, verdict)
         return exchanged
 
     def _look_for_unknown_claims(self) -> None:
@@ -294,7 +318,8 @@ class Session:
             self._active.remove(work)
             durations.append(work.seconds)
             if work.has_ended:
-                self._heed_end(work, Verdict(True, DONE, work.record.token), again=False)
+                end = ends.finish(work.record, None, work.ended_at)
+                self._heed_end(work, end, Verdict(True, DONE, work.record.token))
                 continue
             self._last_words += work.notes()
             self._owed.append((work, self._end_of(work)._replace(cpu=work.cpu, memory=work.memory)))
@@ -318,26 +343,53 @@ class Session:
             text = ends.describe(broken)
             return End("fail", record.id, record.token, clock.now(), final=True, begun_at=begun_at, error=text)
 
-    def _heed_end(self, work: Work, verdict: Verdict, again: bool) -> None:
+    def _heed_end(self, work: Work, end: End, verdict: Verdict) -> None:
+        """Log how an attempt ended, and call ``on_error`` for one that failed."""
+        try:
+            verdict = self._settled(end, verdict)
+        except StoreUnavailable as gone:
+            self._owed.append((work, end))  # nothing is stored twice: the next try finds out what became of it
+            self._fail(gone)
+            return
         record, error = work.record, work.error
-        fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue, "attempt": record.attempt}
+        attempt = record.attempt if work.begun_at is None else work.attempt
+        fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue}
+        fields |= {"function": record.function, "attempt": attempt}
         if not verdict.stored:
-            if not (again and verdict.token == record.token):  # else it was stored the first time
-                event(logging.WARNING, "the claim on a task was gone before its end", state=verdict.state, **fields)
+            event(logging.WARNING, "the claim on a task was gone before its end", **fields, state=verdict.state)
         elif error is None:
-            event(logging.INFO, f"task {verdict.state}", seconds=round(work.seconds, 3), **fields)
+            event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))
         else:
-            event(
-                logging.WARNING, f"task {verdict.state}", error=getattr(error, "name", type(error).__name__), **fields
-            )
+            fields |= {"max_attempts": record.max_attempts, "retry_in": _retry_in(end, verdict)}
+            kind = getattr(error, "name", type(error).__name__)
+            message = first_line(error).removeprefix(f"{kind}: ")  # a ChildFailed says what it was in the child
+            event(logging.WARNING, f"task {verdict.state}", **fields, error=kind, message=message)
             if self._on_error is not None and verdict.state in (FAILED, ABANDONED):
-                self._tell(self._on_error, record, error)
+                due = record.due if end.due is None else end.due
+                self._call_on_error(
+                    self._on_error,
+                    record._replace(state=verdict.state, attempt=attempt, due=due, error=end.error),
+                    error,
+                )
             work.error = None  # its traceback leads back to the work: no cycle may keep what the task had in hand
 
-    def _tell(self, on_error: OnError, record: TaskRecord, error: BaseException) -> None:
+    def _settled(self, end: End, verdict: Verdict) -> Verdict:
+        """The verdict on an end, also where an earlier try whose answer was lost has stored it."""
+        if verdict.stored:
+            return verdict
+        if verdict.token == end.token:  # under its token only this worker could have ended it
+            return verdict._replace(stored=verdict.state in INTENDED[end.verb])
+        for attempt in self._store.attempts(end.id, end.token):  # it may have been claimed or retried since
+            if (attempt.token, attempt.finished_at) == (end.token, end.at) and attempt.outcome in _STATES:
+                return Verdict(True, _STATES[attempt.outcome], end.token)
+        return verdict
+
+    def _call_on_error(self, on_error: OnError, record: TaskRecord, error: BaseException) -> None:
         self._last_turn = time.monotonic()
+        with contextlib.suppress(StoreUnavailable):  # then it gets what is known here
+            record = self._store.get(record.id) or record
         try:
-            on_error(Task(self._store, self._store.get(record.id) or record), error)
+            on_error(Task(self._store, record), error)
         except Exception as broken:
             event(logging.ERROR, "on_error raised", exc_info=broken, task_id=record.id)
         except BaseException as leaving:  # raised when all is in order: here, what was just claimed would be forgotten
@@ -587,3 +639,10 @@ class Session:
 
     def _is_draining(self) -> bool:
         return self._stops > 0
+
+
+def _retry_in(end: End, verdict: Verdict) -> float | str:
+    """Seconds until a task that ended with an error is due again, or "never"."""
+    if verdict.state not in (FAILED, PENDING) or end.due is None:
+        return "never"
+    return round(max(0, end.due - end.at) / 1e6, 3)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 from ._executors import EXECUTORS
@@ -18,6 +16,7 @@ from .names import check_queue
 from .payload import JSON
 from .queue import TaskQueue
 from .session import OnError, RunLimits, Session
+from .signals import draining
 from .systemd import Notifier
 
 
@@ -131,7 +130,7 @@ class Worker:
             refuse_async_generator(callback, "the callback")
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
-        with self._queue.serving(self.stop):
+        with self._queue.serving(self.stop), draining(self._signalled, self._announce):
             self._run(callback, limits, size)
 
     def _run(self, callback: Callable[[Any], JSON] | None, limits: RunLimits, size: BatchSize) -> None:
@@ -157,8 +156,7 @@ class Worker:
             if self._stop_asked:
                 session.request_stop()
         try:
-            with _signals(session):
-                session.run()
+            session.run()
         finally:
             self._session, self._stop_asked = None, False
             if self._owns_queue:
@@ -172,20 +170,16 @@ class Worker:
         elif not session.is_stopping:
             session.request_stop()
 
+    def _signalled(self) -> None:
+        """As ``stop``, but the second time stop at once. Called by the handler of a signal."""
+        session = self._session
+        if session is None:
+            self._stop_asked = True
+        else:
+            session.request_stop()
 
-@contextlib.contextmanager
-def _signals(session: Session) -> Iterator[None]:
-    """SIGTERM and SIGINT drain, a second one stops at once. Only the main thread may handle signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        session.request_stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
+    def _announce(self, number: int) -> None:
+        """Log that a signal has arrived, and what is done about it."""
+        session = self._session
+        if session is not None:
+            session.announce_stop(typed=number == signal.SIGINT)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -22,12 +24,19 @@ def run(payload):
     return {"ran": payload, "process": os.getpid()}
 
 def fail(payload):
-    raise ValueError("no \\x1b[31m luck with " + payload)
+    raise ValueError("no \\x1b[31m luck")
 
 def slow(payload):
     open("begun", "w").close()
     time.sleep(payload)
     return "slept"
+
+def stay(payload):
+    while not payload and not os.path.exists("go"):
+        time.sleep(0.01)
+    if not payload:
+        logging.getLogger("mine").warning("begins to wait")
+    time.sleep(payload)
 
 def endure(payload):
     open("begun", "w").close()
@@ -356,6 +365,66 @@ def test_the_drain_timeout_gives_back(cli: Cli, queue: TaskQueue) -> None:
     assert (task.refresh().state, task.attempt) == ("pending", 0)
 
 
+def test_a_signal_drains_from_the_first_line_on(cli: Cli, queue: TaskQueue) -> None:
+    with cli.started("worker", "tasks:run") as worker:
+        assert worker.stderr is not None
+        assert b"worker starts" in worker.stderr.readline()
+        worker.terminate()
+        assert worker.wait(WITHIN) == 0
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.03, 0.06, 0.1, 0.2])
+def test_a_second_signal_just_after_the_drain_does_not_kill(cli: Cli, queue: TaskQueue, pause: float) -> None:
+    with cli.started("worker", "tasks:run", "--executor", "thread") as worker:
+        until(lambda: queue.stats().workers == 1, what="the worker waits for tasks")
+        worker.terminate()
+        deadline = time.monotonic() + pause
+        while worker.poll() is None:  # as long as there is a process that a signal could kill
+            if time.monotonic() >= deadline:
+                worker.terminate()
+                time.sleep(0.002)
+    assert worker.returncode == 0
+
+
+def plain(shown: str) -> str:
+    """What a terminal shows, without colours, as one line."""
+    return " ".join(re.sub(r"\x1b\[[\d;]*m", "", shown).split())
+
+
+def test_ctrl_c_is_answered_at_once(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue(300.0)
+    with cli.terminal("worker", "tasks:slow") as worker:
+        until(Path(cli.folder, "begun").exists, what="the task runs")
+        worker.press("\x03")
+        answer = "stopping: 1 task may run for 20 s more; press Ctrl-C again to stop now"
+        until(lambda: answer in plain(worker.shown), what="the answer")
+        assert task.refresh().state == "running"
+        worker.press("\x03")
+        assert worker.leaves() == 0
+        assert "stopping now: 1 task stopped and released" in plain(worker.shown)
+    assert (task.refresh().state, task.attempt) == ("pending", 0)
+
+
+def test_a_signal_is_answered_while_the_worker_waits_for_the_database(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([300.0, 0.0])
+    with (
+        contextlib.closing(sqlite3.connect(Path(cli.folder, "taskqueue.sqlite"), timeout=30)) as connection,
+        cli.started("worker", "tasks:stay", "--executor", "thread", "--concurrency", 2) as worker,
+    ):
+        until(lambda: queue.stats().running == 2, what="both tasks run")
+        connection.execute("BEGIN IMMEDIATE")
+        Path(cli.folder, "go").touch()  # the second task ends, and its end cannot be stored
+        assert worker.stderr is not None
+        lines = iter(worker.stderr.readline, b"")
+        assert any(b"begins to wait" in line for line in lines)
+        worker.terminate()
+        answer = b"INFO stopping: 1 task may run for 20 s more; send the signal again to stop now"
+        assert any(answer in line for line in lines)
+        connection.rollback()
+        worker.terminate()
+        assert worker.wait(WITHIN) == 0
+
+
 # -- logging ---------------------------------------------------------------------------------------
 
 PLAIN = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR) [^=]+( \w+=\S+)*"
@@ -366,14 +435,15 @@ def test_logs_on_a_pipe_are_plain_lines(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue("another secret")
     run = cli("worker", "tasks:run", "--burst")
     assert all(re.fullmatch(PLAIN, line) for line in run.err.splitlines()), run.err
-    assert re.search(r"INFO task done .*task_id=1 queue=default attempt=1$", run.err, re.MULTILINE)
+    assert re.search(r"INFO task done task_id=1 queue=default function=None attempt=1 seconds=", run.err, re.MULTILINE)
     assert "secret" not in run.err
 
 
 def test_a_failure_is_logged_without_its_payload(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue("secret")
     run = cli("worker", "tasks:fail", "--burst")
-    assert re.search(r"WARNING task failed error=ValueError .*task_id=1", run.err)
+    failed = r"WARNING task failed task_id=1 .* attempt=1 max_attempts=10 retry_in=60\.0 error=ValueError"
+    assert re.search(rf"{failed} message=no \\x1b\[31m luck$", run.err, re.MULTILINE)
     assert "secret" not in run.err
 
 

@@ -11,7 +11,7 @@ import pytest
 from faults import Faults
 from helpers import Background, until
 
-from dbtaskqueue import InvalidTransition, StoreUnavailable, Task, TaskQueue, Worker, membership
+from dbtaskqueue import InvalidTransition, RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker, membership
 from dbtaskqueue._store.base import Exchanged
 
 pytestmark = pytest.mark.one_engine("the answers are lost above every engine")
@@ -108,6 +108,98 @@ def test_a_worker_gives_back_a_claim_that_arrives_late(
     running.join()
     assert ran == ["first", "second"]
     assert (second.refresh().state, second.attempt) == ("done", 1)
+
+
+# -- on_error --------------------------------------------------------------------------------------
+
+
+def fails(payload: object) -> None:
+    raise ValueError("no luck")
+
+
+class Told:
+    """What ``on_error`` was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, str, int, str, str]] = []
+
+    def __call__(self, task: Task, error: BaseException) -> None:
+        self.calls.append((task.id, task.state, task.attempt, (task.error or "").splitlines()[-1], str(error)))
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_on_error_is_called_once_where_the_answer_to_a_failure_was_lost(
+    queue: TaskQueue, faults: Faults, max_attempts: int, batch: int
+) -> None:
+    task = queue.enqueue("x", retry=RetryPolicy(delay=3600, max_attempts=max_attempts))
+    faults.lose, faults.stored, faults.times = is_end, True, 2
+    told = Told()
+    Worker(queue, on_error=told).run(fails, burst=True, batch=batch)
+    assert faults.lost == 2
+    state = "failed" if max_attempts == 2 else "abandoned"
+    assert told.calls == [(task.id, state, 1, "ValueError: no luck", "no luck")]
+
+
+@pytest.mark.parametrize("is_read_at_once", [True, False])
+def test_on_error_is_called_once_where_the_task_was_claimed_again_before_the_repeat(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, is_read_at_once: bool
+) -> None:
+    """The token has changed, but the attempt that this worker has ended is in the task's history."""
+    ask, read, again = queue.store.exchange, queue.store.attempts, list[Task]()
+    refused = [] if is_read_at_once else [1, 2]
+
+    def exchange(worker: int, **asked: Any) -> Exchanged:
+        answer = ask(worker, **asked)
+        if asked.get("ends") and not again:
+            other.retry(task.id)
+            again.extend(other.fetch(timeout=30))
+            raise StoreUnavailable("no answer", maybe_done=True)
+        return answer
+
+    def attempts(task: int, since: int = 0) -> Any:
+        if refused:
+            raise StoreUnavailable(f"away {refused.pop()}")
+        return read(task, since)
+
+    monkeypatch.setattr(queue.store, "exchange", exchange)
+    monkeypatch.setattr(queue.store, "attempts", attempts)
+    task = queue.enqueue("x", retry=RetryPolicy(delay=3600))
+    told: list[str] = []
+    Worker(queue, on_error=lambda task, error: told.append(str(error))).run(fails, burst=True)
+    assert len(again) == 1
+    assert not refused
+    assert told == ["no luck"]
+
+
+def test_on_error_is_not_called_for_an_end_that_was_never_stored(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = queue.enqueue("x")
+
+    def purged(payload: object) -> None:
+        other.purge()
+        fails(payload)
+
+    told = Told()
+    Worker(queue, on_error=told).run(purged, burst=True)
+    assert task.refresh().state == "abandoned"
+    assert told.calls == []
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_on_error_is_called_where_the_task_cannot_be_read(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    def get(*arguments: object) -> None:
+        raise StoreUnavailable("away")
+
+    task = queue.enqueue("x", retry=RetryPolicy(delay=3600))
+    told = Told()
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.store, "get", get)
+        Worker(queue, on_error=told).run(fails, burst=True, batch=batch)
+    assert told.calls == [(task.id, "failed", 1, "ValueError: no luck", "no luck")]
 
 
 # -- a holder's verbs ------------------------------------------------------------------------------

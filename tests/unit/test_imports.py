@@ -37,6 +37,7 @@ PURE = {
     "command_line",
     "output",
     "systemd",
+    "signals",
 }
 LAYERS: list[set[str]] = [
     PURE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -22,9 +23,13 @@ class Kept(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
 
+    def of(self, message: str) -> list[logging.LogRecord]:
+        """The events that begin with this message."""
+        return [record for record in self.records if record.getMessage().startswith(message)]
+
     def fields(self, message: str) -> list[dict[str, object]]:
-        """The fields of the events that begin with this message."""
-        return [vars(record)["fields"] for record in self.records if record.getMessage().startswith(message)]
+        """Their fields."""
+        return [vars(record)["fields"] for record in self.of(message)]
 
 
 @pytest.fixture
@@ -82,34 +87,64 @@ def test_what_a_worker_tells_of_its_tasks(queue: TaskQueue, url: str, kept: Kept
 
     def callback(payload: str) -> str:
         if payload == "fails":
-            raise ValueError("secret reason")
+            raise ValueError("no luck")
         return "secret result"
 
     Worker(url).run(callback, burst=True, batch=1)
     [of_done], [of_failed] = kept.fields("task done"), kept.fields("task failed")
-    assert of_done | {"seconds": 0} == {"task_id": done.id, "queue": "default", "attempt": 1, "seconds": 0}
-    assert of_failed == {"task_id": failed.id, "queue": "default", "attempt": 1, "error": "ValueError"}
+    shared = {"queue": "default", "function": None, "attempt": 1}
+    assert of_done | {"seconds": 0} == {"task_id": done.id, **shared, "seconds": 0}
+    assert of_failed == {
+        "task_id": failed.id,
+        **shared,
+        "max_attempts": 10,
+        "retry_in": 3600.0,
+        "error": "ValueError",
+        "message": "no luck",
+    }
     assert not any("secret" in record.getMessage() for record in kept.records)
 
 
-QUIET = """
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_failure_is_one_line_with_everything_that_matters(queue: TaskQueue, url: str, kept: Kept, batch: int) -> None:
+    queue.enqueue("x", retry=RetryPolicy(delay=0.05, max_attempts=2))
+
+    def callback(payload: str) -> None:
+        raise OSError(f"evil \x1b[31m {'!' * 1000}\nand more")
+
+    Worker(url).run(callback, max_tasks=2, batch=batch)
+    [first], [last] = kept.of("task failed"), kept.of("task abandoned")
+    common = r"task_id=1 queue=default function=None"
+    error = r"error=OSError message=evil \\x1b\[31m !{200,300}…"
+    assert re.fullmatch(rf"task failed {common} attempt=1 max_attempts=2 retry_in=0\.05 {error}", first.getMessage())
+    assert re.fullmatch(rf"task abandoned {common} attempt=2 max_attempts=2 retry_in=never {error}", last.getMessage())
+    assert {first.levelno, last.levelno} == {logging.WARNING}
+
+
+def test_a_name_from_the_database_is_harmless(kept: Kept) -> None:
+    event(logging.WARNING, "something happened", function="\x1b]0;evil\x07\nsecond")
+    assert kept.records[0].getMessage() == "something happened function=\\x1b]0;evil\\x07\\nsecond"
+
+
+UNPREPARED = """
 import logging, sys
 import dbtaskqueue
 before = list(logging.root.handlers), logging.root.level
 def fail(payload):
-    raise ValueError
+    raise ValueError("no luck")
 with dbtaskqueue.TaskQueue(sys.argv[1]) as queue:
     queue.enqueue(1)
     dbtaskqueue.Worker(queue).run(fail, burst=True)
 ours = logging.getLogger("dbtaskqueue")
-print((list(logging.root.handlers), logging.root.level) == before, ours.level, ours.propagate)
-print(*(type(handler).__name__ for handler in ours.handlers))
+print((list(logging.root.handlers), logging.root.level) == before, ours.level, ours.propagate, ours.handlers)
 names = [name for name in logging.root.manager.loggerDict if name.startswith("dbtaskqueue")]
 print(*names)
 """
 
 
-def test_the_library_sets_up_no_handler_and_says_nothing_by_itself(url: str) -> None:
-    """Not even logging's last resort speaks, which prints warnings where nobody has set up anything."""
-    with ended(spawn(QUIET, url)) as process:
-        assert process.communicate(timeout=60) == ("True 0 True\nNullHandler\ndbtaskqueue\n", "")
+def test_the_library_sets_up_no_handler_so_that_warnings_reach_stderr(url: str) -> None:
+    with ended(spawn(UNPREPARED, url)) as process:
+        output, errors = process.communicate(timeout=60)
+    assert output == "True 0 True []\ndbtaskqueue\n"
+    failed = "attempt=1 max_attempts=10 retry_in=60.0 error=ValueError message=no luck"
+    assert errors == f"task failed task_id=1 queue=default function=None {failed}\n"

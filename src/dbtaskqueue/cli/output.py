@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..checks import harmless as harmless  # the other files of the command line take it from here
 from ..errors import PayloadError
 from ..payload import JSON
 from ..task import Task
@@ -44,15 +45,6 @@ _STYLES = {
 }
 _LONGEST_CELL = 500
 _GAP = 2
-
-
-def harmless(text: str, keep: str = "") -> str:
-    """``text`` with everything escaped that a terminal would obey or that cannot be seen."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -19,6 +19,7 @@ from ..functions import TaskFunction
 from ..log import event
 from ..payload import JSON
 from ..queue import TaskQueue
+from ..signals import draining_until_exit
 from ..url import same_database
 from ..worker import Worker
 from .options import checked, is_url_given, queues_option, seconds, url_option
@@ -119,9 +120,10 @@ def worker(
         "allow_commands": allow_commands,
     }
     works = Worker(source, queues=queues or None, **options)
-    event(logging.INFO, "worker starts", pid=os.getpid(), queues=",".join(works.queues), concurrency=concurrency)
-    works.run(callback, burst=burst)
-    event(logging.INFO, "worker ends", pid=os.getpid())
+    with draining_until_exit(works.stop):
+        event(logging.INFO, "worker starts", pid=os.getpid(), queues=",".join(works.queues), concurrency=concurrency)
+        works.run(callback, burst=burst)
+        event(logging.INFO, "worker ends", pid=os.getpid())
 
 
 # -- MODULE:NAME -----------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""SIGTERM and SIGINT: they drain a worker, and a person at a terminal sees at once that they did.
+
+A handler runs between two instructions of the main thread, which may hold the lock of a log handler or be in the
+middle of writing to stderr. So it only counts and puts a note into a queue; a thread of its own does the logging.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+_NUMBERS = signal.SIGTERM, signal.SIGINT
+_TO_EXIT = 5.0
+"""Seconds that a process whose worker has ended gets to exit before a signal does again what it did before."""
+
+
+@contextlib.contextmanager
+def draining(stop: Callable[[], object], announce: Callable[[int], object]) -> Iterator[None]:
+    """In the block, SIGTERM and SIGINT call ``stop``, and then ``announce`` in another thread with their number.
+
+    Only the main thread may handle signals; in any other one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # its put may interrupt itself
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
+        arrived.put(number)
+
+    def announce_all() -> None:
+        while (number := arrived.get()) is not None:
+            announce(number)
+
+    announcer = threading.Thread(target=announce_all, name="dbtaskqueue-signals", daemon=True)
+    announcer.start()
+    before = {number: signal.signal(number, handle) for number in _NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            _set(number, handler)
+        arrived.put(None)
+        announcer.join()
+
+
+@contextlib.contextmanager
+def draining_until_exit(stop: Callable[[], object]) -> Iterator[None]:
+    """As ``draining``, for a program that exits after the block: until it has, the signals do nothing more.
+
+    Otherwise a second signal would kill a worker that has just drained, and it would not exit with 0.
+    """
+    ended_at: float | None = None
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if ended_at is None:
+            stop()
+        elif time.monotonic() > ended_at + _TO_EXIT:  # something keeps the process from exiting
+            _set(number, before[number])
+            os.kill(os.getpid(), number)
+
+    before: dict[int, _Handler] = {number: signal.signal(number, handle) for number in _NUMBERS}
+    atexit.register(_ignore_all)  # Python itself resets our handler while it shuts down, but not this
+    try:
+        yield
+    finally:
+        ended_at = time.monotonic()
+
+
+def _ignore_all() -> None:
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _set(number: int, handler: _Handler) -> None:
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
