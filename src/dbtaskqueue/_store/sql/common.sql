@@ -347,12 +347,13 @@ SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, 
   JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
 
 -- name: open_attempts
--- Of tasks that will be tried again, as far as they are among the newest attempts of the database.
-SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+-- Of tasks that will be tried again, as far as they are among the newest attempts of the database. CROSS JOIN keeps
+-- the order of the loops: SQLite 3.46 would scan the tasks, and look up the attempts in an index made for the query.
+SELECT function, command, outcome, latest.started_at, latest.finished_at, latest.cpu, latest.memory
   FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
-         ORDER BY task DESC, token DESC LIMIT :limit) AS past
-  JOIN {{schema}}dbtaskqueue_task ON dbtaskqueue_task.id = past.task
- WHERE queue = :queue AND state IN ('pending', 'reserved', 'running')
+         ORDER BY task DESC, token DESC LIMIT :limit) AS latest
+ CROSS JOIN {{schema}}dbtaskqueue_task
+ WHERE dbtaskqueue_task.id = latest.task AND queue = :queue AND state IN ('pending', 'reserved', 'running')
 
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
@@ -373,7 +374,8 @@ SELECT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {
     OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND queue = :queue AND id <= :highest)
 
 -- name: purgeable
-SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest ORDER BY id LIMIT :limit {{for_update}}
+-- In no order: a sort would read, and lock, all that waits for each step.
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit {{for_update}}
 
 -- name: purgeable_held
 SELECT id, token, state, attempt, worker, started_at FROM {{schema}}dbtaskqueue_task {{by_held}}

@@ -175,10 +175,6 @@ UPDATE dbtaskqueue_task
        state = :state
  WHERE id {{in_ids}} AND state IN ('pending', 'failed')
 
--- name: purgeable
--- Differs because rows are locked as they are read: a sort would read, and lock, all that waits.
-SELECT id FROM dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
-
 -- name: hasten
 -- Differs because the index of what waits begins with its column.
 UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now

@@ -196,10 +196,6 @@ SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id')
 -- name: raise_sequence
 SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WHERE CAST(:highest AS bigint) > 0
 
--- name: purgeable
--- Differs because PostgreSQL would look for the first ones among all finished tasks if it had to sort.
-SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
-
 -- name: past_attempts
 -- Differs because PostgreSQL might read all attempts there are to join them.
 SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
