@@ -297,12 +297,26 @@ SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AN
   FROM ranks
  WHERE :even_paused = 1 OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
+-- name: newest_ids
+-- Down the primary key, from one id to another.
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
+ WHERE id < :before AND id >= :floor AND queue = :queue AND {{is_listed}}
+ ORDER BY id DESC LIMIT :limit
+
+-- name: is_listed
+(state = :state OR :state IS NULL)
+
+-- name: more_wait
+-- Whether more than so many tasks wait.
+SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} LIMIT 1 OFFSET :number
+
 -- name: held_ids
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
  WHERE {{is_held}} AND queue = :queue AND id < :before AND state = :state
  ORDER BY id DESC LIMIT :limit
 
 -- name: pending_ids
+-- Sorts all that waits, so it is for a queue where that is little.
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND state = 'pending' AND id < :before
  ORDER BY id DESC LIMIT :limit

@@ -39,6 +39,10 @@ INSERT INTO dbtaskqueue_note (task, token, name, value)
 SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
+-- name: by_id
+-- Differs because the plan must not depend on statistics that are out of date; as below.
+FORCE INDEX (PRIMARY)
+
 -- name: by_claimable
 -- Differs because rows are locked as they are read: the plan must not depend on statistics that are out of date.
 FORCE INDEX (dbtaskqueue_claimable)

@@ -25,6 +25,10 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_share
 -- Differs because of the same.
 
+-- name: by_id
+-- Differs because SQLite finds rows by their ids where it may use no index.
+NOT INDEXED
+
 -- name: by_claimable
 -- Differs because SQLite's planner is told which partial index holds the few rows in question.
 INDEXED BY dbtaskqueue_claimable
