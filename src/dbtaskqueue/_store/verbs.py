@@ -18,6 +18,7 @@ from ..errors import LeaseLost, SchemaError, TaskQueueError
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 from ..url import Target
 from .base import (
+    OUTPUTS,
     AttemptRecord,
     Claim,
     End,
@@ -353,7 +354,11 @@ class SqlStore(SqlMovable, Store):
         return self._connections.read(partial(_list, values))
 
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
-        return [AttemptRecord(*row) for row in self._connections.query("attempts", {"id": task, "since": since})]
+        return self._connections.read(partial(_attempts, {"id": task, "since": since, "limit": OUTPUTS}))
+
+    def output(self, task: int, token: int) -> str | None:
+        rows = self._connections.query("output", {"id": task, "token": token})
+        return rows[0][0] if rows else None
 
     def ended(self, queue: str, limit: int) -> list[EndedRecord]:
         return self._connections.read(partial(_ended, {"queue": queue, "limit": limit}))
@@ -493,6 +498,12 @@ def _give_back(tx: Transaction, worker: int, error: str, now: int, retry_time: R
             _record_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
             count += 1
     return count
+
+
+def _attempts(values: Values, tx: Transaction) -> list[AttemptRecord]:
+    outputs: dict[int, str] = dict(tx.rows("outputs", values))
+    records = [AttemptRecord(*row) for row in tx.rows("attempts", values)]
+    return [record._replace(output=outputs.get(record.token)) for record in records]
 
 
 def _ended(values: dict[str, Any], tx: Transaction) -> list[EndedRecord]:

@@ -162,18 +162,23 @@ DELETE FROM {{schema}}dbtaskqueue_note WHERE task {{in_ids}}
 DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
 
 -- name: attempts
-SELECT number, token, worker, started_at, finished_at, outcome, error,
-       (SELECT value FROM {{schema}}dbtaskqueue_note AS told
-         WHERE told.task = dbtaskqueue_attempt.task AND told.token = dbtaskqueue_attempt.token
-           AND told.name = 'output'), cpu, memory
+-- Without their outputs: a task may have any number of these.
+SELECT number, token, worker, started_at, finished_at, outcome, error, NULL, cpu, memory
   FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token >= :since
 UNION ALL
-SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL,
-       (SELECT value FROM {{schema}}dbtaskqueue_note AS told
-         WHERE told.task = dbtaskqueue_task.id AND told.token = dbtaskqueue_task.token
-           AND told.name = 'output'), CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
+SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL, NULL,
+       CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
   FROM {{schema}}dbtaskqueue_task WHERE id = :id AND token >= :since AND state IN ('running', 'done')
  ORDER BY 2
+
+-- name: outputs
+-- The newest of a task's attempts, by their tokens.
+SELECT token, value FROM {{schema}}dbtaskqueue_note
+ WHERE task = :id AND token >= :since AND name = 'output'
+ ORDER BY token DESC LIMIT :limit
+
+-- name: output
+SELECT value FROM {{schema}}dbtaskqueue_note WHERE task = :id AND token = :token AND name = 'output'
 
 -- name: queues
 -- One index seek for each name, however much a queue holds. Only what is held is read row by row, and that is little.
