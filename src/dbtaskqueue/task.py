@@ -42,8 +42,8 @@ class Attempt(NamedTuple):
     """One run of a task.
 
     ``number`` counts from 1 and repeats after a release. ``outcome`` is done, failed, abandoned,
-    cancelled, released, lost or, while it runs, None. ``output`` is None where none was kept; ``cpu_seconds`` and
-    ``peak_memory`` (bytes) are None where nobody measured.
+    cancelled, released, lost or, while it runs, None. ``output`` is None where none was kept; of a task with more than
+    100 outputs only the newest 100 are read. ``cpu_seconds`` and ``peak_memory`` (bytes) are None if not measured.
     """
 
     number: int
@@ -323,7 +323,10 @@ class Task:
         return self.result
 
     def attempts(self) -> list[Attempt]:
-        """Every start of the task and how it ended, oldest first."""
+        """Every start of the task and how it ended, oldest first; the newest 100 outputs with them.
+
+        ``dbtaskqueue logs ID --attempt N`` prints an older output.
+        """
         return attempts_of(self._store, self.id)
 
     # -- with task: --------------------------------------------------------------------------------
@@ -391,6 +394,11 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
 def attempts_of(store: Store, task: int, since: int = 0) -> list[Attempt]:
     """Every start of a task, or those from the token ``since`` on, oldest first."""
     return [_attempt(record) for record in store.attempts(task, since)]
+
+
+def with_output(store: Store, task: int, attempt: Attempt) -> Attempt:
+    """The attempt with its output, which ``attempts_of`` reads only for the newest ones."""
+    return attempt if attempt.output is not None else attempt._replace(output=store.output(task, attempt.token))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from cli.running import WITHIN, Cli, assert_explained, assert_wrong_usage
 from helpers import until
 
 from dbtaskqueue import RetryPolicy, TaskQueue, clock
-from dbtaskqueue._store.base import Claim, End, Note, TaskRecord
+from dbtaskqueue._store.base import OUTPUTS, Claim, End, Note, TaskRecord
 from dbtaskqueue.membership import Membership
 
 TASKS = """
@@ -89,6 +89,20 @@ def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, w
     assert_explained(cli("logs", 77), "there is no task 77")
     assert_wrong_usage(cli("logs", task.id, "--attempt", 0), "0 is not in the range")
     assert_wrong_usage(cli("logs", "x"), "not a valid integer")
+
+
+def test_an_old_attempt_of_very_many(cli: Cli, queue: TaskQueue, worker: int) -> None:
+    task = queue.enqueue(1, retry=RetryPolicy(delay=0, max_attempts=None))
+    for number in range(1, OUTPUTS + 3):
+        record = begin(queue, worker, f"output {number}\n")
+        queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
+    assert task.attempts()[1].output is None
+    assert cli("logs", task.id, "--attempt", 2) == (0, "output 2\n", "")
+    assert json.loads(cli("logs", task.id, "--attempt", 2, "--json").out)["output"] == "output 2\n"
+    queue.cancel(task.id)
+    assert cli("logs", "-f", task.id, "--attempt", 2).out.splitlines() == [
+        f"output {number}" for number in range(2, OUTPUTS + 3)
+    ]
 
 
 def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int) -> None:

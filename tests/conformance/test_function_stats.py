@@ -86,17 +86,3 @@ def test_percentiles_are_nearest_rank(values: list[float], of_hundred: int, want
 def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
     [figures] = summarize([EndedRecord("f", 0, "done", 9, 1, None, None)])
     assert (figures.p50, figures.p95) == (0, 0)
-
-
-@pytest.mark.engine("sqlite")
-def test_no_table_is_read_whole(queue: TaskQueue) -> None:
-    from dbtaskqueue._store.sqlite.connections import SQL
-
-    values = {"queue": "default", "state": "done", "limit": 5}
-    for name in ("done_attempts", "past_attempts", "open_attempts"):
-        plan = queue.store._connections.read(  # type: ignore[attr-defined]
-            lambda tx, name=name: [row[3] for row in tx.connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values)]
-        )
-        scans = [step for step in plan if step.startswith("SCAN") and "dbtaskqueue" in step]
-        assert scans == (["SCAN dbtaskqueue_attempt"] if name == "open_attempts" else []), plan
-        assert not any("TEMP B-TREE" in step for step in plan), plan

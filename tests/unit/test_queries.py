@@ -15,7 +15,7 @@ ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem != "
 INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 GIVEN = {"schema": "somewhere."}
 """What an engine gives to its queries besides their own texts."""
-OPTIONAL = {"schema", "for_update", "for_share", "by_claimable", "by_held", "by_ended"}
+OPTIONAL = {"schema", "for_update", "for_share", "by_id", "by_claimable", "by_held", "by_ended"}
 """What may be nothing at all in an engine."""
 
 

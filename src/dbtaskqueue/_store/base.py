@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from ..states import TaskState
 
+OUTPUTS = 100
+"""Outputs that are read together with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
+
 
 class TaskRecord(NamedTuple):
     """A task's row. ``budget``, ``base``: see ``max_attempts``; texts are JSON but for ``error``.
@@ -381,7 +384,11 @@ class Store(Database, Movable):
 
     @abc.abstractmethod
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
-        """Every start of the task, or those from the token ``since`` on; oldest first."""
+        """Every start of the task, or those from the token ``since`` on, oldest first; the newest OUTPUTS outputs."""
+
+    @abc.abstractmethod
+    def output(self, task: int, token: int) -> str | None:
+        """The output of the attempt with this token, None where none was kept."""
 
     @abc.abstractmethod
     def ended(self, queue: str, limit: int) -> list[EndedRecord]:

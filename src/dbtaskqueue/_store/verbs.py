@@ -18,6 +18,7 @@ from ..errors import LeaseLost, SchemaError, TaskQueueError
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 from ..url import Target
 from .base import (
+    OUTPUTS,
     AttemptRecord,
     Claim,
     End,
@@ -358,11 +359,15 @@ class SqlStore(SqlMovable, Store):
         return TaskRecord(*rows[0]) if rows else None
 
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
-        values = {"queue": queue, "limit": limit, "before": _LAST_ID if before is None else before}
-        return self._connections.read(partial(_list, values, state))
+        values = {"queue": queue, "state": state, "limit": limit, "before": _LAST_ID if before is None else before}
+        return self._connections.read(partial(_list, values))
 
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
-        return [AttemptRecord(*row) for row in self._connections.query("attempts", {"id": task, "since": since})]
+        return self._connections.read(partial(_attempts, {"id": task, "since": since, "limit": OUTPUTS}))
+
+    def output(self, task: int, token: int) -> str | None:
+        rows = self._connections.query("output", {"id": task, "token": token})
+        return rows[0][0] if rows else None
 
     def ended(self, queue: str, limit: int) -> list[EndedRecord]:
         return self._connections.read(partial(_ended, {"queue": queue, "limit": limit}))
@@ -504,6 +509,12 @@ def _give_back(tx: Transaction, worker: int, error: str, now: int, retry_time: R
     return count
 
 
+def _attempts(values: Values, tx: Transaction) -> list[AttemptRecord]:
+    outputs: dict[int, str] = dict(tx.rows("outputs", values))
+    records = [AttemptRecord(*row) for row in tx.rows("attempts", values)]
+    return [record._replace(output=outputs.get(record.token)) for record in records]
+
+
 def _ended(values: dict[str, Any], tx: Transaction) -> list[EndedRecord]:
     """A union of scans that each end after ``limit`` rows: none walks over everything."""
     rows = tx.rows("done_attempts", {**values, "state": DONE}) + tx.rows("open_attempts", values)
@@ -527,13 +538,40 @@ def _count(queue: str, final: bool, tx: Transaction) -> dict[TaskState, int]:
 
 
 _SCANS = {PENDING: "pending_ids", RESERVED: "held_ids", RUNNING: "held_ids"}
+_WALK = 10_000
+"""Ids down the primary key in which a list looks for its tasks first: 0.3 ms on SQLite, 2 ms on MariaDB."""
+_STRIDE = 4
 
 
-def _list(values: dict[str, Any], state: TaskState | None, tx: Transaction) -> list[TaskRecord]:
-    """A union of scans that each end after ``limit`` rows, never a sort of everything."""
+def _list(values: dict[str, Any], tx: Transaction) -> list[TaskRecord]:
+    state = values["state"]
+    ids = _newest_ids(values, tx) if state in (None, PENDING) else _scan(values, [state], tx)
+    return [TaskRecord(*row) for row in tx.rows("list", {"ids": tx.array(ids)})] if ids else []
+
+
+def _newest_ids(values: dict[str, Any], tx: Transaction) -> list[int]:
+    """The newest ids of a list that includes pending tasks, which no index has in the order of their ids.
+
+    It walks down the primary key, in growing steps, until it has found enough, or until the index shows that no more
+    tasks wait than it has walked over: these are sorted. So a list is slow only where both are far more than usual.
+    """
+    limit, state, walk = values["limit"], values["state"], _WALK
+    before = min(values["before"], tx.rows("highest_id")[0][0] + 1)
+    found: list[int] = []
+    while before > 0 and len(found) < limit:
+        rest = {**values, "before": before, "limit": limit - len(found)}
+        found += [row[0] for row in tx.rows("newest_ids", {**rest, "floor": before - walk})]
+        before -= walk
+        if before > 0 and len(found) < limit and not tx.row("more_wait", {**values, "number": walk}):
+            rest |= {"before": before, "limit": limit - len(found)}
+            return found + _scan(rest, [state] if state else list(TaskState), tx)
+        walk *= _STRIDE
+    return found
+
+
+def _scan(values: dict[str, Any], states: list[TaskState], tx: Transaction) -> list[int]:
+    """The newest ids in these states: a union of scans by index. What waits, and what is held, is sorted."""
     ids: list[int] = []
-    for each in TaskState:
-        if state in (None, each):
-            ids += [row[0] for row in tx.rows(_SCANS.get(each, "ended_ids"), {**values, "state": each})]
-    newest = sorted(ids, reverse=True)[: values["limit"]]
-    return [TaskRecord(*row) for row in tx.rows("list", {"ids": tx.array(newest)})] if newest else []
+    for state in states:
+        ids += [row[0] for row in tx.rows(_SCANS.get(state, "ended_ids"), {**values, "state": state})]
+    return sorted(ids, reverse=True)[: values["limit"]]

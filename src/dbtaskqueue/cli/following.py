@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
@@ -11,9 +13,11 @@ from ..errors import StoreUnavailable
 from ..output import Following
 from ..queue import TaskQueue
 from ..states import FINAL
-from ..task import Attempt, Task, attempts_of
+from ..task import Attempt, Task, attempts_of, with_output
 from .options import json_option, open_queue, url_option
 from .output import counted, harmless, note, print_json
+
+T = TypeVar("T")
 
 _INTERVAL = 1.0
 """Seconds between two looks: a worker tells as often what its tasks have put out."""
@@ -39,7 +43,7 @@ def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool
         if follow:
             _follow(lane, id, attempt)
             return
-        found = _wanted(id, lane.get(id).attempts(), attempt)
+        found = [with_output(lane.store, id, each) for each in _wanted(id, lane.get(id).attempts(), attempt)[:1]]
     if json:
         print_json(found[0]._asdict() if found else None)
         return
@@ -105,15 +109,21 @@ class _Database:
 
     def look(self, since: int) -> tuple[Task, list[Attempt]]:
         """The task, then its attempts from a token on: they are complete where the task has reached a final state."""
+        return self._ask(lambda: (self._lane.get(self._id), attempts_of(self._lane.store, self._id, since)))
+
+    def output(self, attempt: Attempt) -> str:
+        """The output of an attempt that was seen."""
+        return self._ask(lambda: with_output(self._lane.store, self._id, attempt)).output or ""
+
+    def _ask(self, ask: Callable[[], T]) -> T:
         while True:
             try:
-                task = self._lane.get(self._id)
-                attempts = attempts_of(self._lane.store, self._id, since)
+                answer = ask()
             except StoreUnavailable as gone:
                 self._tell(f"the database is away, trying on: {gone}", is_away=True)
             else:
                 self._tell("the database is back", is_away=False)
-                return task, attempts
+                return answer
             time.sleep(_INTERVAL)
 
     def _tell(self, news: str, *, is_away: bool) -> None:
@@ -134,7 +144,7 @@ def _follow(lane: TaskQueue, id: int, number: int | None) -> None:
             for attempt in attempts:
                 if attempt.token != since:
                     since, following = attempt.token, Following()
-                screen.show(attempt, following.news(attempt.output or "", ended=attempt.outcome is not None))
+                screen.show(attempt, following.news(database.output(attempt), ended=attempt.outcome is not None))
             if task.state in FINAL:
                 break
             time.sleep(_INTERVAL)

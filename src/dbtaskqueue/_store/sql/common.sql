@@ -162,18 +162,23 @@ DELETE FROM {{schema}}dbtaskqueue_note WHERE task {{in_ids}}
 DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
 
 -- name: attempts
-SELECT number, token, worker, started_at, finished_at, outcome, error,
-       (SELECT value FROM {{schema}}dbtaskqueue_note AS told
-         WHERE told.task = dbtaskqueue_attempt.task AND told.token = dbtaskqueue_attempt.token
-           AND told.name = 'output'), cpu, memory
+-- Without their outputs: a task may have any number of these.
+SELECT number, token, worker, started_at, finished_at, outcome, error, NULL, cpu, memory
   FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token >= :since
 UNION ALL
-SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL,
-       (SELECT value FROM {{schema}}dbtaskqueue_note AS told
-         WHERE told.task = dbtaskqueue_task.id AND told.token = dbtaskqueue_task.token
-           AND told.name = 'output'), CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
+SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL, NULL,
+       CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
   FROM {{schema}}dbtaskqueue_task WHERE id = :id AND token >= :since AND state IN ('running', 'done')
  ORDER BY 2
+
+-- name: outputs
+-- The newest of a task's attempts, by their tokens.
+SELECT token, value FROM {{schema}}dbtaskqueue_note
+ WHERE task = :id AND token >= :since AND name = 'output'
+ ORDER BY token DESC LIMIT :limit
+
+-- name: output
+SELECT value FROM {{schema}}dbtaskqueue_note WHERE task = :id AND token = :token AND name = 'output'
 
 -- name: queues
 -- One index seek for each name, however much a queue holds. Only what is held is read row by row, and that is little.
@@ -297,12 +302,26 @@ SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AN
   FROM ranks
  WHERE :even_paused = 1 OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
+-- name: newest_ids
+-- Down the primary key, from one id to another.
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
+ WHERE id < :before AND id >= :floor AND queue = :queue AND {{is_listed}}
+ ORDER BY id DESC LIMIT :limit
+
+-- name: is_listed
+(state = :state OR :state IS NULL)
+
+-- name: more_wait
+-- Whether more than so many tasks wait.
+SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} LIMIT 1 OFFSET :number
+
 -- name: held_ids
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
  WHERE {{is_held}} AND queue = :queue AND id < :before AND state = :state
  ORDER BY id DESC LIMIT :limit
 
 -- name: pending_ids
+-- Sorts all that waits, so it is for a queue where that is little.
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND state = 'pending' AND id < :before
  ORDER BY id DESC LIMIT :limit
@@ -347,12 +366,13 @@ SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, 
   JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
 
 -- name: open_attempts
--- Of tasks that will be tried again, as far as they are among the newest attempts of the database.
-SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+-- Of tasks that will be tried again, as far as they are among the newest attempts of the database. CROSS JOIN keeps
+-- the order of the loops: SQLite 3.46 would scan the tasks, and look up the attempts in an index made for the query.
+SELECT function, command, outcome, latest.started_at, latest.finished_at, latest.cpu, latest.memory
   FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
-         ORDER BY task DESC, token DESC LIMIT :limit) AS past
-  JOIN {{schema}}dbtaskqueue_task ON dbtaskqueue_task.id = past.task
- WHERE queue = :queue AND state IN ('pending', 'reserved', 'running')
+         ORDER BY task DESC, token DESC LIMIT :limit) AS latest
+ CROSS JOIN {{schema}}dbtaskqueue_task
+ WHERE dbtaskqueue_task.id = latest.task AND queue = :queue AND state IN ('pending', 'reserved', 'running')
 
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
@@ -373,7 +393,8 @@ SELECT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {
     OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND queue = :queue AND id <= :highest)
 
 -- name: purgeable
-SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest ORDER BY id LIMIT :limit {{for_update}}
+-- In no order: a sort would read, and lock, all that waits for each step.
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit {{for_update}}
 
 -- name: purgeable_held
 SELECT id, token, state, attempt, worker, started_at FROM {{schema}}dbtaskqueue_task {{by_held}}

@@ -39,6 +39,10 @@ INSERT INTO dbtaskqueue_note (task, token, name, value)
 SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
+-- name: by_id
+-- Differs because the plan must not depend on statistics that are out of date; as below.
+FORCE INDEX (PRIMARY)
+
 -- name: by_claimable
 -- Differs because rows are locked as they are read: the plan must not depend on statistics that are out of date.
 FORCE INDEX (dbtaskqueue_claimable)
@@ -182,10 +186,6 @@ UPDATE dbtaskqueue_task
        attempt = attempt + :begin, started_at = CASE WHEN :begin = 1 THEN :now ELSE started_at END,
        state = :state
  WHERE id {{in_ids}} AND state IN ('pending', 'failed')
-
--- name: purgeable
--- Differs because rows are locked as they are read: a sort would read, and lock, all that waits.
-SELECT id FROM dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
 
 -- name: hasten
 -- Differs because the index of what waits begins with its column.

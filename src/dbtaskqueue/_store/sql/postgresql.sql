@@ -35,8 +35,14 @@ FOR UPDATE
 -- name: for_share
 FOR SHARE
 
--- name: by_claimable
+-- name: is_listed
+-- Differs because a condition on the state would let PostgreSQL sort what a partial index has, if it takes that for little.
+CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
+
+-- name: by_id
 -- Differs because PostgreSQL takes no orders which index to use; as below.
+
+-- name: by_claimable
 
 -- name: by_held
 
@@ -206,10 +212,6 @@ SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id')
 
 -- name: raise_sequence
 SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WHERE CAST(:highest AS bigint) > 0
-
--- name: purgeable
--- Differs because PostgreSQL would look for the first ones among all finished tasks if it had to sort.
-SELECT id FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND id <= :highest LIMIT :limit FOR UPDATE
 
 -- name: past_attempts
 -- Differs because PostgreSQL might read all attempts there are to join them.

@@ -1,0 +1,138 @@
+"""SQLite's plan for every named query: none reads or sorts a whole table, whatever the planner knows of it.
+
+SQLite 3.46 turned a join round that 3.40 had planned well, and ran a claim as a scan in a database that was analyzed
+while nothing waited. So the plans are checked on the SQLite that runs the test, without statistics and with those of
+an idle, a waiting and a busy database.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from dbtaskqueue._store import queries
+from dbtaskqueue._store.sqlite.connections import SQL
+
+TASKS = 10_000
+STATES = {
+    "no statistics": None,
+    "idle": ["done"],
+    "waiting": ["pending"],
+    "busy": [*["pending"] * 8, "failed", "reserved", "running", *["done"] * 20, "cancelled", "abandoned"],
+}
+"""What the database held when it was analyzed."""
+
+SMALL = {
+    *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
+    *("ranks", "waiting_in", "ended_in"),  # one row for each priority, or queue
+    *("newest", "latest"),  # inner queries with a LIMIT
+    *("json_each", "ended"),  # a list that the caller gives
+}
+"""What may be scanned by any query: it has few rows."""
+
+ALLOWED = {
+    ("claimable", "claimable (queue=?)"): "finds the lowest rank with one seek",
+    ("count_claimable", "claimable (queue=?)"): "counts what waits",
+    ("count_ended", "ended (queue=? AND state=?)"): "counts what has ended",
+    ("count_held", "sort"): "groups what is held, which the workers bound",
+    ("done_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
+    ("hasten", "scan dbtaskqueue_claimable"): "runs only after the clock was set back",
+    ("hasten", "claimable (ANY(queue) AND ANY(rank) AND due>?)"): "runs only after the clock was set back",
+    ("held_ids", "sort"): "sorts what is held, which the workers bound",
+    ("is_left", "claimable (queue=?)"): "ends at the first row",
+    ("more_wait", "claimable (queue=?)"): "has a LIMIT",
+    ("newest", "scan dbtaskqueue_task"): "has LIMIT 1",
+    ("next_due", "claimable (queue=?)"): "finds the lowest rank with one seek",
+    ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
+    ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
+    ("pending_ids", "claimable (queue=?)"): "runs only where few tasks wait",
+    ("pending_ids", "sort"): "runs only where few tasks wait",
+    ("purgeable", "claimable (queue=?)"): "has a LIMIT",
+    ("purgeable_held", "sort"): "sorts what is held, which the workers bound",
+    ("queues", "sort"): "sorts one row for each queue",
+}
+"""Steps that need a reason: (query, step) → why it is bounded, or rare."""
+
+SCAN = re.compile(r"SCAN (?!CONSTANT ROW)(\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
+WIDE = re.compile(r"INDEX dbtaskqueue_((?:claimable|ended) \((?:queue=\?(?: AND state=\?)?|ANY.*)\))")
+
+
+@pytest.fixture(scope="module", params=STATES)
+def analyzed(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for statement in queries.migrations("sqlite", 1)[0]:
+        connection.execute(statement)
+    if (states := STATES[request.param]) is not None:
+        _fill(connection, states)
+        connection.execute("ANALYZE")
+    yield connection
+    connection.close()
+
+
+def _fill(connection: sqlite3.Connection, states: list[str]) -> None:
+    rows = []
+    for id in range(1, TASKS + 1):
+        state = states[id % len(states)]
+        finished = id if state in ("done", "cancelled", "abandoned") else None
+        worker = id % 5 if state in ("reserved", "running") else None
+        rows.append((id, f"queue {id % 3}", state, id % 4, id, id, worker, id, finished, str(id) if id % 50 else None))
+    columns = 'id, queue, state, rank, due, decided_at, worker, created_at, finished_at, "key"'
+    marks = ", ".join("?" * len(rows[0]))
+    connection.execute("BEGIN")
+    connection.executemany(f"INSERT INTO dbtaskqueue_task ({columns}) VALUES ({marks})", rows)
+    some = "FROM dbtaskqueue_task WHERE id % 3 = 0"
+    connection.execute(
+        f"INSERT INTO dbtaskqueue_attempt (task, token, number, outcome) SELECT id, 1, 1, 'failed' {some}"
+    )
+    connection.execute(f"INSERT INTO dbtaskqueue_note (task, token, name, value) SELECT id, 1, 'output', 'x' {some}")
+    connection.execute(f"INSERT INTO dbtaskqueue_large (task, name, value) SELECT id, 'payload', 'x' {some}")
+    connection.execute("COMMIT")
+
+
+def _steps(connection: sqlite3.Connection, text: str) -> Iterator[str]:
+    """What of a statement's plan needs a reason."""
+    lists = {"ids": "[1, 2]", "ends": "[[1, 2, 3, 4, 5, 6, 7]]"}
+    values = {name: lists.get(name, 1) for name in re.findall(r"(?<![:\w]):([a-z]\w*)", text)}
+    for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {text}", values):
+        if "AUTOMATIC" in step:
+            yield step
+        elif "TEMP B-TREE" in step:
+            yield "sort"
+        elif (wide := WIDE.search(step)) is not None:
+            yield wide[1]
+        elif (scan := SCAN.match(step)) is not None and scan[1] not in SMALL and scan[2] != "dbtaskqueue_held":
+            yield f"scan {scan[2] or scan[1]}"
+
+
+STATEMENTS = {
+    name: text for name, text in SQL.items() if text.startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_query_reads_no_more_than_it_needs(analyzed: sqlite3.Connection, name: str) -> None:
+    unexplained = {step for step in _steps(analyzed, STATEMENTS[name]) if (name, step) not in ALLOWED}
+    assert unexplained == set()
+
+
+def test_every_exception_is_one_of_a_query() -> None:
+    assert {name for name, _ in ALLOWED} <= set(STATEMENTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("SELECT * FROM dbtaskqueue_task", {"scan dbtaskqueue_task"}),
+        ("SELECT count(*) FROM dbtaskqueue_attempt AS past", {"scan"}),
+        ("SELECT id FROM dbtaskqueue_task ORDER BY due LIMIT 1", {"scan", "sort"}),
+        ("SELECT id FROM dbtaskqueue_task NOT INDEXED WHERE queue = 'x'", {"scan dbtaskqueue_task"}),
+        ("SELECT id FROM dbtaskqueue_task WHERE id = 5", set()),
+    ],
+)
+def test_a_scan_and_a_sort_are_noticed(analyzed: sqlite3.Connection, text: str, steps: set[str]) -> None:
+    found = set(_steps(analyzed, text))
+    assert all(any(each.startswith(step) for each in found) for step in steps)
+    assert bool(found) == bool(steps)
