@@ -83,16 +83,13 @@ class SqliteStore(SqlStore):
     # -- producers ---------------------------------------------------------------------------------
 
     def _insert(self, tx: SqliteTransaction, tasks: Sequence[NewTask]) -> list[int]:
-        rows = [task._asdict() for task in tasks]
-        for row in rows:
-            row["payload"] = inline(row["payload"])
-        if len(rows) == 1:
-            ids = [tx.insert("insert_next_task", rows[0])]
+        narrow = [task._replace(payload=None) if is_large(task.payload) else task for task in tasks]  # type: ignore[arg-type]
+        if len(tasks) == 1:
+            ids = [tx.insert(narrow[0])]
         else:
             first = int(tx.rows("next_task_id")[0][0])
             ids = list(range(first, first + len(tasks)))
-            for number, row in zip(ids, rows, strict=True):
-                row["id"] = number
+            rows = [task._asdict() | {"id": number} for number, task in zip(ids, narrow, strict=True)]
             tx.change_each("insert_task", rows)
         insert_large(tx, ids, tasks)
         return ids
