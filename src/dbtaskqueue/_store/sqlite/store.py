@@ -83,13 +83,17 @@ class SqliteStore(SqlStore):
     # -- producers ---------------------------------------------------------------------------------
 
     def _insert(self, tx: SqliteTransaction, tasks: Sequence[NewTask]) -> list[int]:
-        narrow = [task._replace(payload=None) if is_large(task.payload) else task for task in tasks]  # type: ignore[arg-type]
         if len(tasks) == 1:
-            ids = [tx.insert(narrow[0])]
+            [task] = tasks
+            if not is_large(task.payload):
+                return [tx.insert(task)]
+            ids = [tx.insert(task._replace(payload=None))]  # type: ignore[arg-type]
         else:
             first = int(tx.rows("next_task_id")[0][0])
             ids = list(range(first, first + len(tasks)))
-            rows = [task._asdict() | {"id": number} for number, task in zip(ids, narrow, strict=True)]
+            rows = [task._asdict() for task in tasks]
+            for number, row in zip(ids, rows, strict=True):
+                row |= {"id": number, "payload": inline(row["payload"])}
             tx.change_each("insert_task", rows)
         insert_large(tx, ids, tasks)
         return ids
