@@ -170,18 +170,18 @@ class TaskQueue:
         Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
         in autocommit.
         """
-        options = Options(
-            start_in=start_in,
-            start_at=start_at,
-            priority=priority,
-            max_attempts=max_attempts,
-            retry=retry,
-            key=key,
-            connection=connection,
-            time_limit=time_limit,
-            stall_limit=stall_limit,
-            memory_limit=memory_limit,
-        )
+        options: Options = {
+            "start_in": start_in,
+            "start_at": start_at,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "retry": retry,
+            "key": key,
+            "connection": connection,
+            "time_limit": time_limit,
+            "stall_limit": stall_limit,
+            "memory_limit": memory_limit,
+        }
         return self.submit([payload], options)[0]
 
     def enqueue_many(
@@ -260,7 +260,7 @@ class TaskQueue:
         if tasks[0].key is not None:
             with after_a_change():
                 return [Task(self.store, look_up(self.store, ids[0], connection))]
-        return [Task(self.store, _fresh(number, task)) for number, task in zip(ids, tasks, strict=True)]
+        return [Task(self.store, record) for record in map(_fresh, ids, tasks)]
 
     def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
         """What a NewTask has before its payload, from checked options."""

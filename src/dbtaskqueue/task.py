@@ -69,7 +69,7 @@ class Task:
         self._store = store
         self._record = record
         self._membership = membership
-        self._pid = os.getpid()
+        self._pid = membership.pid if membership else 0
         self._claim = record  # keeps the token it was claimed with, whatever a later look shows
         self._fate = _HELD if membership else _NEVER_HELD
         self._payload: tuple[JSON, ...] = ()

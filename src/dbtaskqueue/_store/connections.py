@@ -14,12 +14,13 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from ..errors import StoreUnavailable
 from .line import Line, Request
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Row = tuple[Any, ...]
 Values = Mapping[str, object]
@@ -100,17 +101,17 @@ class Connections(abc.ABC):
         """
         if threading.get_ident() in self._asking:
             raise StoreUnavailable("asked by the handler of a signal, in the middle of another call of its thread")
-        result: T = self.converse(lambda: self._line.ask(work, alone=alone))
+        result: T = self.converse(self._line.ask, work, alone)
         return result
 
-    def converse(self, ask: Callable[[], T]) -> T:
+    def converse(self, ask: Callable[[*Ts], T], *values: *Ts) -> T:
         """Run what asks the database. A ``close`` by a signal's handler in the middle of it is done at its end."""
         thread = threading.get_ident()
         if thread in self._asking:
-            return ask()
+            return ask(*values)
         try:
             self._asking.add(thread)
-            return ask()
+            return ask(*values)
         finally:
             self._asking.discard(thread)
             if self._later is not None:

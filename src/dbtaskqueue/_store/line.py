@@ -7,7 +7,6 @@ leader, and only then wakes those whose work is done, so that the next commit is
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ class Request:
 
     __slots__ = ("alone", "done", "error", "leads", "ready", "result", "work")
 
-    def __init__(self, work: Callable[[Any], Any], *, alone: bool = False) -> None:
+    def __init__(self, work: Callable[[Any], Any], alone: bool) -> None:
         self.work = work
         self.alone = alone
         self.done = False
@@ -44,19 +43,19 @@ class Line:
     def __init__(self, commit: Callable[[list[Request]], None]) -> None:
         self._commit = commit
         self._lock = threading.Lock()
-        self._waiting: deque[Request] = deque()
+        self._waiting: list[Request] = []
         self._is_led = False
 
-    def ask(self, work: Callable[[Any], Any], *, alone: bool = False) -> Any:
+    def ask(self, work: Callable[[Any], Any], alone: bool = False) -> Any:
         """Have ``work`` committed, alone or with others; its result, or its error raised."""
-        request = Request(work, alone=alone)
+        request = Request(work, alone)
         try:
             with self._lock:
                 request.leads, self._is_led = not self._is_led, True
                 if not request.leads:
                     request.ready = threading.Lock()
                     request.ready.acquire()
-                self._waiting.append(request)
+                    self._waiting.append(request)
             self._await_turn(request)
             if not request.done:
                 self._lead(request)
@@ -74,14 +73,16 @@ class Line:
                 return
 
     def _lead(self, leader: Request) -> None:
-        with self._lock:
-            batch = list(self._waiting)
-            self._waiting.clear()
+        batch = [leader]
         try:
+            if leader.ready is not None:  # it has waited, perhaps with others
+                with self._lock:
+                    batch, self._waiting = self._waiting, []
             self._commit(batch)
         finally:
             with self._lock:
-                self._waiting.extendleft(r for r in reversed(batch) if not r.done and r is not leader)
+                if len(batch) > 1:
+                    self._waiting[:0] = [r for r in batch if not r.done and r is not leader]
                 self._pass_on()
                 leader.leads = False
             for request in batch:

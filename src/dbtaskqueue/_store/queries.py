@@ -37,6 +37,11 @@ def pyformat(queries: Mapping[str, str]) -> dict[str, str]:
     return {name: _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%")) for name, text in queries.items()}
 
 
+def positional(text: str) -> tuple[str, list[str]]:
+    """The statement with ``?`` for each parameter, and the names of its parameters in order."""
+    return _PARAMETER.sub("?", text), _PARAMETER.findall(text)
+
+
 def with_backticks(queries: Mapping[str, str]) -> dict[str, str]:
     """The statements with names quoted as MariaDB takes them in any sql_mode; texts are in single quotes."""
     return {name: text.replace('"', "`") for name, text in queries.items()}

@@ -133,9 +133,13 @@ class SqlStore(SqlMovable, Store):
 
     def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
         if connection is None:
-            return self._connections.write(partial(self._enqueue, tasks))
+            return self._connections.write(partial(self._enqueue, tasks), alone=self._is_one_statement(tasks))
         with self._connections.translated():
             return self._enqueue(tasks, self._borrow(connection))
+
+    def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
+        """Whether storing these tasks takes a single statement, which needs no BEGIN and COMMIT around it."""
+        return len(tasks) == 1 and tasks[0].key is None and not is_large(tasks[0].payload)
 
     def _enqueue(self, tasks: Sequence[NewTask], tx: Transaction) -> list[int]:
         first = tasks[0]

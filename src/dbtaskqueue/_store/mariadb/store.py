@@ -85,11 +85,8 @@ class MariadbStore(SqlStore):
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
-        is_one_statement = tasks[0].key is None and len(tasks) <= _TASKS and not any(is_large(t.payload) for t in tasks)
-        if connection is None and is_one_statement:
-            return self._connections.write(partial(self._enqueue, tasks), alone=True)
-        return super().enqueue(tasks, connection)
+    def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
+        return tasks[0].key is None and len(tasks) <= _TASKS and not any(is_large(task.payload) for task in tasks)
 
     def _insert(self, tx: MariadbLink, tasks: Sequence[NewTask]) -> list[int]:
         ids: list[int] = []

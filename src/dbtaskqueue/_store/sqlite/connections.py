@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import os
 import random
 import sqlite3
@@ -22,18 +23,23 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 from urllib.parse import quote
 
 from ...errors import ConfigurationError, StoreUnavailable
 from ...url import Target, refuse_unknown
 from .. import queries
+from ..base import NewTask
 from ..connections import NOTHING, Connections, Row, Transaction, Values, mark_done
 from ..line import Request
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 SQL = queries.load("sqlite")
+_INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
+_values_of = operator.attrgetter(*_names)
+"""Of a NewTask, in the statement's order: SQLite looks up each value by its name otherwise, at every execution."""
 
 LOCK_PATIENCE = 60.0
 """Seconds to wait for a write lock that another program keeps before saying so."""
@@ -85,9 +91,9 @@ class SqliteTransaction(Transaction):
     def is_open(self) -> bool:
         return bool(self.connection.in_transaction)
 
-    def insert(self, name: str, values: Values) -> int:
-        """Insert one row; its id."""
-        return self._execute(SQL[name], values).lastrowid or 0
+    def insert(self, task: NewTask) -> int:
+        """Store one task; its id."""
+        return self._execute(_INSERT_ONE, _values_of(task)).lastrowid or 0
 
 
 class SqliteConnections(Connections):
@@ -140,19 +146,19 @@ class SqliteConnections(Connections):
 
     def read(self, work: Callable[[SqliteTransaction], T]) -> T:
         """See the base class."""
-        return self.converse(lambda: self._read(lambda reader: self._read_all(reader, work)))
+        return self.converse(self._read, self._read_all, work)
 
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
         """See the base class."""
-        return self.converse(lambda: self._read(lambda reader: reader.rows(name, values)))
+        return self.converse(self._read, SqliteTransaction.rows, name, values)
 
-    def _read(self, act: Callable[[SqliteTransaction], T]) -> T:
+    def _read(self, act: Callable[[SqliteTransaction, *Ts], T], *values: *Ts) -> T:
         with self._read_lock:
-            return self._retry_decoding(self._read_transaction, act)
+            return self._retry_decoding(self._read_transaction(), act, *values)
 
     def ask(self, name: str) -> Row:
         """The first row of a query that reads no table."""
-        return self.converse(lambda: self._ask(name))
+        return self.converse(self._ask, name)
 
     def _ask(self, name: str) -> Row:
         with self._read_lock, self.translated():
@@ -185,7 +191,8 @@ class SqliteConnections(Connections):
         transaction = self._reconnect()
         connection = transaction.connection
         try:
-            self._begin(connection, "BEGIN IMMEDIATE")
+            with self.translated():
+                _wait_for_lock(connection.execute, "BEGIN IMMEDIATE")
             yield transaction
             try:
                 connection.execute("COMMIT")
@@ -210,22 +217,28 @@ class SqliteConnections(Connections):
     # -- transactions ------------------------------------------------------------------------------
 
     def _write_all(self, batch: list[Request]) -> None:
-        self._retry_decoding(self._write_transaction, lambda writer: self._write_through(writer, batch))
+        self._retry_decoding(self._write_transaction(), self._write_through, batch)
 
     def _write_through(self, writer: SqliteTransaction, batch: list[Request]) -> None:
         connection, committing = writer.connection, False
+        alone = len(batch) == 1 and batch[0].alone
+        if connection.in_transaction:  # a second interrupt left it open
+            _roll_back(connection)
         try:  # from the BEGIN on: an interrupt right behind it must not leave the lock to nobody
-            self._begin(connection, "BEGIN IMMEDIATE")
-            for request in batch:
-                request.result = request.work(writer)
-            committing = True
-            connection.execute("COMMIT")
+            if alone:
+                batch[0].result = _wait_for_lock(batch[0].work, writer)
+            else:
+                _wait_for_lock(connection.execute, "BEGIN IMMEDIATE")
+                for request in batch:
+                    request.result = request.work(writer)
+                committing = True
+                connection.execute("COMMIT")
             mark_done(batch)
         except sqlite3.Error as error:
             _roll_back(connection)
             if _is_undecodable(error):
                 raise
-            doubtful = committing and _code(error).startswith("SQLITE_IOERR")
+            doubtful = (committing or alone) and _code(error).startswith("SQLITE_IOERR")
             raise self._unavailable(error, maybe_done=doubtful) from error
         except BaseException:
             # an interrupt may come right behind the commit: what is stored must not be stored again
@@ -236,38 +249,26 @@ class SqliteConnections(Connections):
 
     def _read_all(self, reader: SqliteTransaction, work: Callable[[SqliteTransaction], T]) -> T:
         connection = reader.connection
+        if connection.in_transaction:  # a second interrupt left it open
+            _roll_back(connection)
         try:
-            self._begin(connection, "BEGIN")
+            _wait_for_lock(connection.execute, "BEGIN")
             return work(reader)
         finally:
             if connection.in_transaction:
                 _roll_back(connection)
 
-    def _begin(self, connection: sqlite3.Connection, statement: str) -> None:
-        if connection.in_transaction:  # what a second interrupt left open
-            _roll_back(connection)
-        pause, deadline = _FIRST_PAUSE, 0.0
-        while True:
-            try:
-                connection.execute(statement)
-                return
-            except sqlite3.Error as error:
-                deadline = deadline or time.monotonic() + LOCK_PATIENCE
-                if not _is_busy(error) or time.monotonic() > deadline:
-                    raise self._unavailable(error) from error
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.02, _LAST_PAUSE)
-
-    def _retry_decoding(self, get: Callable[[], SqliteTransaction], act: Callable[[SqliteTransaction], T]) -> T:
+    def _retry_decoding(
+        self, transaction: SqliteTransaction, act: Callable[[SqliteTransaction, *Ts], T], *values: *Ts
+    ) -> T:
         """A row with bytes that are not UTF-8 must not stop everybody: read it again, leniently."""
-        transaction = get()
         try:
-            return act(transaction)
+            return act(transaction, *values)
         except sqlite3.Error as error:
             if not _is_undecodable(error):
                 raise self._unavailable(error) from error
         transaction.connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-        return act(transaction)
+        return act(transaction, *values)
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -364,6 +365,20 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _wait_for_lock(act: Callable[[*Ts], T], *values: *Ts) -> T:
+    """Run a statement that takes a lock; while another connection has the lock, run it again."""
+    pause, deadline = _FIRST_PAUSE, 0.0
+    while True:
+        try:
+            return act(*values)
+        except sqlite3.Error as error:
+            deadline = deadline or time.monotonic() + LOCK_PATIENCE
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.02, _LAST_PAUSE)
 
 
 def _until_free(act: Callable[[], T]) -> T:

@@ -86,16 +86,17 @@ class SqliteStore(SqlStore):
     # -- producers ---------------------------------------------------------------------------------
 
     def _insert(self, tx: SqliteTransaction, tasks: Sequence[NewTask]) -> list[int]:
-        rows = [task._asdict() for task in tasks]
-        for row in rows:
-            row["payload"] = inline(row["payload"])
-        if len(rows) == 1:
-            ids = [tx.insert("insert_next_task", rows[0])]
+        if len(tasks) == 1:
+            [task] = tasks
+            if not is_large(task.payload):
+                return [tx.insert(task)]
+            ids = [tx.insert(task._replace(payload=None))]  # type: ignore[arg-type]
         else:
             first = int(tx.rows("next_task_id")[0][0])
             ids = list(range(first, first + len(tasks)))
+            rows = [task._asdict() for task in tasks]
             for number, row in zip(ids, rows, strict=True):
-                row["id"] = number
+                row |= {"id": number, "payload": inline(row["payload"])}
             tx.change_each("insert_task", rows)
         insert_large(tx, ids, tasks)
         return ids

@@ -73,7 +73,7 @@ class SqliteWakeups(Wakeups):
 
     def ring(self) -> None:
         """Wake every waiter of this process."""
-        if os.getpid() != self._pid:
+        if self._waiters and os.getpid() != self._pid:
             self._reset()
         for bell in tuple(self._waiters):
             bell.put(None)
