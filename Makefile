@@ -20,8 +20,6 @@ help:
 
 demo: $(VENV)/.demo
 	@$(BIN)/dbtaskqueue demo
-	@echo
-	@$(BIN)/python examples/long_task.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal $(ARGS)
