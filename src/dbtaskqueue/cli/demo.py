@@ -63,7 +63,7 @@ def work(payload: dict[str, JSON]) -> JSON:
     for page in range(first, payload["pages"]):
         time.sleep(payload["seconds"])
         task.checkpoint(page + 1)
-    return {"pages": payload["pages"], "first": first + 1, "process": os.getpid()}
+    return {"pages": payload["pages"]}
 
 
 class _Failed(Exception):
@@ -264,11 +264,11 @@ class _Show:
     def _look(self) -> None:
         before = {task.id: (task.state, task.attempt) for task in self._tasks.all}
         changed = [task for task in self._tasks.all if (task.refresh().state, task.attempt) != before[task.id]]
-        for task in sorted(changed, key=lambda task: task.state != DONE):  # what is done has made room for the others
-            self._tell(task)
         if self._tasks.long.state != DONE:
             self._kept = self._queue.store.kept(self._tasks.long.id)
         self._stage.advance(self._tasks.long.id, self.page)
+        for task in sorted(changed, key=lambda task: task.state != DONE):  # what is done has made room for the others
+            self._tell(task)
 
     def _tell(self, task: Task) -> None:
         is_long = task.id == self._tasks.long.id
