@@ -64,7 +64,7 @@ def test_a_module_named_like_one_of_the_standard_library_is_not_executed(
 
 
 @pytest.mark.engine("sqlite")
-@pytest.mark.parametrize("name", ["json", "signal", "random", "ctypes", "selectors"])
+@pytest.mark.parametrize("name", ["json", "signal", "random", "ctypes", "selectors", "secrets", "struct"])
 def test_the_command_line_in_a_directory_with_such_a_module(
     url: str, queue: TaskQueue, tmp_path: Path, name: str
 ) -> None:
