@@ -147,6 +147,11 @@ class FoundFunctions:
         return sorted(self._functions)
 
 
+def import_path() -> list[str]:
+    """``sys.path`` for another process; Python ignores an entry that is no text, such as a ``Path``."""
+    return [entry for entry in sys.path if isinstance(entry, str)]
+
+
 def load(origin: Origin) -> Code:
     """The code, in the process that calls this. Raises what importing its modules raises."""
     if origin.main is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._store.base import Store
+from ..code import import_path
 from ..log import event
 from . import heart
 
@@ -52,7 +53,7 @@ class HeartProcess:
         self._orders = {
             "beater": path,
             "options": options,
-            "path": sys.path,
+            "path": import_path(),
             "worker": worker,
             "interval": lease / BEATS_PER_LEASE,
             "parent": os.getpid(),

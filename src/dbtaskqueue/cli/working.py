@@ -103,6 +103,9 @@ def worker(
     """
     if allow_commands and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
+    if executor == "process":
+        # now, as from _find on, a file secrets.py in the current directory would be taken for the standard library's
+        importlib.import_module("dbtaskqueue._executors.process.executor")
     found = _find(target, ctx.obj)
     if isinstance(found, TaskQueue):
         _fit(found, target, ctx, lease)

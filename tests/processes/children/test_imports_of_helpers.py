@@ -64,7 +64,19 @@ def test_a_module_named_like_one_of_the_standard_library_is_not_executed(
 
 
 @pytest.mark.engine("sqlite")
-@pytest.mark.parametrize("name", ["json", "signal", "random", "ctypes", "selectors"])
+def test_an_entry_of_sys_path_that_is_no_text(url: str, queue: TaskQueue, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    task = queue.enqueue(retry=RetryPolicy(max_attempts=1))
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.replace("import app", "import pathlib; sys.path += [pathlib.Path('/none')]; import app"))
+    run = [sys.executable, "-P", script, url]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=_plain(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert task.refresh().state == "done"
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("name", ["json", "signal", "random", "ctypes", "selectors", "secrets", "struct"])
 def test_the_command_line_in_a_directory_with_such_a_module(
     url: str, queue: TaskQueue, tmp_path: Path, name: str
 ) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...code import Origin
+from ...code import Origin, import_path
 from ...systemd import VARIABLES
 from .. import linux
 from ..work import Settings
@@ -44,7 +44,7 @@ class ServerHandle:
         orders = {
             "parent": os.getpid(),
             "argv": sys.argv,
-            "path": sys.path,
+            "path": import_path(),
             "origin": origin._asdict(),
             "open_files": open_files,
             "url": settings.url,
