@@ -42,8 +42,9 @@ _SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, s
 class QueueStats(NamedTuple):
     """How many tasks are in each state, and how the queue does.
 
-    ``oldest_due``: seconds that the longest waiting due task has waited, or None. ``workers``: living
-    ones of the whole database. Final states may be up to 10 s old.
+    ``oldest_due``: the seconds that the longest waiting due task has waited, or None. A task waits from its due time
+    on, but not from before it was enqueued, released, failed or retried. ``workers``: live ones of the whole database.
+    Counts of final states may be up to 10 s old.
     """
 
     pending: int
@@ -413,8 +414,9 @@ class TaskQueue:
         """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
         self._require_open()
         counts = self._counts()
-        due = self.store.next_due([self.name], even_paused=True)
-        waited = None if due is None or due > clock.now() else (clock.now() - due) / 1e6
+        now = clock.now()
+        since = self.store.waiting_since(self.name, now)
+        waited = None if since is None else (now - since) / 1e6
         rescuer = self._membership.rescuer
         living = [w for w in self.store.workers() if w.lost_at is None and not rescuer.is_gone(w)]
         paused = self.store.is_paused(self.name)
