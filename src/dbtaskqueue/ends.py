@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from datetime import timedelta
 from types import TracebackType
 
 from . import clock, payload
@@ -39,7 +40,7 @@ def finish(task: TaskRecord, result: str | None, at: int, begun_at: int | None =
     return End("finish", task.id, task.token, at, None, False, begun_at, result)
 
 
-def release(task: TaskRecord, delay: float | None = 0, *, begun_at: int | None = None) -> End:
+def release(task: TaskRecord, delay: float | timedelta | None = 0, *, begun_at: int | None = None) -> End:
     """The end of a claim that spends no attempt; None as ``delay`` keeps the task's due time."""
     now = clock.now()
     due = None if delay is None else clock.after(now, delay)
@@ -76,7 +77,4 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
     if delay is None:
         delay = RetryPolicy.from_json(task.policy).delay_before(max(1, attempt - task.base))
-    try:
-        return clock.after(now, delay)
-    except ValueError:
-        return clock.LATEST
+    return clock.after(now, delay)

@@ -64,7 +64,7 @@ class TaskQueue:
 
     ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a
     temporary file, removed at close) or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
-    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: after how many seconds of
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: after how many seconds (or a timedelta) of
     silence another machine may take this handle's claims. ``create=False`` makes neither file nor schema.
 
     A context manager, safe to share between threads. After a fork the claims stay with the parent.
@@ -77,7 +77,7 @@ class TaskQueue:
         queue: str = "default",
         *,
         retry: RetryPolicy = retry.DEFAULT,
-        lease: float = 30.0,
+        lease: float | timedelta = 30.0,
         create: bool = True,
     ) -> None:
         self.url = url if url is not None else os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL
@@ -151,8 +151,8 @@ class TaskQueue:
         retry: RetryPolicy | None = None,
         key: str | None = None,
         connection: object = None,
-        time_limit: float | None = None,
-        stall_limit: float | None = None,
+        time_limit: float | timedelta | None = None,
+        stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
     ) -> Task:
         """Store a task; it is durable when this returns.
@@ -164,9 +164,9 @@ class TaskQueue:
         yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
         exists if and only if you commit.
 
-        Limits of each attempt, None for none: ``time_limit`` in seconds, ``stall_limit`` in seconds without a
-        ``progress``, ``memory_limit`` in bytes of all its processes. An attempt that exceeds one has failed. In a
-        process it is stopped for certain; a thread has to look, a coroutine to await, and nobody looks at their memory.
+        Limits of each attempt, None for none: ``time_limit``, and ``stall_limit`` without ``progress``, in seconds or
+        timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds one has failed. In a process
+        it is stopped for certain; a thread has to look, a coroutine to await, and nobody looks at their memory.
 
         Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
         in autocommit.
@@ -195,8 +195,8 @@ class TaskQueue:
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         connection: object = None,
-        time_limit: float | None = None,
-        stall_limit: float | None = None,
+        time_limit: float | timedelta | None = None,
+        stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
     ) -> list[Task]:
         """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
@@ -286,11 +286,11 @@ class TaskQueue:
 
     # -- consuming ---------------------------------------------------------------------------------
 
-    def fetch(self, max_items: int = 1, *, timeout: float | None = None) -> list[Task]:
+    def fetch(self, max_items: int = 1, *, timeout: float | timedelta | None = None) -> list[Task]:
         """Reserve up to ``max_items`` due tasks, in order; blocks until there is at least one.
 
-        ``[]`` only when ``timeout`` seconds passed or the queue was closed. Gives back the tasks of dead
-        workers, too. Interrupted, it leaves nothing reserved.
+        ``[]`` only when ``timeout`` (seconds or a timedelta) has passed or the queue was closed. Also rescues the tasks
+        of dead workers. If interrupted, it leaves nothing reserved.
         """
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
@@ -485,7 +485,7 @@ class TaskQueue:
         """``enqueue``, as Dancer::Plugin::Queue spells it."""
         return self.enqueue(data)
 
-    def get_msg(self, timeout: float | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
+    def get_msg(self, timeout: float | timedelta | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
         """Reserve one task: it and its payload, or (None, None) when none is due within ``timeout``.
 
         Raises PayloadError for a payload that cannot be read; that attempt has failed then.
