@@ -356,9 +356,9 @@ class Store(Database, Movable):
 
     @abc.abstractmethod
     def waiting_since(self, queue: str, now: int) -> int | None:
-        """Since when the queue's longest waiting due task has waited; None where nothing is due.
+        """Since when the longest waiting due task of the queue has waited, or None.
 
-        A task waits from its due time on, but not from before it was enqueued, released, failed or retried.
+        It waits from its due time on, but not from before that was decided.
         """
 
     @abc.abstractmethod
