@@ -6,6 +6,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeGuard
 
 MOST = 2**31 - 1
@@ -50,18 +51,32 @@ def check_count(value: int, name: str) -> int:
     return value
 
 
-def check_seconds(seconds: float, name: str) -> float:
-    """``seconds`` if it is a number of at least 0; else ValueError."""
-    if not is_number(seconds) or seconds < 0:
-        raise ValueError(f"{name} is a number of seconds, at least 0, not {shown(seconds)}")
-    return float(seconds)
+def check_seconds(
+    duration: float | timedelta, name: str, *, finite: bool = False, positive: bool = False, signed: bool = False
+) -> float:
+    """Return a duration, which is a number of seconds or a timedelta, as seconds.
+
+    It must be at least 0, with ``positive`` more than 0; with ``signed`` it may be negative. Only ``finite`` excludes
+    an infinity. Raises ValueError.
+    """
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if is_number(seconds):
+        is_large_enough = signed or seconds > 0 or (seconds == 0 and not positive)
+        if is_large_enough and not (finite and math.isinf(seconds)):
+            return float(seconds)
+    kind = "a finite number" if finite else "a number"
+    bound = "" if signed else " greater than 0" if positive else " of at least 0"
+    raise ValueError(f"{name} must be {kind} of seconds or a timedelta{bound}, not {shown(duration)}")
 
 
-def check_lease(lease: float) -> float:
-    """``lease`` if it is a positive number of seconds; else ValueError."""
-    if not is_number(lease) or not 0 < lease < math.inf:
-        raise ValueError(f"lease is a positive number of seconds, not {shown(lease)}")
-    return float(lease)
+def check_delay(delay: float | timedelta, name: str) -> float:
+    """Return the delay until a task is due as seconds; ValueError unless it is finite and at least 0."""
+    return check_seconds(delay, name, finite=True)
+
+
+def check_lease(lease: float | timedelta) -> float:
+    """Return the lease as seconds; ValueError unless it is finite and greater than 0."""
+    return check_seconds(lease, "lease", finite=True, positive=True)
 
 
 def check_priority(priority: int) -> int:

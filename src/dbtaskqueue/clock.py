@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from .checks import is_number, shown
+from .checks import check_delay, check_seconds, shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -47,20 +47,16 @@ def to_datetime(time: int | None) -> datetime | None:
 
 
 def after(start: int, delay: float | timedelta, name: str = "delay") -> int:
-    """The time ``delay`` seconds (or a timedelta) after ``start``; ValueError if negative or not finite."""
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if not is_number(seconds) or not 0 <= seconds < LATEST / 1e6:
-        raise ValueError(f"{name} is a number of seconds or a timedelta, at least 0, not {shown(delay)}")
-    due = start + round(seconds * 1_000_000)
-    if due > LATEST:
-        raise ValueError(f"{name}: {delay!r} leads beyond the year 9999")
-    return due
+    """Return the time ``delay`` seconds (or a timedelta) after ``start``.
+
+    This is the one rule for delays, whether they come from an option, a task or a retry policy: a delay is a finite
+    number of at least 0, else ValueError. If it leads beyond the year 9999, the task is due at LATEST: the last moment
+    that a datetime can show, which every engine stores.
+    """
+    seconds = check_delay(delay, name)
+    return min(start + round(seconds * 1_000_000), LATEST) if seconds < LATEST / 1e6 else LATEST
 
 
-def deadline_of(timeout: float | None) -> float | None:
-    """When ``timeout`` seconds are over by the monotonic clock; None is never. ValueError for what is no number."""
-    if timeout is None:
-        return None
-    if not is_number(timeout):
-        raise ValueError(f"timeout is a number of seconds or None, not {shown(timeout)}")
-    return time.monotonic() + timeout
+def deadline_of(timeout: float | timedelta | None) -> float | None:
+    """Return when a timeout ends by the monotonic clock; None is never. ValueError if it is not a number of seconds."""
+    return None if timeout is None else time.monotonic() + check_seconds(timeout, "timeout", signed=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+from datetime import timedelta
 from types import TracebackType
 
 from . import clock, payload
@@ -41,7 +42,7 @@ def finish(task: TaskRecord, result: str | None, at: int, begun_at: int | None =
     return End("finish", task.id, task.token, at, None, False, begun_at, result)
 
 
-def release(task: TaskRecord, delay: float | None = 0, *, begun_at: int | None = None) -> End:
+def release(task: TaskRecord, delay: float | timedelta | None = 0, *, begun_at: int | None = None) -> End:
     """The end of a claim that spends no attempt; None as ``delay`` keeps the task's due time."""
     now = clock.now()
     due = None if delay is None else clock.after(now, delay)
@@ -86,7 +87,4 @@ def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
                 queue=task.queue,
             )
         delay = policy.delay_before(max(1, attempt - task.base))
-    try:
-        return clock.after(now, delay)
-    except ValueError:
-        return clock.LATEST
+    return clock.after(now, delay)

@@ -20,9 +20,9 @@ RetryTask, AbandonTask, ReleaseTask
 
 from __future__ import annotations
 
-import math
+from datetime import timedelta
 
-from .checks import check_seconds
+from .checks import check_delay
 
 
 class TaskQueueError(Exception):
@@ -96,12 +96,13 @@ class StoreUnavailable(TaskQueueError):
 class RetryTask(Exception):
     """Raised by a task: this attempt failed, run me again.
 
-    ``delay`` is in seconds; None leaves it to the retry policy. The attempt is spent.
+    ``delay`` in seconds or a timedelta; None leaves it to the retry policy. The attempt is spent. ValueError unless it
+    is finite and at least 0; beyond the year 9999 the task is due at its end.
     """
 
-    def __init__(self, delay: float | None = None) -> None:
+    def __init__(self, delay: float | timedelta | None = None) -> None:
         super().__init__(delay)
-        self.delay = None if delay is None else _check_delay(delay)
+        self.delay = None if delay is None else check_delay(delay, "delay")
 
 
 class AbandonTask(Exception):
@@ -113,15 +114,11 @@ class AbandonTask(Exception):
 
 
 class ReleaseTask(Exception):
-    """Raised by a task: give me back, spending no attempt; due again after ``delay`` seconds."""
+    """Raised by a task: release me, without spending an attempt.
 
-    def __init__(self, delay: float = 0) -> None:
+    It is due again after ``delay``, in seconds or a timedelta; as in ``RetryTask``.
+    """
+
+    def __init__(self, delay: float | timedelta = 0) -> None:
         super().__init__(delay)
-        self.delay = _check_delay(delay)
-
-
-def _check_delay(delay: float) -> float:
-    """Refuse it where it is raised, in the task, rather than where it would be stored."""
-    if check_seconds(delay, "delay") == math.inf:
-        raise ValueError(f"delay is a finite number of seconds, not {delay!r}")
-    return float(delay)
+        self.delay = check_delay(delay, "delay")

@@ -34,8 +34,8 @@ class Options(TypedDict, total=False):
     retry: RetryPolicy | None
     key: str | None
     connection: object
-    time_limit: float | None
-    stall_limit: float | None
+    time_limit: float | timedelta | None
+    stall_limit: float | timedelta | None
     memory_limit: int | None
 
 
@@ -46,8 +46,8 @@ class FunctionOptions(TypedDict, total=False):
     max_attempts: int | None
     priority: int
     retry: RetryPolicy | None
-    time_limit: float | None
-    stall_limit: float | None
+    time_limit: float | timedelta | None
+    stall_limit: float | timedelta | None
     memory_limit: int | None
 
 

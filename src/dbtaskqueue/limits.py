@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+from datetime import timedelta
 from typing import NamedTuple
 
-from .checks import is_count, is_number, shown
+from .checks import check_seconds, is_count, shown
 
 _MOST_BYTES = 2**63 - 1
 
@@ -38,17 +38,17 @@ class Limits(NamedTuple):
 NONE = Limits()
 
 
-def check_limits(time_limit: float | None, stall_limit: float | None, memory_limit: int | None) -> Limits:
+def check_limits(
+    time_limit: float | timedelta | None, stall_limit: float | timedelta | None, memory_limit: int | None
+) -> Limits:
     """The limits that a user gives; ValueError names the option that is none."""
     return Limits(
         _seconds(time_limit, "time_limit"), _seconds(stall_limit, "stall_limit"), _bytes(memory_limit, "memory_limit")
     )
 
 
-def _seconds(value: float | None, name: str) -> float | None:
-    if value is not None and (not is_number(value) or not 0 < value < math.inf):
-        raise ValueError(f"{name} is a positive number of seconds, not {shown(value)}")
-    return value
+def _seconds(value: float | timedelta | None, name: str) -> float | None:
+    return None if value is None else check_seconds(value, name, finite=True, positive=True)
 
 
 def _bytes(value: int | None, name: str) -> int | None:

@@ -42,8 +42,9 @@ _SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, s
 class QueueStats(NamedTuple):
     """How many tasks are in each state, and how the queue does.
 
-    ``oldest_due``: seconds that the longest waiting due task has waited, or None. ``workers``: living
-    ones of the whole database. Final states may be up to 10 s old.
+    ``oldest_due``: the seconds that the longest waiting due task has waited, or None. A task waits from its due time
+    on, but not from before it was enqueued, released, failed or retried. ``workers``: live ones of the whole database.
+    Counts of final states may be up to 10 s old.
     """
 
     pending: int
@@ -63,7 +64,7 @@ class TaskQueue:
 
     ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a
     temporary file, removed at close) or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
-    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: after how many seconds of
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: after how many seconds (or a timedelta) of
     silence another machine may take this handle's claims. ``create=False`` makes neither file nor schema.
 
     A context manager, safe to share between threads. After a fork the claims stay with the parent.
@@ -76,7 +77,7 @@ class TaskQueue:
         queue: str = "default",
         *,
         retry: RetryPolicy = retry.DEFAULT,
-        lease: float = 30.0,
+        lease: float | timedelta = 30.0,
         create: bool = True,
     ) -> None:
         self.url = url if url is not None else os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL
@@ -150,8 +151,8 @@ class TaskQueue:
         retry: RetryPolicy | None = None,
         key: str | None = None,
         connection: object = None,
-        time_limit: float | None = None,
-        stall_limit: float | None = None,
+        time_limit: float | timedelta | None = None,
+        stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
     ) -> Task:
         """Store a task; it is durable when this returns.
@@ -163,9 +164,9 @@ class TaskQueue:
         yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
         exists if and only if you commit.
 
-        Limits of each attempt, None for none: ``time_limit`` in seconds, ``stall_limit`` in seconds without a
-        ``progress``, ``memory_limit`` in bytes of all its processes. An attempt that exceeds one has failed. In a
-        process it is stopped for certain; a thread has to look, a coroutine to await, and nobody looks at their memory.
+        Limits of each attempt, None for none: ``time_limit``, and ``stall_limit`` without ``progress``, in seconds or
+        timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds one has failed. In a process
+        it is stopped for certain; a thread has to look, a coroutine to await, and nobody looks at their memory.
 
         Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
         in autocommit.
@@ -194,8 +195,8 @@ class TaskQueue:
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         connection: object = None,
-        time_limit: float | None = None,
-        stall_limit: float | None = None,
+        time_limit: float | timedelta | None = None,
+        stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
     ) -> list[Task]:
         """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
@@ -285,11 +286,11 @@ class TaskQueue:
 
     # -- consuming ---------------------------------------------------------------------------------
 
-    def fetch(self, max_items: int = 1, *, timeout: float | None = None) -> list[Task]:
+    def fetch(self, max_items: int = 1, *, timeout: float | timedelta | None = None) -> list[Task]:
         """Reserve up to ``max_items`` due tasks, in order; blocks until there is at least one.
 
-        ``[]`` only when ``timeout`` seconds passed or the queue was closed. Gives back the tasks of dead
-        workers, too. Interrupted, it leaves nothing reserved.
+        ``[]`` only when ``timeout`` (seconds or a timedelta) has passed or the queue was closed. Also rescues the tasks
+        of dead workers. If interrupted, it leaves nothing reserved.
         """
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
@@ -413,8 +414,9 @@ class TaskQueue:
         """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
         self._require_open()
         counts = self._counts()
-        due = self.store.next_due([self.name], even_paused=True)
-        waited = None if due is None or due > clock.now() else (clock.now() - due) / 1e6
+        now = clock.now()
+        since = self.store.waiting_since(self.name, now)
+        waited = None if since is None else (now - since) / 1e6
         rescuer = self._membership.rescuer
         living = [w for w in self.store.workers() if w.lost_at is None and not rescuer.is_gone(w)]
         paused = self.store.is_paused(self.name)
@@ -483,7 +485,7 @@ class TaskQueue:
         """``enqueue``, as Dancer::Plugin::Queue spells it."""
         return self.enqueue(data)
 
-    def get_msg(self, timeout: float | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
+    def get_msg(self, timeout: float | timedelta | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
         """Reserve one task: it and its payload, or (None, None) when none is due within ``timeout``.
 
         Raises PayloadError for a payload that cannot be read; that attempt has failed then.

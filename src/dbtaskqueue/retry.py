@@ -6,15 +6,17 @@ import json
 import math
 import random
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
-from .checks import MOST, is_count, is_number, shown
+from .checks import MOST, check_delay, is_count, is_number, shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RetryPolicy:
     """The delay before each retry, and how many attempts a task gets.
 
-    The wait before retry *n* is ``delay × n`` seconds for the first ``linear`` retries; after that
+    ``delay`` and ``max_delay`` are in seconds, or timedeltas, which become seconds. The wait before retry *n* is
+    ``delay × n`` for the first ``linear`` retries; after that
     the last one times ``factor`` for each further retry. It is multiplied by a random number from
     ``1 − jitter`` to ``1 + jitter`` and never exceeds ``max_delay`` seconds. ``max_attempts`` counts
     runs, the first included; None retries for ever. The defaults wait 60, 120, 180, 240, 300, 600,
@@ -23,29 +25,46 @@ class RetryPolicy:
     Raises ValueError for a number out of range.
     """
 
-    delay: float = 60.0
-    linear: int = 5
-    factor: float = 2.0
-    max_delay: float = 86400.0
-    jitter: float = 0.0
-    max_attempts: int | None = 10
+    delay: float
+    linear: int
+    factor: float
+    max_delay: float
+    jitter: float
+    max_attempts: int | None
 
-    def __post_init__(self) -> None:
-        for name in ("delay", "factor", "max_delay", "jitter"):
-            value = getattr(self, name)
+    def __init__(
+        self,
+        delay: float | timedelta = 60.0,
+        linear: int = 5,
+        factor: float = 2.0,
+        max_delay: float | timedelta = 86400.0,
+        jitter: float = 0.0,
+        max_attempts: int | None = 10,
+    ) -> None:
+        for name, value in (("factor", factor), ("jitter", jitter)):
             if not is_number(value) or not 0 <= value < math.inf:
                 raise ValueError(f"RetryPolicy: {name} must be a finite number of at least 0, not {shown(value)}")
-        if self.jitter > 1:
-            raise ValueError(f"RetryPolicy: jitter must be between 0 and 1, not {shown(self.jitter)}")
-        if not is_count(self.linear) or self.linear > MOST:
-            raise ValueError(f"RetryPolicy: linear must be a whole number from 1 to {MOST}, not {shown(self.linear)}")
-        check_max_attempts(self.max_attempts, or_none=True)
+        if jitter > 1:
+            raise ValueError(f"RetryPolicy: jitter must be between 0 and 1, not {shown(jitter)}")
+        if not is_count(linear) or linear > MOST:
+            raise ValueError(f"RetryPolicy: linear must be a whole number from 1 to {MOST}, not {shown(linear)}")
+        check_max_attempts(max_attempts, or_none=True)
+        values = {
+            "delay": check_delay(delay, "RetryPolicy: delay"),
+            "linear": linear,
+            "factor": factor,
+            "max_delay": check_delay(max_delay, "RetryPolicy: max_delay"),
+            "jitter": jitter,
+            "max_attempts": max_attempts,
+        }
+        for field, checked in values.items():
+            object.__setattr__(self, field, checked)  # frozen
 
     def delay_before(self, n: int) -> float:
         """The seconds to wait before retry ``n``, numbered from 1."""
         if not is_count(n):
             raise ValueError(f"retries are numbered from 1, not {shown(n)}")
-        base = float(self.delay) * min(n, self.linear)
+        base = self.delay * min(n, self.linear)
         if n > self.linear:
             try:
                 base *= float(self.factor) ** (n - self.linear)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Token
+from datetime import timedelta
 from typing import Any
 
 from . import clock, ends, payload
@@ -64,7 +65,7 @@ Callback = Callable[[JSON], JSON]  # or, of an async def, what is awaited for it
 class RunLimits:
     """When a run ends by itself: see ``Worker.run``."""
 
-    def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | None) -> None:
+    def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | timedelta | None) -> None:
         self.burst = burst
         self.max_tasks = None if max_tasks is None else check_count(max_tasks, "max_tasks")
         self.idle_timeout = None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout")

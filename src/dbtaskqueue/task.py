@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -259,10 +259,11 @@ class Task:
         self._require_holder("fail")
         self._end(ends.fail(self._claim, error, retry=retry))
 
-    def release(self, delay: float = 0) -> None:
-        """Give the task back unspent, due in ``delay`` seconds; an attempt that had begun is not counted.
+    def release(self, delay: float | timedelta = 0) -> None:
+        """Return the task to the queue without spending an attempt, due after ``delay``: seconds or a timedelta.
 
-        A running task that was asked to end becomes cancelled. Raises LeaseLost and InvalidTransition.
+        A running task whose cancellation was requested becomes cancelled. Raises LeaseLost, InvalidTransition, and
+        ValueError unless the delay is finite and at least 0.
         """
         self._require_holder("release")
         self._end(ends.release(self._claim, delay))
@@ -296,10 +297,10 @@ class Task:
         with after_a_change():
             self._record = look_up(self._store, self.id)
 
-    def wait(self, timeout: float | None = None) -> Task:
+    def wait(self, timeout: float | timedelta | None = None) -> Task:
         """Wait until it is done, abandoned or cancelled; the task itself.
 
-        Raises TimeoutError after ``timeout`` seconds, TaskNotFound when it is pruned meanwhile.
+        Raises TimeoutError after ``timeout`` (seconds or a timedelta), TaskNotFound when it is pruned meanwhile.
         """
         deadline = clock.deadline_of(timeout)
         while True:
@@ -308,10 +309,11 @@ class Task:
                 return self
             left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"task {self.id} is still {self.state} after {timeout} s")
+                seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+                raise TimeoutError(f"task {self.id} is still {self.state} after {seconds} s")
             self._store.wakeups.wait(ticket, min(left, _LONGEST_WAIT))
 
-    def get_result(self, timeout: float | None = None) -> JSON:
+    def get_result(self, timeout: float | timedelta | None = None) -> JSON:
         """Wait as ``wait`` does, then its result; TaskFailed when abandoned, TaskCancelled when cancelled."""
         self.wait(timeout)
         if self.state == ABANDONED:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from ._executors import EXECUTORS
@@ -43,6 +44,8 @@ class Worker:
     ``drain_timeout``: seconds that running tasks get to end when it is to stop. Then they are stopped, as far as
     the executor can, and given back unspent; with processes that takes up to ``cancel_grace`` more.
 
+    Durations (``lease``, ``drain_timeout``, ``cancel_grace``, ``idle_timeout``) are seconds or timedeltas.
+
     ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
     logged, but for SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at its end.
 
@@ -57,10 +60,10 @@ class Worker:
         queues: list[str] | tuple[str, ...] | None = None,
         concurrency: int = 1,
         executor: str = "thread",
-        lease: float = 30.0,
-        drain_timeout: float = 20.0,
+        lease: float | timedelta = 30.0,
+        drain_timeout: float | timedelta = 20.0,
         on_error: OnError | None = None,
-        cancel_grace: float = 10.0,
+        cancel_grace: float | timedelta = 10.0,
         tasks_per_child: int = 1000,
         allow_commands: bool = False,
     ) -> None:
@@ -77,9 +80,9 @@ class Worker:
         if on_error is not None:
             refuse_async(on_error, "on_error")
         check_count(concurrency, "concurrency")
-        check_seconds(drain_timeout, "drain_timeout")
-        check_seconds(cancel_grace, "cancel_grace")
         check_count(tasks_per_child, "tasks_per_child")
+        drain_timeout = check_seconds(drain_timeout, "drain_timeout")
+        cancel_grace = check_seconds(cancel_grace, "cancel_grace")
         if allow_commands and executor != "process":
             raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
         lease = check_lease(lease)
@@ -110,7 +113,7 @@ class Worker:
         *,
         burst: bool = False,
         max_tasks: int | None = None,
-        idle_timeout: float | None = None,
+        idle_timeout: float | timedelta | None = None,
         batch: int | str = "auto",
     ) -> None:
         """Run tasks until told to stop, by ``stop()``, SIGTERM or SIGINT (in the main thread).

@@ -8,14 +8,13 @@ import re
 import shlex
 import sqlite3
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli.running import Cli, assert_explained
 
-from dbtaskqueue import TaskQueue, Worker
+from dbtaskqueue import TaskQueue, Worker, clock
 from dbtaskqueue._store.sqlite import health
 from dbtaskqueue.cli.options import command_line
 
@@ -158,11 +157,16 @@ def test_doctor_tells_of_a_pause_and_its_advice_works(cli: Cli, queue: TaskQueue
     assert "paused" not in findings(cli)
 
 
-def test_doctor_sees_all_queues_unless_one_is_chosen(cli: Cli, queue: TaskQueue) -> None:
+def test_doctor_sees_all_queues_unless_one_is_chosen(
+    cli: Cli, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue.enqueue_many([1, 2])
     queue.purge()
     with TaskQueue(cli.url, "mail") as mail, TaskQueue(cli.url, "web") as web, TaskQueue(cli.url, "quiet") as quiet:
-        mail.enqueue(1, start_at=datetime.now(UTC) - timedelta(hours=1))
+        an_hour_ago = clock.now() - 3600 * 1_000_000
+        with monkeypatch.context() as earlier:
+            earlier.setattr(clock, "source", lambda: an_hour_ago)
+            mail.enqueue(1)
         mail.pause()
         web.enqueue(2)
         web.purge()

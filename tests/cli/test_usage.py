@@ -104,7 +104,6 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("enqueue", "1", "--max-attempts", "3000000000"), "3000000000 is not in the range"),
         (("enqueue", "1", "--in", "-1"), "is no duration"),
         (("enqueue", "1", "--in", "soon"), "'soon' is no duration"),
-        (("enqueue", "1", "--in", "9999999d"), "too long"),
         (("enqueue", "1", "--in", "9" * 400), "too long"),
         (("enqueue", "1", "--at", "tomorrow"), "'tomorrow' is no time"),
         (("enqueue", "1", "--at", "0001-01-01T00:00+14:00"), "beyond the years 1 to 9999"),
@@ -139,7 +138,7 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("worker", ":run"), "not of the form MODULE:NAME"),
         (("worker", "tasks:run", "--executor", "rocket"), "thread"),
         (("worker", "tasks:run", "--concurrency", "0"), "0 is not in the range"),
-        (("worker", "tasks:run", "--lease", "0s"), "lease is a positive number"),
+        (("worker", "tasks:run", "--lease", "0s"), "lease must be a finite number"),
         (("worker", "tasks:run", "--drain-timeout", "x"), "'x' is no duration"),
         (("worker", "tasks:run", "--queue", "?"), "a queue's name is"),
         (

@@ -162,7 +162,7 @@ def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
     """Told by the program of SQLite's machine: a passed command's own row is not looked at."""
     from dbtaskqueue._store.sqlite.connections import SQL
 
-    values = {"queue": "default", "even_paused": 0, "commands": 0}
+    values = {"queue": "default", "commands": 0}
     program = queue.store._connections.read(  # type: ignore[attr-defined]
         lambda tx: tx.connection.execute(f"EXPLAIN {SQL['next_due']}", values).fetchall()
     )

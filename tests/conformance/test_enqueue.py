@@ -68,7 +68,6 @@ def test_start_at_in_the_past_is_due_now(queue: TaskQueue) -> None:
         {"start_in": timedelta(seconds=-1)},
         {"start_in": float("nan")},
         {"start_in": float("inf")},
-        {"start_in": 1e18},
         {"start_in": "60"},
         {"start_in": True},
         {"start_at": datetime(2040, 1, 1)},

@@ -107,7 +107,7 @@ def test_timeout(queue: TaskQueue, timeout: float) -> None:
 def test_a_timeout_that_is_none(queue: TaskQueue, timeout: float) -> None:
     task = queue.enqueue()
     for act in (queue.fetch, queue.next, queue.get_msg, task.wait, task.get_result):
-        with pytest.raises(ValueError, match=r"timeout is a number of seconds or None, not .+"):
+        with pytest.raises(ValueError, match=r"timeout must be a number of seconds or a timedelta, not .+"):
             act(timeout=timeout)
     assert queue.stats().reserved == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -191,7 +192,8 @@ def test_nobody_fetches_from_a_paused_queue(queue: TaskQueue, other: TaskQueue, 
     reserved.release()
     other.resume()
     assert not queue.stats().paused
-    assert len(queue.fetch(10, timeout=10)) == 2
+    held = queue.fetch(10, timeout=10)
+    assert len(held) == 2
 
 
 def test_resume_of_a_queue_that_is_not_paused(queue: TaskQueue) -> None:
@@ -234,19 +236,110 @@ def test_unfinished_counts_are_exact_while_final_ones_may_be_old(queue: TaskQueu
     until(lambda: queue.stats().done == 3, what="the count of done tasks")
 
 
-def test_oldest_due_is_the_longest_wait(queue: TaskQueue) -> None:
-    now = datetime.now(UTC)
+Tick = Callable[[float], None]
+
+
+@pytest.fixture
+def tick(monkeypatch: pytest.MonkeyPatch) -> Tick:
+    """Stop the clock, and set it on by so many seconds."""
+    now = [clock.now()]
+    monkeypatch.setattr(clock, "source", lambda: now[0])
+
+    def tick(seconds: float) -> None:
+        now[0] += int(seconds * 1_000_000)
+
+    return tick
+
+
+def waited(queue: TaskQueue) -> float | None:
+    found = queue.stats().oldest_due
+    return None if found is None else round(found, 3)
+
+
+def test_oldest_due_is_the_longest_wait(queue: TaskQueue, tick: Tick) -> None:
     queue.enqueue(start_in=3600)
-    assert queue.stats().oldest_due is None
-    queue.enqueue(priority=5, start_at=now - timedelta(hours=1))
-    queue.enqueue(priority=-5, start_at=now - timedelta(hours=2))
-    assert queue.stats().oldest_due == pytest.approx(7200, abs=120)
+    assert waited(queue) is None
+    queue.enqueue(priority=5)
+    tick(60)
+    queue.enqueue(priority=-5)
+    assert waited(queue) == 60
     queue.pause()
-    assert queue.stats().oldest_due == pytest.approx(7200, abs=120)
+    assert waited(queue) == 60
     queue.resume()
     held = queue.fetch(10, timeout=10)
-    assert queue.stats().oldest_due is None
     assert len(held) == 2
+    assert waited(queue) is None
+    tick(3550)
+    assert waited(queue) == 10
+
+
+@pytest.mark.engine("sqlite", "postgresql", "mariadb")
+def test_a_task_with_a_start_in_the_past_waits_since_it_was_enqueued(queue: TaskQueue, tick: Tick) -> None:
+    """It paged somebody: "has waited for ten months"."""
+    last_year = datetime.now(UTC) - timedelta(days=300)
+    late = queue.enqueue(start_at=last_year)
+    assert waited(queue) == 0
+    tick(5)
+    queue.enqueue_many([None] * 3, start_at=last_year - timedelta(days=1))
+    queue.enqueue(priority=9, start_at=last_year)
+    assert waited(queue) == 5
+    queue.cancel(late.id)
+    assert waited(queue) == 0
+    tick(1)
+    assert waited(queue) == 1
+
+
+@pytest.mark.engine("sqlite", "postgresql", "mariadb")
+def test_a_task_with_a_start_in_the_past_hides_no_longer_wait(queue: TaskQueue, tick: Tick) -> None:
+    queue.enqueue("waits")
+    tick(100)
+    queue.enqueue("is due before it", start_at=datetime.now(UTC) - timedelta(days=300))
+    assert waited(queue) == 100
+
+
+@pytest.mark.engine("sqlite", "postgresql", "mariadb")
+def test_a_task_waits_since_it_was_released_failed_or_retried(queue: TaskQueue, tick: Tick) -> None:
+    queue.enqueue(retry=RetryPolicy(delay=10), start_at=datetime.now(UTC) - timedelta(days=300))
+    tick(100)
+
+    def hold() -> Task:
+        [task] = queue.fetch()
+        assert task.start()
+        return task
+
+    hold().release()
+    assert waited(queue) == 0
+    tick(7)
+    hold().release(delay=20)
+    tick(25)
+    assert waited(queue) == 5
+    hold().fail("no luck")
+    tick(15)
+    assert waited(queue) == 5
+    task = hold()
+    task.fail("no luck", retry=False)
+    tick(1000)
+    queue.retry(task.id)
+    tick(3)
+    assert waited(queue) == 3
+    del task
+    [reserved] = queue.fetch()
+    tick(4)
+    queue._membership.leave()  # as a worker that drains: it keeps its due time
+    assert waited(queue) == 7
+    del reserved
+
+
+@pytest.mark.engine("sqlite", "postgresql", "mariadb")
+def test_a_wait_is_not_negative_after_the_clock_was_set_back(queue: TaskQueue, tick: Tick) -> None:
+    queue.enqueue(start_at=datetime.now(UTC) - timedelta(days=300))
+    queue.enqueue()
+    tick(-3600)
+    assert queue.store.hasten(clock.now()) == 1
+    tick(10)
+    found = waited(queue)
+    assert found is not None
+    assert found >= 10
 
 
 def test_workers_are_the_living_ones_of_the_whole_database(queue: TaskQueue, url: str) -> None:

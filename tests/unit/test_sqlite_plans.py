@@ -53,6 +53,7 @@ ALLOWED = {
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
     ("purgeable_held", "sort"): "sorts what is held, which the workers bound",
     ("queues", "sort"): "sorts one row for each queue",
+    ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }
 """Steps that need a reason: (query, step) → why it is bounded, or rare."""
 

@@ -348,10 +348,17 @@ class Store(Database, Movable):
         """A DB-API connection in a transaction that also stores the end; LeaseLost if the claim is gone."""
 
     @abc.abstractmethod
-    def next_due(self, queues: Sequence[str], *, even_paused: bool = False, commands: bool = True) -> int | None:
-        """When the next task of these queues is due, without the write lock.
+    def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
+        """When the next task of these queues is due that is not paused, without the write lock.
 
-        ``even_paused``: paused queues, too. Without ``commands``: of tasks that are no command lines.
+        Without ``commands``: of tasks that are no command lines.
+        """
+
+    @abc.abstractmethod
+    def waiting_since(self, queue: str, now: int) -> int | None:
+        """Since when the longest waiting due task of the queue has waited, or None.
+
+        It waits from its due time on, but not from before that was decided.
         """
 
     @abc.abstractmethod

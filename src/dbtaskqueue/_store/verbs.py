@@ -63,7 +63,7 @@ class SqlStore(SqlMovable, Store):
         return url
 
     _from_the_begin: Values = NOTHING
-    """What the query ``next_due`` takes besides, to look at all waiting tasks."""
+    """What the query ``ranks`` takes besides, to look at all waiting tasks."""
 
     # -- what each engine does in its own way ------------------------------------------------------
 
@@ -235,10 +235,9 @@ class SqlStore(SqlMovable, Store):
         _record_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
         return Verdict(True, TaskState(state), end.token)
 
-    def next_due(self, queues: Sequence[str], *, even_paused: bool = False, commands: bool = True) -> int | None:
-        shared = {"even_paused": int(even_paused), "commands": int(commands)}
-        every = [{"queue": queue, **shared} for queue in queues]
-        times = [self._connections.query("next_due", {**each, **self._from_the_begin})[0][0] for each in every]
+    def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
+        every = [{"queue": queue, "commands": int(commands), **self._from_the_begin} for queue in queues]
+        times = [self._connections.query("next_due", values)[0][0] for values in every]
         return min((time for time in times if isinstance(time, int)), default=None)  # or nonsense, or None
 
     def register(self, worker: WorkerRecord) -> int:
@@ -384,6 +383,11 @@ class SqlStore(SqlMovable, Store):
 
     def is_paused(self, queue: str) -> bool:
         return bool(self._connections.query("paused", {"queue": queue}))
+
+    def waiting_since(self, queue: str, now: int) -> int | None:
+        values = {"queue": queue, "now": now, "commands": 1, **self._from_the_begin}
+        since = self._connections.query("waiting_since", values)[0][0]
+        return since if isinstance(since, int) else None
 
     def newest(self) -> tuple[int, int] | None:
         rows = self._connections.query("newest")

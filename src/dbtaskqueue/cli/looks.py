@@ -170,8 +170,9 @@ class Looker:
         return self._store.queues() if self._queue is None else [self._queue]
 
     def _lane(self, name: str) -> Lane:
-        due, now = self._store.next_due([name], even_paused=True), clock.now()
-        waited = (now - due) / 1e6 if due is not None and due <= now else None
+        now = clock.now()
+        since = self._store.waiting_since(name, now)
+        waited = None if since is None else (now - since) / 1e6
         return Lane(name, self._store.count(name, final=False), waited, self._store.is_paused(name))
 
     def _worker(self, record: WorkerRecord) -> Seen:

@@ -91,11 +91,11 @@ def _paused(url: str | None, store: Store, names: list[str]) -> Iterator[Finding
 
 def _oldest_due(url: str | None, store: Store, names: list[str], *, any_alive: bool) -> Finding:
     now = clock.now()
-    times = [(store.next_due([name], even_paused=True), name) for name in names]
-    due, name = min(((due, name) for due, name in times if due is not None), default=(now + 1, ""))
-    if due > now:
+    times = [(since, name) for name in names if (since := store.waiting_since(name, now)) is not None]
+    if not times:
         return Finding("oldest due", "nothing is due")
-    waited = f"a task of the queue {name} has waited {(now - due) / 1e6:.1f} s"
+    since, name = min(times)
+    waited = f"a task of the queue {name} has waited {(now - since) / 1e6:.1f} s"
     if any_alive:
         return Finding("oldest due", waited)
     start = command_line(url, "worker", *_option(name), "MODULE:NAME")

@@ -114,8 +114,8 @@ class MariadbStore(SqlStore):
 
     # -- workers -----------------------------------------------------------------------------------
 
-    def next_due(self, queues: Sequence[str], *, even_paused: bool = False, commands: bool = True) -> int | None:
-        find = partial(_firsts, self._connections.query, even_paused=even_paused, commands=commands)
+    def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
+        find = partial(_firsts, self._connections.query, commands=commands)
         return min((first.due for queue in queues for first in find(queue)), default=None)
 
     def _claim(self, tx: MariadbLink, worker: int, claim: Claim) -> list[TaskRecord]:
@@ -157,6 +157,11 @@ class MariadbStore(SqlStore):
             tx.change("raise_auto_increment", {"next": highest + 1})
 
     # -- looking -----------------------------------------------------------------------------------
+
+    def waiting_since(self, queue: str, now: int) -> int | None:
+        firsts = _firsts(self._connections.query, queue, even_paused=True, commands=True)
+        due = [{"queue": queue, "now": now, "rank": first.rank} for first in firsts if first.due <= now]
+        return min((self._connections.query("waiting_since", values)[0][0] or now for values in due), default=None)
 
     def findings(self) -> list[Finding]:
         return [self._schema_finding(), *self._connections.read(findings)]

@@ -300,7 +300,21 @@ WITH RECURSIVE {{ranks}}
 SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level
                                                                       AND command <= :commands))
   FROM ranks
- WHERE :even_paused = 1 OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+ WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+
+-- name: waiting_since
+-- Since when the task has waited that has waited longest, of a paused queue, too.
+WITH RECURSIVE {{ranks}}
+SELECT min((SELECT min({{since}})
+              FROM (SELECT due, decided_at FROM {{schema}}dbtaskqueue_task
+                     WHERE {{waiting}} AND rank = ranks.level AND due <= :now
+                     ORDER BY due, id LIMIT 1000) AS first))
+  FROM ranks
+
+-- name: since
+-- A task waits from its due time on, but not from before this was decided: a start in the past may be long past. So
+-- the first due task of a priority need not be the one that has waited longest. 1,000 of them are looked at.
+CASE WHEN decided_at > :now THEN :now WHEN decided_at > due THEN decided_at ELSE due END
 
 -- name: newest_ids
 -- Down the primary key, from one id to another.
@@ -381,7 +395,7 @@ SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
 SELECT coalesce(max(id), 0) FROM {{schema}}dbtaskqueue_task
 
 -- name: hasten
-UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now
+UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now, decided_at = :now
  WHERE state IN ('pending', 'failed') AND due > :now AND due <= decided_at
 
 -- name: set_paused

@@ -167,6 +167,13 @@ SELECT rank, due, id FROM dbtaskqueue_task {{by_claimable}}
    AND (:even_paused = 1 OR NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1))
  ORDER BY rank, due, id LIMIT 1
 
+-- name: waiting_since
+-- Differs because MariaDB looks for the priorities one by one; among the tasks of this one.
+SELECT min({{since}})
+  FROM (SELECT due, decided_at FROM dbtaskqueue_task {{by_claimable}}
+         WHERE {{waiting}} AND rank = :rank AND due <= :now
+         ORDER BY due, id LIMIT 1000) AS first
+
 -- name: lock_worker
 -- Whoever takes this worker for dead waits for this claim, or this claim sees it.
 SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN SHARE MODE
@@ -189,7 +196,7 @@ UPDATE dbtaskqueue_task
 
 -- name: hasten
 -- Differs because the index of what waits begins with its column.
-UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now
+UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now, decided_at = :now
  WHERE waiting IS NOT NULL AND due > :now AND due <= decided_at
 
 -- name: variables

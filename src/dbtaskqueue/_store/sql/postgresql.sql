@@ -66,8 +66,7 @@ ranks(level, first_due, first_id) AS (
 -- Differs because ranks know their first due time.
 WITH RECURSIVE {{ranks}}
 SELECT min(first_due) FROM ranks
- WHERE :even_paused = 1
-    OR NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+ WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
 -- name: has_schema
 -- Differs because each engine has its own catalogue. to_regclass() may answer from before the lock on the schema.

@@ -1,0 +1,233 @@
+"""Durations: seconds or a timedelta, at every place of the public interface that takes one, and one rule for delays."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import dbtaskqueue
+from dbtaskqueue import ReleaseTask, RetryPolicy, RetryTask, Task, TaskQueue, Worker, clock, functions
+
+Give = Callable[[TaskQueue, Any], object]
+
+
+def held(queue: TaskQueue, *, started: bool = True) -> Task:
+    queue.enqueue(max_attempts=5)
+    [task] = queue.fetch()
+    assert not started or task.start()
+    return task
+
+
+def done(queue: TaskQueue) -> Task:
+    task = held(queue)
+    task.finish("result")
+    return task
+
+
+def run(queue: TaskQueue, **options: Any) -> None:
+    Worker(queue).run(lambda payload: payload, burst=True, **options)
+
+
+def release(queue: TaskQueue, delay: Any) -> int:
+    task = held(queue)
+    task.release(delay)
+    return task._record.due - clock.now()
+
+
+def chosen(kind: type[RetryTask | ReleaseTask]) -> Give:
+    """The due time of a task that raises it."""
+
+    def act(queue: TaskQueue, delay: Any) -> int:
+        with held(queue) as task:
+            raise kind(delay)
+        return task._record.due - clock.now()  # type: ignore[unreachable]
+
+    return act
+
+
+def by_policy(queue: TaskQueue, **delays: Any) -> int:
+    task = queue.enqueue(retry=RetryPolicy(**delays))
+    [task] = queue.fetch()
+    task.start()
+    task.fail("no luck")
+    return task._record.due - clock.now()
+
+
+def using(queue: TaskQueue, **options: Any) -> Task:
+    return queue.task(name="noted")(len).using(**options).enqueue([])
+
+
+def registered(queue: TaskQueue, **options: Any) -> Task:
+    return queue.task(name=f"noted {options}", **options)(len).enqueue([])
+
+
+def due(task: Task) -> int:
+    return task._record.due - task._record.created_at
+
+
+# Each place: what to do with a duration, and what comes of one; None: nothing that can be seen.
+DELAYS: dict[str, Give] = {
+    "TaskQueue.enqueue start_in": lambda queue, value: due(queue.enqueue(start_in=value)),
+    "TaskQueue.enqueue_many start_in": lambda queue, value: due(queue.enqueue_many([1], start_in=value)[0]),
+    "Options start_in": lambda queue, value: due(using(queue, start_in=value)),
+    "Task.release delay": release,
+    "RetryTask.__init__ delay": chosen(RetryTask),
+    "ReleaseTask.__init__ delay": chosen(ReleaseTask),
+    "RetryPolicy.__init__ delay": lambda queue, value: by_policy(queue, delay=value, max_delay=1e300),
+    "RetryPolicy.__init__ max_delay": lambda queue, value: by_policy(queue, delay=1e300, max_delay=value),
+}
+LIMITS: dict[str, Give] = {
+    f"{place} {name}": lambda queue, value, make=make, name=name: getattr(make(queue, **{name: value}), name)
+    for place, make in {
+        "TaskQueue.enqueue": TaskQueue.enqueue,
+        "TaskQueue.enqueue_many": lambda queue, **options: queue.enqueue_many([1], **options)[0],
+        "Options": using,
+        "FunctionOptions": registered,
+    }.items()
+    for name in ("time_limit", "stall_limit")
+}
+LEASES: dict[str, Give] = {
+    "TaskQueue.__init__ lease": lambda queue, value: TaskQueue(queue.url, lease=value).lease,
+    "Worker.__init__ lease": lambda queue, value: Worker(queue.url, lease=value).lease,
+}
+PERIODS: dict[str, Give] = {
+    "Worker.__init__ drain_timeout": lambda queue, value: Worker(queue, drain_timeout=value).drain_timeout,
+    "Worker.__init__ cancel_grace": lambda queue, value: Worker(queue, cancel_grace=value).cancel_grace,
+    "Worker.run idle_timeout": lambda queue, value: run(queue, idle_timeout=value),
+}
+AGES: dict[str, Give] = {
+    "TaskQueue.prune older_than": lambda queue, value: queue.prune(value),
+    "TaskQueue.prune_in_steps older_than": lambda queue, value: list(queue.prune_in_steps(value, ["done"])),
+}
+TIMEOUTS: dict[str, Give] = {
+    "TaskQueue.fetch timeout": lambda queue, value: held(queue).release() or queue.fetch(timeout=value),
+    "TaskQueue.next timeout": lambda queue, value: held(queue).release() or queue.next(timeout=value),
+    "TaskQueue.get_msg timeout": lambda queue, value: held(queue).release() or queue.get_msg(timeout=value),
+    "Task.wait timeout": lambda queue, value: done(queue).wait(timeout=value).id,
+    "Task.get_result timeout": lambda queue, value: done(queue).get_result(timeout=value),
+}
+PLACES = DELAYS | LIMITS | LEASES | PERIODS | AGES | TIMEOUTS
+NO_DURATIONS = {
+    *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
+    *("RunningTask.progress done", "RunningTask.progress total"),
+}
+"""What else is a float."""
+
+
+def refused(place: str) -> list[object]:
+    """What a place does not take."""
+    values: list[object] = ["60", b"1", [], math.nan, True, 10**400]
+    if place not in TIMEOUTS:
+        values += [-1, timedelta(microseconds=-1)]
+    if place not in TIMEOUTS | PERIODS:
+        values += [math.inf]
+    if place in LIMITS | LEASES:
+        values += [0, timedelta(0)]
+    return values
+
+
+def floats() -> set[str]:
+    """Every parameter of the public interface that takes a float."""
+    found = set()
+    for name in dbtaskqueue.__all__:
+        owner = getattr(dbtaskqueue, name)
+        for method, function in vars(owner).items() if inspect.isclass(owner) else ():
+            is_public = not method.startswith("_") or (method == "__init__" and not issubclass(owner, tuple))
+            if is_public and inspect.isfunction(function):
+                parameters = inspect.signature(function).parameters.values()
+                found |= {f"{name}.{method} {each.name}" for each in parameters if "float" in str(each.annotation)}
+    for options in (functions.Options, functions.FunctionOptions):
+        hints = options.__annotations__.items()
+        found |= {f"{options.__name__} {name}" for name, hint in hints if "float" in hint.__forward_arg__}
+    return found
+
+
+@pytest.mark.engine("sqlite")
+def test_every_place_is_in_the_table() -> None:
+    assert floats() == set(PLACES) | NO_DURATIONS
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("place", sorted(PLACES))
+def test_the_annotation_allows_a_timedelta(place: str) -> None:
+    owner, _, parameter = place.partition(" ")
+    name, _, method = owner.partition(".")
+    if method:
+        annotation = inspect.signature(getattr(getattr(dbtaskqueue, name), method)).parameters[parameter].annotation
+    else:
+        annotation = typing.get_type_hints(getattr(functions, name))[parameter]
+    assert "timedelta" in str(annotation)
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("place", sorted(PLACES))
+def test_a_timedelta_means_its_seconds(queue: TaskQueue, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.now()
+    monkeypatch.setattr(clock, "source", lambda: now)
+    is_quick = place == "Worker.run idle_timeout"
+    given = timedelta(milliseconds=50) if is_quick else timedelta(minutes=1, milliseconds=500)
+    seen = PLACES[place](queue, given)
+    if place in DELAYS:
+        assert seen == 60_500_000
+    elif place in LIMITS | LEASES or "drain" in place or "grace" in place:
+        assert seen == 60.5
+        assert type(seen) is float
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("place", sorted(PLACES))
+def test_what_is_no_duration_is_refused_in_the_same_words(queue: TaskQueue, place: str) -> None:
+    name = place.rpartition(" ")[2]
+    for value in refused(place):
+        with pytest.raises(ValueError, match=rf"{name} must be a (finite )?number of seconds or a timedelta"):
+            PLACES[place](queue, value)
+
+
+@pytest.mark.engine("sqlite", "postgresql", "mariadb")
+@pytest.mark.parametrize("place", sorted(DELAYS))
+def test_a_delay_beyond_the_year_9999_ends_there(queue: TaskQueue, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.now()
+    monkeypatch.setattr(clock, "source", lambda: now)
+    for delay in (1e12, 1e30, 1e300, 2**80, timedelta.max):
+        assert PLACES[place](queue, delay) == clock.LATEST - now
+        task = queue.tasks(limit=1)[0]
+        assert task.state in ("pending", "failed")
+        assert task.start_at.year == 9999
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("kind", [RetryTask, ReleaseTask])
+@pytest.mark.parametrize("executor", ["thread", "asyncio"])
+@pytest.mark.parametrize("delay", [math.inf, math.nan, -1])
+def test_a_task_that_chooses_what_is_no_delay_has_failed(
+    queue: TaskQueue, kind: type[RetryTask | ReleaseTask], executor: str, delay: float
+) -> None:
+    task = queue.enqueue(max_attempts=5)
+
+    def choose(payload: object) -> None:
+        raise kind(delay)
+
+    Worker(queue, executor=executor).run(choose, max_tasks=1)
+    task.refresh()
+    assert (task.state, task.attempt) == ("failed", 1)
+    assert "delay must be a finite number of seconds or a timedelta of at least 0" in (task.error or "")
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize(("kind", "state"), [(RetryTask, "failed"), (ReleaseTask, "pending")])
+def test_a_task_in_a_worker_may_choose_a_delay_without_end(
+    queue: TaskQueue, kind: type[RetryTask | ReleaseTask], state: str
+) -> None:
+    task = queue.enqueue(max_attempts=5)
+
+    def choose(payload: object) -> None:
+        raise kind(1e30)
+
+    Worker(queue).run(choose, max_tasks=1)
+    assert (task.refresh().state, task.start_at.year) == (state, 9999)
