@@ -106,9 +106,9 @@ def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int
 
 def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
-    assert cli("logs", task.id) == (0, "", f"no attempt of task {task.id} has begun\n")
+    assert cli("logs", task.id) == (0, "", f"task {task.id} has not started\n")
     begin(queue, worker, None)
-    assert cli("logs", task.id) == (0, "", f"task {task.id} has put out nothing that was kept\n")
+    assert cli("logs", task.id) == (0, "", f"task {task.id} has no stored output\n")
 
 
 def test_no_terminal_obeys_the_output(cli: Cli, queue: TaskQueue, worker: int) -> None:
@@ -141,7 +141,7 @@ def test_later_attempts_are_followed_too(cli: Cli, queue: TaskQueue, go: Callabl
         go()
         rest, errors = logs.communicate(timeout=WITHIN)
     said = errors.decode().splitlines()
-    assert re.fullmatch(r"attempt 2 begins on worker \d+; the one before it was failed", said[-2])
+    assert re.fullmatch(r"attempt 2 started on worker \d+; the previous one: failed", said[-2])
     assert said[-1] == f"task {task.id} is done"
     shown = (first + rest.decode()).splitlines()
     assert shown == [f"first \\x1b[31mred\\x1b[0m of attempt {number}" for number in (1, 2)] + ["last"]
@@ -158,7 +158,7 @@ def test_the_attempt_after_a_rescue_is_followed_too(cli: Cli, queue: TaskQueue, 
             go()
             rest, errors = logs.communicate(timeout=WITHIN)
     said = errors.decode().splitlines()
-    assert re.fullmatch(r"attempt 2 begins on worker \d+; the one before it was lost", said[-2])
+    assert re.fullmatch(r"attempt 2 started on worker \d+; the previous one: lost", said[-2])
     assert said[-1] == f"task {task.id} is done"
     assert (shown + rest.decode()).splitlines()[-1] == "last"
 
@@ -204,9 +204,9 @@ def test_a_database_that_is_away_for_a_while(cli: Cli, queue: TaskQueue, worker:
         shown = read_until(logs, "before\n")
         file.rename(away)
         assert logs.stderr is not None
-        assert b"the database is away, trying on: " in logs.stderr.readline()
+        assert b"database unavailable, retrying: " in logs.stderr.readline()
         away.rename(file)
-        assert logs.stderr.readline() == b"the database is back\n"
+        assert logs.stderr.readline() == b"database available again\n"
         tell(queue, worker, record, "before\nafter\n")
         shown += read_until(logs, "after\n")
     assert shown == "before\nafter\n"

@@ -58,7 +58,7 @@ class _Tasks(NamedTuple):
 
 @click.command()
 def demo() -> None:
-    """Show the promise in a few seconds, on a temporary file."""
+    """Enqueue, retry, kill and recover tasks, in a temporary file."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
     try:
