@@ -84,7 +84,7 @@ def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, w
         queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
     assert cli("logs", task.id) == (0, "output 2\n", "")
     assert cli("logs", task.id, "--attempt", 1) == (0, "output 1\n", "")
-    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; 2 attempts began")
+    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; 2 attempts started")
     assert_explained(cli("logs", "-f", task.id, "--attempt", 3), "has no attempt 3")
     assert_explained(cli("logs", 77), "there is no task 77")
     assert_wrong_usage(cli("logs", task.id, "--attempt", 0), "0 is not in the range")
@@ -101,7 +101,7 @@ def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int
     assert shown == {**attempt._asdict(), "started_at": attempt.started_at.isoformat()}
     assert shown["output"] == "a \x1b[31mred\n"
     assert "\x1b" not in run.out
-    assert_wrong_usage(cli("logs", task.id, "--json", "--follow"), "give one of them")
+    assert_wrong_usage(cli("logs", task.id, "--json", "--follow"), "exclude each other")
 
 
 def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:
