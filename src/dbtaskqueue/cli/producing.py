@@ -104,7 +104,8 @@ def enqueue(
 ) -> None:
     """Add a task and print its id.
 
-    PAYLOAD is JSON; "-" reads it from stdin. Workers started with --allow-commands also run command lines.
+    PAYLOAD is JSON; "-" reads it from stdin. Instead of a payload, --command enqueues a command line, for workers that
+    allow commands.
     """
     if start_in is not None and start_at is not None:
         raise click.UsageError("give --in or --at, not both")

@@ -121,7 +121,7 @@ def worker(
     MODULE:NAME is a TaskQueue with task functions, or a function that takes the payload and returns the result. The
     module is imported from the current directory or from the installed packages.
 
-    On SIGTERM or Ctrl-C, the worker takes no new tasks and lets running ones finish within --drain-timeout. It returns
+    On SIGTERM or Ctrl-C, the worker takes no new tasks and gives running ones the drain timeout to finish. It returns
     the rest to the queue, without spending an attempt. A second signal does that immediately.
     """
     if allow_commands and executor != "process":
