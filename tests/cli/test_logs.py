@@ -84,7 +84,7 @@ def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, w
         queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
     assert cli("logs", task.id) == (0, "output 2\n", "")
     assert cli("logs", task.id, "--attempt", 1) == (0, "output 1\n", "")
-    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; 2 attempts began")
+    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; 2 attempts started")
     assert_explained(cli("logs", "-f", task.id, "--attempt", 3), "has no attempt 3")
     assert_explained(cli("logs", 77), "there is no task 77")
     assert_wrong_usage(cli("logs", task.id, "--attempt", 0), "0 is not in the range")
@@ -115,14 +115,14 @@ def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int
     assert shown == {**attempt._asdict(), "started_at": attempt.started_at.isoformat()}
     assert shown["output"] == "a \x1b[31mred\n"
     assert "\x1b" not in run.out
-    assert_wrong_usage(cli("logs", task.id, "--json", "--follow"), "give one of them")
+    assert_wrong_usage(cli("logs", task.id, "--json", "--follow"), "exclude each other")
 
 
 def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
-    assert cli("logs", task.id) == (0, "", f"no attempt of task {task.id} has begun\n")
+    assert cli("logs", task.id) == (0, "", f"task {task.id} has not started\n")
     begin(queue, worker, None)
-    assert cli("logs", task.id) == (0, "", f"task {task.id} has put out nothing that was kept\n")
+    assert cli("logs", task.id) == (0, "", f"task {task.id} has no stored output\n")
 
 
 def test_no_terminal_obeys_the_output(cli: Cli, queue: TaskQueue, worker: int) -> None:
@@ -155,7 +155,7 @@ def test_later_attempts_are_followed_too(cli: Cli, queue: TaskQueue, go: Callabl
         go()
         rest, errors = logs.communicate(timeout=WITHIN)
     said = errors.decode().splitlines()
-    assert re.fullmatch(r"attempt 2 begins on worker \d+; the one before it was failed", said[-2])
+    assert re.fullmatch(r"attempt 2 started on worker \d+; the previous one: failed", said[-2])
     assert said[-1] == f"task {task.id} is done"
     shown = (first + rest.decode()).splitlines()
     assert shown == [f"first \\x1b[31mred\\x1b[0m of attempt {number}" for number in (1, 2)] + ["last"]
@@ -172,7 +172,7 @@ def test_the_attempt_after_a_rescue_is_followed_too(cli: Cli, queue: TaskQueue, 
             go()
             rest, errors = logs.communicate(timeout=WITHIN)
     said = errors.decode().splitlines()
-    assert re.fullmatch(r"attempt 2 begins on worker \d+; the one before it was lost", said[-2])
+    assert re.fullmatch(r"attempt 2 started on worker \d+; the previous one: lost", said[-2])
     assert said[-1] == f"task {task.id} is done"
     assert (shown + rest.decode()).splitlines()[-1] == "last"
 
@@ -218,9 +218,9 @@ def test_a_database_that_is_away_for_a_while(cli: Cli, queue: TaskQueue, worker:
         shown = read_until(logs, "before\n")
         file.rename(away)
         assert logs.stderr is not None
-        assert b"the database is away, trying on: " in logs.stderr.readline()
+        assert b"database unavailable, retrying: " in logs.stderr.readline()
         away.rename(file)
-        assert logs.stderr.readline() == b"the database is back\n"
+        assert logs.stderr.readline() == b"database available again\n"
         tell(queue, worker, record, "before\nafter\n")
         shown += read_until(logs, "after\n")
     assert shown == "before\nafter\n"

@@ -61,8 +61,8 @@ def test_list_picks_state_limit_and_queue(cli: Cli, busy: TaskQueue) -> None:
 
 
 def test_an_empty_list_says_so_beside_the_output(cli: Cli, queue: TaskQueue) -> None:
-    assert cli("list") == (0, "", "no tasks in the queue 'default'\n")
-    assert cli("list", "--state", "done") == (0, "", "no done tasks in the queue 'default'\n")
+    assert cli("list") == (0, "", "queue default has no tasks\n")
+    assert cli("list", "--state", "done") == (0, "", "queue default has no done tasks\n")
     assert cli("workers") == (0, "", "no workers\n")
 
 
@@ -231,10 +231,10 @@ def test_show_tells_limits_output_and_what_it_took(cli: Cli, long: TaskRecord) -
     for run in (cli("show", long.id), cli.on_terminal("show", long.id, env={"NO_COLOR": "1"})):
         assert re.search(r"^limits +90 s, 5 s without progress, 1\.5 GiB of memory$", run.out, re.MULTILINE)
         assert re.search(r"^command +ffmpeg -i 'a film'$", run.out, re.MULTILINE)
-        assert "\nattempt 1 took 2.5 s of CPU, 1.0 GiB of memory at the most\n" in run.out
+        assert "\nattempt 1 used 2.5 s of CPU, at most 1.0 GiB of memory\n" in run.out
         last = "".join(f"  line {number}\\x1b[31m\n" for number in range(20, 30))
         for number in (1, 2):
-            assert f"\nattempt {number} has put out, 31 lines; the last 10:\n{last}" in run.out
+            assert f"\noutput of attempt {number}, last 10 of 31 lines:\n{last}" in run.out
         assert "line 19" not in run.out
         assert "\x1b" not in run.out
     first, second = cli("show", long.id, "--json").json["attempts"]
@@ -252,7 +252,7 @@ def test_show_tells_how_far_it_is_what_it_uses_and_where_it_runs(cli: Cli, queue
     place = f"pid {worker.pid} on {worker.host}"
     for run in (cli("show", long.id), cli.on_terminal("show", long.id, env={"NO_COLOR": "1"})):
         assert re.search(rf"^worker +{worker.id} \(alive, process, {place}\)$", run.out, re.MULTILINE)
-        assert re.search(r"^progress +45 of 60, 75 %, 1m30s to go, page 45 \\x1b\[31m$", run.out, re.MULTILINE)
+        assert re.search(r"^progress +45 of 60, 75 %, 1m30s left, page 45 \\x1b\[31m$", run.out, re.MULTILINE)
         assert re.search(r"^uses +512\.0 MiB of memory, 12\.5 s of CPU so far, 3 processes$", run.out, re.MULTILINE)
         assert re.search(r"^started +\S+ \S+ \(\d+s ago\)$", run.out, re.MULTILINE)
         assert widest(run.out) <= 80
@@ -266,6 +266,19 @@ def test_show_tells_how_far_it_is_what_it_uses_and_where_it_runs(cli: Cli, queue
     queue.store.deregister(worker.id)
     assert re.search(rf"^worker +{worker.id} \(has left\)$", cli("show", long.id).out, re.MULTILINE)
     assert cli("show", long.id, "--json").json["runs_on"] is None
+
+
+def test_show_has_the_stack_of_a_crash_once(cli: Cli, queue: TaskQueue) -> None:
+    crash = "import ctypes\ndef run(payload):\n    print('started')\n    ctypes.string_at(0)\n"
+    Path(cli.folder, "crash.py").write_text(crash)
+    queue.enqueue(1, max_attempts=1)
+    assert cli("worker", "crash:run", "--burst").code == 0
+    shown = cli("show", 1).out
+    assert "the child process was killed by SIGSEGV" in shown
+    stack = [line.strip() for line in shown.splitlines() if line.strip().startswith("File ")]
+    assert len(stack) == len(set(stack)) > 3
+    assert re.search(r"^output of attempt 1: \d+ lines, which end as shown in the error$", shown, re.MULTILINE)
+    assert cli("show", 1, "--json").json["attempts"][0]["output"].startswith("started\n")
 
 
 def test_what_nobody_can_read_is_not_shown(cli: Cli, queue: TaskQueue, long: TaskRecord) -> None:
@@ -285,7 +298,7 @@ def test_workers_tells_how_they_run_tasks(cli: Cli, long: TaskRecord) -> None:
 
 
 def test_stats_of_functions(cli: Cli, queue: TaskQueue) -> None:
-    assert cli("stats", "--functions") == (0, "", "no attempt has ended in the queue 'default'\n")
+    assert cli("stats", "--functions") == (0, "", "queue default has no finished attempts\n")
     assert cli("stats", "--functions", "--json").json == []
 
     @queue.task(name="f" * 100 + ":smile: [bold red]x[/]")

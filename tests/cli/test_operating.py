@@ -24,7 +24,7 @@ def test_cancel(cli: Cli, queue: TaskQueue) -> None:
     held = queue.fetch()[0]
     held.start()
     assert cli("cancel", pending.id).out == "task 2 is cancelled\n"
-    assert cli("cancel", running.id).out == "task 1 was asked to end\n"
+    assert cli("cancel", running.id).out == "task 1: cancellation requested\n"
     assert running.refresh().cancel_requested
     held.finish()
     assert_explained(cli("cancel", running.id), "cancel: task 1 is done")
@@ -38,9 +38,9 @@ def test_suspend_and_continue(cli: Cli, queue: TaskQueue) -> None:
     assert_explained(cli("suspend", 1), "suspend: task 1 runs in a program that has fetched it")
     with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_worker SET executor = 'process'")
-    assert cli("suspend", 1) == (0, "task 1 is to stand still\n", "")
+    assert cli("suspend", 1) == (0, "task 1 will be suspended\n", "")
     assert task.refresh().suspended
-    assert cli("continue", 1) == (0, "task 1 is to go on\n", "")
+    assert cli("continue", 1) == (0, "task 1 will continue\n", "")
     assert not task.refresh().suspended
     held.finish()
     assert_explained(cli("continue", 1), "continue: task 1 is done")

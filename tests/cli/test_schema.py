@@ -77,14 +77,15 @@ def test_doctor_on_a_good_file(cli: Cli, queue: TaskQueue) -> None:
     assert "synchronous=FULL" in run.out
 
 
-def test_an_old_sqlite_is_a_warning(cli: Cli, queue: TaskQueue) -> None:
-    """SQLite's WAL-reset bug needs the user, but nothing is broken."""
+def test_doctor_requires_no_action_where_none_is_needed(cli: Cli, queue: TaskQueue) -> None:
+    """An old SQLite, as in Debian 12 and 13, is a fact that is shown, and not a demand."""
     version = findings(cli)["version"]
     if sqlite3.sqlite_version_info < (3, 44):
-        assert version["advice"]
-        assert "What needs you:\n  version: " in cli("doctor").out
-    assert version["broken"] is False
-    assert cli("doctor").code == 0
+        assert version["value"] == f"{sqlite3.sqlite_version} (with the rare WAL-reset bug, fixed in 3.51.3)"
+    assert (version["advice"], version["broken"]) == (None, False)
+    run = cli("doctor")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.endswith("\n\nNo action required.\n")
 
 
 def test_doctor_in_json(cli: Cli, queue: TaskQueue) -> None:
@@ -101,10 +102,10 @@ def test_doctor_tells_what_waits_for_whom(cli: Cli) -> None:
         queue.enqueue(3)
         command = f"dbtaskqueue --url {cli.url}"
         found = findings(cli, "--queue", "mail")
-        waited = r"a task of the queue mail has waited \d+\.\d s, and no worker is alive"
+        waited = r"a task of queue mail has waited \d+\.\d s; no worker is alive"
         assert re.fullmatch(waited, found["oldest due"]["value"])
         assert found["oldest due"]["advice"] == f"{command} worker --queue mail MODULE:NAME"
-        assert found["abandoned"]["value"] == "2 tasks of the queue mail failed for the last time"
+        assert found["abandoned"]["value"] == "2 tasks of queue mail"
         assert found["abandoned"]["advice"] == f"{command} list --queue mail --state abandoned"
 
         held = queue.fetch()
@@ -134,7 +135,7 @@ def test_doctor_names_what_runs_much_longer_than_usual(cli: Cli, queue: TaskQueu
     assert "slow" not in findings(cli)
     change(cli, "UPDATE dbtaskqueue_task SET started_at = started_at - 60000000 WHERE state = 'running'")
     found = findings(cli)["slow"]
-    said = rf"task {held[0].id} has run for 6\d\.\d s, 95 of 100 of often took 2\.0 s at the most"
+    said = rf"task {held[0].id} has run for 6\d\.\d s; 95 % of often took at most 2\.0 s"
     assert re.fullmatch(said, found["value"])
     assert found["advice"] == f"dbtaskqueue --url {cli.url} show {held[0].id}"
     assert [each["name"] for each in cli("doctor", "--json").json["findings"]].count("slow") == 1
@@ -177,17 +178,17 @@ def test_doctor_sees_all_queues_unless_one_is_chosen(
     told = [(one["name"], one["value"], one["advice"]) for one in run.json["findings"]]
     assert [one for one in told if one[0] in ("queues", "paused", "abandoned")] == [
         ("queues", "default, mail, quiet, web", None),
-        ("paused", "the queue mail", f"{command} resume --queue mail"),
-        ("paused", "the queue quiet", f"{command} resume --queue quiet"),
-        ("abandoned", "2 tasks of the queue default failed for the last time", f"{command} list --state abandoned"),
+        ("paused", "queue mail", f"{command} resume --queue mail"),
+        ("paused", "queue quiet", f"{command} resume --queue quiet"),
+        ("abandoned", "2 tasks of queue default", f"{command} list --state abandoned"),
         (
             "abandoned",
-            "1 task of the queue web failed for the last time",
+            "1 task of queue web",
             f"{command} list --queue web --state abandoned",
         ),
     ]
     [(_, oldest, advice)] = [one for one in told if one[0] == "oldest due"]
-    assert re.fullmatch(r"a task of the queue mail has waited 36\d\d\.\d s, and no worker is alive", oldest)
+    assert re.fullmatch(r"a task of queue mail has waited 36\d\d\.\d s; no worker is alive", oldest)
     assert advice == f"{command} worker --queue mail MODULE:NAME"
     for chosen in (
         cli("doctor", "--json", "--queue", "web"),
@@ -195,7 +196,7 @@ def test_doctor_sees_all_queues_unless_one_is_chosen(
     ):
         values = {one["name"]: one["value"] for one in chosen.json["findings"]}
         assert values["queues"] == "web"
-        assert values["oldest due"].startswith("a task of the queue web ")
+        assert values["oldest due"].startswith("a task of queue web ")
         assert "paused" not in values
 
 

@@ -69,7 +69,7 @@ def test_it_shows_what_goes_on_until_q_is_pressed(
     cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
 ) -> None:
     with cli.terminal("watch", "--interval", "0.2s") as terminal:
-        seen(terminal, r"^dbtaskqueue sqlite:///.*\d\d:\d\d:\d\d  q leaves$")
+        seen(terminal, r"^dbtaskqueue sqlite:///.*\d\d:\d\d:\d\d  q quits$")
         seen(terminal, r"^default +0 +0 +2 +1 +0 +0")
         seen(terminal, rf"^\d+ +alive +process +2 +\d+s +{worker.pid} \S*")
         for number in (2, 3):
@@ -184,7 +184,7 @@ def test_a_database_that_is_away_is_said_and_waited_for(cli: Cli, queue: TaskQue
     with cli.terminal("watch", "--interval", "0.2") as terminal:
         seen(terminal, "^default +1 ")
         file.rename(away)
-        seen(terminal, r"^the database is away for \d+ s, trying on:")
+        seen(terminal, r"^database unavailable for \d+ s, retrying:")
         assert seen(terminal, "^default +1 "), "what was seen last stays"
         away.rename(file)
         queue.enqueue(2)
@@ -279,9 +279,9 @@ def test_on_a_pipe_a_database_that_is_away_is_said_on_stderr(cli: Cli, queue: Ta
         until_line(watch, "queue default pending=1 .*")
         file.rename(away)
         assert watch.stderr is not None
-        assert b"the database is away" in watch.stderr.readline()
+        assert b"database unavailable" in watch.stderr.readline()
         away.rename(file)
-        assert watch.stderr.readline() == b"the database is back\n"
+        assert watch.stderr.readline() == b"database available again\n"
         queue.enqueue(2)
         until_line(watch, "queue default pending=2 .*")
 
@@ -305,6 +305,6 @@ def test_who_reads_may_leave(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_what_cannot_be_watched(cli: Cli) -> None:
-    assert_wrong_usage(cli("watch", "--interval", "0.01"), "too short")
-    assert_wrong_usage(cli("watch", "--interval", "often"), "is no duration")
+    assert_wrong_usage(cli("watch", "--interval", "0.01"), "must be at least 0.1 s")
+    assert_wrong_usage(cli("watch", "--interval", "often"), "invalid duration")
     assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name is")

@@ -66,7 +66,7 @@ def row(shown: list[str], begin: str) -> list[str]:
 def test_each_part_says_what_one_wants_to_know() -> None:
     shown = lines(look(), title="sqlite:///x.sqlite")
     assert shown[0].startswith("dbtaskqueue sqlite:///x.sqlite  ")
-    assert shown[0].endswith("q leaves")
+    assert shown[0].endswith("q quits")
     assert row(shown, "default") == ["default", "3", "0", "1", "0", "0", "0"]
     assert row(shown, "1 ") == ["1", "alive", "process", "1", "1h00m", "4001", "machine"]
     assert row(shown, "17")[:9] == ["17", "3m07s", "██████░░", "75%", "1m30s", "512.0", "MiB", "150%", "page"]
@@ -93,8 +93,10 @@ def test_trouble_stands_on_top_and_what_was_seen_stays() -> None:
 
 
 def test_what_stands_still_or_is_to_end_is_marked() -> None:
-    shown = lines(look(running=[running(5, words=("suspended", "asked to end"))]), columns=140)
-    assert "(suspended, asked to end) page 45 · crawl" in next(line for line in shown if line.startswith("5 "))
+    shown = lines(look(running=[running(5, words=("suspended", "cancellation requested"))]), columns=140)
+    assert "(suspended, cancellation requested) page 45 · crawl" in next(
+        line for line in shown if line.startswith("5 ")
+    )
     assert row(lines(look(queues=[lane("slow", paused=True)])), "slow")[:2] == ["slow", "(paused)"]
 
 
@@ -237,7 +239,7 @@ def test_then_only_what_has_changed() -> None:
     after = look(running=[running(17, progress=Progress(60, 60, "page 60", 0.0))])
     assert told(look(), after) == ["task 17 100% eta=0s page 60"]
     assert told(look(), look(running=[running(17, words=("suspended",))])) == ["task 17 suspended"]
-    assert told(look(running=[running(17, words=("suspended",))]), look()) == ["task 17 goes on"]
+    assert told(look(running=[running(17, words=("suspended",))]), look()) == ["task 17 continues"]
     assert told(look(), look(running=[], ended=[Ended(17, "default", "done", 1)])) == [
         "task 17 is done queue=default attempt=1"
     ]

@@ -208,7 +208,7 @@ class Held(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A line of ``doctor``: ``advice`` is the command that mends it, None where nothing needs mending."""
+    """A line of ``doctor``: ``advice`` is the suggested fix, None where no action is required."""
 
     name: str
     value: str

@@ -37,6 +37,7 @@ _GROUPS: dict[str, list[click.Command]] = {
         "auto_envvar_prefix": "DBTASKQUEUE",
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
+        "show_default": True,
     },
 )
 @url_before_option
@@ -44,16 +45,11 @@ _GROUPS: dict[str, list[click.Command]] = {
 @click.version_option(package_name="dbtaskqueue")
 @click.pass_context
 def main(ctx: click.Context, url: str | None, queues: tuple[str, ...]) -> None:
-    """A persistent task queue for long-running tasks in a SQL database.
+    """A persistent task queue for long-running tasks. It needs nothing but a SQL database.
 
-    \b
-      dbtaskqueue enqueue '{"page": 7}'     add a task
-      dbtaskqueue worker app:queue          run tasks
-      dbtaskqueue watch                     see what happens
-
-    --url and --queue can be given before or after the command. Options can also be set as environment variables:
-    DBTASKQUEUE_URL and DBTASKQUEUE_QUEUE for all commands, and for example DBTASKQUEUE_WORKER_CONCURRENCY for
-    "worker --concurrency". "dbtaskqueue COMMAND --help" describes a command.
+    --url and --queue can be given before or after the command. Every option can also be set as an environment variable:
+    DBTASKQUEUE_URL and DBTASKQUEUE_QUEUE for all commands, DBTASKQUEUE_WORKER_CONCURRENCY for "worker --concurrency",
+    and so on. For the options of a command: dbtaskqueue COMMAND --help
     """
     ctx.obj = url
     command = main.commands.get(ctx.invoked_subcommand or "")

@@ -24,8 +24,8 @@ _LOOK = 0.5
 def copy(source: str, target: str) -> None:
     """Copy all queues of a database to an empty one.
 
-    It may be of another engine. Stop producers and workers first. What was broken off goes on where it was when it
-    is run again.
+    The databases may be of different engines. Stop producers and workers first. If interrupted, run it again to
+    continue.
     """
     old, new = open_store(source), open_store(target)
     try:

@@ -1,4 +1,4 @@
-"""The command logs: what an attempt of a task has put out, and with --follow what it puts out next."""
+"""The command logs: the output of a task's attempt, and with --follow what comes next."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from .output import counted, harmless, note, print_json
 T = TypeVar("T")
 
 _INTERVAL = 1.0
-"""Seconds between two looks: a worker tells as often what its tasks have put out."""
+"""Seconds between two reads: a worker stores the output of its tasks as often."""
 _INTERRUPTED = 130
 
 
 @click.command()
 @click.argument("id", type=int)
-@click.option("--follow", "-f", "follow", is_flag=True, help="Go on while the task runs, over later attempts, too.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt, the last one with that number.")
+@click.option(
+    "--follow", "-f", "follow", is_flag=True, help="Keep printing while the task runs, including its later attempts."
+)
+@click.option("--attempt", type=click.IntRange(min=1), metavar="NUMBER", help="This attempt instead of the last one.")
 @json_option
 @url_option
 @click.pass_obj
 def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool) -> None:
-    """Print what the last attempt of a task has put out.
+    """Print the output of a task.
 
-    Of a long output the beginning and the end are kept; a line says what was left out. With --json: the whole
-    attempt, or null.
+    By default, it is the output of the last attempt. Only the first 16 KiB and the last 48 KiB of an output are
+    stored; a line marks the gap. With --json, print the attempt with all its attributes, or null.
     """
     if follow and json:
-        raise click.UsageError("--json shows an attempt as it is now, --follow what comes next: give one of them")
+        raise click.UsageError("--json and --follow exclude each other")
     with open_queue(url) as lane:
         if follow:
             _follow(lane, id, attempt)
@@ -57,7 +59,7 @@ def _wanted(id: int, attempts: list[Attempt], number: int | None) -> list[Attemp
     """The last attempt, or the last one with that number, and what came after it; none before the first start."""
     places = [place for place, attempt in enumerate(attempts) if number in (None, attempt.number)]
     if number is not None and not places:
-        raise click.ClickException(f"task {id} has no attempt {number}; {counted(len(attempts), 'attempt')} began")
+        raise click.ClickException(f"task {id} has no attempt {number}; {counted(len(attempts), 'attempt')} started")
     return attempts[places[-1] :] if places else []
 
 
@@ -75,8 +77,8 @@ class _Screen:
         if attempt.token != self._token:
             if self._token is not None:
                 self.end_line()
-                before = self._outcome or "gone"
-                note(f"attempt {attempt.number} begins on worker {attempt.worker}; the one before it was {before}")
+                before = self._outcome or "unknown"
+                note(f"attempt {attempt.number} started on worker {attempt.worker}; the previous one: {before}")
             self._token = attempt.token
         self._outcome = attempt.outcome
         if piece:
@@ -88,9 +90,9 @@ class _Screen:
         """The end; where nothing was printed, say why."""
         self.end_line()
         if self._token is None:
-            note(f"no attempt of task {id} has begun")
+            note(f"task {id} has not started")
         elif self._is_silent:
-            note(f"task {id} has put out nothing that was kept")
+            note(f"task {id} has no stored output")
 
     def end_line(self) -> None:
         """Let what comes next begin in a line of its own."""
@@ -120,9 +122,9 @@ class _Database:
             try:
                 answer = ask()
             except StoreUnavailable as gone:
-                self._tell(f"the database is away, trying on: {gone}", is_away=True)
+                self._tell(f"database unavailable, retrying: {gone}", is_away=True)
             else:
-                self._tell("the database is back", is_away=False)
+                self._tell("database available again", is_away=False)
                 return answer
             time.sleep(_INTERVAL)
 
@@ -139,7 +141,7 @@ def _follow(lane: TaskQueue, id: int, number: int | None) -> None:
         task, attempts = database.look(0)
         attempts = _wanted(id, attempts, number)
         if not attempts and task.state not in FINAL:
-            note(f"no attempt of task {id} has begun yet")
+            note(f"task {id} has not started yet")
         while True:
             for attempt in attempts:
                 if attempt.token != since:

@@ -1,4 +1,4 @@
-"""The commands that only look: list, show, stats, workers. None of them makes a database."""
+"""The commands that only read: list, show, stats, workers. None of them creates a database."""
 
 from __future__ import annotations
 
@@ -37,18 +37,25 @@ from .output import (
 from .queues import refuse_unknown
 
 _LAST_LINES = 10
-"""How much of an attempt's output is shown."""
+"""Lines of an attempt's output that are shown."""
 
 
 @click.command("list")
 @queue_option
-@click.option("--state", type=click.Choice([str(state) for state in TaskState]), help="Only tasks in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, help="At most so many.  [default: 100]")
+@click.option(
+    "--state",
+    type=click.Choice([str(state) for state in TaskState]),
+    metavar="STATE",
+    help="Only tasks in this state: " + ", ".join(map(str, TaskState)) + ".",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100, metavar="NUMBER", help="Show at most this number of tasks."
+)
 @json_option
 @url_option
 @click.pass_obj
 def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json: bool) -> None:
-    """Show the tasks of a queue, newest first."""
+    """List the tasks of a queue, newest first."""
     with open_queue(url, queue) as lane:
         refuse_unknown(lane.store, queue)
         tasks = lane.tasks(state=state, limit=limit)
@@ -57,7 +64,7 @@ def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json:
     elif tasks:
         table(("id", "state", "attempt", "due", "payload"), [_row(task) for task in tasks])
     else:
-        note(f"no {state or ''} tasks in the queue {queue!r}".replace("  ", " "))
+        note(f"queue {queue} has no {state or ''} tasks".replace("  ", " "))
 
 
 def _row(task: Task) -> tuple[str, ...]:
@@ -95,7 +102,7 @@ def _shown(task: Task, name: str) -> str:
 @url_option
 @click.pass_obj
 def show(url: str | None, id: int, json: bool) -> None:
-    """Show everything about a task."""
+    """Show a task, its attempts, and the end of their output."""
     with open_queue(url) as lane:
         record = look_up(lane.store, id)
         task = Task(lane.store, record)
@@ -112,20 +119,30 @@ def show(url: str | None, id: int, json: bool) -> None:
         click.echo()
         table(("attempt", "worker", "started", "took", "outcome", "error"), [_attempt_row(each) for each in attempts])
     for attempt in attempts:
-        _show_what_it_told(attempt)
+        _show_usage(attempt)
+        _show_output(attempt, task.error or "")
 
 
-def _show_what_it_told(attempt: Attempt) -> None:
-    """What an attempt took, and the last lines that it has put out."""
-    known = {"of CPU": took(attempt.cpu_seconds), "of memory at the most": in_bytes(attempt.peak_memory)}
-    words = ", ".join(f"{value} {what}" for what, value in known.items() if value)
+def _show_usage(attempt: Attempt) -> None:
+    """Print what an attempt used, where its worker measured it."""
+    known = {"of CPU": took(attempt.cpu_seconds), "of memory": in_bytes(attempt.peak_memory)}
+    words = ", at most ".join(f"{value} {what}" for what, value in known.items() if value)
     if words:
-        click.echo(f"\nattempt {attempt.number} took {words}")
+        click.echo(f"\nattempt {attempt.number} used {words}")
+
+
+def _show_output(attempt: Attempt, error: str) -> None:
+    """Print the last lines of an attempt's output, unless the task's error shows them already, as after a crash."""
     lines = (attempt.output or "").splitlines()
-    if lines:
-        more = f", {counted(len(lines), 'line')}; the last {_LAST_LINES}" if len(lines) > _LAST_LINES else ""
-        click.echo(f"\nattempt {attempt.number} has put out{more}:")
-        for line in lines[-_LAST_LINES:]:
+    last = lines[-_LAST_LINES:]
+    length = counted(len(lines), "line")
+    if lines and "\n".join(last) in error:
+        click.echo(f"\noutput of attempt {attempt.number}: {length}, which end as shown in the error")
+    elif lines:
+        click.echo(
+            f"\noutput of attempt {attempt.number}, {f'last {_LAST_LINES} of ' if lines != last else ''}{length}:"
+        )
+        for line in last:
             click.echo(f"  {harmless(line, keep=chr(9)).expandtabs()}")
 
 
@@ -158,7 +175,7 @@ def _state_words(task: Task) -> Iterator[str]:
     if task.suspended:
         yield "suspended"
     if task.cancel_requested:
-        yield "asked to end"
+        yield "cancellation requested"
 
 
 def _worker_words(task: Task, worker: dict[str, Any] | None) -> str:
@@ -185,7 +202,7 @@ def _progress_words(progress: Progress | None, *, runs: bool) -> str:
     words = [
         f"{progress.done}" if progress.total is None else f"{progress.done} of {progress.total}",
         "" if part is None else f"{int(part * 100)} %",
-        f"{eta} to go" if eta and runs else "",
+        f"{eta} left" if eta and runs else "",
         progress.message or "",
     ]
     return ", ".join(filter(None, words))
@@ -228,12 +245,14 @@ def in_one_line(error: str) -> str:
 
 @click.command()
 @queue_option
-@click.option("--functions", is_flag=True, help="How its task functions did in the latest attempts.")
+@click.option(
+    "--functions", is_flag=True, help="Show attempts, failures, run times and memory of each task function instead."
+)
 @json_option
 @url_option
 @click.pass_obj
 def stats(url: str | None, queue: str, functions: bool, json: bool) -> None:
-    """Count the tasks of a queue in each state."""
+    """Count the tasks of a queue by state."""
     if functions:
         _show_functions(url, queue, json)
         return
@@ -260,7 +279,7 @@ def _show_functions(url: str | None, queue: str, json: bool) -> None:
         names = ("attempts", "failures", "p50", "p95", "cpu p50", "memory", "function")
         table(names, [_function_row(each) for each in found])
     else:
-        note(f"no attempt has ended in the queue {queue!r}")
+        note(f"queue {queue} has no finished attempts")
 
 
 def _function_row(each: FunctionStats) -> tuple[str, ...]:
@@ -273,7 +292,7 @@ def _function_row(each: FunctionStats) -> tuple[str, ...]:
 @url_option
 @click.pass_obj
 def workers(url: str | None, json: bool) -> None:
-    """Show the living workers, and the lost ones of the last day."""
+    """List live workers, and those lost within the last day."""
     with open_queue(url) as lane:
         found = [describe(lane, worker) for worker in lane.store.workers()]
     if json:
@@ -285,7 +304,7 @@ def workers(url: str | None, json: bool) -> None:
 
 
 def describe(queue: TaskQueue, worker: WorkerRecord) -> dict[str, Any]:
-    """A worker as the commands show it; of one that is elsewhere only its heartbeat tells, in time."""
+    """Describe a worker. Whether one on another machine is alive only its heartbeat shows, after its lease."""
     rescuer = queue._membership.rescuer
     lost = worker.lost_at is not None or rescuer.is_gone(worker) is True
     return {

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A running task. ``cpu`` is the part of one CPU that it takes, ``words`` say suspended, asked to end."""
+    """A running task. ``cpu`` is the part of one CPU that it takes, ``words``: suspended, cancellation requested."""
 
     id: int
     token: int
@@ -224,7 +224,11 @@ def _with_final(lane: Lane, final: dict[TaskState, int]) -> Lane:
 
 
 def _running(task: Task, record: TaskRecord, usage: Usage | None, cpu: float | None) -> Running:
-    words = [word for word, holds in (("suspended", task.suspended), ("asked to end", task.cancel_requested)) if holds]
+    words = [
+        word
+        for word, holds in (("suspended", task.suspended), ("cancellation requested", task.cancel_requested))
+        if holds
+    ]
     return Running(
         id=task.id,
         token=task.token,

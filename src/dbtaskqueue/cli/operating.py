@@ -1,4 +1,4 @@
-"""The commands of operators: retry, cancel, suspend, continue, pause, resume, and what destroys: purge, prune."""
+"""The commands that change tasks and queues: retry, cancel, suspend, continue, pause, resume, purge, prune."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .queues import refuse_unknown, warn_of_unknown
 @url_option
 @click.pass_obj
 def retry(url: str | None, id: int) -> None:
-    """Run a failed, abandoned, cancelled or done task again, now."""
+    """Run a failed or finished task again, now."""
     with open_queue(url) as lane:
         task = lane.retry(id)
     click.echo(f"task {id} is {task.state}")
@@ -28,11 +28,11 @@ def retry(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def cancel(url: str | None, id: int) -> None:
-    """Cancel a task; a running one is asked to end."""
+    """Cancel a task; a running one is asked to stop."""
     with open_queue(url) as lane:
         lane.cancel(id)
         task = lane.get(id)
-    click.echo(f"task {id} was asked to end" if task.cancel_requested else f"task {id} is {task.state}")
+    click.echo(f"task {id}: cancellation requested" if task.cancel_requested else f"task {id} is {task.state}")
 
 
 @click.command()
@@ -40,10 +40,10 @@ def cancel(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def suspend(url: str | None, id: int) -> None:
-    """Let a running task stand still; it stays with its worker."""
+    """Suspend a running task; its worker keeps it."""
     with open_queue(url) as lane:
         lane.suspend(id)
-    click.echo(f"task {id} is to stand still")
+    click.echo(f"task {id} will be suspended")
 
 
 @click.command("continue")
@@ -51,10 +51,10 @@ def suspend(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def continue_task(url: str | None, id: int) -> None:
-    """Let a suspended task go on."""
+    """Continue a suspended task."""
     with open_queue(url) as lane:
         lane.continue_(id)
-    click.echo(f"task {id} is to go on")
+    click.echo(f"task {id} will continue")
 
 
 @click.command()
@@ -62,7 +62,7 @@ def continue_task(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def pause(url: str | None, queue: str) -> None:
-    """Let nobody fetch from a queue; what runs goes on."""
+    """Pause a queue: no task of it is started; running ones continue."""
     with open_queue(url, queue) as lane:
         warn_of_unknown(lane.store, queue)
         lane.pause()
@@ -74,7 +74,7 @@ def pause(url: str | None, queue: str) -> None:
 @url_option
 @click.pass_obj
 def resume(url: str | None, queue: str) -> None:
-    """Let a paused queue be fetched from again."""
+    """Resume a paused queue."""
     with open_queue(url, queue) as lane:
         refuse_unknown(lane.store, queue)
         lane.resume()
@@ -87,7 +87,7 @@ def resume(url: str | None, queue: str) -> None:
 @url_option
 @click.pass_obj
 def purge(url: str | None, queue: str, yes: bool) -> None:
-    """Abandon every unfinished task of a queue, running ones too."""
+    """Abandon all unfinished tasks of a queue, including running ones."""
     with open_queue(url, queue) as lane:
         refuse_unknown(lane.store, queue)
         counts = lane.stats()._asdict()
@@ -109,13 +109,17 @@ def purge(url: str | None, queue: str, yes: bool) -> None:
     type=click.Choice(sorted(str(state) for state in FINAL)),
     multiple=True,
     default=("done", "cancelled"),
-    help="Tasks in this state; may be repeated.  [default: done and cancelled]",
+    metavar="STATE",
+    help="Delete tasks in this state: done, cancelled or abandoned. Repeatable.",
 )
 @yes_option
 @url_option
 @click.pass_obj
 def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...], yes: bool) -> None:
-    """Delete what ended longer ago than DURATION: 30d, 12h, 0s."""
+    """Delete tasks that finished longer ago than DURATION.
+
+    DURATION is a number and a unit: 30d, 12h, 5m, 0s.
+    """
     with open_queue(url, queue) as lane:
         refuse_unknown(lane.store, queue)
         if not yes:

@@ -34,7 +34,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def open_queue(url: str | None, queue: str = "default", *, create: bool = False) -> TaskQueue:
-    """The queue of a command. Only what adds tasks or runs them makes a database that is missing."""
+    """Open the queue of a command. Only commands that add or run tasks create a missing database."""
     return TaskQueue(url, queue, create=create)
 
 
@@ -65,7 +65,7 @@ def duration(text: str) -> float:
     """The seconds that 30d, 12h, 5m or 0s mean. ValueError without a unit: 30 could mean anything."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no duration such as 30d, 12h, 5m or 90s")
+        raise ValueError(f"invalid duration {text!r}: must be a number and a unit, such as 30d, 12h, 5m or 90s")
     return _possible(float(match["number"]) * _SECONDS[match["unit"]], text)
 
 
@@ -84,7 +84,7 @@ def limit(text: str) -> float:
     """The seconds of a limit: as ``seconds``, but not zero."""
     found = seconds(text)
     if found <= 0:
-        raise ValueError(f"{text!r} is no limit: nothing would have the time to begin")
+        raise ValueError(f"invalid limit {text!r}: must be more than 0")
     return found
 
 
@@ -94,7 +94,7 @@ def size(text: str) -> int:
     number = float(match["number"]) * 1024 ** _UNITS.index(match["unit"].upper()) if match else 0.0
     found = int(number) if number < 2**63 else 0
     if found < 1:
-        raise ValueError(f"{text!r} is no size such as 512M, 2G or a number of bytes")
+        raise ValueError(f"invalid size {text!r}: must be 512M, 2G or the like, or a number of bytes")
     return found
 
 
@@ -102,7 +102,7 @@ def variable(text: str) -> tuple[str, str]:
     """The name and the value of NAME=VALUE."""
     name, sign, value = text.partition("=")
     if not name or not sign:
-        raise ValueError(f"{text!r} is not of the form NAME=VALUE")
+        raise ValueError(f"invalid variable {text!r}: must be NAME=VALUE")
     return name, value
 
 
@@ -112,7 +112,7 @@ def moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
         found = found if found.utcoffset() is not None else found.astimezone()
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is no time such as 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
+        raise ValueError(f"invalid time {text!r}: must be like 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
     clock.from_datetime(found)  # refuses what is beyond the years that there are
     return found
 
@@ -128,7 +128,7 @@ def json_value(text: str) -> JSON:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is Python's, not JSON's")
+    raise ValueError(f"{name} is not JSON")
 
 
 # -- which database and which queue ----------------------------------------------------------------
@@ -148,7 +148,7 @@ def queue_before_option(function: Function) -> Function:
         multiple=True,
         allow_from_autoenv=False,
         callback=checked(queue_names),
-        help="The queue, where the command takes one.",
+        help="The queue, for commands that take one.",
     )(function)
 
 
@@ -159,7 +159,7 @@ def url_option(function: Function) -> Function:
     )(function)
 
 
-_URL_HELP = f"Database URL.  [default: $DBTASKQUEUE_URL, else {DEFAULT_URL}]"
+_URL_HELP = f"The database.  [default: $DBTASKQUEUE_URL, else {DEFAULT_URL}]"
 
 
 def _use_url(ctx: click.Context, parameter: click.Parameter, url: str | None) -> None:
@@ -195,7 +195,7 @@ def one_queue_option(function: Function) -> Function:
 
 
 def _queue_option(default: Callable[[], str | None], help: str) -> Callable[[Function], Function]:
-    return click.option("--queue", metavar="NAME", default=default, callback=_one_queue, help=help)
+    return click.option("--queue", metavar="NAME", default=default, callback=_one_queue, help=help, show_default=False)
 
 
 def _one_queue(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -212,7 +212,7 @@ def queues_option(function: Function) -> Function:
         envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
         multiple=True,
         callback=_all_queues,
-        help="Serve this queue; repeatable.  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
+        help="Serve this queue. Repeatable.  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
     )(function)
 
 
@@ -230,7 +230,7 @@ def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:
 
 def json_option(function: Function) -> Function:
     """``--json``."""
-    return click.option("--json", is_flag=True, help="Show it as JSON, for programs.")(function)
+    return click.option("--json", is_flag=True, help="Print JSON, for programs.")(function)
 
 
 def yes_option(function: Function) -> Function:

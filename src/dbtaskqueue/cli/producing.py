@@ -15,8 +15,17 @@ from ..payload import JSON
 from .options import checked, json_value, limit, moment, open_queue, queue_option, seconds, size, url_option, variable
 from .output import harmless
 
+_EXAMPLES = """
+\b
+Examples:
+  dbtaskqueue enqueue '{"page": 7}' --in 5m
+  dbtaskqueue enqueue '"a text"' --queue mail --key welcome-17
+  dbtaskqueue enqueue - < payload.json
+  dbtaskqueue enqueue --command -- ffmpeg -i film.mkv film.webm
+"""
 
-@click.command()
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("words", metavar="PAYLOAD", nargs=-1)
 @queue_option
 @click.option(
@@ -25,7 +34,7 @@ from .output import harmless
     metavar="DURATION",
     envvar="DBTASKQUEUE_ENQUEUE_IN",
     callback=checked(seconds),
-    help="Due in 90 (seconds), 5m, 12h, …",
+    help="Due after this time: 90 (seconds), 5m, 12h, 2d.",
 )
 @click.option(
     "--at",
@@ -33,26 +42,47 @@ from .output import harmless
     metavar="TIME",
     envvar="DBTASKQUEUE_ENQUEUE_AT",
     callback=checked(moment),
-    help="Due at this time (ISO 8601).",
-)
-@click.option("--priority", type=click.IntRange(-32768, 32767), default=0, help="Higher ones come first.  [default: 0]")
-@click.option("--max-attempts", type=click.IntRange(1, MOST), help="The attempt after which a failure is final.")
-@click.option("--key", callback=checked(check_key), help="Not again while an unfinished task of the queue has it.")
-@click.option(
-    "--time-limit", metavar="DURATION", callback=checked(limit), help="End an attempt that takes longer: 90, 5m, …"
+    help="Due at this time: 2030-01-31T12:00, with +01:00 or the like for another time zone than the local one.",
 )
 @click.option(
-    "--stall-limit", metavar="DURATION", callback=checked(limit), help="End an attempt without progress for so long."
+    "--priority",
+    type=click.IntRange(-32768, 32767),
+    default=0,
+    metavar="NUMBER",
+    help="Tasks with a higher priority run first.",
 )
-@click.option("--memory-limit", metavar="SIZE", callback=checked(size), help="End what uses more: 512M, 2G, …")
-@click.option("--command", is_flag=True, help="A command line instead of PAYLOAD, after two dashes.")
-@click.option("--cwd", metavar="FOLDER", help="Where the command runs.  [default: the worker's folder]")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, MOST),
+    metavar="NUMBER",
+    help="Attempts in all before a failing task is abandoned; 10 if not given.",
+)
+@click.option(
+    "--key",
+    callback=checked(check_key),
+    metavar="KEY",
+    help="Deduplicate: print the id of the queue's unfinished task with this key, if there is one.",
+)
+@click.option(
+    "--time-limit", metavar="DURATION", callback=checked(limit), help="Stop an attempt that takes longer: 90, 5m, …"
+)
+@click.option(
+    "--stall-limit",
+    metavar="DURATION",
+    callback=checked(limit),
+    help="Stop an attempt that reports no progress for this time.",
+)
+@click.option(
+    "--memory-limit", metavar="SIZE", callback=checked(size), help="Stop an attempt that uses more memory: 512M, 2G, …"
+)
+@click.option("--command", is_flag=True, help="Enqueue the command line that follows -- instead of a PAYLOAD.")
+@click.option("--cwd", metavar="DIRECTORY", help="Directory in which the command runs.  [default: the worker's]")
 @click.option(
     "--env",
     metavar="NAME=VALUE",
     multiple=True,
     callback=checked(lambda values: dict(map(variable, values))),
-    help="Add it to the command's environment; may be repeated.",
+    help="Add a variable to the command's environment. Repeatable.",
 )
 @url_option
 @click.pass_obj
@@ -74,8 +104,8 @@ def enqueue(
 ) -> None:
     """Add a task and print its id.
 
-    PAYLOAD is JSON, such as '{"page": 7}' or '"a text"'; a dash reads it from stdin. A command line for workers that
-    allow commands: enqueue --command -- ffmpeg -i film.mkv film.webm
+    PAYLOAD is JSON; "-" reads it from stdin. Instead of a payload, --command enqueues a command line, for workers that
+    allow commands.
     """
     if start_in is not None and start_at is not None:
         raise click.UsageError("give --in or --at, not both")
@@ -97,7 +127,7 @@ def enqueue(
 
 def _payload(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> JSON:
     if cwd is not None or env:
-        raise click.UsageError("--cwd and --env are for a --command")
+        raise click.UsageError("--cwd and --env need --command")
     if not words:
         raise click.UsageError("Missing argument 'PAYLOAD'.")
     if len(words) > 1:

@@ -29,11 +29,11 @@ _NEVER_SLOW = 1.0
 
 
 @click.command()
-@click.option("--sql", is_flag=True, help="Only print what it would do, for whoever may change the schema.")
+@click.option("--sql", is_flag=True, help="Only print the SQL statements, for an administrator to run.")
 @url_option
 @click.pass_obj
 def migrate(url: str | None, sql: bool) -> None:
-    """Make the schema, or upgrade it to this program's version."""
+    """Create the schema, or upgrade it."""
     store = open_store(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     try:
         if sql:
@@ -52,9 +52,9 @@ def migrate(url: str | None, sql: bool) -> None:
 @url_option
 @click.pass_obj
 def doctor(url: str | None, queue: str | None, json: bool) -> None:
-    """Examine the database, and say what mends it.
+    """Check the database, and suggest fixes.
 
-    The exit code is 1 only for what must be repaired.
+    It covers all queues unless one is named. The exit code is 1 only if something must be repaired.
     """
     try:
         with open_queue(url) as lane:
@@ -86,7 +86,7 @@ def _examine(url: str | None, lane: TaskQueue, queue: str | None) -> list[Findin
 
 def _paused(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:
     for name in filter(store.is_paused, names):
-        yield Finding("paused", f"the queue {name}", command_line(url, "resume", *_option(name)))
+        yield Finding("paused", f"queue {name}", command_line(url, "resume", *_option(name)))
 
 
 def _oldest_due(url: str | None, store: Store, names: list[str], *, any_alive: bool) -> Finding:
@@ -95,11 +95,11 @@ def _oldest_due(url: str | None, store: Store, names: list[str], *, any_alive: b
     if not times:
         return Finding("oldest due", "nothing is due")
     since, name = min(times)
-    waited = f"a task of the queue {name} has waited {(now - since) / 1e6:.1f} s"
+    waited = f"a task of queue {name} has waited {(now - since) / 1e6:.1f} s"
     if any_alive:
         return Finding("oldest due", waited)
     start = command_line(url, "worker", *_option(name), "MODULE:NAME")
-    return Finding("oldest due", f"{waited}, and no worker is alive", start)
+    return Finding("oldest due", f"{waited}; no worker is alive", start)
 
 
 def _abandoned(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def _abandoned(url: str | None, store: Store, names: list[str]) -> Iterator[Find
         number = store.count(name, final=True)[ABANDONED]
         if number:
             look = command_line(url, "list", *_option(name), "--state", "abandoned")
-            yield Finding("abandoned", f"{counted(number)} of the queue {name} failed for the last time", look)
+            yield Finding("abandoned", f"{counted(number)} of queue {name}", look)
 
 
 def _slow(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def _slow(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:
             yield from findings[:_MOST_NAMES]
             if len(findings) > _MOST_NAMES:
                 look = command_line(url, "list", *_option(name), "--state", "running")
-                yield Finding("slow", f"{len(findings) - _MOST_NAMES} more of the queue {name}", look)
+                yield Finding("slow", f"{len(findings) - _MOST_NAMES} more of queue {name}", look)
 
 
 def _slow_task(url: str | None, task: TaskRecord, usual: dict[str, float | None]) -> Finding | None:
@@ -129,9 +129,9 @@ def _slow_task(url: str | None, task: TaskRecord, usual: dict[str, float | None]
     runs = (clock.now() - (task.started_at or clock.now())) / 1e6
     if p95 is None or runs <= max(_TIMES_SLOWER * p95, _NEVER_SLOW):
         return None
-    others = f"95 of 100 of {function} took {took(p95)} at the most"
+    others = f"95 % of {function} took at most {took(p95)}"
     return Finding(
-        "slow", f"task {task.id} has run for {took(runs)}, {others}", command_line(url, "show", str(task.id))
+        "slow", f"task {task.id} has run for {took(runs)}; {others}", command_line(url, "show", str(task.id))
     )
 
 
@@ -142,7 +142,7 @@ def _option(name: str) -> tuple[str, ...]:
 def _print(found: list[Finding]) -> None:
     fields((finding.name, finding.value) for finding in found)
     needy = [finding for finding in found if finding.advice]
-    click.echo("\nWhat needs you:" if needy else "\nNothing needs you.")
+    click.echo("\nAction required; suggested fixes:" if needy else "\nNo action required.")
     for finding in needy:
         click.echo(harmless(f"  {finding.name}: {finding.advice}"))
 

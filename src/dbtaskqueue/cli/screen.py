@@ -59,7 +59,7 @@ def screen(
     """
     from rich.text import Text
 
-    lines = [_header(columns, title, f"{local(to_datetime(now))[11:]}  {key} leaves")]
+    lines = [_header(columns, title, f"{local(to_datetime(now))[11:]}  {key} quits")]
     for line in textwrap.wrap(harmless(trouble[:_LONGEST]), columns)[:_TROUBLE]:
         lines.append(_cut(Text(line, style="bold red"), columns))
     parts = [] if look is None else _parts(look, now, wide=columns >= _WIDE)
@@ -317,7 +317,7 @@ def _told_of(before: Running | None, task: Running) -> Iterator[str]:
     if before is None:
         yield f"task {task.id} runs queue={task.queue} attempt={_attempt(task)} worker={task.worker} {task.what}"
     if task.words != (before.words if before else ()):
-        yield f"task {task.id} {', '.join(task.words) or 'goes on'}"
+        yield f"task {task.id} {', '.join(task.words) or 'continues'}"
     if task.progress is not None and _step(task.progress) != _step(before.progress if before else None):
         eta = lasted(task.progress.eta)
         yield " ".join(

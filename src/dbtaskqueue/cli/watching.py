@@ -45,7 +45,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 def _interval(text: str) -> float:
     found = seconds(text)
     if found < _SHORTEST:
-        raise ValueError(f"{text!r} is too short: {_SHORTEST} s is the least")
+        raise ValueError(f"invalid interval {text!r}: must be at least {_SHORTEST} s")
     return found
 
 
@@ -55,7 +55,7 @@ def _interval(text: str) -> float:
     metavar="DURATION",
     default="1s",
     callback=checked(_interval),
-    help="The time between two looks.  [default: 1s]",
+    help="Time between two updates.",
 )
 @one_queue_option
 @json_option
@@ -64,8 +64,8 @@ def _interval(text: str) -> float:
 def watch(url: str | None, interval: float, queue: str | None, json: bool) -> None:
     """Watch queues, workers, running tasks and failures.
 
-    On a terminal the key q leaves. On a pipe it prints a line for each thing that has changed; with --json a line
-    for each look, with all that was seen.
+    On a terminal, it shows a screen that is updated; press q to quit. On a pipe, it prints one line for each change.
+    With --json, it prints one object for each update, with everything that was read.
     """
     lane = open_queue(url)
     refuse_unknown(lane.store, queue)
@@ -119,7 +119,7 @@ class _Watcher(threading.Thread):
         """What keeps it from seeing how things are; empty if nothing does."""
         silent = time.monotonic() - self._since
         if self._gone is not None:
-            return f"the database is away for {silent:.0f} s, trying on: {self._gone}"
+            return f"database unavailable for {silent:.0f} s, retrying: {self._gone}"
         return f"the database has not answered for {silent:.0f} s" if silent > self._interval + _SILENCE else ""
 
     def leave(self) -> bool:
@@ -148,7 +148,7 @@ def _on_pipe(watcher: _Watcher, told: Callable[[Look | None, Look], list[str]]) 
             raise watcher.error
         look, trouble = watcher.look, watcher.trouble
         if is_away != bool(trouble):
-            note(trouble or "the database is back")
+            note(trouble or "database available again")
             is_away = bool(trouble)
         if look is not None and look is not before:
             for line in told(before, look):
@@ -225,7 +225,7 @@ def _drawing(watcher: _Watcher, display: Console, title: str, asked: _Asked) -> 
             size, look, trouble = display.size, watcher.look, watcher.trouble
             state = (size, look, trouble, int(time.monotonic() / _REDRAW))
             if state != drawn:
-                trouble = trouble or ("" if look else "looking …")
+                trouble = trouble or ("" if look else "reading …")
                 words = {"title": title, "key": "Ctrl-C" if keyboard is None else "q", "trouble": trouble}
                 lines = screen(look, size.width, size.height, now=clock.now(), **words)
                 live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)

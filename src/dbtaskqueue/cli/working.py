@@ -37,46 +37,70 @@ def _positive_seconds(text: str) -> float:
     return check_lease(seconds(text))
 
 
-@click.command()
+_EXAMPLES = """
+\b
+Examples:
+  dbtaskqueue worker app:queue --concurrency 4
+  dbtaskqueue worker app:send_mail --queue mail --queue news
+  dbtaskqueue worker app:fetch --executor asyncio --concurrency 200
+  dbtaskqueue worker app:queue --burst      # run what is due, then exit
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("target", metavar="MODULE:NAME")
 @queues_option
-@click.option("--concurrency", type=click.IntRange(1, 1000), default=1, help="Tasks that run at once.  [default: 1]")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="NUMBER",
+    help="Number of tasks to run at the same time.",
+)
 @click.option(
     "--executor",
     type=click.Choice(list(EXECUTORS)),
     default="process",
-    help="How they run: each in a process of its own, in threads, or as coroutines of one loop.  [default: process]",
+    help="How to run tasks: each in a child process, in threads, or as coroutines of one event loop.",
 )
-@click.option("--burst", is_flag=True, help="End when nothing is due and all is done.")
+@click.option("--burst", is_flag=True, help="Exit once no task is due and none is running.")
 @click.option(
     "--lease",
     metavar="DURATION",
     default="30s",
     callback=checked(_positive_seconds),
-    help="The silence after which another machine may take its tasks.  [default: 30s]",
+    help="Time without a heartbeat after which other machines take over its tasks.",
 )
 @click.option(
     "--drain-timeout",
     metavar="DURATION",
     default="20s",
     callback=checked(seconds),
-    help="What running tasks get when it is to stop.  [default: 20s]",
+    help="Time that running tasks get to finish when the worker stops.",
 )
 @click.option(
     "--cancel-grace",
     metavar="DURATION",
     default="10s",
     callback=checked(seconds),
-    help="What a process gets between SIGTERM and SIGKILL.  [default: 10s]",
+    help="Time between SIGTERM and SIGKILL for a cancelled child process.",
 )
 @click.option(
     "--tasks-per-child",
     type=click.IntRange(1, MOST),
+    metavar="NUMBER",
     default=1000,
-    help="Short tasks that a process runs before a new one takes its place.  [default: 1000]",
+    help="Number of short tasks after which a child process is replaced.",
 )
-@click.option("--allow-commands", is_flag=True, help="Run command lines (enqueue --command), too; in processes only.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--allow-commands", is_flag=True, help="Also run command lines (enqueue --command). Needs --executor process."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="What to log to stderr.",
+)
 @url_option
 @click.pass_context
 def worker(
@@ -95,11 +119,11 @@ def worker(
 ) -> None:
     """Run tasks until told to stop.
 
-    SIGTERM and Ctrl-C let what runs come to its end; a second one stops it at once.
+    MODULE:NAME is a TaskQueue with task functions, or a function that takes the payload and returns the result. The
+    module is imported from the current directory or from the installed packages.
 
-    MODULE:NAME is a function that gets the payload and returns the result, or a TaskQueue with task functions. Modules
-    are found in the current directory, too. Each task runs in a process that has the module from a server that
-    imports it once; what those cannot find can be run with --executor thread.
+    On SIGTERM or Ctrl-C, the worker takes no new tasks and gives running ones the drain timeout to finish. It returns
+    the rest to the queue, without spending an attempt. A second signal does that immediately.
     """
     if allow_commands and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")

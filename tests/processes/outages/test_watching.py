@@ -38,7 +38,7 @@ def test_a_server_that_is_gone_for_a_while(proxy: CuttingProxy, queue: TaskQueue
         await_line(terminal, "^default +1 ")
         proxy.refuse()
         proxy.cut()
-        await_line(terminal, r"^the database is away for \d+ s, trying on:")
+        await_line(terminal, r"^database unavailable for \d+ s, retrying:")
         await_line(terminal, "^default +1 ")
         queue.enqueue(2)
         proxy.accept_again()

@@ -12,7 +12,7 @@ _NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def findings(link: MariadbLink) -> list[Finding]:
-    """Engine, version, durability, size, what holds purging back, cluster and rights, each with what mends it."""
+    """Engine, version, durability, size, what delays purging, cluster, rights, each with a suggested fix if needed."""
     variables = {str(name): str(value) for name, value in link.rows("variables")}
     status = {str(name): str(value) for name, value in link.rows("status")}
     isolation = variables.get("tx_isolation") or variables.get("transaction_isolation", "unknown")

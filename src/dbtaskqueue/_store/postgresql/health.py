@@ -14,7 +14,7 @@ _DURABLE = {"on", "remote_apply", "remote_write", "local"}
 
 
 def findings(connections: PostgresqlConnections, schema: str, link: PostgresqlLink) -> list[Finding]:
-    """Engine, version, durability, size, vacuum, what holds it back, and rights, each with what mends it."""
+    """Engine, version, durability, size, vacuum, what delays it, and rights, each with a suggested fix if needed."""
     settings = {str(name): str(value) for name, value in link.rows("settings")}
     return [
         Finding("engine", "PostgreSQL"),
@@ -52,7 +52,7 @@ def _connections(settings: dict[str, str], link: PostgresqlLink, *, pooled: bool
     tight = "psql -c 'ALTER SYSTEM SET max_connections = …', and restart; or PgBouncer" if used > 0.8 * most else None
     yield Finding("connections", f"{used} of {most}; a worker uses up to 3", tight)
     if pooled:
-        yield Finding("pooler", "PgBouncer or the like: workers poll, LISTEN is not to be had through it")
+        yield Finding("pooler", "PgBouncer or the like: workers poll, LISTEN is not available through it")
         timeout = settings["statement_timeout"]
         advice = "psql -c \"ALTER ROLE … SET statement_timeout = '20s'\"" if timeout == "0" else None
         yield Finding("statement timeout", f"{timeout} ms, as the server has it", advice)
@@ -64,7 +64,7 @@ def _vacuum(schema: str, settings: dict[str, str], link: PostgresqlLink) -> Iter
     vacuum = f"psql -c 'VACUUM ANALYZE \"{schema}\".dbtaskqueue_task'" if dead > max(_MANY_DEAD, live) else None
     yield Finding("rows", f"{live} live, {dead} dead", vacuum)
     if settings["autovacuum"] != "on":
-        yield Finding("autovacuum", "off: the tables grow for ever", "psql -c 'ALTER SYSTEM SET autovacuum = on'")
+        yield Finding("autovacuum", "off: the tables grow without limit", "psql -c 'ALTER SYSTEM SET autovacuum = on'")
     for pid, seconds, name in link.rows("long_transactions", {"seconds": LONG}):
         said = f"process {pid} ({name}) has one open for {seconds:.0f} s, which keeps vacuum from its work"
         yield Finding("long transaction", said, f"psql -c 'SELECT pg_terminate_backend({pid})'")

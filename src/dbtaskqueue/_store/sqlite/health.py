@@ -1,4 +1,4 @@
-"""What ``doctor`` says of a SQLite file."""
+"""What ``doctor`` reports about a SQLite file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 
 def findings(path: str, synchronous: str, connection: sqlite3.Connection) -> list[Finding]:
-    """Engine, version, durability, journal mode, size and integrity, each with the command that mends it."""
+    """Engine, version, durability, journal mode, size and integrity, each with a suggested fix if it needs one."""
     journal, file = _pragma(connection, "PRAGMA journal_mode"), shlex.quote(path)
     found = [
         Finding("engine", "SQLite"),
@@ -30,7 +30,11 @@ def findings(path: str, synchronous: str, connection: sqlite3.Connection) -> lis
         found.append(Finding("rights", f"this user may not write {' and '.join(closed)}", advice, True))
     if _size(path + "-wal") > _LARGE_LOG:
         found.append(
-            Finding("log", "large: some reader never ends", f"sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'")
+            Finding(
+                "log",
+                "large: a reader keeps a transaction open",
+                f"sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'",
+            )
         )
     damage = _pragma(connection, "PRAGMA quick_check(1)")
     if damage != "ok":
@@ -52,11 +56,7 @@ def _version() -> Finding:
     )
     if fixed:
         return Finding("version", sqlite3.sqlite_version)
-    return Finding(
-        "version",
-        f"{sqlite3.sqlite_version}: has the rare WAL-reset bug, mended in 3.51.3",
-        "use a Python built with SQLite 3.51.3 or later",
-    )
+    return Finding("version", f"{sqlite3.sqlite_version} (with the rare WAL-reset bug, fixed in 3.51.3)")
 
 
 def _pragma(connection: sqlite3.Connection, statement: str) -> str:
