@@ -24,7 +24,8 @@ class Report:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._is_complete = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+        ignores = config.option.ignore or config.option.ignore_glob
+        self._is_complete = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not ignores
         self._ran: dict[str, set[str]] = query_coverage.recorded
         self._absent: set[str] = absent
         self._unused: list[str] = []
@@ -55,11 +56,6 @@ class Report:
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self._is_complete = self._is_complete and not items
-
-    def pytest_ignore_collect(self) -> None:
-        """Called for each path that could be ignored; ``--ignore`` makes a run incomplete."""
-        options = self._config.option
-        self._is_complete = self._is_complete and not (options.ignore or options.ignore_glob)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
