@@ -406,9 +406,9 @@ def test_the_waiter_of_a_dead_session_does_not_take_a_notification(
     """A worker that is killed leaves its row; the next enqueue must wake the worker that replaced it."""
     waiters = table("postgresql", url, "waiter")
     far = "now() + interval '1 hour'"
-    dead = f"INSERT INTO {waiters} SELECT 'default', 'dead_' || n, {far} FROM generate_series(1, 50) AS n"
-    administrate("postgresql", url, dead)
+    dead = f"INSERT INTO {waiters} SELECT 'default', 'a_dead_' || n, {far} FROM generate_series(1, 50) AS n"
     notified = sleepers("default")
+    administrate("postgresql", url, dead)
     queue.enqueue()
     assert notified() == ["default"]
 
