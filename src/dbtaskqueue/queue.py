@@ -316,14 +316,14 @@ class TaskQueue:
         """Sleep until something may be due: without the write lock, whatever else changes."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
         while not self._closed:
-            ticket = self.store.wakeups.ticket((self.name,))
-            due = self.store.next_due([self.name], commands=False)  # those are for workers
-            pause = deadline - time.monotonic()
-            if due is not None:
-                pause = min(pause, (due - clock.now()) / 1e6)
-            if pause <= 0:
-                return
-            self.store.wakeups.wait(ticket, pause)
+            with self.store.wakeups.waiting((self.name,)) as ticket:
+                due = self.store.next_due([self.name], commands=False)  # those are for workers
+                pause = deadline - time.monotonic()
+                if due is not None:
+                    pause = min(pause, (due - clock.now()) / 1e6)
+                if pause <= 0:
+                    return
+                self.store.wakeups.wait(ticket, pause)
 
     next = fetch
 

@@ -460,22 +460,22 @@ class Session:
 
     def _wait_for_due(self) -> None:
         self._last_turn = time.monotonic()
-        try:
-            ticket = self._store.wakeups.ticket(tuple(self._queues))
-            due = self._store.next_due(self._queues, commands=self._commands)
-        except StoreUnavailable as gone:
-            self._fail(gone)
-            self._hungry = True
-            return
-        pause = _LONGEST_WAIT if due is None else min(_LONGEST_WAIT, (due - clock.now()) / 1e6)
-        if pause <= 0:
-            self._hungry = True
-            return
-        if self._limits.burst and not self._active:
-            return
-        if self._limits.idle_timeout is not None and not self._active:
-            pause = min(pause, self._last_task + self._limits.idle_timeout - time.monotonic())
-        self._store.wakeups.wait_on(self._bell, ticket, pause)
+        with self._store.wakeups.waiting(tuple(self._queues)) as ticket:
+            try:
+                due = self._store.next_due(self._queues, commands=self._commands)
+            except StoreUnavailable as gone:
+                self._fail(gone)
+                self._hungry = True
+                return
+            pause = _LONGEST_WAIT if due is None else min(_LONGEST_WAIT, (due - clock.now()) / 1e6)
+            if pause <= 0:
+                self._hungry = True
+                return
+            if self._limits.burst and not self._active:
+                return
+            if self._limits.idle_timeout is not None and not self._active:
+                pause = min(pause, self._last_task + self._limits.idle_timeout - time.monotonic())
+            self._store.wakeups.wait_on(self._bell, ticket, pause)
 
     def _is_full(self) -> bool:
         return self._limits.max_tasks is not None and self._begun >= self._limits.max_tasks

@@ -304,14 +304,14 @@ class Task:
         """
         deadline = clock.deadline_of(timeout)
         while True:
-            ticket = self._store.wakeups.ticket()
-            if self.refresh().state in FINAL:
-                return self
-            left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-                raise TimeoutError(f"task {self.id} is still {self.state} after {seconds} s")
-            self._store.wakeups.wait(ticket, min(left, _LONGEST_WAIT))
+            with self._store.wakeups.waiting() as ticket:
+                if self.refresh().state in FINAL:
+                    return self
+                left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+                    raise TimeoutError(f"task {self.id} is still {self.state} after {seconds} s")
+                self._store.wakeups.wait(ticket, min(left, _LONGEST_WAIT))
 
     def get_result(self, timeout: float | timedelta | None = None) -> JSON:
         """Wait as ``wait`` does, then its result; TaskFailed when abandoned, TaskCancelled when cancelled."""

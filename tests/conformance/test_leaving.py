@@ -6,6 +6,7 @@ that every worker of it lives.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 
@@ -204,3 +205,29 @@ def test_a_process_that_ends_while_its_maintenance_is_about_to_ask_ends(queue: T
     queue.enqueue()
     assert run_python(ENDS_IN_THE_MIDDLE, url) == "the end\n"
     assert (queue.stats().pending, queue.stats().workers) == (1, 0)
+
+
+@pytest.mark.parametrize("waits", ["fetch", "worker"])
+def test_no_thread_of_ours_outlives_a_close(engine: str, url: str, waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine in ("sqlite", "postgresql"):
+        module = importlib.import_module(f"dbtaskqueue._store.{engine}.wakeups")
+        monkeypatch.setattr(
+            module, "_PATIENCE", 1000.0
+        )  # how long the thread outlives the last waiter of an open queue
+    before = set(threading.enumerate())
+
+    def ours() -> list[str]:
+        threads = set(threading.enumerate()) - before
+        return [thread.name for thread in threads if thread.name.startswith("dbtaskqueue")]
+
+    queue = TaskQueue(url)
+    if waits == "fetch":
+        waiting: Background[object] = Background(queue.fetch)
+    else:
+        waiting = Background(lambda: Worker(queue).run(str))
+    until(lambda: queue.stats().workers)
+    if engine in ("sqlite", "postgresql"):
+        until(lambda: "dbtaskqueue-wakeups" in ours())
+    queue.close()
+    waiting.join()
+    until(lambda: not ours(), what=f"the end of {ours()}")

@@ -18,7 +18,7 @@ import pytest
 from helpers import Background, run_python, until
 from servers.shared import fresh_mariadb_url
 
-from dbtaskqueue import ConfigurationError, PayloadError, TaskNotFound, TaskQueue, Worker
+from dbtaskqueue import ConfigurationError, PayloadError, StoreUnavailable, TaskNotFound, TaskQueue, Worker
 
 pytestmark = pytest.mark.pooled("transactions")
 
@@ -221,6 +221,30 @@ task = TaskQueue(sys.argv[2]).enqueue("never", connection=connection)
 assert task.id
 os._exit(0)
 """
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("many", [False, True])
+def test_a_transaction_that_began_with_a_read_before_another_wrote(
+    queue: TaskQueue, connection: Any, orders: str, many: bool
+) -> None:
+    """What Django and SQLAlchemy do by default: SQLite refuses to let such a transaction write."""
+    execute(connection, "BEGIN")
+    execute(connection, f"SELECT count(*) FROM {orders}")
+    queue.enqueue("by another connection")
+    with pytest.raises(StoreUnavailable, match=r"began with a read.*BEGIN IMMEDIATE.*transaction_mode") as refused:
+        if many:
+            queue.enqueue_many(["mine"], connection=connection)
+        else:
+            queue.enqueue("mine", connection=connection)
+    assert not refused.value.maybe_done
+    assert "60 s" not in str(refused.value)
+    connection.rollback()
+    execute(connection, "BEGIN IMMEDIATE")
+    execute(connection, f"SELECT count(*) FROM {orders}")
+    queue.enqueue("mine", connection=connection)
+    connection.commit()
+    assert [task.payload for task in queue.tasks()] == ["mine", "by another connection"]
 
 
 def test_a_crash_before_the_commit_leaves_nothing(queue: TaskQueue, engine: str, url: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,13 +12,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from click.testing import CliRunner
-from helpers import run_python, spawn, with_option
+from helpers import PATIENCE, Background, run_python, spawn, until, with_option
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 from servers.requirements import must_be_ours
 from servers.shared import shared_mariadb, shared_postgresql
 
-from dbtaskqueue import ConfigurationError, SchemaError, StoreUnavailable, TaskQueue, Worker
+from dbtaskqueue import ConfigurationError, RetryPolicy, SchemaError, StoreUnavailable, TaskQueue, Worker
 from dbtaskqueue._store import open_store
 from dbtaskqueue._store.mariadb.connections import MariadbLink
 from dbtaskqueue._store.postgresql import health
@@ -395,6 +396,113 @@ def test_a_sleeper_is_notified_once_and_not_at_each_insert(url: str) -> None:
             queue.store.wakeups.ticket(("default",))
             queue.enqueue("soon", start_in=2)
             assert heard() == 1, "a sleeper must know the next due time"
+
+
+@pytest.fixture
+def sleepers(url: str) -> Iterator[Callable[..., Callable[[], list[str]]]]:
+    """Registers a waiter for each queue; then, which of them were notified since the last time."""
+    with ExitStack() as stack:
+
+        def register(*names: str) -> Callable[[], list[str]]:
+            listener = stack.enter_context(closing(psycopg.connect(url.partition("?")[0], autocommit=True)))
+            for name in names:
+                sleeper = stack.enter_context(TaskQueue(url, queue=name))
+                assert sleeper.store.wakeups.ticket((name,)) is not None
+            waiters = table("postgresql", url, "waiter")
+            queues = dict(administrate("postgresql", url, f"SELECT channel, queue FROM {waiters}"))
+            for channel in queues:
+                listener.execute(f'LISTEN "{channel}"')
+            return lambda: [queues[notification.channel] for notification in listener.notifies(timeout=0.2)]
+
+        yield register
+
+
+@pytest.mark.engine("postgresql")
+def test_a_task_that_is_due_again_wakes_only_its_own_queue(
+    queue: TaskQueue, sleepers: Callable[..., Callable[[], list[str]]]
+) -> None:
+    for _ in range(5):
+        queue.enqueue(retry=RetryPolicy(delay=0))
+    notified = sleepers("other", "other", "other", "default")
+    for task in queue.fetch(5):
+        assert task.start()
+        task.fail("again")
+    assert notified() == ["default"]
+    notified = sleepers("other", "default")
+    for task in queue.fetch(5):
+        task.release()
+    assert notified() == ["default"]
+    notified = sleepers("default")
+    last = queue.tasks()[0].id
+    queue.cancel(last)
+    queue.retry(last)
+    assert notified() == ["default"]
+    notified = sleepers("default", "default")
+    queue.pause()
+    queue.resume()
+    assert notified() == ["default", "default"], "many tasks may be due in a queue that was paused"
+
+
+@pytest.mark.engine("postgresql")
+def test_the_waiter_of_a_dead_session_does_not_take_a_notification(
+    url: str, queue: TaskQueue, sleepers: Callable[..., Callable[[], list[str]]]
+) -> None:
+    """A worker that is killed leaves its row; the next enqueue must wake the worker that replaced it."""
+    waiters = table("postgresql", url, "waiter")
+    far = "now() + interval '1 hour'"
+    dead = f"INSERT INTO {waiters} SELECT 'default', 'a_dead_' || n, {far} FROM generate_series(1, 50) AS n"
+    notified = sleepers("default")
+    administrate("postgresql", url, dead)
+    queue.enqueue()
+    assert notified() == ["default"]
+
+
+@pytest.mark.engine("postgresql")
+def test_a_rescue_removes_the_rows_of_dead_waiters(url: str, queue: TaskQueue) -> None:
+    waiters = table("postgresql", url, "waiter")
+    administrate("postgresql", url, f"INSERT INTO {waiters} VALUES ('gone', 'dead', now() + interval '1 hour')")
+    die_holding_nothing = "import os, sys; from dbtaskqueue import TaskQueue; TaskQueue(sys.argv[1]).fetch(timeout=0); "
+    run_python(die_holding_nothing + "sys.stdout.flush(); os._exit(0)", url)
+    until(lambda: queue.fetch(timeout=0) == [] and not administrate("postgresql", url, f"SELECT 1 FROM {waiters}"))
+
+
+@pytest.mark.engine("postgresql")
+def test_a_busy_worker_does_not_count_as_waiting(url: str, queue: TaskQueue) -> None:
+    rows = f"SELECT count(*) FROM {table('postgresql', url, 'waiter')}"
+    started, go = threading.Event(), threading.Event()
+
+    def work(payload: object) -> None:
+        started.set()
+        assert go.wait(PATIENCE)
+
+    worker = Worker(url)
+    running = Background(lambda: worker.run(work))
+    for start_in in (0, 1):  # notified, or awake by itself
+        until(lambda: administrate("postgresql", url, rows) == [(1,)], what="the idle worker registers")
+        queue.enqueue(start_in=start_in)
+        assert started.wait(PATIENCE)
+        assert administrate("postgresql", url, rows) == [(0,)]
+        go.set()
+        until(lambda: queue.stats().pending + queue.stats().running == 0)
+        started.clear()
+        go.clear()
+    until(lambda: administrate("postgresql", url, rows) == [(1,)], what="the idle worker registers")
+    worker.stop()
+    running.join()
+    assert administrate("postgresql", url, rows) == [(0,)]
+
+
+@pytest.mark.engine("postgresql")
+def test_a_waiter_whose_connection_broke_registers_on_another(url: str, queue: TaskQueue) -> None:
+    channels = f"SELECT channel FROM {table('postgresql', url, 'waiter')}"
+    with TaskQueue(url) as other:
+        fetching = Background(lambda: other.fetch(timeout=PATIENCE))
+        [(before,)] = until(lambda: administrate("postgresql", url, channels))
+        listening = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
+        administrate("postgresql", url, f"SELECT pg_terminate_backend(pid) FROM ({listening}) AS _")
+        until(lambda: [row for row in administrate("postgresql", url, channels) if row != (before,)])
+        queue.enqueue("x")
+        assert [task.payload for task in fetching.join()] == ["x"]
 
 
 # -- doctor ----------------------------------------------------------------------------------------

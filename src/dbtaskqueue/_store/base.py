@@ -8,6 +8,7 @@ one transaction. Every verb may raise StoreUnavailable.
 from __future__ import annotations
 
 import abc
+import contextlib
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -243,6 +244,19 @@ class Wakeups(abc.ABC):
         """
 
     @abc.abstractmethod
+    def give_up(self, ticket: object) -> None:
+        """The thread that took the ticket does not wait any more."""
+
+    @contextlib.contextmanager
+    def waiting(self, queues: tuple[str, ...] = ()) -> Iterator[object]:
+        """A ticket for the block in which a thread looks and waits."""
+        ticket = self.ticket(queues)
+        try:
+            yield ticket
+        finally:
+            self.give_up(ticket)
+
+    @abc.abstractmethod
     def wait(self, ticket: object, timeout: float) -> None:
         """Return once the database has changed since ``ticket``, on a ring, or after ``timeout`` seconds."""
 
@@ -253,6 +267,10 @@ class Wakeups(abc.ABC):
     @abc.abstractmethod
     def ring(self) -> None:
         """Wake every waiting thread of this process."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the thread that watches, as soon as nothing waits. A later wait starts another."""
 
 
 class Database(abc.ABC):

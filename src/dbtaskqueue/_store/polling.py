@@ -27,6 +27,12 @@ class PollingWakeups(Wakeups):
         """Nothing to remember: the wait is short."""
         return None
 
+    def give_up(self, ticket: object) -> None:
+        """Nothing to undo."""
+
+    def close(self) -> None:
+        """No thread to end."""
+
     def wait(self, ticket: object, timeout: float) -> None:
         """See the base class. Interruptible by signals."""
         self.wait_on(queue.SimpleQueue(), ticket, timeout)

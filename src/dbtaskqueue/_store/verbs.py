@@ -87,8 +87,14 @@ class SqlStore(SqlMovable, Store):
     def _versions(self) -> tuple[int, int]:
         """Version of the schema that is there and the oldest that a program may know; zeros without a schema."""
 
-    def _wake(self, tx: Any, queue: str | None, tasks: int | None) -> None:
-        """Wake so many waiting workers of the queue (None: all), or of all queues: where it can, with the commit."""
+    def _wake(self, tx: Any, queue: str, tasks: int | None) -> None:
+        """Wake so many waiting workers of the queue (None: all) with the commit, where the engine can."""
+
+    def _wake_for(self, tx: Any, tasks: Sequence[int], now: int) -> None:
+        """The same for tasks that exist, of any queues: a waiting worker of its queue for each one due soon."""
+
+    def _forget_dead_waiters(self, tx: Any) -> None:
+        """Remove what dead workers that waited have left, where an engine keeps such a thing."""
 
     # -- schema ------------------------------------------------------------------------------------
 
@@ -199,6 +205,17 @@ class SqlStore(SqlMovable, Store):
                 self._end(tx, worker, end())
 
     def _end_all(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
+        verdicts = self._store_ends(tx, worker, ends)
+        waiting = [
+            end
+            for end, verdict in zip(ends, verdicts, strict=True)
+            if verdict.stored and verdict.state in (PENDING, FAILED) and is_soon(end.due, end.at)
+        ]
+        if waiting:
+            self._wake_for(tx, [end.id for end in waiting], max(end.at for end in waiting))
+        return verdicts
+
+    def _store_ends(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
         finishes = [end for end in ends if end.verb == "finish"]
         if len(finishes) < 2:
             return [self._end(tx, worker, end) for end in ends]
@@ -218,10 +235,7 @@ class SqlStore(SqlMovable, Store):
             return Verdict(True, DONE, end.token)
         if end.begun_at is not None:
             _start(tx, Start(end.id, end.token, end.begun_at))
-        verdict = self._give_up(tx, worker, end, values)
-        if verdict.stored and verdict.state in (PENDING, FAILED) and is_soon(end.due, end.at):
-            self._wake(tx, None, 1)
-        return verdict
+        return self._give_up(tx, worker, end, values)
 
     def _give_up(self, tx: Transaction, worker: int, end: End, values: Values) -> Verdict:
         """Store a fail or a release."""
@@ -270,9 +284,10 @@ class SqlStore(SqlMovable, Store):
                 lost = [worker]
             else:
                 return None
+            held = [row[0] for each in lost for row in tx.rows("held_by", {"worker": each})]
             count = sum(_give_back(tx, each, error, now, retry_time) for each in lost)
-            if count:
-                self._wake(tx, None, count)
+            self._wake_for(tx, held, now)
+            self._forget_dead_waiters(tx)
             return count
 
         return self._connections.write(run)
@@ -302,7 +317,7 @@ class SqlStore(SqlMovable, Store):
             if verdict.stored and was_done:
                 tx.change("delete_what_was_done", {"id": task})
             if verdict.stored:
-                self._wake(tx, None, 1)
+                self._wake_for(tx, [task], now)
             return verdict
 
         try:
@@ -347,7 +362,7 @@ class SqlStore(SqlMovable, Store):
         def run(tx: Transaction) -> None:
             tx.change("set_paused", {"queue": queue, "paused": int(paused)})
             if not paused:
-                self._wake(tx, None, 1)
+                self._wake(tx, queue, None)
 
         self._connections.write(run)
 
@@ -414,6 +429,7 @@ class SqlStore(SqlMovable, Store):
         self._connections.rest()
 
     def close(self) -> None:
+        self.wakeups.close()
         self._connections.close()
 
 
@@ -429,7 +445,12 @@ def inline(value: str | None) -> str | None:
 
 def is_soon(due: int | None, now: int) -> bool:
     """Whether somebody should be woken for a task that is due then."""
-    return due is None or due <= now + _SOON
+    return due is None or due <= soon_after(now)
+
+
+def soon_after(now: int) -> int:
+    """Until when a task must be due for a waiting worker to be woken for it."""
+    return now + _SOON
 
 
 def wakes(tasks: Sequence[NewTask]) -> int | None:

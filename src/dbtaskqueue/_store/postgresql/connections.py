@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,7 +61,9 @@ class PostgresqlLink(Link):
         self._queries = queries
         self._cursor = psycopg.Cursor(connection, row_factory=tuple_row)
         self._cursor.adapters.register_dumper(int, Int8Dumper)  # or each size of number would be another plan
-        self._heard: Callable[[], None] | None = None
+        self._heard: Callable[[str], None] = lambda text: None
+        self.channel: str | None = None
+        """To which this connection listens."""
 
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         return self._cursor.execute(self._queries[name], values).fetchall()
@@ -102,17 +105,23 @@ class PostgresqlLink(Link):
             return True
         return False
 
-    def listen(self, channel: str, heard: Callable[[], None]) -> None:
-        """Call ``heard`` whenever somebody notifies ``channel``; the caller uses the connection now and then."""
-        if self._heard is None:
+    def listen(self, heard: Callable[[str], None]) -> str:
+        """Call ``heard`` with the text of each notification from now on; the channel, which no other session uses.
+
+        The caller uses the connection now and then. The session holds a lock by which others know that it is alive.
+        """
+        if self.channel is None:
+            channel = f"dbtaskqueue_{secrets.token_hex(8)}"
             self._cursor.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            self.connection.add_notify_handler(lambda notification: heard())
+            self.rows("hold_channel", {"channel": channel})
+            self.connection.add_notify_handler(lambda notification: self._heard(notification.payload))
+            self.channel = channel
         self._heard = heard
+        return self.channel
 
     def _pass_on_notifications(self) -> None:
-        while self.connection.pgconn.notifies() is not None:
-            if self._heard is not None:
-                self._heard()
+        while (notification := self.connection.pgconn.notifies()) is not None:
+            self._heard(notification.extra.decode())
 
     def close(self) -> None:
         self.connection.close()
@@ -163,10 +172,26 @@ class PostgresqlConnections(ServerConnections):
             return link.connection.fileno() if isinstance(link, PostgresqlLink) else None
         return None
 
-    def hear(self) -> bool:
-        """Take note of notifications that have arrived; False when the connection is gone."""
+    def hears(self, channel: str | None) -> bool:
+        """Take in notifications that have arrived; False when no open connection listens to ``channel``."""
         with self._read_lock:
-            return self._reader is not None and not self._reader.has_hung_up()
+            link = self._reader
+            return isinstance(link, PostgresqlLink) and link.channel == channel and not link.has_hung_up()
+
+    def on_open_reader(self, act: Callable[[PostgresqlLink], None]) -> None:
+        """Run ``act`` on the connection that reads if it is open. An error closes it, and is not raised."""
+
+        def run() -> None:
+            with self._read_lock:
+                if isinstance(self._reader, PostgresqlLink):
+                    try:
+                        act(self._reader)
+                    except BaseException as error:
+                        self._hang_up_reader()
+                        if not isinstance(error, psycopg.Error):
+                            raise
+
+        self.converse(run)
 
     def _check(self, connection: psycopg.Connection[Any], *, reads: bool) -> None:
         asked = "SELECT pg_backend_pid(), current_setting('server_encoding')"

@@ -14,13 +14,15 @@ from ...url import Target
 from .. import queries
 from ..base import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..connections import Values
-from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon, wakes
+from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon, soon_after, wakes
 from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
 from .scanning import BEGIN, PAGE, Scan
 from .wakeups import PostgresqlWakeups
 
+_DEAD_WAITERS = 10_000
+"""How many rows of dead waiters are removed with each lost worker at most."""
 _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 
@@ -121,9 +123,16 @@ class PostgresqlStore(SqlStore):
     def _insert(self, tx: PostgresqlLink, tasks: Sequence[NewTask]) -> list[int]:
         return self._store_new(tx, tasks, wake=0)
 
-    def _wake(self, tx: PostgresqlLink, queue: str | None, tasks: int | None) -> None:
+    def _wake(self, tx: PostgresqlLink, queue: str, tasks: int | None) -> None:
         # nobody waits for a lock until a user's transaction ends: a row that is taken there would keep others asleep
-        tx.rows("notify" if tx.is_borrowed else "wake", {"queue": queue, "wake": None if queue is None else tasks})
+        tx.rows("notify" if tx.is_borrowed else "wake", {"queue": queue, "wake": tasks})
+
+    def _wake_for(self, tx: PostgresqlLink, tasks: Sequence[int], now: int) -> None:
+        if tasks:
+            tx.rows("wake_for", {"ids": tx.array(tasks), "soon": soon_after(now)})
+
+    def _forget_dead_waiters(self, tx: PostgresqlLink) -> None:
+        tx.change("forget_dead_waiters", {"limit": _DEAD_WAITERS})
 
     def _borrow(self, connection: object) -> PostgresqlLink:
         link = self._postgresql.borrow(connection)

@@ -1,8 +1,10 @@
-"""Who waits on PostgreSQL: LISTEN and NOTIFY, with a poll behind it.
+"""Waking idle workers on PostgreSQL: LISTEN and NOTIFY, with polling as a fallback.
 
-Every NOTIFY takes a lock of the whole cluster at its commit, so nobody notifies for nothing: whoever is
-about to sleep says so in a table, commits, looks again, and sleeps; whoever enqueues takes one such row
-for each task, and notifies that one sleeper. Through a pooler LISTEN is not to be had: there it is a poll.
+Every NOTIFY takes a lock of the whole cluster at its commit, so it is sent only to a process that waits. A waiter
+registers in a table, commits, looks for due tasks again, and sleeps. Whoever enqueues takes one row for each task and
+notifies its owner. A row is removed when its owner is notified or stops waiting. The row of a dead process does not
+count: the session that listens holds an advisory lock, which ends with it. Through a pooler LISTEN is not available,
+and waiters poll.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import secrets
 import select
 import threading
 
@@ -19,13 +20,16 @@ from ..polling import PollingWakeups
 from .connections import PostgresqlConnections, PostgresqlLink
 
 _GOOD_FOR = 7.0
-"""Seconds that a sleeper's word is good; it sleeps for at most five at a time."""
+"""Seconds for which a waiter's row is valid; it sleeps for at most five at a time."""
 _LOOK = 1.0
 _PATIENCE = 10.0
 
+_LOOK_AGAIN = object()
+"""The ticket of a waiter that has just been awake: it looks for due tasks before it registers again."""
+
 
 class PostgresqlWakeups(PollingWakeups):
-    """Wakes waiting threads when somebody notifies this process, or when this process rings."""
+    """Wakes waiting threads when this process is notified, or when it rings."""
 
     def __init__(self, connections: PostgresqlConnections) -> None:
         super().__init__()
@@ -34,8 +38,11 @@ class PostgresqlWakeups(PollingWakeups):
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._channel = f"dbtaskqueue_{secrets.token_hex(8)}"
-        self._is_registered = False
+        self._tickets = 0  # registered tickets that are in use
+        self._was_awake = False
+        self._is_closed = False
+        self._channel: str | None = None
+        self._rows: dict[str, str] = {}  # our rows by queue, as a notification names them; under the reader's lock
         self._listener: threading.Thread | None = None
         self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -45,25 +52,49 @@ class PostgresqlWakeups(PollingWakeups):
         super()._after_fork()
 
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
-        """Say that somebody is about to sleep until a task of ``queues`` is due; None: it can only poll."""
+        """Register as a waiter for ``queues``; None: it can only poll."""
         self._after_fork()
         if not queues or self._connections.is_pooled:
             return None
+        if self._was_awake:  # it may be about to run a task: no other waiter must miss a notification for that
+            self._was_awake = False
+            return _LOOK_AGAIN
 
         def register(link: PostgresqlLink) -> bool:
             if self._connections.is_pooled:
                 return False
-            link.listen(self._channel, self._heard)
-            link.change("wait", {"queues": list(queues), "channel": self._channel, "seconds": _GOOD_FOR})
+            self._channel = link.listen(self._heard)
+            values = {"queues": list(queues), "channel": self._channel, "seconds": _GOOD_FOR}
+            self._rows.update((row[0], row[1]) for row in link.rows("wait", values))
             return True
 
+        self._count(1)  # first: another thread that gives up meanwhile must leave the rows
         with contextlib.suppress(StoreUnavailable):
-            self._is_registered = self._connections.ask(register)
-        return self._channel if self._is_registered else None
+            if self._connections.ask(register):
+                return queues
+        self._count(-1)
+        return None
+
+    def give_up(self, ticket: object) -> None:
+        """Remove this process's rows when none of its threads waits any more."""
+        if isinstance(ticket, tuple) and self._count(-1) == 0 and self._rows:
+            self._connections.on_open_reader(self._unregister)
+
+    def _unregister(self, link: PostgresqlLink) -> None:
+        if self._tickets == 0 and self._rows and link.channel == self._channel:
+            link.change("stop_waiting", {"channel": self._channel, "queues": list(self._rows)})
+            self._rows.clear()
+
+    def _count(self, change: int) -> int:
+        with self._lock:
+            self._tickets = max(0, self._tickets + change)
+            return self._tickets
 
     def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
         """See the base class."""
-        if ticket is None:
+        if ticket is _LOOK_AGAIN:
+            return
+        if not isinstance(ticket, tuple):
             super().wait_on(bell, ticket, timeout)
             return
         with self._lock:
@@ -73,20 +104,30 @@ class PostgresqlWakeups(PollingWakeups):
                 self._listener.start()
             self._wanted.put(None)
         try:
-            with contextlib.suppress(queue.Empty):
-                bell.get(timeout=max(timeout, 0))
+            if all(name in self._rows for name in ticket):  # else a notification came before the bell was hung up
+                with contextlib.suppress(queue.Empty):
+                    bell.get(timeout=max(timeout, 0))
         finally:
             self._waiters.discard(bell)
+            self._was_awake = True
 
-    def withdraw(self) -> None:
-        """Somebody here has got something to do: let others be woken for what comes."""
-        if self._is_registered:
-            self._is_registered = False
-            with contextlib.suppress(StoreUnavailable):
-                self._connections.ask(lambda link: link.change("forget_waiters", {"channel": self._channel}))
+    def close(self) -> None:
+        """See the base class."""
+        self._is_closed = True
+        self._wanted.put(None)
+        with self._lock:
+            self._tickets = 0
+        if self._rows:
+            self._connections.on_open_reader(self._unregister)
 
-    def _heard(self) -> None:
-        self._is_registered = False
+    def _heard(self, row: str) -> None:
+        """A notification: the sender has taken this row of ours."""
+        name, _, stamp = row.partition(" ")
+        if self._rows.get(name) == stamp:
+            del self._rows[name]
+        self._ring_all()
+
+    def _ring_all(self) -> None:
         for bell in tuple(self._waiters):
             bell.put(None)
 
@@ -95,23 +136,24 @@ class PostgresqlWakeups(PollingWakeups):
     def _listen(self) -> None:
         while self._is_wanted():
             fd = self._connections.reader_fd()
-            if fd is None or not _has_news(fd):
-                if fd is None:
-                    self._wanted_soon()
-                continue
-            if not self._connections.hear():
-                self._heard()  # the connection is gone: whoever waits finds out
+            if fd is not None:
+                _await_news(fd)
+            if self._rows and not self._connections.hears(self._channel):
+                self._ring_all()  # the connection that listened is gone: waiters register on another
+                self._await_waiters(_LOOK)
+            elif fd is None:
+                self._await_waiters(_LOOK)
 
-    def _wanted_soon(self) -> None:
+    def _await_waiters(self, seconds: float) -> bool:
         with contextlib.suppress(queue.Empty):
-            self._wanted.get(timeout=_LOOK)
+            self._wanted.get(timeout=seconds)
+            return True
+        return False
 
     def _is_wanted(self) -> bool:
-        """Sleep until somebody waits; False when nobody has for a long time."""
+        """Sleep until a thread waits; False after a close, and when none has waited for a long time."""
         while not self._waiters:
-            try:
-                self._wanted.get(timeout=_PATIENCE)
-            except queue.Empty:
+            if self._is_closed or not self._await_waiters(_PATIENCE):
                 with self._lock:
                     if not self._waiters:
                         self._listener = None
@@ -119,10 +161,8 @@ class PostgresqlWakeups(PollingWakeups):
         return True
 
 
-def _has_news(fd: int) -> bool:
+def _await_news(fd: int) -> None:
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    try:
-        return bool(poll.poll(_LOOK * 1000))
-    except OSError:
-        return False
+    with contextlib.suppress(OSError):
+        poll.register(fd, select.POLLIN)
+        poll.poll(_LOOK * 1000)

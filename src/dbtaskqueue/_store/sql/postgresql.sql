@@ -91,19 +91,49 @@ SELECT identity FROM {{schema}}dbtaskqueue_schema
 -- Differs because each engine has a lock of its own for changes of the schema.
 SELECT pg_advisory_xact_lock(hashtextextended(:table, 0))
 
+-- name: is_waiting
+-- Of a waiter's row: it is valid, and the session that listens to its channel is alive. That session holds an advisory
+-- lock on the channel until it ends. Whoever gets the lock lets go of it at once: the session has ended.
+CASE WHEN good_until <= statement_timestamp() THEN false
+     WHEN pg_try_advisory_lock(hashtextextended(channel, 0))
+     THEN NOT pg_advisory_unlock(hashtextextended(channel, 0))
+     ELSE true END
+
+-- name: hold_channel
+SELECT pg_advisory_lock(hashtextextended(:channel, 0))
+
+-- name: stamp
+-- Tells one registration of a waiter from the next, whatever the time zone of the session.
+to_char(good_until AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')
+
 -- name: wake
--- A waiter's row is taken by the first who wakes it: one notification for each sleep, not for each task.
-UPDATE {{schema}}dbtaskqueue_waiter AS waiter SET good_until = '-infinity'
-  FROM (SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
-         WHERE (queue = :queue OR :queue IS NULL) AND good_until > statement_timestamp()
+-- The first to wake a waiter takes its row: one notification for each sleep, not for each task.
+DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
+ USING (SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
+         WHERE queue = :queue AND {{is_waiting}}
          LIMIT :wake FOR UPDATE SKIP LOCKED) AS chosen
  WHERE waiter.queue = chosen.queue AND waiter.channel = chosen.channel
-RETURNING pg_notify(waiter.channel, '')
+RETURNING pg_notify(waiter.channel, waiter.queue || ' ' || {{stamp}})
+
+-- name: wake_for
+-- One waiter for each of the tasks that is due soon; all for a command line, which not every worker may run.
+DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
+ USING (SELECT found.queue, found.channel
+          FROM (SELECT queue, CASE WHEN max(command) = 0 THEN count(*) END AS tasks
+                  FROM {{schema}}dbtaskqueue_task
+                 WHERE id = ANY(:ids) AND state IN ('pending', 'failed') AND due <= :soon
+                 GROUP BY queue) AS due
+         CROSS JOIN LATERAL (
+               SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
+                WHERE queue = due.queue AND {{is_waiting}}
+                LIMIT due.tasks FOR UPDATE SKIP LOCKED) AS found) AS chosen
+ WHERE waiter.queue = chosen.queue AND waiter.channel = chosen.channel
+RETURNING pg_notify(waiter.channel, waiter.queue || ' ' || {{stamp}})
 
 -- name: notify
 SELECT pg_notify(channel, '')
   FROM (SELECT channel FROM {{schema}}dbtaskqueue_waiter
-         WHERE (queue = :queue OR :queue IS NULL) AND good_until > statement_timestamp() LIMIT :wake) AS chosen
+         WHERE queue = :queue AND {{is_waiting}} LIMIT :wake) AS chosen
 
 -- name: wait
 -- Unlogged: it costs no flush of the log.
@@ -111,10 +141,17 @@ INSERT INTO {{schema}}dbtaskqueue_waiter (queue, channel, good_until)
 SELECT queue, :channel, statement_timestamp() + CAST(:seconds AS double precision) * interval '1 second'
   FROM unnest(CAST(:queues AS text[])) AS queue
     ON CONFLICT (queue, channel) DO UPDATE SET good_until = excluded.good_until
+RETURNING queue, {{stamp}}
 
--- name: forget_waiters
-DELETE FROM {{schema}}dbtaskqueue_waiter
- WHERE channel = :channel OR good_until > '-infinity' AND good_until < statement_timestamp() - interval '1 hour'
+-- name: stop_waiting
+DELETE FROM {{schema}}dbtaskqueue_waiter WHERE queue = ANY(:queues) AND channel = :channel
+
+-- name: forget_dead_waiters
+DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
+ USING (SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
+         WHERE NOT {{is_waiting}}
+         LIMIT :limit FOR UPDATE SKIP LOCKED) AS dead
+ WHERE waiter.queue = dead.queue AND waiter.channel = dead.channel
 
 -- name: insert_task
 -- Differs because a refused insert would spoil the whole transaction, which may be a user's.

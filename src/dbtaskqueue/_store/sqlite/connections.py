@@ -62,6 +62,14 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glust
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
 
 
+_OLD_SNAPSHOT = (
+    "the transaction of this connection began with a read, and another connection has written since, so SQLite does not"
+    " let it write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again. Begin it with"
+    ' BEGIN IMMEDIATE to avoid this (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode": "IMMEDIATE" in'
+    ' OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
+)
+
+
 class SqliteTransaction(Transaction):
     """The named queries on a SQLite connection."""
 
@@ -425,6 +433,8 @@ def _explain(error: Exception, path: str) -> str:
         return f"{error}: not a SQLite database, or a damaged one"
     if code.startswith("SQLITE_READONLY"):
         return f"{error}; {_RIGHTS}"
+    if code == "SQLITE_BUSY_SNAPSHOT":
+        return _OLD_SNAPSHOT
     if _is_busy(error):
         return f"another program has kept the database locked for {LOCK_PATIENCE:.0f} s"
     return f"{error}" + (f" ({code})" if code else "")

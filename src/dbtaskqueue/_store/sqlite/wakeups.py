@@ -39,6 +39,7 @@ class SqliteWakeups(Wakeups):
         self._lock = threading.Lock()
         self._waiters: set[queue.SimpleQueue[None]] = set()
         self._watcher: _Watcher | None = None
+        self._is_closed = False
         self._pid = os.getpid()
 
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
@@ -47,6 +48,9 @@ class SqliteWakeups(Wakeups):
             return self._version()
         except StoreUnavailable:
             return None
+
+    def give_up(self, ticket: object) -> None:
+        """Nothing to undo."""
 
     def wait(self, ticket: object, timeout: float) -> None:
         """See the base class. Interruptible by signals."""
@@ -59,7 +63,7 @@ class SqliteWakeups(Wakeups):
         with self._lock:
             self._waiters.add(bell)
             if self._watcher is None:
-                self._watcher = _Watcher(self._version, self._log_path, self._waiters, self._retire)
+                self._watcher = _Watcher(self._version, self._log_path, self._waiters, self._patience, self._retire)
                 self._watcher.start()
             self._watcher.wanted.put(None)
         try:
@@ -78,8 +82,18 @@ class SqliteWakeups(Wakeups):
         for bell in tuple(self._waiters):
             bell.put(None)
 
+    def close(self) -> None:
+        """See the base class."""
+        self._is_closed = True
+        if self._watcher is not None and os.getpid() == self._pid:
+            self._watcher.wanted.put(None)
+
+    def _patience(self) -> float:
+        """Seconds for which the watcher outlives the last waiter."""
+        return 0.0 if self._is_closed else _PATIENCE
+
     def _retire(self) -> bool:
-        """Asked by the watcher that has waited for long for somebody to wait; True ends it."""
+        """Asked by the watcher when nothing has waited for its patience; True ends it."""
         with self._lock:
             if not self._waiters:
                 self._watcher = None
@@ -94,6 +108,7 @@ class _Watcher(threading.Thread):
         version: Callable[[], object],
         log_path: str,
         waiters: set[queue.SimpleQueue[None]],
+        patience: Callable[[], float],
         retire: Callable[[], bool],
     ) -> None:
         super().__init__(name="dbtaskqueue-wakeups", daemon=True)
@@ -101,6 +116,7 @@ class _Watcher(threading.Thread):
         self._version = version
         self._log_path = log_path
         self._waiters = waiters
+        self._patience = patience
         self._retire = retire
         self._seen: object = None
         self._watch: Watch | None = None
@@ -113,10 +129,10 @@ class _Watcher(threading.Thread):
             self._close_watch()
 
     def _is_wanted(self) -> bool:
-        """Sleep until somebody waits; False when nobody has for a long time."""
+        """Sleep until a thread waits; False after a close, and when none has waited for a long time."""
         while not self._waiters:
             try:
-                self.wanted.get(timeout=_PATIENCE)
+                self.wanted.get(timeout=self._patience())
             except queue.Empty:
                 if self._retire():
                     return False
