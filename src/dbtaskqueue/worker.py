@@ -128,6 +128,11 @@ class Worker:
             raise TypeError(f"callback is not callable: {shown(callback)}")
         if callback is not None:
             refuse_async_generator(callback, "the callback")
+        elif not len(self._queue.functions) and not self.allow_commands:
+            raise TypeError(
+                "run() has nothing to run: give it a callback, or give the Worker the TaskQueue that the task functions"
+                " are registered with (one made from a URL knows none)"
+            )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
         with self._queue.serving(self.stop), draining(self._signalled, self._announce):

@@ -17,7 +17,10 @@ from cli.running import Cli, assert_explained
 
 from dbtaskqueue import TaskQueue, Worker
 from dbtaskqueue._store.sqlite import health
+from dbtaskqueue._store.sqlite.store import SqliteStore
 from dbtaskqueue.cli.options import command_line
+
+VERSION = SqliteStore.schema_version
 
 
 def database(cli: Cli) -> Path:
@@ -38,21 +41,23 @@ def findings(cli: Cli, *words: str) -> dict[str, Any]:
 
 
 def test_migrate_tells_the_versions(cli: Cli) -> None:
-    assert cli("migrate") == (0, "schema: none before, version 1 now\n", "")
-    assert cli("migrate") == (0, "schema: version 1 before, version 1 now\n", "")
+    assert cli("migrate") == (0, f"schema: none before, version {VERSION} now\n", "")
+    assert cli("migrate") == (0, f"schema: version {VERSION} before, version {VERSION} now\n", "")
     assert cli("stats").code == 0
 
 
 def test_migrate_leaves_what_another_program_keeps_there(cli: Cli) -> None:
     change(cli, "CREATE TABLE customer (name TEXT)")
-    assert cli("migrate").out == "schema: none before, version 1 now\n"
+    assert cli("migrate").out == f"schema: none before, version {VERSION} now\n"
     change(cli, "INSERT INTO customer VALUES ('still here')")
 
 
 def test_a_schema_that_is_too_new(cli: Cli, queue: TaskQueue) -> None:
     change(cli, "UPDATE dbtaskqueue_schema SET version = 999, oldest = 999")
     for words in (("migrate",), ("doctor",), ("list",), ("enqueue", "1"), ("worker", "os:getcwd")):
-        assert_explained(cli(*words), "schema version 999", "this one knows 1", "pip install --upgrade dbtaskqueue")
+        assert_explained(
+            cli(*words), "schema version 999", f"this one knows {VERSION}", "pip install --upgrade dbtaskqueue"
+        )
 
 
 def test_a_schema_that_is_newer_and_says_it_can_be_used(cli: Cli, queue: TaskQueue) -> None:
@@ -208,7 +213,7 @@ def test_an_advised_command_can_be_given_to_a_shell_whatever_the_file_is_called(
     path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
     command = cli("stats").err.partition("create it with: ")[2]
     run = cli.run(["sh", "-c", command], env={"PATH": path})
-    assert (run.code, run.out) == (0, "schema: none before, version 1 now\n")
+    assert (run.code, run.out) == (0, f"schema: none before, version {VERSION} now\n")
     assert Path(cli.folder, ODD).exists()
     with TaskQueue(cli.url) as queue:
         queue.pause()

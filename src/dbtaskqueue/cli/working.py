@@ -117,6 +117,8 @@ def worker(
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
     found = _find(target, ctx.obj)
     if isinstance(found, TaskQueue):
+        if not len(found.functions) and not allow_commands:
+            raise click.ClickException(f"{target} has no task functions; does its module import those that have some?")
         _fit(found, target, ctx, lease)
     elif executor == "process" and refer(found) is None:
         raise click.ClickException(harmless(_NOT_FOUND.format(target)))
