@@ -12,7 +12,7 @@ from .retry import RetryPolicy
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
-_UNKNOWN = 5.0, 300.0
+UNKNOWN_DELAYS = 5.0, 300.0
 """Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
 
@@ -54,7 +54,7 @@ def release_unknown(task: TaskRecord) -> End:
     The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
     """
     claims = task.token - task.retried - (task.retried > 0)  # the retry itself took a token, too
-    first, last = _UNKNOWN
+    first, last = UNKNOWN_DELAYS
     return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))._replace(unrun=True)
 
 

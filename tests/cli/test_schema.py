@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from cli.running import Cli, assert_explained
+from helpers import until
 
 from dbtaskqueue import TaskQueue, Worker
 from dbtaskqueue._store.sqlite import health
@@ -196,6 +197,41 @@ def test_doctor_sees_all_queues_unless_one_is_chosen(cli: Cli, queue: TaskQueue)
         assert values["queues"] == "web"
         assert values["oldest due"].startswith("a task of the queue web ")
         assert "paused" not in values
+
+
+def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQueue) -> None:
+    Path(cli.folder, "app.py").write_text(APP)
+    queue.submit([{"args": [], "kwargs": {}}] * 2, {}, "app.missing")
+    queue.submit([{"args": [], "kwargs": {}}], {"start_in": 3600}, "app.later")
+    queue.submit([{"args": [], "kwargs": {}}], {}, "app.known")
+    queue.enqueue("plain")
+    queue.enqueue_command(["true"])
+    assert "function" not in findings(cli), "there is no worker: that is another finding"
+    with cli.started("worker", "app:queue", "--executor", "thread"):
+        until(lambda: queue.stats().done == 1, what="the known one is done")
+        until(lambda: all(queue.get(id).start_at > queue.get(id).created_at for id in (1, 2, 5)), what="releases")
+        assert cli("doctor").code == 0
+        told = [one for one in cli("doctor", "--json").json["findings"] if one["name"] == "function"]
+        command = f"dbtaskqueue --url {cli.url} worker MODULE:NAME"
+        assert {one["advice"] for one in told} == {f"start a worker with the code for it: {command}"}
+        assert [one["value"] for one in told] == [
+            "1 task is due without a function, and no live worker of the queue default has a callback",
+            "app.missing: 2 tasks are due, and no live worker of the queue default knows it; the live workers know:"
+            " app.known",
+        ]
+        assert "function" not in findings(cli, "--queue", "other")
+        place = "host, pid, boot, namespace, started, lease, created_at"
+        change(cli, f"INSERT INTO dbtaskqueue_worker ({place}) SELECT {place} FROM dbtaskqueue_worker")
+        assert "function" not in findings(cli), "a worker that does not say what it knows may know it"
+
+
+APP = """
+from dbtaskqueue import TaskQueue
+queue = TaskQueue()
+
+@queue.task(name="app.known")
+def known(): pass
+"""
 
 
 def test_doctor_does_not_list_a_thousand_queues(cli: Cli, queue: TaskQueue) -> None:

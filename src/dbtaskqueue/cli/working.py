@@ -21,7 +21,7 @@ from ..names import check_queue
 from ..payload import JSON
 from ..queue import TaskQueue
 from ..signals import draining_until_exit
-from ..url import same_database
+from ..url import mask, same_database
 from ..worker import Worker
 from .options import checked, seconds
 from .output import console, harmless
@@ -124,6 +124,7 @@ def worker(
         raise click.ClickException(harmless(_NOT_FOUND.format(target)))
     set_up_logging(log_level)
     source, callback = (found, None) if isinstance(found, TaskQueue) else (ctx.obj, found)
+    runs = {"functions": len(found.functions)} if isinstance(found, TaskQueue) else {"callback": target}
     options: dict[str, Any] = {
         "concurrency": concurrency,
         "executor": executor,
@@ -135,7 +136,16 @@ def worker(
     }
     works = Worker(source, queues=queues or None, **options)
     with draining_until_exit(works.stop):
-        event(logging.INFO, "worker starts", pid=os.getpid(), queues=",".join(works.queues), concurrency=concurrency)
+        event(
+            logging.INFO,
+            "worker starts",
+            pid=os.getpid(),
+            database=mask(works.url),
+            queues=",".join(works.queues),
+            concurrency=concurrency,
+            executor=executor,
+            **runs,
+        )
         works.run(callback, burst=burst)
         event(logging.INFO, "worker ends", pid=os.getpid())
 
