@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeGuard
 
@@ -21,6 +21,12 @@ def shown(value: object) -> str:
     except Exception:  # an integer of 5000 digits, or a __repr__ that raises
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 140 else f"{text[:140]}…"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names as a message lists them, not more than ``most``."""
+    more = len(names) - most
+    return (", ".join(names[:most]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def harmless(text: str, keep: str = "") -> str:

@@ -53,6 +53,14 @@ class Code:
             found = self._functions.find(f"{_name_of_main(vars(sys.modules[_MAIN]))}{name.removeprefix(_MAIN)}")
         return found
 
+    def has(self, record: TaskRecord) -> bool:
+        """Whether the task can be run. Another process may still fail to find a function that is known here."""
+        return bool(record.command) or self.find(record) is not None
+
+    def runs(self) -> list[str | None]:
+        """The values of a task's ``function`` that can be run: names of task functions, None for the callback."""
+        return [*([] if self._callback is None else [None]), *self._functions.names()]
+
     def call(self, record: TaskRecord) -> Any:
         """What the task's code returns: of an ``async def``, what is to be awaited."""
         value = payload.decode(record.payload)  # type: ignore[arg-type]

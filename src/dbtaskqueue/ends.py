@@ -15,6 +15,8 @@ from .retry import DEFAULT, RetryPolicy
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
+UNKNOWN_DELAYS = 5.0, 300.0
+"""Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
 
 def fail(
@@ -47,6 +49,16 @@ def release(task: TaskRecord, delay: float | timedelta | None = 0, *, begun_at: 
     now = clock.now()
     due = None if delay is None else clock.after(now, delay)
     return End("release", task.id, task.token, now, due, begun_at=begun_at)
+
+
+def release_unknown(task: TaskRecord) -> End:
+    """The end of a claim by a worker that has no code for the task: unspent, due after a delay that doubles.
+
+    The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
+    """
+    claims = task.token - task.retried - (task.retried > 0)  # the retry itself took a token, too
+    first, last = UNKNOWN_DELAYS
+    return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))._replace(unrun=True)
 
 
 def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:

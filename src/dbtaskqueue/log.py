@@ -7,6 +7,8 @@ prints the text alone, so the text has all fields. Payloads and passwords are ne
 from __future__ import annotations
 
 import logging
+import math
+import time
 
 from .checks import harmless
 
@@ -41,6 +43,27 @@ def first_line(error: BaseException) -> str:
         return "(its text cannot be shown)"
     line = harmless(lines[0]) if lines else ""
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
+
+class Throttle:
+    """Lets each key through once in ``seconds``, and at most ``most`` different keys in that time."""
+
+    def __init__(self, seconds: float = 60.0, most: int = 1000) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._last: dict[object, float] = {}
+
+    def lets(self, key: object) -> bool:
+        """Whether it is time for this key."""
+        now = time.monotonic()
+        if now < self._last.get(key, -math.inf) + self._seconds:
+            return False
+        if len(self._last) >= self._most:
+            self._last = {known: at for known, at in self._last.items() if now < at + self._seconds}
+        if len(self._last) >= self._most:
+            return False
+        self._last[key] = now
+        return True
 
 
 class Outage:

@@ -7,6 +7,7 @@ claim and leaves when it is closed and holds nothing that runs.
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import random
@@ -49,16 +50,27 @@ class Membership:
     """One worker in the eyes of the others.
 
     ``runs_tasks``: this process itself runs task code, which may starve its threads, so the heart is a
-    process of its own. A plain ``fetch()`` user gets one only where pids cannot speak for it. ``executor``: how it
-    runs them, for the worker's row.
+    process of its own. A plain ``fetch()`` user gets one only where pids cannot speak for it. For the worker's row:
+    ``executor``, how it runs them; ``queues``, what it serves; ``functions``, what it has code for (see WorkerRecord).
     """
 
-    def __init__(self, store: Store, lease: float, *, runs_tasks: bool, executor: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lease: float,
+        *,
+        runs_tasks: bool,
+        executor: str | None = None,
+        queues: Sequence[str] | None = None,
+        functions: Sequence[str | None] | None = None,
+    ) -> None:
         self.store = store
         self.lease = lease
         self.duties: list[Duty] = []
         self._runs_tasks = runs_tasks
         self._executor = executor
+        self._queues = queues
+        self._functions = functions
         self._reset()
         _members.add(self)
 
@@ -160,6 +172,8 @@ class Membership:
             created_at=clock.now(),
             lost_at=None,
             executor=self._executor,
+            queues=None if self._queues is None else json.dumps(self._queues),
+            functions=None if self._functions is None else json.dumps(self._functions),
         )
 
     # -- the heart ---------------------------------------------------------------------------------

@@ -30,16 +30,16 @@ from ._maintenance.supervision import Supervision
 from ._maintenance.usage_watch import UsageWatch
 from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
-from .checks import check_count, check_seconds, is_async
+from .checks import check_count, check_seconds, is_async, listed
 from .code import Code
 from .errors import StoreUnavailable
 from .keeper import StoreKeeper
-from .log import Outage, event, first_line, logger
+from .log import Outage, Throttle, event, first_line, logger
 from .membership import INTENDED, LOOKS, Membership
 from .payload import JSON
 from .progress import Tally
 from .running import RunningTask, enter, leave
-from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING, TaskState
 from .systemd import Notifier
 from .task import Task, chosen_end
 
@@ -103,7 +103,9 @@ class Session:
         self._verbose = logger.isEnabledFor(logging.INFO)
         self._batch = batch
         self._has_processes = executor == "process"
-        self._membership = Membership(store, lease, runs_tasks=True, executor=executor)
+        self._membership = Membership(
+            store, lease, runs_tasks=True, executor=executor, queues=queues, functions=code.runs()
+        )
         self._membership.on_lost = self._cancel_all
         self._membership.duties += [
             CancelWatch(self._membership.held, lambda: list(self._active)),
@@ -113,6 +115,7 @@ class Session:
         self._is_watching = False
         self._commands = allow_commands
         self._outage = Outage("worker")
+        self._throttle = Throttle()
         self._failures = 0
         self._stops = 0
         self._announced = ""
@@ -285,14 +288,40 @@ class Session:
         if not records:
             return
         self._queues.rotate(-1)
-        self._last_claim = self._last_task = time.monotonic()
-        self._begun += len(records)
+        self._last_claim = time.monotonic()
+        works = []
+        for record in records:
+            work = Work(record, begin_stored=claim.begin)
+            if self._code.has(record):
+                works.append(work)
+            else:
+                self._release_unknown(work)
+        if not works:
+            return
+        self._last_task = self._last_claim
+        self._begun += len(works)
         self._in_batch = claim.shared
-        works = [Work(record, begin_stored=claim.begin) for record in records]
         if claim.shared:
             self._solo.extend(work for work in works if work.record.solo)
             works = [work for work in works if not work.record.solo]
         self._submit(works)
+
+    def _release_unknown(self, work: Work) -> None:
+        """Owe the release of a task that this worker has no code for: another worker may have it, or this one's next
+        version."""
+        record, end = work.record, ends.release_unknown(work.record)
+        self._owed.append((work, end))
+        if self._throttle.lets(record.function):
+            lacks = "no callback for tasks without a function" if record.function is None else "no such function"
+            event(
+                logging.WARNING,
+                f"this worker has {lacks}, the task is released",
+                task_id=record.id,
+                queue=record.queue,
+                function=record.function,
+                retry_in=_retry_in(end, PENDING),
+                known=listed([name for name in self._code.runs() if name is not None]),
+            )
 
     def _submit(self, works: list[Work]) -> None:
         self._active.update(works)
@@ -359,9 +388,10 @@ class Session:
         if not verdict.stored:
             event(logging.WARNING, "the claim on a task was gone before its end", **fields, state=verdict.state)
         elif error is None:
-            event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))
+            if not end.unrun:
+                event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))
         else:
-            fields |= {"max_attempts": record.max_attempts, "retry_in": _retry_in(end, verdict)}
+            fields |= {"max_attempts": record.max_attempts, "retry_in": _retry_in(end, verdict.state)}
             kind = getattr(error, "name", type(error).__name__)
             message = first_line(error).removeprefix(f"{kind}: ")  # a ChildFailed says what it was in the child
             event(logging.WARNING, f"task {verdict.state}", **fields, error=kind, message=message)
@@ -642,8 +672,8 @@ class Session:
         return self._stops > 0
 
 
-def _retry_in(end: End, verdict: Verdict) -> float | str:
-    """Seconds until a task that ended with an error is due again, or "never"."""
-    if verdict.state not in (FAILED, PENDING) or end.due is None:
+def _retry_in(end: End, state: TaskState | None) -> float | str:
+    """Seconds until a task that is in this state after its end is due again, or "never"."""
+    if state not in (FAILED, PENDING) or end.due is None:
         return "never"
     return round(max(0, end.due - end.at) / 1e6, 3)

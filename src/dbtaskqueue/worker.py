@@ -46,8 +46,9 @@ class Worker:
 
     Durations (``lease``, ``drain_timeout``, ``cancel_grace``, ``idle_timeout``) are seconds or timedeltas.
 
-    ``on_error(task, exception)`` is told of every attempt that ended failed or abandoned. What it raises is
-    logged, but for SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at its end.
+    ``on_error(task, exception)`` is called exactly once for each attempt that ended failed or abandoned. What it
+    raises is logged, except SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at the
+    end.
 
     Raises TypeError for ``queue`` and ``queues`` together, ValueError for what is out of range.
     """
@@ -94,6 +95,7 @@ class Worker:
             if isinstance(url_or_queue, TaskQueue)
             else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=lease)
         )
+        self.url = self._queue.url
         self.queues = checked or [self._queue.name]
         self.concurrency = concurrency
         self.executor = executor
@@ -116,21 +118,30 @@ class Worker:
         idle_timeout: float | timedelta | None = None,
         batch: int | str = "auto",
     ) -> None:
-        """Run tasks until told to stop, by ``stop()``, SIGTERM or SIGINT (in the main thread).
+        """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread, which logs the answer at once).
 
         As a service of systemd (``$NOTIFY_SOCKET``) it tells, in the main thread, when it has begun to work, when it
         stops, how it does, and, for ``WatchdogSec``, that its loops turn.
 
         ``callback``, plain or ``async def``, gets the payload and returns the result; tasks of task functions
-        do not need it. An exception fails the attempt. ``burst`` returns when nothing is due and all is done,
+        do not need it. An exception fails the attempt. A task that there is no code for here is released, due again
+        after 5 s to 5 min. ``burst`` returns when nothing is due and all is done,
         ``max_tasks`` after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
         long tasks one by one and stores the ends of short ones together, at the latest after 0.1 s; 1
-        stores each at once; another number claims as many at once. TaskQueueError on a closed ``TaskQueue``.
+        stores each at once; another number claims as many at once.
+
+        Raises TypeError where there is nothing to run: no callback, no task functions and no ``allow_commands``.
+        TaskQueueError on a closed ``TaskQueue``.
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is not callable: {shown(callback)}")
         if callback is not None:
             refuse_async_generator(callback, "the callback")
+        elif not len(self._queue.functions) and not self.allow_commands:
+            raise TypeError(
+                "run() has nothing to run: give it a callback, or give the Worker the TaskQueue that the task functions"
+                " are registered with (one made from a URL knows none)"
+            )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
         with self._queue.serving(self.stop), draining(self._signalled, self._announce):

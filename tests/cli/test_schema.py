@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 from cli.running import Cli, assert_explained
+from helpers import until
 
 from dbtaskqueue import TaskQueue, Worker, clock
 from dbtaskqueue._store.sqlite import health
+from dbtaskqueue._store.sqlite.store import SqliteStore
 from dbtaskqueue.cli.options import command_line
+
+VERSION = SqliteStore.schema_version
 
 
 def database(cli: Cli) -> Path:
@@ -37,21 +41,23 @@ def findings(cli: Cli, *words: str) -> dict[str, Any]:
 
 
 def test_migrate_tells_the_versions(cli: Cli) -> None:
-    assert cli("migrate") == (0, "schema: none before, version 1 now\n", "")
-    assert cli("migrate") == (0, "schema: version 1 before, version 1 now\n", "")
+    assert cli("migrate") == (0, f"schema: none before, version {VERSION} now\n", "")
+    assert cli("migrate") == (0, f"schema: version {VERSION} before, version {VERSION} now\n", "")
     assert cli("stats").code == 0
 
 
 def test_migrate_leaves_what_another_program_keeps_there(cli: Cli) -> None:
     change(cli, "CREATE TABLE customer (name TEXT)")
-    assert cli("migrate").out == "schema: none before, version 1 now\n"
+    assert cli("migrate").out == f"schema: none before, version {VERSION} now\n"
     change(cli, "INSERT INTO customer VALUES ('still here')")
 
 
 def test_a_schema_that_is_too_new(cli: Cli, queue: TaskQueue) -> None:
     change(cli, "UPDATE dbtaskqueue_schema SET version = 999, oldest = 999")
     for words in (("migrate",), ("doctor",), ("list",), ("enqueue", "1"), ("worker", "os:getcwd")):
-        assert_explained(cli(*words), "schema version 999", "this one knows 1", "pip install --upgrade dbtaskqueue")
+        assert_explained(
+            cli(*words), "schema version 999", f"this one knows {VERSION}", "pip install --upgrade dbtaskqueue"
+        )
 
 
 def test_a_schema_that_is_newer_and_says_it_can_be_used(cli: Cli, queue: TaskQueue) -> None:
@@ -200,6 +206,41 @@ def test_doctor_sees_all_queues_unless_one_is_chosen(
         assert "paused" not in values
 
 
+def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQueue) -> None:
+    Path(cli.folder, "app.py").write_text(APP)
+    queue.submit([{"args": [], "kwargs": {}}] * 2, {}, "app.missing")
+    queue.submit([{"args": [], "kwargs": {}}], {"start_in": 3600}, "app.later")
+    queue.submit([{"args": [], "kwargs": {}}], {}, "app.known")
+    queue.enqueue("plain")
+    queue.enqueue_command(["true"])
+    assert "function" not in findings(cli), "there is no worker: that is another finding"
+    with cli.started("worker", "app:queue", "--executor", "thread"):
+        until(lambda: queue.stats().done == 1, what="the known one is done")
+        until(lambda: all(queue.get(id).start_at > queue.get(id).created_at for id in (1, 2, 5)), what="releases")
+        assert cli("doctor").code == 0
+        told = [one for one in cli("doctor", "--json").json["findings"] if one["name"] == "function"]
+        command = f"dbtaskqueue --url {cli.url} worker MODULE:NAME"
+        assert {one["advice"] for one in told} == {f"start a worker with the code for it: {command}"}
+        assert [one["value"] for one in told] == [
+            "1 task is due without a function, and no live worker of the queue default has a callback",
+            "app.missing: 2 tasks are due, and no live worker of the queue default knows it; the live workers know:"
+            " app.known",
+        ]
+        assert "function" not in findings(cli, "--queue", "other")
+        place = "host, pid, boot, namespace, started, lease, created_at"
+        change(cli, f"INSERT INTO dbtaskqueue_worker ({place}) SELECT {place} FROM dbtaskqueue_worker")
+        assert "function" not in findings(cli), "a worker that does not say what it knows may know it"
+
+
+APP = """
+from dbtaskqueue import TaskQueue
+queue = TaskQueue()
+
+@queue.task(name="app.known")
+def known(): pass
+"""
+
+
 def test_doctor_does_not_list_a_thousand_queues(cli: Cli, queue: TaskQueue) -> None:
     for number in range(30):
         with TaskQueue(cli.url, f"q{number:02}") as lane:
@@ -217,7 +258,7 @@ def test_an_advised_command_can_be_given_to_a_shell_whatever_the_file_is_called(
         connection.execute("CREATE TABLE t (x)")
     command = cli("stats").err.partition("create it with: ")[2]
     run = cli.run(["sh", "-c", command], env={"PATH": path})
-    assert (run.code, run.out) == (0, "schema: none before, version 1 now\n")
+    assert (run.code, run.out) == (0, f"schema: none before, version {VERSION} now\n")
     assert Path(cli.folder, ODD).exists()
     with TaskQueue(cli.url) as queue:
         queue.pause()

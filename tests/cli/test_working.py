@@ -127,6 +127,20 @@ def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueu
     assert "queues=x,y concurrency=3" in run.err
 
 
+def test_its_first_line_says_what_it_serves(cli: Cli) -> None:
+    Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
+    start = rf"INFO worker starts pid=\d+ database={re.escape(cli.url)} queues="
+    first = cli("worker", "mine:queue", "--burst", "--executor", "thread").err.splitlines()[0]
+    assert re.search(rf"{start}functions concurrency=1 executor=thread functions=1$", first)
+    first = cli("worker", "tasks:run", "--burst", "--concurrency", 2).err.splitlines()[0]
+    assert re.search(rf"{start}default concurrency=2 executor=process callback=tasks:run$", first)
+
+
+def test_a_task_queue_without_task_functions_is_refused_in_one_line(cli: Cli) -> None:
+    Path(cli.folder, "empty.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
+    assert_explained(cli("worker", "empty:queue", "--burst"), "empty:queue has no task functions")
+
+
 # -- task functions --------------------------------------------------------------------------------
 
 

@@ -99,6 +99,6 @@ CREATE TABLE dbtaskqueue_worker (
     created_at INTEGER NOT NULL,
     lost_at    INTEGER,
     executor   TEXT
-) STRICT;
+, queues TEXT, functions TEXT) STRICT;
 
--- version, oldest: [(1, 1)]
+-- version, oldest: [(2, 1)]

@@ -137,6 +137,19 @@ def test_on_error_that_raises_does_no_harm(queue: TaskQueue, executor: str) -> N
     assert [task.refresh().state for task in tasks] == ["failed"] * 3
 
 
+@pytest.mark.engine("sqlite")
+@BATCH
+def test_tasks_that_the_worker_has_no_code_for_are_released(
+    queue: TaskQueue, file: Path, executor: str, batch: int | str
+) -> None:
+    unknown = [queue.submit([{"args": [], "kwargs": {}}], {}, "unknown.here")[0] for _ in range(20)]
+    known = squares(queue, file, 20)
+    run(Worker(queue, executor=executor, concurrency=3), batch=batch)
+    assert {task.refresh().state for task in known} == {"done"}
+    assert {(task.refresh().state, task.attempt, len(task.attempts())) for task in unknown} == {("pending", 0, 0)}
+    assert all(task.start_at > task.created_at for task in unknown)
+
+
 # -- limits ----------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
+from dbtaskqueue import PayloadError, RetryPolicy, Task, TaskQueue, Worker, clock
 
 pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 
@@ -181,21 +183,95 @@ def test_two_functions_cannot_share_a_name(queue: TaskQueue) -> None:
         queue.task(name="one")(len)
 
 
-def test_a_worker_that_does_not_know_the_function_fails_the_attempt(queue: TaskQueue, url: str) -> None:
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    """The fields of the warnings so far."""
+    return lambda: [vars(record)["fields"] for record in caplog.records if record.levelname == "WARNING"]
+
+
+def waits(task: Task) -> float:
+    """Seconds from now until a task is due."""
+    return (task.refresh().start_at - datetime.now(UTC)).total_seconds()
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_task_without_code_here_is_released_without_an_attempt(
+    queue: TaskQueue, url: str, warnings: Callable[[], list[dict[str, Any]]], batch: int
+) -> None:
+    tasks = [queue.task(name="unknown.here")(thumbnail).enqueue("a") for _ in range(3)]
+    tasks.append(queue.enqueue("plain"))
+    with TaskQueue(url) as other:
+        known = other.task(name="known.here")(thumbnail).enqueue("b")
+        Worker(other).run(burst=True, batch=batch)
+    assert known.refresh().state == "done"
+    for task in tasks:
+        assert 0 < waits(task) <= 5
+        assert (task.state, task.attempt, task.attempts(), task.error) == ("pending", 0, [], None)
+    said = [(each["function"], each["known"], each["task_id"]) for each in warnings()]
+    assert said == [("unknown.here", "known.here", tasks[0].id), (None, "known.here", tasks[3].id)]
+
+
+def test_the_delay_of_a_task_without_code_doubles_up_to_five_minutes(
+    queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = queue.task(name="unknown.here")(thumbnail).enqueue("a")
-    seen: list[object] = []
-    Worker(url).run(seen.append, burst=True)
-    assert seen == []
-    assert task.refresh().state == "failed"
-    assert "unknown.here" in (task.error or "")
+    now, passed = clock.now, [0]
+    monkeypatch.setattr(clock, "now", lambda: now() + passed[0])
+
+    def next_delay(other: TaskQueue) -> float:
+        Worker(other).run(str.upper, burst=True)
+        delay = waits(task) - passed[0] / 1e6
+        passed[0] += 301_000_000
+        return math.ceil(delay / 5) * 5
+
+    with TaskQueue(url) as other:
+        assert [next_delay(other) for _ in range(8)] == [5, 10, 20, 40, 80, 160, 300, 300]
+        queue.cancel(task.id)
+        queue.retry(task.id)
+        assert [next_delay(other) for _ in range(2)] == [5, 10]
+    assert (task.refresh().attempt, task.attempts()) == (0, [])
 
 
+@pytest.mark.engine("sqlite")
 def test_a_name_in_the_database_is_never_imported(queue: TaskQueue, url: str) -> None:
-    for name in ("os.getcwd", "builtins.print", "__main__.main", "dbtaskqueue.queue.TaskQueue"):
-        task = queue.task(name=name)(thumbnail).enqueue("a")
-        Worker(url).run(burst=True)
-        assert task.refresh().state == "failed"
-        assert name in (task.error or "")
+    tasks = [
+        queue.task(name=name)(thumbnail).enqueue("a")
+        for name in ("os.getcwd", "builtins.print", "__main__.main", "dbtaskqueue.queue.TaskQueue")
+    ]
+    Worker(url).run(str.upper, burst=True)
+    assert {task.refresh().state for task in tasks} == {"pending"}
+
+
+@pytest.mark.engine("sqlite")
+def test_tasks_without_code_here_count_for_no_limit_of_the_run(queue: TaskQueue, url: str) -> None:
+    queue.task(name="unknown.here")(thumbnail).using(priority=1).enqueue("a")
+    first, second = queue.enqueue("b"), queue.enqueue("c")
+    Worker(url).run(str.upper, max_tasks=1)
+    assert (first.refresh().state, second.refresh().state) == ("done", "pending")
+
+
+@pytest.mark.engine("sqlite")
+def test_a_warning_a_minute_names_a_bounded_list_of_functions(
+    queue: TaskQueue, url: str, warnings: Callable[[], list[dict[str, Any]]]
+) -> None:
+    for _ in range(5):
+        queue.task(name="unknown.here")(thumbnail).enqueue("a")
+        queue.task(name="unknown.too")(thumbnail).enqueue("a")
+    with TaskQueue(url) as other:
+        for number in range(30):
+            other.task(name=f"known.n{number:02}")(thumbnail)
+        Worker(other).run(burst=True)
+    assert [each["function"] for each in warnings()] == ["unknown.here", "unknown.too"]
+    names = ", ".join(f"known.n{number:02}" for number in range(10))
+    assert warnings()[0]["known"] == f"{names} and 20 more"
+
+
+@pytest.mark.engine("sqlite")
+def test_a_worker_without_anything_to_run_is_refused(queue: TaskQueue, url: str) -> None:
+    for worker in (Worker(url), Worker(queue), Worker(queue, queues=["a", "b"])):
+        with pytest.raises(TypeError, match="callback"):
+            worker.run()
+    Worker(url, executor="process", allow_commands=True).run(burst=True)
 
 
 def test_a_task_with_a_function_runs_it_and_others_go_to_the_callback(queue: TaskQueue) -> None:
@@ -204,13 +280,6 @@ def test_a_task_with_a_function_runs_it_and_others_go_to_the_callback(queue: Tas
     Worker(queue).run(str.upper, burst=True)
     assert call.get_result(10) == thumbnail("a.png")
     assert plain.get_result(10) == "FOR THE CALLBACK"
-
-
-def test_no_callback_for_a_plain_task(queue: TaskQueue) -> None:
-    task = queue.enqueue("x")
-    run(queue)
-    assert task.refresh().state == "failed"
-    assert "callback" in (task.error or "")
 
 
 def test_a_payload_that_is_no_call_fails_its_task(queue: TaskQueue) -> None:

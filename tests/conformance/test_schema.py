@@ -159,6 +159,40 @@ def test_the_old_program_goes_on_as_long_as_the_new_schema_allows_it(old: str, m
         TaskQueue(old)
 
 
+def test_a_file_of_version_1_is_upgraded_with_its_tasks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "schema_version", 1)
+        with TaskQueue(url) as queue:
+            task = queue.enqueue("x")
+    old_worker = "INSERT INTO dbtaskqueue_worker (host, pid, lease, created_at) VALUES ('old', 7, 3600, 0)"
+    execute(url, old_worker)
+    with pytest.raises(SchemaError, match="schema version 1, this program needs 2"):
+        TaskQueue(url, create=False)
+    with TaskQueue(url) as queue:
+        assert execute(url, "SELECT version, oldest FROM dbtaskqueue_schema") == [(2, 1)]
+        assert snapshot(file_of(url)) == SNAPSHOT.read_text()
+        execute(url, old_worker)  # a program of version 1 may still use it
+        assert [(row.pid, row.queues, row.functions) for row in queue.store.workers()] == [(7, None, None)] * 2
+        Worker(queue).run(str.upper, burst=True)
+        assert queue.get(task.id).result == "X"
+
+
+def test_a_worker_tells_what_it_serves(url: str) -> None:
+    with TaskQueue(url, "mail") as queue:
+        queue.task(name="one")(str.upper)
+        told: list[tuple[str | None, str | None]] = []
+
+        def look(payload: object) -> None:
+            told.extend((row.queues, row.functions) for row in queue.store.workers())
+
+        queue.enqueue()
+        Worker(queue).run(look, burst=True)
+        assert told == [('["mail"]', '[null, "one"]')]
+        assert [(row.queues, row.functions) for row in queue.store.workers()] == []
+        assert queue.fetch(timeout=0) == []
+        assert [(row.queues, row.functions) for row in queue.store.workers()] == [(None, None)]
+
+
 # -- versions --------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from servers.postgresql import PostgresServer
 from servers.requirements import must_be_ours
 from servers.shared import shared_mariadb, shared_postgresql
 
-from dbtaskqueue import ConfigurationError, RetryPolicy, SchemaError, StoreUnavailable, TaskQueue, Worker
+from dbtaskqueue import ConfigurationError, RetryPolicy, SchemaError, StoreUnavailable, TaskQueue, Worker, clock
 from dbtaskqueue._store import open_store
 from dbtaskqueue._store.mariadb.connections import MariadbLink
 from dbtaskqueue._store.postgresql import health
@@ -92,7 +92,9 @@ def test_migrate_sql_prints_what_an_administrator_may_run(engine: str, url: str)
         Worker(queue).run(str.upper, burst=True)
         assert queue.tasks()[0].result == "X"
     assert CliRunner().invoke(main, ["--url", url, "migrate", "--sql"]).output == ""
-    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == "schema: version 1 before, version 1 now\n"
+    mine = SqlStore.__subclasses__()[0].schema_version
+    said = f"schema: version {mine} before, version {mine} now\n"
+    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == said
 
 
 @pytest.fixture
@@ -214,19 +216,44 @@ def test_two_program_versions_on_one_schema(engine: str, url: str) -> None:
 def test_an_old_schema_is_upgraded_by_migrate_only(engine: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     TaskQueue(url).close()
     store = type(open_store(url))
-    monkeypatch.setattr(store, "schema_version", 2)
-    monkeypatch.setattr(store, "upgrade", lambda self, version: _one_more(engine, url) if version == 1 else [])
+    mine = store.schema_version  # type: ignore[attr-defined]
+    monkeypatch.setattr(store, "schema_version", mine + 1)
+    more = _one_more(engine, url, mine + 1)
+    monkeypatch.setattr(store, "upgrade", lambda self, version: more if version == mine else [])
     with pytest.raises(SchemaError, match="migrate"):
         TaskQueue(url)
     result = CliRunner().invoke(main, ["--url", url, "migrate"])
-    assert result.output == "schema: version 1 before, version 2 now\n"
+    assert result.output == f"schema: version {mine} before, version {mine + 1} now\n"
     with TaskQueue(url) as queue:
         assert queue.enqueue("x").refresh().payload == "x"
 
 
-def _one_more(engine: str, url: str) -> list[str]:
+def _one_more(engine: str, url: str, version: int) -> list[str]:
     task, schema = table(engine, url, "task"), table(engine, url, "schema")
-    return [f"ALTER TABLE {task} ADD COLUMN more BIGINT", f"UPDATE {schema} SET version = 2"]
+    return [f"ALTER TABLE {task} ADD COLUMN more BIGINT", f"UPDATE {schema} SET version = {version}"]
+
+
+def test_the_schema_of_version_1_is_upgraded_with_its_tasks(
+    engine: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(type(open_store(url)), "schema_version", 1)
+        with TaskQueue(url) as queue:
+            queue.enqueue("x")
+    worker = table(engine, url, "worker")
+    columns = "host, pid, lease, created_at"
+    administrate(engine, url, f"INSERT INTO {worker} ({columns}) VALUES ('old', 7, 3600, {clock.now()})")
+    with pytest.raises(SchemaError, match=r"schema version 1, this program needs 2.*migrate"):
+        TaskQueue(url)
+    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == "schema: version 1 before, version 2 now\n"
+    # a program of version 1 may still use it
+    assert administrate(engine, url, f"SELECT version, oldest FROM {table(engine, url, 'schema')}") == [(2, 1)]
+    administrate(engine, url, f"INSERT INTO {worker} ({columns}) VALUES ('old', 8, 3600, {clock.now()})")
+    with TaskQueue(url) as queue:
+        found = [(row.pid, row.queues, row.functions) for row in queue.store.workers()]
+        assert found == [(7, None, None), (8, None, None)]
+        Worker(queue).run(str.upper, burst=True)
+        assert queue.tasks()[0].result == "X"
 
 
 # -- what the URL may say --------------------------------------------------------------------------

@@ -23,8 +23,9 @@ OUTPUTS = 100
 class TaskRecord(NamedTuple):
     """A task's row. ``budget``, ``base``: see ``max_attempts``; texts are JSON but for ``error``.
 
-    ``command``: its payload is a command line. ``suspended``: it runs, and is to stand still. ``progress`` and
-    ``usage`` are notes of its last attempt, ``usage`` only while that runs; a record that was just claimed has none.
+    ``command``: its payload is a command line. ``retried``: the token at the last operator's retry. ``suspended``: it
+    runs, but is paused. ``progress`` and ``usage`` are notes of its last attempt, ``usage`` only while that runs; a
+    record that was just claimed has none.
     """
 
     id: int
@@ -50,6 +51,7 @@ class TaskRecord(NamedTuple):
     error: str | None
     limits: str | None = None
     command: int = 0
+    retried: int = 0
     suspended: int = 0
     progress: str | None = None
     usage: str | None = None
@@ -106,6 +108,7 @@ class End(NamedTuple):
     ``due``: when a failed or released task is due again, None keeps its due time. ``final``: a
     failure that is the last. ``begun_at``: the start was not stored yet, it was then (a shared batch).
     ``cpu`` (microseconds) and ``memory`` (bytes at the most): what the attempt took, None where nobody measured it.
+    ``unrun``: a release of a task whose code was never called, although its start may be stored: it leaves no attempt.
     """
 
     verb: str
@@ -119,6 +122,7 @@ class End(NamedTuple):
     error: str | None = None
     cpu: int | None = None
     memory: int | None = None
+    unrun: bool = False
 
 
 class Note(NamedTuple):
@@ -155,7 +159,9 @@ class Exchanged(NamedTuple):
 class WorkerRecord(NamedTuple):
     """A worker's row; ``boot``, ``namespace`` and ``started`` are its place, None where unreadable.
 
-    ``executor``: thread, process or asyncio; None for whoever only fetches.
+    ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``: the names that it serves,
+    ``functions``: the values of a task's ``function`` that it has code for, null for the callback. Both are JSON, and
+    None where they are not known: of a plain ``fetch()`` user, and of a worker of version 0.1.0.
     """
 
     id: int
@@ -169,6 +175,8 @@ class WorkerRecord(NamedTuple):
     created_at: int
     lost_at: int | None
     executor: str | None = None
+    queues: str | None = None
+    functions: str | None = None
 
 
 class AttemptRecord(NamedTuple):
@@ -377,6 +385,13 @@ class Store(Database, Movable):
         """Since when the longest waiting due task of the queue has waited, or None.
 
         It waits from its due time on, but not from before that was decided.
+        """
+
+    @abc.abstractmethod
+    def next_functions(self, queue: str, limit: int, before: int) -> list[str | None]:
+        """The functions of the queue's first ``limit`` waiting tasks that are due before, None for a callback's.
+
+        Command lines are left out.
         """
 
     @abc.abstractmethod

@@ -8,6 +8,8 @@ from typing import Any
 from .base import Movable, Shipment
 from .connections import Connections, Transaction
 
+OLDEST = 1
+"""The oldest version that a program may know and still use this program's schema."""
 SEALED = 2_000_000_000
 """As the oldest version that a program may know: none may use this database, it is being filled."""
 COLUMNS = {
@@ -24,6 +26,8 @@ COLUMNS = {
         "created_at",
         "lost_at",
         "executor",
+        "queues",
+        "functions",
     ),
     "task": (
         *("id", "queue", "state", "rank", "due", "decided_at", "token", "attempt", "budget", "base", "retried"),
@@ -77,7 +81,7 @@ class SqlMovable(Movable):
         def run(tx: Transaction) -> None:
             if highest is not None:
                 self._use_no_id_up_to(tx, highest)
-            tx.change("set_oldest", {"oldest": SEALED if highest is None else self.schema_version})
+            tx.change("set_oldest", {"oldest": SEALED if highest is None else OLDEST})
 
         self._connections.write(run)
 

@@ -246,13 +246,18 @@ class SqlStore(SqlMovable, Store):
         row = tx.row("ended_attempt", values)
         assert row is not None
         state, number, started_at = row
-        _record_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
+        if not (end.unrun and state == PENDING):
+            _record_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
         return Verdict(True, TaskState(state), end.token)
 
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
         every = [{"queue": queue, "commands": int(commands), **self._from_the_begin} for queue in queues]
         times = [self._connections.query("next_due", values)[0][0] for values in every]
         return min((time for time in times if isinstance(time, int)), default=None)  # or nonsense, or None
+
+    def next_functions(self, queue: str, limit: int, before: int) -> list[str | None]:
+        rows = self._connections.query("next_functions", {"queue": queue, "limit": limit})
+        return [function for function, command, due in rows if not command and due < before]
 
     def register(self, worker: WorkerRecord) -> int:
         def run(tx: Transaction) -> int:

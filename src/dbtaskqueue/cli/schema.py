@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from json import loads
 
 import click
 
 from .. import clock
 from .._store import open_store
-from .._store.base import Finding, Store, TaskRecord
+from .._store.base import Finding, Store, TaskRecord, WorkerRecord
+from ..checks import listed
+from ..ends import UNKNOWN_DELAYS
 from ..errors import TaskQueueError
 from ..function_stats import LATEST, name_of, summarize
 from ..queue import TaskQueue
@@ -22,6 +26,7 @@ from .queues import listed, refuse_unknown
 
 _MOST_NAMES = 10
 _MOST_RUNNING = 500
+_MOST_WAITING = 500
 _TIMES_SLOWER, _ENOUGH = 3, 5
 """A running task is slow after three times what nearly all took, where at least five are known."""
 _NEVER_SLOW = 1.0
@@ -72,13 +77,16 @@ def doctor(url: str | None, queue: str | None, json: bool) -> None:
 
 def _examine(url: str | None, lane: TaskQueue, queue: str | None) -> list[Finding]:
     store, names = lane.store, [queue] if queue else lane.store.queues()
-    states = [describe(lane, worker)["state"] for worker in store.workers()]
+    workers = store.workers()
+    states = [describe(lane, worker)["state"] for worker in workers]
+    alive = [worker for worker, state in zip(workers, states, strict=True) if state == "alive"]
     return [
         *store.findings(),
         Finding("workers", f"{states.count('alive')} alive, {states.count('lost')} lost"),
         Finding("queues", listed(names)),
         *_paused(url, store, names),
-        _oldest_due(url, store, names, any_alive="alive" in states),
+        _oldest_due(url, store, names, any_alive=bool(alive)),
+        *_unknown(url, store, names, alive),
         *_abandoned(url, store, names),
         *_slow(url, store, names),
     ]
@@ -100,6 +108,40 @@ def _oldest_due(url: str | None, store: Store, names: list[str], *, any_alive: b
         return Finding("oldest due", waited)
     start = command_line(url, "worker", *_option(name), "MODULE:NAME")
     return Finding("oldest due", f"{waited}; no worker is alive", start)
+
+
+def _unknown(url: str | None, store: Store, names: list[str], alive: list[WorkerRecord]) -> Iterator[Finding]:
+    """Functions of tasks that are due, or were just released for this reason, and that no live worker has code for."""
+    before = clock.now() + round(UNKNOWN_DELAYS[1] * 1e6)
+    for name in names:
+        known = _known(name, alive)
+        if known is None:
+            continue
+        waiting = Counter(store.next_functions(name, _MOST_WAITING, before))
+        for function in sorted(waiting.keys() - known, key=str):
+            number = waiting[function]
+            tasks = "1 task is due" if number == 1 else f"{number} tasks are due"
+            value = (
+                f"{tasks} without a function, and no live worker of the queue {name} has a callback"
+                if function is None
+                else f"{function}: {tasks}, and no live worker of the queue {name} knows it; the live workers know:"
+                f" {listed(sorted(each for each in known if each is not None))}"
+            )
+            start = command_line(url, "worker", *_option(name), "MODULE:NAME")
+            yield Finding("function", value, f"start a worker with the code for it: {start}")
+
+
+def _known(queue: str, alive: list[WorkerRecord]) -> set[str | None] | None:
+    """What the live workers of a queue have code for; None where it has none, or where one does not say."""
+    known: set[str | None] | None = None
+    for worker in alive:
+        try:
+            queues, functions = set(loads(worker.queues or "")), set(loads(worker.functions or ""))
+        except (ValueError, TypeError):  # a plain fetch() user, a worker of version 0.1.0, or a damaged row
+            return None
+        if queue in queues:
+            known = (known or set()) | functions
+    return known
 
 
 def _abandoned(url: str | None, store: Store, names: list[str]) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from ..log import event
 from ..payload import JSON
 from ..queue import TaskQueue
 from ..signals import draining_until_exit
-from ..url import same_database
+from ..url import mask, same_database
 from ..worker import Worker
 from .options import checked, is_url_given, queues_option, seconds, url_option
 from .output import console, harmless
@@ -132,11 +132,14 @@ def worker(
         importlib.import_module("dbtaskqueue._executors.process.executor")
     found = _find(target, ctx.obj)
     if isinstance(found, TaskQueue):
+        if not len(found.functions) and not allow_commands:
+            raise click.ClickException(f"{target} has no task functions; does its module import those that have some?")
         _fit(found, target, ctx, lease)
     elif executor == "process" and refer(found) is None:
         raise click.ClickException(harmless(_NOT_FOUND.format(target)))
     set_up_logging(log_level)
     source, callback = (found, None) if isinstance(found, TaskQueue) else (ctx.obj, found)
+    runs = {"functions": len(found.functions)} if isinstance(found, TaskQueue) else {"callback": target}
     options: dict[str, Any] = {
         "concurrency": concurrency,
         "executor": executor,
@@ -148,7 +151,16 @@ def worker(
     }
     works = Worker(source, queues=queues or None, **options)
     with draining_until_exit(works.stop):
-        event(logging.INFO, "worker starts", pid=os.getpid(), queues=",".join(works.queues), concurrency=concurrency)
+        event(
+            logging.INFO,
+            "worker starts",
+            pid=os.getpid(),
+            database=mask(works.url),
+            queues=",".join(works.queues),
+            concurrency=concurrency,
+            executor=executor,
+            **runs,
+        )
         works.run(callback, burst=burst)
         event(logging.INFO, "worker ends", pid=os.getpid())
 

@@ -29,7 +29,7 @@ _BELOW_ALL_RANKS = -(2**31)
 class MariadbStore(SqlStore):
     """Tables of their own in a MariaDB database."""
 
-    schema_version = 1
+    schema_version = 2
     place_is_shared = False
 
     def __init__(self, target: Target) -> None:

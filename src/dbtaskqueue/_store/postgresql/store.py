@@ -29,7 +29,7 @@ _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 class PostgresqlStore(SqlStore):
     """A schema of its own in a PostgreSQL database."""
 
-    schema_version = 1
+    schema_version = 2
     place_is_shared = False
     _from_the_begin = BEGIN._asdict()
 

@@ -17,7 +17,7 @@ CASE WHEN attempt > 0 THEN
     (SELECT error FROM {{schema}}dbtaskqueue_attempt AS past
       WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried AND past.error IS NOT NULL
       ORDER BY past.token DESC LIMIT 1) END,
-limits, command
+limits, command, dbtaskqueue_task.retried
 
 -- name: task_columns
 -- Of a new claim, nothing of what comes after those can be there.
@@ -206,8 +206,9 @@ SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1
 
 -- name: register
-INSERT INTO {{schema}}dbtaskqueue_worker (host, pid, boot, namespace, started, lease, created_at, executor)
-VALUES (:host, :pid, :boot, :namespace, :started, :lease, :created_at, :executor)
+INSERT INTO {{schema}}dbtaskqueue_worker
+       (host, pid, boot, namespace, started, lease, created_at, executor, queues, functions)
+VALUES (:host, :pid, :boot, :namespace, :started, :lease, :created_at, :executor, :queues, :functions)
 RETURNING id
 
 -- name: beat
@@ -220,7 +221,7 @@ DELETE FROM {{schema}}dbtaskqueue_worker WHERE lost_at < :before
 DELETE FROM {{schema}}dbtaskqueue_worker WHERE id = :worker
 
 -- name: workers
-SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor
+SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor, queues, functions
   FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
 -- name: held_by
@@ -329,6 +330,11 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
 -- Whether more than so many tasks wait.
 SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} LIMIT 1 OFFSET :number
 
+-- name: next_functions
+-- What waits first, in the order of a claim; only so many rows are read, whatever waits behind them.
+SELECT function, command, due FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}}
+ ORDER BY rank, due, id LIMIT :limit
+
 -- name: held_ids
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
  WHERE {{is_held}} AND queue = :queue AND id < :before AND state = :state
@@ -425,7 +431,7 @@ UPDATE {{schema}}dbtaskqueue_schema SET oldest = :oldest
 SELECT name, paused FROM {{schema}}dbtaskqueue_queue ORDER BY name
 
 -- name: export_worker
-SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor
+SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor, queues, functions
   FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
 -- name: export_task
@@ -446,8 +452,9 @@ INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:name, :paused)
 
 -- name: load_worker
 INSERT INTO {{schema}}dbtaskqueue_worker
-       (id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor)
-VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_at, :lost_at, :executor)
+       (id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor, queues, functions)
+VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_at, :lost_at, :executor, :queues,
+        :functions)
 
 -- name: load_task
 INSERT INTO {{schema}}dbtaskqueue_task

@@ -62,7 +62,7 @@ VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget
 -- CROSS JOIN fixes the order of the loops, so that LIMIT stops the scan.
 WITH RECURSIVE {{ranks}}
 SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, base, solo, created_at, started_at,
-                                   "key", function, policy, CAST(payload AS TEXT), limits, command))
+                                   "key", function, policy, CAST(payload AS TEXT), limits, command, retried))
   FROM (SELECT task.*
           FROM ranks CROSS JOIN dbtaskqueue_task AS task
          WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now AND task.command <= :commands

@@ -25,7 +25,7 @@ _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_cir
 class SqliteStore(SqlStore):
     """A SQLite file in WAL mode; by default each commit is on the disk when it returns."""
 
-    schema_version = 1
+    schema_version = 2
     place_is_shared = True
 
     def __init__(self, target: Target) -> None:

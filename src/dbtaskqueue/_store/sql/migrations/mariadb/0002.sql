@@ -1,0 +1,4 @@
+-- See 0002.sql of SQLite. Each statement commits by itself, so each may be run again.
+ALTER TABLE dbtaskqueue_worker ADD COLUMN IF NOT EXISTS queues MEDIUMTEXT;
+ALTER TABLE dbtaskqueue_worker ADD COLUMN IF NOT EXISTS functions MEDIUMTEXT;
+UPDATE dbtaskqueue_schema SET version = 2;
