@@ -1,4 +1,4 @@
-"""Enqueueing one by one against bare INSERTs, and threads that share commits against one thread."""
+"""Enqueueing one by one against bare INSERTs and against huey, and threads that share commits against one thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from .harness import Bench, Row, interleave, rate, ratios
 from .processes import run_child
 
 TASKS = {"NORMAL": 10_000, "FULL": 3_000}
-_OVER_BARE = 0.6
+_OVER_BARE = {"NORMAL": 0.5, "FULL": 0.65}
+_OVER_HUEY = {"NORMAL": 0.9, "FULL": 1.0}
 _THREADS = 8
 _OVER_ONE_THREAD = 2.0
 
@@ -18,8 +19,8 @@ _OVER_ONE_THREAD = 2.0
 def measure(bench: Bench) -> Iterator[Row]:
     """Rows for NORMAL, FULL, and threads."""
     for synchronous in ("NORMAL", "FULL"):
-        bench.say(f"enqueue against bare INSERTs, synchronous={synchronous}")
-        yield _against_bare(bench, synchronous)
+        bench.say(f"enqueue one by one, synchronous={synchronous}")
+        yield from _one_by_one(bench, synchronous)
     bench.say(f"enqueue in {_THREADS} threads")
     yield _threads(bench)
 
@@ -29,21 +30,34 @@ def produce(path: Path, synchronous: str, tasks: int, *, kind: str = "ours", thr
     return float(run_child("producer.py", kind, path, synchronous, tasks, threads))
 
 
-def _against_bare(bench: Bench, synchronous: str) -> Row:
+def _one_by_one(bench: Bench, synchronous: str) -> Iterator[Row]:
+    tasks = bench.some(TASKS[synchronous])
+
     def one(kind: str) -> float:
         with databases.fresh(bench) as path:
-            return produce(path, synchronous, bench.some(TASKS[synchronous]), kind=kind)
+            return produce(path, synchronous, tasks, kind=kind)
 
-    found = interleave({"ours": lambda: one("ours"), "bare": lambda: one("bare")}, bench.repeats)
-    return Row(
-        "enqueue",
-        f"enqueue one by one against bare INSERTs, synchronous={synchronous}",
-        ratios(found["ours"], found["bare"]),
-        "×",
-        _OVER_BARE,
-        at_least=True,
-        details=f"{rate(found['ours'])} against {rate(found['bare'])}",
-    )
+    def huey() -> float:
+        with databases.fresh(bench) as path:
+            environment = databases.huey_environment(path, synchronous, tasks)
+            return float(run_child("huey_fill.py", python=bench.rivals.python, environment=environment))
+
+    measures = {"ours": lambda: one("ours"), "bare": lambda: one("bare")}
+    if not bench.rivals.why_not:
+        measures["huey"] = huey
+    found = interleave(measures, bench.repeats)
+    others = {"bare": ("bare INSERTs", _OVER_BARE), "huey": ("huey's enqueue", _OVER_HUEY)}
+    for other, (name, targets) in others.items():
+        if other in found:
+            yield Row(
+                "enqueue",
+                f"enqueue one by one against {name}, synchronous={synchronous}",
+                ratios(found["ours"], found[other]),
+                "×",
+                targets[synchronous],
+                at_least=True,
+                details=f"{rate(found['ours'])} against {rate(found[other])}",
+            )
 
 
 def _threads(bench: Bench) -> Row:

@@ -104,6 +104,8 @@ class Work:
 
     def notes(self) -> list[Note]:
         """What it has told since the last time: its progress, its output, what it takes."""
+        if self.tally is None and self.output is None and self.usage is None:
+            return []
         news = {
             "progress": None if self.tally is None else self.tally.news(),
             "output": None if self.output is None else self.output.news(),
