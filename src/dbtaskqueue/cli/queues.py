@@ -7,15 +7,8 @@ import difflib
 import click
 
 from .._store.base import Store
+from ..checks import listed
 from .output import harmless, note
-
-_MOST_NAMES = 10
-
-
-def listed(names: list[str]) -> str:
-    """The names in one line; of many only the first."""
-    more = len(names) - _MOST_NAMES
-    return (", ".join(names[:_MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def refuse_unknown(store: Store, name: str | None) -> None:

@@ -22,7 +22,7 @@ from ..url import DEFAULT_URL
 from .looking import describe
 from .options import command_line, default_queue, json_option, one_queue_option, open_queue, url_option
 from .output import counted, fields, harmless, print_json, took
-from .queues import listed, refuse_unknown
+from .queues import refuse_unknown
 
 _MOST_NAMES = 10
 _MOST_RUNNING = 500
