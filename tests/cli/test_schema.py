@@ -226,6 +226,8 @@ def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQ
             "app.missing: 2 tasks are due, and no live worker of the queue default knows it; the live workers know:"
             " app.known",
         ]
+        with TaskQueue(cli.url, queue="other") as other:
+            other.enqueue()
         assert "function" not in findings(cli, "--queue", "other")
         place = "host, pid, boot, namespace, started, lease, created_at"
         change(cli, f"INSERT INTO dbtaskqueue_worker ({place}) SELECT {place} FROM dbtaskqueue_worker")
