@@ -384,11 +384,8 @@ def sleepers(url: str) -> Iterator[Callable[..., Callable[[], list[str]]]]:
                 sleeper = stack.enter_context(TaskQueue(url, queue=name))
                 assert sleeper.store.wakeups.ticket((name,)) is not None
             waiters = table("postgresql", url, "waiter")
-            queues = dict(
-                administrate(
-                    "postgresql", url, f"SELECT channel, queue FROM {waiters} WHERE channel LIKE 'dbtaskqueue%'"
-                )
-            )
+            rows = f"SELECT channel, queue FROM {waiters} WHERE channel LIKE 'dbtaskqueue%'"
+            queues = dict(administrate("postgresql", url, rows))
             for channel in queues:
                 listener.execute(f'LISTEN "{channel}"')
             return lambda: [queues[notification.channel] for notification in listener.notifies(timeout=0.2)]
