@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -123,6 +124,14 @@ class Looks:
 def with_option(url: str, option: str) -> str:
     """The URL with one option more."""
     return f"{url}{'&' if '?' in url else '?'}{option}"
+
+
+def documented_options(engine: str) -> set[str]:
+    """The options of a URL of this engine that docs/operating.md lists, by the engine's name there."""
+    page = (Path(__file__).parent.parent / "docs" / "operating.md").read_text()
+    _, _, table = page.partition("| option of the URL |")
+    cells = [row.split("|")[1] for row in table.partition("\n\n")[0].splitlines()[2:]]
+    return {name for cell in cells if "(" not in cell or f"({engine})" in cell for name in re.findall(r"`(\w+)`", cell)}
 
 
 def child_processes() -> set[int]:

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from helpers import run_python, until
+from helpers import documented_options, run_python, until, with_option
 
 from dbtaskqueue import ConfigurationError, StoreUnavailable, TaskQueue, TaskQueueError
 from dbtaskqueue._store.sqlite import connections
@@ -58,6 +58,15 @@ def test_a_file_that_is_damaged_in_the_middle(url: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(TaskQueueError, match="damaged"):
         TaskQueue(url).tasks()
+
+
+def test_every_documented_option_of_a_url_opens_a_queue(url: str) -> None:
+    options = {"synchronous": ["FULL", "EXTRA", "NORMAL"], "max_payload": ["2000"]}
+    assert set(options) == documented_options("SQLite")
+    for name, values in options.items():
+        for value in values:
+            with TaskQueue(with_option(url, f"{name}={value}")) as queue:
+                assert queue.get(queue.enqueue(value).id).payload == value
 
 
 def test_an_empty_file_becomes_a_database(url: str, tmp_path: Path) -> None:

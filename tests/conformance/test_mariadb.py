@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pymysql
 import pytest
-from helpers import with_option
+from helpers import documented_options, with_option
 from servers.accounts import hand_over
 from servers.mariadb import MariaDBServer
 from servers.ports import LOOPBACK, free_port
@@ -164,6 +166,47 @@ def test_a_socket_file(tls_server: tuple[MariaDBServer, Path]) -> None:
 def test_a_broken_option(url: str, option: str) -> None:
     with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
         TaskQueue(with_option(url, option))
+
+
+def test_every_documented_option_opens_a_queue(tls_server: tuple[MariaDBServer, Path]) -> None:
+    server, ca = tls_server
+    certificate = f"ssl_cert={server.settings['ssl-cert']}&ssl_key={server.settings['ssl-key']}"
+    options = {
+        "ssl": "ssl=true",
+        "ssl_ca": f"ssl_ca={ca}",
+        "ssl_cert": certificate,
+        "ssl_key": certificate,
+        "ssl_key_password": f"{certificate}&ssl_key_password=unused",
+        "ssl_verify_cert": f"ssl_ca={ca}&ssl_verify_cert=true",
+        "ssl_verify_identity": f"ssl_ca={ca}&ssl_verify_identity=true",
+        "unix_socket": f"unix_socket={server.socket}",
+        "connect_timeout": "connect_timeout=5",
+        "charset": "charset=utf8mb4",
+        "max_payload": "max_payload=2000",
+    }
+    assert set(options) == documented_options("MariaDB")
+    for option in options.values():
+        with TaskQueue(f"{server.url().replace(LOOPBACK, 'localhost')}?{option}") as queue:
+            assert queue.get(queue.enqueue(option).id).payload == option
+
+
+def test_the_time_to_connect_is_an_option(url: str) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(closing(socket.create_server((LOOPBACK, 0), backlog=0)))
+        for _ in range(4):  # the queue of connections that nobody accepts is full then
+            filler = stack.enter_context(closing(socket.socket()))
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="timed out"):
+            TaskQueue(f"mariadb://test@{LOOPBACK}:{full.getsockname()[1]}/test?connect_timeout=1")
+        assert time.monotonic() - started < 9, "the default is 10 s"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5", "3601", ""])
+def test_a_wrong_time_to_connect(url: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match="connect_timeout must be"):
+        TaskQueue(with_option(url, f"connect_timeout={value}"))
 
 
 def test_the_only_charset_may_be_said(url: str) -> None:

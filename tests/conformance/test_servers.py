@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from click.testing import CliRunner
-from helpers import PATIENCE, Background, run_python, spawn, until, with_option
+from helpers import PATIENCE, Background, documented_options, run_python, spawn, until, with_option
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 from servers.requirements import must_be_ours
@@ -268,6 +268,25 @@ def test_a_wrong_option(engine: str, url: str, option: str) -> None:
 
 
 @pytest.mark.engine("postgresql")
+def test_every_documented_option_opens_a_queue(url: str) -> None:
+    base, _, schema = url.partition("?")
+    parts = urlsplit(base)
+    options = {
+        "sslmode": "sslmode=prefer",
+        "sslrootcert": "sslrootcert=/nowhere/ca.pem",  # read with TLS only
+        "target_session_attrs": "target_session_attrs=read-write",
+        "max_payload": "max_payload=2000",
+        "schema": schema,
+        "host": f"host={parts.hostname}&port={parts.port}",
+    }
+    assert set(options) == documented_options("PostgreSQL")
+    for name, option in options.items():
+        place = base.replace(f"{parts.hostname}:{parts.port}", "") if name == "host" else base
+        with TaskQueue(f"{place}?{option}" if name == "schema" else f"{place}?{schema}&{option}") as queue:
+            assert queue.get(queue.enqueue(option).id).payload == option
+
+
+@pytest.mark.engine("postgresql")
 def test_schemas_are_queues_of_their_own(url: str) -> None:
     base = url.partition("?")[0]
     names = ["one_" + url[-8:], "Two_" + url[-8:]]
@@ -436,7 +455,8 @@ def sleepers(url: str) -> Iterator[Callable[..., Callable[[], list[str]]]]:
                 sleeper = stack.enter_context(TaskQueue(url, queue=name))
                 assert sleeper.store.wakeups.ticket((name,)) is not None
             waiters = table("postgresql", url, "waiter")
-            queues = dict(administrate("postgresql", url, f"SELECT channel, queue FROM {waiters}"))
+            rows = f"SELECT channel, queue FROM {waiters} WHERE channel LIKE 'dbtaskqueue%'"
+            queues = dict(administrate("postgresql", url, rows))
             for channel in queues:
                 listener.execute(f'LISTEN "{channel}"')
             return lambda: [queues[notification.channel] for notification in listener.notifies(timeout=0.2)]
@@ -478,8 +498,8 @@ def test_the_waiter_of_a_dead_session_does_not_take_a_notification(
     waiters = table("postgresql", url, "waiter")
     far = "now() + interval '1 hour'"
     dead = f"INSERT INTO {waiters} SELECT 'default', 'a_dead_' || n, {far} FROM generate_series(1, 50) AS n"
-    notified = sleepers("default")
     administrate("postgresql", url, dead)
+    notified = sleepers("default")
     queue.enqueue()
     assert notified() == ["default"]
 

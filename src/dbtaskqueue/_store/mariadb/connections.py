@@ -36,6 +36,8 @@ _UNKNOWN_VARIABLE = 1193
 _TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _TLS_SWITCHES = ("ssl", "ssl_verify_cert", "ssl_verify_identity")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_CONNECT_TIMEOUT = 10
+_LONGEST_CONNECT_TIMEOUT = 3600
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
@@ -222,7 +224,7 @@ def error_code(error: Exception) -> int | None:
 
 def _options(target: Target) -> dict[str, Any]:
     """What ``dial`` needs, as JSON; ConfigurationError for an option that is unknown or broken."""
-    refuse_unknown(target, [*_TLS_FILES, *_TLS_SWITCHES, "unix_socket", "charset"])
+    refuse_unknown(target, [*_TLS_FILES, *_TLS_SWITCHES, "unix_socket", "connect_timeout", "charset"])
     if target.options.get("charset", "utf8mb4").lower() != "utf8mb4":
         raise ConfigurationError(f"{target.text}: charset is always utf8mb4, not {target.options['charset']!r}")
     parameters = {
@@ -242,7 +244,7 @@ def _options(target: Target) -> dict[str, Any]:
         "addresses": [[host.name, host.port or 3306] for host in target.hosts] or [["localhost", 3306]],
         "unix_socket": target.options.get("unix_socket"),
         "parameters": {name: value for name, value in parameters.items() if value is not None},
-        "connect_timeout": 10,
+        "connect_timeout": _connect_timeout(target),
         "tls": _tls(target, switches),
     }
 
@@ -260,6 +262,16 @@ def _tls(target: Target, switches: dict[str, bool]) -> dict[str, Any] | None:
     except OSError as error:
         raise ConfigurationError(f"{target.text}: {error}") from None
     return options
+
+
+def _connect_timeout(target: Target) -> int:
+    digits = target.options.get("connect_timeout", str(_CONNECT_TIMEOUT))
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:9]) <= _LONGEST_CONNECT_TIMEOUT):
+        raise ConfigurationError(
+            f"{target.text}: connect_timeout must be a whole number of seconds from 1 to {_LONGEST_CONNECT_TIMEOUT},"
+            f" not {digits!r}"
+        )
+    return int(digits)
 
 
 def _boolean(target: Target, name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -179,7 +180,12 @@ class PostgresqlConnections(ServerConnections):
             return isinstance(link, PostgresqlLink) and link.channel == channel and not link.has_hung_up()
 
     def on_open_reader(self, act: Callable[[PostgresqlLink], None]) -> None:
-        """Run ``act`` on the connection that reads if it is open. An error closes it, and is not raised."""
+        """Run ``act`` on the connection that reads if it is open. An error closes it, and is not raised.
+
+        Does nothing in the handler of a signal that has interrupted this thread in another call.
+        """
+        if threading.get_ident() in self._asking:
+            return
 
         def run() -> None:
             with self._read_lock:

@@ -37,7 +37,7 @@ class PostgresqlWakeups(PollingWakeups):
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the handler of a signal may close
         self._tickets = 0  # registered tickets that are in use
         self._was_awake = False
         self._is_closed = False
