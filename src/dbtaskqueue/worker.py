@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from ._executors import EXECUTORS
 from .batching import BatchSize
 from .checks import check_count, check_lease, check_seconds, refuse_async, refuse_async_generator, shown
 from .code import Code
+from .log import event
 from .names import check_queue
 from .payload import JSON
 from .queue import TaskQueue
@@ -195,5 +197,7 @@ class Worker:
     def _announce(self, number: int) -> None:
         """Log that a signal has arrived, and what is done about it."""
         session = self._session
-        if session is not None:
+        if session is None:
+            event(logging.INFO, "stopping")  # the session is being made: the executor imports the code
+        else:
             session.announce_stop(typed=number == signal.SIGINT)

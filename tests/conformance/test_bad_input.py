@@ -184,7 +184,6 @@ ROWS = {
     "not UTF-8": {"payload": "CAST(X'22ff22' AS TEXT)"},
     "nested deep": {"payload": "[" * 200_000},
     "a huge number": {"payload": "9" * 10_000},
-    "a function that is not UTF-8": {"function": "CAST(X'ff' AS TEXT)"},
     "a broken policy": {"payload": "{", "policy": "{"},
     "a policy of nonsense": {"payload": "{", "policy": '{"delay": "x", "colour": 1}'},
     "a policy of numbers without an end": {"payload": "{", "policy": f'{{"delay": 1{"0" * 400}}}'},
@@ -219,6 +218,18 @@ def test_a_row_that_cannot_be_read_fails_its_task_and_the_worker_lives(
     assert bad.refresh().state in ("failed", "abandoned")
     assert bad.error
     assert {task.id for task in queue.tasks()} == {before.id, bad.id, after.id}
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_function_that_is_not_utf_8_is_one_that_no_worker_knows(queue: TaskQueue, url: str, batch: int) -> None:
+    before, bad, after = [queue.enqueue(n) for n in range(3)]
+    spoil(url, bad.id, {"function": "CAST(X'ff' AS TEXT)"})
+    seen: list[object] = []
+    Worker(url).run(seen.append, burst=True, batch=batch)
+    assert seen == [0, 2]
+    assert before.refresh().state == after.refresh().state == "done"
+    assert (bad.refresh().state, bad.attempts()) == ("pending", [])
 
 
 NUMBERS = (
