@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,50 @@ def test_a_lock_that_another_program_keeps(url: str, tmp_path: Path, monkeypatch
         connection.execute("ROLLBACK")
         connection.close()
         assert queue.enqueue("accepted").id == 1
+
+
+def test_an_enqueue_waits_for_a_lock(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TaskQueue(url) as queue:
+        connection = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+
+        def commit_at_the_second_try(low: float, high: float) -> float:
+            if connection.in_transaction and len(tries) == 1:
+                connection.execute("COMMIT")
+            tries.append(None)
+            return low
+
+        tries: list[None] = []
+        monkeypatch.setattr(connections.random, "uniform", commit_at_the_second_try)
+        assert queue.enqueue("after the lock").id == 1
+        assert len(tries) == 2
+        connection.close()
+
+
+def test_an_enqueue_after_an_interrupt_that_left_a_transaction_open(url: str, tmp_path: Path) -> None:
+    """A statement that runs by itself must not become a part of it: nobody would commit it."""
+    with TaskQueue(url) as queue:
+        queue.enqueue("before")
+        writer = queue.store._connections._writer  # type: ignore[attr-defined]
+        writer.connection.execute("BEGIN IMMEDIATE")
+        queue.enqueue("after")
+        with closing(sqlite3.connect(tmp_path / "taskqueue.sqlite")) as connection:
+            assert connection.execute("SELECT count(*) FROM dbtaskqueue_task").fetchone() == (2,)
+
+
+def test_an_input_output_error_in_an_enqueue_leaves_its_fate_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The single statement commits, too: what failed may have been the commit."""
+    with TaskQueue(url) as queue:
+
+        def fail(self: object, task: object) -> int:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise error
+
+        monkeypatch.setattr(connections.SqliteTransaction, "insert", fail)
+        with pytest.raises(StoreUnavailable, match="I/O") as caught:
+            queue.enqueue()
+        assert caught.value.maybe_done is True
 
 
 @pytest.mark.parametrize("create", [True, False])

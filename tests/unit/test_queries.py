@@ -87,6 +87,12 @@ def test_what_is_repeated() -> None:
     assert queries.repeated(texts["a"], 1).count("WHEN") == 1
 
 
+def test_parameters_by_position() -> None:
+    text, names = queries.positional("VALUES (:id, 'pending', :at, :id)")
+    assert text == "VALUES (?, 'pending', ?, ?)"
+    assert names == ["id", "at", "id"]
+
+
 def test_backticks_quote_names_only() -> None:
     for name, text in queries.load("mariadb", GIVEN).items():
         assert '"' not in re.sub(r"'[^']*'", "", queries.with_backticks({name: text})[name])

@@ -2,8 +2,9 @@
 
 Three rules come from measurements or from SQLite's own documentation:
 
-- SQLite's busy handler is unfair: single writers waited up to 0.9 s. Here every write begins with
-  BEGIN IMMEDIATE and asks again every 100 µs (``bench/contention.py``).
+- SQLite's busy handler is unfair: single writers waited up to 0.9 s. Here every write takes the write
+  lock first, by BEGIN IMMEDIATE or as a single statement in autocommit, and tries again every 100 µs
+  while another connection has it (``bench/contention.py``).
 - Threads that write at the same moment share one commit; a thread that is alone waits for nobody.
 - A connection must not cross a fork: a child that inherits one loses its commits. So connections are
   closed before a fork, under their locks, and each side opens its own.
