@@ -1,5 +1,7 @@
 """The Nth write goes wrong, for N = 1, 2, 3 … until a whole life passes unharmed; in SQLite's own manner.
 
+By default a third of all N is tried, with ``--all-engines`` each.
+
 A process is killed at its Nth write to the database (or in the middle of it), or the write fails with
 "disk full" or "I/O error", or a request for a lock with "locked". After each: the file is whole, the
 invariants hold, what was acknowledged is there, and a worker brings every task to an end.
@@ -26,6 +28,8 @@ from dbtaskqueue.states import FINAL
 
 LANES = 4
 """Each loop is cut into so many tests, which run at the same time."""
+THINNED = 3
+"""By default each lane tries only one of so many N."""
 _FAILURES = 3
 """Calls that fail one after the other, where the process lives on."""
 
@@ -58,10 +62,16 @@ def server(shim: Path) -> Iterator[Server]:
     server.process.communicate()
 
 
+@pytest.fixture
+def stride(request: pytest.FixtureRequest) -> int:
+    """How far a lane is from one N to its next."""
+    return LANES * (1 if request.config.option.all_engines else THINNED)
+
+
 @pytest.mark.parametrize("lane", range(LANES))
 @pytest.mark.parametrize("how", [scenario.KILL, scenario.TORN], ids=["killed", "killed-in-the-middle"])
-def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: int) -> None:
-    for number in itertools.count(lane + 1, LANES):
+def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: int, stride: int) -> None:
+    for number in itertools.count(lane * stride // LANES + 1, stride):
         folder = tmp_path / str(number)
         fate = server.live(folder, how, number, 1)
         check(folder)
@@ -75,8 +85,8 @@ def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: i
 @pytest.mark.parametrize(
     "how", [scenario.FULL_DISK, scenario.IO_ERROR, scenario.LOCK], ids=["disk-full", "io-error", "locked"]
 )
-def test_every_write_fails(server: Server, tmp_path: Path, how: int, lane: int) -> None:
-    for number in itertools.count(lane + 1, LANES):
+def test_every_write_fails(server: Server, tmp_path: Path, how: int, lane: int, stride: int) -> None:
+    for number in itertools.count(lane * stride // LANES + 1, stride):
         folder = tmp_path / str(number)
         fate = server.live(folder, how, number, _FAILURES)
         assert fate in ("mended", "passed"), (folder / "errors").read_text()
