@@ -295,6 +295,21 @@ def test_commands_are_run_where_that_is_allowed(cli: Cli, queue: TaskQueue) -> N
     assert task.attempts()[-1].output == "from a command\n"
 
 
+def test_a_worker_without_code_runs_command_lines_only(cli: Cli) -> None:
+    assert cli("enqueue", "--command", "--", "echo", "hello").code == 0
+    assert cli("enqueue", "1").code == 0
+    ended = cli("worker", "--allow-commands", "--burst")
+    assert ended.code == 0
+    assert "commands=only" in ended.err
+    assert [(task["id"], task["state"], task["attempt"]) for task in cli("list", "--json").json] == [
+        (2, "pending", 0),
+        (1, "done", 1),
+    ]
+    refused = cli("worker")
+    assert refused.code == 2
+    assert "name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands" in refused.err
+
+
 def test_a_child_runs_so_many_tasks(cli: Cli, queue: TaskQueue) -> None:
     tasks = [queue.enqueue(n) for n in range(6)]
     assert cli("worker", "tasks:run", "--burst", "--tasks-per-child", 2).code == 0

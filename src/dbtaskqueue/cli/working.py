@@ -44,11 +44,12 @@ Examples:
   dbtaskqueue worker app:send_mail --queue mail --queue news
   dbtaskqueue worker app:fetch --executor asyncio --concurrency 200
   dbtaskqueue worker app:queue --burst      # run what is due, then exit
+  dbtaskqueue worker --allow-commands       # run command lines only
 """
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("target", metavar="MODULE:NAME")
+@click.argument("target", metavar="[MODULE:NAME]", required=False)
 @queues_option
 @click.option(
     "--concurrency",
@@ -105,7 +106,7 @@ Examples:
 @click.pass_context
 def worker(
     ctx: click.Context,
-    target: str,
+    target: str | None,
     queues: list[str],
     concurrency: int,
     executor: str,
@@ -120,26 +121,36 @@ def worker(
     """Run tasks until told to stop.
 
     MODULE:NAME is a TaskQueue with task functions, or a function that takes the payload and returns the result. The
-    module is imported from the current directory or from the installed packages.
+    module is imported from the current directory or from the installed packages. Without MODULE:NAME, the worker runs
+    command lines only, and needs --allow-commands.
 
     On SIGTERM or Ctrl-C, the worker takes no new tasks and gives running ones the drain timeout to finish. It returns
     the rest to the queue, without spending an attempt. A second signal does that immediately.
     """
     if allow_commands and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
+    if target is None and not allow_commands:
+        raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
         # now, as from _find on, a file secrets.py in the current directory would be taken for the standard library's
         importlib.import_module("dbtaskqueue._executors.process.executor")
-    found = _find(target, ctx.obj)
-    if isinstance(found, TaskQueue):
-        if not len(found.functions) and not allow_commands:
-            raise click.ClickException(f"{target} has no task functions; does its module import those that have some?")
-        _fit(found, target, ctx, lease)
-    elif executor == "process" and refer(found) is None:
-        raise click.ClickException(harmless(_NOT_FOUND.format(target)))
+    source: TaskQueue | str | None = ctx.obj
+    callback: Callback | None = None
+    runs: dict[str, Any] = {"commands": "only"}
+    if target is not None:
+        found = _find(target, ctx.obj)
+        if isinstance(found, TaskQueue):
+            if not len(found.functions) and not allow_commands:
+                raise click.ClickException(
+                    f"{target} has no task functions; does its module import those that have some?"
+                )
+            _fit(found, target, ctx, lease)
+            source, runs = found, {"functions": len(found.functions)}
+        else:
+            if executor == "process" and refer(found) is None:
+                raise click.ClickException(harmless(_NOT_FOUND.format(target)))
+            callback, runs = found, {"callback": target}
     set_up_logging(log_level)
-    source, callback = (found, None) if isinstance(found, TaskQueue) else (ctx.obj, found)
-    runs = {"functions": len(found.functions)} if isinstance(found, TaskQueue) else {"callback": target}
     options: dict[str, Any] = {
         "concurrency": concurrency,
         "executor": executor,
