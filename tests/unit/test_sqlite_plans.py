@@ -15,6 +15,7 @@ import pytest
 
 from dbtaskqueue._store import queries
 from dbtaskqueue._store.sqlite.connections import SQL
+from dbtaskqueue._store.sqlite.store import SqliteStore
 
 TASKS = 10_000
 STATES = {
@@ -46,6 +47,7 @@ ALLOWED = {
     ("more_wait", "claimable (queue=?)"): "has a LIMIT",
     ("newest", "scan dbtaskqueue_task"): "has LIMIT 1",
     ("next_due", "claimable (queue=?)"): "finds the lowest rank with one seek",
+    ("next_functions", "claimable (queue=?)"): "has a LIMIT",
     ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
     ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
     ("pending_ids", "claimable (queue=?)"): "runs only where few tasks wait",
@@ -64,8 +66,9 @@ WIDE = re.compile(r"INDEX dbtaskqueue_((?:claimable|ended) \((?:queue=\?(?: AND 
 @pytest.fixture(scope="module", params=STATES)
 def analyzed(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for statement in queries.migrations("sqlite", 1)[0]:
-        connection.execute(statement)
+    for script in queries.migrations("sqlite", SqliteStore.schema_version):
+        for statement in script:
+            connection.execute(statement)
     if (states := STATES[request.param]) is not None:
         _fill(connection, states)
         connection.execute("ANALYZE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,8 +45,11 @@ class MariadbStore(SqlStore):
     # -- schema ------------------------------------------------------------------------------------
 
     def prepare(self, *, create: bool) -> None:
-        if create and self._versions() == (0, 0):
+        version, _ = self._versions()
+        if create and version == 0:
             self.migrate()
+        elif create and version < self.schema_version:  # another process may be creating it: its steps can be seen
+            self._connections.write(self._wait_for_migration, alone=True)
         self._check_schema(self._target.text)
 
     def migrate(self) -> tuple[int, int]:
@@ -61,14 +65,23 @@ class MariadbStore(SqlStore):
         return before, max(before, self.schema_version)
 
     def _migrate(self, link: MariadbLink) -> tuple[int, int]:
-        """Each statement commits by itself, and is done again by whoever comes after one that was interrupted."""
-        if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
-            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for long")
-        try:
+        """Each statement commits by itself; after an interruption, the next migration runs them again."""
+        with self._schema_locked(link):
             version, oldest = self._look_up_versions(link)
             for statement in self.upgrade(version):
                 link.run(statement)
             return version, oldest
+
+    def _wait_for_migration(self, link: MariadbLink) -> None:
+        with self._schema_locked(link):
+            pass
+
+    @contextlib.contextmanager
+    def _schema_locked(self, link: MariadbLink) -> Iterator[None]:
+        if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
+            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for long")
+        try:
+            yield
         finally:
             link.rows("unlock_schema")
 
