@@ -5,7 +5,12 @@ The public interface cannot be made to write at such a moment on purpose; ``make
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
+from engines import execute
+from helpers import Background, until
 
 from dbtaskqueue import TaskQueue, clock, ends
 from dbtaskqueue._store.base import Claim, End, WorkerRecord
@@ -88,3 +93,76 @@ def test_a_task_retried_while_it_is_pruned_stays(queue: TaskQueue, monkeypatch: 
     monkeypatch.setattr(connections, "query", retry_behind_it)
     assert queue.prune(0) == 0
     assert task.refresh().state == "pending"
+
+
+# -- locks on a server -----------------------------------------------------------------------------
+
+_WAITING = {
+    "postgresql": "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    "mariadb": "SELECT 1 FROM information_schema.innodb_trx JOIN information_schema.processlist"
+    " ON id = trx_mysql_thread_id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()",
+}
+
+
+def _claim_beside(queue: TaskQueue, url: str, worker: int) -> Background[list[int]]:
+    """A claim of one task in a thread, which has ended or waits for a lock: the ids that it got."""
+    claim = Claim([queue.name], 1, clock.now())
+    claiming = Background(lambda: [task.id for task in queue.store.exchange(worker, claim=claim).claimed])
+    waiting = _WAITING[url.partition(":")[0]]
+    until(lambda: not claiming.runs or execute(url, waiting), what="the end of the claim, or that it waits")
+    return claiming
+
+
+def _transaction(queue: TaskQueue) -> Any:
+    return queue.store._connections.own_transaction()  # type: ignore[attr-defined]
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_claim_waits_for_who_marks_its_worker_lost(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    """Otherwise it would claim for a worker whose tasks have been given back already."""
+    queue.enqueue_many(range(2))
+    queue.fetch(timeout=10)
+    worker = _worker(queue)
+    with _transaction(other) as tx:
+        assert tx.change("mark_lost", {"worker": worker.id, "beat": worker.beat, "now": clock.now()}) == 1
+        claiming = _claim_beside(queue, url, worker.id)
+    assert claiming.join() == []
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_claim_passes_over_a_task_that_somebody_else_is_claiming(
+    queue: TaskQueue, other: TaskQueue, url: str
+) -> None:
+    first, second = queue.enqueue_many(range(2))
+    worker = queue._membership.join()
+    with _transaction(other) as tx:
+        assert tx.change("cancel", {"id": first.id, "now": clock.now()}) == 1
+        claiming = _claim_beside(queue, url, worker)
+        assert not claiming.runs, "it waits for the lock"
+        assert claiming.join() == [second.id]
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_deadlock_is_tried_again(queue: TaskQueue, other: TaskQueue) -> None:
+    one, two = (task.id for task in queue.enqueue_many(range(2)))
+    both_have_one = threading.Barrier(2)
+    tries: list[int] = []
+
+    def cancel_both(handle: TaskQueue, first: int, second: int) -> None:
+        def work(tx: Any) -> None:
+            tries.append(first)
+            tx.change("cancel", {"id": first, "now": clock.now()})
+            if tries.count(first) == 1:
+                both_have_one.wait(30)
+            tx.change("cancel", {"id": second, "now": clock.now()})
+
+        handle.store._connections.write(work)  # type: ignore[attr-defined]
+
+    threads = [
+        Background(lambda: cancel_both(queue, one, two)),
+        Background(lambda: cancel_both(other, two, one)),
+    ]
+    for thread in threads:
+        thread.join()
+    assert len(tries) == 3
+    assert queue.stats().cancelled == 2

@@ -15,6 +15,7 @@ from dbtaskqueue import (
     Progress,
     ReleaseTask,
     RetryPolicy,
+    StoreUnavailable,
     TaskCancelled,
     TaskQueue,
     Worker,
@@ -203,6 +204,26 @@ def test_what_json_cannot_hold_is_no_checkpoint(queue: TaskQueue, value: Any) ->
 
     run(queue, callback)
     assert seen == ["good"]
+
+
+@pytest.mark.one_engine("the patience is in Python")
+def test_a_checkpoint_waits_for_a_database_that_is_away(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = queue.enqueue()
+    keep, refused = queue.store.keep, [1, 2]
+
+    def away_twice(*values: Any) -> bool:
+        if refused:
+            raise StoreUnavailable(f"away {refused.pop()}")
+        return keep(*values)
+
+    def callback(payload: None) -> object:
+        current_task().checkpoint("kept")
+        return current_task().saved
+
+    monkeypatch.setattr(queue.store, "keep", away_twice)
+    run(queue, callback)
+    assert not refused
+    assert (task.refresh().state, task.result, task.attempt) == ("done", "kept", 1)
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "step", "transaction"])
