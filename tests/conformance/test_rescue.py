@@ -80,7 +80,8 @@ def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
 @pytest.mark.engine("sqlite")
 def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
     """Its tasks are taken, its late writes refused; its next claim is another worker's."""
-    with TaskQueue(url) as queue, TaskQueue(url) as rescuer:
+    # with such a lease its heart sees the row too late: it must notice when it looks at the workers
+    with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)
         held.start()

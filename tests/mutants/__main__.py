@@ -82,7 +82,7 @@ def _run_tests(mutant: Mutant, directory: str) -> tuple[str, str]:
         return "killed", f"nothing ended within {_LONGEST} s"
     if done.returncode == 1:
         failed = _FIRST_FAILURE.search(done.stdout)
-        return "killed", failed[1] if failed else ""
+        return "killed", failed[1][:120] if failed else ""
     if done.returncode == 0:
         return "SURVIVED", ""
     print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)

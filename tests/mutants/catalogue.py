@@ -46,7 +46,6 @@ def _tests(folder: str, *names: str) -> tuple[str, ...]:
 _conformance = partial(_tests, "conformance")
 _unit = partial(_tests, "unit")
 _alive = partial(_tests, "processes/alive")
-_children = partial(_tests, "processes/children")
 _outages = partial(_tests, "processes/outages")
 
 
@@ -702,14 +701,14 @@ MUTANTS = [
         MEMBERSHIP,
         "stored=verdict.token == what.token and verdict.state in INTENDED[verb]",
         "stored=verdict.state in INTENDED[verb]",
-        _conformance("lost_answers"),
+        _conformance("lost_answers::test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise"),
     ),
     Mutant(
         "an end in doubt is taken for stored in any state",
         MEMBERSHIP,
         "stored=verdict.token == what.token and verdict.state in INTENDED[verb]",
         "stored=verdict.token == what.token",
-        _conformance("lost_answers"),
+        _conformance("lost_answers::test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise"),
     ),
     Mutant(
         "what may have been stored is not asked for again",
@@ -737,14 +736,14 @@ MUTANTS = [
         MEMBERSHIP,
         '"fail": frozenset({FAILED, ABANDONED, CANCELLED}),',
         '"fail": frozenset({FAILED, ABANDONED}),',
-        _conformance("lost_answers"),
+        _conformance("lost_answers::test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled"),
     ),
     Mutant(
         "a cancelled task is no stored release",
         MEMBERSHIP,
         '"release": frozenset({PENDING, CANCELLED}),',
         '"release": frozenset({PENDING}),',
-        _conformance("lost_answers"),
+        _conformance("lost_answers::test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled"),
     ),
     Mutant(
         "a worker does not look for a claim whose answer was lost",
@@ -801,8 +800,7 @@ MUTANTS = [
         SESSION,
         "if self._on_error is not None and verdict.state in (FAILED, ABANDONED):",
         "if self._on_error is not None:",
-        _conformance("worker", "executors"),
-        "how_a_task_ends or on_error",
+        _conformance("worker::test_how_a_task_ends"),
     ),
     Mutant(
         "on_error is not called where the task cannot be read",
@@ -875,7 +873,8 @@ MUTANTS = [
         "held = {row.id: row for row in self._held()}\n"
         "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
         "            row = held.get(work.record.id)",
-        _conformance("worker::test_a_worker_that_lost_a_claim_stops_that_task"),
+        _unit("cancel_watch"),
+        "",
     ),
     # -- heartbeats and the clock --
     Mutant(
@@ -974,32 +973,28 @@ MUTANTS = [
         "payload.py",
         "MAX_DEPTH = 100",
         "MAX_DEPTH = 101",
-        _unit("payload"),
-        "",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "an integer may exceed 64 bits by one",
         "payload.py",
         "MAX_INTEGER = 2**63 - 1",
         "MAX_INTEGER = 2**63",
-        _unit("payload"),
-        "",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "U+0000 is stored",
         "payload.py",
         r'if text is None or "\\u0000" in text or not',
         "if text is None or not",
-        _unit("payload"),
-        "",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "a lone surrogate is stored",
         "payload.py",
         "or not (text.isascii() or not _SURROGATE.search(text)):",
         "or False:",
-        _unit("payload"),
-        "",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "a key may be empty",
@@ -1082,8 +1077,21 @@ MUTANTS = [
         KEEPER,
         "if not error.maybe_done or not self._patiently(self._is_done):",
         "if True:",
-        _children("kept::test_a_commit_whose_answer_is_lost"),
-        "postgresql and after",
+        _conformance("long_tasks::test_a_transaction_whose_answer_was_lost_is_looked_for"),
+    ),
+    Mutant(
+        "a transaction whose answer was lost is always done",
+        KEEPER,
+        "if not error.maybe_done or not self._patiently(self._is_done):",
+        "if not error.maybe_done:",
+        _conformance("long_tasks::test_a_transaction_whose_answer_was_lost_is_looked_for"),
+    ),
+    Mutant(
+        "a transaction whose answer was lost counts where another claim is done",
+        KEEPER,
+        "now.state == DONE and now.token == self._record.token",
+        "now.state == DONE",
+        _conformance("long_tasks::test_a_transaction_whose_answer_was_lost_is_looked_for"),
     ),
     # -- a user's own transaction --
     *(
