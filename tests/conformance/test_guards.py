@@ -6,7 +6,9 @@ The public interface cannot be made to write at such a moment on purpose; ``make
 from __future__ import annotations
 
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 from engines import execute
@@ -14,6 +16,8 @@ from helpers import Background, until
 
 from dbtaskqueue import TaskQueue, clock, ends
 from dbtaskqueue._store.base import Claim, End, WorkerRecord
+
+T = TypeVar("T")
 
 LOST = "the worker was lost"
 
@@ -104,13 +108,23 @@ _WAITING = {
 }
 
 
-def _claim_beside(queue: TaskQueue, url: str, worker: int) -> Background[list[int]]:
-    """A claim of one task in a thread, which has ended or waits for a lock: the ids that it got."""
+def _waits(url: str) -> bool:
+    """Whether a statement waits for a lock in this database."""
+    time.sleep(0.2)  # MariaDB renews innodb_trx only where nobody has read it for 0.1 s
+    return bool(execute(url, _WAITING[url.partition(":")[0]]))
+
+
+def _beside(url: str, act: Callable[[], T]) -> Background[T]:
+    """Start ``act`` in a thread; return when it has ended or waits for a lock."""
+    thread = Background(act)
+    until(lambda: not thread.runs or _waits(url), what="its end, or that it waits for a lock")
+    return thread
+
+
+def _claim(queue: TaskQueue, worker: int) -> list[int]:
+    """Claim one task; its id."""
     claim = Claim([queue.name], 1, clock.now())
-    claiming = Background(lambda: [task.id for task in queue.store.exchange(worker, claim=claim).claimed])
-    waiting = _WAITING[url.partition(":")[0]]
-    until(lambda: not claiming.runs or execute(url, waiting), what="the end of the claim, or that it waits")
-    return claiming
+    return [task.id for task in queue.store.exchange(worker, claim=claim).claimed]
 
 
 def _transaction(queue: TaskQueue) -> Any:
@@ -125,7 +139,7 @@ def test_a_claim_waits_for_who_marks_its_worker_lost(queue: TaskQueue, other: Ta
     worker = _worker(queue)
     with _transaction(other) as tx:
         assert tx.change("mark_lost", {"worker": worker.id, "beat": worker.beat, "now": clock.now()}) == 1
-        claiming = _claim_beside(queue, url, worker.id)
+        claiming = _beside(url, lambda: _claim(queue, worker.id))
     assert claiming.join() == []
 
 
@@ -137,9 +151,30 @@ def test_a_claim_passes_over_a_task_that_somebody_else_is_claiming(
     worker = queue._membership.join()
     with _transaction(other) as tx:
         assert tx.change("cancel", {"id": first.id, "now": clock.now()}) == 1
-        claiming = _claim_beside(queue, url, worker)
+        claiming = _beside(url, lambda: _claim(queue, worker))
         assert not claiming.runs, "it waits for the lock"
         assert claiming.join() == [second.id]
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_an_enqueue_waits_for_who_is_storing_a_task_with_its_key(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    """It has looked before that was committed, and looks again afterwards."""
+    with _transaction(other) as tx:
+        first = other.enqueue("first", key="k", connection=tx.connection)
+        enqueuing = _beside(url, lambda: queue.enqueue("second", key="k"))
+    task = enqueuing.join()
+    assert (task.id, task.refresh().payload) == (first.id, "first")
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_an_enqueue_does_not_wait_for_a_claim(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    queue.enqueue_many(range(3))
+    worker = other._membership.join()
+    with _transaction(other) as tx:
+        claimed = other.store._claim(tx, worker, Claim([queue.name], 5, clock.now()))  # type: ignore[attr-defined]
+        assert len(claimed) == 3
+        enqueuing = _beside(url, queue.enqueue)
+        assert not enqueuing.runs, "it waits for the lock"
 
 
 @pytest.mark.engine("postgresql", "mariadb")
