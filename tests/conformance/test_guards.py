@@ -54,6 +54,29 @@ def test_a_worker_is_marked_lost_once(queue: TaskQueue) -> None:
     assert _worker(queue).lost_at == lost_at
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_rescue_gives_a_new_token(queue: TaskQueue, runs: bool) -> None:
+    queue.enqueue()
+    [task] = queue.fetch(timeout=10)
+    if runs:
+        task.start()
+    token = task.token
+    assert _rescue(queue, _worker(queue)) == 1
+    assert (task.refresh().state, task.token) == ("failed" if runs else "pending", token + 1)
+
+
+def test_what_a_worker_without_a_row_holds_is_given_back(queue: TaskQueue, other: TaskQueue) -> None:
+    queue.enqueue_many(range(3))
+    running, reserved = queue.fetch(2, timeout=10)
+    running.start()
+    worker = _worker(queue)
+    [held] = other.fetch(timeout=10)  # by a living worker
+    queue.store.deregister(worker.id)
+    queue.store.rescue(None, 0, LOST, clock.now(), ends.retry_time)  # unless the maintenance has done it already
+    assert (running.refresh().state, reserved.refresh().state) == ("failed", "pending")
+    assert held.start()
+
+
 def test_a_lost_worker_sends_no_heartbeat_and_claims_nothing(queue: TaskQueue) -> None:
     queue.enqueue()
     [task] = queue.fetch(timeout=10)

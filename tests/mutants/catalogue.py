@@ -108,7 +108,7 @@ MUTANTS = [
         COMMON,
         "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: give_back_reserved",
         "WHERE living.lost_at IS NULL)\n\n-- name: give_back_reserved",
-        _conformance("leaving::test_what_a_worker_without_a_row_holds_is_rescued"),
+        _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     # -- tokens --
     Mutant(
@@ -199,16 +199,14 @@ MUTANTS = [
         COMMON,
         "SET token = token + 1, worker = NULL,\n       solo",
         "SET worker = NULL,\n       solo",
-        _conformance("transitions::test_rescue"),
-        "sqlite-reserved",
+        _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a rescue of a running task gives no new token",
         COMMON,
         "SET token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at",
         "SET due = :due, decided_at = :at, finished_at = :finished_at",
-        _conformance("transitions::test_rescue"),
-        "sqlite-running",
+        _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a cancel leaves the token of a reserved task",
