@@ -1152,7 +1152,40 @@ MUTANTS = [
         )
         for what, left in {"a single statement": "committing", "a transaction": "alone"}.items()
     ),
+    Mutant(
+        "a disk error leaves no doubt about a task's own transaction (SQLite)",
+        SQLITE_CONNECTIONS,
+        'maybe_done=_code(error).startswith("SQLITE_IOERR")',
+        "maybe_done=False",
+        _conformance("files::test_a_disk_error_at_a_commit_leaves_a_doubt"),
+    ),
+    Mutant(
+        "a user's transaction begins without the lock (SQLite)",
+        SQLITE_CONNECTIONS,
+        'cursor.execute("BEGIN IMMEDIATE")',
+        'cursor.execute("BEGIN")',
+        _conformance("own_transaction::test_a_transaction_that_enqueue_begins_has_the_write_lock"),
+    ),
     # -- servers --
+    Mutant(
+        "a lost commit leaves no doubt about a task's own transaction",
+        "_store/server.py",
+        "maybe_done=self._trouble(error) is Trouble.LOST",
+        "maybe_done=False",
+        _outages("lost_connections::test_a_transaction_says_whether_it_may_be_stored"),
+        "postgresql",
+    ),
+    *(
+        Mutant(
+            f"a child ends the sessions of its parent ({name})",
+            "_store/server.py",
+            "                link.disown()",
+            "                link.close()",
+            _conformance("fork::test_the_parents_sessions_survive_every_end_of_a_child"),
+            name,
+        )
+        for name in ("postgresql", "mariadb")
+    ),
     *(
         Mutant(
             f"a lost commit leaves no doubt ({name})",
