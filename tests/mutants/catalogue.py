@@ -2,6 +2,8 @@
 
 Each replaces a text that occurs exactly once in its file. ``tests/unit/test_mutants.py`` checks that, so that this list
 moves with the code. The tests of a mutant are part of ``make test``; name the ones that should notice, and no more.
+
+A mutant that survives is either equivalent, so that nobody could notice it: then remove it. Or a test is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ ROOT = Path(dbtaskqueue.__file__).parent
 class Mutant(NamedTuple):
     """One fault: in ``file`` (below the package), ``old`` becomes ``new``. ``tests`` should notice it.
 
-    ``only`` is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
+    These are the fastest tests that do: single ones, where the rest of their file takes more than seconds. ``only`` is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
     """
 
     name: str
