@@ -20,7 +20,8 @@ ROOT = Path(dbtaskqueue.__file__).parent
 class Mutant(NamedTuple):
     """One fault: in ``file`` (below the package), ``old`` becomes ``new``. ``tests`` should notice it.
 
-    These are the fastest tests that do: single ones, where the rest of their file takes more than seconds. ``only`` is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
+    These are the fastest tests that do: single ones, where the rest of their file takes more than seconds. ``only``
+    is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
     """
 
     name: str
@@ -895,7 +896,7 @@ MUTANTS = [
         "_maintenance/clock_watch.py",
         "jumped = self._measure() <= self._offset - _TOLERANCE",
         "jumped = False",
-        _conformance("clock::test_a_worker_that_waits_while_the_clock_is_set_back"),
+        _conformance("clock::test_a_clock_that_is_set_back_is_noticed_at_the_next_turn"),
     ),
     Mutant(
         "a task from before the clock was set back is not noticed",
