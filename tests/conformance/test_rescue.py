@@ -181,3 +181,20 @@ def test_a_pid_counts_in_its_own_place_only(
     monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
     looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
     assert looking.is_gone(worker_of(boot, namespace)) is gone
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize(("alive", "looks"), [(False, 1), (True, 30)])
+def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, looks: int
+) -> None:
+    """A dead worker is lost at the first look; one that is alive but silent, as a stopped process is, never."""
+    now = [1000.0]
+    monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
+    queue.store.register(worker_of("here", "ours"))
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    for _ in range(looks):
+        now[0] += 1
+        looking.look()
+    assert (queue.store.workers()[0].lost_at is None) is alive

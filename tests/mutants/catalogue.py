@@ -551,6 +551,13 @@ MUTANTS = [
         _conformance("rescue::test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued"),
     ),
     Mutant(
+        "a silent worker of the same place is lost although its process exists",
+        RESCUER,
+        "        if gone is not None:\n            return gone\n",
+        "        if gone:\n            return gone\n",
+        _conformance("rescue::test_in_the_same_place_the_process_decides_and_not_the_heartbeat"),
+    ),
+    Mutant(
         "a heartbeat does not end a silence",
         RESCUER,
         "if beat != worker.beat:",
@@ -605,7 +612,7 @@ MUTANTS = [
         RESCUER,
         "        if gone is not None:\n            return gone\n",
         "",
-        _conformance("transitions::test_a_rescue_after_the_last_attempt_abandons"),
+        _conformance("rescue::test_in_the_same_place_the_process_decides_and_not_the_heartbeat"),
     ),
     Mutant(
         "tasks of a worker without a row are not looked for",
