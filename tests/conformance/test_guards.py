@@ -15,6 +15,7 @@ from engines import execute
 from helpers import Background, until
 
 from dbtaskqueue import TaskQueue, clock, ends
+from dbtaskqueue._maintenance.rescuer import Rescuer
 from dbtaskqueue._store.base import Claim, End, WorkerRecord
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ def test_what_a_worker_without_a_row_holds_is_given_back(queue: TaskQueue, other
     worker = _worker(queue)
     [held] = other.fetch(timeout=10)  # by a living worker
     queue.store.deregister(worker.id)
-    queue.store.rescue(None, 0, LOST, clock.now(), ends.retry_time)  # unless the maintenance has done it already
+    Rescuer(queue.store, None).look()  # unless the maintenance has done it already
     assert (running.refresh().state, reserved.refresh().state) == ("failed", "pending")
     assert held.start()
 

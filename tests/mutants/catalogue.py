@@ -619,7 +619,7 @@ MUTANTS = [
         RESCUER,
         "if at_orphans or known - self._known:",
         "if False:",
-        _conformance("leaving::test_what_a_worker_without_a_row_holds_is_rescued"),
+        _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     Mutant(
         "a worker does not notice that it was lost",
@@ -855,14 +855,16 @@ MUTANTS = [
         CANCEL_WATCH,
         "if row is None or row.cancel_requested:",
         "if row is None:",
-        _conformance("worker::test_a_running_task_hears_of_its_cancel"),
+        _unit("cancel_watch"),
+        "",
     ),
     Mutant(
         "a task whose claim is gone runs on",
         CANCEL_WATCH,
         "if row is None or row.cancel_requested:",
         "if row is None:\n                continue\n            if row.cancel_requested:",
-        _conformance("worker::test_a_worker_that_lost_a_claim_stops_that_task"),
+        _unit("cancel_watch"),
+        "",
     ),
     Mutant(
         "another claim on the same task counts as its own",
