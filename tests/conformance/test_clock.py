@@ -15,6 +15,7 @@ import pytest
 from helpers import Background, die_holding, until
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker, clock
+from dbtaskqueue._maintenance.clock_watch import ClockWatch
 
 HOUR = 3600
 Jump = Callable[[float], None]
@@ -48,6 +49,16 @@ def test_a_worker_that_waits_while_the_clock_is_set_back(queue: TaskQueue, url: 
     queue.resume()
     assert task.get_result(30) == "stuck?"
     done.join()
+
+
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+def test_a_clock_that_is_set_back_is_noticed_at_the_next_turn(queue: TaskQueue, jump: Jump) -> None:
+    watch = ClockWatch(queue.store)
+    assert watch() == 0  # it has looked at the newest task, and does so again in 10 s
+    task = queue.enqueue()
+    jump(-HOUR)
+    assert watch() == 1
+    assert [held.id for held in queue.fetch(timeout=0)] == [task.id]
 
 
 def test_a_handle_opened_after_the_clock_was_set_back(queue: TaskQueue, url: str, jump: Jump) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -332,3 +333,47 @@ def test_a_network_file_system_is_refused(url: str, tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigurationError, match=f"network file system \\({kind}\\)"):
         TaskQueue(url)
     assert list(tmp_path.iterdir()) == []
+
+
+# -- commits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "level"), [("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=full", 2), ("?synchronous=EXTRA", 3)]
+)
+def test_how_durable_a_commit_is(url: str, tmp_path: Path, option: str, level: int) -> None:
+    """As SQLite itself says, of the connection that writes."""
+    with TaskQueue(url + option) as queue:
+        write = queue.store._connections.write  # type: ignore[attr-defined]
+        assert write(lambda tx: tx.connection.execute("PRAGMA synchronous").fetchone()) == (level,)
+    with contextlib.closing(sqlite3.connect(tmp_path / "taskqueue.sqlite")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+FAILING_DISK = """
+import os, resource, sys
+from dbtaskqueue import StoreUnavailable, TaskQueue
+queue = TaskQueue(sys.argv[1])
+queue.enqueue("stored")
+written = os.stat(sys.argv[2] + "-wal").st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))  # a write beyond it fails in the middle of a commit
+for payloads in (["one statement"], ["a", "transaction"]):
+    try:
+        queue.enqueue_many(payloads)
+    except StoreUnavailable as error:
+        print(error.maybe_done, error)
+try:
+    with queue.store._connections.own_transaction() as tx:
+        tx.change("cancel", {"id": 1, "now": 1})
+except StoreUnavailable as error:
+    print(error.maybe_done, error)
+"""
+
+
+def test_a_disk_error_at_a_commit_leaves_a_doubt(url: str, tmp_path: Path) -> None:
+    """SQLite cannot tell, either: what it has written by then may be found by the next who reads the log."""
+    said = run_python(FAILING_DISK, url, tmp_path / "taskqueue.sqlite").splitlines()
+    assert [line.partition(" ")[0] for line in said] == ["True"] * 3, said
+    assert all("SQLITE_IOERR" in line for line in said)
+    with TaskQueue(url) as queue:
+        assert "stored" in [task.payload for task in queue.tasks()]

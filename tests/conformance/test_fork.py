@@ -143,13 +143,14 @@ PLAIN_CHILD = """
 import os, sys
 from dbtaskqueue import TaskQueue
 queue = TaskQueue(sys.argv[1])
-task = queue.enqueue("x")
-[held] = queue.fetch()
+task = queue.enqueue_many("xy")[0]
+held, reserved = queue.fetch(2)
 held.start()
 child = os.fork()
 if not child:
     sys.exit(0)  # runs the exit handlers: they must leave the parent's claims alone
 assert os.waitpid(child, 0)[1] == 0
+assert reserved.start()
 held.finish("kept")
 print(task.get_result(10))
 """

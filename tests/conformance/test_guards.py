@@ -5,10 +5,20 @@ The public interface cannot be made to write at such a moment on purpose; ``make
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import pytest
+from engines import execute
+from helpers import Background, until
 
 from dbtaskqueue import TaskQueue, clock, ends
+from dbtaskqueue._maintenance.rescuer import Rescuer
 from dbtaskqueue._store.base import Claim, End, WorkerRecord
+
+T = TypeVar("T")
 
 LOST = "the worker was lost"
 
@@ -43,6 +53,29 @@ def test_a_worker_is_marked_lost_once(queue: TaskQueue) -> None:
     lost_at = _worker(queue).lost_at
     assert _rescue(queue, worker) is None
     assert _worker(queue).lost_at == lost_at
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_rescue_gives_a_new_token(queue: TaskQueue, runs: bool) -> None:
+    queue.enqueue()
+    [task] = queue.fetch(timeout=10)
+    if runs:
+        task.start()
+    token = task.token
+    assert _rescue(queue, _worker(queue)) == 1
+    assert (task.refresh().state, task.token) == ("failed" if runs else "pending", token + 1)
+
+
+def test_what_a_worker_without_a_row_holds_is_given_back(queue: TaskQueue, other: TaskQueue) -> None:
+    queue.enqueue_many(range(3))
+    running, reserved = queue.fetch(2, timeout=10)
+    running.start()
+    worker = _worker(queue)
+    [held] = other.fetch(timeout=10)  # by a living worker
+    queue.store.deregister(worker.id)
+    Rescuer(queue.store, None).look()  # unless the maintenance has done it already
+    assert (running.refresh().state, reserved.refresh().state) == ("failed", "pending")
+    assert held.start()
 
 
 def test_a_lost_worker_sends_no_heartbeat_and_claims_nothing(queue: TaskQueue) -> None:
@@ -88,3 +121,107 @@ def test_a_task_retried_while_it_is_pruned_stays(queue: TaskQueue, monkeypatch: 
     monkeypatch.setattr(connections, "query", retry_behind_it)
     assert queue.prune(0) == 0
     assert task.refresh().state == "pending"
+
+
+# -- locks on a server -----------------------------------------------------------------------------
+
+_WAITING = {
+    "postgresql": "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    "mariadb": "SELECT 1 FROM information_schema.innodb_trx JOIN information_schema.processlist"
+    " ON id = trx_mysql_thread_id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()",
+}
+
+
+def _waits(url: str) -> bool:
+    """Whether a statement waits for a lock in this database."""
+    time.sleep(0.2)  # MariaDB renews innodb_trx only where nobody has read it for 0.1 s
+    return bool(execute(url, _WAITING[url.partition(":")[0]]))
+
+
+def _beside(url: str, act: Callable[[], T]) -> Background[T]:
+    """Start ``act`` in a thread; return when it has ended or waits for a lock."""
+    thread = Background(act)
+    until(lambda: not thread.runs or _waits(url), what="its end, or that it waits for a lock")
+    return thread
+
+
+def _claim(queue: TaskQueue, worker: int) -> list[int]:
+    """Claim one task; its id."""
+    claim = Claim([queue.name], 1, clock.now())
+    return [task.id for task in queue.store.exchange(worker, claim=claim).claimed]
+
+
+def _transaction(queue: TaskQueue) -> Any:
+    return queue.store._connections.own_transaction()  # type: ignore[attr-defined]
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_claim_waits_for_who_marks_its_worker_lost(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    """Otherwise it would claim for a worker whose tasks have been given back already."""
+    queue.enqueue_many(range(2))
+    queue.fetch(timeout=10)
+    worker = _worker(queue)
+    with _transaction(other) as tx:
+        assert tx.change("mark_lost", {"worker": worker.id, "beat": worker.beat, "now": clock.now()}) == 1
+        claiming = _beside(url, lambda: _claim(queue, worker.id))
+    assert claiming.join() == []
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_claim_passes_over_a_task_that_somebody_else_is_claiming(
+    queue: TaskQueue, other: TaskQueue, url: str
+) -> None:
+    first, second = queue.enqueue_many(range(2))
+    worker = queue._membership.join()
+    with _transaction(other) as tx:
+        assert tx.change("cancel", {"id": first.id, "now": clock.now()}) == 1
+        claiming = _beside(url, lambda: _claim(queue, worker))
+        assert not claiming.runs, "it waits for the lock"
+        assert claiming.join() == [second.id]
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_an_enqueue_waits_for_who_is_storing_a_task_with_its_key(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    """It has looked before that was committed, and looks again afterwards."""
+    with _transaction(other) as tx:
+        first = other.enqueue("first", key="k", connection=tx.connection)
+        enqueuing = _beside(url, lambda: queue.enqueue("second", key="k"))
+    task = enqueuing.join()
+    assert (task.id, task.refresh().payload) == (first.id, "first")
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_an_enqueue_does_not_wait_for_a_claim(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+    queue.enqueue_many(range(3))
+    worker = other._membership.join()
+    with _transaction(other) as tx:
+        claimed = other.store._claim(tx, worker, Claim([queue.name], 5, clock.now()))  # type: ignore[attr-defined]
+        assert len(claimed) == 3
+        enqueuing = _beside(url, queue.enqueue)
+        assert not enqueuing.runs, "it waits for the lock"
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_deadlock_is_tried_again(queue: TaskQueue, other: TaskQueue) -> None:
+    one, two = (task.id for task in queue.enqueue_many(range(2)))
+    both_have_one = threading.Barrier(2)
+    tries: list[int] = []
+
+    def cancel_both(handle: TaskQueue, first: int, second: int) -> None:
+        def work(tx: Any) -> None:
+            tries.append(first)
+            tx.change("cancel", {"id": first, "now": clock.now()})
+            if tries.count(first) == 1:
+                both_have_one.wait(30)
+            tx.change("cancel", {"id": second, "now": clock.now()})
+
+        handle.store._connections.write(work)  # type: ignore[attr-defined]
+
+    threads = [
+        Background(lambda: cancel_both(queue, one, two)),
+        Background(lambda: cancel_both(other, two, one)),
+    ]
+    for thread in threads:
+        thread.join()
+    assert len(tries) == 3
+    assert queue.stats().cancelled == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from dbtaskqueue import (
     Progress,
     ReleaseTask,
     RetryPolicy,
+    StoreUnavailable,
     TaskCancelled,
     TaskQueue,
     Worker,
@@ -203,6 +205,26 @@ def test_what_json_cannot_hold_is_no_checkpoint(queue: TaskQueue, value: Any) ->
 
     run(queue, callback)
     assert seen == ["good"]
+
+
+@pytest.mark.one_engine("the patience is in Python")
+def test_a_checkpoint_waits_for_a_database_that_is_away(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = queue.enqueue()
+    keep, refused = queue.store.keep, [1, 2]
+
+    def away_twice(*values: Any) -> bool:
+        if refused:
+            raise StoreUnavailable(f"away {refused.pop()}")
+        return keep(*values)
+
+    def callback(payload: None) -> object:
+        current_task().checkpoint("kept")
+        return current_task().saved
+
+    monkeypatch.setattr(queue.store, "keep", away_twice)
+    run(queue, callback)
+    assert not refused
+    assert (task.refresh().state, task.result, task.attempt) == ("done", "kept", 1)
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "step", "transaction"])
@@ -468,6 +490,50 @@ def test_a_claim_that_is_gone_rolls_back(queue: TaskQueue, rows: Callable[[], li
     run(queue, callback)
     assert rows() == []
     assert task.refresh().state == "abandoned"
+
+
+@pytest.mark.one_engine("the answer is lost above every engine")
+@pytest.mark.parametrize(
+    ("became", "seen", "state"),
+    [
+        ("stored", ["went on"], "done"),
+        ("rolled back", ["StoreUnavailable"], "failed"),
+        ("rolled back, and another claim is done", ["StoreUnavailable"], "done"),
+    ],
+)
+def test_a_transaction_whose_answer_was_lost_is_looked_for(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, became: str, seen: list[str], state: str
+) -> None:
+    task, begin = queue.enqueue(), queue.store.transaction
+    saw: list[str] = []
+
+    @contextlib.contextmanager
+    def unanswered(*values: Any) -> Iterator[Any]:
+        with contextlib.suppress(ZeroDivisionError), begin(*values) as connection:
+            yield connection
+            if became != "stored":
+                raise ZeroDivisionError
+        if became.endswith("another claim is done"):
+            other.purge()
+            other.retry(task.id)
+            with other.fetch(timeout=10)[0] as again:
+                again.result = "its result"
+        raise StoreUnavailable("no answer", maybe_done=True)
+
+    def callback(payload: None) -> None:
+        try:
+            with current_task().transaction("ours"):
+                pass
+            saw.append("went on")
+        except StoreUnavailable as error:
+            saw.append(type(error).__name__)
+            raise
+
+    monkeypatch.setattr(queue.store, "transaction", unanswered)
+    run(queue, callback)
+    assert saw == seen
+    assert task.refresh().state == state
+    assert task.result == {"stored": "ours", "rolled back": None}.get(became, "its result")
 
 
 @pytest.mark.pooled("transactions")

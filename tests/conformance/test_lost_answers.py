@@ -11,8 +11,18 @@ import pytest
 from faults import Faults
 from helpers import Background, until
 
-from dbtaskqueue import InvalidTransition, RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker, membership
-from dbtaskqueue._store.base import Exchanged
+from dbtaskqueue import (
+    InvalidTransition,
+    LeaseLost,
+    RetryPolicy,
+    StoreUnavailable,
+    Task,
+    TaskQueue,
+    Worker,
+    clock,
+    membership,
+)
+from dbtaskqueue._store.base import End, Exchanged
 
 pytestmark = pytest.mark.one_engine("the answers are lost above every engine")
 
@@ -81,13 +91,19 @@ def test_a_worker_gives_back_a_claim_that_arrives_late(
     queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was on its way when the connection broke, and is carried out when the worker is busy with something else."""
-    ask, on_its_way = queue.store.exchange, list[Callable[[], object]]()
+    ask, on_its_way = queue.store.exchange, list[Callable[[], list[int]]]()
 
     def exchange(worker: int, **asked: Any) -> Exchanged:
-        if asked.get("claim") is not None and not on_its_way:
-            on_its_way.append(lambda: ask(worker, **asked))
-            raise StoreUnavailable("no answer", maybe_done=True)
-        return ask(worker, **asked)
+        if asked.get("claim") is None or on_its_way:
+            return ask(worker, **asked)
+
+        def arrive() -> list[int]:
+            """Carry it out, at the time of its arrival, so that it finds what was enqueued since."""
+            late = asked["claim"]._replace(now=clock.now())
+            return [record.id for record in ask(worker, **{**asked, "claim": late}).claimed]
+
+        on_its_way.append(arrive)
+        raise StoreUnavailable("no answer", maybe_done=True)
 
     monkeypatch.setattr(queue.store, "exchange", exchange)
     ran: list[str] = []
@@ -101,8 +117,7 @@ def test_a_worker_gives_back_a_claim_that_arrives_late(
     running = Background(lambda: Worker(queue).run(work, max_tasks=2))
     until(lambda: ran, what="the first task")
     second = other.enqueue("second")
-    on_its_way.pop()()
-    on_its_way.append(leave.set)
+    assert on_its_way[0]() == [second.id]
     until(lambda: second.refresh().state == "pending", what="that the late claim is given back")
     leave.set()
     running.join()
@@ -236,6 +251,41 @@ def test_an_end_in_doubt_is_asked_for_again_by_itself(
     act(task)
     assert (task.state, task.refresh().state, faults.lost) == (state, state, 2)
     assert len(task.attempts()) == 1
+
+
+@pytest.mark.parametrize("verb", ["fail", "release"])
+def test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled(queue: TaskQueue, faults: Faults, verb: str) -> None:
+    task = started(queue)
+    queue.cancel(task.id)
+    faults.lose, faults.stored, faults.times = is_end, True, 1
+    VERBS[verb][0](task)
+    assert faults.lost == 1
+    assert (task.state, task.refresh().state) == ("cancelled", "cancelled")
+
+
+@pytest.mark.parametrize("meanwhile", ["another claim", "another thread"])
+def test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """Between the first try, which did not arrive, and its repeat."""
+    task, ask = started(queue), queue.store.exchange
+
+    def exchange(worker: int, **asked: Any) -> Exchanged:
+        monkeypatch.undo()
+        if meanwhile == "another claim":
+            other.purge()
+            other.retry(task.id)
+            [again] = other.fetch(timeout=10)
+            again.start()
+            again.finish("its result")
+        else:
+            ask(worker, ends=[End("fail", task.id, task.token, clock.now(), error="by another thread")])
+        raise StoreUnavailable("no answer", maybe_done=True)
+
+    monkeypatch.setattr(queue.store, "exchange", exchange)
+    with pytest.raises(LeaseLost if meanwhile == "another claim" else InvalidTransition):
+        task.finish("ours")
+    assert task.refresh().result == ("its result" if meanwhile == "another claim" else None)
 
 
 def test_between_the_repeats_it_waits(queue: TaskQueue, faults: Faults) -> None:

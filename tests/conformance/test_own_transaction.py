@@ -191,6 +191,18 @@ def test_a_transaction_that_has_begun_already(queue: TaskQueue, connection: Any,
     assert task.refresh().state == "pending"
 
 
+@pytest.mark.engine("sqlite")
+def test_a_transaction_that_enqueue_begins_has_the_write_lock(queue: TaskQueue, connection: Any, url: str) -> None:
+    """Also where the key was taken and nothing was written: what is written next in it must not fail."""
+    task = queue.enqueue(1, key="k")
+    assert queue.enqueue(2, key="k", connection=connection).id == task.id
+    with closing(sqlite3.connect(urlsplit(url).path[1:], timeout=0)) as late:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            late.execute("BEGIN IMMEDIATE")
+        connection.commit()
+        late.execute("BEGIN IMMEDIATE")
+
+
 @pytest.fixture
 def elsewhere(engine: str, url: str, tmp_path: Path) -> Iterator[Any]:
     """A connection to another database of the same engine, with a queue in it where that is possible."""

@@ -450,7 +450,7 @@ def is_stopped(pid: int) -> bool:
     [
         ({"time_limit": 0.5}, "sleep", {"seconds": 60}, "time_limit of 0.5 s"),
         ({"stall_limit": 0.5}, "sleep", {"seconds": 60}, "stall_limit of 0.5 s"),
-        ({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 60}, "memory_limit of 104857600"),
+        ({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 15}, "memory_limit of 104857600"),
     ],
 )
 def test_a_task_that_exceeds_a_limit_fails(

@@ -7,11 +7,15 @@ decided by pid is in test_transitions.py; real other places are in tests/process
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from helpers import Looks, ended, run_python, spawn, until
 
-from dbtaskqueue import LeaseLost, TaskQueue, membership
+from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue, clock, membership
+from dbtaskqueue._maintenance import rescuer
+from dbtaskqueue._store.base import WorkerRecord
+from dbtaskqueue.place import Place
 
 HOLD = """
 import os, sys, time
@@ -76,7 +80,8 @@ def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
 @pytest.mark.engine("sqlite")
 def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
     """Its tasks are taken, its late writes refused; its next claim is another worker's."""
-    with TaskQueue(url) as queue, TaskQueue(url) as rescuer:
+    # with such a lease its heart sees the row too late: it must notice when it looks at the workers
+    with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)
         held.start()
@@ -99,3 +104,97 @@ def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str)
             return False
 
         until(new, what="the new worker")
+
+
+# -- the rescuer itself ----------------------------------------------------------------------------
+
+
+def worker_of(boot: str | None = None, namespace: str | None = None) -> WorkerRecord:
+    """A worker that nobody runs, as its row says."""
+    return WorkerRecord(
+        id=0,
+        host="elsewhere",
+        pid=1,
+        boot=boot,
+        namespace=namespace,
+        started=None if boot is None else 1,
+        lease=10.0,
+        beat=0,
+        created_at=clock.now(),
+        lost_at=None,
+        executor=None,
+    )
+
+
+@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
+@pytest.mark.parametrize("gap", ["it was stopped itself", "its look failed"])
+def test_silence_counts_only_while_the_rescuer_looked(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, gap: str
+) -> None:
+    """A machine that slept, or a database that was away: the others may have sent heartbeats, or could not."""
+    now = [1000.0]
+    monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    queue.store.register(worker_of())
+    looking = rescuer.Rescuer(queue.store, None)
+
+    def look(after: float = 1) -> bool:
+        """Let the rescuer look; whether the worker is lost."""
+        now[0] += after
+        looking.look()
+        return queue.store.workers()[0].lost_at is not None
+
+    assert not any(look() for _ in range(9))
+    if gap == "it was stopped itself":
+        assert not look(after=60)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+            patch.setattr(queue.store, "workers", lambda: _away())
+            look()
+    assert not any(look() for _ in range(9)), "the silence begins anew"
+    assert any(look() for _ in range(3))
+
+
+def _away() -> None:
+    raise StoreUnavailable("away")
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize(
+    ("boot", "namespace", "alive", "gone"),
+    [
+        ("here", "ours", True, False),
+        ("here", "ours", False, True),
+        ("here", "ours", None, None),
+        ("there", "ours", False, None),
+        ("here", "theirs", False, None),
+        (None, None, False, None),
+    ],
+)
+def test_a_pid_counts_in_its_own_place_only(
+    queue: TaskQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    boot: str | None,
+    namespace: str | None,
+    alive: bool | None,
+    gone: bool | None,
+) -> None:
+    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    assert looking.is_gone(worker_of(boot, namespace)) is gone
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize(("alive", "looks"), [(False, 1), (True, 30)])
+def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, looks: int
+) -> None:
+    """A dead worker is lost at the first look; one that is alive but silent, as a stopped process is, never."""
+    now = [1000.0]
+    monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
+    queue.store.register(worker_of("here", "ours"))
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    for _ in range(looks):
+        now[0] += 1
+        looking.look()
+    assert (queue.store.workers()[0].lost_at is None) is alive

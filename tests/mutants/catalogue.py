@@ -2,10 +2,13 @@
 
 Each replaces a text that occurs exactly once in its file. ``tests/unit/test_mutants.py`` checks that, so that this list
 moves with the code. The tests of a mutant are part of ``make test``; name the ones that should notice, and no more.
+
+A mutant that survives is either equivalent, so that nobody could notice it: then remove it. Or a test is missing.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +16,12 @@ import dbtaskqueue
 
 ROOT = Path(dbtaskqueue.__file__).parent
 
-CONFORMANCE = "tests/conformance"
-
 
 class Mutant(NamedTuple):
     """One fault: in ``file`` (below the package), ``old`` becomes ``new``. ``tests`` should notice it.
 
-    ``only`` is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
+    These are the fastest tests that do: single ones, where the rest of their file takes more than seconds. ``only``
+    is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
     """
 
     name: str
@@ -38,13 +40,24 @@ class Mutant(NamedTuple):
         path.write_text(text.replace(self.old, self.new))
 
 
-def _conformance(*names: str) -> tuple[str, ...]:
-    return tuple(f"{CONFORMANCE}/test_{name}.py" for name in names)
+def _tests(folder: str, *names: str) -> tuple[str, ...]:
+    """As pytest takes them: ``file`` is all of ``folder/test_file.py``, ``file::test_one`` a test of it."""
+    parts = [name.partition("::") for name in names]
+    return tuple(f"tests/{folder}/test_{file}.py{colons}{test}" for file, colons, test in parts)
+
+
+_conformance = partial(_tests, "conformance")
+_unit = partial(_tests, "unit")
+_alive = partial(_tests, "processes/alive")
+_outages = partial(_tests, "processes/outages")
 
 
 COMMON, SQLITE, POSTGRESQL, MARIADB = (
     f"_store/sql/{name}.sql" for name in ("common", "sqlite", "postgresql", "mariadb")
 )
+SESSION, MEMBERSHIP, KEEPER, RETRY = "session.py", "membership.py", "keeper.py", "retry.py"
+RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
+SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
 
 MUTANTS = [
     # -- who is alive --
@@ -98,7 +111,7 @@ MUTANTS = [
         COMMON,
         "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: give_back_reserved",
         "WHERE living.lost_at IS NULL)\n\n-- name: give_back_reserved",
-        _conformance("leaving", "rescue"),
+        _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     # -- tokens --
     Mutant(
@@ -106,14 +119,14 @@ MUTANTS = [
         SQLITE,
         "SET state = :state, token = token + 1, worker = :worker",
         "SET state = :state, worker = :worker",
-        _conformance("transitions", "fetch"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a claim gives no new token (PostgreSQL)",
         POSTGRESQL,
         "            SET token = token + 1, worker = :worker",
         "            SET worker = :worker",
-        _conformance("transitions", "fetch"),
+        _conformance("transitions::test_verbs_of_anyone"),
         "postgresql",
     ),
     Mutant(
@@ -121,7 +134,7 @@ MUTANTS = [
         MARIADB,
         "   SET token = token + 1, worker = :worker",
         "   SET worker = :worker",
-        _conformance("transitions", "fetch"),
+        _conformance("transitions::test_verbs_of_anyone"),
         "mariadb",
     ),
     Mutant(
@@ -129,28 +142,28 @@ MUTANTS = [
         COMMON,
         "-- By the claim with this token.\nid = :id AND token = :token AND",
         "-- By the claim with this token.\nid = :id AND",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
         "a fail compares no token",
         COMMON,
         "-- name: is_running\nid = :id AND token = :token AND",
         "-- name: is_running\nid = :id AND",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
         "a finish compares no token",
         COMMON,
         "id = :id AND token = :token AND (state",
         "id = :id AND (state",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
         "a start compares no token (PostgreSQL)",
         POSTGRESQL,
         "id = :id AND token = :token AND CASE state WHEN 'reserved' THEN true ELSE",
         "id = :id AND CASE state WHEN 'reserved' THEN true ELSE",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
         "postgresql",
     ),
     Mutant(
@@ -158,7 +171,7 @@ MUTANTS = [
         POSTGRESQL,
         "id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN",
         "id = :id AND CASE state WHEN 'running' THEN true WHEN",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
         "postgresql",
     ),
     Mutant(
@@ -189,35 +202,35 @@ MUTANTS = [
         COMMON,
         "SET token = token + 1, worker = NULL,\n       solo",
         "SET worker = NULL,\n       solo",
-        _conformance("transitions", "rescue"),
+        _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a rescue of a running task gives no new token",
         COMMON,
         "SET token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at",
         "SET due = :due, decided_at = :at, finished_at = :finished_at",
-        _conformance("transitions", "rescue"),
+        _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a cancel leaves the token of a reserved task",
         COMMON,
         "token = CASE WHEN state = 'running' THEN token ELSE token + 1 END",
         "token = token",
-        _conformance("transitions"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a purge leaves the token",
         COMMON,
         "SET token = token + 1, finished_at = :now, worker = NULL, state = 'abandoned'",
         "SET finished_at = :now, worker = NULL, state = 'abandoned'",
-        _conformance("transitions", "operators"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a retry leaves the token",
         COMMON,
         "SET retried = token, token = token + 1, due",
         "SET retried = token, due",
-        _conformance("transitions", "retry"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a suspension outlives its claim",
@@ -232,42 +245,42 @@ MUTANTS = [
         COMMON,
         "id = :id AND token = :token AND state = 'reserved'",
         "id = :id AND token = :token AND state IN ('reserved', 'running')",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a reserved task fails",
         COMMON,
         "-- name: is_running\nid = :id AND token = :token AND state = 'running'",
         "-- name: is_running\nid = :id AND token = :token AND state IN ('reserved', 'running')",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a task that was not started finishes",
         COMMON,
         "(state = 'running' OR state = 'reserved' AND shared = 1)\n\n-- name: keep",
         "(state = 'running' OR state = 'reserved')\n\n-- name: keep",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a done task is cancelled",
         COMMON,
         "WHERE id = :id AND state IN ('pending', 'failed', 'reserved', 'running')",
         "WHERE id = :id",
-        _conformance("transitions"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a pending task is retried",
         COMMON,
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done')",
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done', 'pending')",
-        _conformance("transitions"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a running cancel ends the task at once",
         COMMON,
         "state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END",
         "state = 'cancelled'",
-        _conformance("transitions"),
+        _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a prune deletes what is not final",
@@ -281,21 +294,21 @@ MUTANTS = [
         COMMON,
         "AND id > :after AND finished_at < :before",
         "AND id > :after AND finished_at > :before",
-        _conformance("operators"),
+        _conformance("operators::test_prune_goes_by_when_a_task_ended"),
     ),
     Mutant(
         "a paused queue is fetched from (SQLite)",
         SQLITE,
         "dbtaskqueue_queue WHERE name = :queue AND paused = 1)\n           AND EXISTS",
         "dbtaskqueue_queue WHERE name = :queue AND paused = 2)\n           AND EXISTS",
-        _conformance("operators"),
+        _conformance("operators::test_nobody_fetches_from_a_paused_queue"),
     ),
     Mutant(
         "a paused queue is fetched from (PostgreSQL)",
         POSTGRESQL,
         "dbtaskqueue_queue WHERE name = :queue AND paused = 1)\n          LIMIT",
         "dbtaskqueue_queue WHERE name = :queue AND paused = 2)\n          LIMIT",
-        _conformance("operators"),
+        _conformance("operators::test_nobody_fetches_from_a_paused_queue"),
         "postgresql",
     ),
     # -- attempts --
@@ -304,75 +317,87 @@ MUTANTS = [
         COMMON,
         "SET attempt = attempt + 1, started_at = :at, shared = 0",
         "SET started_at = :at, shared = 0",
-        _conformance("transitions", "retry"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a release spends an attempt",
         COMMON,
         "CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END",
         "attempt",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a retry leaves the attempts spent",
         COMMON,
         "decided_at = :now, base = attempt,",
         "decided_at = :now,",
-        _conformance("retry"),
+        _conformance("retry::test_an_operators_retry_begins_anew"),
     ),
     Mutant(
         "a failure forgets that cancellation was requested",
         COMMON,
         "WHEN cancel_requested = 1 THEN 'cancelled' WHEN :final = 1",
         "WHEN :final = 1",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a release forgets that cancellation was requested",
         COMMON,
         "state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END",
         "state = 'pending'",
-        _conformance("transitions"),
+        _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "one attempt more than allowed",
         "ends.py",
         "attempt >= task.max_attempts",
         "attempt > task.max_attempts",
-        _conformance("transitions", "retry"),
+        _conformance("transitions::test_a_failure_is_final_after_the_last_attempt_or_without_a_retry"),
     ),
-    Mutant("retry=False is ignored", "ends.py", "final = not retry or (", "final = (", _conformance("transitions")),
+    Mutant(
+        "retry=False is ignored",
+        "ends.py",
+        "final = not retry or (",
+        "final = (",
+        _conformance("transitions::test_a_failure_is_final_after_the_last_attempt_or_without_a_retry"),
+    ),
     Mutant(
         "the first lost attempt waits",
         "ends.py",
         "return now if lost_before == 0 else",
         "return now if lost_before < 0 else",
-        _conformance("transitions"),
+        _unit("ends"),
+        "",
     ),
     Mutant(
         "every lost attempt is due at once",
         "ends.py",
         "return now if lost_before == 0 else",
         "return now if lost_before >= 0 else",
-        _conformance("transitions"),
+        _unit("ends"),
+        "",
     ),
     Mutant(
         "lost attempts before a retry count",
         COMMON,
         "past.token > dbtaskqueue_task.retried\n           AND past.outcome = 'lost'",
         "past.outcome = 'lost'",
-        _conformance("retry"),
+        _conformance("retry::test_after_an_operators_retry_the_first_lost_attempt_is_due_at_once_again"),
     ),
     # -- due --
     Mutant(
-        "a task is claimed before it is due (SQLite)", SQLITE, "AND task.due <= :now AND", "AND", _conformance("fetch")
+        "a task is claimed before it is due (SQLite)",
+        SQLITE,
+        "AND task.due <= :now AND",
+        "AND",
+        _conformance("fetch::test_what_is_due_in_the_future_is_not_fetched"),
     ),
     Mutant(
         "a task is claimed before it is due (PostgreSQL)",
         POSTGRESQL,
         "                   AND due <= :now AND command",
         "                   AND command",
-        _conformance("fetch"),
+        _conformance("fetch::test_beside_a_due_task_one_of_the_future_is_not_fetched"),
         "postgresql",
     ),
     Mutant(
@@ -380,7 +405,7 @@ MUTANTS = [
         MARIADB,
         "OR due > :first_due AND due <= :now)",
         "OR due > :first_due)",
-        _conformance("fetch"),
+        _conformance("fetch::test_beside_a_due_task_one_of_the_future_is_not_fetched"),
         "mariadb",
     ),
     Mutant(
@@ -388,14 +413,14 @@ MUTANTS = [
         COMMON,
         "AND due > :now AND due <= decided_at",
         "AND due > :now AND due < 0",
-        _conformance("clock"),
+        _conformance("clock::test_a_task_enqueued_before_the_clock_was_set_back"),
     ),
     Mutant(
         "the lowest priority comes first",
         "queue.py",
         "rank = -check_priority",
         "rank = check_priority",
-        _conformance("fetch"),
+        _conformance("fetch::test_order_by_priority_then_due_time_then_id"),
     ),
     # -- values --
     Mutant(
@@ -403,21 +428,21 @@ MUTANTS = [
         COMMON,
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_share}}",
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id {{for_share}}",
-        _conformance("long_tasks"),
+        _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),
     Mutant(
         "an old token may note something",
         COMMON,
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}}",
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id",
-        _conformance("notes"),
+        _conformance("notes::test_a_note_with_an_old_token_is_refused"),
     ),
     Mutant(
         "NaN is stored",
         "payload.py",
         "    if kind is float:\n        return math.isfinite(value)\n    if depth",
         "    if kind is float:\n        return True\n    if depth",
-        ("tests/unit/test_payload.py", f"{CONFORMANCE}/test_bad_input.py"),
+        _unit("payload"),
         "",
     ),
     Mutant(
@@ -425,7 +450,7 @@ MUTANTS = [
         "payload.py",
         "if size > limit:",
         "if size > limit + 1:",
-        ("tests/unit/test_payload.py", f"{CONFORMANCE}/test_bad_input.py"),
+        _unit("payload"),
         "",
     ),
     Mutant(
@@ -448,5 +473,812 @@ MUTANTS = [
         'if tx.row("key_is_taken", {"id": task}):',
         "if False:",
         _conformance("keys"),
+    ),
+    # -- stopping --
+    Mutant(
+        "a drain waits for no task",
+        SESSION,
+        "deadline = time.monotonic() + self._drain_timeout",
+        "deadline = time.monotonic()",
+        _conformance("worker::test_one_signal_drains"),
+    ),
+    Mutant(
+        "a drain waits longer than its timeout",
+        SESSION,
+        "and self._stops == 1 and time.monotonic() < deadline:",
+        "and self._stops == 1:",
+        _conformance("executors::test_what_outlasts_the_drain_is_released_unspent"),
+        "thread",
+    ),
+    Mutant(
+        "a second signal is ignored",
+        SESSION,
+        "while self._active and self._stops == 1 and",
+        "while self._active and",
+        _conformance("worker::test_a_second_signal_releases_at_once"),
+    ),
+    Mutant(
+        "a task given back at the end of a drain has failed",
+        SESSION,
+        "if error is not None and work.given_back:",
+        "if False:",
+        _conformance("processes::test_a_drain_gives_the_task_back_with_its_checkpoint"),
+    ),
+    Mutant(
+        "a task given back is not told to end",
+        SESSION,
+        "            work.given_back = True\n            work.cancel()\n",
+        "            work.given_back = True\n",
+        _conformance("asyncio::test_what_outlasts_the_drain_is_cancelled_and_released_unspent"),
+    ),
+    Mutant(
+        "what waits behind a long task is not given back",
+        SESSION,
+        "            self._owed.append((work, ends.release(work.record, None)))\n        self._solo.clear()",
+        "        self._solo.clear()",
+        _conformance(
+            "worker::test_a_long_task_does_not_hold_up_a_short_one",
+            "executors::test_a_batched_task_that_turns_out_long",
+        ),
+    ),
+    Mutant(
+        "a task does not see that the worker drains",
+        SESSION,
+        "def _is_draining(self) -> bool:\n        return self._stops > 0",
+        "def _is_draining(self) -> bool:\n        return self._stops > 1",
+        _conformance("worker::test_a_task_sees_that_the_worker_drains"),
+    ),
+    Mutant(
+        "a worker ends before what runs has ended (max_tasks)",
+        SESSION,
+        "if self._active or self._owed or self._solo or self._finished:",
+        "if self._owed or self._solo or self._finished:",
+        _conformance("executors::test_max_tasks", "executors::test_burst"),
+    ),
+    Mutant(
+        "max_tasks is exceeded by a batch",
+        SESSION,
+        "limit if room is None else min(limit, room)",
+        "limit",
+        _conformance("executors::test_max_tasks"),
+    ),
+    # -- rescue --
+    Mutant(
+        "a worker elsewhere is lost as soon as it is seen twice",
+        RESCUER,
+        "return now - since >= worker.lease",
+        "return True",
+        _conformance("rescue::test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued"),
+    ),
+    Mutant(
+        "a silent worker of the same place is lost although its process exists",
+        RESCUER,
+        "        if gone is not None:\n            return gone\n",
+        "        if gone:\n            return gone\n",
+        _conformance("rescue::test_in_the_same_place_the_process_decides_and_not_the_heartbeat"),
+    ),
+    Mutant(
+        "a heartbeat does not end a silence",
+        RESCUER,
+        "if beat != worker.beat:",
+        "if beat == -1:",
+        _conformance("rescue::test_a_living_worker_elsewhere_is_not_robbed"),
+    ),
+    Mutant(
+        "silence counts while the rescuer itself was stopped",
+        RESCUER,
+        "if now - self._last_look > 3 * self.interval:",
+        "if False:",
+        _conformance("rescue::test_silence_counts_only_while_the_rescuer_looked"),
+    ),
+    Mutant(
+        "silence counts across a look that failed",
+        RESCUER,
+        "        except BaseException:\n            self._silent_since.clear()\n            raise\n",
+        "",
+        _conformance("rescue::test_silence_counts_only_while_the_rescuer_looked"),
+    ),
+    Mutant(
+        "pids of another namespace count",
+        RESCUER,
+        "(worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)",
+        "worker.boot != self._place.boot",
+        _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
+    ),
+    Mutant(
+        "pids of another machine count",
+        RESCUER,
+        "(worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)",
+        "worker.namespace != self._place.namespace",
+        _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
+    ),
+    Mutant(
+        "a process that is hidden is taken for gone",
+        RESCUER,
+        "return None if alive is None else not alive",
+        "return not alive",
+        _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
+    ),
+    Mutant(
+        "a pid that was given to another process counts as the worker's",
+        "place.py",
+        "return found == pid and began == started and state",
+        "return found == pid and state",
+        _unit("place"),
+        "",
+    ),
+    Mutant(
+        "a killed worker of the same place is waited for",
+        RESCUER,
+        "        if gone is not None:\n            return gone\n",
+        "",
+        _conformance("rescue::test_in_the_same_place_the_process_decides_and_not_the_heartbeat"),
+    ),
+    Mutant(
+        "tasks of a worker without a row are not looked for",
+        RESCUER,
+        "if at_orphans or known - self._known:",
+        "if False:",
+        _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
+    ),
+    Mutant(
+        "a worker does not notice that it was lost",
+        "membership.py",
+        "if not any(worker.id == self.id and worker.lost_at is None for worker in workers):",
+        "if False:",
+        _conformance("rescue::test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one"),
+    ),
+    # -- retry --
+    Mutant(
+        "the delay rises linearly for ever",
+        RETRY,
+        "* min(n, self.linear)",
+        "* n",
+        _unit("retry_policy"),
+        "",
+    ),
+    Mutant(
+        "the factor counts from the first retry",
+        RETRY,
+        "** (n - self.linear)",
+        "** n",
+        _unit("retry_policy"),
+        "",
+    ),
+    Mutant(
+        "a delay exceeds max_delay", RETRY, "return min(base, self.max_delay)", "return base", _unit("retry_policy"), ""
+    ),
+    Mutant(
+        "jitter only lengthens",
+        RETRY,
+        "random.uniform(1 - self.jitter, 1 + self.jitter)",
+        "random.uniform(1, 1 + self.jitter)",
+        _unit("retry_policy"),
+        "",
+    ),
+    Mutant(
+        "jitter only shortens",
+        RETRY,
+        "random.uniform(1 - self.jitter, 1 + self.jitter)",
+        "random.uniform(1 - self.jitter, 1)",
+        _unit("retry_policy"),
+        "",
+    ),
+    Mutant(
+        "a policy of a newer version is replaced by the default",
+        RETRY,
+        "for name in RetryPolicy.__dataclass_fields__ if name in stored}",
+        "for name in stored}",
+        _unit("retry_policy"),
+        "",
+    ),
+    Mutant(
+        "delays do not begin again after an operator's retry",
+        "ends.py",
+        "policy.delay_before(max(1, attempt - task.base))",
+        "policy.delay_before(max(1, attempt))",
+        _unit("ends"),
+        "",
+    ),
+    Mutant(
+        "an attempt whose start is not stored yet does not count",
+        "ends.py",
+        "attempt = task.attempt + (begun_at is not None)",
+        "attempt = task.attempt",
+        _unit("ends"),
+        "",
+    ),
+    # -- lost answers --
+    Mutant(
+        "an end that was stored the first time is refused",
+        MEMBERSHIP,
+        "        return verdict._replace(stored=verdict.token == what.token and",
+        "        return verdict\n        return verdict._replace(stored=verdict.token == what.token and",
+        _conformance("lost_answers::test_an_end_in_doubt_is_asked_for_again_by_itself"),
+    ),
+    Mutant(
+        "an end in doubt is taken for stored under another token",
+        MEMBERSHIP,
+        "stored=verdict.token == what.token and verdict.state in INTENDED[verb]",
+        "stored=verdict.state in INTENDED[verb]",
+        _conformance("lost_answers::test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise"),
+    ),
+    Mutant(
+        "an end in doubt is taken for stored in any state",
+        MEMBERSHIP,
+        "stored=verdict.token == what.token and verdict.state in INTENDED[verb]",
+        "stored=verdict.token == what.token",
+        _conformance("lost_answers::test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise"),
+    ),
+    Mutant(
+        "what may have been stored is not asked for again",
+        MEMBERSHIP,
+        "if self._in_doubt.get(claim) != verb:\n                    raise",
+        "if True:\n                    raise",
+        _conformance("lost_answers::test_an_end_in_doubt_is_asked_for_again_by_itself"),
+    ),
+    Mutant(
+        "a doubt is forgotten while the database is away",
+        MEMBERSHIP,
+        "raise StoreUnavailable(str(error), maybe_done=True) from error",
+        "raise",
+        _conformance("lost_answers::test_what_was_in_doubt_stays_so_while_the_database_is_away"),
+    ),
+    Mutant(
+        "a task of another verb is told the one in doubt",
+        MEMBERSHIP,
+        "        if self._in_doubt.get(claim) != verb:\n            return verdict",
+        "        if claim not in self._in_doubt:\n            return verdict",
+        _conformance("lost_answers::test_another_verb_than_the_one_in_doubt_is_told_the_truth"),
+    ),
+    Mutant(
+        "a cancelled task is no stored failure",
+        MEMBERSHIP,
+        '"fail": frozenset({FAILED, ABANDONED, CANCELLED}),',
+        '"fail": frozenset({FAILED, ABANDONED}),',
+        _conformance("lost_answers::test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled"),
+    ),
+    Mutant(
+        "a cancelled task is no stored release",
+        MEMBERSHIP,
+        '"release": frozenset({PENDING, CANCELLED}),',
+        '"release": frozenset({PENDING}),',
+        _conformance("lost_answers::test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled"),
+    ),
+    Mutant(
+        "a worker does not look for a claim whose answer was lost",
+        SESSION,
+        "self._looks = [time.monotonic() + after for after in LOOKS]",
+        "self._looks = []",
+        _conformance("lost_answers::test_a_worker_gives_back_a_claim_that_arrives_late"),
+    ),
+    Mutant(
+        "a worker looks once for a claim whose answer was lost",
+        SESSION,
+        "self._looks = [time.monotonic() + after for after in LOOKS]",
+        "self._looks = [time.monotonic()]",
+        _conformance("lost_answers::test_a_worker_gives_back_a_claim_that_arrives_late"),
+    ),
+    Mutant(
+        "a worker gives back what it runs when it looks for a lost claim",
+        SESSION,
+        "if held.id not in known and (record :=",
+        "if (record :=",
+        _conformance("lost_answers::test_a_worker_gives_back_a_claim_that_arrives_late"),
+    ),
+    Mutant(
+        "a handle gives back what it holds when it looks for a lost claim",
+        MEMBERSHIP,
+        "for held in self.store.held(worker) if held.id not in self._held]",
+        "for held in self.store.held(worker)]",
+        _conformance("lost_answers::test_what_is_given_back_later_is_not_what_was_claimed_meanwhile"),
+    ),
+    Mutant(
+        "a handle does not give back a claim whose answer was lost",
+        MEMBERSHIP,
+        "if not isinstance(error, StoreUnavailable) or error.maybe_done:",
+        "if not isinstance(error, StoreUnavailable):",
+        _conformance("lost_answers::test_a_claim_whose_answer_and_whose_giving_back_are_lost_is_given_back_later"),
+    ),
+    # -- on_error --
+    Mutant(
+        "on_error is not called where the answer was lost",
+        SESSION,
+        "            return verdict._replace(stored=verdict.state in INTENDED[end.verb])",
+        "            return verdict",
+        _conformance("lost_answers::test_on_error_is_called_once_where_the_answer_to_a_failure_was_lost"),
+    ),
+    Mutant(
+        "on_error is called for an end that was not stored",
+        SESSION,
+        "        if not verdict.stored:\n            event(",
+        "        if False:\n            event(",
+        _conformance("lost_answers::test_on_error_is_not_called_for_an_end_that_was_never_stored"),
+    ),
+    Mutant(
+        "on_error is called for a cancelled task",
+        SESSION,
+        "if self._on_error is not None and verdict.state in (FAILED, ABANDONED):",
+        "if self._on_error is not None:",
+        _conformance("worker::test_how_a_task_ends"),
+    ),
+    Mutant(
+        "on_error is not called where the task cannot be read",
+        SESSION,
+        "        with contextlib.suppress(StoreUnavailable):  # then",
+        "        with contextlib.nullcontext():  # then",
+        _conformance("lost_answers::test_on_error_is_called_where_the_task_cannot_be_read"),
+    ),
+    # -- limits --
+    Mutant(
+        "a time limit is not kept",
+        LIMITS,
+        "if limits.time is not None and",
+        "if False and",
+        _unit("limit_watch"),
+        "",
+    ),
+    Mutant(
+        "progress does not keep a stall limit away",
+        LIMITS,
+        "now - max(self._told_at, work.began) > limits.stall",
+        "now - work.began > limits.stall",
+        _unit("limit_watch"),
+        "",
+    ),
+    Mutant(
+        "a memory limit is not kept",
+        LIMITS,
+        "if memory > limits.memory:",
+        "if memory > 10 * limits.memory:",
+        _conformance("processes::test_a_task_that_exceeds_a_limit_fails"),
+    ),
+    Mutant(
+        "the time that a task is suspended counts",
+        "_executors/work.py",
+        "return now - self._held_for",
+        "return now",
+        _unit("limit_watch"),
+        "",
+    ),
+    Mutant(
+        "a suspended task runs on against its limit",
+        "_executors/work.py",
+        "now = time.monotonic() if self._held_since is None else self._held_since",
+        "now = time.monotonic()",
+        _unit("limit_watch"),
+        "",
+    ),
+    # -- cancellation --
+    Mutant(
+        "a running task does not hear of its cancel",
+        CANCEL_WATCH,
+        "if row is None or row.cancel_requested:",
+        "if row is None:",
+        _unit("cancel_watch"),
+        "",
+    ),
+    Mutant(
+        "a task whose claim is gone runs on",
+        CANCEL_WATCH,
+        "if row is None or row.cancel_requested:",
+        "if row is None:\n                continue\n            if row.cancel_requested:",
+        _unit("cancel_watch"),
+        "",
+    ),
+    Mutant(
+        "another claim on the same task counts as its own",
+        CANCEL_WATCH,
+        "held = {(row.id, row.token): row for row in self._held()}\n"
+        "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
+        "            row = held.get((work.record.id, work.record.token))",
+        "held = {row.id: row for row in self._held()}\n"
+        "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
+        "            row = held.get(work.record.id)",
+        _unit("cancel_watch"),
+        "",
+    ),
+    # -- heartbeats and the clock --
+    Mutant(
+        "a heart that died is not started again",
+        "_maintenance/heartbeat.py",
+        "exit_code=code)\n            self._process = self._spawn()",
+        "exit_code=code)",
+        _alive("heart::test_a_heart_that_dies_is_started_again"),
+    ),
+    Mutant(
+        "a heart outlives its worker",
+        "_maintenance/heart.py",
+        'while os.getppid() == orders["parent"]:',
+        "while True:",
+        _alive("heart::test_the_heart_ends_although_a_child_inherited_its_pipe"),
+    ),
+    Mutant(
+        "a worker beats less than once a lease",
+        "_maintenance/heartbeat.py",
+        "BEATS_PER_LEASE = 3.0",
+        "BEATS_PER_LEASE = 0.3",
+        _conformance("rescue::test_workers_without_a_place_do_not_rob_each_other"),
+    ),
+    Mutant(
+        "a clock that is set back while the process lives is not noticed",
+        "_maintenance/clock_watch.py",
+        "jumped = self._measure() <= self._offset - _TOLERANCE",
+        "jumped = False",
+        _conformance("clock::test_a_clock_that_is_set_back_is_noticed_at_the_next_turn"),
+    ),
+    Mutant(
+        "a task from before the clock was set back is not noticed",
+        "_maintenance/clock_watch.py",
+        "if not ahead and self._offset > offset - _TOLERANCE:",
+        "if self._offset > offset - _TOLERANCE:",
+        _conformance("clock::test_a_handle_opened_after_the_clock_was_set_back"),
+    ),
+    # -- leaving --
+    Mutant(
+        "a close keeps what is reserved",
+        MEMBERSHIP,
+        "for task, (token, runs) in self._held.items() if not runs]",
+        "for task, (token, runs) in self._held.items() if not runs and False]",
+        _conformance("fetch::test_close_releases_what_is_reserved_and_keeps_what_runs"),
+    ),
+    Mutant(
+        "a close gives back what runs",
+        MEMBERSHIP,
+        "for task, (token, runs) in self._held.items() if not runs]",
+        "for task, (token, runs) in self._held.items()]",
+        _conformance("fetch::test_close_releases_what_is_reserved_and_keeps_what_runs"),
+    ),
+    Mutant(
+        "a handle leaves while something that it holds runs",
+        MEMBERSHIP,
+        "if not self._leaving or self._held:",
+        "if not self._leaving:",
+        _conformance("leaving::test_a_closed_queue_keeps_its_row_while_something_runs"),
+    ),
+    Mutant(
+        "a child takes over the claims of its parent",
+        MEMBERSHIP,
+        "            self._heart.disown()\n        self._reset()\n",
+        "            self._heart.disown()\n        self.pid = os.getpid()\n",
+        _conformance("fork::test_a_child_that_ends_politely_takes_nothing_along"),
+    ),
+    # -- passwords --
+    Mutant(
+        "the password of a URL is shown",
+        "url.py",
+        r'return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))',
+        r'return _SECRET.sub(r"\1***", url)',
+        _unit("url"),
+        "",
+    ),
+    Mutant(
+        "the password of a DSN is shown",
+        "url.py",
+        r'return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))',
+        r'return _USER_INFO.sub(r"\1\2:***@", url)',
+        _unit("url"),
+        "",
+    ),
+    Mutant(
+        "a password is shown from its first @ on",
+        "url.py",
+        "([^:]*):.*@",
+        "([^:]*):[^@]*@",
+        _unit("url"),
+        "",
+    ),
+    Mutant("the URL in messages is not masked", "url.py", "shown = mask(url)", "shown = url", _unit("url"), ""),
+    # -- what is refused --
+    Mutant(
+        "a payload may be one level too deep",
+        "payload.py",
+        "MAX_DEPTH = 100",
+        "MAX_DEPTH = 101",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
+    ),
+    Mutant(
+        "an integer may exceed 64 bits by one",
+        "payload.py",
+        "MAX_INTEGER = 2**63 - 1",
+        "MAX_INTEGER = 2**63",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
+    ),
+    Mutant(
+        "U+0000 is stored",
+        "payload.py",
+        r'if text is None or "\\u0000" in text or not',
+        "if text is None or not",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
+    ),
+    Mutant(
+        "a lone surrogate is stored",
+        "payload.py",
+        "or not (text.isascii() or not _SURROGATE.search(text)):",
+        "or False:",
+        _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
+    ),
+    Mutant(
+        "a key may be empty",
+        "names.py",
+        "not 1 <= len(key) <= _MAX_KEY",
+        "len(key) > _MAX_KEY",
+        _unit("name_patterns"),
+        "",
+    ),
+    Mutant("a key may be too long", "names.py", "_MAX_KEY = 255", "_MAX_KEY = 256", _unit("name_patterns"), ""),
+    Mutant(
+        "a queue's name may contain anything after a good beginning",
+        "names.py",
+        "_NAME.fullmatch(name)",
+        "_NAME.match(name)",
+        _unit("name_patterns"),
+        "",
+    ),
+    Mutant(
+        "an abandoned task is not final",
+        "states.py",
+        "FINAL = frozenset({DONE, CANCELLED, ABANDONED})",
+        "FINAL = frozenset({DONE, CANCELLED})",
+        _unit("states"),
+        "",
+    ),
+    Mutant(
+        "a done task cannot be retried by the table",
+        "states.py",
+        '"failed abandoned cancelled done", "pending"',
+        '"failed abandoned cancelled", "pending"',
+        _unit("states"),
+        "",
+    ),
+    # -- what a task keeps --
+    Mutant(
+        "a checkpoint of a claim that is gone seems to be kept",
+        KEEPER,
+        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")',
+        "return",
+        _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
+    ),
+    Mutant(
+        "a transaction does not look at the claim",
+        "_store/verbs.py",
+        "if not is_held:",
+        "if False:",
+        _conformance("long_tasks::test_a_claim_that_is_gone_rolls_back"),
+    ),
+    Mutant(
+        "a transaction that its block ended counts as the task's end",
+        "_store/verbs.py",
+        "if not tx.is_open:",
+        "if False:",
+        _conformance("long_tasks::test_a_transaction_that_the_block_ends_itself"),
+    ),
+    Mutant(
+        "a step is run again by the next attempt",
+        "running.py",
+        "stored = self._all_kept().get(STEP + name)",
+        "stored = None",
+        _conformance("long_tasks::test_a_step_is_run_once_over_all_attempts"),
+    ),
+    Mutant(
+        "a step's name may be used twice",
+        "running.py",
+        "        self._steps.add(name)\n",
+        "",
+        _conformance("long_tasks::test_a_name_used_twice_is_an_error"),
+    ),
+    Mutant(
+        "a checkpoint does not wait for a database that is away",
+        KEEPER,
+        "                if self._is_over():\n                    raise\n",
+        "                raise\n",
+        _conformance("long_tasks::test_a_checkpoint_waits_for_a_database_that_is_away"),
+    ),
+    Mutant(
+        "a transaction whose answer was lost has failed",
+        KEEPER,
+        "if not error.maybe_done or not self._patiently(self._is_done):",
+        "if True:",
+        _conformance("long_tasks::test_a_transaction_whose_answer_was_lost_is_looked_for"),
+    ),
+    Mutant(
+        "a transaction whose answer was lost is always done",
+        KEEPER,
+        "if not error.maybe_done or not self._patiently(self._is_done):",
+        "if not error.maybe_done:",
+        _conformance("long_tasks::test_a_transaction_whose_answer_was_lost_is_looked_for"),
+    ),
+    Mutant(
+        "a transaction whose answer was lost counts where another claim is done",
+        KEEPER,
+        "now.state == DONE and now.token == self._record.token",
+        "now.state == DONE",
+        _conformance("long_tasks::test_a_transaction_whose_answer_was_lost_is_looked_for"),
+    ),
+    # -- a user's own transaction --
+    *(
+        Mutant(
+            f"a connection in autocommit is borrowed ({name})",
+            f"_store/{name.lower()}/connections.py",
+            old,
+            "if False:",
+            _conformance("own_transaction::test_a_connection_in_autocommit"),
+            name.lower(),
+        )
+        for name, old in {
+            "SQLite": "if commits_itself:",
+            "PostgreSQL": "if connection.autocommit and idle:",
+            "MariaDB": "if connection.get_autocommit() and not begun:",
+        }.items()
+    ),
+    # -- SQLite --
+    Mutant(
+        "a write begins without the lock (SQLite)",
+        SQLITE_CONNECTIONS,
+        'else:\n                _wait_for_lock(connection.execute, "BEGIN IMMEDIATE")',
+        'else:\n                _wait_for_lock(connection.execute, "BEGIN")',
+        _conformance("threads::test_two_handles_in_many_threads"),
+    ),
+    Mutant(
+        "a commit is not flushed unless asked (SQLite)",
+        SQLITE_CONNECTIONS,
+        'target.options.get("synchronous", "FULL")',
+        'target.options.get("synchronous", "NORMAL")',
+        _conformance("files::test_how_durable_a_commit_is"),
+    ),
+    Mutant(
+        "FULL flushes less than it says (SQLite)",
+        SQLITE_CONNECTIONS,
+        '"FULL": "PRAGMA synchronous = FULL"',
+        '"FULL": "PRAGMA synchronous = NORMAL"',
+        _conformance("files::test_how_durable_a_commit_is"),
+    ),
+    Mutant(
+        "no write-ahead log (SQLite)",
+        SQLITE_CONNECTIONS,
+        '"PRAGMA journal_mode = WAL"',
+        '"PRAGMA journal_mode = DELETE"',
+        _conformance("files::test_how_durable_a_commit_is"),
+    ),
+    Mutant(
+        "connections cross a fork (SQLite)",
+        SQLITE_CONNECTIONS,
+        "        super().before_fork()\n        self._disconnect()\n",
+        "        super().before_fork()\n",
+        _conformance("fork"),
+    ),
+    Mutant(
+        "a file that was deleted or replaced is written to (SQLite)",
+        SQLITE_CONNECTIONS,
+        "if _identity(self.path) != self._file:",
+        "if False:",
+        _conformance("files::test_a_file_that_is_deleted_or_replaced_is_noticed"),
+    ),
+    *(
+        Mutant(
+            f"a disk error leaves no doubt about {what} (SQLite)",
+            SQLITE_CONNECTIONS,
+            "doubtful = (committing or alone) and",
+            f"doubtful = {left} and",
+            _conformance("files::test_a_disk_error_at_a_commit_leaves_a_doubt"),
+        )
+        for what, left in {"a single statement": "committing", "a transaction": "alone"}.items()
+    ),
+    Mutant(
+        "a disk error leaves no doubt about a task's own transaction (SQLite)",
+        SQLITE_CONNECTIONS,
+        'maybe_done=_code(error).startswith("SQLITE_IOERR")',
+        "maybe_done=False",
+        _conformance("files::test_a_disk_error_at_a_commit_leaves_a_doubt"),
+    ),
+    Mutant(
+        "a user's transaction begins without the lock (SQLite)",
+        SQLITE_CONNECTIONS,
+        'cursor.execute("BEGIN IMMEDIATE")',
+        'cursor.execute("BEGIN")',
+        _conformance("own_transaction::test_a_transaction_that_enqueue_begins_has_the_write_lock"),
+    ),
+    # -- servers --
+    Mutant(
+        "a lost commit leaves no doubt about a task's own transaction",
+        "_store/server.py",
+        "maybe_done=self._trouble(error) is Trouble.LOST",
+        "maybe_done=False",
+        _outages("lost_connections::test_a_transaction_says_whether_it_may_be_stored"),
+        "postgresql",
+    ),
+    *(
+        Mutant(
+            f"a child ends the sessions of its parent ({name})",
+            "_store/server.py",
+            "                link.disown()",
+            "                link.close()",
+            _conformance("fork::test_the_parents_sessions_survive_every_end_of_a_child"),
+            name,
+        )
+        for name in ("postgresql", "mariadb")
+    ),
+    *(
+        Mutant(
+            f"a lost commit leaves no doubt ({name})",
+            "_store/server.py",
+            "maybe_done=committing and trouble is Trouble.LOST",
+            "maybe_done=False",
+            _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
+            name,
+        )
+        for name in ("postgresql", "mariadb")
+    ),
+    Mutant(
+        "a connection lost before the commit leaves a doubt",
+        "_store/server.py",
+        "maybe_done=committing and trouble is Trouble.LOST",
+        "maybe_done=trouble is Trouble.LOST",
+        _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
+        "postgresql",
+    ),
+    Mutant(
+        "a claim does not wait for who takes its worker for dead (PostgreSQL)",
+        POSTGRESQL,
+        "AND lost_at IS NULL FOR SHARE)",
+        "AND lost_at IS NULL)",
+        _conformance("guards::test_a_claim_waits_for_who_marks_its_worker_lost"),
+        "postgresql",
+    ),
+    Mutant(
+        "a claim does not wait for who takes its worker for dead (MariaDB)",
+        MARIADB,
+        "AND lost_at IS NULL LOCK IN SHARE MODE",
+        "AND lost_at IS NULL",
+        _conformance("guards::test_a_claim_waits_for_who_marks_its_worker_lost"),
+        "mariadb",
+    ),
+    Mutant(
+        "a claim waits for the claims of others (PostgreSQL)",
+        POSTGRESQL,
+        "ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS task",
+        "ORDER BY due, id LIMIT :limit FOR UPDATE) AS task",
+        _conformance("guards::test_a_claim_passes_over_a_task_that_somebody_else_is_claiming"),
+        "postgresql",
+    ),
+    Mutant(
+        "a claim waits for the claims of others (MariaDB)",
+        MARIADB,
+        "ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED",
+        "ORDER BY due, id LIMIT :limit FOR UPDATE",
+        _conformance("guards::test_a_claim_passes_over_a_task_that_somebody_else_is_claiming"),
+        "mariadb",
+    ),
+    Mutant(
+        "a deadlock is not tried again",
+        "_store/server.py",
+        "return trouble is Trouble.AGAIN",
+        "return False",
+        _conformance("guards::test_a_deadlock_is_tried_again"),
+        "postgresql",
+    ),
+    Mutant(
+        "a deadlock is not tried again (MariaDB)",
+        "_store/mariadb/connections.py",
+        "_AGAIN = {1020, 1205, 1213, 1412}",
+        "_AGAIN = {1020, 1205, 1412}",
+        _conformance("guards::test_a_deadlock_is_tried_again"),
+        "mariadb",
+    ),
+    Mutant(
+        "writes see an old snapshot and lock gaps (MariaDB)",
+        MARIADB,
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE",
+        _conformance("guards::test_an_enqueue_does_not_wait_for_a_claim"),
+        "mariadb",
+    ),
+    Mutant(
+        "a cluster repeats an insert by itself (MariaDB)",
+        MARIADB,
+        "SET SESSION wsrep_retry_autocommit = 0",
+        "SET SESSION wsrep_retry_autocommit = 1",
+        _outages("failover::test_who_writes_on_two_galera_nodes_is_told_the_ids_of_what_is_stored"),
+        "",
     ),
 ]

@@ -15,7 +15,7 @@ import pytest
 from helpers import until
 
 WORKER = """
-import json, logging, os, re, signal, sys, time
+import ctypes, json, logging, os, re, signal, sys, time
 from dbtaskqueue import Worker, current_task
 url, note, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -47,7 +47,7 @@ def work(payload):
     elif do == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "fork":
-        child = os.fork()
+        child = ctypes.PyDLL(None).fork()  # as C code forks: no hook of Python's closes what it inherits
         if child == 0:
             time.sleep(argument)
             os._exit(0)

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from helpers import until
-from servers.proxy import CuttingProxy, When, commits
+from servers.proxy import CuttingProxy, When, commits, containing
 from servers.requirements import must_be_ours
 from servers.wire import MariaDBConversation, PostgreSQLConversation
 
-from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker
+from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker, clock
 from dbtaskqueue._store.mariadb import connections as mariadb
 from dbtaskqueue._store.postgresql import connections as postgresql
 
@@ -110,6 +110,25 @@ def test_enqueue_says_whether_the_task_may_exist(
         assert stored in {"stored": (size,), "not stored": (0,), "in doubt": (0, size)}[word]
     assert said["stored"] >= 1
     assert said["in doubt"] == 1, "only a lost COMMIT leaves a doubt"
+
+
+# -- a transaction of a task's own -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("at", ["a statement", "COMMIT"])
+def test_a_transaction_says_whether_it_may_be_stored(
+    queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, at: str, when: When
+) -> None:
+    task = direct.enqueue()
+    proxy.arm(commits if at == "COMMIT" else containing(b"UPDATE"), when)
+    connections = queue.store._connections  # type: ignore[attr-defined]
+    with pytest.raises(StoreUnavailable) as caught, connections.own_transaction() as tx, connections.translated():
+        tx.change("cancel", {"id": task.id, "now": clock.now()})
+    assert proxy.fired
+    assert caught.value.maybe_done is (at == "COMMIT")
+    is_stored = (at, when) == ("COMMIT", "after")
+    until(lambda: task.refresh().state == ("cancelled" if is_stored else "pending"))
 
 
 # -- holders ---------------------------------------------------------------------------------------

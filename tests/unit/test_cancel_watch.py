@@ -1,0 +1,71 @@
+"""What a worker makes of the claims that the database says it holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbtaskqueue._executors.work import Work
+from dbtaskqueue._maintenance.cancel_watch import CancelWatch
+from dbtaskqueue._store.base import Held, TaskRecord
+
+TOKEN = 3
+CLAIM = Held(id=7, token=TOKEN, state="running", cancel_requested=0, suspended=0)
+
+
+def running() -> Work:
+    known = {"id": 7, "queue": "q", "state": "running", "token": TOKEN, "attempt": 1, "payload": "null"}
+    record = TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
+    return Work(record, begin_stored=True)
+
+
+@pytest.mark.parametrize(
+    ("held", "cancelled"),
+    [
+        ([CLAIM], False),
+        ([CLAIM._replace(cancel_requested=1)], True),
+        ([], True),
+        ([CLAIM._replace(token=TOKEN + 1)], True),  # another claim of this worker on the same task
+        ([CLAIM._replace(id=8)], True),
+    ],
+)
+def test_a_task_is_cancelled_when_its_claim_is_gone_or_that_was_requested(held: list[Held], cancelled: bool) -> None:
+    work = running()
+    CancelWatch(lambda: held, lambda: [work])()
+    assert work.cancelled is cancelled
+
+
+def test_a_task_that_ends_while_the_database_answers_is_left_alone() -> None:
+    work = running()
+    works = [work]
+
+    def held() -> list[Held]:
+        works.clear()
+        return []
+
+    CancelWatch(held, lambda: works)()
+    assert not work.cancelled
+
+
+def test_a_task_whose_start_is_not_stored_is_not_looked_for() -> None:
+    work = running()
+    work.begin_stored = False
+    CancelWatch(lambda: pytest.fail("the database was asked"), lambda: [work])()
+    assert not work.cancelled
+
+
+def test_a_task_is_suspended_and_continued_once() -> None:
+    work, said = running(), list[bool]()
+    rows = [CLAIM._replace(suspended=1)]
+
+    def hold(still: bool) -> None:
+        said.append(still)
+        work.note_hold(still)
+
+    work.hold = hold
+    watch = CancelWatch(lambda: rows, lambda: [work])
+    watch()
+    watch()
+    rows[:] = [CLAIM]
+    watch()
+    watch()
+    assert said == [True, False]
