@@ -15,6 +15,7 @@ import pytest
 
 from dbtaskqueue._store import queries
 from dbtaskqueue._store.sqlite.connections import SQL
+from dbtaskqueue._store.sqlite.store import SqliteStore
 
 TASKS = 10_000
 STATES = {
@@ -64,8 +65,9 @@ WIDE = re.compile(r"INDEX dbtaskqueue_((?:claimable|ended) \((?:queue=\?(?: AND 
 @pytest.fixture(scope="module", params=STATES)
 def analyzed(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for statement in queries.migrations("sqlite", 1)[0]:
-        connection.execute(statement)
+    for script in queries.migrations("sqlite", SqliteStore.schema_version):
+        for statement in script:
+            connection.execute(statement)
     if (states := STATES[request.param]) is not None:
         _fill(connection, states)
         connection.execute("ANALYZE")
