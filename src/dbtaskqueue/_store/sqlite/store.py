@@ -152,13 +152,15 @@ _ORDER = operator.itemgetter(1, 2, 0)  # rank, due, id
 
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: tuple[Any, ...]) -> TaskRecord:
     """The record of a task as it stands now, from how it was found."""
-    number, rank, due, token, attempt, budget, base, solo, created, started, key, function, policy, payload, *more = row
+    (
+        number, rank, due, token, attempt, budget, base, solo, created, started,
+        key, function, policy, payload, limits, command, retried,
+    ) = row  # fmt: skip
     if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
         return TaskRecord(*tx.rows("get", {"id": number})[0])
     state = RESERVED
     if claim.begin:
         state, attempt, started = RUNNING, 1, claim.now
-    limits, command, retried = more
     return TaskRecord._make((
         number, queue, state, rank, due, token + 1, attempt, budget, base, worker, solo, 0, created, started,
         None, key, function, policy, payload, None, None, limits, command, retried, 0, None, None,
