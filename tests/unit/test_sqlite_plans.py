@@ -59,7 +59,7 @@ ALLOWED = {
 }
 """Steps that need a reason: (query, step) → why it is bounded, or rare."""
 
-SCAN = re.compile(r"SCAN (?!CONSTANT ROW|\d+ CONSTANT ROWS)(\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
+SCAN = re.compile(r"SCAN (?!CONSTANT ROW|\d+ CONSTANT ROWS|\d+-ROW VALUES)(\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 WIDE = re.compile(r"INDEX dbtaskqueue_((?:claimable|ended) \((?:queue=\?(?: AND state=\?)?|ANY.*)\))")
 
 
