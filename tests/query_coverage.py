@@ -23,7 +23,7 @@ from dbtaskqueue._store.sqlite.connections import SqliteTransaction
 LINKS = {"sqlite": SqliteTransaction, "postgresql": PostgresqlLink, "mariadb": MariadbLink}
 """The class of each engine that runs named queries."""
 
-METHODS = ("rows", "row", "change", "change_each", "insert")
+METHODS = ("rows", "row", "change", "change_each", "change_together", "insert")
 """Its methods whose first argument is the name of a query."""
 
 recorded: defaultdict[str, set[str]] = defaultdict(set)

@@ -528,6 +528,18 @@ def test_a_batch_of_a_given_size_is_reserved_at_once(queue: TaskQueue, url: str)
     assert [task.refresh().state for task in tasks] == ["done"] * 8
 
 
+@pytest.mark.every_engine("the ends of a batch are statements of each engine")
+@pytest.mark.parametrize("size", [2, 10, 99, 123])
+def test_each_task_of_a_batch_gets_its_own_end(queue: TaskQueue, url: str, size: int) -> None:
+    """Engines split a batch into statements of a few sizes."""
+    tasks = queue.enqueue_many(range(2 * size))
+    Worker(url).run(lambda payload: None if payload % 5 == 0 else {"n": payload}, burst=True, batch=size)
+    ended = [task.refresh() for task in tasks]
+    assert {(task.state, task.attempt, task.token) for task in ended} == {("done", 1, 1)}
+    assert [task.result for task in ended] == [None if n % 5 == 0 else {"n": n} for n in range(2 * size)]
+    assert all(task.started_at <= task.finished_at for task in ended)  # type: ignore[operator]
+
+
 def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     first, second = queue.enqueue_many(["short", "gate"])

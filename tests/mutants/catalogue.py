@@ -177,8 +177,8 @@ MUTANTS = [
     Mutant(
         "ends of a batch compare no token (SQLite)",
         SQLITE,
-        "dbtaskqueue_task.id = ended.value ->> 0 AND token = ended.value ->> 1",
-        "dbtaskqueue_task.id = ended.value ->> 0",
+        "dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token",
+        "dbtaskqueue_task.id = ended.id",
         _conformance("guards"),
     ),
     Mutant(

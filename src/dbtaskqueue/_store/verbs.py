@@ -209,7 +209,10 @@ class SqlStore(SqlMovable, Store):
         waiting = [
             end
             for end, verdict in zip(ends, verdicts, strict=True)
-            if verdict.stored and verdict.state in (PENDING, FAILED) and is_soon(end.due, end.at)
+            if end.verb != "finish"
+            and verdict.stored
+            and verdict.state in (PENDING, FAILED)
+            and is_soon(end.due, end.at)
         ]
         if waiting:
             self._wake_for(tx, [end.id for end in waiting], max(end.at for end in waiting))
@@ -221,6 +224,8 @@ class SqlStore(SqlMovable, Store):
             return [self._end(tx, worker, end) for end in ends]
         complete = self._finish_together(tx, finishes)
         verdicts = finish_verdicts(tx, finishes, complete=complete)
+        if len(finishes) == len(ends):
+            return verdicts
         found = iter(verdicts)
         return [next(found) if end.verb == "finish" else self._end(tx, worker, end) for end in ends]
 

@@ -77,17 +77,19 @@ SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, base, 
 UPDATE dbtaskqueue_task NOT INDEXED
    SET state = :state, token = token + 1, worker = :worker, shared = :shared AND NOT solo,
        attempt = attempt + :begin, started_at = CASE WHEN :begin THEN :now ELSE started_at END
- WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('pending', 'failed')
+ WHERE id IN ([[:id,]]) AND state IN ('pending', 'failed')
 
 -- name: finish_batch
--- Differs because one statement over a JSON array takes half as long as one execution for each row.
+-- Differs because one statement over a list of rows takes two thirds of the time of one execution for each row, or of
+-- one over a JSON array.
 UPDATE dbtaskqueue_task
-   SET state = 'done', finished_at = ended.value ->> 2, result = ended.value ->> 4, shared = 0,
-       cpu = ended.value ->> 5, memory = ended.value ->> 6,
+   SET state = 'done', finished_at = ended.at, result = ended.result, shared = 0, cpu = ended.cpu, memory = ended.memory,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
-       started_at = CASE WHEN state = 'reserved' THEN ended.value ->> 3 ELSE started_at END
-  FROM json_each(:ends) AS ended
- WHERE dbtaskqueue_task.id = ended.value ->> 0 AND token = ended.value ->> 1
+       started_at = CASE WHEN state = 'reserved' THEN ended.begun_at ELSE started_at END
+  FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS begun_at, column5 AS result, column6 AS cpu,
+               column7 AS memory
+          FROM (VALUES [[(:id, :token, :at, :begun_at, :result, :cpu, :memory),]])) AS ended
+ WHERE dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token
    AND (state = 'running' OR state = 'reserved' AND shared = 1)
 
 -- name: insert_task

@@ -13,6 +13,7 @@ Three rules come from measurements or from SQLite's own documentation:
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import operator
 import os
@@ -23,6 +24,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 from urllib.parse import quote
@@ -41,6 +43,9 @@ SQL = queries.load("sqlite")
 _INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
 _values_of = operator.attrgetter(*_names)
 """Of a NewTask, in the statement's order: SQLite looks up each value by its name otherwise, at every execution."""
+
+_ROWS = 100, 10, 1
+"""Numbers of rows that a statement over a list is prepared for; the prepared statements are cached."""
 
 LOCK_PATIENCE = 60.0
 """Seconds to wait for a write lock that another program keeps before saying so."""
@@ -93,6 +98,17 @@ class SqliteTransaction(Transaction):
     def change_each(self, name: str, values: Sequence[Values]) -> None:
         self.connection.executemany(SQL[name], values)
 
+    def change_together(self, name: str, rows: Sequence[Sequence[object]], values: Values = NOTHING) -> int:
+        """Run a statement with a list ``[[…]]`` for many rows at once; how many it changed.
+
+        Each row is its values in the order of the list; ``values`` are those that come before the list.
+        """
+        changed = 0
+        for some in _portions(rows):
+            text, names = _over_rows(name, len(some))
+            changed += self._execute(text, [*map(values.__getitem__, names), *chain.from_iterable(some)]).rowcount
+        return changed
+
     def array(self, ids: Sequence[int]) -> str:
         return json.dumps(ids)
 
@@ -103,6 +119,22 @@ class SqliteTransaction(Transaction):
     def insert(self, task: NewTask) -> int:
         """Store one task; its id."""
         return self._execute(_INSERT_ONE, _values_of(task)).lastrowid or 0
+
+
+def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    at = 0
+    for size in _ROWS:
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
+            at += size
+
+
+@functools.cache
+def _over_rows(name: str, times: int) -> tuple[str, list[str]]:
+    """The statement for so many rows, and the names of the values that come before them."""
+    text, _ = queries.positional(queries.repeated(SQL[name], times))
+    _, names = queries.positional(SQL[name].partition("[[")[0])
+    return text, names
 
 
 class SqliteConnections(Connections):

@@ -19,8 +19,6 @@ from .connections import SqliteConnections, SqliteTransaction
 from .health import findings
 from .wakeups import SqliteWakeups
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-
 
 class SqliteStore(SqlStore):
     """A SQLite file in WAL mode; by default each commit is on the disk when it returns."""
@@ -112,7 +110,7 @@ class SqliteStore(SqlStore):
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
         rows = [(end.id, end.token, end.at, end.begun_at, inline(end.result), end.cpu, end.memory) for end in ends]
-        complete = tx.change("finish_batch", {"ends": _to_json(rows)}) == len(ends)
+        complete = tx.change_together("finish_batch", rows) == len(ends)
         large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
         if large:
             tx.change_each("insert_large_result", large)
@@ -126,13 +124,9 @@ class SqliteStore(SqlStore):
             rows = json.loads(tx.rows("claimable", values)[0][0])
             if rows:
                 rows.sort(key=_ORDER)
-                values |= {
-                    "ids": _to_json([row[0] for row in rows]),
-                    "begin": int(claim.begin),
-                    "shared": int(claim.shared),
-                    "state": RUNNING if claim.begin else RESERVED,
-                }
-                tx.change("claim", values)
+                values |= {"begin": int(claim.begin), "shared": int(claim.shared)}
+                values["state"] = RUNNING if claim.begin else RESERVED
+                tx.change_together("claim", [row[:1] for row in rows], values)
                 records += [_claimed(tx, worker, claim, queue, row) for row in rows]
             if len(records) >= claim.limit:
                 break
@@ -158,16 +152,19 @@ _ORDER = operator.itemgetter(1, 2, 0)  # rank, due, id
 
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: tuple[Any, ...]) -> TaskRecord:
     """The record of a task as it stands now, from how it was found."""
-    number, rank, due, token, attempt, budget, base, solo, created, started, key, function, policy, payload, *more = row
+    (
+        number, rank, due, token, attempt, budget, base, solo, created, started,
+        key, function, policy, payload, limits, command, retried,
+    ) = row  # fmt: skip
     if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
         return TaskRecord(*tx.rows("get", {"id": number})[0])
     state = RESERVED
     if claim.begin:
         state, attempt, started = RUNNING, 1, claim.now
-    return TaskRecord(
+    return TaskRecord._make((
         number, queue, state, rank, due, token + 1, attempt, budget, base, worker, solo, 0, created, started,
-        None, key, function, policy, payload, None, None, *more,
-    )  # fmt: skip
+        None, key, function, policy, payload, None, None, limits, command, retried, 0, None, None,
+    ))  # fmt: skip
 
 
 def _versions(tx: SqliteTransaction) -> tuple[int, int]:
