@@ -270,7 +270,7 @@ def test_a_warning_a_minute_names_a_bounded_list_of_functions(
 def test_a_worker_without_anything_to_run_is_refused(queue: TaskQueue, url: str) -> None:
     for worker in (Worker(url), Worker(queue), Worker(queue, queues=["a", "b"])):
         with pytest.raises(TypeError, match="callback"):
-            worker.run()
+            worker.run(burst=True)
     Worker(url, executor="process", allow_commands=True).run(burst=True)
 
 

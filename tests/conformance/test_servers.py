@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -550,6 +552,18 @@ def test_a_waiter_whose_connection_broke_registers_on_another(url: str, queue: T
         until(lambda: [row for row in administrate("postgresql", url, channels) if row != (before,)])
         queue.enqueue("x")
         assert [task.payload for task in fetching.join()] == ["x"]
+
+
+# -- passwords -------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine("postgresql")
+def test_the_log_of_a_worker_shows_no_password(url: str) -> None:
+    options = ["--url", with_option(url, "password=hunter2"), "worker", "--allow-commands", "--burst"]
+    command = [sys.executable, "-m", "dbtaskqueue", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "password=***" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 # -- doctor ----------------------------------------------------------------------------------------
