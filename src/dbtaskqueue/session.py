@@ -389,7 +389,7 @@ class Session:
         fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue}
         fields |= {"function": record.function, "attempt": attempt}
         if not verdict.stored:
-            event(logging.WARNING, "the claim on a task was gone before its end", **fields, state=verdict.state)
+            event(logging.WARNING, "the claim on a task was lost before the task finished", **fields, state=verdict.state)
         elif error is None:
             if not end.unrun:
                 event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))
