@@ -356,7 +356,7 @@ class TaskQueue:
         if not verdict.stored:
             if before.key is not None and verdict.state in sources("retry"):
                 raise InvalidTransition(f"retry: another unfinished task has the key {before.key!r} of task {id}")
-            raise InvalidTransition(f"retry: task {id} is {verdict.state or 'no more'}")
+            raise InvalidTransition(f"retry: task {id} is {verdict.state or 'pruned'}")
         self.store.wakeups.ring()
         with after_a_change():
             return self.get(id)
@@ -386,16 +386,16 @@ class TaskQueue:
 
     def _why_not_suspended(self, verdict: Verdict, holder: int | None) -> str:
         if verdict.state != RUNNING:
-            return f"is {verdict.state or 'no more'}; only a running task can stand still"
+            return f"is {verdict.state or 'pruned'}; only a running task can be suspended"
         found = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
         if not found:
             return "is held by a worker that is lost"
         if found[0].executor is None:
-            return "runs in a program that has fetched it; only a process of a worker can stand still"
+            return "runs in a program that has fetched it; only a task in a worker's process can be suspended"
         ways = {"thread": "by threads", "asyncio": "by asyncio"}
         return (
-            f"cannot stand still: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
-            " only a process can"
+            f"cannot be suspended: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
+            " only a task in a process can"
         )
 
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:

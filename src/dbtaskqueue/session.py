@@ -30,7 +30,7 @@ from ._maintenance.supervision import Supervision
 from ._maintenance.usage_watch import UsageWatch
 from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
-from .checks import check_count, check_seconds, is_async, listed
+from .checks import check_count, check_seconds, counted, is_async, listed
 from .code import Code
 from .errors import StoreUnavailable
 from .keeper import StoreKeeper
@@ -146,13 +146,13 @@ class Session:
         ``typed``: a person has pressed Ctrl-C, who should see the answer also where only warnings are shown.
         """
         running = sum(work.begun_at is not None for work in list(self._active))
-        tasks = f"{running} task" if running == 1 else f"{running} tasks"
+        tasks = counted(running)
         if not running:
             text = "stopping"
         elif self._stops > 1:
             text = f"stopping now: {tasks} stopped and released"
         else:
-            may_run = "to the end" if self._drain_timeout == math.inf else f"for {self._drain_timeout:g} s more"
+            may_run = "until they finish" if self._drain_timeout == math.inf else f"for {self._drain_timeout:g} s more"
             again = "press Ctrl-C" if typed else "send the signal"
             text = f"stopping: {tasks} may run {may_run}; {again} again to stop now"
         if text != self._announced:
@@ -389,7 +389,8 @@ class Session:
         fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue}
         fields |= {"function": record.function, "attempt": attempt}
         if not verdict.stored:
-            event(logging.WARNING, "the claim on a task was lost before the task finished", **fields, state=verdict.state)
+            why = "the claim on a task was lost before the task finished"
+            event(logging.WARNING, why, **fields, state=verdict.state)
         elif error is None:
             if not end.unrun:
                 event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))

@@ -141,8 +141,8 @@ class Worker:
             refuse_async_generator(callback, "the callback")
         elif not len(self._queue.functions) and not self.allow_commands:
             raise TypeError(
-                "run() has nothing to run: give it a callback, or give the Worker the TaskQueue that the task functions"
-                " are registered with (one made from a URL knows none)"
+                "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
+                " task functions (a Worker created with a URL has none)"
             )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)

@@ -289,7 +289,7 @@ def test_no_advice_holds_a_password() -> None:
 
 
 def test_doctor_on_a_missing_file(cli: Cli) -> None:
-    assert_explained(cli("doctor"), "does not exist", "or name yours with --url or $DBTASKQUEUE_URL")
+    assert_explained(cli("doctor"), "does not exist", "or name another database with --url or $DBTASKQUEUE_URL")
     run = cli("doctor", "--json")
     assert_explained(run, "does not exist")
     assert run.json["broken"] is True

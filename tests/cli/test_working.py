@@ -307,7 +307,7 @@ def test_a_worker_without_code_runs_command_lines_only(cli: Cli) -> None:
     ]
     refused = cli("worker")
     assert refused.code == 2
-    assert "name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands" in refused.err
+    assert "give MODULE:NAME, the code to run, or --allow-commands to run command lines" in refused.err
 
 
 def test_a_child_runs_so_many_tasks(cli: Cli, queue: TaskQueue) -> None:

@@ -45,7 +45,9 @@ def test_a_missing_schema_is_made(url: str) -> None:
 
 
 def test_create_false_makes_no_file(url: str) -> None:
-    with pytest.raises(SchemaError, match=r"does not exist; .* or name yours with --url or \$DBTASKQUEUE_URL"):
+    with pytest.raises(
+        SchemaError, match=r"does not exist; .* or name another database with --url or \$DBTASKQUEUE_URL"
+    ):
         TaskQueue(url, create=False)
     assert not file_of(url).exists()
 

@@ -234,12 +234,12 @@ def json_option(function: Function) -> Function:
 
 
 def yes_option(function: Function) -> Function:
-    """``--yes``: needed where nobody can be asked."""
+    """``--yes``: required where stdin is not a terminal."""
     help = "Do not ask. Required where stdin is not a terminal."
     return click.option("--yes", is_flag=True, callback=_require_yes, help=help)(function)
 
 
 def _require_yes(ctx: click.Context, parameter: click.Parameter, yes: bool) -> bool:
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError(f"{ctx.info_name} cannot ask, since stdin is not a terminal; confirm it with --yes", ctx)
+        raise click.UsageError(f"stdin is not a terminal; confirm {ctx.info_name} with --yes", ctx)
     return yes

@@ -64,10 +64,10 @@ _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fu
 
 
 _OLD_SNAPSHOT = (
-    "the transaction of this connection began with a read, and another connection has written since, so SQLite does not"
-    " let it write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again. Begin it with"
-    ' BEGIN IMMEDIATE to avoid this (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode": "IMMEDIATE" in'
-    ' OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
+    "the transaction of this connection began with a read, and another connection has written since. SQLite does not"
+    " let such a transaction write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again."
+    ' To avoid this, begin it with BEGIN IMMEDIATE (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode":'
+    ' "IMMEDIATE" in OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
 )
 
 
