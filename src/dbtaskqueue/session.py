@@ -141,9 +141,9 @@ class Session:
         self._bell.put(None)
 
     def announce_stop(self, *, typed: bool) -> None:
-        """Log that the worker stops, and how long that may take. Not in a signal's handler: see ``signals``.
+        """Log that the worker stops, and how long that may take. Never call it in a signal handler: see ``signals``.
 
-        ``typed``: a person has pressed Ctrl-C, who should see the answer also where only warnings are shown.
+        ``typed``: a person has pressed Ctrl-C, and should see the confirmation even if only warnings are shown.
         """
         running = sum(work.begun_at is not None for work in list(self._active))
         tasks = counted(running)
@@ -242,7 +242,7 @@ class Session:
         )
 
     def _is_short(self) -> bool:
-        """Whether claimed tasks wait because not even as many as wanted can run at once."""
+        """Whether claimed tasks wait because a shortage keeps the executor below its concurrency."""
         return self._executor.most < self._concurrency and not self._executor.is_drained()
 
     def _is_held_up(self) -> bool:
@@ -307,8 +307,7 @@ class Session:
         self._submit(works)
 
     def _release_unknown(self, work: Work) -> None:
-        """Owe the release of a task that this worker has no code for: another worker may have it, or this one's next
-        version."""
+        """Release a task that this worker has no code for. Another worker may have it, or the next version."""
         record, end = work.record, ends.release_unknown(work.record)
         self._owed.append((work, end))
         if self._throttle.lets(record.function):
@@ -381,7 +380,7 @@ class Session:
         try:
             verdict = self._settled(end, verdict)
         except StoreUnavailable as gone:
-            self._owed.append((work, end))  # nothing is stored twice: the next try finds out what became of it
+            self._owed.append((work, end))  # the next try finds out whether it was stored; nothing is stored twice
             self._fail(gone)
             return
         record, error = work.record, work.error
@@ -397,7 +396,7 @@ class Session:
         else:
             fields |= {"max_attempts": record.max_attempts, "retry_in": _retry_in(end, verdict.state)}
             kind = getattr(error, "name", type(error).__name__)
-            message = first_line(error).removeprefix(f"{kind}: ")  # a ChildFailed says what it was in the child
+            message = first_line(error).removeprefix(f"{kind}: ")  # the error of a child repeats its name
             event(logging.WARNING, f"task {verdict.state}", **fields, error=kind, message=message)
             if self._on_error is not None and verdict.state in (FAILED, ABANDONED):
                 due = record.due if end.due is None else end.due
@@ -409,7 +408,7 @@ class Session:
             work.error = None  # its traceback leads back to the work: no cycle may keep what the task had in hand
 
     def _settled(self, end: End, verdict: Verdict) -> Verdict:
-        """The verdict on an end, also where an earlier try whose answer was lost has stored it."""
+        """The verdict on an end, also if an earlier try stored it and its answer was lost."""
         if verdict.stored:
             return verdict
         if verdict.token == end.token:  # under its token only this worker could have ended it

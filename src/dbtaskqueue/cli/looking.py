@@ -304,7 +304,7 @@ def workers(url: str | None, json: bool) -> None:
 
 
 def describe(queue: TaskQueue, worker: WorkerRecord) -> dict[str, Any]:
-    """Describe a worker. Whether one on another machine is alive only its heartbeat shows, after its lease."""
+    """Describe a worker. On another machine, it counts as alive until its heartbeat is older than its lease."""
     rescuer = queue._membership.rescuer
     lost = worker.lost_at is not None or rescuer.is_gone(worker) is True
     return {

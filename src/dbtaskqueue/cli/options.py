@@ -168,7 +168,7 @@ def _use_url(ctx: click.Context, parameter: click.Parameter, url: str | None) ->
 
 
 def is_url_given(ctx: click.Context) -> bool:
-    """Whether the command line names the database, before or after the command; not the environment."""
+    """Whether the command line, not the environment, names the database."""
     given = ParameterSource.COMMANDLINE
     return given in (ctx.get_parameter_source("url"), ctx.find_root().get_parameter_source("url"))
 
@@ -221,7 +221,7 @@ def _all_queues(ctx: click.Context, parameter: click.Parameter, names: tuple[str
 
 
 def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:
-    """The queues that were named before the command; none where its own option is given."""
+    """The queues that were named before the command; none if the command's own option is given."""
     if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
         return []
     found: list[str] = ctx.find_root().params.get("queues") or []
