@@ -62,7 +62,7 @@ def continue_task(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def pause(url: str | None, queue: str) -> None:
-    """Pause a queue: workers start none of its tasks; running ones continue."""
+    """Pause a queue; its running tasks continue."""
     with open_queue(url, queue) as lane:
         warn_of_unknown(lane.store, queue)
         lane.pause()

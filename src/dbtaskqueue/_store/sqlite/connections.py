@@ -40,7 +40,7 @@ Ts = TypeVarTuple("Ts")
 SQL = queries.load("sqlite")
 _INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
 _values_of = operator.attrgetter(*_names)
-"""Of a NewTask, in the statement's order: SQLite looks up each value by its name otherwise, at every execution."""
+"""The values of a NewTask in the statement's order. Otherwise SQLite would look up each one by name at every call."""
 
 LOCK_PATIENCE = 60.0
 """Seconds to wait for a write lock that another program keeps before saying so."""
@@ -146,7 +146,7 @@ class SqliteConnections(Connections):
                 self._remember_file()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(self.path) from None
-        except OSError as error:  # a directory that may not be entered, a loop of links
+        except OSError as error:  # a directory without permission, a loop of links
             raise ConfigurationError(f"{self.path}: {error.strerror}; {_RIGHTS}") from None
         except sqlite3.Error as error:
             if _code(error).startswith(_PASSING):
@@ -442,7 +442,7 @@ def _explain(error: Exception, path: str) -> str:
 
 
 def _is_no_directory(path: str) -> bool:
-    """Whether there is no such directory; False where this user may not know."""
+    """Whether there is no such directory; False if this user may not know."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except PermissionError:
