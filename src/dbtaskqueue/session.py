@@ -388,8 +388,7 @@ class Session:
         fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue}
         fields |= {"function": record.function, "attempt": attempt}
         if not verdict.stored:
-            why = "the claim on a task was lost before the task finished"
-            event(logging.WARNING, why, **fields, state=verdict.state)
+            event(logging.WARNING, "the claim on a task was lost before it finished", **fields, state=verdict.state)
         elif error is None:
             if not end.unrun:
                 event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))
