@@ -59,7 +59,7 @@ def test_help_fits_the_terminal(command: str, columns: int, monkeypatch: pytest.
     shown = CliRunner().invoke(main, [*command.split(), "--help"]).output
     assert "-h, --help" in shown
     assert max(len(line) for line in shown.splitlines()) <= columns
-    assert "..." not in shown.partition("Produce tasks:")[2], "the first line of a command's help is not cut"
+    assert "..." not in shown.partition("Produce tasks:")[2], "no first line of a command's help is cut"
     assert CliRunner().invoke(main, [*command.split(), "-h"]).output == shown
 
 
@@ -335,7 +335,7 @@ def test_a_full_disk_under_stdout_does_not_hide_an_error(cli: Cli) -> None:
 
 
 def test_a_full_disk_under_stderr(cli: Cli, queue: TaskQueue) -> None:
-    """Nothing can be said there, but the exit code can."""
+    """Only the exit code can report it."""
     queue.enqueue(1)
     assert with_shell(cli, "2> /dev/full", "list", "--state", "done") == (1, "", ""), "a note was lost"
     assert with_shell(cli, "2> /dev/full", "show", 7) == (1, "", "")

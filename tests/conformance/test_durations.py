@@ -117,11 +117,11 @@ NO_DURATIONS = {
     *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
     *("RunningTask.progress done", "RunningTask.progress total"),
 }
-"""What else is a float."""
+"""Other parameters that are floats."""
 
 
 def refused(place: str) -> list[object]:
-    """What a place does not take."""
+    """Values that a place refuses."""
     values: list[object] = ["60", b"1", [], math.nan, True, 10**400]
     if place not in TIMEOUTS:
         values += [-1, timedelta(microseconds=-1)]

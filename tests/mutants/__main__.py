@@ -1,4 +1,4 @@
-"""``make mutants``: break the code on purpose, one fault at a time, and see the tests notice.
+"""``make mutants``: break the code on purpose, one fault at a time, and check that the tests notice.
 
 Each mutant of ``catalogue.py`` is applied to a copy of the package, and the tests that should notice run against that
 copy. A mutant that no test notices has survived; then this exits with 1.
@@ -26,7 +26,7 @@ _LONGEST = 300
 
 
 def main() -> int:
-    """Run the mutants that were asked for; 1 if one survived."""
+    """Run the selected mutants; return 1 if one survived."""
     parser = argparse.ArgumentParser(prog="make mutants", description="See the tests notice deliberate faults.")
     parser.add_argument("-k", default="", metavar="TEXT", help="only mutants whose name contains this text")
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, metavar="N")
