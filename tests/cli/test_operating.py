@@ -144,7 +144,7 @@ def test_yes_is_not_asked(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
-def test_what_destroys_needs_yes_where_stdin_is_no_terminal(
+def test_purge_and_prune_need_yes_if_stdin_is_not_a_terminal(
     cli: Cli, queue: TaskQueue, command: tuple[str, ...]
 ) -> None:
     queue.enqueue_many(range(3))

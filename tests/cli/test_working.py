@@ -127,7 +127,7 @@ def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueu
     assert "queues=x,y concurrency=3" in run.err
 
 
-def test_its_first_line_says_what_it_serves(cli: Cli) -> None:
+def test_the_first_log_line_says_what_the_worker_serves(cli: Cli) -> None:
     Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
     start = rf"INFO worker starts pid=\d+ database={re.escape(cli.url)} queues="
     first = cli("worker", "mine:queue", "--burst", "--executor", "thread").err.splitlines()[0]
@@ -307,7 +307,7 @@ def test_a_worker_without_code_runs_command_lines_only(cli: Cli) -> None:
     ]
     refused = cli("worker")
     assert refused.code == 2
-    assert "give MODULE:NAME, the code to run, or --allow-commands to run command lines" in refused.err
+    assert "name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands" in refused.err
 
 
 def test_a_child_runs_so_many_tasks(cli: Cli, queue: TaskQueue) -> None:

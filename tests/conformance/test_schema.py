@@ -179,7 +179,7 @@ def test_a_file_of_version_1_is_upgraded_with_its_tasks(url: str, monkeypatch: p
         assert queue.get(task.id).result == "X"
 
 
-def test_a_worker_tells_what_it_serves(url: str) -> None:
+def test_a_worker_stores_what_it_serves(url: str) -> None:
     with TaskQueue(url, "mail") as queue:
         queue.task(name="one")(str.upper)
         told: list[tuple[str | None, str | None]] = []

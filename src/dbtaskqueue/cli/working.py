@@ -130,7 +130,7 @@ def worker(
     if allow_commands and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
     if target is None and not allow_commands:
-        raise click.UsageError("give MODULE:NAME, the code to run, or --allow-commands to run command lines")
+        raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
         # before _find, which adds the current directory to the path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")

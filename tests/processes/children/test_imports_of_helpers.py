@@ -64,7 +64,7 @@ def test_a_module_named_like_one_of_the_standard_library_is_not_executed(
 
 
 @pytest.mark.engine("sqlite")
-def test_an_entry_of_sys_path_that_is_no_text(url: str, queue: TaskQueue, tmp_path: Path) -> None:
+def test_an_entry_of_sys_path_that_is_not_text(url: str, queue: TaskQueue, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     task = queue.enqueue(retry=RetryPolicy(max_attempts=1))
     script = tmp_path / "worker.py"
