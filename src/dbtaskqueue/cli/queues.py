@@ -14,7 +14,7 @@ from .output import harmless, note
 def refuse_unknown(store: Store, name: str | None) -> None:
     """Fail if no such queue exists, but others do: the name is probably misspelt.
 
-    A queue exists while it has tasks or is paused. The queue "default" may be missing: nobody may have named it.
+    A queue exists while it has tasks or is paused. The queue "default" may be missing, since it need not be named.
     """
     known = store.queues()
     if name is None or name in known or not known:
