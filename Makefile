@@ -13,9 +13,9 @@ help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
 	@echo "make test      five minutes: every test, each on the engines that can make it fail"
 	@echo "make test-all  the whole product: every test on every engine"
-	@echo "make mutants   break the code on purpose, fault by fault, and see that the tests notice"
+	@echo "make mutants   break the code on purpose, one fault at a time, and check that the tests notice"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     the figures of the README"
+	@echo "make bench     measure the figures of the README"
 	@echo "make clean     remove what the other commands installed"
 
 demo: $(VENV)/.demo
@@ -38,14 +38,14 @@ mutants: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m bench $(ARGS)
 
-# The interpreter is part of a file's name, so a different one gets a new environment. It is asked here in words that
-# every Python understands, also one that is too old.
+# The interpreter is part of a file's name, so a different one gets a new environment. This code runs on every Python,
+# including those that are too old.
 PYTHON_NAME := $(shell $(PYTHON) -c 'import sys, zlib; print("%d.%d.%d-%08x" % (sys.version_info[:3] + (zlib.crc32(sys.prefix.encode()) & 0xffffffff,)))' 2>/dev/null)
 ENVIRONMENT = $(VENV)/.python-$(PYTHON_NAME)
 # The cache is off, so that nothing is written outside the checkout; the variable is for the pip that builds in isolation.
 INSTALL = PIP_NO_CACHE_DIR=1 $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-cache-dir --disable-pip-version-check
 
-# A fresh Debian may lack python3-venv: then the environment is made without pip, and filled from outside.
+# A fresh Debian may lack python3-venv, so the environment is made without pip, and filled from outside.
 $(ENVIRONMENT):
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo "dbtaskqueue needs Python 3.11 or later; there is no $(PYTHON) here. Name yours: make demo PYTHON=python3.13" >&2; exit 1; }

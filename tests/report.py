@@ -1,4 +1,4 @@
-"""What a run does besides its tests. It counts skips by reason, fails if a query was not run, and ends after --maxfail.
+"""Reports on a run of the suite. It counts skips by reason, fails if a query was not run, and stops after --maxfail.
 
 A plugin of the process that prints the report and of each process of pytest-xdist: these hand over what they know.
 """
@@ -16,7 +16,7 @@ import query_coverage
 from servers.requirements import absent
 
 OUTPUT = "dbtaskqueue"
-"""The key of what a process of pytest-xdist hands over."""
+"""The key under which a process of pytest-xdist returns its data."""
 
 
 class Report:
@@ -86,7 +86,7 @@ class Report:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Any:
-        """Print first what is not a failure, so that failures are the last thing that is printed."""
+        """Print these lines first, so that failures are printed last."""
         skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
         if skipped:
             terminalreporter.section("skipped")

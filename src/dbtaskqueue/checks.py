@@ -1,4 +1,4 @@
-"""What a user may give where a number or a function is wanted, and how a message shows what he gave. Pure."""
+"""What a user may give where a number or a function is wanted, and how messages show values. Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ def shown(value: object) -> str:
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names as a message lists them, not more than ``most``."""
+    """Names as a message lists them, at most ``most`` of them."""
     more = len(names) - most
     return (", ".join(names[:most]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
+def counted(number: int, noun: str = "task") -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def harmless(text: str, keep: str = "") -> str:
-    """``text`` with everything escaped that a terminal would obey or that cannot be seen."""
+    """``text`` with control characters and invisible ones escaped, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(
@@ -60,10 +65,10 @@ def check_count(value: int, name: str) -> int:
 def check_seconds(
     duration: float | timedelta, name: str, *, finite: bool = False, positive: bool = False, signed: bool = False
 ) -> float:
-    """Return a duration, which is a number of seconds or a timedelta, as seconds.
+    """Return a duration as seconds; it is given as a number of seconds or a timedelta.
 
-    It must be at least 0, with ``positive`` more than 0; with ``signed`` it may be negative. Only ``finite`` excludes
-    an infinity. Raises ValueError.
+    It must be at least 0: with ``positive`` more than 0, with ``signed`` any number. It may be infinite, except with
+    ``finite``. Raises ValueError.
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if is_number(seconds):

@@ -156,7 +156,7 @@ class FoundFunctions:
 
 
 def import_path() -> list[str]:
-    """``sys.path`` for another process; Python ignores an entry that is no text, such as a ``Path``."""
+    """``sys.path`` for another process, without entries that Python ignores, such as a ``Path``."""
     return [entry for entry in sys.path if isinstance(entry, str)]
 
 

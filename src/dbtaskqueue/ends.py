@@ -52,7 +52,7 @@ def release(task: TaskRecord, delay: float | timedelta | None = 0, *, begun_at: 
 
 
 def release_unknown(task: TaskRecord) -> End:
-    """The end of a claim by a worker that has no code for the task: unspent, due after a delay that doubles.
+    """Release a task that this worker has no code for, without spending an attempt, with a delay that doubles.
 
     The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
     """

@@ -96,8 +96,8 @@ class StoreUnavailable(TaskQueueError):
 class RetryTask(Exception):
     """Raised by a task: this attempt failed, run me again.
 
-    ``delay`` in seconds or a timedelta; None leaves it to the retry policy. The attempt is spent. ValueError unless it
-    is finite and at least 0; beyond the year 9999 the task is due at its end.
+    ``delay``: seconds or a timedelta; None leaves it to the retry policy. It must be finite and at least 0, else
+    ValueError. If it leads beyond the year 9999, the task is due at the end of that year. The attempt is spent.
     """
 
     def __init__(self, delay: float | timedelta | None = None) -> None:
@@ -116,7 +116,7 @@ class AbandonTask(Exception):
 class ReleaseTask(Exception):
     """Raised by a task: release me, without spending an attempt.
 
-    It is due again after ``delay``, in seconds or a timedelta; as in ``RetryTask``.
+    The task is due again after ``delay``, as in ``RetryTask``.
     """
 
     def __init__(self, delay: float | timedelta = 0) -> None:

@@ -77,7 +77,7 @@ class TaskFunction(Generic[P, R]):
         self._signature = inspect.signature(function)
         functools.update_wrapper(self, function, updated=())
         for attribute, value in getattr(function, "__dict__", {}).items():
-            if not hasattr(self, attribute):  # ours win: a function's own `name` or `run` must not replace them
+            if not hasattr(self, attribute):  # keep our own `name`, `run` and so on
                 setattr(self, attribute, value)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:  # a parameter of the function may be called self

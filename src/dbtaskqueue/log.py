@@ -1,7 +1,7 @@
 """The package's logger: events with fields. The library adds no handler; the command line does.
 
-Not even a NullHandler: where a program has set up no logging, Python's last resort prints warnings to stderr. It
-prints the text alone, so the text has all fields. Payloads and passwords are never among them.
+It adds not even a NullHandler: if a program has set up no logging, Python prints warnings to stderr as a last resort.
+Only the text is printed, so the text has all fields. Payloads and passwords are never among them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def event(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that is not empty, cut where it is long; "" where there is none."""
+    """The first line of an exception's message that is not empty, truncated if it is long; "" if there is none."""
     try:
         lines = str(error).strip().splitlines()
     except Exception:  # an exception whose own __str__ raises

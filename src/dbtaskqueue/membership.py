@@ -38,7 +38,7 @@ INTENDED: dict[str, frozenset[TaskState]] = {
     "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
     "release": frozenset({PENDING, CANCELLED}),
 }
-"""The states that a start or an end leads to: finding one of them under one's own token means that it is stored."""
+"""The states that a start or an end leads to. If the task has one of them under the same token, it was stored."""
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each repeat of a write that may have been stored; half of it at least."""
 

@@ -42,8 +42,8 @@ _SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, s
 class QueueStats(NamedTuple):
     """How many tasks are in each state, and how the queue does.
 
-    ``oldest_due``: the seconds that the longest waiting due task has waited, or None. A task waits from its due time
-    on, but not from before it was enqueued, released, failed or retried. ``workers``: live ones of the whole database.
+    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits since its due time, or since it was
+    enqueued, released, failed or retried if that was later. ``workers``: live ones of the whole database.
     Counts of final states may be up to 10 s old.
     """
 
@@ -64,8 +64,8 @@ class TaskQueue:
 
     ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a
     temporary file, removed at close) or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
-    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: after how many seconds (or a timedelta) of
-    silence another machine may take this handle's claims. ``create=False`` makes neither file nor schema.
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: the time without a heartbeat, in seconds or a
+    timedelta, after which other machines may take this handle's claims. ``create=False`` makes neither file nor schema.
 
     A context manager, safe to share between threads. After a fork the claims stay with the parent.
     Raises ConfigurationError, SchemaError, StoreUnavailable, and ValueError for a bad name.
@@ -165,8 +165,8 @@ class TaskQueue:
         exists if and only if you commit.
 
         Limits of each attempt, None for none: ``time_limit``, and ``stall_limit`` without ``progress``, in seconds or
-        timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds one has failed. In a process
-        it is stopped for certain; a thread has to look, a coroutine to await, and nobody looks at their memory.
+        timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails. A process is
+        always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has no limit.
 
         Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
         in autocommit.
@@ -356,7 +356,7 @@ class TaskQueue:
         if not verdict.stored:
             if before.key is not None and verdict.state in sources("retry"):
                 raise InvalidTransition(f"retry: another unfinished task has the key {before.key!r} of task {id}")
-            raise InvalidTransition(f"retry: task {id} is {verdict.state or 'no more'}")
+            raise InvalidTransition(f"retry: task {id} is {verdict.state or 'pruned'}")
         self.store.wakeups.ring()
         with after_a_change():
             return self.get(id)
@@ -386,16 +386,16 @@ class TaskQueue:
 
     def _why_not_suspended(self, verdict: Verdict, holder: int | None) -> str:
         if verdict.state != RUNNING:
-            return f"is {verdict.state or 'no more'}; only a running task can stand still"
+            return f"is {verdict.state or 'pruned'}; only a running task can be suspended"
         found = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
         if not found:
             return "is held by a worker that is lost"
         if found[0].executor is None:
-            return "runs in a program that has fetched it; only a process of a worker can stand still"
+            return "runs in a program that has fetched it; only a task in a worker's process can be suspended"
         ways = {"thread": "by threads", "asyncio": "by asyncio"}
         return (
-            f"cannot stand still: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
-            " only a process can"
+            f"cannot be suspended: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
+            " only a task in a process can"
         )
 
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
@@ -517,8 +517,8 @@ class TaskQueue:
     def task(self, function: Callable[P, R] | None = None, /, **options: Unpack[FunctionOptions]) -> Any:
         """Register a function as a task function of this queue: ``@queue.task`` or ``@queue.task(name=…)``.
 
-        ``name`` is stored with each task, so give one that survives a rename. By default it is the module and the
-        qualified name; in a script, the name of its file (``app.hello`` for ``python app.py``) or of its module
+        ``name`` is stored with each task, so choose one that survives a rename. The default is the module and the
+        qualified name. In a script, the module is its file (``app.hello`` for ``python app.py``) or its own name
         (``pkg.app.hello`` for ``python -m pkg.app``). ``max_attempts``, ``priority``, ``retry`` and the limits become
         the defaults of its tasks.
 

@@ -30,7 +30,7 @@ from ._maintenance.supervision import Supervision
 from ._maintenance.usage_watch import UsageWatch
 from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
 from .batching import BatchSize
-from .checks import check_count, check_seconds, is_async, listed
+from .checks import check_count, check_seconds, counted, is_async, listed
 from .code import Code
 from .errors import StoreUnavailable
 from .keeper import StoreKeeper
@@ -141,18 +141,18 @@ class Session:
         self._bell.put(None)
 
     def announce_stop(self, *, typed: bool) -> None:
-        """Log that the worker stops, and how long that may take. Not in a signal's handler: see ``signals``.
+        """Log that the worker stops, and how long that may take. Never call it in a signal handler: see ``signals``.
 
-        ``typed``: a person has pressed Ctrl-C, who should see the answer also where only warnings are shown.
+        ``typed``: a person has pressed Ctrl-C, and should see the confirmation even if only warnings are shown.
         """
         running = sum(work.begun_at is not None for work in list(self._active))
-        tasks = f"{running} task" if running == 1 else f"{running} tasks"
+        tasks = counted(running)
         if not running:
             text = "stopping"
         elif self._stops > 1:
             text = f"stopping now: {tasks} stopped and released"
         else:
-            may_run = "to the end" if self._drain_timeout == math.inf else f"for {self._drain_timeout:g} s more"
+            may_run = "until they finish" if self._drain_timeout == math.inf else f"for {self._drain_timeout:g} s more"
             again = "press Ctrl-C" if typed else "send the signal"
             text = f"stopping: {tasks} may run {may_run}; {again} again to stop now"
         if text != self._announced:
@@ -242,7 +242,7 @@ class Session:
         )
 
     def _is_short(self) -> bool:
-        """Whether claimed tasks wait because not even as many as wanted can run at once."""
+        """Whether claimed tasks wait because a shortage keeps the executor below its concurrency."""
         return self._executor.most < self._concurrency and not self._executor.is_drained()
 
     def _is_held_up(self) -> bool:
@@ -307,8 +307,7 @@ class Session:
         self._submit(works)
 
     def _release_unknown(self, work: Work) -> None:
-        """Owe the release of a task that this worker has no code for: another worker may have it, or this one's next
-        version."""
+        """Release a task that this worker has no code for. Another worker may have it, or the next version."""
         record, end = work.record, ends.release_unknown(work.record)
         self._owed.append((work, end))
         if self._throttle.lets(record.function):
@@ -381,7 +380,7 @@ class Session:
         try:
             verdict = self._settled(end, verdict)
         except StoreUnavailable as gone:
-            self._owed.append((work, end))  # nothing is stored twice: the next try finds out what became of it
+            self._owed.append((work, end))  # the next try finds out whether it was stored; nothing is stored twice
             self._fail(gone)
             return
         record, error = work.record, work.error
@@ -389,14 +388,14 @@ class Session:
         fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue}
         fields |= {"function": record.function, "attempt": attempt}
         if not verdict.stored:
-            event(logging.WARNING, "the claim on a task was gone before its end", **fields, state=verdict.state)
+            event(logging.WARNING, "the claim on a task was lost before it finished", **fields, state=verdict.state)
         elif error is None:
             if not end.unrun:
                 event(logging.INFO, f"task {verdict.state}", **fields, seconds=round(work.seconds, 3))
         else:
             fields |= {"max_attempts": record.max_attempts, "retry_in": _retry_in(end, verdict.state)}
             kind = getattr(error, "name", type(error).__name__)
-            message = first_line(error).removeprefix(f"{kind}: ")  # a ChildFailed says what it was in the child
+            message = first_line(error).removeprefix(f"{kind}: ")  # the error of a child repeats its name
             event(logging.WARNING, f"task {verdict.state}", **fields, error=kind, message=message)
             if self._on_error is not None and verdict.state in (FAILED, ABANDONED):
                 due = record.due if end.due is None else end.due
@@ -408,7 +407,7 @@ class Session:
             work.error = None  # its traceback leads back to the work: no cycle may keep what the task had in hand
 
     def _settled(self, end: End, verdict: Verdict) -> Verdict:
-        """The verdict on an end, also where an earlier try whose answer was lost has stored it."""
+        """The verdict on an end, also if an earlier try stored it and its answer was lost."""
         if verdict.stored:
             return verdict
         if verdict.token == end.token:  # under its token only this worker could have ended it

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: they drain a worker, and a person at a terminal sees at once that they did.
+"""SIGTERM and SIGINT drain a worker, and a person at a terminal sees a confirmation immediately.
 
 A handler runs between two instructions of the main thread, which may hold the lock of a log handler or be in the
 middle of writing to stderr. So it only counts and puts a note into a queue; a thread of its own does the logging.
@@ -20,19 +20,19 @@ from typing import Any
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 _NUMBERS = signal.SIGTERM, signal.SIGINT
 _TO_EXIT = 5.0
-"""Seconds that a process whose worker has ended gets to exit before a signal does again what it did before."""
+"""Seconds for the process to exit after its worker has ended; after that, signals have their previous effect again."""
 
 
 @contextlib.contextmanager
 def draining(stop: Callable[[], object], announce: Callable[[int], object]) -> Iterator[None]:
-    """In the block, SIGTERM and SIGINT call ``stop``, and then ``announce`` in another thread with their number.
+    """In the block, SIGTERM and SIGINT call ``stop``, and another thread calls ``announce`` with their number.
 
     Only the main thread may handle signals; in any other one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # its put may interrupt itself
+    arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # a handler may interrupt another call of put
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop()
@@ -56,7 +56,7 @@ def draining(stop: Callable[[], object], announce: Callable[[int], object]) -> I
 
 @contextlib.contextmanager
 def draining_until_exit(stop: Callable[[], object]) -> Iterator[None]:
-    """As ``draining``, for a program that exits after the block: until it has, the signals do nothing more.
+    """As ``draining``, for a program that exits after the block. After the block, the signals have no effect.
 
     Otherwise a second signal would kill a worker that has just drained, and it would not exit with 0.
     """
@@ -70,7 +70,7 @@ def draining_until_exit(stop: Callable[[], object]) -> Iterator[None]:
             os.kill(os.getpid(), number)
 
     before: dict[int, _Handler] = {number: signal.signal(number, handle) for number in _NUMBERS}
-    atexit.register(_ignore_all)  # Python itself resets our handler while it shuts down, but not this
+    atexit.register(_ignore_all)  # at shutdown, Python resets our handler, but not SIG_IGN
     try:
         yield
     finally:

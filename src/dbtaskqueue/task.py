@@ -260,7 +260,7 @@ class Task:
         self._end(ends.fail(self._claim, error, retry=retry))
 
     def release(self, delay: float | timedelta = 0) -> None:
-        """Return the task to the queue without spending an attempt, due after ``delay``: seconds or a timedelta.
+        """Return the task to the queue without spending an attempt; it is due after ``delay``, seconds or a timedelta.
 
         A running task whose cancellation was requested becomes cancelled. Raises LeaseLost, InvalidTransition, and
         ValueError unless the delay is finite and at least 0.

@@ -105,8 +105,8 @@ def _parse_url(url: str) -> Target:
     engine = _SCHEMES.get(match["scheme"].lower()) if match else None
     if match is None or engine is None:
         raise ConfigurationError(
-            f"{mask(url)}: not a database URL; sqlite:///file.sqlite, postgresql://user@host/database and"
-            " mariadb://user@host/database are, as is dbi:SQLite:dbname=file.sqlite"
+            f"{mask(url)}: not a database URL; it must be like sqlite:///file.sqlite, postgresql://user@host/database,"
+            " mariadb://user@host/database or dbi:SQLite:dbname=file.sqlite"
         )
     if match["driver"] and match["driver"].lower() not in _DRIVERS[engine]:
         known = " or ".join((f"{engine}://", *(f"{engine}+{name}://" for name in _DRIVERS[engine])))

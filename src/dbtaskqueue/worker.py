@@ -48,9 +48,9 @@ class Worker:
 
     Durations (``lease``, ``drain_timeout``, ``cancel_grace``, ``idle_timeout``) are seconds or timedeltas.
 
-    ``on_error(task, exception)`` is called exactly once for each attempt that ended failed or abandoned. What it
-    raises is logged, except SystemExit and KeyboardInterrupt: these stop the worker, and ``run`` raises them at the
-    end.
+    ``on_error(task, exception)`` is called exactly once for each attempt that failed, also if that abandoned the task.
+    An exception that it raises is logged. But SystemExit and KeyboardInterrupt stop the worker, and ``run`` raises them
+    at the end.
 
     Raises TypeError for ``queue`` and ``queues`` together, ValueError for what is out of range.
     """
@@ -120,20 +120,20 @@ class Worker:
         idle_timeout: float | timedelta | None = None,
         batch: int | str = "auto",
     ) -> None:
-        """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread, which logs the answer at once).
+        """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread; each signal is logged).
 
         As a service of systemd (``$NOTIFY_SOCKET``) it tells, in the main thread, when it has begun to work, when it
         stops, how it does, and, for ``WatchdogSec``, that its loops turn.
 
         ``callback``, plain or ``async def``, gets the payload and returns the result; tasks of task functions
-        do not need it. An exception fails the attempt. A task that there is no code for here is released, due again
+        do not need it. An exception fails the attempt. If there is no code for a task, it is released, and due again
         after 5 s to 5 min. ``burst`` returns when nothing is due and all is done,
         ``max_tasks`` after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
         long tasks one by one and stores the ends of short ones together, at the latest after 0.1 s; 1
         stores each at once; another number claims as many at once.
 
-        Raises TypeError where there is nothing to run: no callback, no task functions and no ``allow_commands``.
-        TaskQueueError on a closed ``TaskQueue``.
+        Raises TypeError if there is nothing to run: no callback, no task functions and no ``allow_commands``. Raises
+        TaskQueueError if the ``TaskQueue`` is closed.
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is not callable: {shown(callback)}")
@@ -141,8 +141,8 @@ class Worker:
             refuse_async_generator(callback, "the callback")
         elif not len(self._queue.functions) and not self.allow_commands:
             raise TypeError(
-                "run() has nothing to run: give it a callback, or give the Worker the TaskQueue that the task functions"
-                " are registered with (one made from a URL knows none)"
+                "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
+                " task functions (a Worker created with a URL has none)"
             )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
@@ -187,7 +187,7 @@ class Worker:
             session.request_stop()
 
     def _signalled(self) -> None:
-        """As ``stop``, but the second time stop at once. Called by the handler of a signal."""
+        """Request a stop, the second time an immediate one. Called by the signal handler."""
         session = self._session
         if session is None:
             self._stop_asked = True
@@ -195,9 +195,9 @@ class Worker:
             session.request_stop()
 
     def _announce(self, number: int) -> None:
-        """Log that a signal has arrived, and what is done about it."""
+        """Log that a signal has arrived, and what the worker does."""
         session = self._session
         if session is None:
-            event(logging.INFO, "stopping")  # the session is being made: the executor imports the code
+            event(logging.INFO, "stopping")  # there is no session yet: the executor is importing the code
         else:
             session.announce_stop(typed=number == signal.SIGINT)

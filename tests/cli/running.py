@@ -32,7 +32,7 @@ COMMAND = (sys.executable, "-m", "dbtaskqueue")
 WITHIN = 60.0
 """Seconds that a command may take before the test gives up."""
 _PROCESSES = {"worker", "watch", "demo", "-f", "--follow"}
-"""Words of command lines that need a process of their own."""
+"""Command lines with one of these words need their own process."""
 _OURS = ("DBTASKQUEUE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TZ")
 
 
@@ -135,7 +135,7 @@ class Cli:
         return Run(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     def _run_here(self, words: Sequence[str], stdin: str, env: Mapping[str, str]) -> Run:
-        """Run the command in this process; it sees the environment and the folder that a process would."""
+        """Run the command in this process, with the environment and the directory that a process would have."""
         with _environment({**self.environment, **env}), contextlib.chdir(self.folder):
             ended = CliRunner().invoke(main, words, input=stdin, prog_name="dbtaskqueue", catch_exceptions=False)
         return Run(ended.exit_code, ended.stdout, ended.stderr)

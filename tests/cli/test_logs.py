@@ -84,7 +84,7 @@ def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, w
         queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
     assert cli("logs", task.id) == (0, "output 2\n", "")
     assert cli("logs", task.id, "--attempt", 1) == (0, "output 1\n", "")
-    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; 2 attempts started")
+    assert_explained(cli("logs", task.id, "--attempt", 3), f"task {task.id} has no attempt 3; it has had 2 attempts")
     assert_explained(cli("logs", "-f", task.id, "--attempt", 3), "has no attempt 3")
     assert_explained(cli("logs", 77), "there is no task 77")
     assert_wrong_usage(cli("logs", task.id, "--attempt", 0), "0 is not in the range")

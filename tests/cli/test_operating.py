@@ -33,7 +33,7 @@ def test_cancel(cli: Cli, queue: TaskQueue) -> None:
 def test_suspend_and_continue(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(1)
     held = queue.fetch()[0]
-    assert_explained(cli("suspend", 1), "suspend: task 1 is reserved; only a running task can stand still")
+    assert_explained(cli("suspend", 1), "suspend: task 1 is reserved; only a running task can be suspended")
     held.start()
     assert_explained(cli("suspend", 1), "suspend: task 1 runs in a program that has fetched it")
     with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
@@ -144,7 +144,7 @@ def test_yes_is_not_asked(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
-def test_what_destroys_needs_yes_where_stdin_is_no_terminal(
+def test_purge_and_prune_need_yes_if_stdin_is_not_a_terminal(
     cli: Cli, queue: TaskQueue, command: tuple[str, ...]
 ) -> None:
     queue.enqueue_many(range(3))
@@ -153,7 +153,7 @@ def test_what_destroys_needs_yes_where_stdin_is_no_terminal(
     before = queue.stats()
     for redirection in ("< /dev/null", "<&-"):
         run = cli.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *cli.line(*command)])
-        assert_wrong_usage(run, f"{command[0]} cannot ask, since stdin is not a terminal; confirm it with --yes")
+        assert_wrong_usage(run, f"stdin is not a terminal; confirm {command[0]} with --yes")
     assert queue.stats()[:7] == before[:7]
     variable = f"DBTASKQUEUE_{command[0].upper()}_YES"
     assert "3 tasks" in cli(*command, env={variable: "1"}).out

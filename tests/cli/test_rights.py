@@ -1,4 +1,4 @@
-"""What an ordinary user sees where a file or its directory is closed. Root runs these tests as another user."""
+"""What an ordinary user sees if it may not use a file or its directory. Root runs these tests as another user."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def place() -> Iterator[Place]:
 
 
 def test_an_ordinary_user_may_do_everything_in_its_own_place(place: Place) -> None:
-    """The way in which the tests below run a command works."""
+    """Checks how the tests below run a command."""
     assert place("list", "--json").json[0]["payload"] == 1
     assert place("enqueue", "2").out == "2\n"
     assert place("doctor").code == 0
 
 
 CLOSED: dict[str, Callable[[Place], Path]] = {}
-"""What is closed: each makes it so, and tells which path an error has to name."""
+"""What is closed. Each function closes it, and returns the path that an error must name."""
 
 
 def closed(path: Path, mode: int) -> Path:

@@ -84,7 +84,7 @@ def test_doctor_on_a_good_file(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_doctor_requires_no_action_where_none_is_needed(cli: Cli, queue: TaskQueue) -> None:
-    """An old SQLite, as in Debian 12 and 13, is a fact that is shown, and not a demand."""
+    """An old SQLite, as in Debian 12 and 13, is shown as a fact."""
     version = findings(cli)["version"]
     if sqlite3.sqlite_version_info < (3, 44):
         assert version["value"] == f"{sqlite3.sqlite_version} (with the rare WAL-reset bug, fixed in 3.51.3)"
@@ -289,7 +289,7 @@ def test_no_advice_holds_a_password() -> None:
 
 
 def test_doctor_on_a_missing_file(cli: Cli) -> None:
-    assert_explained(cli("doctor"), "does not exist", "or name yours with --url or $DBTASKQUEUE_URL")
+    assert_explained(cli("doctor"), "does not exist", "or name another database with --url or $DBTASKQUEUE_URL")
     run = cli("doctor", "--json")
     assert_explained(run, "does not exist")
     assert run.json["broken"] is True

@@ -49,7 +49,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     ]
     assert names == list(main.commands)
     titles = [line for line in listed.splitlines() if line and not line.startswith("  ")]
-    assert titles == ["Produce tasks:", "Run tasks:", "Look:", "Operate:", "Database:", "Try it:"]
+    assert titles == ["Produce tasks:", "Run tasks:", "Inspect:", "Operate:", "Database:", "Try it:"]
 
 
 @pytest.mark.parametrize("columns", [80, 100])
@@ -59,7 +59,7 @@ def test_help_fits_the_terminal(command: str, columns: int, monkeypatch: pytest.
     shown = CliRunner().invoke(main, [*command.split(), "--help"]).output
     assert "-h, --help" in shown
     assert max(len(line) for line in shown.splitlines()) <= columns
-    assert "..." not in shown.partition("Produce tasks:")[2], "the first line of a command's help is not cut"
+    assert "..." not in shown.partition("Produce tasks:")[2], "no first line of a command's help is cut"
     assert CliRunner().invoke(main, [*command.split(), "-h"]).output == shown
 
 
@@ -79,7 +79,7 @@ def test_version(cli: Cli) -> None:
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
     assert_explained(
-        run, f"{cli.folder}/taskqueue.sqlite does not exist; ", "name yours with --url or $DBTASKQUEUE_URL"
+        run, f"{cli.folder}/taskqueue.sqlite does not exist; ", "name another database with --url or $DBTASKQUEUE_URL"
     )
     assert "migrate" not in run.err, "no advice that makes a second, empty database"
     assert list(cli.folder.iterdir()) == []
@@ -156,7 +156,7 @@ def test_wrong_usage(cli: Cli, words: tuple[str, ...], reason: str) -> None:
     assert not Path(cli.folder, "taskqueue.sqlite").exists()
 
 
-UNKNOWN_QUEUE = "no such queue: mial; did you mean mail? Queues: default, mail"
+UNKNOWN_QUEUE = "no such queue: mial. Did you mean mail? Existing queues: default, mail"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_new_queue_may_be_filled_served_and_paused(cli: Cli) -> None:
         assert "Queues:" not in run.err
     run = cli("pause", "--queue", "new-enqeue")
     assert run.out == "queue new-enqeue is paused\n"
-    assert run.err.startswith("queue new-enqeue has no tasks yet; did you mean new-enqueue?")
+    assert run.err.startswith("queue new-enqeue has no tasks yet. Did you mean new-enqueue?")
 
 
 def test_the_default_queue_may_be_missing(cli: Cli, queue: TaskQueue) -> None:
@@ -190,7 +190,7 @@ def test_the_default_queue_may_be_missing(cli: Cli, queue: TaskQueue) -> None:
     with TaskQueue(cli.url, "mail") as mail:
         mail.enqueue(1)
     run = cli("stats", "--json")
-    assert (run.code, run.json["pending"], run.err) == (0, 0, "no such queue: default; Queues: mail\n")
+    assert (run.code, run.json["pending"], run.err) == (0, 0, "no such queue: default. Existing queues: mail\n")
 
 
 @pytest.mark.parametrize("id", [0, 7, 2**63, 10**30])
@@ -335,7 +335,7 @@ def test_a_full_disk_under_stdout_does_not_hide_an_error(cli: Cli) -> None:
 
 
 def test_a_full_disk_under_stderr(cli: Cli, queue: TaskQueue) -> None:
-    """Nothing can be said there, but the exit code can."""
+    """Only the exit code can report it."""
     queue.enqueue(1)
     assert with_shell(cli, "2> /dev/full", "list", "--state", "done") == (1, "", ""), "a note was lost"
     assert with_shell(cli, "2> /dev/full", "show", 7) == (1, "", "")

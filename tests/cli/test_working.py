@@ -127,7 +127,7 @@ def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueu
     assert "queues=x,y concurrency=3" in run.err
 
 
-def test_its_first_line_says_what_it_serves(cli: Cli) -> None:
+def test_the_first_log_line_says_what_the_worker_serves(cli: Cli) -> None:
     Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
     start = rf"INFO worker starts pid=\d+ database={re.escape(cli.url)} queues="
     first = cli("worker", "mine:queue", "--burst", "--executor", "thread").err.splitlines()[0]

@@ -117,11 +117,11 @@ NO_DURATIONS = {
     *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
     *("RunningTask.progress done", "RunningTask.progress total"),
 }
-"""What else is a float."""
+"""Other parameters that are floats."""
 
 
 def refused(place: str) -> list[object]:
-    """What a place does not take."""
+    """Values that a place refuses."""
     values: list[object] = ["60", b"1", [], math.nan, True, 10**400]
     if place not in TIMEOUTS:
         values += [-1, timedelta(microseconds=-1)]
@@ -182,7 +182,7 @@ def test_a_timedelta_means_its_seconds(queue: TaskQueue, place: str, monkeypatch
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("place", sorted(PLACES))
-def test_what_is_no_duration_is_refused_in_the_same_words(queue: TaskQueue, place: str) -> None:
+def test_an_invalid_duration_is_refused_in_the_same_words(queue: TaskQueue, place: str) -> None:
     name = place.rpartition(" ")[2]
     for value in refused(place):
         with pytest.raises(ValueError, match=rf"{name} must be a (finite )?number of seconds or a timedelta"):
@@ -205,7 +205,7 @@ def test_a_delay_beyond_the_year_9999_ends_there(queue: TaskQueue, place: str, m
 @pytest.mark.parametrize("kind", [RetryTask, ReleaseTask])
 @pytest.mark.parametrize("executor", ["thread", "asyncio"])
 @pytest.mark.parametrize("delay", [math.inf, math.nan, -1])
-def test_a_task_that_chooses_what_is_no_delay_has_failed(
+def test_a_task_that_chooses_an_invalid_delay_fails(
     queue: TaskQueue, kind: type[RetryTask | ReleaseTask], executor: str, delay: float
 ) -> None:
     task = queue.enqueue(max_attempts=5)

@@ -241,7 +241,7 @@ def test_an_enqueue_waits_for_a_lock(url: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_enqueue_after_an_interrupt_that_left_a_transaction_open(url: str, tmp_path: Path) -> None:
-    """A statement that runs by itself must not become a part of it: nobody would commit it."""
+    """A single statement must not become part of the open transaction: nothing would commit it."""
     with TaskQueue(url) as queue:
         queue.enqueue("before")
         writer = queue.store._connections._writer  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Guards that only a race would reach, tried at the store: someone else changed the row since it was read.
+"""Guards that only a race would reach, tested at the store: another process has changed the row since it was read.
 
 The public interface cannot be made to write at such a moment on purpose; ``make mutants`` removes each guard.
 """

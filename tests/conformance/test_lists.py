@@ -82,7 +82,7 @@ def test_pages_meet(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["many wait", "few wait below done ones", "few wait below others", "many wait below others", "none"],
 )
 @pytest.mark.parametrize("state", [None, *TaskState])
-def test_a_list_does_not_read_all_that_waits(
+def test_a_list_does_not_read_all_waiting_tasks(
     queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch, blocks: list[tuple[int, str, str]], state: str | None
 ) -> None:
     monkeypatch.setattr(verbs, "_WALK", 100)

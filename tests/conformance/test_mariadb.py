@@ -190,7 +190,7 @@ def test_every_documented_option_opens_a_queue(tls_server: tuple[MariaDBServer, 
             assert queue.get(queue.enqueue(option).id).payload == option
 
 
-def test_the_time_to_connect_is_an_option(url: str) -> None:
+def test_connect_timeout_is_an_option(url: str) -> None:
     with ExitStack() as stack:
         full = stack.enter_context(closing(socket.create_server((LOOPBACK, 0), backlog=0)))
         for _ in range(4):  # the queue of connections that nobody accepts is full then
@@ -204,7 +204,7 @@ def test_the_time_to_connect_is_an_option(url: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5", "3601", ""])
-def test_a_wrong_time_to_connect(url: str, value: str) -> None:
+def test_an_invalid_connect_timeout(url: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match="connect_timeout must be"):
         TaskQueue(with_option(url, f"connect_timeout={value}"))
 

@@ -274,7 +274,7 @@ def test_oldest_due_is_the_longest_wait(queue: TaskQueue, tick: Tick) -> None:
 
 @pytest.mark.engine("sqlite", "postgresql", "mariadb")
 def test_a_task_with_a_start_in_the_past_waits_since_it_was_enqueued(queue: TaskQueue, tick: Tick) -> None:
-    """It paged somebody: "has waited for ten months"."""
+    """An alert woke a person: "has waited for ten months"."""
     last_year = datetime.now(UTC) - timedelta(days=300)
     late = queue.enqueue(start_at=last_year)
     assert waited(queue) == 0

@@ -45,7 +45,9 @@ def test_a_missing_schema_is_made(url: str) -> None:
 
 
 def test_create_false_makes_no_file(url: str) -> None:
-    with pytest.raises(SchemaError, match=r"does not exist; .* or name yours with --url or \$DBTASKQUEUE_URL"):
+    with pytest.raises(
+        SchemaError, match=r"does not exist; .* or name another database with --url or \$DBTASKQUEUE_URL"
+    ):
         TaskQueue(url, create=False)
     assert not file_of(url).exists()
 
@@ -177,7 +179,7 @@ def test_a_file_of_version_1_is_upgraded_with_its_tasks(url: str, monkeypatch: p
         assert queue.get(task.id).result == "X"
 
 
-def test_a_worker_tells_what_it_serves(url: str) -> None:
+def test_a_worker_stores_what_it_serves(url: str) -> None:
     with TaskQueue(url, "mail") as queue:
         queue.task(name="one")(str.upper)
         told: list[tuple[str | None, str | None]] = []

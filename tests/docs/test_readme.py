@@ -1,4 +1,4 @@
-"""README as its reader meets it: the first screen, each block pasted alone, and the server section line by line."""
+"""README as a reader uses it: the first screen, each block pasted alone, and the server section line by line."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PROGRAMS = Path(sys.executable).parent
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """That of a user who has activated the virtual environment."""
+    """The environment of a user who has activated the virtual environment."""
     return {"PATH": f"{PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **variables}
 
 
 def run(command: list[str], folder: Path, variables: dict[str, str]) -> str:
-    """What a command prints, which has to succeed."""
+    """Run a command, which must succeed; return what it prints."""
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -1,4 +1,4 @@
-"""``make mutants``: break the code on purpose, one fault at a time, and see the tests notice.
+"""``make mutants``: break the code on purpose, one fault at a time, and check that the tests notice.
 
 Each mutant of ``catalogue.py`` is applied to a copy of the package, and the tests that should notice run against that
 copy. A mutant that no test notices has survived; then this exits with 1.
@@ -28,7 +28,7 @@ _FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) \S*?([^/\s]+\.py::\S+)", re.MULT
 
 
 def main() -> int:
-    """Run the mutants that were asked for; 1 if one survived."""
+    """Run the selected mutants; return 1 if one survived."""
     parser = argparse.ArgumentParser(prog="make mutants", description="See the tests notice deliberate faults.")
     parser.add_argument("-k", default="", metavar="TEXT", help="only mutants whose name contains this text")
     # Half of the time is spent in tests that wait for what does not come.

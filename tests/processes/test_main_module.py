@@ -1,4 +1,4 @@
-"""Task functions of a program that is run: the command line's workers know them by the same name, and so do its own."""
+"""Task functions of a script: workers of the command line and of the script itself know them by the same name."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_program_runs_what_it_stored_under_the_name_of_0_1_0(program: Program,
 
 
 def test_a_program_may_import_itself(program: Program) -> None:
-    """Two copies of a function then, one name, and one queue that is defined elsewhere."""
+    """Then there are two copies of a function with one name, and one queue, which another module defines."""
     program.folder.joinpath("shared.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
     program.folder.joinpath("app.py").write_text(
         "from shared import queue\n@queue.task\ndef hello(): return 1\n"

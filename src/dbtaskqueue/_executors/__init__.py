@@ -16,7 +16,7 @@ class Executor(Protocol):
     """Seconds that code gets to end which was told to stop, if it has a way to be told (``Work.stop``)."""
 
     most: int
-    """How many tasks it can run at once now; less than its settings say while something runs out."""
+    """How many tasks it can run at the same time now; fewer than its settings allow during a shortage."""
 
     def submit(self, works: Sequence[Work]) -> None:
         """Run them when there is room."""

@@ -222,7 +222,7 @@ class TaskCode(Protocol):
         """It has ended elsewhere, as the work says."""
 
     def room_changed(self) -> None:
-        """The executor can run more or fewer tasks at once than before: see ``Executor.most``."""
+        """Called when the number of tasks that the executor can run has changed: see ``Executor.most``."""
 
     def broken(self, error: BaseException) -> None:
         """Nothing can be run any more: the worker is to stop and say why."""

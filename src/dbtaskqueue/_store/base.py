@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..states import TaskState
 
 OUTPUTS = 100
-"""Outputs that are read together with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
+"""Most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
 
 
 class TaskRecord(NamedTuple):
@@ -108,7 +108,7 @@ class End(NamedTuple):
     ``due``: when a failed or released task is due again, None keeps its due time. ``final``: a
     failure that is the last. ``begun_at``: the start was not stored yet, it was then (a shared batch).
     ``cpu`` (microseconds) and ``memory`` (bytes at the most): what the attempt took, None where nobody measured it.
-    ``unrun``: a release of a task whose code was never called, although its start may be stored: it leaves no attempt.
+    ``unrun``: a release of a task whose code was never called. It leaves no attempt, even if its start was stored.
     """
 
     verb: str
@@ -217,7 +217,7 @@ class Held(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A line of ``doctor``: ``advice`` is the suggested fix, None where no action is required."""
+    """A line of ``doctor``. ``advice`` is the suggested fix, None if no action is required."""
 
     name: str
     value: str
@@ -253,11 +253,11 @@ class Wakeups(abc.ABC):
 
     @abc.abstractmethod
     def give_up(self, ticket: object) -> None:
-        """The thread that took the ticket does not wait any more."""
+        """The thread that took the ticket no longer waits."""
 
     @contextlib.contextmanager
     def waiting(self, queues: tuple[str, ...] = ()) -> Iterator[object]:
-        """A ticket for the block in which a thread looks and waits."""
+        """Take a ticket for the block, in which the thread checks for due tasks and waits."""
         ticket = self.ticket(queues)
         try:
             yield ticket
@@ -278,7 +278,7 @@ class Wakeups(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the thread that watches, as soon as nothing waits. A later wait starts another."""
+        """End the watching thread as soon as no thread waits. A later wait starts another one."""
 
 
 class Database(abc.ABC):
@@ -375,21 +375,21 @@ class Store(Database, Movable):
 
     @abc.abstractmethod
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
-        """When the next task of these queues is due that is not paused, without the write lock.
+        """When the next task of these queues is due, or None. Ignores paused queues; takes no write lock.
 
-        Without ``commands``: of tasks that are no command lines.
+        Without ``commands``, command lines are ignored, too.
         """
 
     @abc.abstractmethod
     def waiting_since(self, queue: str, now: int) -> int | None:
-        """Since when the longest waiting due task of the queue has waited, or None.
+        """Since when the longest-waiting due task of the queue has waited, or None.
 
-        It waits from its due time on, but not from before that was decided.
+        A task waits since its due time, or since that was decided if this was later.
         """
 
     @abc.abstractmethod
     def next_functions(self, queue: str, limit: int, before: int) -> list[str | None]:
-        """The functions of the queue's first ``limit`` waiting tasks that are due before, None for a callback's.
+        """The functions of the queue's first ``limit`` waiting tasks that are due before; None for a callback.
 
         Command lines are left out.
         """
@@ -428,7 +428,7 @@ class Store(Database, Movable):
 
     @abc.abstractmethod
     def output(self, task: int, token: int) -> str | None:
-        """The output of the attempt with this token, None where none was kept."""
+        """The output of the attempt with this token, None if none was stored."""
 
     @abc.abstractmethod
     def ended(self, queue: str, limit: int) -> list[EndedRecord]:

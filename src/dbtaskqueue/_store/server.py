@@ -91,7 +91,7 @@ class ServerConnections(Connections):
 
     @abc.abstractmethod
     def is_forbidden(self, error: BaseException | None) -> bool:
-        """Whether an error of the driver says that this account lacks a right."""
+        """Whether an error of the driver means that this account lacks a right."""
 
     def explain(self, error: Exception) -> str:
         """An error of the driver in one line."""

@@ -63,7 +63,7 @@ class SqlStore(SqlMovable, Store):
         return url
 
     _from_the_begin: Values = NOTHING
-    """What the query ``ranks`` takes besides, to look at all waiting tasks."""
+    """Parameters of the query ``ranks`` that include all waiting tasks."""
 
     # -- what each engine does in its own way ------------------------------------------------------
 
@@ -88,13 +88,13 @@ class SqlStore(SqlMovable, Store):
         """Version of the schema that is there and the oldest that a program may know; zeros without a schema."""
 
     def _wake(self, tx: Any, queue: str, tasks: int | None) -> None:
-        """Wake so many waiting workers of the queue (None: all) with the commit, where the engine can."""
+        """At the commit, wake ``tasks`` waiting workers of the queue (None: all), if the engine can."""
 
     def _wake_for(self, tx: Any, tasks: Sequence[int], now: int) -> None:
-        """The same for tasks that exist, of any queues: a waiting worker of its queue for each one due soon."""
+        """The same for existing tasks of any queues: for each one due soon, wake a waiting worker of its queue."""
 
     def _forget_dead_waiters(self, tx: Any) -> None:
-        """Remove what dead workers that waited have left, where an engine keeps such a thing."""
+        """Remove the registrations of dead waiting workers, if the engine has any."""
 
     # -- schema ------------------------------------------------------------------------------------
 
@@ -459,7 +459,7 @@ def is_soon(due: int | None, now: int) -> bool:
 
 
 def soon_after(now: int) -> int:
-    """Until when a task must be due for a waiting worker to be woken for it."""
+    """The latest due time of a task for which a waiting worker is woken."""
     return now + _SOON
 
 
@@ -578,7 +578,7 @@ def _count(queue: str, final: bool, tx: Transaction) -> dict[TaskState, int]:
 
 _SCANS = {PENDING: "pending_ids", RESERVED: "held_ids", RUNNING: "held_ids"}
 _WALK = 10_000
-"""Ids down the primary key in which a list looks for its tasks first: 0.3 ms on SQLite, 2 ms on MariaDB."""
+"""Ids that the first step of a list walks over: 0.3 ms on SQLite, 2 ms on MariaDB."""
 _STRIDE = 4
 
 
@@ -591,8 +591,8 @@ def _list(values: dict[str, Any], tx: Transaction) -> list[TaskRecord]:
 def _newest_ids(values: dict[str, Any], tx: Transaction) -> list[int]:
     """The newest ids of a list that includes pending tasks, which no index has in the order of their ids.
 
-    It walks down the primary key, in growing steps, until it has found enough, or until the index shows that no more
-    tasks wait than it has walked over: these are sorted. So a list is slow only where both are far more than usual.
+    It walks down the primary key, in growing steps, until it has found enough tasks. If fewer tasks wait than the next
+    step would walk over, it sorts those instead. So a list is slow only if both numbers are very large.
     """
     limit, state, walk = values["limit"], values["state"], _WALK
     before = min(values["before"], tx.rows("highest_id")[0][0] + 1)
@@ -609,7 +609,7 @@ def _newest_ids(values: dict[str, Any], tx: Transaction) -> list[int]:
 
 
 def _scan(values: dict[str, Any], states: list[TaskState], tx: Transaction) -> list[int]:
-    """The newest ids in these states: a union of scans by index. What waits, and what is held, is sorted."""
+    """The newest ids in these states: a union of scans by index. Waiting and held tasks are sorted."""
     ids: list[int] = []
     for state in states:
         ids += [row[0] for row in tx.rows(_SCANS.get(state, "ended_ids"), {**values, "state": state})]

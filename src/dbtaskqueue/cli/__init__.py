@@ -1,6 +1,6 @@
 """The command line: ``dbtaskqueue [--url URL] COMMAND``.
 
-One file for each group of commands. ``commands.py`` has the group itself: its help, and errors in one line.
+Each group of commands has a file. ``commands.py`` has the main command: its help and its one-line errors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Look": [list_tasks, show, logs, stats, workers, watch],
+    "Inspect": [list_tasks, show, logs, stats, workers, watch],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],
@@ -45,11 +45,11 @@ _GROUPS: dict[str, list[click.Command]] = {
 @click.version_option(package_name="dbtaskqueue")
 @click.pass_context
 def main(ctx: click.Context, url: str | None, queues: tuple[str, ...]) -> None:
-    """A persistent task queue for long-running tasks. It needs nothing but a SQL database.
+    """A persistent task queue for long-running tasks, on a SQL database.
 
     --url and --queue can be given before or after the command. Every option can also be set as an environment variable:
     DBTASKQUEUE_URL and DBTASKQUEUE_QUEUE for all commands, DBTASKQUEUE_WORKER_CONCURRENCY for "worker --concurrency",
-    and so on. For the options of a command: dbtaskqueue COMMAND --help
+    and so on. The options of a command: dbtaskqueue COMMAND --help
     """
     ctx.obj = url
     command = main.commands.get(ctx.invoked_subcommand or "")

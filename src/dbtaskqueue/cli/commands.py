@@ -1,7 +1,7 @@
-"""The group of all commands: its help in sections, and how every command ends.
+"""The main command: its help in sections, and how every command ends.
 
-A user's mistake is explained in one line, never by a traceback. The exit code is 2 where the command line cannot be
-understood, and 1 where what it asks for fails, which includes output that cannot be written.
+One line explains a user's mistake, never a traceback. The exit code is 2 for wrong usage and 1 for a failure, which
+includes output that cannot be written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Commands(click.Group):
                 self.add_command(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the groups, not of the alphabet."""
+        """The names in the order of the groups, not sorted."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -43,7 +43,7 @@ class Commands(click.Group):
                 formatter.write_dl([(f"{c.name:{width}}", c.get_short_help_str(limit=200)) for c in commands])
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """As click's, but every error is one line, those of the library and of the output included."""
+        """As click's, but every error is one line, including errors of the library and of the output."""
         _open_closed_streams()
         _exit(self._outcome(*args, **{**options, "standalone_mode": False}))
 
@@ -61,7 +61,7 @@ class Commands(click.Group):
             is_full = error.errno in _FULL and error.filename is None
             why = f"cannot write the output: {error.strerror}" if is_full else str(error)
             return click.ClickException(harmless(why))
-        except SystemExit as end:  # for example click's, where the reader of a pipe has gone
+        except SystemExit as end:  # for example click's, when the reader of a pipe has exited
             return end.code if isinstance(end.code, int) else 1
 
 
@@ -80,7 +80,7 @@ def _open_closed_streams() -> None:
 
 
 def _exit(outcome: click.ClickException | int) -> NoReturn:
-    """Report an error and exit. Where stderr cannot be written, only the exit code reports it."""
+    """Report an error and exit. If stderr cannot be written, only the exit code reports it."""
     code = outcome if isinstance(outcome, int) else outcome.exit_code
     if isinstance(outcome, click.ClickException):
         with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ def _exit(outcome: click.ClickException | int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # Python would try again at its exit, and report that with exit code 120
+        except OSError:  # Python would retry when it exits, and fail with exit code 120
             code = code or 1
             with contextlib.suppress(OSError):
                 stream.close()

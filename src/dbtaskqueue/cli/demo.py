@@ -102,11 +102,11 @@ def demo(url: str | None) -> None:
 
 
 def _play(folder: str, stage: _Stage) -> str:
-    """Run the story; what it has shown, checked."""
+    """Run the demo and check it; return the summary."""
     url = f"sqlite:///{folder}/demo.sqlite"
     with TaskQueue(url, "demo") as queue:
         tasks = _enqueue(queue)
-        stage.tell("stored", f"{len(tasks.all)} tasks, in one SQLite file: there is no server to start")
+        stage.tell("stored", f"{len(tasks.all)} tasks, in one SQLite file; no server is needed")
         with _workers(url, folder, 2) as workers:
             stage.tell("workers", f"processes {' and '.join(str(worker.pid) for worker in workers)}")
             show = _Show(queue, tasks, workers, stage)
@@ -138,7 +138,7 @@ def _enqueue(queue: TaskQueue) -> _Tasks:
     return _Tasks(long, queue.enqueue(flaky, priority=2, retry=RetryPolicy(delay=1)), queue.enqueue_many(short))
 
 
-# -- what is seen ----------------------------------------------------------------------------------
+# -- what is shown ---------------------------------------------------------------------------------
 
 
 def _say(text: str, style: str = "") -> None:
@@ -152,7 +152,7 @@ def _say(text: str, style: str = "") -> None:
 
 
 class _Stage:
-    """Prints a line with its time for each event; on a terminal also a bar that shows how far the long task is."""
+    """Prints each event with its time; on a terminal, also a progress bar of the long task."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -170,7 +170,7 @@ class _Stage:
 
     @property
     def seconds(self) -> float:
-        """Since the begin."""
+        """Since the start."""
         return time.monotonic() - self._began
 
     def tell(self, event: str, text: str, style: str = "") -> None:
@@ -186,7 +186,7 @@ class _Stage:
         (self._screen if self._bar is None else self._bar.console).print(line)
 
     def advance(self, task: int, page: int) -> None:
-        """Show how far the long task is: on a pipe, a line for each ten pages."""
+        """Show the progress of the long task: on a pipe, a line for every ten pages."""
         if self._bar is not None and self._long is not None:
             self._bar.update(self._long, completed=page)
         elif not self._can_draw and page >= self._told + 10:
@@ -194,7 +194,7 @@ class _Stage:
             self.tell("progress", f"task {task}: page {self._told} of {_PAGES}")
 
     def point_out(self, text: str, style: str) -> None:
-        """Show what runs the long task, at the end of the bar."""
+        """Show which worker runs the long task, at the end of the bar."""
         if not self._can_draw:
             return
         if self._bar is None:
@@ -267,7 +267,7 @@ class _Show:
         if self._tasks.long.state != DONE:
             self._kept = self._queue.store.kept(self._tasks.long.id)
         self._stage.advance(self._tasks.long.id, self.page)
-        for task in sorted(changed, key=lambda task: task.state != DONE):  # what is done has made room for the others
+        for task in sorted(changed, key=lambda task: task.state != DONE):  # done first: it made room for the others
             self._tell(task)
 
     def _tell(self, task: Task) -> None:
@@ -355,8 +355,8 @@ def _conclude(tasks: _Tasks, victim: int, second: int, first: int, rescued: floa
 - Task {flaky} failed at attempt {failed.number}. It was retried {pause:.1f} s later \
 and done at attempt {retried.number}.
 - Worker {victim} was killed in the middle of task {long}. Worker {second} took over {rescued:.1f} s
-  later, at page {first}, where the last checkpoint was. Nothing was lost, and nobody
-  had to do anything.
+  later, at page {first}, where the last checkpoint was. Nothing was lost, and no one
+  had to intervene.
 - No task has a time limit: heartbeats show that a worker is alive, however long
   its task takes."""
 
@@ -375,17 +375,17 @@ def _time(moment: datetime | None) -> datetime:
 
 
 def _what_next(url: str | None) -> list[tuple[str, str]]:
-    """Commands that work as they are here, and what each does."""
+    """Commands to copy, and what each does."""
     us = shlex.join([*_program(), *(() if url is None else ("--url", mask(url)))])
     return [
         (f"""{us} enqueue '{{"hello": "world"}}'""", "Store a task. This prints its id."),
-        (f"{us} worker builtins:print --burst", "Run it, in a process of its own."),
-        (f"{us} show 1", "See what became of it, if 1 was its id."),
+        (f"{us} worker builtins:print --burst", "Run it in a child process."),
+        (f"{us} show 1", "Show its outcome, if its id was 1."),
     ]
 
 
 def _program() -> list[str]:
-    """How the user can call this program again: by its name, if that is on the PATH; else by its path."""
+    """How the user can call this program again: by name if it is on the PATH, else by its path."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return [sys.executable, "-m", "dbtaskqueue"]

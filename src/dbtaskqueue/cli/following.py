@@ -1,4 +1,4 @@
-"""The command logs: the output of a task's attempt, and with --follow what comes next."""
+"""The command logs: print the output of an attempt, and with --follow keep printing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .output import counted, harmless, note, print_json
 T = TypeVar("T")
 
 _INTERVAL = 1.0
-"""Seconds between two reads: a worker stores the output of its tasks as often."""
+"""Seconds between reads: a worker stores the output of its tasks as often."""
 _INTERRUPTED = 130
 
 
@@ -36,8 +36,8 @@ _INTERRUPTED = 130
 def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool) -> None:
     """Print the output of a task.
 
-    By default, it is the output of the last attempt. Only the first 16 KiB and the last 48 KiB of an output are
-    stored; a line marks the gap. With --json, print the attempt with all its attributes, or null.
+    By default, this is the output of the last attempt. Of a longer output, only the first 16 KiB and the last 48 KiB
+    are stored; a line marks the gap. With --json, print the attempt with all its attributes, or null.
     """
     if follow and json:
         raise click.UsageError("--json and --follow exclude each other")
@@ -59,7 +59,7 @@ def _wanted(id: int, attempts: list[Attempt], number: int | None) -> list[Attemp
     """The last attempt, or the last one with that number, and what came after it; none before the first start."""
     places = [place for place, attempt in enumerate(attempts) if number in (None, attempt.number)]
     if number is not None and not places:
-        raise click.ClickException(f"task {id} has no attempt {number}; {counted(len(attempts), 'attempt')} started")
+        raise click.ClickException(f"task {id} has no attempt {number}; it has had {counted(len(attempts), 'attempt')}")
     return attempts[places[-1] :] if places else []
 
 

@@ -49,7 +49,7 @@ _LAST_LINES = 10
     help="Only tasks in this state: " + ", ".join(map(str, TaskState)) + ".",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=100, metavar="NUMBER", help="Show at most this number of tasks."
+    "--limit", type=click.IntRange(min=1), default=100, metavar="NUMBER", help="Show at most this many tasks."
 )
 @json_option
 @url_option
@@ -102,7 +102,7 @@ def _shown(task: Task, name: str) -> str:
 @url_option
 @click.pass_obj
 def show(url: str | None, id: int, json: bool) -> None:
-    """Show a task, its attempts, and the end of their output."""
+    """Show a task, its attempts, and the end of each output."""
     with open_queue(url) as lane:
         record = look_up(lane.store, id)
         task = Task(lane.store, record)
@@ -304,7 +304,7 @@ def workers(url: str | None, json: bool) -> None:
 
 
 def describe(queue: TaskQueue, worker: WorkerRecord) -> dict[str, Any]:
-    """Describe a worker. Whether one on another machine is alive only its heartbeat shows, after its lease."""
+    """Describe a worker. On another machine, it counts as alive until its heartbeat is older than its lease."""
     rescuer = queue._membership.rescuer
     lost = worker.lost_at is not None or rescuer.is_gone(worker) is True
     return {

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A running task. ``cpu`` is the part of one CPU that it takes, ``words``: suspended, cancellation requested."""
+    """A running task. ``cpu``: the share of one CPU that it uses. ``words``: "suspended", "cancellation requested"."""
 
     id: int
     token: int

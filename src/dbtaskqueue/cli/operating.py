@@ -28,7 +28,7 @@ def retry(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def cancel(url: str | None, id: int) -> None:
-    """Cancel a task; a running one is asked to stop."""
+    """Cancel a task; request the cancellation of a running one."""
     with open_queue(url) as lane:
         lane.cancel(id)
         task = lane.get(id)
@@ -62,7 +62,7 @@ def continue_task(url: str | None, id: int) -> None:
 @url_option
 @click.pass_obj
 def pause(url: str | None, queue: str) -> None:
-    """Pause a queue: no task of it is started; running ones continue."""
+    """Pause a queue; its running tasks continue."""
     with open_queue(url, queue) as lane:
         warn_of_unknown(lane.store, queue)
         lane.pause()
@@ -124,7 +124,7 @@ def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...
         refuse_unknown(lane.store, queue)
         if not yes:
             words = " and ".join(states)
-            confirm(f"Delete the {words} tasks of queue {queue} that ended {older_than:g} s ago or earlier?")
+            confirm(f"Delete the {words} tasks of queue {queue} that finished at least {older_than:g} s ago?")
         with progress("deleting tasks") as tell:
             count = _add_up(lane.prune_in_steps(older_than, states), tell)
     click.echo(f"{counted(count)} deleted")

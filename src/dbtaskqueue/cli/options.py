@@ -168,7 +168,7 @@ def _use_url(ctx: click.Context, parameter: click.Parameter, url: str | None) ->
 
 
 def is_url_given(ctx: click.Context) -> bool:
-    """Whether the command line names the database, before or after the command; not the environment."""
+    """Whether the command line, not the environment, names the database."""
     given = ParameterSource.COMMANDLINE
     return given in (ctx.get_parameter_source("url"), ctx.find_root().get_parameter_source("url"))
 
@@ -221,7 +221,7 @@ def _all_queues(ctx: click.Context, parameter: click.Parameter, names: tuple[str
 
 
 def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:
-    """The queues that were named before the command; none where its own option is given."""
+    """The queues that were named before the command; none if the command's own option is given."""
     if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
         return []
     found: list[str] = ctx.find_root().params.get("queues") or []
@@ -234,12 +234,12 @@ def json_option(function: Function) -> Function:
 
 
 def yes_option(function: Function) -> Function:
-    """``--yes``: needed where nobody can be asked."""
+    """``--yes``: required where stdin is not a terminal."""
     help = "Do not ask. Required where stdin is not a terminal."
     return click.option("--yes", is_flag=True, callback=_require_yes, help=help)(function)
 
 
 def _require_yes(ctx: click.Context, parameter: click.Parameter, yes: bool) -> bool:
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError(f"{ctx.info_name} cannot ask, since stdin is not a terminal; confirm it with --yes", ctx)
+        raise click.UsageError(f"stdin is not a terminal; confirm {ctx.info_name} with --yes", ctx)
     return yes

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..checks import harmless as harmless  # the other files of the command line take it from here
+from ..checks import counted as counted  # the other files of the command line import both from here
+from ..checks import harmless as harmless
 from ..errors import PayloadError
 from ..payload import JSON
 from ..task import Task
@@ -202,8 +203,3 @@ def in_bytes(number: int | None) -> str:
             break
         unit, rest = larger, rest / 1024
     return f"{number} B" if unit == "B" else f"{rest:.1f} {unit}"
-
-
-def counted(number: int, noun: str = "task") -> str:
-    """``1 task``, ``2 tasks``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

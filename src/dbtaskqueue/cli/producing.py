@@ -42,7 +42,7 @@ Examples:
     metavar="TIME",
     envvar="DBTASKQUEUE_ENQUEUE_AT",
     callback=checked(moment),
-    help="Due at this time: 2030-01-31T12:00, with +01:00 or the like for another time zone than the local one.",
+    help="Due at this time: 2030-01-31T12:00 in local time, 2030-01-31T12:00+01:00 in another time zone.",
 )
 @click.option(
     "--priority",
@@ -55,13 +55,13 @@ Examples:
     "--max-attempts",
     type=click.IntRange(1, MOST),
     metavar="NUMBER",
-    help="Attempts in all before a failing task is abandoned; 10 if not given.",
+    help="Attempts before a failing task is abandoned; 10 if not given.",
 )
 @click.option(
     "--key",
     callback=checked(check_key),
     metavar="KEY",
-    help="Deduplicate: print the id of the queue's unfinished task with this key, if there is one.",
+    help="Deduplicate: if an unfinished task of the queue has this key, print its id and add none.",
 )
 @click.option(
     "--time-limit", metavar="DURATION", callback=checked(limit), help="Stop an attempt that takes longer: 90, 5m, …"
@@ -104,8 +104,8 @@ def enqueue(
 ) -> None:
     """Add a task and print its id.
 
-    PAYLOAD is JSON; "-" reads it from stdin. Instead of a payload, --command enqueues a command line, for workers that
-    allow commands.
+    PAYLOAD is JSON; "-" reads it from stdin. With --command, a command line replaces it, which only workers with
+    --allow-commands run.
     """
     if start_in is not None and start_at is not None:
         raise click.UsageError("give --in or --at, not both")

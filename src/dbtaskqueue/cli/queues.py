@@ -1,4 +1,4 @@
-"""Names of queues in a database: refuse a misspelt one, and list those that exist."""
+"""Refuse the name of a queue that is probably misspelt, and list the queues that exist."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .output import harmless, note
 def refuse_unknown(store: Store, name: str | None) -> None:
     """Fail if no such queue exists, but others do: the name is probably misspelt.
 
-    A queue exists while it has tasks or is paused. The queue that is meant where none is named may be missing.
+    A queue exists while it has tasks or is paused. The queue "default" may be missing, since it need not be named.
     """
     known = store.queues()
     if name is None or name in known or not known:
         return
-    why = f"no such queue: {name}; {_known(name, known)}"
+    why = f"no such queue: {name}. {_known(name, known)}"
     if name == "default":
         note(why)
     else:
@@ -27,13 +27,13 @@ def refuse_unknown(store: Store, name: str | None) -> None:
 
 
 def warn_of_unknown(store: Store, name: str) -> None:
-    """Note on stderr that the queue is new, which may be intended, and what other name may be meant."""
+    """Note on stderr that the queue is new, which may be intended, and suggest similar names."""
     known = store.queues()
     if name not in known and known:
-        note(f"queue {name} has no tasks yet; {_known(name, known)}")
+        note(f"queue {name} has no tasks yet. {_known(name, known)}")
 
 
 def _known(name: str, known: list[str]) -> str:
     similar = difflib.get_close_matches(name, known)
-    question = f"did you mean {' or '.join(similar)}? " if similar else ""
-    return f"{question}Queues: {listed(known)}"
+    question = f"Did you mean {' or '.join(similar)}? " if similar else ""
+    return f"{question}Existing queues: {listed(known)}"

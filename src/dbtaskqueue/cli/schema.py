@@ -59,7 +59,7 @@ def migrate(url: str | None, sql: bool) -> None:
 def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """Check the database, and suggest fixes.
 
-    It covers all queues unless one is named. The exit code is 1 only if something must be repaired.
+    It covers all queues unless --queue names one. The exit code is 1 only if something must be repaired.
     """
     try:
         with open_queue(url) as lane:
@@ -111,7 +111,7 @@ def _oldest_due(url: str | None, store: Store, names: list[str], *, any_alive: b
 
 
 def _unknown(url: str | None, store: Store, names: list[str], alive: list[WorkerRecord]) -> Iterator[Finding]:
-    """Functions of tasks that are due, or were just released for this reason, and that no live worker has code for."""
+    """Functions of due tasks that no live worker has code for, including tasks just released for this reason."""
     before = clock.now() + round(UNKNOWN_DELAYS[1] * 1e6)
     for name in names:
         known = _known(name, alive)
@@ -120,7 +120,7 @@ def _unknown(url: str | None, store: Store, names: list[str], alive: list[Worker
         waiting = Counter(store.next_functions(name, _MOST_WAITING, before))
         for function in sorted(waiting.keys() - known, key=str):
             number = waiting[function]
-            tasks = "1 task is due" if number == 1 else f"{number} tasks are due"
+            tasks = f"{counted(number)} {'is' if number == 1 else 'are'} due"
             value = (
                 f"{tasks} without a function, and no live worker of the queue {name} has a callback"
                 if function is None
@@ -132,7 +132,7 @@ def _unknown(url: str | None, store: Store, names: list[str], alive: list[Worker
 
 
 def _known(queue: str, alive: list[WorkerRecord]) -> set[str | None] | None:
-    """What the live workers of a queue have code for; None where it has none, or where one does not say."""
+    """What the live workers of a queue have code for; None if there are none, or one does not say."""
     known: set[str | None] | None = None
     for worker in alive:
         try:

@@ -55,7 +55,7 @@ def _interval(text: str) -> float:
     metavar="DURATION",
     default="1s",
     callback=checked(_interval),
-    help="Time between two updates.",
+    help="Time between updates.",
 )
 @one_queue_option
 @json_option
@@ -64,8 +64,8 @@ def _interval(text: str) -> float:
 def watch(url: str | None, interval: float, queue: str | None, json: bool) -> None:
     """Watch queues, workers, running tasks and failures.
 
-    On a terminal, it shows a screen that is updated; press q to quit. On a pipe, it prints one line for each change.
-    With --json, it prints one object for each update, with everything that was read.
+    On a terminal, it shows a live screen; press q to quit. On a pipe, it prints one line for each change. With --json,
+    it prints an object with the complete state for each update.
     """
     lane = open_queue(url)
     refuse_unknown(lane.store, queue)

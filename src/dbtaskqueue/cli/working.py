@@ -70,7 +70,7 @@ Examples:
     metavar="DURATION",
     default="30s",
     callback=checked(_positive_seconds),
-    help="Time without a heartbeat after which other machines take over its tasks.",
+    help="Time without a heartbeat after which workers on other machines take over its tasks.",
 )
 @click.option(
     "--drain-timeout",
@@ -118,21 +118,21 @@ def worker(
     allow_commands: bool,
     log_level: str,
 ) -> None:
-    """Run tasks until told to stop.
+    """Run tasks until stopped.
 
     MODULE:NAME is a TaskQueue with task functions, or a function that takes the payload and returns the result. The
     module is imported from the current directory or from the installed packages. Without MODULE:NAME, the worker runs
     command lines only, and needs --allow-commands.
 
-    On SIGTERM or Ctrl-C, the worker takes no new tasks and gives running ones the drain timeout to finish. It returns
-    the rest to the queue, without spending an attempt. A second signal does that immediately.
+    On SIGTERM or Ctrl-C, the worker claims no new tasks and gives running ones the drain timeout to finish. It then
+    returns the rest to the queue without spending an attempt. A second signal makes it do that immediately.
     """
     if allow_commands and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
     if target is None and not allow_commands:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
-        # now, as from _find on, a file secrets.py in the current directory would be taken for the standard library's
+        # before _find, which adds the current directory to the path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
     source: TaskQueue | str | None = ctx.obj
     callback: Callback | None = None
@@ -142,7 +142,7 @@ def worker(
         if isinstance(found, TaskQueue):
             if not len(found.functions) and not allow_commands:
                 raise click.ClickException(
-                    f"{target} has no task functions; does its module import those that have some?"
+                    f"{target} has no task functions; does its module import the modules that define them?"
                 )
             _fit(found, target, ctx, lease)
             source, runs = found, {"functions": len(found.functions)}
@@ -196,7 +196,7 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
 
 
 def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> None:
-    """What was asked for counts more than what the module's TaskQueue says; but its database is its own."""
+    """Apply options of the command line to the module's TaskQueue. Its database cannot be replaced."""
     if is_url_given(ctx) and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
     if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:

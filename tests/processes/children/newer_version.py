@@ -1,4 +1,4 @@
-"""Makes a process speak as one with a newer version of this package: each message has names that others do not know.
+"""Lets a process send messages like a newer version of this package: each has names that others do not know.
 
 Imported by a fork server, it does so there and in the children.
 """

@@ -40,7 +40,7 @@ with open("executed", "a") as file:
     file.write(f"{__name__} {sys.orig_argv}\\n")
 """
 NAMES = [name for name in sys.stdlib_module_names if name != "colorsys" and importlib.util.find_spec(name) is not None]
-"""All that this platform has, so that nothing is imported from the directory because there is no other."""
+"""Only names of modules that this platform has: any other would rightly be imported from the directory."""
 
 
 def test_a_module_named_like_one_of_the_standard_library_is_not_executed(
@@ -64,7 +64,7 @@ def test_a_module_named_like_one_of_the_standard_library_is_not_executed(
 
 
 @pytest.mark.engine("sqlite")
-def test_an_entry_of_sys_path_that_is_no_text(url: str, queue: TaskQueue, tmp_path: Path) -> None:
+def test_an_entry_of_sys_path_that_is_not_text(url: str, queue: TaskQueue, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     task = queue.enqueue(retry=RetryPolicy(max_attempts=1))
     script = tmp_path / "worker.py"

@@ -1,4 +1,4 @@
-"""Open files or processes run out while children are started: what runs continues, the rest waits for its turn."""
+"""Open files or processes run out while children are started: running tasks continue, the others wait."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def states(tasks: list[Task]) -> tuple[int, int, int]:
 
 
 def finish(worker: Running, tasks: list[Task], tmp_path: Path) -> None:
-    """Let all tasks end; none may have spent more than its one attempt."""
+    """Let all tasks finish; each must have spent exactly one attempt."""
     (tmp_path / "go").touch()
     assert worker.process.wait(60) == 0, worker.log
     assert states(tasks) == (0, 0, TASKS)

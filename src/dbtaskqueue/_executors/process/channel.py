@@ -1,7 +1,7 @@
 """JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along.
 
-The three may have different versions of this package, if it is upgraded while a worker runs. So everything in a message
-has a name, a reader ignores names that it does not know, and a name that is added later has a default.
+If this package is upgraded while a worker runs, the three may have different versions. So every value in a message has
+a name, a reader ignores names that it does not know, and a name that is added later has a default.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Channel:
             if fds:
                 self.flush_all()
         except OSError:
-            if self._outgoing and self._outgoing[-1] is outgoing:  # nothing of it was sent; its fds will be closed
+            if self._outgoing and self._outgoing[-1] is outgoing:  # none of it was sent; the caller closes its fds
                 self._outgoing.pop()
             raise
 
@@ -130,8 +130,8 @@ class Channel:
         return self._messages.popleft()
 
     def take_fds(self, count: int) -> list[int]:
-        """The next of the file descriptors that came along; OSError if this process could not take so many."""
-        if len(self._fds) < count:  # the kernel has dropped some, as there are too many open files
+        """Return the next file descriptors that were received; OSError if this process could not open that many."""
+        if len(self._fds) < count:  # too many open files: the kernel has dropped some
             while self._fds:
                 os.close(self._fds.popleft())
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -40,7 +40,7 @@ _MOST_AT_ONCE = 32
 _PIN_AFTER = 0.05
 """Seconds after which a task that was taken for short has its output read while it runs."""
 _FORKS_AT_ONCE = 16
-"""Children that the fork server is asked for before it has answered: the kernel limits descriptors on their way."""
+"""Most unanswered requests for a child: the kernel limits the descriptors in flight."""
 _START = 120.0
 _RESTARTS = 0.1, 5.0
 _GIVE_UP = 30.0
@@ -222,7 +222,7 @@ class ProcessExecutor:
         )
 
     def _probe(self) -> None:
-        """In a shortage, keep one child ready: only when there is one is another task claimed."""
+        """In a shortage, keep one child ready: a task is claimed only if a child is free."""
         if (
             self._shortage.is_on
             and self._server is not None
@@ -234,7 +234,7 @@ class ProcessExecutor:
             self._fork()
 
     def _count(self) -> None:
-        """In a shortage, no more tasks than there are children."""
+        """In a shortage, run at most as many tasks as there are children."""
         most = self._settings.concurrency
         if self._shortage.is_on:
             most = sum(child.pid is not None and not child.is_dying for child in self._children.values())
@@ -267,7 +267,7 @@ class ProcessExecutor:
     # -- children ----------------------------------------------------------------------------------
 
     def _fork(self) -> ChildHandle | None:
-        """A new child, or None: there is a shortage, or the fork server has just gone, which comes up by itself."""
+        """Return a new child; None in a shortage, or if the fork server has just ended, which is noticed elsewhere."""
         assert self._server is not None
         self._numbers += 1
         try:

@@ -44,14 +44,14 @@ spec.loader.exec_module(package)
 from {__name__} import main
 main()
 """
-"""Loads this package from the directory where its worker has found it, and nothing else from that directory."""
+"""Imports this package from the worker's copy of it, and nothing else from that directory."""
 
 
 def command() -> list[str]:
     """Return the command line of a fork server, which expects its socket as stdin.
 
-    With ``-P``, and with the worker's ``sys.path`` set only later, the current directory is not searched: a file
-    ``json.py`` or ``signal.py`` there would be executed in place of the standard library's.
+    ``-P`` keeps the current directory out of ``sys.path``, and the worker's path is set only later. Otherwise a file
+    ``json.py`` or ``signal.py`` there would replace the standard library's.
     """
     package = __name__.partition(".")[0]
     directory = os.path.dirname(os.path.abspath(sys.modules[package].__path__[0]))
@@ -59,7 +59,7 @@ def command() -> list[str]:
 
 
 def main() -> NoReturn:
-    """Serve the worker at the other end of the socket that is stdin, until the worker is gone."""
+    """Serve the worker at the other end of the socket that is stdin, until the worker ends."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     linux.die_with_parent(signal.SIGTERM)
@@ -85,7 +85,7 @@ def _prepare(orders: Message, channel: Channel) -> Surroundings:
     if orders["log_level"] is not None:
         logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        sys.path[:] = [*_standard_library(), *orders["path"]]  # for the driver of a database, and what that imports
+        sys.path[:] = [*_standard_library(), *orders["path"]]  # for the database driver and its imports
         reach = Reach(orders["url"])
         sys.path[:] = orders["path"]
         found = code.load(record_from(code.Origin, orders["origin"]))
@@ -160,7 +160,7 @@ class ForkServer:
     def _fork(self, request: Message) -> None:
         number = request["child"]
         fds: dict[str, int] = {}
-        flush_streams()  # what is buffered here would be written by each child, too
+        flush_streams()  # otherwise each child would write what is buffered here, too
         try:
             fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
             pid = os.fork()

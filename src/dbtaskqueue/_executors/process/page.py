@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-# Places in the page. The worker and the child may have different versions: a new flag takes the next free place.
+# Offsets in the page. The worker and the child may have different versions, so a new flag takes the next free offset.
 _CANCELLED = 0
 _DRAINING = 1
 _PINNED = 2

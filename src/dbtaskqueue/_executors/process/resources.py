@@ -1,6 +1,6 @@
-"""What children cost a worker and its machine: file descriptors, processes, memory; and what happens when one runs out.
+"""Limits of open files, processes and memory, and what a worker does when one is reached.
 
-Then no child can be started for a while. That is no reason to stop: what runs continues, and the rest waits.
+It cannot start children for a while, but it does not stop: running tasks continue, and the others wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...log import event
 PER_CHILD = 4
 """File descriptors that a worker has for each child: its channel, its output, its page (mmap duplicates that one)."""
 SPARE = 32
-"""Those that are left for what else a worker opens: connections, log files, a new fork server."""
+"""File descriptors kept free for the rest: connections, log files, a new fork server."""
 _FIXES = {
     errno.EMFILE: "raise ulimit -n (systemd: LimitNOFILE=) or lower the concurrency",
     errno.ENFILE: "raise the sysctl fs.file-max or lower the concurrency",
@@ -26,23 +26,23 @@ _FIXES = {
 }
 _QUIET = 60.0
 _RETRY = 0.1, 5.0
-"""Seconds until the next try to start a child, after the first failure and at most."""
+"""Seconds before another try to start a child: after the first failure, and at most."""
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether something has run out that others may return."""
+    """Whether the error means that a resource has run out, which may be freed again."""
     return error.errno in _FIXES
 
 
 def make_room(concurrency: int) -> int:
     """Raise the soft limit of open files as far as ``concurrency`` children need it; warn if the hard limit is lower.
 
-    Returns the soft limit as it was: that is the one for children. The default of 1024 protects programs that use
-    ``select()``, and task code may be one; this worker is not. It is raised only as far as needed, since the hard limit
-    may be a billion in a container, and some programs walk over all possible descriptors.
+    Return the previous soft limit, which children keep. Its default of 1024 protects programs that use ``select()``:
+    task code may, the worker does not. The limit is raised only as far as needed. The hard limit may be a billion in a
+    container, and some programs loop over all possible descriptors.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _open_files() + concurrency * PER_CHILD + 2 * SPARE  # this worker will open some itself
+    needed = _open_files() + concurrency * PER_CHILD + 2 * SPARE  # the worker opens some itself
     if soft == resource.RLIM_INFINITY or needed <= soft:
         return soft
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -72,16 +72,16 @@ def _open_files() -> int:
 
 
 def check_spare(fds: Sequence[int]) -> None:
-    """Raise OSError if these new descriptors are among the last: numbers are given from the lowest free one."""
+    """Raise OSError if these new descriptors are among the last. The kernel assigns the lowest free numbers."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and max(fds) >= soft - SPARE:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 class Shortage:
-    """Whether children are in short supply: logged once when it begins and once when it ends.
+    """Whether there is a shortage; logged once when it starts and once when it ends.
 
-    It ends when there are as many children as wanted, or when none has failed to start for a minute.
+    It ends when there are as many children as wanted, or when no start of a child has failed for a minute.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -92,7 +92,7 @@ class Shortage:
         self._failures = 0
 
     def note_failure(self, number: int | None, why: str, children: int) -> None:
-        """A child could not be started, with this ``errno``; so many others exist."""
+        """A child could not be started: ``number`` is the errno, ``children`` how many others exist."""
         self._last = time.monotonic()
         first, longest = _RETRY
         self.next_try = self._last + min(longest, first * 2 ** min(self._failures, 10))
@@ -109,7 +109,7 @@ class Shortage:
             )
 
     def note_success(self, children: int) -> None:
-        """One was started; so many exist now."""
+        """A child was started; ``children`` exist now."""
         self.next_try, self._failures = 0.0, 0
         is_over = children >= self._concurrency or time.monotonic() - self._last > _QUIET
         if self.is_on and is_over:
@@ -117,5 +117,5 @@ class Shortage:
             event(logging.WARNING, "child processes can be started again", children=children)
 
     def note_end(self) -> None:
-        """A child has ended, so another may be started at once."""
+        """A child has ended, so another may be started immediately."""
         self.next_try = 0.0

@@ -72,7 +72,7 @@ class ServerHandle:
 
 
 def _inherited(stream: object) -> int | None:
-    """What a process gets in place of a stream of this one: the same, or /dev/null if this one has none."""
+    """The stream that a child process inherits: this process's own, or /dev/null if it has none."""
     return subprocess.DEVNULL if stream is None else None
 
 

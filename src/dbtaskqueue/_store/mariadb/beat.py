@@ -4,7 +4,7 @@ Stands alone: the heart imports no package.
 """
 
 import contextlib
-import encodings.idna  # noqa: F401  host names need it; not at the first connection, when sys.path is the user's
+import encodings.idna  # noqa: F401  for host names; imported now, before sys.path is the user's
 import functools
 import socket
 import ssl
@@ -116,7 +116,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
-    """A connection whose default, TLS if the server offers it, costs no new context."""
+    """A connection that needs no new TLS context for the default: TLS if the server offers it."""
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else _unverified()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...checks import listed
 from ..base import Finding
 from .connections import MariadbLink
 
@@ -97,5 +98,5 @@ def _rights(link: MariadbLink) -> Iterator[Finding]:
         if not granted & {(table, right), (None, right)}
     ]
     if missing:
-        said = f"missing: {', '.join(missing[:4])}" + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        said = f"missing: {listed(missing, 4)}"
         yield Finding("rights", said, "mariadb -e 'GRANT SELECT, INSERT, UPDATE, DELETE ON … TO …'", True)

@@ -64,7 +64,7 @@ class PostgresqlLink(Link):
         self._cursor.adapters.register_dumper(int, Int8Dumper)  # or each size of number would be another plan
         self._heard: Callable[[str], None] = lambda text: None
         self.channel: str | None = None
-        """To which this connection listens."""
+        """The channel that this connection listens to."""
 
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         return self._cursor.execute(self._queries[name], values).fetchall()
@@ -107,9 +107,9 @@ class PostgresqlLink(Link):
         return False
 
     def listen(self, heard: Callable[[str], None]) -> str:
-        """Call ``heard`` with the text of each notification from now on; the channel, which no other session uses.
+        """Call ``heard`` with the text of each notification from now on. Return the channel, unique to this session.
 
-        The caller uses the connection now and then. The session holds a lock by which others know that it is alive.
+        The caller must use the connection regularly. The session holds a lock that shows others that it is alive.
         """
         if self.channel is None:
             channel = f"dbtaskqueue_{secrets.token_hex(8)}"
@@ -174,15 +174,15 @@ class PostgresqlConnections(ServerConnections):
         return None
 
     def hears(self, channel: str | None) -> bool:
-        """Take in notifications that have arrived; False when no open connection listens to ``channel``."""
+        """Process notifications that have arrived; False if no open connection listens to ``channel``."""
         with self._read_lock:
             link = self._reader
             return isinstance(link, PostgresqlLink) and link.channel == channel and not link.has_hung_up()
 
     def on_open_reader(self, act: Callable[[PostgresqlLink], None]) -> None:
-        """Run ``act`` on the connection that reads if it is open. An error closes it, and is not raised.
+        """Run ``act`` on the reading connection if it is open. A database error closes it, and is not raised.
 
-        Does nothing in the handler of a signal that has interrupted this thread in another call.
+        Does nothing in a signal handler that has interrupted another call of this thread.
         """
         if threading.get_ident() in self._asking:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...checks import listed
 from ..base import Finding
 from .connections import PostgresqlConnections, PostgresqlLink
 
@@ -73,7 +74,7 @@ def _vacuum(schema: str, settings: dict[str, str], link: PostgresqlLink) -> Iter
 def _rights(schema: str, link: PostgresqlLink) -> Iterator[Finding]:
     missing = [f"{right} on {table}" for table, right in link.rows("missing_rights", {"schema": schema})]
     if missing:
-        said = f"missing: {', '.join(missing[:4])}" + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        said = f"missing: {listed(missing, 4)}"
         rights = "SELECT, INSERT, UPDATE, DELETE"
         grant = f"""psql -c 'GRANT {rights} ON ALL TABLES IN SCHEMA "{schema}" TO …'"""
         yield Finding("rights", said, grant, True)

@@ -22,7 +22,7 @@ from .scanning import BEGIN, PAGE, Scan
 from .wakeups import PostgresqlWakeups
 
 _DEAD_WAITERS = 10_000
-"""How many rows of dead waiters are removed with each lost worker at most."""
+"""Most rows of dead waiters that are removed with each lost worker."""
 _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 

@@ -1,10 +1,9 @@
 """Waking idle workers on PostgreSQL: LISTEN and NOTIFY, with polling as a fallback.
 
 Every NOTIFY takes a lock of the whole cluster at its commit, so it is sent only to a process that waits. A waiter
-registers in a table, commits, looks for due tasks again, and sleeps. Whoever enqueues takes one row for each task and
-notifies its owner. A row is removed when its owner is notified or stops waiting. The row of a dead process does not
-count: the session that listens holds an advisory lock, which ends with it. Through a pooler LISTEN is not available,
-and waiters poll.
+registers in a table, commits, checks for due tasks again, and sleeps. An enqueue deletes one row for each task and
+notifies its owner. A waiter that stops waiting deletes its row. The row of a dead process does not count: the listening
+session holds an advisory lock, which ends with it. LISTEN is not available through a pooler; there, waiters poll.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _LOOK = 1.0
 _PATIENCE = 10.0
 
 _LOOK_AGAIN = object()
-"""The ticket of a waiter that has just been awake: it looks for due tasks before it registers again."""
+"""The ticket of a waiter that has just woken: it checks for due tasks before it registers again."""
 
 
 class PostgresqlWakeups(PollingWakeups):
@@ -56,7 +55,7 @@ class PostgresqlWakeups(PollingWakeups):
         self._after_fork()
         if not queues or self._connections.is_pooled:
             return None
-        if self._was_awake:  # it may be about to run a task: no other waiter must miss a notification for that
+        if self._was_awake:  # it may be about to run a task, and must not take a notification from another waiter
             self._was_awake = False
             return _LOOK_AGAIN
 
@@ -68,7 +67,7 @@ class PostgresqlWakeups(PollingWakeups):
             self._rows.update((row[0], row[1]) for row in link.rows("wait", values))
             return True
 
-        self._count(1)  # first: another thread that gives up meanwhile must leave the rows
+        self._count(1)  # before registering, so that another thread that gives up leaves the rows
         with contextlib.suppress(StoreUnavailable):
             if self._connections.ask(register):
                 return queues
@@ -104,7 +103,7 @@ class PostgresqlWakeups(PollingWakeups):
                 self._listener.start()
             self._wanted.put(None)
         try:
-            if all(name in self._rows for name in ticket):  # else a notification came before the bell was hung up
+            if all(name in self._rows for name in ticket):  # else a notification has already arrived
                 with contextlib.suppress(queue.Empty):
                     bell.get(timeout=max(timeout, 0))
         finally:
@@ -121,7 +120,7 @@ class PostgresqlWakeups(PollingWakeups):
             self._connections.on_open_reader(self._unregister)
 
     def _heard(self, row: str) -> None:
-        """A notification: the sender has taken this row of ours."""
+        """Handle a notification: the sender has deleted this row of ours."""
         name, _, stamp = row.partition(" ")
         if self._rows.get(name) == stamp:
             del self._rows[name]
@@ -139,7 +138,7 @@ class PostgresqlWakeups(PollingWakeups):
             if fd is not None:
                 _await_news(fd)
             if self._rows and not self._connections.hears(self._channel):
-                self._ring_all()  # the connection that listened is gone: waiters register on another
+                self._ring_all()  # the listening connection is closed: waiters register on another
                 self._await_waiters(_LOOK)
             elif fd is None:
                 self._await_waiters(_LOOK)

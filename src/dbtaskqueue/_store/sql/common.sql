@@ -172,7 +172,7 @@ SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done'
  ORDER BY 2
 
 -- name: outputs
--- The newest of a task's attempts, by their tokens.
+-- Outputs of a task's newest attempts, by token.
 SELECT token, value FROM {{schema}}dbtaskqueue_note
  WHERE task = :id AND token >= :since AND name = 'output'
  ORDER BY token DESC LIMIT :limit
@@ -304,7 +304,7 @@ SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AN
  WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
 -- name: waiting_since
--- Since when the task has waited that has waited longest, of a paused queue, too.
+-- Since when the longest-waiting due task has waited, also in a paused queue.
 WITH RECURSIVE {{ranks}}
 SELECT min((SELECT min({{since}})
               FROM (SELECT due, decided_at FROM {{schema}}dbtaskqueue_task
@@ -313,12 +313,12 @@ SELECT min((SELECT min({{since}})
   FROM ranks
 
 -- name: since
--- A task waits from its due time on, but not from before this was decided: a start in the past may be long past. So
--- the first due task of a priority need not be the one that has waited longest. 1,000 of them are looked at.
+-- A task waits since its due time, or since that was decided if this was later: it may be enqueued with a start in the
+-- past. So the first due task of a priority may not be the one that has waited longest. Only the first 1,000 are read.
 CASE WHEN decided_at > :now THEN :now WHEN decided_at > due THEN decided_at ELSE due END
 
 -- name: newest_ids
--- Down the primary key, from one id to another.
+-- Walks down the primary key, from one id to another.
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
  WHERE id < :before AND id >= :floor AND queue = :queue AND {{is_listed}}
  ORDER BY id DESC LIMIT :limit
@@ -327,11 +327,11 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
 (state = :state OR :state IS NULL)
 
 -- name: more_wait
--- Whether more than so many tasks wait.
+-- Whether more than :number tasks wait.
 SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} LIMIT 1 OFFSET :number
 
 -- name: next_functions
--- What waits first, in the order of a claim; only so many rows are read, whatever waits behind them.
+-- The first waiting tasks, in the order of a claim. At most :limit rows are read, however many wait.
 SELECT function, command, due FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}}
  ORDER BY rank, due, id LIMIT :limit
 
@@ -341,7 +341,7 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
  ORDER BY id DESC LIMIT :limit
 
 -- name: pending_ids
--- Sorts all that waits, so it is for a queue where that is little.
+-- Sorts all waiting tasks, so it is for a queue with few of them.
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND state = 'pending' AND id < :before
  ORDER BY id DESC LIMIT :limit
@@ -386,8 +386,8 @@ SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, 
   JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
 
 -- name: open_attempts
--- Of tasks that will be tried again, as far as they are among the newest attempts of the database. CROSS JOIN keeps
--- the order of the loops: SQLite 3.46 would scan the tasks, and look up the attempts in an index made for the query.
+-- Of tasks that will be retried, if they are among the newest attempts of the database. CROSS JOIN keeps the order of
+-- the loops: SQLite 3.46 would scan the tasks and build an index of the attempts for the query.
 SELECT function, command, outcome, latest.started_at, latest.finished_at, latest.cpu, latest.memory
   FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
          ORDER BY task DESC, token DESC LIMIT :limit) AS latest
@@ -413,7 +413,7 @@ SELECT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {
     OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND queue = :queue AND id <= :highest)
 
 -- name: purgeable
--- In no order: a sort would read, and lock, all that waits for each step.
+-- Unordered: for each step, a sort would read and lock all waiting tasks.
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit {{for_update}}
 
 -- name: purgeable_held

@@ -40,7 +40,7 @@ SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
 -- name: by_id
--- Differs because the plan must not depend on statistics that are out of date; as below.
+-- Differs because the plan must not depend on outdated statistics, as below.
 FORCE INDEX (PRIMARY)
 
 -- name: by_claimable
@@ -168,7 +168,7 @@ SELECT rank, due, id FROM dbtaskqueue_task {{by_claimable}}
  ORDER BY rank, due, id LIMIT 1
 
 -- name: waiting_since
--- Differs because MariaDB looks for the priorities one by one; among the tasks of this one.
+-- Differs because MariaDB finds the priorities one by one. This is for the tasks of one priority.
 SELECT min({{since}})
   FROM (SELECT due, decided_at FROM dbtaskqueue_task {{by_claimable}}
          WHERE {{waiting}} AND rank = :rank AND due <= :now

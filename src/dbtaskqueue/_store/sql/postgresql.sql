@@ -36,7 +36,7 @@ FOR UPDATE
 FOR SHARE
 
 -- name: is_listed
--- Differs because a condition on the state would let PostgreSQL sort what a partial index has, if it takes that for little.
+-- Differs because PostgreSQL would use a condition on the state to sort a partial index that it estimates to be small.
 CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
 -- name: by_id
@@ -92,8 +92,8 @@ SELECT identity FROM {{schema}}dbtaskqueue_schema
 SELECT pg_advisory_xact_lock(hashtextextended(:table, 0))
 
 -- name: is_waiting
--- Of a waiter's row: it is valid, and the session that listens to its channel is alive. That session holds an advisory
--- lock on the channel until it ends. Whoever gets the lock lets go of it at once: the session has ended.
+-- Whether a waiter's row is valid, and the session that listens to its channel is alive. That session holds an advisory
+-- lock on the channel. Another session that gets the lock knows that the waiter's has ended, and unlocks it again.
 CASE WHEN good_until <= statement_timestamp() THEN false
      WHEN pg_try_advisory_lock(hashtextextended(channel, 0))
      THEN NOT pg_advisory_unlock(hashtextextended(channel, 0))
@@ -103,11 +103,11 @@ CASE WHEN good_until <= statement_timestamp() THEN false
 SELECT pg_advisory_lock(hashtextextended(:channel, 0))
 
 -- name: stamp
--- Tells one registration of a waiter from the next, whatever the time zone of the session.
+-- Distinguishes the registrations of a waiter, independent of the session's time zone.
 to_char(good_until AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')
 
 -- name: wake
--- The first to wake a waiter takes its row: one notification for each sleep, not for each task.
+-- The first sender deletes the waiter's row: one notification for each sleep, not for each task.
 DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
  USING (SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
          WHERE queue = :queue AND {{is_waiting}}
@@ -116,7 +116,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
 RETURNING pg_notify(waiter.channel, waiter.queue || ' ' || {{stamp}})
 
 -- name: wake_for
--- One waiter for each of the tasks that is due soon; all for a command line, which not every worker may run.
+-- One waiter for each task that is due soon; all waiters for a command line, which not every worker may run.
 DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
  USING (SELECT found.queue, found.channel
           FROM (SELECT queue, CASE WHEN max(command) = 0 THEN count(*) END AS tasks

@@ -26,7 +26,7 @@ IN (SELECT value FROM json_each(:ids))
 -- Differs because of the same.
 
 -- name: by_id
--- Differs because SQLite finds rows by their ids where it may use no index.
+-- Differs because SQLite finds rows by id if it may use no index.
 NOT INDEXED
 
 -- name: by_claimable
@@ -72,8 +72,8 @@ SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, base, 
          LIMIT :limit)
 
 -- name: claim
--- NOT INDEXED leaves only the ids to find the tasks by. SQLite 3.46, analyzed while nothing waited, would go through
--- everything that waits, since it takes that index for empty.
+-- NOT INDEXED makes SQLite find the tasks by id. If ANALYZE ran while no task waited, SQLite 3.46 assumes that the
+-- index of waiting tasks is empty, and would read all of them.
 UPDATE dbtaskqueue_task NOT INDEXED
    SET state = :state, token = token + 1, worker = :worker, shared = :shared AND NOT solo,
        attempt = attempt + :begin, started_at = CASE WHEN :begin THEN :now ELSE started_at END

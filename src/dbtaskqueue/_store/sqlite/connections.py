@@ -42,7 +42,7 @@ Ts = TypeVarTuple("Ts")
 SQL = queries.load("sqlite")
 _INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
 _values_of = operator.attrgetter(*_names)
-"""Of a NewTask, in the statement's order: SQLite looks up each value by its name otherwise, at every execution."""
+"""The values of a NewTask in the statement's order. Otherwise SQLite would look up each one by name at every call."""
 
 _ROWS = 100, 10, 1
 """Numbers of rows that a statement over a list is prepared for; the prepared statements are cached."""
@@ -69,10 +69,10 @@ _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fu
 
 
 _OLD_SNAPSHOT = (
-    "the transaction of this connection began with a read, and another connection has written since, so SQLite does not"
-    " let it write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again. Begin it with"
-    ' BEGIN IMMEDIATE to avoid this (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode": "IMMEDIATE" in'
-    ' OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
+    "the transaction of this connection began with a read, and another connection has written since. SQLite does not"
+    " let such a transaction write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again."
+    ' To avoid this, begin it with BEGIN IMMEDIATE (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode":'
+    ' "IMMEDIATE" in OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
 )
 
 
@@ -178,7 +178,7 @@ class SqliteConnections(Connections):
                 self._remember_file()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(self.path) from None
-        except OSError as error:  # a directory that may not be entered, a loop of links
+        except OSError as error:  # a directory without permission, a loop of links
             raise ConfigurationError(f"{self.path}: {error.strerror}; {_RIGHTS}") from None
         except sqlite3.Error as error:
             if _code(error).startswith(_PASSING):
@@ -474,7 +474,7 @@ def _explain(error: Exception, path: str) -> str:
 
 
 def _is_no_directory(path: str) -> bool:
-    """Whether there is no such directory; False where this user may not know."""
+    """Whether there is no such directory; False if this user may not know."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except PermissionError:

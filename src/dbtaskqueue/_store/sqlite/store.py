@@ -45,8 +45,8 @@ class SqliteStore(SqlStore):
             self._sqlite.open(create=create)
         except FileNotFoundError:
             raise SchemaError(
-                f"{self.path} does not exist; the first enqueue creates it,"
-                " or name yours with --url or $DBTASKQUEUE_URL"
+                f"{self.path} does not exist; enqueue a task to create it,"
+                " or name another database with --url or $DBTASKQUEUE_URL"
             ) from None
         if create and self._versions()[0] < self.schema_version:
             self.migrate()

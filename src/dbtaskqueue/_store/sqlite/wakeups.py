@@ -93,7 +93,7 @@ class SqliteWakeups(Wakeups):
         return 0.0 if self._is_closed else _PATIENCE
 
     def _retire(self) -> bool:
-        """Asked by the watcher when nothing has waited for its patience; True ends it."""
+        """Called by the watcher when no thread has waited for its patience; True ends it."""
         with self._lock:
             if not self._waiters:
                 self._watcher = None
