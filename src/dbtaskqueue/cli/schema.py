@@ -120,7 +120,7 @@ def _unknown(url: str | None, store: Store, names: list[str], alive: list[Worker
         waiting = Counter(store.next_functions(name, _MOST_WAITING, before))
         for function in sorted(waiting.keys() - known, key=str):
             number = waiting[function]
-            tasks = "1 task is due" if number == 1 else f"{number} tasks are due"
+            tasks = "1 task waits" if number == 1 else f"{number} tasks wait"
             value = (
                 f"{tasks} without a function, and no live worker of the queue {name} has a callback"
                 if function is None
