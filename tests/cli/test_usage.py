@@ -134,7 +134,7 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("show",), "Missing argument"),
         (("prune", "30"), "invalid duration '30'"),
         (("prune", "0s", "--state", "running"), "'running' is not one of"),
-        (("worker",), "Missing argument 'MODULE:NAME'"),
+        (("worker",), "name the code of the tasks as MODULE:NAME"),
         (("worker", "tasks"), "not of the form MODULE:NAME"),
         (("worker", ":run"), "not of the form MODULE:NAME"),
         (("worker", "tasks:run", "--executor", "rocket"), "thread"),
