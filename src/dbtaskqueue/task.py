@@ -319,7 +319,8 @@ class Task:
         if self.state == ABANDONED:
             last = (self.error or "").strip().splitlines()
             why = f": {last[-1]}" if last else ""
-            raise TaskFailed(f"task {self.id} was abandoned after {self.attempt} attempts{why}", self.error)
+            attempts = "1 attempt" if self.attempt == 1 else f"{self.attempt} attempts"
+            raise TaskFailed(f"task {self.id} was abandoned after {attempts}{why}", self.error)
         if self.state == CANCELLED:
             raise TaskCancelled(f"task {self.id} was cancelled")
         return self.result

@@ -222,8 +222,8 @@ def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQ
         command = f"dbtaskqueue --url {cli.url} worker MODULE:NAME"
         assert {one["advice"] for one in told} == {f"start a worker with the code for it: {command}"}
         assert [one["value"] for one in told] == [
-            "1 task is due without a function, and no live worker of the queue default has a callback",
-            "app.missing: 2 tasks are due, and no live worker of the queue default knows it; the live workers know:"
+            "1 task waits without a function, and no live worker of the queue default has a callback",
+            "app.missing: 2 tasks wait, and no live worker of the queue default knows it; the live workers know:"
             " app.known",
         ]
         with TaskQueue(cli.url, queue="other") as other:

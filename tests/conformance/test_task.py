@@ -344,7 +344,7 @@ def test_the_result_of_an_abandoned_task(queue: TaskQueue, held: Task) -> None:
     held.fail("the disk is on fire", retry=False)
     task = queue.get(held.id)
     assert task.wait(10) is task
-    with pytest.raises(TaskFailed, match="the disk is on fire") as caught:
+    with pytest.raises(TaskFailed, match=r"abandoned after 1 attempt: .*the disk is on fire") as caught:
         task.get_result(10)
     assert caught.value.error == "the disk is on fire"
 

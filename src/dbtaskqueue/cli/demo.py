@@ -86,8 +86,8 @@ def demo(url: str | None) -> None:
     """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
-    _say("Eight tasks, two workers and one kill -9, on a temporary SQLite file: ten seconds.", "bold")
-    _say("One task fails and is retried. One worker is killed, and the other continues its task.\n")
+    _say("Eight tasks, two workers, one kill -9, on a temporary SQLite file: ten seconds.", "bold")
+    _say("One task fails and is retried; one worker is killed, and the other takes over.\n")
     try:
         with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as folder, _Stage() as stage:
             lesson = _play(folder, stage)
@@ -349,14 +349,15 @@ def _conclude(tasks: _Tasks, victim: int, second: int, first: int, rescued: floa
     if first <= _KILL_AFTER:
         raise _Failed(f"the long task started again at page {first}, though {_KILL_AFTER} pages had a checkpoint")
     pause = (_time(retried.started_at) - _time(failed.finished_at)).total_seconds()
+    soon = f"{rescued:.1f} s later" if rescued >= 0.05 else "at once"
     count, long, flaky = len(tasks.all), tasks.long.id, tasks.flaky.id
     return f"""\
 - {count} tasks were accepted, and all {count} are done. One file holds everything.
 - Task {flaky} failed at attempt {failed.number}. It was retried {pause:.1f} s later \
 and done at attempt {retried.number}.
-- Worker {victim} was killed in the middle of task {long}. Worker {second} took over {rescued:.1f} s
-  later, at page {first}, where the last checkpoint was. Nothing was lost, and no one
-  had to intervene.
+- Worker {victim} was killed in the middle of task {long}.
+  Worker {second} took over {soon}, at page {first}, after the last checkpoint.
+  Nothing was lost, and no one had to do anything.
 - No task has a time limit: heartbeats show that a worker is alive, however long
   its task takes."""
 

@@ -120,7 +120,7 @@ def _unknown(url: str | None, store: Store, names: list[str], alive: list[Worker
         waiting = Counter(store.next_functions(name, _MOST_WAITING, before))
         for function in sorted(waiting.keys() - known, key=str):
             number = waiting[function]
-            tasks = f"{counted(number)} {'is' if number == 1 else 'are'} due"
+            tasks = f"{counted(number)} {'waits' if number == 1 else 'wait'}"
             value = (
                 f"{tasks} without a function, and no live worker of the queue {name} has a callback"
                 if function is None

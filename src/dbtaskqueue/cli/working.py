@@ -184,6 +184,9 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
     module_name, colon, path = target.partition(":")
     if not (module_name and colon and path):
         raise click.BadParameter(f"{target!r} is not of the form MODULE:NAME", param_hint="MODULE:NAME")
+    if "/" in module_name or module_name.endswith(".py"):
+        why = f"{module_name!r} is not a module's name; {_module_for(module_name, path)}"
+        raise click.BadParameter(why, param_hint="MODULE:NAME")
     if url is not None:
         os.environ["DBTASKQUEUE_URL"] = url
     found = _import(module_name)
@@ -215,6 +218,14 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
         except TypeError as error:
             raise click.ClickException(str(error)) from error
     return found
+
+
+def _module_for(file: str, path: str) -> str:
+    """What to give instead of a file's path."""
+    parts = file.removeprefix("./").removesuffix(".py").split("/")
+    if all(part.isidentifier() for part in parts):
+        return f"perhaps you mean {'.'.join(parts)}:{path}"
+    return "run the worker in the directory of the module, and name it without .py"
 
 
 def _import(name: str) -> Any:

@@ -62,7 +62,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
 """What is no fault of whoever gave the path, and may be over the next time."""
-_RIGHTS = "the user of this program must be able to read and write the file and its directory"
+_RIGHTS = "the user of this program must be able to read and write the file, its -wal and -shm files, and the directory"
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
 _NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"}
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
@@ -507,5 +507,9 @@ def _file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
 
 
 def not_writable(path: str) -> list[str]:
-    """Which of the file and its directory this user may not write; SQLite's log needs both."""
-    return [each for each in (path, os.path.dirname(path)) if not os.access(each, os.W_OK)]
+    """Which of the file, its log, the log's index and their directory this user may not write; SQLite needs them all.
+
+    SQLite gives the log and the index the mode of the file. They keep it when the file's is changed.
+    """
+    needed = (path, f"{path}-wal", f"{path}-shm", os.path.dirname(path))
+    return [each for each in needed if os.path.lexists(each) and not os.access(each, os.W_OK)]
