@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,8 @@ _TASKS = 500
 _ENDS = 100
 """Ends in one UPDATE, which looks each row up in a list of all."""
 _BELOW_ALL_RANKS = -(2**31)
+_NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
+"""How the statement of a migration begins that makes the schema one of its version."""
 
 
 class MariadbStore(SqlStore):
@@ -45,11 +46,8 @@ class MariadbStore(SqlStore):
     # -- schema ------------------------------------------------------------------------------------
 
     def prepare(self, *, create: bool) -> None:
-        version, _ = self._versions()
-        if create and version == 0:
+        if create and self._versions() == (0, 0):
             self.migrate()
-        elif create and version < self.schema_version:  # another process may be creating it: its steps can be seen
-            self._connections.write(self._wait_for_migration, alone=True)
         self._check_schema(self._target.text)
 
     def migrate(self) -> tuple[int, int]:
@@ -66,28 +64,21 @@ class MariadbStore(SqlStore):
 
     def _migrate(self, link: MariadbLink) -> tuple[int, int]:
         """Each statement commits by itself; after an interruption, the next migration runs them again."""
-        with self._schema_locked(link):
+        if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
+            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for long")
+        try:
             version, oldest = self._look_up_versions(link)
             for statement in self.upgrade(version):
                 link.run(statement)
             return version, oldest
-
-    def _wait_for_migration(self, link: MariadbLink) -> None:
-        with self._schema_locked(link):
-            pass
-
-    @contextlib.contextmanager
-    def _schema_locked(self, link: MariadbLink) -> Iterator[None]:
-        if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
-            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for long")
-        try:
-            yield
         finally:
             link.rows("unlock_schema")
 
     def upgrade(self, version: int) -> list[str]:
-        scripts = queries.migrations("mariadb", self.schema_version)[version:]
-        return [statement for script in scripts for statement in script]
+        *earlier, last = queries.migrations("mariadb", self.schema_version)[version:] or [[]]
+        # A new schema gets the row with its version at the end: other processes and nodes see every step.
+        steps = [statement for script in earlier for statement in script if not statement.startswith(_NEW_VERSION)]
+        return [*steps, *last]
 
     def _versions(self) -> tuple[int, int]:
         return self._connections.read(self._look_up_versions)
