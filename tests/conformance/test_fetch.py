@@ -180,6 +180,14 @@ def test_no_wake_up_is_missed_in_many_handovers(queue: TaskQueue, other: TaskQue
 
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
+def test_a_ring_between_the_ticket_and_the_wait_is_not_missed(queue: TaskQueue) -> None:
+    """A close or an enqueue of another thread may come at that moment."""
+    wakeups = queue.store.wakeups
+    with wakeups.waiting((queue.name,)) as ticket:
+        wakeups.ring()
+        Background(lambda: wakeups.wait(ticket, 60)).join()
+
+
 def test_woken_by_a_due_time(queue: TaskQueue) -> None:
     queue.enqueue("later", start_in=0.3)
     assert queue.fetch(timeout=0) == []

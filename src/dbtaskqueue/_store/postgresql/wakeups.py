@@ -13,6 +13,7 @@ import os
 import queue
 import select
 import threading
+from typing import NamedTuple
 
 from ...errors import StoreUnavailable
 from ..polling import PollingWakeups
@@ -27,6 +28,13 @@ _LOOK_AGAIN = object()
 """The ticket of a waiter that has just woken: it checks for due tasks before it registers again."""
 
 
+class _Ticket(NamedTuple):
+    """What a registered waiter knows: its queues, and how often this process had rung."""
+
+    queues: tuple[str, ...]
+    rings: int
+
+
 class PostgresqlWakeups(PollingWakeups):
     """Wakes waiting threads when this process is notified, or when it rings."""
 
@@ -37,6 +45,7 @@ class PostgresqlWakeups(PollingWakeups):
 
     def _begin_anew(self) -> None:
         self._lock = threading.RLock()  # the handler of a signal may close
+        self._rings = 0
         self._tickets = 0  # registered tickets that are in use
         self._was_awake = False
         self._is_closed = False
@@ -67,16 +76,17 @@ class PostgresqlWakeups(PollingWakeups):
             self._rows.update((row[0], row[1]) for row in link.rows("wait", values))
             return True
 
+        ticket = _Ticket(queues, self._rings)
         self._count(1)  # before registering, so that another thread that gives up leaves the rows
         with contextlib.suppress(StoreUnavailable):
             if self._connections.ask(register):
-                return queues
+                return ticket
         self._count(-1)
         return None
 
     def give_up(self, ticket: object) -> None:
         """Remove this process's rows when none of its threads waits any more."""
-        if isinstance(ticket, tuple) and self._count(-1) == 0 and self._rows:
+        if isinstance(ticket, _Ticket) and self._count(-1) == 0 and self._rows:
             self._connections.on_open_reader(self._unregister)
 
     def _unregister(self, link: PostgresqlLink) -> None:
@@ -93,7 +103,7 @@ class PostgresqlWakeups(PollingWakeups):
         """See the base class."""
         if ticket is _LOOK_AGAIN:
             return
-        if not isinstance(ticket, tuple):
+        if not isinstance(ticket, _Ticket):
             super().wait_on(bell, ticket, timeout)
             return
         with self._lock:
@@ -103,12 +113,17 @@ class PostgresqlWakeups(PollingWakeups):
                 self._listener.start()
             self._wanted.put(None)
         try:
-            if all(name in self._rows for name in ticket):  # else a notification has already arrived
+            if ticket.rings == self._rings and all(name in self._rows for name in ticket.queues):  # else it was woken
                 with contextlib.suppress(queue.Empty):
                     bell.get(timeout=max(timeout, 0))
         finally:
             self._waiters.discard(bell)
             self._was_awake = True
+
+    def ring(self) -> None:
+        """Wake every waiter of this process, also one that has its ticket and is about to wait."""
+        self._rings += 1
+        super().ring()
 
     def close(self) -> None:
         """See the base class."""
