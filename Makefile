@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # Tests spend half of their time waiting for processes.
 AT_ONCE ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
+PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all mutants lint bench clean
@@ -22,10 +23,10 @@ demo: $(VENV)/.demo
 	@$(BIN)/dbtaskqueue demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal --all-engines $(ARGS)
+	$(PYTEST) --all-engines $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

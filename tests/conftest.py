@@ -18,6 +18,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # what a shell starts with & ignores it, and so would the programs that tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG_FIRST = ("unit/test_servers", "processes/outages", "model", "processes")
+"""Where single tests take longest. They start first, or the run would end with one process that is busy."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-engines", action="store_true", help="each test on every engine (default: tests/engines.py)")
@@ -39,6 +42,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         everything = metafunc.config.option.all_engines
         if names := engines_of(folder, metafunc.definition, everything=everything):
             metafunc.parametrize("engine", names, indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests by LONG_FIRST; pytest-xdist hands them out in this order."""
+
+    def place(item: pytest.Item) -> int:
+        where = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((at for at, start in enumerate(LONG_FIRST) if where.startswith(start)), len(LONG_FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture

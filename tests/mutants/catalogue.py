@@ -1367,4 +1367,12 @@ MUTANTS = [
         _conformance("servers::test_the_log_of_a_worker_shows_no_password"),
         "postgresql",
     ),
+    Mutant(
+        "a ring just before a wait is missed (PostgreSQL)",
+        "_store/postgresql/wakeups.py",
+        "if ticket.rings == self._rings and all(",
+        "if all(",
+        ("tests/conformance/test_fetch.py::test_a_ring_between_the_ticket_and_the_wait_is_not_missed",),
+        "postgresql",
+    ),
 ]
