@@ -1337,7 +1337,7 @@ MUTANTS = [
     Mutant(
         "a busy worker counts as waiting (PostgreSQL)",
         "_store/postgresql/wakeups.py",
-        "        if isinstance(ticket, tuple) and self._count(-1) == 0 and self._rows:\n",
+        "        if isinstance(ticket, _Ticket) and self._count(-1) == 0 and self._rows:\n",
         "        if False:\n",
         _conformance("servers::test_a_busy_worker_does_not_count_as_waiting"),
         "postgresql",
