@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests spend half of their time waiting for processes.
-AT_ONCE ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
+# Tests spend more than half of their time waiting for processes.
+AT_ONCE ?= $(shell echo $$((3 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help

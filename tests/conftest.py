@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # what a shell starts with & ignores it, and so would the programs that tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONG_FIRST = ("unit/test_servers", "processes/outages", "model", "processes")
-"""Where single tests take longest. They start first, or the run would end with one process that is busy."""
+LONG = ("unit/test_servers", "processes", "model")
+"""Where single tests take long, mostly because they wait. Each is started with five short ones that use the CPU."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,13 +46,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests by LONG_FIRST; pytest-xdist hands them out in this order."""
-
-    def place(item: pytest.Item) -> int:
-        where = item.path.relative_to(Path(__file__).parent).as_posix()
-        return next((at for at, start in enumerate(LONG_FIRST) if where.startswith(start)), len(LONG_FIRST))
-
-    items.sort(key=place)
+    """Spread the tests of LONG over the first part of the run; pytest-xdist hands tests out in this order."""
+    tests = Path(__file__).parent
+    long: list[pytest.Item] = []
+    short: list[pytest.Item] = []
+    for item in items:
+        (long if item.path.relative_to(tests).as_posix().startswith(LONG) else short).append(item)
+    rest = iter(short)
+    items[:] = [each for item in long for each in (item, *itertools.islice(rest, 5))]
+    items.extend(rest)
 
 
 @pytest.fixture

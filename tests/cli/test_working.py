@@ -345,7 +345,6 @@ def test_who_does_not_end_is_killed_after_the_grace(cli: Cli, queue: TaskQueue) 
         ("needing:run", "the module 'needing' cannot be imported: ModuleNotFoundError: No module named 'nonsense'"),
         ("lost:queue", "No such"),
         (".tasks:run", "cannot be imported"),
-        ("a/b.py:run", "there is no module"),
         ("evil\x1b[31m:run", "evil\\x1b[31m"),
     ],
 )
