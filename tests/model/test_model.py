@@ -1,7 +1,7 @@
 """Random lives of a queue on a real database, held against the model, with the invariants after each step.
 
 The seventh of them, ``way_out``, is about the end, and checked at the end of each life. Several handles fetch;
-some die, some are closed, and their late holders go on trying; time jumps forth and back. Ten seconds' worth by
+some die, some are closed, and their late holders go on trying; time jumps forth and back. Some seconds' worth by
 default, ``--model-minutes=10`` for more. Real processes that are really killed are in tests/processes; here a
 worker dies by a lie about its process in its row, which costs no time.
 """
@@ -34,7 +34,7 @@ FOREVER = 10**6
 CROWD = 4
 """Few tasks, so that each of them goes through much."""
 LIVES = {"sqlite": 100, "postgresql": 30, "mariadb": 15}
-"""A server answers more slowly than a file does."""
+"""A server answers more slowly than a file does. Without ``--all-engines`` half as many."""
 LATE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8, 13])
 """How many claims ago: mostly a young one, which may be valid."""
 
@@ -379,7 +379,8 @@ def outcome(act: Callable[[], object]) -> str:
 def test_random_lives(request: pytest.FixtureRequest, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Database, "engine", engine)
     minutes = float(request.config.getoption("--model-minutes"))
-    few = settings(max_examples=LIVES[engine], stateful_step_count=60, deadline=None, database=None)
+    lives = LIVES[engine] // (1 if request.config.option.all_engines else 2)
+    few = settings(max_examples=lives, stateful_step_count=60, deadline=None, database=None)
     few = settings(few, suppress_health_check=list(HealthCheck))
     if not minutes:
         run_state_machine_as_test(Queue, settings=few)

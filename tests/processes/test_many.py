@@ -8,12 +8,12 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 from helpers import spawn, until
 from processes.oracle import WORKER, lines, runs_of
 
 from dbtaskqueue import TaskQueue
 
-TASKS = 20_000
 PROCESSES = 4
 
 PRODUCER = """
@@ -31,16 +31,22 @@ queue.close()
 """
 
 
+@pytest.fixture
+def count(request):
+    """How many tasks."""
+    return 20_000 if request.config.option.all_engines else 4_000
+
+
 def all_done(queue: TaskQueue, acknowledged: Path) -> bool:
     stats = queue.stats()
     return stats.done >= len(lines(acknowledged)) and stats.pending + stats.failed + stats.reserved + stats.running == 0
 
 
-def test_each_task_is_done_exactly_once_when_nobody_dies(url, tmp_path, started):
+def test_each_task_is_done_exactly_once_when_nobody_dies(url, tmp_path, started, count):
     acknowledged, log = tmp_path / "acknowledged", tmp_path / "runs"
     with TaskQueue(url) as queue:
         workers = [spawn(WORKER, url, log) for _ in range(PROCESSES)]
-        producers = [spawn(PRODUCER, url, acknowledged, TASKS // PROCESSES) for _ in range(PROCESSES)]
+        producers = [spawn(PRODUCER, url, acknowledged, count // PROCESSES) for _ in range(PROCESSES)]
         started += workers + producers
         for producer in producers:
             assert producer.wait(timeout=120) == 0, producer.communicate()
@@ -49,20 +55,20 @@ def test_each_task_is_done_exactly_once_when_nobody_dies(url, tmp_path, started)
             worker.terminate()
             assert worker.wait(timeout=60) == 0
         ids = {int(line) for line in lines(acknowledged)}
-        assert len(ids) == TASKS
+        assert len(ids) == count
         runs = runs_of(log)
         assert set(runs) == ids
         assert all(len(each) == 1 and each[0].end for each in runs.values())
-        assert queue.stats().done == TASKS
+        assert queue.stats().done == count
         assert queue.stats().workers == 0
 
 
-def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, started):
+def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, started, count):
     acknowledged, log = tmp_path / "acknowledged", tmp_path / "runs"
     killed: dict[int, int] = {}
     with TaskQueue(url) as queue:
         workers = [spawn(WORKER, url, log) for _ in range(PROCESSES)]
-        producers = [spawn(PRODUCER, url, acknowledged, TASKS // PROCESSES) for _ in range(PROCESSES)]
+        producers = [spawn(PRODUCER, url, acknowledged, count // PROCESSES) for _ in range(PROCESSES)]
         started += workers + producers
         deadline = time.monotonic() + 200
         for victim in itertools.count():
@@ -79,7 +85,7 @@ def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, st
                 workers[victim % PROCESSES] = spawn(WORKER, url, log)
                 started.append(workers[victim % PROCESSES])
         ids = {int(line) for line in lines(acknowledged)}
-        assert len(ids) == TASKS
+        assert len(ids) == count
         runs = runs_of(log)
         assert ids <= set(runs), "a task was accepted and never ran"
         for task, each in runs.items():
@@ -88,7 +94,7 @@ def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, st
                 assert later.begin >= over, f"two runs of task {task} overlap"
                 assert later.token > earlier.token
                 assert earlier.pid in killed, f"task {task} ran again though its worker lived"
-        assert queue.stats().done == TASKS
+        assert queue.stats().done == count
 
 
 def test_what_a_killed_producer_was_told_exists(url, tmp_path, started):
