@@ -1,6 +1,6 @@
 """The Nth write goes wrong, for N = 1, 2, 3 … until a whole life passes unharmed; in SQLite's own manner.
 
-By default a third of all N is tried, with ``--all-engines`` each.
+By default a sixth of all N is tried, with ``--all-engines`` each.
 
 A process is killed at its Nth write to the database (or in the middle of it), or the write fails with
 "disk full" or "I/O error", or a request for a lock with "locked". After each: the file is whole, the
@@ -28,7 +28,7 @@ from dbtaskqueue.states import FINAL
 
 LANES = 4
 """Each loop is cut into so many tests, which run at the same time."""
-THINNED = 3
+THINNED = 6
 """By default each lane tries only one of so many N."""
 _FAILURES = 3
 """Calls that fail one after the other, where the process lives on."""
