@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -31,7 +32,10 @@ class RunningTask:
     away, which is waited for), let a thread do it: ``await asyncio.to_thread(current_task().checkpoint, value)``.
     """
 
-    __slots__ = ("_draining", "_is_cancelled", "_keeper", "_kept", "_limit", "_record", "_steps", "_tally", "attempt")
+    __slots__ = (
+        *("_draining", "_is_cancelled", "_keeper", "_kept", "_kept_lock", "_limit", "_record", "_steps", "_tally"),
+        "attempt",
+    )
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class RunningTask:
         self._keeper = keeper
         self._limit = max_payload
         self._kept: dict[str, str] | None = None
+        self._kept_lock = threading.Lock()  # what one thread keeps while another reads must not be forgotten
         self._steps: set[str] = set()
         self._tally = tally
         self.attempt = attempt
@@ -176,13 +181,15 @@ class RunningTask:
         if self.cancelled:
             raise self._cancelled_error()
         self._keeper.keep(name, text)
-        if self._kept is not None:
-            self._kept[name] = text
+        with self._kept_lock:
+            if self._kept is not None:
+                self._kept[name] = text
 
     def _all_kept(self) -> dict[str, str]:
-        if self._kept is None:
-            self._kept = self._keeper.kept()
-        return self._kept
+        with self._kept_lock:
+            if self._kept is None:
+                self._kept = self._keeper.kept()
+            return self._kept
 
     def _cancelled_error(self) -> TaskCancelled:
         return TaskCancelled(f"task {self.id} was asked to end, or its claim is gone")

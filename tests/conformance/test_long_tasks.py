@@ -403,6 +403,39 @@ def test_names_of_steps_are_told_apart_exactly(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = queue.enqueue()
+    kept, store, read = queue.store.kept, threading.Event(), threading.Event()
+
+    def slowly(id: int) -> dict[str, str]:
+        found = kept(id)
+        read.set()
+        store.wait(0.5)  # ends early where the other thread does not have to wait for this one
+        return found
+
+    monkeypatch.setattr(queue.store, "kept", slowly)
+
+    def callback(payload: None) -> Any:
+        here = current_task()
+
+        def keep() -> None:
+            read.wait()
+            here.checkpoint("new")
+            store.set()
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        assert here.saved is None
+        thread.join()
+        return here.saved
+
+    run(queue, callback)
+    assert task.refresh().result == "new"
+
+
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_from_any_thread_of_the_task(queue: TaskQueue) -> None:
     task = queue.enqueue()
 
