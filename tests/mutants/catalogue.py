@@ -630,7 +630,7 @@ MUTANTS = [
     ),
     # -- retry --
     Mutant(
-        "the delay rises linearly for ever",
+        "the delay rises linearly forever",
         RETRY,
         "* min(n, self.linear)",
         "* n",
