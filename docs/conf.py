@@ -52,7 +52,9 @@ html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", 
 html_copy_source = False
 
 PUBLIC = "|".join(name for name in dbtaskqueue.__all__ if name[0].isupper())
-NAMED = re.compile(rf"``({PUBLIC}|current_task)``|(?<![\w`.:~])({PUBLIC})(?![\w`.])(?<!\bTask)(?<!\bWorker)(?<!\bProgress)")
+NAMED = re.compile(
+    rf"``({PUBLIC}|current_task)``|(?<![\w`.:~])({PUBLIC})(?![\w`.])(?<!\bTask)(?<!\bWorker)(?<!\bProgress)"
+)
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 
 
