@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from sphinx.environment import BuildEnvironment
 import dbtaskqueue
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+import commands  # noqa: E402
+
 ROOT = DOCS.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
@@ -27,9 +31,10 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 project = "dbtaskqueue"
 author = "the dbtaskqueue maintainers"
 version = release = PROJECT["version"]
+smartquotes_action = "q"  # dashes begin options
 html_title = f"dbtaskqueue {release}"
 
-extensions = ["sphinx.ext.autodoc", "myst_parser", "sphinx_click"]
+extensions = ["sphinx.ext.autodoc", "myst_parser"]
 exclude_patterns = ["_build"]
 suppress_warnings = ["toc.not_readable", "toc.not_included"]  # until every page of index.md is written
 
@@ -59,15 +64,17 @@ LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("source-read", translate_links)
+    app.connect("source-read", complete_page)
     app.connect("include-read", translate_links_of_included_file)
     app.connect("autodoc-process-docstring", link_public_names)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("missing-reference", find_public_name)
 
 
-def translate_links(app: Sphinx, page: str, content: list[str]) -> None:
+def complete_page(app: Sphinx, page: str, content: list[str]) -> None:
     content[0] = with_links(content[0], DOCS / page, DOCS / page)
+    if page == "reference/command-line":
+        content[0] += "\n" + commands.reference()
 
 
 def translate_links_of_included_file(app: Sphinx, included: Path, page: str, content: list[str]) -> None:
