@@ -96,7 +96,9 @@ def test_every_invariant_is_promised_and_checked_by_its_name() -> None:
 def test_every_command_that_is_named_exists() -> None:
     """docs/reference/command-line.md has all of them by itself."""
     for document in DOCUMENTS:
-        assert set(re.findall(r"^(?:\$ )?dbtaskqueue ([a-z]+)", document.read_text(), re.MULTILINE)) <= set(main.commands)
+        assert set(re.findall(r"^(?:\$ )?dbtaskqueue ([a-z]+)", document.read_text(), re.MULTILINE)) <= set(
+            main.commands
+        )
 
 
 def test_the_map_shows_every_module_and_package() -> None:
