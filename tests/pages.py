@@ -3,7 +3,7 @@
 What each kind of block means:
 
 - ``python`` that starts with ``# name.py``: the file is written; with ``# name.py (continued)``: it is appended to.
-- Other ``python``: a script of its own. What a comment behind ``print(…)`` promises is what it prints.
+- Other ``python``: a script of its own. It prints what the comments behind ``print(…)``, or ``# prints: …``, promise.
 - ``console``: commands behind ``$``, each on a terminal, with its output. A worker that is not told to end, and
   ``watch``, keep running beside the rest. ``^C`` in their output is typed.
 - ``text``: what a program that is still running prints next.
@@ -19,7 +19,6 @@ import contextlib
 import os
 import pty
 import re
-import select
 import shlex
 import signal
 import struct
@@ -46,8 +45,9 @@ _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w/]+\.py)( \(continued\))?\n")
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[()].)")
 _LOOSE = re.compile(
-    r"(?P<anything>…)|(?P<pid>pid=\d+)|(?P<date>\d{4}-\d\d-\d\d)|(?P<time>\d\d:\d\d:\d\d)"
-    r"|(?P<amount>\d+(\.\d+)? (ms|s|min|h|KiB|MiB|GiB)\b)|(?P<short>\b(\d+[smhd])+\b)|(?P<seconds>(?<=seconds=)\d+(\.\d+)?)|(?P<percent>\d+(\.\d+)?%)|(?P<bar>[█░]+)"
+    r"(?P<anything>…)|(?P<pid>pid=\d+)|(?P<date>\d{4}-\d\d-\d\d)|(?P<time>\d\d:\d\d:\d\d(,\d+)?)"
+    r"|(?P<amount>\d+(\.\d+)? (ms|s|min|h|KiB|MiB|GiB)\b)|(?P<short>\b(\d+(\.\d+)?[smhd])+\b)"
+    r"|(?P<seconds>(?<=seconds=)\d+(\.\d+)?)|(?P<percent>\d+(\.\d+)?%)|(?P<bar>[█░]+)"
 )
 
 
@@ -76,9 +76,9 @@ def pattern(expected: str) -> str:
         return {
             "anything": ".*?",
             "date": "[0-9-]{10}",
-            "time": "[0-9:]{8}",
+            "time": "[0-9:,]{8,12}",
             "amount": r"[0-9.]+ (?:ms|s|min|h|KiB|MiB|GiB)",
-            "short": "[0-9smhd]+",
+            "short": "[0-9smhd.]+",
             "seconds": "[0-9.e-]+",
             "percent": "[0-9.]+%",
             "bar": "[█░]+",
@@ -225,8 +225,8 @@ class Reader:
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        promised = re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
-        for line, promise in zip([*done.stdout.splitlines(), ""], [*promised, ""], strict=True):
+        promised = re.findall(r"^ *print\(.*\)  # (.*)$|^# prints: (.*)$", text, re.MULTILINE)
+        for line, promise in zip([*done.stdout.splitlines(), ""], [*map("".join, promised), ""], strict=True):
             assert re.fullmatch(pattern(promise), plain(line)), f"promised: {promise}\nprinted: {line}"
 
     def console(self, text: str) -> None:
