@@ -13,12 +13,16 @@ from servers.postgresql import PostgresServer
 
 from dbtaskqueue import TaskQueue, Worker
 
+NEEDS = {"web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"), "sentry": ("sentry_sdk",)}
+"""The packages that the examples of a page import, from the dependency group ``test``."""
 HOWTO = ROOT / "docs" / "howto"
 PAGES = [ROOT / "docs" / "tutorial.md", *sorted(HOWTO.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_page_is_true(page: Path, tmp_path: Path) -> None:
+    for package in NEEDS.get(page.stem, ()):
+        pytest.importorskip(package, reason=f"{package} IS NOT INSTALLED: {page.name} IS NOT TESTED")
     with Reader(tmp_path).following() as reader:
         reader.follow(page)
 
