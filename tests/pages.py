@@ -40,7 +40,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 WITHIN = 60.0
 """Seconds that a command may take, or that a line may take to appear."""
-WIDTH = 110
+WIDTH = 88
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w/]+\.py)( \(continued\))?\n")
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[()].)")
