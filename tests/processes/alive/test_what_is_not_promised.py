@@ -1,4 +1,4 @@
-"""Where a promise about processes ends: each sentence of docs/long-tasks.md that says so is shown here."""
+"""Where a promise about processes ends: each sentence of docs/concepts/executors.md that says so is shown here."""
 
 from __future__ import annotations
 
