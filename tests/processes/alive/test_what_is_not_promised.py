@@ -1,4 +1,4 @@
-"""Where a promise about processes ends: each sentence of docs/concepts/executors.md that says so is shown here."""
+"""What is not guaranteed about processes; docs/concepts/executors.md and long-tasks.md say so."""
 
 from __future__ import annotations
 
