@@ -36,7 +36,6 @@ html_title = f"dbtaskqueue {release}"
 
 extensions = ["sphinx.ext.autodoc", "myst_parser"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.not_readable", "toc.not_included"]  # until every page of index.md is written
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]

@@ -1,6 +1,7 @@
-"""The reference is complete: log events, commands, options of URLs, environment variables.
+"""The reference is complete: log events and environment variables.
 
-Its public names are checked in unit/test_public.py, the columns of its tables in conformance/test_documented_schema.py.
+Elsewhere: public names (unit/test_public.py), columns (conformance/test_documented_schema.py) and the options of a URL
+(``documented_options`` in helpers.py).
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from helpers import source_of
 
-from dbtaskqueue import ConfigurationError, TaskQueue
 from dbtaskqueue.cli import main
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -90,27 +89,6 @@ def test_every_event_that_is_described_exists() -> None:
     patterns = [event.pattern for event in emitted()]
     for known in described():
         assert any(re.fullmatch(pattern, known.text) for pattern in patterns), known.text
-
-
-def options_on_the_page(section: str) -> set[str]:
-    text = (REFERENCE / "configuration.md").read_text().partition(f"\n### {section}\n")[2].partition("\n#")[0]
-    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
-    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
-
-
-@pytest.mark.parametrize(
-    ("section", "url"),
-    [("SQLite", "sqlite:///tasks.sqlite?unknown=1"), ("MariaDB", "mariadb://tasks@127.0.0.1:1/tasks?unknown=1")],
-    ids=["sqlite", "mariadb"],
-)
-def test_every_option_of_a_url_is_described(
-    section: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match="known are") as caught:
-        TaskQueue(url)
-    known = set(str(caught.value).partition("known are ")[2].split(", "))
-    assert known == options_on_the_page(section) | options_on_the_page("All databases")
 
 
 def test_every_environment_variable_is_described() -> None:
