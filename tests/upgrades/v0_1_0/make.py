@@ -205,9 +205,10 @@ def ended(story: Story) -> None:
     with story.queue("again") as queue:
         repeated = story.add("done and retried", queue, {"again": True}, retry=RetryPolicy(30, max_attempts=5))
         story.fail(repeated, queue)
+        story.pass_time(30)
         story.run(queue, app.long_result)
+        assert repeated.refresh().state == "done"
         queue.retry(repeated.id)
-        story.pass_time(60)
 
 
 def isolated(story: Story) -> None:
