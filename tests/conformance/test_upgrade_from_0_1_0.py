@@ -305,5 +305,6 @@ def test_the_old_program_works_or_is_refused_as_oldest_says(upgraded: str, old_p
     if oldest > SCHEMA_VERSION:
         assert list(did) == ["refused"]
         assert f"version {version}" in did["refused"]
+        assert f"version {oldest}" in did["refused"]
     else:
         assert did == {"tasks": list(TASKS.values()), "results": ["NEW", "GOES"]}

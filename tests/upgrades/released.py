@@ -5,17 +5,14 @@ The source of a released program comes from the repository's history. Its databa
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
-import sqlite3
 import subprocess
-import tarfile
+import zipfile
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-import psycopg
-import pymysql
+from engines import cursor, schema_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -35,14 +32,13 @@ def extract_program(version: str, directory: Path) -> Path:
     Raises NoHistory if the release is not in this repository, for example in a shallow clone.
     """
     for name in (f"v{version}", COMMITS[version]):
-        archive = ["git", "-C", str(ROOT), "archive", "--format=tar", f"{name}^{{commit}}", "src"]
+        archive = ["git", "-C", str(ROOT), "archive", "--format=zip", f"{name}^{{commit}}", "src"]
         try:
             done = subprocess.run(archive, capture_output=True, timeout=60)
         except FileNotFoundError:
             raise NoHistory("there is no git") from None
         if done.returncode == 0:
-            with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
-                tar.extractall(directory, filter="data")
+            zipfile.ZipFile(io.BytesIO(done.stdout)).extractall(directory)
             return directory / "src"
     raise NoHistory(f"git has neither the tag v{version} nor the commit {COMMITS[version]} (a shallow clone?)")
 
@@ -54,33 +50,19 @@ def dump_of(version: str, engine: str) -> Path:
 
 def load(url: str, version: str) -> None:
     """Fill an empty database with that of a released version."""
-    parts = urlsplit(url)
-    text = dump_of(version, parts.scheme).read_text()
-    if parts.scheme == "sqlite":
-        with contextlib.closing(sqlite3.connect(parts.path[1:], timeout=30)) as lite:
-            lite.executescript(text)
-    elif parts.scheme == "mariadb":
-        with (
-            pymysql.connect(
-                host=parts.hostname or "",
-                port=parts.port or 0,
-                user=parts.username,
-                database=parts.path[1:],
-                ssl_disabled=True,  # its context takes 50 ms
-            ) as maria,
-            maria.cursor() as cursor,
-        ):
-            for statement in statements_of(text):
-                cursor.execute(statement)
-            maria.commit()
-    else:
-        schema = parse_qs(parts.query).get("schema", ["dbtaskqueue"])[0]
-        with psycopg.connect(parts._replace(query="").geturl()) as postgres:
-            for statement in statements_of(text.replace(_SCHEMA, f'"{schema}"')):
-                postgres.execute(statement.encode())
+    engine = urlsplit(url).scheme
+    text = dump_of(version, engine).read_text()
+    with cursor(url) as its:
+        if engine == "sqlite":
+            its.executescript(text)
+            return
+        if engine == "postgresql":
+            text = text.replace(_SCHEMA, f'"{schema_of(url)}"')
+        for statement in statements_of(text):
+            its.execute(statement)
 
 
 def statements_of(text: str) -> list[str]:
-    """Split a dump. Each statement ends with a semicolon at the end of a line, and has none there otherwise."""
+    """Split the dump of a server: a semicolon at the end of a line ends a statement, and occurs nowhere else."""
     text = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE)
     return [statement.strip() for statement in re.split(r";\n", text) if statement.strip()]

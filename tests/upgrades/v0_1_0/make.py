@@ -36,6 +36,13 @@ NEVER_SILENT = 1e9
 """Seconds of a lease during which no test takes the tasks."""
 WITHIN = 60.0
 
+DAMAGED = {
+    "damaged": {"policy": '{"delay": 1', "limits": '{"time": 60'},
+    "damaged in another way": {"policy": "[1]", "limits": "7"},
+    "damaged in a third way": {"policy": '{"delay": "soon"}', "limits": '{"time": "soon"}'},
+}
+"""Payloads of tasks that get columns which cannot be read. Such a task has the default policy, and no limits."""
+
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -153,6 +160,9 @@ def waiting(story: Story) -> None:
         limits = {"time_limit": 3600, "stall_limit": 90.5, "memory_limit": 2**31}
         story.add("with limits", queue, **limits)
         story.add("with a time limit", queue, time_limit=timedelta(hours=2))
+        story.add("with a policy and limits", queue, retry=RetryPolicy(7, factor=1.5, max_attempts=None), **limits)
+        for name in DAMAGED:
+            story.add(name, queue, name)
         story.add("due in the future", queue, "future", start_at=FAR, priority=7, key="future")
         story.pass_time(1)
         thumbnail = queue.task(name="thumbnail", max_attempts=3, priority=2)(app.thumbnail)
@@ -361,7 +371,7 @@ def expect(url: str) -> None:
     json.dump(found, sys.stdout)
 
 
-# -- writing the files, with no program at all -----------------------------------------------------
+# -- writing the files -----------------------------------------------------------------------------
 
 
 def adjusted(rows: Rows) -> Rows:
@@ -372,9 +382,11 @@ def adjusted(rows: Rows) -> Rows:
         number = worker["id"]
         worker |= {"host": "worker1.example", "pid": 4000 + number, "started": 8000 + number, "beat": 40 + number}
         worker |= {"boot": "7d1f6c52-5a0e-4d0b-9a3e-2f8f6f1c0a11", "namespace": "pid:[4026531836]"}
+    damaged = {json.dumps(payload): columns for payload, columns in DAMAGED.items()}
     for task in rows["task"]:
         if task["queue"] == "ahead":  # not in the story: its workers would notice that the clock goes back
             task["due"] = task["decided_at"] = task["created_at"] = round(FAR.timestamp() * 1e6)
+        task |= damaged.get(task["payload"], {})
     for measured in (*rows["task"], *rows["attempt"]):
         if measured["cpu"] is not None:
             measured["cpu"] = 250_000
@@ -518,7 +530,7 @@ if len(sys.argv) > 1:
 
     from dbtaskqueue import LeaseLost, RetryPolicy, Task, TaskQueue, Worker, clock
 else:
-    sys.path.insert(0, str(TESTS))
+    sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
     from servers.shared import fresh_mariadb_url, fresh_postgresql_url
     from upgrades.released import dump_of, extract_program, load
 
