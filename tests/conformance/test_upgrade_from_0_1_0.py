@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from engines import execute
+from engines import cursor, execute
 from helpers import run_python, until
+from servers.shared import fresh_mariadb_url
 from upgrades.reading import delay_after_failure, read_queue, read_task, read_usage, read_workers
-from upgrades.released import HERE, NoHistory, extract_program, load
+from upgrades.released import HERE, NoHistory, extract_program, load, statements_of
 
-from dbtaskqueue import InvalidTransition, Task, TaskQueue, Worker, current_task
+from dbtaskqueue import InvalidTransition, SchemaError, Task, TaskQueue, Worker, current_task
 from dbtaskqueue.cli import main
 
 VERSION = "0.1.0"
@@ -76,6 +77,32 @@ def test_a_file_is_upgraded_when_it_is_opened(url: str) -> None:
     load(url, VERSION)
     with TaskQueue(url) as queue:
         assert [read_task(queue.get(id)) for id in TASKS] == list(TASKS.values())
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_server_is_upgraded_by_migrate_only(url: str) -> None:
+    load(url, VERSION)
+    before = execute(url, "SELECT * FROM dbtaskqueue_task ORDER BY id")
+    with pytest.raises(SchemaError, match=f"schema version {SCHEMA_VERSION}.*migrate"):
+        TaskQueue(url)
+    assert execute(url, "SELECT * FROM dbtaskqueue_task ORDER BY id") == before
+
+
+@pytest.mark.engine("mariadb")
+def test_an_upgrade_that_was_interrupted_is_completed(url: str) -> None:
+    """On MariaDB each statement commits by itself, so an upgrade may stop after any of them."""
+    load(url, VERSION)
+    statements = statements_of(CliRunner().invoke(main, ["--url", url, "migrate", "--sql"]).output)
+    assert statements
+    for done in range(1, len(statements)):
+        with fresh_mariadb_url() as interrupted:
+            load(interrupted, VERSION)
+            with cursor(interrupted) as its:
+                for statement in statements[:done]:
+                    its.execute(statement)
+            migrate(interrupted)
+            with TaskQueue(interrupted) as queue:
+                assert [read_task(queue.get(id)) for id in TASKS] == list(TASKS.values()), statements[done - 1]
 
 
 def test_queues_and_workers_read_as_before(upgraded: str) -> None:
