@@ -17,9 +17,11 @@ import dbtaskqueue
 from dbtaskqueue.cli import main
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-WITH_CODE = [path for path in DOCUMENTS if BLOCK.search(path.read_text())]
+WITH_CODE = [path for path in DOCUMENTS if path.parent.name != "howto" and BLOCK.search(path.read_text())]
+FOLLOWED = ("README.md", "tutorial.md")
+"""Pages that test_readme.py and test_howto.py run, as are those in docs/howto."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TEST = re.compile(r"`((?:\w+/)+test_\w+\.py)::(\w+)`")
 
@@ -38,11 +40,11 @@ def test_there_are_documents() -> None:
     }
 
 
-@pytest.mark.parametrize("document", [path for path in WITH_CODE if path.name != "README.md"], ids=names)
+@pytest.mark.parametrize("document", [path for path in WITH_CODE if path.name not in FOLLOWED], ids=names)
 def test_the_code_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Blocks of one document run one after the other; what a comment promises is printed. README: test_readme.py."""
+    """Blocks of one document run one after the other; what a comment promises is printed."""
     monkeypatch.chdir(tmp_path)
     code = "\n".join(BLOCK.findall(document.read_text()))
     Path("document.py").write_text(code)
@@ -98,7 +100,7 @@ def test_every_command_is_described_and_every_command_described_exists() -> None
     assert described == set(main.commands)
     for document in DOCUMENTS:
         text = document.read_text()
-        assert set(re.findall(r"^dbtaskqueue ([a-z]+)", text, re.MULTILINE)) <= set(main.commands)
+        assert set(re.findall(r"^(?:\$ )?dbtaskqueue ([a-z]+)(?![\w:])", text, re.MULTILINE)) <= set(main.commands)
 
 
 def test_every_event_is_described() -> None:
