@@ -60,7 +60,7 @@ def test_the_container_gets_the_time_to_stop_that_its_worker_asks_for() -> None:
 
 
 def test_what_systemd_asks_when_nothing_is_said_is_enough_for_the_defaults() -> None:
-    """DefaultTimeoutStopSec is 90 s; docker's 10 s are not enough, and docs/operating.md says so."""
+    """DefaultTimeoutStopSec is 90 s; docker's 10 s are not enough, and docs/howto/containers.md says so."""
     assert 10 < time_to_stop(["worker", "app:queue"]) <= 90
 
 
