@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers import python_path
 from workers import children_of, is_running
 
 TESTS = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ Worker(sys.argv[1], executor="process", **options).run(child_tasks.act)
 
 def environment(folder: Path) -> dict[str, str]:
     """That of this process, with what the tests import, and with a mark by which all that comes from it is found."""
-    return {**os.environ, "PYTHONPATH": str(TESTS), MARK: str(folder)}
+    return {**os.environ, "PYTHONPATH": python_path(), MARK: str(folder)}
 
 
 def _has_in_its_line(pid: int, what: bytes) -> bool:
