@@ -396,8 +396,7 @@ def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     with working(queue):
         until(lambda: lines(file))
         queue.suspend(task.id)
-        pid = until(lambda: child_of(task), what="the child's pid")
-        until(lambda: is_stopped(pid), what="a child that stands still")
+        pid = until(stopped_descendant, what="the suspended child")
         assert task.refresh().suspended
         assert task.state == "running"
         queue.continue_(task.id)
@@ -433,9 +432,9 @@ def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueu
         until(lambda: task.refresh().state == "cancelled", within=15, what="the end of it")
 
 
-def child_of(task: Task) -> int | None:
-    mine = [pid for pid, proc in linux.processes().items() if pid == proc.group]
-    return next((pid for pid in mine if is_stopped(pid)), None)
+def stopped_descendant() -> int | None:
+    """The pid of a suspended process of this test's worker. The machine may have others."""
+    return next((proc.pid for proc in linux.family(os.getpid()) if is_stopped(proc.pid)), None)
 
 
 def is_stopped(pid: int) -> bool:
