@@ -18,6 +18,7 @@ from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Work
 from dbtaskqueue._executors import linux
 from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process import fork_server
+from dbtaskqueue._executors.process.server_handle import ServerHandle
 
 # a pooler between makes no difference to a child
 pytestmark = [
@@ -619,6 +620,31 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
         running.join()
     assert task.refresh().state == "failed"
     assert queue.stats().workers == 0
+
+
+def test_a_fork_server_that_is_killed_now_and_then_does_not_stop_an_idle_worker(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only time without a fork server counts."""
+    monkeypatch.setattr(process_executor, "_GIVE_UP", 0.0)
+    servers: list[ServerHandle] = []
+    start = ServerHandle.__init__
+
+    def noted(server: ServerHandle, *arguments: Any) -> None:
+        start(server, *arguments)
+        servers.append(server)
+
+    monkeypatch.setattr(ServerHandle, "__init__", noted)
+    worker = Worker(queue, executor="process")
+    running = Background(lambda: worker.run(child_tasks.act))
+    for count in (1, 2, 3, 4):
+        until(lambda count=count: len(servers) == count and servers[-1].is_ready, what="a fork server")
+        if count < 4:
+            servers[-1]._process.kill()
+    task = enqueue(queue, "return", value=1)
+    until(lambda: task.refresh().state == "done", what="the end of the task")
+    worker.stop()
+    running.join()
 
 
 def test_the_output_of_many_short_tasks_is_told_apart(queue: TaskQueue) -> None:

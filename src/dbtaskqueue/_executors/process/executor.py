@@ -577,6 +577,7 @@ class ProcessExecutor:
                 self._unborn(message)
             elif "ready" in message:
                 self._server.is_ready = True
+                self._failing_since = None
                 self._first.set()
                 if message["ready"]:
                     names = ",".join(message["ready"])
