@@ -60,20 +60,20 @@ def main() -> None:
     """Measure what was asked for."""
     options = _options()
     rivals = install(_HOME)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=_HOME))
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=_HOME))
     try:
-        bench = Bench(folder, _HOME, rivals, options.quick)
-        header = _header(rivals, folder)
-        began, load = time.monotonic(), os.getloadavg()[1]
+        bench = Bench(directory, _HOME, rivals, options.quick)
+        header = _header(rivals, directory)
+        started, load = time.monotonic(), os.getloadavg()[1]
         rows = [row for name in options.names or (*GROUPS, *_PARTS) for row in _measure(name, bench)]
         header |= engines.header()
         header["load"] = f"{load:.1f} before, {os.getloadavg()[1]:.1f} after (means of 5 minutes)"
-        header["took"] = f"{time.monotonic() - began:.0f} s" + (
+        header["took"] = f"{time.monotonic() - started:.0f} s" + (
             " (a quick run: figures are rough)" if bench.quick else ""
         )
     finally:
         engines.stop_all()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
     (show_markdown if options.markdown else show)(header, rows)
     if options.json:
         write_json(options.json, header, rows)
@@ -101,32 +101,32 @@ def _measure(name: str, bench: Bench) -> list[Row]:
         return []
 
 
-def _header(rivals: Rivals, folder: Path) -> dict[str, str]:
+def _header(rivals: Rivals, directory: Path) -> dict[str, str]:
     return {
         "Python": platform.python_version(),
         "SQLite": f"{sqlite3.sqlite_version}, WAL, synchronous=FULL unless a row says NORMAL",
         "rivals": rivals.versions,
         "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, {platform.machine()}",
-        "file system": f"{_file_system(folder)}, write and fsync of 4 KiB: {_fsync_cost(folder) * 1e6:.0f} µs",
+        "file system": f"{_file_system(directory)}, write and fsync of 4 KiB: {_fsync_cost(directory) * 1e6:.0f} µs",
     }
 
 
-def _file_system(folder: Path) -> str:
-    """Its type, by the longest mount point that leads to the folder."""
+def _file_system(directory: Path) -> str:
+    """Its type, by the longest mount point that leads to the directory."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    inside = [(len(point), kind) for point, kind in mounts if folder.is_relative_to(point)]
+    inside = [(len(point), kind) for point, kind in mounts if directory.is_relative_to(point)]
     return max(inside, default=(0, "unknown"))[1]
 
 
-def _fsync_cost(folder: Path, times: int = 50) -> float:
+def _fsync_cost(directory: Path, times: int = 50) -> float:
     """Seconds, as a median: what a commit costs at least under synchronous=FULL."""
     costs = []
-    with (folder / "fsync").open("wb", buffering=0) as file:
+    with (directory / "fsync").open("wb", buffering=0) as file:
         for _ in range(times):
-            began = time.perf_counter()
+            started = time.perf_counter()
             file.write(bytes(4096))
             os.fdatasync(file.fileno())
-            costs.append(time.perf_counter() - began)
+            costs.append(time.perf_counter() - started)
     return sorted(costs)[times // 2]
 
 

@@ -92,8 +92,8 @@ def _big_file(bench: Bench) -> Path:
 
 
 def _schema() -> str:
-    folder = resources.files("dbtaskqueue") / "_store" / "sql" / "migrations" / "sqlite"
-    texts = sorted((file.name, file.read_bytes()) for file in folder.iterdir())
+    directory = resources.files("dbtaskqueue") / "_store" / "sql" / "migrations" / "sqlite"
+    texts = sorted((file.name, file.read_bytes()) for file in directory.iterdir())
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:12]
 
 
@@ -122,7 +122,7 @@ def _copy(connection: sqlite3.Connection, model: int, copies: int, step: int) ->
 def _check(path: Path) -> None:
     """What was made by hand must look to the queue as if it had been made by the queue."""
     with TaskQueue(databases.url(path)) as queue:
-        began = time.monotonic()
+        started = time.monotonic()
         stats = queue.stats()
         assert (stats.done, stats.pending, stats.oldest_due) == (FINISHED, FUTURE, None), stats
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - started < 30

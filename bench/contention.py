@@ -47,8 +47,8 @@ def _longest(bench: Bench, kind: str, counts: list[int]) -> float:
             TaskQueue(databases.url(path)).close()
         else:
             run_child("bare_worker.py", "fill", path, 0)
-        begin = time.monotonic() + _START_UP
-        arguments = kind, path, begin, _SECONDS
+        start = time.monotonic() + _START_UP
+        arguments = kind, path, start, _SECONDS
         writers = [stack.enter_context(start_child("longest.py", *arguments)) for _ in range(PROCESSES)]
         heards = [heard(writer) for writer in writers]
     counts.append(sum(each["count"] for each in heards))

@@ -31,7 +31,7 @@ def payload(number: int) -> dict[str, object]:
 @contextlib.contextmanager
 def fresh(bench: Bench, template: Path | None = None) -> Iterator[Path]:
     """The path of a file that does not exist yet, or of a copy; removed afterwards."""
-    path = bench.folder / f"{next(_numbers)}.sqlite"
+    path = bench.directory / f"{next(_numbers)}.sqlite"
     if template is not None:
         _copy(template, path)
     try:
@@ -54,7 +54,7 @@ def remove(path: Path) -> None:
 
 def ours(bench: Bench, tasks: int) -> Path:
     """A file with so many tasks that are due; made once."""
-    path = bench.folder / f"ours-{tasks}.sqlite"
+    path = bench.directory / f"ours-{tasks}.sqlite"
     if not path.exists():
         with TaskQueue(url(path, "NORMAL")) as queue:
             for first in range(0, tasks, _CHUNK):
@@ -64,7 +64,7 @@ def ours(bench: Bench, tasks: int) -> Path:
 
 def bare(bench: Bench, tasks: int) -> Path:
     """The same for the loop written by hand."""
-    path = bench.folder / f"bare-{tasks}.sqlite"
+    path = bench.directory / f"bare-{tasks}.sqlite"
     if not path.exists():
         run_child("bare_worker.py", "fill", path, tasks)
     return path
@@ -72,7 +72,7 @@ def bare(bench: Bench, tasks: int) -> Path:
 
 def hueys(bench: Bench, tasks: int) -> Path:
     """The same for huey."""
-    path = bench.folder / f"huey-{tasks}.sqlite"
+    path = bench.directory / f"huey-{tasks}.sqlite"
     if not path.exists():
         environment = huey_environment(path, "OFF", tasks)
         run_child("huey_fill.py", python=bench.rivals.python, environment=environment)

@@ -32,7 +32,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     everything = sorted(sample for each in starts for sample in each)
     yield Row(
         "forking",
-        "begin of a task, as stored with its claim → first line of its code in a new child, tasks_per_child=1: p50",
+        "start of a task, as stored with its claim → first line of its code in a new child, tasks_per_child=1: p50",
         [statistics.median(each) for each in starts],
         "ms",
         30,
@@ -98,7 +98,7 @@ def _throughput(bench: Bench) -> Iterator[Row]:
 
 
 def _ours(bench: Bench, executor: str, tasks: int) -> float:
-    notes = bench.folder / "notes"
+    notes = bench.directory / "notes"
     try:
         with databases.fresh(bench, databases.ours(bench, tasks)) as path:
             return float(run_child("executor_worker.py", databases.url(path, "NORMAL"), executor, tasks, notes))
@@ -153,13 +153,13 @@ def _end_of(task: Task) -> float:
         time.sleep(random.uniform(0.01, 0.05))  # anywhere between two looks of the worker
     assert progress is not None
     group = int(progress.done)
-    began = time.monotonic()
+    started = time.monotonic()
     task.cancel()
     while _is_there(group):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert task.wait(_PATIENCE).state == TaskState.CANCELLED
-    return time.monotonic() - began
+    return time.monotonic() - started
 
 
 def _is_there(group: int) -> bool:

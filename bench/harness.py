@@ -19,7 +19,7 @@ from .rivals import Rivals
 class Bench:
     """One run: where its files are, how often and how long it measures."""
 
-    folder: Path
+    directory: Path
     cache: Path
     rivals: Rivals
     quick: bool = False

@@ -1,4 +1,4 @@
-"""From the call of ``enqueue`` to the begin of the task in another process, while the queue is idle."""
+"""From the call of ``enqueue`` to the start of the task in another process, while the queue is idle."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _MILLI = 1e3
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Median and 99th percentile."""
-    bench.say("from enqueue to the begin of the task")
+    bench.say("from enqueue to the start of the task")
     rounds = [_round(bench, bench.some(SAMPLES) // bench.repeats) for _ in range(bench.repeats)]
     samples = sorted(sample for each in rounds for sample in each)
     for percent, target in _TARGETS.items():
         yield Row(
             "latency",
-            f"enqueue → begin of the task in another process, idle queue: p{percent}",
+            f"enqueue → start of the task in another process, idle queue: p{percent}",
             [samples[min(len(samples) - 1, len(samples) * percent // 100)]],
             "ms",
             target,
@@ -49,7 +49,7 @@ def delays(url: str, samples: int, gap: tuple[float, float] = GAP) -> list[float
             sent = dict(_send(queue, gap) for _ in range(samples))
             queue.get(max(sent)).wait(10)
         done = queue.tasks(state="done", limit=samples + 1)
-        return [(task.result["began"] - sent[task.id]) * _MILLI for task in done if task.id in sent]
+        return [(task.result["started"] - sent[task.id]) * _MILLI for task in done if task.id in sent]
 
 
 def _send(queue: TaskQueue, gap: tuple[float, float]) -> tuple[int, float]:

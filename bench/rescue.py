@@ -16,7 +16,7 @@ _START_UP = 1.0
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Seconds from the kill to the begin of the second attempt."""
+    """Seconds from the kill to the start of the second attempt."""
     bench.say("a worker is killed")
     yield Row(
         "rescue",
@@ -39,4 +39,4 @@ def _rescue(bench: Bench) -> float:
                 victim.kill()
                 again = heard(rescuer)
                 assert (again["pid"], again["attempt"]) == (rescuer.pid, 2)
-                return float(again["began"] - killed)
+                return float(again["started"] - killed)

@@ -25,7 +25,7 @@ _SIZE = struct.calcsize("d")
 
 def huey(bench: Bench, tasks: int, synchronous: str) -> float:
     """Tasks a second of huey's consumer with two process workers; see ``_pace``."""
-    notes = bench.folder / "notes-of-huey"
+    notes = bench.directory / "notes-of-huey"
     with databases.fresh(bench, _filled(bench, 2 * tasks)) as path, _removed(notes):
         environment = databases.huey_environment(path, synchronous, tasks) | {"BENCH_NOTES": str(notes)}
         consumer = Path(bench.rivals.python).with_name("huey_consumer")
@@ -35,7 +35,7 @@ def huey(bench: Bench, tasks: int, synchronous: str) -> float:
 
 
 def _filled(bench: Bench, tasks: int) -> Path:
-    path = bench.folder / f"huey-of-processes-{tasks}.sqlite"
+    path = bench.directory / f"huey-of-processes-{tasks}.sqlite"
     if not path.exists():
         environment = databases.huey_environment(path, "OFF", tasks) | {"BENCH_NOTES": os.devnull}
         run_child("rival_fill.py", "huey", tasks, python=bench.rivals.python, environment=environment)
@@ -44,9 +44,9 @@ def _filled(bench: Bench, tasks: int) -> Path:
 
 def rq(bench: Bench, tasks: int) -> float:
     """Tasks a second of two of RQ's default workers, which fork a process for each task; see ``_pace``."""
-    notes = bench.folder / "notes-of-rq"
+    notes = bench.directory / "notes-of-rq"
     environment = os.environ | {"BENCH_NOTES": str(notes)}
-    with _redis(bench.folder) as url, _removed(notes), contextlib.ExitStack() as stack:
+    with _redis(bench.directory) as url, _removed(notes), contextlib.ExitStack() as stack:
         run_child("rival_fill.py", url, 2 * tasks, python=bench.rivals.python, environment=environment)
         command = bench.rivals.python, "-m", "rq.cli", "worker", "--quiet", "--url", url, "bench"
         log = stack.enter_context(open(os.devnull, "w"))
@@ -65,11 +65,11 @@ def redis_version() -> str | None:
 
 
 @contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[str]:
+def _redis(directory: Path) -> Iterator[str]:
     """The URL of a Redis server of our own on a free port, which writes nothing to disk: as fast as it gets."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    options = "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder
+    options = "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory
     with started("redis-server", *options):
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -84,14 +84,14 @@ def _redis(folder: Path) -> Iterator[str]:
 
 
 def _pace(notes: Path, tasks: int) -> float:
-    """Tasks a second from the first one's begin to the begin of the one after so many; twice as many were enqueued."""
+    """Tasks a second from the first one's start to the start of the one after so many; twice as many were enqueued."""
     deadline = time.monotonic() + _PATIENCE
     while not notes.exists() or notes.stat().st_size <= tasks * _SIZE:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the rival has not begun {tasks} tasks within {_PATIENCE:.0f} s")
+            raise RuntimeError(f"the rival has not started {tasks} tasks within {_PATIENCE:.0f} s")
         time.sleep(_LOOK)
-    began = sorted(each for (each,) in struct.iter_unpack("d", notes.read_bytes()[: (tasks + 1) * _SIZE]))
-    return tasks / (began[-1] - began[0])
+    beginning = sorted(each for (each,) in struct.iter_unpack("d", notes.read_bytes()[: (tasks + 1) * _SIZE]))
+    return tasks / (beginning[-1] - beginning[0])
 
 
 @contextlib.contextmanager

@@ -16,13 +16,13 @@ REQUIREMENTS = ("huey==3.5.4", "rq==3.0.0", "redis==8.1.0", "pgqueuer==1.6.0", "
 class Rivals:
     """Where the rivals are installed; ``why_not`` says why they could not be."""
 
-    folder: Path
+    directory: Path
     why_not: str = ""
 
     @property
     def python(self) -> str:
         """The interpreter that can import them."""
-        return str(self.folder / "bin" / "python")
+        return str(self.directory / "bin" / "python")
 
     @property
     def versions(self) -> str:
@@ -30,27 +30,27 @@ class Rivals:
         return self.why_not or ", ".join(requirement.replace("==", " ") for requirement in REQUIREMENTS)
 
 
-def install(folder: Path) -> Rivals:
+def install(directory: Path) -> Rivals:
     """The environment with all rivals; made by the first run, used by the next."""
-    stamp = folder / ".installed"
+    stamp = directory / ".installed"
     wanted = "\n".join((sys.version, *REQUIREMENTS))
     if stamp.exists() and stamp.read_text() == wanted:
-        return Rivals(folder)
-    print(f"installing {', '.join(REQUIREMENTS)} into {folder.name}/", file=sys.stderr, flush=True)
+        return Rivals(directory)
+    print(f"installing {', '.join(REQUIREMENTS)} into {directory.name}/", file=sys.stderr, flush=True)
     python = _python_with_pip()
     if python is None:
-        return Rivals(folder, "no rivals: there is no pip to install them with")
+        return Rivals(directory, "no rivals: there is no pip to install them with")
     commands = (
-        [sys.executable, "-m", "venv", "--without-pip", str(folder)],
-        [python, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet",
+        [sys.executable, "-m", "venv", "--without-pip", str(directory)],
+        [python, "-m", "pip", "--python", str(directory / "bin" / "python"), "install", "--quiet",
          "--no-cache-dir", "--disable-pip-version-check", *REQUIREMENTS],
     )  # fmt: skip
     environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}  # for the pip that builds in isolation, too
     for command in commands:
         if subprocess.run(command, env=environment).returncode:
-            return Rivals(folder, "no rivals: they could not be installed, see above")
+            return Rivals(directory, "no rivals: they could not be installed, see above")
     stamp.write_text(wanted)
-    return Rivals(folder)
+    return Rivals(directory)
 
 
 def _python_with_pip() -> str | None:

@@ -48,7 +48,7 @@ async def act_async(payload: dict[str, Any]) -> Any:
     await asyncio.sleep(0)
     if payload["do"] != "wait_for":
         return act(payload)
-    note(payload["file"], "began")
+    note(payload["file"], "started")
     while not Path(payload["go"]).exists():
         await asyncio.sleep(0.005)
     return "gone"
@@ -92,7 +92,7 @@ def do_mixed(number: int) -> int:
 
 
 def do_wait_for(file: str, go: str) -> str:
-    note(file, "began")
+    note(file, "started")
     wait_for(go)
     return "gone"
 
@@ -282,7 +282,7 @@ def do_family(file: str, ignore: bool = False) -> None:
 
 
 def do_note_and_wait(file: str) -> None:
-    note(file, "begun")
+    note(file, "started")
     time.sleep(60)
 
 
@@ -302,8 +302,8 @@ def do_until_told(file: str) -> str:
 def do_resume(file: str, steps: int, seconds: float = 0.2) -> int:
     """Count up from the checkpoint, one checkpoint each step; what was done is noted."""
     task = current_task()
-    begin = task.saved or 0
-    for number in range(begin, steps):
+    start = task.saved or 0
+    for number in range(start, steps):
         if task.should_stop:
             raise ReleaseTask
         time.sleep(seconds)
@@ -329,7 +329,7 @@ def do_deployed(file: str, gate: str, steps: int, seconds: float, looks: bool) -
 
 def do_ignore_the_drain(file: str) -> None:
     """Go on for ever, and say when it was told to stop."""
-    note(file, "begun")
+    note(file, "started")
     while not current_task().should_stop:
         time.sleep(0.02)
     note(file, "told")
@@ -363,9 +363,9 @@ def do_steps(file: str, die_after: str | None = None) -> list[Any]:
 
 def do_hold_the_interpreter(seconds: float) -> str:
     """Run in C without letting another thread of this process, or a handler of a signal, run."""
-    began = time.monotonic()
+    started = time.monotonic()
     collections.deque(itertools.repeat(None, 10**7), 0)
-    rounds = seconds / (time.monotonic() - began)
+    rounds = seconds / (time.monotonic() - started)
     collections.deque(itertools.repeat(None, int(rounds * 10**7)), 0)
     return "done"
 
@@ -432,7 +432,7 @@ def wait_for(file: str) -> None:
 
 def do_late(file: str, go: str, what: str, table: str) -> None:
     """When the test says so, keep something; what came of it is noted."""
-    note(file, "begin")
+    note(file, "start")
     wait_for(go)
     task = current_task()
     try:
@@ -528,15 +528,15 @@ def do_hold_half(file: str, seconds: float) -> str:
     note(file, os.getpid())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        began = time.monotonic()
+        started = time.monotonic()
         collections.deque(itertools.repeat(None, 2 * 10**7), 0)
-        time.sleep(time.monotonic() - began)
+        time.sleep(time.monotonic() - started)
     return "held"
 
 
-def do_oom(folder: str) -> None:
+def do_oom(directory: str) -> None:
     """Take memory without an end, in a control group that has little."""
-    Path(folder, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    Path(directory, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     blocks = []
     while True:
         blocks.append(bytearray(b"x") * 2**20)
@@ -558,9 +558,9 @@ class Journal:
     The kernel gives the lock back when this process ends, however it ends.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._log = os.open(f"{folder}/journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._locks = os.open(f"{folder}/locks", os.O_RDWR | os.O_CREAT, 0o600)
+    def __init__(self, directory: str) -> None:
+        self._log = os.open(f"{directory}/journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._locks = os.open(f"{directory}/locks", os.O_RDWR | os.O_CREAT, 0o600)
         self._task = current_task()
 
     def say(self, what: str, *words: object) -> None:
@@ -575,16 +575,16 @@ class Journal:
             fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._task.id)
         except OSError:
             self.say("overlap")
-        self.say("begin")
+        self.say("start")
         yield
         self.say("end")
         os.close(self._locks)
         os.close(self._log)
 
 
-def do_load(folder: str, kind: str) -> str:
+def do_load(directory: str, kind: str) -> str:
     """One of the tasks that run while processes are killed."""
-    journal = Journal(folder)
+    journal = Journal(directory)
     with journal.run():
         LOAD[kind](journal)
     return kind

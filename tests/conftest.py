@@ -39,9 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test once on each of its engines."""
     if "engine" in metafunc.fixturenames:
-        folder = metafunc.definition.path.parent.relative_to(Path(__file__).parent).as_posix()
+        directory = metafunc.definition.path.parent.relative_to(Path(__file__).parent).as_posix()
         everything = metafunc.config.option.all_engines
-        if names := engines_of(folder, metafunc.definition, everything=everything):
+        if names := engines_of(directory, metafunc.definition, everything=everything):
             metafunc.parametrize("engine", names, indirect=True)
 
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
-    """The name of the engine: SQLite, where the test's folder does not run on several."""
+    """The name of the engine: SQLite, where the test's directory does not run on several."""
     return str(getattr(request, "param", "sqlite"))
 
 

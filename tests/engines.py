@@ -5,7 +5,7 @@ a connection pooler: only tests/conformance runs through it.
 
 Which engines a test runs on is decided here and nowhere else, by ``engines_of``:
 
-- ``pytest --all-engines`` (``make test-all``) runs each test on every engine of its folder.
+- ``pytest --all-engines`` (``make test-all``) runs each test on every engine of its directory.
 - The default run (``make test``) runs a test on every engine that can make it fail. Where SQL decides, these are all
   of ENGINES. Where it does not (executors, options, names, bad input), ``one_engine("reason")`` marks the test or its
   module, and SQLite alone is used. ``every_engine("reason")`` marks a test that is different from its module.
@@ -32,28 +32,28 @@ import pytest
 from psycopg import sql
 from servers.shared import fresh_mariadb_url, fresh_pgbouncer_url, fresh_postgresql_url
 
-from dbtaskqueue import membership
+from dbtaskqueue._worker import membership
 
 
 @contextlib.contextmanager
-def _sqlite(folder: Path) -> Iterator[str]:
-    yield f"sqlite:///{folder}/taskqueue.sqlite"
+def _sqlite(directory: Path) -> Iterator[str]:
+    yield f"sqlite:///{directory}/taskqueue.sqlite"
 
 
 @contextlib.contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
+def _postgresql(directory: Path) -> Iterator[str]:
     with fresh_postgresql_url() as url:
         yield url
 
 
 @contextlib.contextmanager
-def _mariadb(folder: Path) -> Iterator[str]:
+def _mariadb(directory: Path) -> Iterator[str]:
     with fresh_mariadb_url() as url:
         yield url
 
 
 @contextlib.contextmanager
-def _pgbouncer(folder: Path) -> Iterator[str]:
+def _pgbouncer(directory: Path) -> Iterator[str]:
     with fresh_pgbouncer_url() as url:
         yield url
 
@@ -68,13 +68,13 @@ ENGINES: Engines = {
 POOLED: Engines = {"pgbouncer": _pgbouncer}
 
 
-def engines_of(folder: str, node: pytest.Item | pytest.Collector, *, everything: bool) -> list[str]:
-    """The engines that a test of that folder runs on; none: it is run once, on SQLite."""
-    if folder.startswith("processes/outages"):
+def engines_of(directory: str, node: pytest.Item | pytest.Collector, *, everything: bool) -> list[str]:
+    """The engines that a test of that directory runs on; none: it is run once, on SQLite."""
+    if directory.startswith("processes/outages"):
         names = ["mariadb", "postgresql"]
-    elif folder.startswith("conformance"):
+    elif directory.startswith("conformance"):
         names = sorted([*ENGINES, *POOLED])
-    elif folder.startswith(("processes", "model")):
+    elif directory.startswith(("processes", "model")):
         names = sorted(ENGINES)
     else:
         return []
@@ -88,9 +88,9 @@ def engines_of(folder: str, node: pytest.Item | pytest.Collector, *, everything:
 
 
 @contextlib.contextmanager
-def database(engine: str, folder: Path) -> Iterator[str]:
+def database(engine: str, directory: Path) -> Iterator[str]:
     """The URL of an empty database of that engine; at the end nobody of this process works in it any more."""
-    with (ENGINES | POOLED)[engine](folder) as url:
+    with (ENGINES | POOLED)[engine](directory) as url:
         yield url
         end_all_workers()
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from dbtaskqueue import StoreUnavailable, TaskQueue
-from dbtaskqueue._store.base import Exchanged
+from dbtaskqueue._store.contract import Exchanged
 
 
 class Faults:

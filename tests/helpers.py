@@ -1,4 +1,4 @@
-"""What tests of every folder share: waiting for a condition, threads that report, other processes."""
+"""What tests of every directory share: waiting for a condition, threads that report, other processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._maintenance.rescuer import Rescuer
-from dbtaskqueue._store.base import WorkerRecord
+from dbtaskqueue._store.contract import WorkerRecord
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def source_of(package: str = "dbtaskqueue") -> Path:
-    """The folder of the package's source."""
+    """The directory of the package's source."""
     import importlib
 
     return Path(str(importlib.import_module(package).__file__)).parent

@@ -1,7 +1,7 @@
 """What somebody who knows MariaDB writes by hand with PyMySQL: end and claim 100 tasks in one transaction.
 
 No heartbeat, no rescue, no retries, no fencing, no limits: the price of those is what is measured.
-Arguments: "fill" and number of tasks, or "drain" and when to begin (``time.monotonic()``); then URL.
+Arguments: "fill" and number of tasks, or "drain" and when to start (``time.monotonic()``); then URL.
 """
 
 import json
@@ -50,14 +50,14 @@ def callback(payload):
     return {"status": "OK", "number": payload["number"]}
 
 
-def drain(url: str, begin: float) -> dict[str, object]:
-    """Run all tasks; when the first began and when all were stored, and how many they were."""
+def drain(url: str, start: float) -> dict[str, object]:
+    """Run all tasks; when the first started and when all were stored, and how many they were."""
     connection = connect(url)
     cursor = connection.cursor()
-    time.sleep(max(0.0, begin - time.monotonic()))
+    time.sleep(max(0.0, start - time.monotonic()))
     ended: list[tuple[int, str]] = []
     count = 0
-    began = time.monotonic()
+    started = time.monotonic()
     while True:
         connection.begin()
         if ended:
@@ -70,7 +70,7 @@ def drain(url: str, begin: float) -> dict[str, object]:
         connection.commit()
         count += len(ended)
         if not claimed:
-            return {"tasks": count, "began": began, "ended": time.monotonic()}
+            return {"tasks": count, "started": started, "ended": time.monotonic()}
         ended = [(number, json.dumps(callback(json.loads(payload)))) for number, payload in claimed]
 
 

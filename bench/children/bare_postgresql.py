@@ -1,7 +1,7 @@
 """What somebody who knows PostgreSQL writes by hand with psycopg: end and claim 100 tasks in one statement.
 
 No heartbeat, no rescue, no retries, no fencing, no limits: the price of those is what is measured.
-Arguments: "fill" and number of tasks, or "drain" and when to begin (``time.monotonic()``); then URL.
+Arguments: "fill" and number of tasks, or "drain" and when to start (``time.monotonic()``); then URL.
 """
 
 import json
@@ -45,19 +45,19 @@ def callback(payload):
     return {"status": "OK", "number": payload["number"]}
 
 
-def drain(url: str, begin: float) -> dict[str, object]:
-    """Run all tasks; when the first began and when all were stored, and how many they were."""
+def drain(url: str, start: float) -> dict[str, object]:
+    """Run all tasks; when the first started and when all were stored, and how many they were."""
     connection = psycopg.connect(url, autocommit=True)
-    time.sleep(max(0.0, begin - time.monotonic()))
+    time.sleep(max(0.0, start - time.monotonic()))
     ids: list[int] = []
     results: list[str] = []
     count = 0
-    began = time.monotonic()
+    started = time.monotonic()
     while True:
         claimed = connection.execute(EXCHANGE, {"ids": ids, "results": results}).fetchall()
         count += len(ids)
         if not claimed:
-            return {"tasks": count, "began": began, "ended": time.monotonic()}
+            return {"tasks": count, "started": started, "ended": time.monotonic()}
         ids = [number for number, _ in claimed]
         results = [json.dumps(callback(json.loads(payload))) for _, payload in claimed]
 

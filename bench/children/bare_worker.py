@@ -56,7 +56,7 @@ def work(path: str, synchronous: str) -> float:
     connection = connect(path, synchronous)
     ended: list[tuple[str, float, int]] = []
     count = 0
-    began = time.perf_counter()
+    started = time.perf_counter()
     while True:
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(END, ended)
@@ -64,7 +64,7 @@ def work(path: str, synchronous: str) -> float:
         connection.execute("COMMIT")
         count += len(ended)
         if not claimed:
-            return count / (time.perf_counter() - began)
+            return count / (time.perf_counter() - started)
         ended = [(json.dumps(callback(json.loads(payload))), time.time(), number) for number, payload in claimed]
 
 

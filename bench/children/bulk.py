@@ -13,7 +13,7 @@ import psycopg
 from dbtaskqueue import TaskQueue
 
 kind, url, rows, calls = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-COLUMNS = "queue, state, rank, due, decided_at, budget, created_at, policy, payload"
+COLUMNS = "queue, state, rank, due, due_set_at, budget, created_at, policy, payload"
 payloads = [{"url": f"http://example.com/{number}", "number": number} for number in range(rows)]
 
 
@@ -46,7 +46,7 @@ act = ours() if kind == "ours" else copy()
 act()
 times = []
 for _ in range(calls):
-    began = time.perf_counter()
+    started = time.perf_counter()
     act()
-    times.append(time.perf_counter() - began)
+    times.append(time.perf_counter() - started)
 print(json.dumps(rows / statistics.median(times)))

@@ -19,10 +19,10 @@ count = 0
 
 def timed(*args, **options):
     """The store's exchange: it ends what was done and claims what comes next."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     exchanged = exchange(*args, **options)
     if len(exchanged.claimed) == BATCH:
-        times[-1].append(time.perf_counter() - began)
+        times[-1].append(time.perf_counter() - started)
     return exchanged
 
 

@@ -1,6 +1,6 @@
-"""A worker that runs all that is due: when its first task began, when all were stored, how many they were.
+"""A worker that runs all that is due: when its first task started, when all were stored, how many they were.
 
-Arguments: URL, when to begin (``time.monotonic()``); how many to claim at once, if not as many as it finds best.
+Arguments: URL, when to start (``time.monotonic()``); how many to claim at once, if not as many as it finds best.
 """
 
 import json
@@ -9,15 +9,15 @@ import time
 
 from dbtaskqueue import Worker
 
-began: list[float] = []
+started: list[float] = []
 count = 0
 
 
 def callback(payload):
     """Does nothing, and counts it."""
     global count
-    if not began:
-        began.append(time.monotonic())
+    if not started:
+        started.append(time.monotonic())
     count += 1
     return {"status": "OK", "number": payload["number"]}
 
@@ -25,4 +25,4 @@ def callback(payload):
 worker = Worker(sys.argv[1])
 time.sleep(max(0.0, float(sys.argv[2]) - time.monotonic()))
 worker.run(callback, burst=True, batch=int(sys.argv[3]) if len(sys.argv) > 3 else "auto")
-print(json.dumps({"tasks": count, "began": began[0] if began else None, "ended": time.monotonic()}))
+print(json.dumps({"tasks": count, "started": started[0] if started else None, "ended": time.monotonic()}))

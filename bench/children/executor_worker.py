@@ -1,6 +1,6 @@
-"""A worker of two tasks at once, in threads or in children, timed from its first task's begin until all are stored.
+"""A worker of two tasks at once, in threads or in children, timed from its first task's start until all are stored.
 
-Arguments: URL, executor, number of tasks, a file in which each process notes when it began its first task.
+Arguments: URL, executor, number of tasks, a file in which each process notes when it started its first task.
 """
 
 import json
@@ -10,15 +10,15 @@ import time
 from dbtaskqueue import Worker
 
 url, executor, tasks, notes = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-began: list[float] = []
+started: list[float] = []
 
 
 def noop(payload):
     """The same as that of the others."""
-    if not began:
-        began.append(time.monotonic())
+    if not started:
+        started.append(time.monotonic())
         with open(notes, "a") as file:
-            file.write(f"{began[0]}\n")
+            file.write(f"{started[0]}\n")
     return {"status": "OK", "number": payload["number"]}
 
 

@@ -15,6 +15,6 @@ def share(first, last):
 
 
 share(0, WARM_UP)
-began = time.perf_counter()
+started = time.perf_counter()
 share(WARM_UP, expected + WARM_UP)
-print(json.dumps(expected / (time.perf_counter() - began)))
+print(json.dumps(expected / (time.perf_counter() - started)))

@@ -39,7 +39,7 @@ times: list[float] = []
 
 @huey.task()
 def noop(payload):
-    """The same as our callback; when one more than expected begins, all results before it are stored."""
+    """The same as our callback; when one more than expected starts, all results before it are stored."""
     times.append(time.perf_counter())
     if len(times) == expected + 1:
         print(json.dumps(expected / (times[-1] - times[0])), flush=True)

@@ -41,10 +41,10 @@ def wait():
 def progress(calls):
     """Seconds that so many calls take."""
     task = current_task()
-    began = time.perf_counter()
+    started = time.perf_counter()
     for number in range(calls):
         task.progress(number, calls)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def report(seconds):
@@ -88,10 +88,10 @@ def steps(count, file):
 
 def timed(act, numbers):
     """Seconds that it takes for all of them."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     for number in numbers:
         act(number)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def bare_sqlite(file):

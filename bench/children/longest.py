@@ -1,7 +1,7 @@
 """Writes one task after the other for some seconds; the longest single write is what counts.
 
 Arguments: "ours" or "bare" (SQLite's own busy handler, its patience set to a minute), file, when to
-begin (``time.monotonic()``), seconds.
+start (``time.monotonic()``), seconds.
 """
 
 import json
@@ -13,7 +13,7 @@ from bare_worker import INSERT, SCHEMA, connect
 
 from dbtaskqueue import TaskQueue
 
-kind, path, begin, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+kind, path, start, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 
 
 def ours():
@@ -34,9 +34,9 @@ def bare():
 
 
 submit = ours() if kind == "ours" else bare()
-time.sleep(max(0.0, begin - time.monotonic()))
+time.sleep(max(0.0, start - time.monotonic()))
 longest, count, now = 0.0, 0, time.monotonic()
-while now < begin + seconds:
+while now < start + seconds:
     submit(count)
     before, now = now, time.monotonic()
     longest, count = max(longest, now - before), count + 1

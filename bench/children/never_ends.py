@@ -1,4 +1,4 @@
-"""A worker whose tasks tell when they begin and do not end by themselves. Argument: URL."""
+"""A worker whose tasks tell when they start and do not end by themselves. Argument: URL."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from dbtaskqueue import Worker, current_task
 
 
 def callback(payload):
-    """Prints who began which attempt when."""
-    print(json.dumps({"pid": os.getpid(), "attempt": current_task().attempt, "began": time.monotonic()}), flush=True)
+    """Prints who started which attempt when."""
+    print(json.dumps({"pid": os.getpid(), "attempt": current_task().attempt, "started": time.monotonic()}), flush=True)
     while not current_task().should_stop:
         time.sleep(0.05)
 

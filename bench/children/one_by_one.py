@@ -11,6 +11,6 @@ WARM_UP = 100
 with TaskQueue(url) as queue:
     for number in range(-WARM_UP, total):
         if number == 0:
-            began = time.perf_counter()
+            started = time.perf_counter()
         queue.enqueue({"url": f"http://example.com/{number}", "number": number})
-    print(json.dumps(total / (time.perf_counter() - began)))
+    print(json.dumps(total / (time.perf_counter() - started)))

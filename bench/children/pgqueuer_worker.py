@@ -1,6 +1,6 @@
 """pgqueuer: fill its queue, or drain it as fast as it can; runs in the rivals' environment.
 
-Arguments: "fill" and how many tasks, or "drain" and when to begin (``time.monotonic()``); then "asyncpg" or
+Arguments: "fill" and how many tasks, or "drain" and when to start (``time.monotonic()``); then "asyncpg" or
 "asyncpg-pool"; then URL. Its tables are logged ones, as they are by default. Its psycopg driver is left out: it
 was six times slower than these. It stores no results.
 """
@@ -20,7 +20,7 @@ from pgqueuer.queries import Queries
 BATCH = 200
 CHUNK = 5_000
 what, number, driver, url = sys.argv[1:5]
-began: list[float] = []
+started: list[float] = []
 
 
 async def connect():
@@ -40,22 +40,22 @@ async def fill(tasks):
         await queries.enqueue(["noop"] * len(chunk), payloads, [0] * len(chunk))
 
 
-async def drain(begin):
-    """Run all tasks; when the first began and when all were stored, and how many they were."""
+async def drain(start):
+    """Run all tasks; when the first started and when all were stored, and how many they were."""
     manager = QueueManager(Queries(await connect()))
     count = 0
 
     @manager.entrypoint("noop")
     async def noop(job):
         nonlocal count
-        if not began:
-            began.append(time.monotonic())
+        if not started:
+            started.append(time.monotonic())
         count += 1
         return {"status": "OK", "number": json.loads(job.payload)["number"]}
 
-    await asyncio.sleep(max(0.0, begin - time.monotonic()))
+    await asyncio.sleep(max(0.0, start - time.monotonic()))
     await manager.run(batch_size=BATCH, mode=QueueExecutionMode.drain)
-    return {"tasks": count, "began": began[0] if began else None, "ended": time.monotonic()}
+    return {"tasks": count, "started": started[0] if started else None, "ended": time.monotonic()}
 
 
 print(json.dumps(uvloop.run(fill(int(number)) if what == "fill" else drain(float(number)))))

@@ -44,10 +44,10 @@ def share(count):
 
 
 share(WARM_UP)
-began = time.perf_counter()
+started = time.perf_counter()
 if threads == 1:
     share(total)
 else:
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(share, [total // threads] * threads))
-print(json.dumps(total // threads * threads / (time.perf_counter() - began)))
+print(json.dumps(total // threads * threads / (time.perf_counter() - started)))

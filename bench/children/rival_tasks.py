@@ -1,4 +1,4 @@
-"""What the rivals' worker processes import: a task that notes when it began, in a file that all of them share.
+"""What the rivals' worker processes import: a task that notes when it started, in a file that all of them share.
 
 Told by environment: BENCH_NOTES, the file, 8 bytes for each task; for huey also what ``huey_tasks.py`` is told.
 """

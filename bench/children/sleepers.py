@@ -17,6 +17,6 @@ async def sleep(payload):
 
 
 url, concurrency = sys.argv[1], int(sys.argv[2])
-began = time.monotonic()
+started = time.monotonic()
 Worker(url, executor="asyncio", concurrency=concurrency).run(sleep, burst=True)
-print(json.dumps({"seconds": time.monotonic() - began}))
+print(json.dumps({"seconds": time.monotonic() - started}))

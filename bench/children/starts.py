@@ -1,4 +1,4 @@
-"""A worker whose results tell when each task began: ``time.monotonic()`` is the same clock in every process.
+"""A worker whose results tell when each task started: ``time.monotonic()`` is the same clock in every process.
 
 Argument: URL.
 """
@@ -8,4 +8,4 @@ import time
 
 from dbtaskqueue import Worker
 
-Worker(sys.argv[1]).run(lambda payload: {"began": time.monotonic()})
+Worker(sys.argv[1]).run(lambda payload: {"started": time.monotonic()})

@@ -1,4 +1,4 @@
-"""A worker as a user starts it, timed from the begin of its first task until all are stored.
+"""A worker as a user starts it, timed from the start of its first task until all are stored.
 
 Arguments: URL, number of tasks.
 """
@@ -10,14 +10,14 @@ import time
 from dbtaskqueue import Worker
 
 url, tasks = sys.argv[1], int(sys.argv[2])
-began: list[float] = []
+started: list[float] = []
 
 
 def callback(payload):
-    if not began:
-        began.append(time.perf_counter())
+    if not started:
+        started.append(time.perf_counter())
     return {"status": "OK", "number": payload["number"]}
 
 
 Worker(url).run(callback, max_tasks=tasks)
-print(json.dumps(tasks / (time.perf_counter() - began[0])))
+print(json.dumps(tasks / (time.perf_counter() - started[0])))

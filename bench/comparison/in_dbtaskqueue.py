@@ -18,4 +18,4 @@ def two_hours() -> str:
         if task.should_stop:
             raise ReleaseTask
 
-    return work(tell, begin=task.saved or 0)
+    return work(tell, start=task.saved or 0)

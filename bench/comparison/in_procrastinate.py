@@ -29,7 +29,7 @@ def function(context):
 @app.task(name="coroutine", retry=retry)
 async def coroutine():
     """Lets the worker's event loop go on."""
-    say("begins")
+    say("starts")
     await asyncio.sleep(2 * HOUR)
     say("ends")
 

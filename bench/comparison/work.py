@@ -12,10 +12,10 @@ def say(text: str) -> None:
         log.write(f"{time.strftime('%H:%M:%S')} process {os.getpid()} {text}\n")
 
 
-def work(tell=lambda second: None, begin: int = 0) -> str:
+def work(tell=lambda second: None, start: int = 0) -> str:
     """Run for two hours from where it was; ``tell`` hears of each second."""
-    say(f"begins at {begin}")
-    for second in range(begin, 2 * HOUR):
+    say(f"starts at {start}")
+    for second in range(start, 2 * HOUR):
         time.sleep(1)
         tell(second + 1)
         if (second + 1) % 10 == 0:

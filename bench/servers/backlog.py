@@ -83,7 +83,7 @@ def _make(engine: Engine, url: str, finished: int, future: int) -> None:
         copies = future // len(futures) - 1
         engine.multiply(database_of(url), model, copies, 30 * _DAY * 1_000_000 // copies)
     with TaskQueue(url) as queue:  # what was made by hand must look to the queue as if it had been made by the queue
-        began = time.monotonic()
+        started = time.monotonic()
         stats = queue.stats()
         assert (stats.done, stats.pending, stats.oldest_due) == (finished, future, None), stats
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - started < 30

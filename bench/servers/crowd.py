@@ -26,7 +26,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
     bench.say(f"PostgreSQL: {workers} workers with {CONCURRENCY} tasks each that run for long")
     crowded = Postgresql(max_connections="300")
     with crowded.fresh() as url, contextlib.ExitStack() as stack:
-        _begin(url, workers, stack)
+        _start(url, workers, stack)
         time.sleep(_SETTLING)
         values = [_percent(crowded, seconds) for _ in range(bench.repeats)]
         connections = crowded.run("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'fresh%'")[0][0]
@@ -41,7 +41,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
     )
 
 
-def _begin(url: str, workers: int, stack: contextlib.ExitStack) -> None:
+def _start(url: str, workers: int, stack: contextlib.ExitStack) -> None:
     """Start the workers; return when each of them runs all of its tasks."""
     with TaskQueue(url) as queue:
         queue.enqueue_many([None] * workers * CONCURRENCY)
@@ -54,6 +54,6 @@ def _begin(url: str, workers: int, stack: contextlib.ExitStack) -> None:
 
 
 def _percent(engine: Engine, seconds: float) -> float:
-    before, began = engine.cpu_seconds(), time.monotonic()
+    before, started = engine.cpu_seconds(), time.monotonic()
     time.sleep(seconds)
-    return _PERCENT * (engine.cpu_seconds() - before) / (time.monotonic() - began)
+    return _PERCENT * (engine.cpu_seconds() - before) / (time.monotonic() - started)

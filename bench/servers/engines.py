@@ -158,9 +158,9 @@ class Postgresql(Engine):
         names = [database_of(url) for url in urls]
         self.server.configure(log_statement="all")
         try:
-            begin = len(self.server.log())
+            start = len(self.server.log())
             time.sleep(seconds)
-            text = self.server.log()[begin:]
+            text = self.server.log()[start:]
         finally:
             self.server.configure(log_statement="none")
         activity = self.run("SELECT datname, pid FROM pg_stat_activity WHERE datname IS NOT NULL")
@@ -240,9 +240,9 @@ class Mariadb(Engine):
 
     def statements(self, urls: list[str], seconds: float) -> list[float]:
         """The server's own counter, for all of its databases together."""
-        begin = self._questions()
+        start = self._questions()
         time.sleep(seconds)
-        return [(self._questions() - begin - 1) / seconds / len(urls)]  # one is ours
+        return [(self._questions() - start - 1) / seconds / len(urls)]  # one is ours
 
     def multiply(self, database: str, model: int, copies: int, step: int) -> None:
         """See the base class."""

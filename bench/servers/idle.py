@@ -28,9 +28,9 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
         time.sleep(_SETTLING[engine.name])
         families = [family(pid) for pid in pids]
         before = [cpu_seconds(members) for members in families]
-        began = time.monotonic()
+        started = time.monotonic()
         statements = engine.statements(urls, seconds)
-        took = time.monotonic() - began
+        took = time.monotonic() - started
         taken = [cpu_seconds(members) - start for members, start in zip(families, before, strict=True)]
     group = f"{engine.name.lower()}.idle"
     yield Row(

@@ -1,4 +1,4 @@
-"""From the call of ``enqueue`` to the begin of the task in another process, while the queue is idle."""
+"""From the call of ``enqueue`` to the start of the task in another process, while the queue is idle."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _TARGETS = {"PostgreSQL": 10.0, "MariaDB": 60.0}
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
     """The median of each repeat, and what the longest of them all was."""
-    bench.say(f"{engine.name}: from enqueue to the begin of the task")
+    bench.say(f"{engine.name}: from enqueue to the start of the task")
     rounds = [_round(engine, bench.some(SAMPLES) // bench.repeats) for _ in range(bench.repeats)]
     samples = sorted(sample for each in rounds for sample in each)
     yield Row(
         f"{engine.name.lower()}.latency",
-        f"{engine.name}, enqueue → begin of the task in another process, idle queue: p50",
+        f"{engine.name}, enqueue → start of the task in another process, idle queue: p50",
         [statistics.median(each) for each in rounds],
         "ms",
         _TARGETS[engine.name],

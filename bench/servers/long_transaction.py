@@ -25,25 +25,25 @@ _MILLI = 1e3
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """The claim's time at the end of that transaction and after it, against the begin."""
+    """The claim's time at the end of that transaction and after it, against the start."""
     tasks, seconds = bench.some(TASKS), bench.some(int(_OPEN))
     bench.say(f"{engine.name}: a transaction of {seconds} s while {tasks:,} tasks pass")
     rounds = [_round(engine, tasks, seconds) for _ in range(1 if bench.quick else 3)]
-    begin, end, after, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
+    start, end, after, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
     group = f"{engine.name.lower()}.long_transaction"
     what = f"{engine.name}, a claim %s a transaction that stayed open for {seconds} s while {tasks:,} tasks passed"
     yield Row(
         group,
-        f"{what % 'at the end of'}, against its begin",
+        f"{what % 'at the end of'}, against its start",
         [each[1] / each[0] for each in rounds],
         "×",
         _AT_THE_END,
-        details=f"{end * _MILLI:.2f} ms against {begin * _MILLI:.2f} ms, medians of {_CLAIMS} claims of one task",
+        details=f"{end * _MILLI:.2f} ms against {start * _MILLI:.2f} ms, medians of {_CLAIMS} claims of one task",
     )
     waits = ", ".join(f"{each[3]:.0f}" for each in rounds)
     yield Row(
         group,
-        f"{what % 'after'}, against its begin",
+        f"{what % 'after'}, against its start",
         [each[2] / each[0] for each in rounds],
         "×",
         _AFTERWARDS,
@@ -58,24 +58,24 @@ def _round(engine: Engine, tasks: int, seconds: float) -> tuple[float, float, fl
         _claims(queue)  # plans are made, pages are read
         with engine.hold_snapshot(url):
             opened = time.monotonic()
-            begin = _claims(queue)
+            start = _claims(queue)
             run_child("worker.py", url, tasks - 3 * _CLAIMS)
             time.sleep(max(0.0, opened + seconds - time.monotonic()))
             end = _claims(queue)
         closed = time.monotonic()
         fill(url, tasks)
-        while (after := _claims(queue)) > _AFTERWARDS * begin and time.monotonic() < closed + _PATIENCE:
+        while (after := _claims(queue)) > _AFTERWARDS * start and time.monotonic() < closed + _PATIENCE:
             time.sleep(1)
-        return begin, end, after, time.monotonic() - closed
+        return start, end, after, time.monotonic() - closed
 
 
 def _claims(queue: TaskQueue) -> float:
     """Seconds that a claim takes: the median."""
     times = []
     for _ in range(_CLAIMS):
-        began = time.perf_counter()
+        started = time.perf_counter()
         [task] = queue.fetch()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
         task.start()
         task.finish(databases.payload(0))
     return statistics.median(times)

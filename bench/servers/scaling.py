@@ -43,7 +43,7 @@ def _one_by_one(engine: Engine, processes: int) -> None:
         fill(url, tasks)
         engine.checkpoint()
         before = engine.cpu_seconds()
-        speed = together(tasks, [["drain.py", url, "{begin}", 1]] * processes)
+        speed = together(tasks, [["drain.py", url, "{start}", 1]] * processes)
         cost = (engine.cpu_seconds() - before) / tasks
     print(
         f"{engine.name}: {processes} workers, one by one: {speed:,.0f} tasks/s, {cost * 1e6:.0f} µs of the server each"
@@ -73,7 +73,7 @@ def _weight(engine: Engine) -> None:
         fill(url, _STORED)
         engine.rewrite(database_of(url))
         waiting = engine.size(database_of(url)) - empty
-        together(_STORED, [["drain.py", url, "{begin}"]])
+        together(_STORED, [["drain.py", url, "{start}"]])
         engine.rewrite(database_of(url))
         finished = engine.size(database_of(url)) - empty
     print(
@@ -100,9 +100,9 @@ def _workers(engine: Engine) -> None:
 
 
 def _percent(engine: Engine) -> float:
-    before, began = engine.cpu_seconds(), time.monotonic()
+    before, started = engine.cpu_seconds(), time.monotonic()
     time.sleep(_SECONDS)
-    return 100 * (engine.cpu_seconds() - before) / (time.monotonic() - began)
+    return 100 * (engine.cpu_seconds() - before) / (time.monotonic() - started)
 
 
 if __name__ == "__main__":

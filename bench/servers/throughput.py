@@ -20,7 +20,7 @@ _OVER_PGQUEUER = 1.5
 _OVER_BARE_PSYCOPG = 0.6
 _OVER_BARE_PYMYSQL = 0.5
 _START_UP = 2.0
-"""Seconds until all processes are ready to begin."""
+"""Seconds until all processes are ready to start."""
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
@@ -67,12 +67,12 @@ def _on_postgresql(bench: Bench) -> Iterator[Row]:
 
 def _ours(tasks: int, workers: int) -> float:
     with POSTGRESQL.filled(("ours", tasks), lambda url: fill(url, tasks)) as url:
-        return together(tasks, [["drain.py", url, "{begin}"]] * workers)
+        return together(tasks, [["drain.py", url, "{start}"]] * workers)
 
 
 def _bare_psycopg(tasks: int) -> float:
     with POSTGRESQL.filled(("bare", tasks), lambda url: run_child("bare_postgresql.py", "fill", tasks, url)) as url:
-        return together(tasks, [["bare_postgresql.py", "drain", "{begin}", url]])
+        return together(tasks, [["bare_postgresql.py", "drain", "{start}", url]])
 
 
 def _pgqueuer(bench: Bench, tasks: int, workers: int, driver: str) -> float:
@@ -82,7 +82,7 @@ def _pgqueuer(bench: Bench, tasks: int, workers: int, driver: str) -> float:
         run_child("pgqueuer_worker.py", "fill", tasks, "asyncpg", url, python=python)
 
     with POSTGRESQL.filled(("pgqueuer", tasks), fill_it) as url:
-        return together(tasks, [["pgqueuer_worker.py", "drain", "{begin}", driver, url]] * workers, python=python)
+        return together(tasks, [["pgqueuer_worker.py", "drain", "{start}", driver, url]] * workers, python=python)
 
 
 def _on_mariadb(bench: Bench) -> Iterator[Row]:
@@ -107,24 +107,24 @@ def _on_mariadb(bench: Bench) -> Iterator[Row]:
 def _ours_on_mariadb(tasks: int, workers: int) -> float:
     with MARIADB.fresh() as url:
         fill(url, tasks)
-        return together(tasks, [["drain.py", url, "{begin}", BATCH]] * workers)
+        return together(tasks, [["drain.py", url, "{start}", BATCH]] * workers)
 
 
 def _bare_pymysql(tasks: int, workers: int) -> float:
     with MARIADB.fresh() as url:
         run_child("bare_mariadb.py", "fill", tasks, url)
-        return together(tasks, [["bare_mariadb.py", "drain", "{begin}", url]] * workers)
+        return together(tasks, [["bare_mariadb.py", "drain", "{start}", url]] * workers)
 
 
 def together(tasks: int, commands: list[list[object]], python: str | None = None) -> float:
-    """Tasks a second of children that begin at the same moment; together they must have run all of them."""
-    begin = time.monotonic() + _START_UP
+    """Tasks a second of children that start at the same moment; together they must have run all of them."""
+    start = time.monotonic() + _START_UP
     with contextlib.ExitStack() as stack:
         processes = []
         for script, *arguments in commands:
-            told = [begin if argument == "{begin}" else argument for argument in arguments]
+            told = [start if argument == "{start}" else argument for argument in arguments]
             processes.append(stack.enter_context(start_child(str(script), *told, python=python)))
         answers: list[dict[str, Any]] = [heard(process) for process in processes]
     assert sum(answer["tasks"] for answer in answers) == tasks, answers
     busy = [answer for answer in answers if answer["tasks"]]
-    return tasks / (max(answer["ended"] for answer in busy) - min(answer["began"] for answer in busy))
+    return tasks / (max(answer["ended"] for answer in busy) - min(answer["started"] for answer in busy))

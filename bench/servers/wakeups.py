@@ -42,7 +42,7 @@ def _produced(bench: Bench, engine: Engine, kind: str) -> float:
         TaskQueue(url).close()
         for _ in range(WORKERS):
             stack.enter_context(start_child("waiting_worker.py", kind, url))
-        begin = time.monotonic() + _START_UP
-        producers = [stack.enter_context(start_child("producers.py", url, begin, seconds)) for _ in range(PRODUCERS)]
+        start = time.monotonic() + _START_UP
+        producers = [stack.enter_context(start_child("producers.py", url, start, seconds)) for _ in range(PRODUCERS)]
         answers = [heard(producer) for producer in producers]
     return sum(answer["count"] / answer["seconds"] for answer in answers)

@@ -1,5 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
+from ._formats.progress import Progress
+from .current import RunningTask, current_task
 from .errors import (
     AbandonTask,
     ChildFailed,
@@ -17,11 +19,9 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
-from .function_stats import FunctionStats
-from .progress import Progress
+from .overview import FunctionStats
 from .queue import QueueStats, TaskQueue
 from .retry import RetryPolicy
-from .running import RunningTask, current_task
 from .states import TaskState
 from .task import Attempt, Task
 from .worker import Worker

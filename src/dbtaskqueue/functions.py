@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
-from .checks import check_priority, is_async, refuse_async_generator
-from .code import call, module_of
-from .limits import check_limits
-from .names import check_function
-from .payload import JSON
+from ._executors.lookup import call, module_of
+from ._formats.limits import check_limits
+from ._formats.payload import JSON
+from .checks import check_function, check_priority, is_async, refuse_async_generator
 from .retry import RetryPolicy, check_max_attempts, check_policy
 from .task import Task
 

@@ -10,22 +10,23 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
-from . import clock, payload, retry
+from . import retry
+from ._formats import payload
+from ._formats.command_line import as_payload
+from ._formats.limits import check_limits
+from ._formats.payload import JSON
+from ._formats.url import DEFAULT_URL
 from ._store import open_store
-from ._store.base import NewTask, TaskRecord, Verdict
-from .checks import MOST, check_count, check_lease, check_priority, is_count, shown
-from .command_line import as_payload
+from ._store.contract import NewTask, TaskRecord, Verdict
+from ._system import clock
+from ._worker.membership import Membership
+from .checks import MOST, check_count, check_key, check_lease, check_priority, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
-from .function_stats import LATEST, FunctionStats, summarize
 from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
-from .limits import check_limits
-from .membership import Membership
-from .names import check_key, check_queue
-from .payload import JSON
+from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, PENDING, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
-from .url import DEFAULT_URL
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -223,7 +224,7 @@ class TaskQueue:
     ) -> Task:
         """Store a command line as a task, for workers that allow commands; no shell ever reads it.
 
-        ``argv``: the program and its arguments. ``cwd``: the folder it runs in, by default the worker's. ``env`` is
+        ``argv``: the program and its arguments. ``cwd``: the directory it runs in, by default the worker's. ``env`` is
         added to the worker's environment, of which the command sees everything; it also finds ``DBTASKQUEUE_TASK_ID``,
         ``_ATTEMPT`` and ``_TOKEN`` there. ``options`` are those of ``enqueue``, with its limits.
 
@@ -431,13 +432,13 @@ class TaskQueue:
 
     def _counts(self) -> dict[TaskState, int]:
         good_until, final = self._final_counts
-        began = time.monotonic()
-        if began < good_until:
+        started = time.monotonic()
+        if started < good_until:
             return self.store.count(self.name, final=False) | final
         counts = self.store.count(self.name, final=True)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         if seconds > _QUICK_COUNT:
-            self._final_counts = began + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
+            self._final_counts = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
         return counts
 
     def pause(self) -> None:

@@ -10,29 +10,28 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import clock, ends, payload
-from ._store.base import AttemptRecord, End, Store, TaskRecord
+from . import outcomes
+from ._formats import payload
+from ._formats.limits import Limits
+from ._formats.payload import JSON
+from ._formats.progress import Progress
+from ._formats.progress import read as read_progress
+from ._store.contract import AttemptRecord, End, Store, TaskRecord
+from ._system import clock
 from .checks import shown
 from .errors import (
-    AbandonTask,
     InvalidTransition,
     LeaseLost,
     PayloadError,
-    ReleaseTask,
-    RetryTask,
     StoreUnavailable,
     TaskCancelled,
     TaskFailed,
     TaskNotFound,
 )
-from .limits import Limits
-from .payload import JSON
-from .progress import Progress
-from .progress import read as read_progress
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 
 if TYPE_CHECKING:
-    from .membership import Membership
+    from ._worker.membership import Membership
 
 _LONGEST_WAIT = 5.0
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
@@ -118,7 +117,7 @@ class Task:
 
     @property
     def attempt(self) -> int:
-        """How many attempts have begun, released ones not counted."""
+        """How many attempts have started, released ones not counted."""
         return self._record.attempt
 
     @property
@@ -148,7 +147,7 @@ class Task:
 
     @property
     def started_at(self) -> datetime | None:
-        """When its last attempt began."""
+        """When its last attempt started."""
         return clock.to_datetime(self._record.started_at)
 
     @property
@@ -218,9 +217,9 @@ class Task:
     # -- what its holder may do --------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Begin an attempt. False when the claim is gone: cancelled, or given to another.
+        """Start an attempt. False when the claim is gone: cancelled, or given to another.
 
-        Raises InvalidTransition for a task that is not held, has begun, or was ended by its holder.
+        Raises InvalidTransition for a task that is not held, has started, or was ended by its holder.
         """
         membership = self._require_holder("start")
         if self._fate == _ENDED:
@@ -245,7 +244,7 @@ class Task:
         """
         self._require_holder("finish")
         text = None if result is None else payload.encode(result, limit=self._store.max_payload, name="result")
-        end = ends.finish(self._claim, text, clock.now())
+        end = outcomes.finish(self._claim, text, clock.now())
         self._end(end)
         self._record = self._record._replace(state=DONE, finished_at=end.at, result=text)
         self._result = (result,)
@@ -257,7 +256,7 @@ class Task:
         end becomes cancelled. Raises LeaseLost and InvalidTransition as ``finish`` does.
         """
         self._require_holder("fail")
-        self._end(ends.fail(self._claim, error, retry=retry))
+        self._end(outcomes.fail(self._claim, error, retry=retry))
 
     def release(self, delay: float | timedelta = 0) -> None:
         """Return the task to the queue without spending an attempt; it is due after ``delay``, seconds or a timedelta.
@@ -266,7 +265,7 @@ class Task:
         ValueError unless the delay is finite and at least 0.
         """
         self._require_holder("release")
-        self._end(ends.release(self._claim, delay))
+        self._end(outcomes.release(self._claim, delay))
 
     def _require_holder(self, verb: str) -> Membership:
         if self._membership is None:
@@ -348,7 +347,7 @@ class Task:
         if error is None:
             self._finish_or_fail()
             return False
-        chosen = chosen_end(self._claim, error)
+        chosen = outcomes.chosen_end(self._claim, error)
         try:
             self._end(chosen or self._end_after(error))
         except (LeaseLost, InvalidTransition):
@@ -361,28 +360,17 @@ class Task:
         try:
             self.finish(self.result)
         except PayloadError as error:
-            self._end(ends.fail(self._claim, error))
+            self._end(outcomes.fail(self._claim, error))
             raise
 
     def _end_after(self, error: BaseException) -> End:
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            return ends.release(self._claim)
-        return ends.fail(self._claim, error)
+            return outcomes.release(self._claim)
+        return outcomes.fail(self._claim, error)
 
     def __del__(self) -> None:
         if getattr(self, "_fate", None) == _HELD and self._membership is not None and self._pid == os.getpid():
             self._membership.drop(self._claim, runs=self._claim.state == RUNNING)
-
-
-def chosen_end(record: TaskRecord, error: BaseException, begun_at: int | None = None) -> End | None:
-    """The end that a task chose by raising RetryTask, AbandonTask or ReleaseTask; else None."""
-    if isinstance(error, RetryTask):
-        return ends.fail(record, error, delay=error.delay, begun_at=begun_at)
-    if isinstance(error, AbandonTask):
-        return ends.fail(record, error, retry=False, begun_at=begun_at)
-    if isinstance(error, ReleaseTask):
-        return ends.release(record, error.delay, begun_at=begun_at)
-    return None
 
 
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:

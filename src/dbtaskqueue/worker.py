@@ -11,16 +11,19 @@ from datetime import timedelta
 from typing import Any
 
 from ._executors import EXECUTORS
-from .batching import BatchSize
-from .checks import check_count, check_lease, check_seconds, refuse_async, refuse_async_generator, shown
-from .code import Code
-from .log import event
-from .names import check_queue
-from .payload import JSON
+from ._executors.lookup import Lookup
+from ._formats.payload import JSON
+from ._store.contract import TaskRecord
+from ._system.log import event
+from ._system.signals import draining
+from ._system.systemd import Notifier
+from ._worker.batching import BatchSize
+from ._worker.loop import RunLimits, WorkerLoop
+from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
 from .queue import TaskQueue
-from .session import OnError, RunLimits, Session
-from .signals import draining
-from .systemd import Notifier
+from .task import Task
+
+OnError = Callable[[Task, BaseException], object]
 
 
 class Worker:
@@ -108,7 +111,7 @@ class Worker:
         self.tasks_per_child = tasks_per_child
         self.allow_commands = bool(allow_commands)
         self._lock = threading.RLock()
-        self._session: Session | None = None
+        self._session: WorkerLoop | None = None
         self._stop_asked = False
 
     def run(
@@ -122,7 +125,7 @@ class Worker:
     ) -> None:
         """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread; each signal is logged).
 
-        As a service of systemd (``$NOTIFY_SOCKET``) it tells, in the main thread, when it has begun to work, when it
+        As a service of systemd (``$NOTIFY_SOCKET``) it tells, in the main thread, when it has started to work, when it
         stops, how it does, and, for ``WatchdogSec``, that its loops turn.
 
         ``callback``, plain or ``async def``, gets the payload and returns the result; tasks of task functions
@@ -153,17 +156,17 @@ class Worker:
         with self._lock:
             if self._session is not None:
                 raise RuntimeError("this worker is running already")
-            session = self._session = Session(
+            session = self._session = WorkerLoop(
                 self._queue.store,
                 self.queues,
-                code=Code(callback, self._queue.functions),
+                code=Lookup(callback, self._queue.functions),
                 concurrency=self.concurrency,
                 executor=self.executor,
                 cancel_grace=self.cancel_grace,
                 tasks_per_child=self.tasks_per_child,
                 lease=self.lease,
                 drain_timeout=self.drain_timeout,
-                on_error=self.on_error,
+                on_error=self._on_error_of_task if self.on_error else None,
                 limits=limits,
                 batch=size,
                 allow_commands=self.allow_commands,
@@ -176,7 +179,11 @@ class Worker:
         finally:
             self._session, self._stop_asked = None, False
             if self._owns_queue:
-                self._queue.store.rest()
+                self._queue.store.disconnect()
+
+    def _on_error_of_task(self, record: TaskRecord, error: BaseException) -> None:
+        assert self.on_error is not None
+        self.on_error(Task(self._queue.store, record), error)
 
     def stop(self) -> None:
         """End ``run`` after the running tasks, at most ``drain_timeout`` seconds later. Callable anywhere."""

@@ -1,4 +1,4 @@
-"""The command, on a database of its own, in a folder of its own."""
+"""The command, on a database of its own, in a directory of its own."""
 
 from __future__ import annotations
 

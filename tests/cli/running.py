@@ -103,11 +103,11 @@ class Terminal:
 
 
 class Cli:
-    """The command, in a folder and on a database."""
+    """The command, in a directory and on a database."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, directory: Path) -> None:
         self.url = url
-        self.folder = folder
+        self.directory = directory
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         self.environment |= {"TERM": "xterm-256color", "TZ": "UTC", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -129,14 +129,14 @@ class Cli:
             input=stdin.encode(),
             capture_output=True,
             env={**self.environment, **env},
-            cwd=self.folder,
+            cwd=self.directory,
             timeout=WITHIN,
         )
         return Run(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     def _run_here(self, words: Sequence[str], stdin: str, env: Mapping[str, str]) -> Run:
         """Run the command in this process, with the environment and the directory that a process would have."""
-        with _environment({**self.environment, **env}), contextlib.chdir(self.folder):
+        with _environment({**self.environment, **env}), contextlib.chdir(self.directory):
             ended = CliRunner().invoke(main, words, input=stdin, prog_name="dbtaskqueue", catch_exceptions=False)
         return Run(ended.exit_code, ended.stdout, ended.stderr)
 
@@ -149,7 +149,7 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.environment,
-            cwd=self.folder,
+            cwd=self.directory,
             process_group=0,
         )
         try:
@@ -174,7 +174,7 @@ class Cli:
             stdout=slave,
             stderr=slave,
             env={**self.environment, **env},
-            cwd=self.folder,
+            cwd=self.directory,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that keys become signals
         )
@@ -198,7 +198,7 @@ class Cli:
             stdout=slave,
             stderr=slave,
             env={**self.environment, **env},
-            cwd=self.folder,
+            cwd=self.directory,
             start_new_session=True,
         )
         os.close(slave)

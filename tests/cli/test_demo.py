@@ -20,10 +20,10 @@ from helpers import until
 def mark(cli: Cli) -> Iterator[str]:
     """A word in the environment of the demo and of every process that it starts; none may be left."""
     word = f"DEMO_TEST={uuid.uuid4().hex}"
-    cli.environment |= {"TMPDIR": str(cli.folder), **dict([word.split("=")])}
+    cli.environment |= {"TMPDIR": str(cli.directory), **dict([word.split("=")])}
     yield word
     until(lambda: not marked(word), within=10, what="the end of every process of the demo")
-    assert list(cli.folder.iterdir()) == [], "the temporary folder is gone"
+    assert list(cli.directory.iterdir()) == [], "the temporary directory is gone"
 
 
 def marked(word: str) -> list[int]:
@@ -38,10 +38,10 @@ def read(path: Path) -> bytes:
 
 
 def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None:
-    began = time.monotonic()
+    started = time.monotonic()
     run = cli.run([*COMMAND, "demo"], env={"DBTASKQUEUE_URL": "nonsense", "DBTASKQUEUE_WORKER_BURST": "1"})
     assert (run.code, run.err) == (0, "")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - started < 30
     story, _, lesson = run.out.partition("What you saw")
     events = re.findall(r"^ *\d+\.\d s  (\S+(?: -9)?) +(.*)$", story, re.MULTILINE)
     names = [name for name, _ in events]
@@ -67,7 +67,7 @@ def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None
 
 def test_the_commands_that_the_demo_ends_with_work(cli: Cli, mark: str) -> None:
     """Copied as they are, into a shell in an empty directory."""
-    user = cli.folder / "user"
+    user = cli.directory / "user"
     user.mkdir()
     out = cli.run([*COMMAND, "demo"]).out
     commands = re.findall(r"^  (?!#)(\S.*)$", out.partition("Three commands to try next:")[2], re.MULTILINE)
@@ -118,13 +118,13 @@ def test_a_demo_whose_workers_cannot_start_says_so(cli: Cli, mark: str) -> None:
 
 
 def _breaks_workers(cli: Cli) -> str:
-    """A folder whose ``sitecustomize`` lets no Python start that was told to run a worker."""
-    folder = Path(cli.folder, "path")
-    folder.mkdir(exist_ok=True)
-    Path(folder, "sitecustomize.py").write_text(
+    """A directory whose ``sitecustomize`` lets no Python start that was told to run a worker."""
+    directory = Path(cli.directory, "path")
+    directory.mkdir(exist_ok=True)
+    Path(directory, "sitecustomize.py").write_text(
         "import sys\nif 'worker' in sys.orig_argv: sys.stderr.write('No module named x\\n'); import os; os._exit(1)\n"
     )
-    return str(folder)
+    return str(directory)
 
 
 def test_an_interrupted_demo_leaves_the_terminal_as_it_was(cli: Cli, mark: str) -> None:

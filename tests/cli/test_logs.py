@@ -14,9 +14,10 @@ import pytest
 from cli.running import WITHIN, Cli, assert_explained, assert_wrong_usage
 from helpers import until
 
-from dbtaskqueue import RetryPolicy, TaskQueue, clock
-from dbtaskqueue._store.base import OUTPUTS, Claim, End, Note, TaskRecord
-from dbtaskqueue.membership import Membership
+from dbtaskqueue import RetryPolicy, TaskQueue
+from dbtaskqueue._store.contract import OUTPUTS, Claim, End, Note, TaskRecord
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker.membership import Membership
 
 TASKS = """
 import os, time
@@ -37,13 +38,13 @@ def run(payload):
 @pytest.fixture
 def go(cli: Cli) -> Callable[[], None]:
     """Lets the tasks go on, which wait for it."""
-    Path(cli.folder, "tasks.py").write_text(TASKS)
-    return Path(cli.folder, "go").touch
+    Path(cli.directory, "tasks.py").write_text(TASKS)
+    return Path(cli.directory, "go").touch
 
 
-def begin(queue: TaskQueue, worker: int, output: str | None) -> TaskRecord:
-    """Begin a task as a process worker does, with what it has put out."""
-    [record] = queue.store.exchange(worker, claim=Claim(["default"], 1, clock.now(), begin=True)).claimed
+def start(queue: TaskQueue, worker: int, output: str | None) -> TaskRecord:
+    """Start a task as a process worker does, with what it has put out."""
+    [record] = queue.store.exchange(worker, claim=Claim(["default"], 1, clock.now(), start=True)).claimed
     tell(queue, worker, record, output)
     return record
 
@@ -80,7 +81,7 @@ def read_until(process: subprocess.Popen[bytes], text: str) -> str:
 def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1, retry=RetryPolicy(delay=0))
     for number in (1, 2):
-        record = begin(queue, worker, f"output {number}\n")
+        record = start(queue, worker, f"output {number}\n")
         queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
     assert cli("logs", task.id) == (0, "output 2\n", "")
     assert cli("logs", task.id, "--attempt", 1) == (0, "output 1\n", "")
@@ -94,7 +95,7 @@ def test_the_last_attempt_or_the_one_with_a_number(cli: Cli, queue: TaskQueue, w
 def test_an_old_attempt_of_very_many(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1, retry=RetryPolicy(delay=0, max_attempts=None))
     for number in range(1, OUTPUTS + 3):
-        record = begin(queue, worker, f"output {number}\n")
+        record = start(queue, worker, f"output {number}\n")
         queue.store.exchange(worker, ends=[End("fail", record.id, record.token, clock.now(), error="x")])
     assert task.attempts()[1].output is None
     assert cli("logs", task.id, "--attempt", 2) == (0, "output 2\n", "")
@@ -108,7 +109,7 @@ def test_an_old_attempt_of_very_many(cli: Cli, queue: TaskQueue, worker: int) ->
 def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     assert cli("logs", task.id, "--json") == (0, "null\n", "")
-    begin(queue, worker, "a \x1b[31mred\n")
+    start(queue, worker, "a \x1b[31mred\n")
     run = cli("logs", task.id, "--json")
     assert (run.code, run.err) == (0, "")
     shown, [attempt] = json.loads(run.out), task.attempts()
@@ -121,13 +122,13 @@ def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int
 def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     assert cli("logs", task.id) == (0, "", f"task {task.id} has not started\n")
-    begin(queue, worker, None)
+    start(queue, worker, None)
     assert cli("logs", task.id) == (0, "", f"task {task.id} has no stored output\n")
 
 
 def test_no_terminal_obeys_the_output(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
-    begin(queue, worker, "10 %\r100 %\r\n\tred \x1b[31m:smile: [bold]x[/]\x07 \u202egnp \x9b31m")
+    start(queue, worker, "10 %\r100 %\r\n\tred \x1b[31m:smile: [bold]x[/]\x07 \u202egnp \x9b31m")
     expected = "10 %\n100 %\n\tred \\x1b[31m:smile: [bold]x[/]\\x07 \\u202egnp \\x9b31m\n"
     assert cli("logs", task.id).out == expected
     assert cli.on_terminal("logs", task.id).out.expandtabs() == expected.expandtabs()
@@ -191,7 +192,7 @@ def test_a_flood_is_cut_and_said_to_be(cli: Cli, queue: TaskQueue, go: Callable[
 
 def test_what_does_not_run_is_not_waited_for(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
-    record = begin(queue, worker, "all")
+    record = start(queue, worker, "all")
     queue.store.exchange(worker, ends=[End("finish", record.id, record.token, clock.now())])
     assert cli("logs", "--follow", task.id) == (0, "all\n", f"task {task.id} is done\n")
 
@@ -199,7 +200,7 @@ def test_what_does_not_run_is_not_waited_for(cli: Cli, queue: TaskQueue, worker:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_it(cli: Cli, queue: TaskQueue, worker: int, number: signal.Signals) -> None:
     task = queue.enqueue(1)
-    begin(queue, worker, "so far")
+    start(queue, worker, "so far")
     with cli.started("logs", "-f", task.id) as logs:
         shown = read_until(logs, "so far")
         logs.send_signal(number)
@@ -212,8 +213,8 @@ def test_an_interrupt_ends_it(cli: Cli, queue: TaskQueue, worker: int, number: s
 
 def test_a_database_that_is_away_for_a_while(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
-    record = begin(queue, worker, "before\n")
-    file, away = Path(cli.folder, "taskqueue.sqlite"), Path(cli.folder, "away")
+    record = start(queue, worker, "before\n")
+    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
     with cli.started("logs", "-f", task.id) as logs:
         shown = read_until(logs, "before\n")
         file.rename(away)

@@ -13,10 +13,11 @@ import pytest
 from cli.running import Cli
 from helpers import until
 
-from dbtaskqueue import FunctionStats, QueueStats, RetryPolicy, Task, TaskQueue, Worker, clock
-from dbtaskqueue._store.base import Claim, End, Note, TaskRecord
+from dbtaskqueue import FunctionStats, QueueStats, RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue._store.contract import Claim, End, Note, TaskRecord
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue.cli.output import styled as harmless_cell
-from dbtaskqueue.membership import Membership
 
 ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)}
 EVIL = ":smile: [bold red]x[/] \x1b[31mred\x1b[0m \x07 \u202egnp \x9b31m \r\n"
@@ -78,7 +79,7 @@ def test_the_json_of_a_list_has_the_attributes_of_the_tasks(cli: Cli, busy: Task
 
 @pytest.mark.parametrize("columns", [80, 66, 132])
 def test_tables_fit_the_terminal(cli: Cli, busy: TaskQueue, columns: int) -> None:
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_worker SET host = ?", ["h" * 100])
     for words in (("list",), ("workers",), ("show", 3), ("stats",)):
         shown = cli.on_terminal(*words, columns=columns, env={"NO_COLOR": "1"})
@@ -108,7 +109,7 @@ def test_data_is_neither_obeyed_by_the_terminal_nor_by_rich(cli: Cli, queue: Tas
     task = queue.fetch()[0]
     task.start()
     task.fail(EVIL, retry=False)
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_task SET function = ?, key = ?", [EVIL, EVIL])
         connection.execute("UPDATE dbtaskqueue_worker SET host = ?", [EVIL])
     for words in (("list",), ("show", 1), ("workers",), ("list", "--json"), ("show", 1, "--json"), ("doctor",)):
@@ -150,7 +151,7 @@ def test_a_task_of_any_queue_is_shown(cli: Cli, queue: TaskQueue) -> None:
 
 def test_a_damaged_row_does_not_hide_the_others(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many([1, 2])
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_task SET payload = '{bad' WHERE id = 1")
     assert "(the payload cannot be read)" in cli("list").out
     assert "(the payload cannot be read)" in cli("show", 1).out
@@ -161,8 +162,18 @@ def test_numbers_without_sense_do_not_hide_the_others(cli: Cli, queue: TaskQueue
     queue.enqueue_many([1, 2])
     held = queue.fetch(2)
     assert all(task.start() for task in held)
-    columns = ("due", "created_at", "started_at", "finished_at", "budget", "base", "rank", "worker", "cancel_requested")
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    columns = (
+        "due",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "budget",
+        "retry_base",
+        "rank",
+        "worker",
+        "cancel_requested",
+    )
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         for column in columns:
             connection.execute(f"UPDATE dbtaskqueue_task SET {column} = ? WHERE id = 1", [2**63 - 1])
             connection.execute(f"UPDATE dbtaskqueue_task SET {column} = ? WHERE id = 2", [-(2**63)])
@@ -209,7 +220,7 @@ def long(queue: TaskQueue) -> TaskRecord:
     worker = member.join()
     output = "".join(f"line {number}\x1b[31m\r" for number in range(30))
     for number in (1, 2):
-        claim = Claim(["default"], 1, clock.now(), begin=True, commands=True)
+        claim = Claim(["default"], 1, clock.now(), start=True, commands=True)
         [record] = queue.store.exchange(worker, claim=claim).claimed
         notes = [Note(record.id, record.token, "output", f"attempt\t{number}\n{output}")]
         ends = [End("fail", record.id, record.token, clock.now(), error="x", cpu=2_500_000, memory=2**30)]
@@ -270,7 +281,7 @@ def test_show_tells_how_far_it_is_what_it_uses_and_where_it_runs(cli: Cli, queue
 
 def test_show_has_the_stack_of_a_crash_once(cli: Cli, queue: TaskQueue) -> None:
     crash = "import ctypes\ndef run(payload):\n    print('started')\n    ctypes.string_at(0)\n"
-    Path(cli.folder, "crash.py").write_text(crash)
+    Path(cli.directory, "crash.py").write_text(crash)
     queue.enqueue(1, max_attempts=1)
     assert cli("worker", "crash:run", "--burst").code == 0
     shown = cli("show", 1).out
@@ -339,7 +350,7 @@ def test_stats(cli: Cli, busy: TaskQueue) -> None:
 def test_workers_tells_the_living_from_the_dead(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     held = queue.fetch()
-    Path(cli.folder, "tasks.py").write_text("import time\ndef run(payload): time.sleep(60)\n")
+    Path(cli.directory, "tasks.py").write_text("import time\ndef run(payload): time.sleep(60)\n")
     queue.enqueue(2)
     with cli.started("worker", "tasks:run") as process:
         until(lambda: queue.get(2).state == "running", what="the task runs")
@@ -360,7 +371,7 @@ def test_workers_tells_the_living_from_the_dead(cli: Cli, queue: TaskQueue) -> N
 def test_a_worker_elsewhere_is_marked(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     held = queue.fetch()
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_worker SET boot = 'another machine', host = 'elsewhere.example'")
     assert "alive (elsewhere)" in cli("workers").out
     assert cli("workers", "--json").json[0]["elsewhere"] is True

@@ -36,7 +36,7 @@ def test_suspend_and_continue(cli: Cli, queue: TaskQueue) -> None:
     assert_explained(cli("suspend", 1), "suspend: task 1 is reserved; only a running task can be suspended")
     held.start()
     assert_explained(cli("suspend", 1), "suspend: task 1 runs in a program that has fetched it")
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_worker SET executor = 'process'")
     assert cli("suspend", 1) == (0, "task 1 will be suspended\n", "")
     assert task.refresh().suspended
@@ -77,7 +77,7 @@ def test_prune(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     queue.enqueue(4, start_in=60)
     finish_all(queue)
-    with sqlite3.connect(Path(cli.folder, "taskqueue.sqlite")) as connection:
+    with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_task SET finished_at = finished_at - 86400000000 WHERE id = 1")
     assert cli("prune", "2d", "--yes").out == "0 tasks deleted\n"
     assert cli("prune", "12h", "--yes").out == "1 task deleted\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli.running import WITHIN, Run, assert_explained
-from servers.accounts import account, hand_over, new_folder
+from servers.accounts import account, hand_over, new_directory
 
 from dbtaskqueue import TaskQueue
 
@@ -37,13 +37,13 @@ COMMANDS = (("doctor",), ("doctor", "--json"), ("list",), ("stats",), ("pause",)
 class Place:
     """A directory of an ordinary user's, with a database."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file = folder / "tasks.sqlite"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.file = directory / "tasks.sqlite"
         self.url = f"sqlite:///{self.file}"
         with TaskQueue(self.url) as queue:
             queue.enqueue(1)
-        hand_over(folder)
+        hand_over(directory)
 
     def __call__(self, *words: str) -> Run:
         """Run a command as that user."""
@@ -61,14 +61,14 @@ class Place:
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    above = new_folder("rights")
-    folder = above / "folder"
-    folder.mkdir()
+    above = new_directory("rights")
+    directory = above / "directory"
+    directory.mkdir()
     try:
-        yield Place(folder)
+        yield Place(directory)
     finally:
         above.chmod(0o700)
-        folder.chmod(0o700)
+        directory.chmod(0o700)
         shutil.rmtree(above)
 
 
@@ -90,9 +90,9 @@ def closed(path: Path, mode: int) -> Path:
 
 CLOSED["a file that may be read only"] = lambda place: closed(place.file, stat.S_IRUSR)
 CLOSED["a file that may not be opened"] = lambda place: closed(place.file, 0)
-CLOSED["a directory that may not be written"] = lambda place: closed(place.folder, stat.S_IRUSR | stat.S_IXUSR)
-CLOSED["a directory above it that may not be entered"] = lambda place: closed(place.folder.parent, 0) and place.file
-CLOSED["a directory that may not be entered"] = lambda place: closed(place.folder, 0)
+CLOSED["a directory that may not be written"] = lambda place: closed(place.directory, stat.S_IRUSR | stat.S_IXUSR)
+CLOSED["a directory above it that may not be entered"] = lambda place: closed(place.directory.parent, 0) and place.file
+CLOSED["a directory that may not be entered"] = lambda place: closed(place.directory, 0)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -112,7 +112,7 @@ def test_an_error_names_what_is_closed(place: Place, kind: str, command: tuple[s
 def test_doctor_suggests_a_fix_that_works(place: Place, kind: str) -> None:
     if kind.startswith("a directory"):
         with TaskQueue(place.url):  # it keeps SQLite's two other files there, so the doctor gets as far as that
-            for file in place.folder.iterdir():
+            for file in place.directory.iterdir():
                 hand_over(file)
             path = CLOSED[kind](place)
             found = place("doctor", "--json")

@@ -15,16 +15,17 @@ import pytest
 from cli.running import Cli, assert_explained
 from helpers import until
 
-from dbtaskqueue import TaskQueue, Worker, clock
+from dbtaskqueue import TaskQueue, Worker
 from dbtaskqueue._store.sqlite import health
 from dbtaskqueue._store.sqlite.store import SqliteStore
+from dbtaskqueue._system import clock
 from dbtaskqueue.cli.options import command_line
 
 VERSION = SqliteStore.schema_version
 
 
 def database(cli: Cli) -> Path:
-    return Path(cli.folder, "taskqueue.sqlite")
+    return Path(cli.directory, "taskqueue.sqlite")
 
 
 def change(cli: Cli, statement: str) -> None:
@@ -207,7 +208,7 @@ def test_doctor_sees_all_queues_unless_one_is_chosen(
 
 
 def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQueue) -> None:
-    Path(cli.folder, "app.py").write_text(APP)
+    Path(cli.directory, "app.py").write_text(APP)
     queue.submit([{"args": [], "kwargs": {}}] * 2, {}, "app.missing")
     queue.submit([{"args": [], "kwargs": {}}], {"start_in": 3600}, "app.later")
     queue.submit([{"args": [], "kwargs": {}}], {}, "app.known")
@@ -254,19 +255,19 @@ ODD = "it's $(touch evil) a;b.sqlite"
 
 
 def test_an_advised_command_can_be_given_to_a_shell_whatever_the_file_is_called(cli: Cli) -> None:
-    cli.url = f"sqlite:///{cli.folder}/{ODD}"
+    cli.url = f"sqlite:///{cli.directory}/{ODD}"
     path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
-    with contextlib.closing(sqlite3.connect(Path(cli.folder, ODD))) as connection:
+    with contextlib.closing(sqlite3.connect(Path(cli.directory, ODD))) as connection:
         connection.execute("CREATE TABLE t (x)")
     command = cli("stats").err.partition("create it with: ")[2]
     run = cli.run(["sh", "-c", command], env={"PATH": path})
     assert (run.code, run.out) == (0, f"schema: none before, version {VERSION} now\n")
-    assert Path(cli.folder, ODD).exists()
+    assert Path(cli.directory, ODD).exists()
     with TaskQueue(cli.url) as queue:
         queue.pause()
     assert cli.run(["sh", "-c", findings(cli)["paused"]["advice"]], env={"PATH": path}).code == 0
     assert "paused" not in findings(cli)
-    assert not Path(cli.folder, "evil").exists()
+    assert not Path(cli.directory, "evil").exists()
 
 
 def test_what_the_doctor_advises_for_a_file_names_it_in_one_word(

@@ -79,10 +79,12 @@ def test_version(cli: Cli) -> None:
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
     assert_explained(
-        run, f"{cli.folder}/taskqueue.sqlite does not exist; ", "name another database with --url or $DBTASKQUEUE_URL"
+        run,
+        f"{cli.directory}/taskqueue.sqlite does not exist; ",
+        "name another database with --url or $DBTASKQUEUE_URL",
     )
     assert "migrate" not in run.err, "no advice that makes a second, empty database"
-    assert list(cli.folder.iterdir()) == []
+    assert list(cli.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
 )
 def test_wrong_usage(cli: Cli, words: tuple[str, ...], reason: str) -> None:
     assert_wrong_usage(cli(*words), reason)
-    assert not Path(cli.folder, "taskqueue.sqlite").exists()
+    assert not Path(cli.directory, "taskqueue.sqlite").exists()
 
 
 UNKNOWN_QUEUE = "no such queue: mial. Did you mean mail? Existing queues: default, mail"
@@ -175,7 +177,7 @@ def test_a_misspelt_queue(cli: Cli, queue: TaskQueue, words: str) -> None:
 
 
 def test_a_new_queue_may_be_filled_served_and_paused(cli: Cli) -> None:
-    Path(cli.folder, "tasks.py").write_text("def run(payload): pass\n")
+    Path(cli.directory, "tasks.py").write_text("def run(payload): pass\n")
     assert cli("migrate").code == 0
     assert cli("pause", "--queue", "first").err == "", "there is no other queue"
     for words in (("enqueue", "1"), ("worker", "tasks:run", "--burst", "--executor", "thread")):
@@ -208,7 +210,7 @@ def test_an_unknown_id(cli: Cli, queue: TaskQueue, command: str, id: int) -> Non
     [
         ("nonsense", "not a database URL"),
         ("sqlite:///", "three slashes"),
-        ("sqlite:////no/such/folder/x.sqlite", "the directory /no/such/folder does not exist"),
+        ("sqlite:////no/such/directory/x.sqlite", "the directory /no/such/directory does not exist"),
         ("sqlite:////", "Error"),
         ("postgresql://me:secret@host/db", "***"),
         ("sqlite:///x.sqlite?nonsense=1", "unknown option"),
@@ -222,13 +224,13 @@ def test_a_wrong_url(cli: Cli, url: str, reason: str) -> None:
 
 
 def test_a_file_of_something_else(cli: Cli) -> None:
-    Path(cli.folder, "taskqueue.sqlite").write_bytes(b"no database at all, but a long text\n" * 100)
+    Path(cli.directory, "taskqueue.sqlite").write_bytes(b"no database at all, but a long text\n" * 100)
     for words in (("enqueue", "1"), ("list",), ("migrate",)):
         assert_explained(cli(*words), "not a SQLite database, or a damaged one")
 
 
 def test_a_database_of_another_program_is_not_touched_by_looking(cli: Cli) -> None:
-    path = Path(cli.folder, "taskqueue.sqlite")
+    path = Path(cli.directory, "taskqueue.sqlite")
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE customer (name TEXT)")
     connection.close()
@@ -236,11 +238,11 @@ def test_a_database_of_another_program_is_not_touched_by_looking(cli: Cli) -> No
     for words in (("list",), ("doctor",)):
         assert_explained(cli(*words), "has no dbtaskqueue schema", "migrate")
     assert path.read_bytes() == before, "not even its journal mode"
-    assert [file.name for file in cli.folder.iterdir()] == [path.name]
+    assert [file.name for file in cli.directory.iterdir()] == [path.name]
     assert cli("enqueue", "1").code == 0
 
 
-def test_a_folder_that_is_gone(cli: Cli) -> None:
+def test_a_directory_that_is_gone(cli: Cli) -> None:
     script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
     assert_explained(cli.run(["sh", "-c", script, "sh", *cli.line("worker", "tasks:run")]), "No such file")
 
@@ -270,7 +272,7 @@ def test_url_and_queue_before_and_after_the_command(cli: Cli) -> None:
 
 
 def test_queues_of_a_worker_before_and_after_the_command(cli: Cli) -> None:
-    Path(cli.folder, "tasks.py").write_text("def run(payload): pass\n")
+    Path(cli.directory, "tasks.py").write_text("def run(payload): pass\n")
     for words in (
         ["--queue", "a", "--queue", "b", "worker", "tasks:run", "--url", cli.url],
         ["--url", cli.url, "worker", "tasks:run", "--queue", "a", "--queue", "b"],
@@ -313,7 +315,7 @@ def test_a_reader_that_stops_reading(cli: Cli, queue: TaskQueue) -> None:
         reader, writer = os.pipe()
         os.close(reader)
         command = subprocess.Popen(
-            cli.line(*words), stdout=writer, stderr=subprocess.PIPE, env=cli.environment, cwd=cli.folder
+            cli.line(*words), stdout=writer, stderr=subprocess.PIPE, env=cli.environment, cwd=cli.directory
         )
         os.close(writer)
         assert command.communicate(timeout=60)[1] == b"", words

@@ -39,8 +39,8 @@ def run(payload):
 @pytest.fixture
 def go(cli: Cli) -> Callable[[], None]:
     """Lets the tasks come to their end."""
-    Path(cli.folder, "tasks.py").write_text(TASKS)
-    return Path(cli.folder, "go").touch
+    Path(cli.directory, "tasks.py").write_text(TASKS)
+    return Path(cli.directory, "go").touch
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_it_follows_the_size_of_the_window(cli: Cli, queue: TaskQueue, columns: 
 
 def test_a_database_that_is_away_is_said_and_waited_for(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
-    file, away = Path(cli.folder, "taskqueue.sqlite"), Path(cli.folder, "away")
+    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
     with cli.terminal("watch", "--interval", "0.2") as terminal:
         seen(terminal, "^default +1 ")
         file.rename(away)
@@ -274,7 +274,7 @@ def test_as_json_each_look_is_an_object_in_a_line(
 
 def test_on_a_pipe_a_database_that_is_away_is_said_on_stderr(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
-    file, away = Path(cli.folder, "taskqueue.sqlite"), Path(cli.folder, "away")
+    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
     with cli.started("watch", "--interval", "0.2") as watch:
         until_line(watch, "queue default pending=1 .*")
         file.rename(away)

@@ -27,7 +27,7 @@ def fail(payload):
     raise ValueError("no \\x1b[31m luck")
 
 def slow(payload):
-    open("begun", "w").close()
+    open("started", "w").close()
     time.sleep(payload)
     return "slept"
 
@@ -35,11 +35,11 @@ def stay(payload):
     while not payload and not os.path.exists("go"):
         time.sleep(0.01)
     if not payload:
-        logging.getLogger("mine").warning("begins to wait")
+        logging.getLogger("mine").warning("starts to wait")
     time.sleep(payload)
 
 def endure(payload):
-    open("begun", "w").close()
+    open("started", "w").close()
     until = time.monotonic() + payload
     while time.monotonic() < until:
         try:
@@ -77,7 +77,7 @@ def add(a, b):
 
 @pytest.fixture
 def tasks(cli: Cli) -> Path:
-    path = Path(cli.folder, "tasks.py")
+    path = Path(cli.directory, "tasks.py")
     path.write_text(TASKS)
     return path
 
@@ -93,8 +93,8 @@ def test_a_callback_runs_what_is_due(cli: Cli, queue: TaskQueue) -> None:
     assert queue.get(1).result["ran"] == {"n": 0}
 
 
-def test_modules_of_the_current_folder_are_found(cli: Cli) -> None:
-    """By the installed command, too: ``python -m`` puts the folder on the path by itself."""
+def test_modules_of_the_current_directory_are_found(cli: Cli) -> None:
+    """By the installed command, too: ``python -m`` puts the directory on the path by itself."""
     installed = str(Path(sys.executable).with_name("dbtaskqueue"))
     assert cli.run([installed, "--url", cli.url, "worker", "tasks:run", "--burst"]).code == 0
 
@@ -128,7 +128,7 @@ def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueu
 
 
 def test_the_first_log_line_says_what_the_worker_serves(cli: Cli) -> None:
-    Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
+    Path(cli.directory, "mine.py").write_text(QUEUE.format(url="None"))
     start = rf"INFO worker starts pid=\d+ database={re.escape(cli.url)} queues="
     first = cli("worker", "mine:queue", "--burst", "--executor", "thread").err.splitlines()[0]
     assert re.search(rf"{start}functions concurrency=1 executor=thread functions=1$", first)
@@ -137,7 +137,7 @@ def test_the_first_log_line_says_what_the_worker_serves(cli: Cli) -> None:
 
 
 def test_a_task_queue_without_task_functions_is_refused_in_one_line(cli: Cli) -> None:
-    Path(cli.folder, "empty.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
+    Path(cli.directory, "empty.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
     assert_explained(cli("worker", "empty:queue", "--burst"), "empty:queue has no task functions")
 
 
@@ -145,7 +145,7 @@ def test_a_task_queue_without_task_functions_is_refused_in_one_line(cli: Cli) ->
 
 
 def test_a_task_queue_runs_its_functions(cli: Cli) -> None:
-    Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
+    Path(cli.directory, "mine.py").write_text(QUEUE.format(url="None"))
     with TaskQueue(cli.url, "functions") as queue:
         queue.submit([{"args": [1, 2], "kwargs": {}}], {}, "add")
         run = cli("worker", "mine:queue", "--burst")
@@ -174,7 +174,7 @@ async def numbers(payload):
 
 
 def test_coroutines(cli: Cli, queue: TaskQueue) -> None:
-    Path(cli.folder, "later.py").write_text(ASYNC)
+    Path(cli.directory, "later.py").write_text(ASYNC)
     queue.enqueue_many(range(50))
     run = cli("worker", "later:run", "--burst", "--executor", "asyncio", "--concurrency", 50)
     assert (run.code, run.out) == (0, "")
@@ -185,7 +185,7 @@ def test_coroutines(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_a_blocked_loop_is_shown_with_its_stack(cli: Cli, queue: TaskQueue) -> None:
-    Path(cli.folder, "later.py").write_text(ASYNC)
+    Path(cli.directory, "later.py").write_text(ASYNC)
     task = queue.enqueue(1.8)
     run = cli("worker", "later:block", "--burst", "--executor", "asyncio")
     assert f"the event loop is blocked seconds=1.0 task_id={task.id} tasks={task.id} at=" in run.err
@@ -193,16 +193,16 @@ def test_a_blocked_loop_is_shown_with_its_stack(cli: Cli, queue: TaskQueue) -> N
 
 
 def test_an_async_generator_is_refused_in_one_line(cli: Cli) -> None:
-    Path(cli.folder, "later.py").write_text(ASYNC)
+    Path(cli.directory, "later.py").write_text(ASYNC)
     assert_explained(cli("worker", "later:numbers", "--burst"), "later:numbers", "async generator")
 
 
 def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
-    Path(cli.folder, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
+    Path(cli.directory, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
     assert_explained(cli("worker", "mine:queue", "--burst"), "a database of its own: leave out --url")
     environment = {"DBTASKQUEUE_URL": cli.url}
     assert cli.run([*COMMAND, "worker", "mine:queue", "--burst"], env=environment).code == 0
-    assert Path(cli.folder, "own.sqlite").exists()
+    assert Path(cli.directory, "own.sqlite").exists()
 
 
 @pytest.mark.parametrize(
@@ -210,14 +210,14 @@ def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
     ["sqlite:///{}/own.sqlite", "sqlite:///../{name}/./own.sqlite?synchronous=NORMAL", "dbi:SQLite:own.sqlite"],
 )
 def test_another_spelling_of_the_url_that_the_task_queue_has(cli: Cli, spelling: str) -> None:
-    Path(cli.folder, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
-    url = spelling.format(cli.folder, name=cli.folder.name)
+    Path(cli.directory, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
+    url = spelling.format(cli.directory, name=cli.directory.name)
     run = cli.run([*COMMAND, "--url", url, "worker", "mine:queue", "--burst"])
     assert run.code == 0, run
 
 
 def test_the_lease_that_was_asked_for_counts(cli: Cli) -> None:
-    Path(cli.folder, "mine.py").write_text(QUEUE.format(url="None"))
+    Path(cli.directory, "mine.py").write_text(QUEUE.format(url="None"))
     for target in ("mine:queue", "tasks:run"):
         with cli.started("worker", target, "--lease", "7s", "--queue", "functions"), TaskQueue(cli.url) as queue:
             until(lambda: [row.lease for row in queue.store.workers() if row.lost_at is None] == [7.0])
@@ -278,7 +278,7 @@ else:
     ],
 )
 def test_a_module_that_cannot_be_imported_a_second_time(cli: Cli, queue: TaskQueue, line: str, reason: str) -> None:
-    Path(cli.folder, "once.py").write_text(ONCE + line)
+    Path(cli.directory, "once.py").write_text(ONCE + line)
     task = queue.enqueue(1)
     run = cli("worker", "once:run", "--burst", "--log-level", "warning")
     assert_explained(run, "the fork server cannot import the code: ", reason)
@@ -320,7 +320,7 @@ def test_a_child_runs_so_many_tasks(cli: Cli, queue: TaskQueue) -> None:
 def test_who_does_not_end_is_killed_after_the_grace(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(300.0)
     with cli.started("worker", "tasks:endure", "--drain-timeout", "0s", "--cancel-grace", "0.3") as worker:
-        until(Path(cli.folder, "begun").exists, what="the task runs")
+        until(Path(cli.directory, "started").exists, what="the task runs")
         worker.terminate()
         assert worker.wait(WITHIN) == 0
     assert (task.refresh().state, task.attempt) == ("pending", 0)
@@ -358,7 +358,7 @@ def test_what_cannot_be_run_is_explained(cli: Cli, target: str, reason: str) -> 
         "lost": "open('no such file')",
     }
     for name, text in sources.items():
-        Path(cli.folder, f"{name}.py").write_text(text)
+        Path(cli.directory, f"{name}.py").write_text(text)
     run = cli("worker", target)
     assert_explained(run, reason)
     assert "\x1b" not in run.err
@@ -371,12 +371,12 @@ def test_what_cannot_be_run_is_explained(cli: Cli, target: str, reason: str) -> 
 def test_a_signal_drains(cli: Cli, queue: TaskQueue, number: signal.Signals) -> None:
     slow, next_one = queue.enqueue(1.0), queue.enqueue(0.0)
     with cli.started("worker", "tasks:slow") as worker:
-        until(Path(cli.folder, "begun").exists, what="the task runs")
+        until(Path(cli.directory, "started").exists, what="the task runs")
         worker.send_signal(number)
         out, err = worker.communicate(timeout=WITHIN)
     assert (worker.returncode, out) == (0, b"")
     assert (slow.refresh().state, slow.result) == ("done", "slept")
-    assert next_one.refresh().state == "pending", "nothing new is begun"
+    assert next_one.refresh().state == "pending", "nothing new is started"
     assert "INFO worker ends" in err.decode().splitlines()[-1]
     assert queue.store.workers() == []
 
@@ -384,12 +384,12 @@ def test_a_signal_drains(cli: Cli, queue: TaskQueue, number: signal.Signals) -> 
 def test_the_drain_timeout_gives_back(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(120.0)
     with cli.started("worker", "tasks:slow", "--drain-timeout", "0.1") as worker:
-        until(Path(cli.folder, "begun").exists, what="the task runs")
-        began = time.monotonic()
+        until(Path(cli.directory, "started").exists, what="the task runs")
+        started = time.monotonic()
         worker.terminate()
         worker.wait(WITHIN)
     assert worker.returncode == 0
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started < 20
     assert (task.refresh().state, task.attempt) == ("pending", 0)
 
 
@@ -422,7 +422,7 @@ def plain(shown: str) -> str:
 def test_ctrl_c_is_answered_at_once(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(300.0)
     with cli.terminal("worker", "tasks:slow") as worker:
-        until(Path(cli.folder, "begun").exists, what="the task runs")
+        until(Path(cli.directory, "started").exists, what="the task runs")
         worker.press("\x03")
         answer = "stopping: 1 task may run for 20 s more; press Ctrl-C again to stop now"
         until(lambda: answer in plain(worker.shown), what="the answer")
@@ -436,18 +436,18 @@ def test_ctrl_c_is_answered_at_once(cli: Cli, queue: TaskQueue) -> None:
 def test_a_signal_is_answered_while_the_worker_waits_for_the_database(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many([300.0, 0.0])
     with (
-        contextlib.closing(sqlite3.connect(Path(cli.folder, "taskqueue.sqlite"), timeout=30)) as connection,
+        contextlib.closing(sqlite3.connect(Path(cli.directory, "taskqueue.sqlite"), timeout=30)) as connection,
         cli.started("worker", "tasks:stay", "--executor", "thread", "--concurrency", 2) as worker,
     ):
         until(lambda: queue.stats().running == 2, what="both tasks run")
         connection.execute("BEGIN IMMEDIATE")
-        Path(cli.folder, "go").touch()  # the second task ends, and its end cannot be stored
+        Path(cli.directory, "go").touch()  # the second task ends, and its end cannot be stored
         assert worker.stderr is not None
         lines = iter(worker.stderr.readline, b"")
-        assert any(b"begins to wait" in line for line in lines)
+        assert any(b"starts to wait" in line for line in lines)
         worker.terminate()
         answer = rb"INFO stopping: (1 task|2 tasks) may run for 20 s more; send the signal again to stop now"
-        assert any(re.search(answer, line) for line in lines)  # two: the end of the second has just begun
+        assert any(re.search(answer, line) for line in lines)  # two: the end of the second has just started
         connection.rollback()
         worker.terminate()
         assert worker.wait(WITHIN) == 0
@@ -493,7 +493,7 @@ def test_the_log_level(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_a_module_may_set_up_logging_itself(cli: Cli, queue: TaskQueue) -> None:
-    Path(cli.folder, "own.py").write_text(
+    Path(cli.directory, "own.py").write_text(
         "import logging\nlogging.basicConfig(format='own: %(message)s')\ndef run(payload): pass\n"
     )
     queue.enqueue(1)

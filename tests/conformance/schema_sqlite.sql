@@ -62,15 +62,15 @@ CREATE TABLE dbtaskqueue_task (
                      OR state = 'cancelled' OR state = 'abandoned'),
     rank         INTEGER NOT NULL,
     due          INTEGER NOT NULL,
-    decided_at   INTEGER NOT NULL,
+    due_set_at   INTEGER NOT NULL,
     token        INTEGER NOT NULL DEFAULT 0 CHECK (token < 1 << 62),
     attempt      INTEGER NOT NULL DEFAULT 0 CHECK (attempt < 1 << 62),
     budget       INTEGER,
-    base         INTEGER NOT NULL DEFAULT 0,
-    retried      INTEGER NOT NULL DEFAULT 0,
+    retry_base         INTEGER NOT NULL DEFAULT 0,
+    retry_token      INTEGER NOT NULL DEFAULT 0,
     worker       INTEGER,
-    shared       INTEGER NOT NULL DEFAULT 0,
-    solo         INTEGER NOT NULL DEFAULT 0,
+    batched       INTEGER NOT NULL DEFAULT 0,
+    isolated         INTEGER NOT NULL DEFAULT 0,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
     started_at   INTEGER,
@@ -101,4 +101,4 @@ CREATE TABLE dbtaskqueue_worker (
     executor   TEXT
 , queues TEXT, functions TEXT) STRICT;
 
--- version, oldest: [(2, 1)]
+-- version, oldest: [(3, 3)]

@@ -26,9 +26,9 @@ def main() -> None:
     """Write the snapshot."""
     from dbtaskqueue import TaskQueue
 
-    with tempfile.TemporaryDirectory() as folder:
-        TaskQueue(f"sqlite:///{folder}/new.sqlite").close()
-        SNAPSHOT.write_text(snapshot(Path(folder, "new.sqlite")))
+    with tempfile.TemporaryDirectory() as directory:
+        TaskQueue(f"sqlite:///{directory}/new.sqlite").close()
+        SNAPSHOT.write_text(snapshot(Path(directory, "new.sqlite")))
 
 
 if __name__ == "__main__":

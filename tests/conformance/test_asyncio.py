@@ -52,12 +52,12 @@ class Gate:
     """A coroutine that waits inside of its task until it is opened, by any thread; it notes how it was left."""
 
     def __init__(self) -> None:
-        self.began = threading.Semaphore(0)
+        self.started = threading.Semaphore(0)
         self.opened = threading.Event()
         self.left: list[BaseException | None] = []
 
     async def __call__(self, payload: object) -> object:
-        self.began.release()
+        self.started.release()
         try:
             while not self.opened.is_set():
                 await asyncio.sleep(0.005)
@@ -69,7 +69,7 @@ class Gate:
 
     def wait_for(self, tasks: int = 1) -> None:
         for _ in range(tasks):
-            assert self.began.acquire(timeout=30)
+            assert self.started.acquire(timeout=30)
 
 
 # -- where it runs ---------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_so_many_run_at_once_and_no_more(queue: TaskQueue) -> None:
     thread = Background(lambda: run(queue, gate, concurrency=3))
     gate.wait_for(3)
     until(lambda: queue.stats().running == 3, what="the starts")
-    assert not gate.began.acquire(timeout=0.2)
+    assert not gate.started.acquire(timeout=0.2)
     assert queue.stats().pending == 2
     gate.opened.set()
     thread.join()
@@ -624,7 +624,7 @@ def test_cancelled_before_it_awaits_anything(queue: TaskQueue) -> None:
     assert after == []
 
 
-def test_cancelled_before_it_began(queue: TaskQueue) -> None:
+def test_cancelled_before_it_started(queue: TaskQueue) -> None:
     """It waits for a loop that is blocked."""
     go_on = threading.Event()
     ran: list[str] = []
@@ -719,7 +719,7 @@ WORK = """
 import asyncio, sys, time
 from dbtaskqueue import Worker
 async def callback(payload):
-    print("began", flush=True)
+    print("started", flush=True)
     if payload == "blocks":
         time.sleep(600)
     try:
@@ -736,7 +736,7 @@ def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str, what: str)
     task = queue.enqueue(what)
     with ended(spawn(WORK, url)) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "began\n"
+        assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)

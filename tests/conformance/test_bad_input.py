@@ -233,8 +233,19 @@ def test_a_function_that_is_not_utf_8_is_one_that_no_worker_knows(queue: TaskQue
 
 
 NUMBERS = (
-    *("budget", "base", "attempt", "rank", "due", "decided_at", "token", "retried", "created_at", "started_at"),
-    *("finished_at", "worker", "shared", "solo", "cancel_requested"),
+    *(
+        "budget",
+        "retry_base",
+        "attempt",
+        "rank",
+        "due",
+        "due_set_at",
+        "token",
+        "retry_token",
+        "created_at",
+        "started_at",
+    ),
+    *("finished_at", "worker", "batched", "isolated", "cancel_requested"),
 )
 ENDLESS = {"delay": 10**400, "linear": 10**400, "factor": 10**400, "max_delay": 10**400, "max_attempts": 10**400}
 NONSENSE: list[tuple[str, str | int]] = [

@@ -1,6 +1,6 @@
 """A clock that jumps: nothing is lost, nobody is robbed, and nothing gets stuck.
 
-The code asks ``dbtaskqueue.clock.source``; here it is another one. What somebody wanted later follows
+The code asks ``dbtaskqueue._system.clock.source``; here it is another one. What somebody wanted later follows
 the clock as it is; what was to run at once must not wait because the clock was set back.
 """
 
@@ -14,8 +14,9 @@ from collections.abc import Callable
 import pytest
 from helpers import Background, die_holding, until
 
-from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker, clock
+from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
 from dbtaskqueue._maintenance.clock_watch import ClockWatch
+from dbtaskqueue._system import clock
 
 HOUR = 3600
 Jump = Callable[[float], None]

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from helpers import Background
 
-from dbtaskqueue import PayloadError, Task, TaskQueue, clock
-from dbtaskqueue._store.base import Claim
-from dbtaskqueue.membership import Membership
+from dbtaskqueue import PayloadError, Task, TaskQueue
+from dbtaskqueue._store.contract import Claim
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker.membership import Membership
 
 
 def claim(queue: TaskQueue, *, commands: bool, limit: int = 10) -> list[int]:
@@ -140,7 +141,7 @@ def test_a_command_wakes_everybody_who_waits_for_not_all_may_run_it(queue: TaskQ
 
 
 def test_many_commands_before_a_task(queue: TaskQueue) -> None:
-    """Also where a claim walks far and the next one begins where it ended (PostgreSQL)."""
+    """Also where a claim walks far and the next one starts where it ended (PostgreSQL)."""
     for _ in range(300):
         queue.enqueue_command(["true"])
     plain = [queue.enqueue(number).id for number in range(3)]

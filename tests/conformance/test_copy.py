@@ -13,12 +13,13 @@ from click.testing import CliRunner, Result
 from engines import ENGINES
 from helpers import die_holding
 
-from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker, clock
-from dbtaskqueue._store.base import Claim, End, Note, Shipment
-from dbtaskqueue._store.moving import COLUMNS
+from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
+from dbtaskqueue._store.contract import Claim, End, ExportBatch, Note
+from dbtaskqueue._store.copying import COLUMNS
 from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue.cli import copying, main
-from dbtaskqueue.membership import Membership
 
 pytestmark = pytest.mark.pooled("transactions of many statements")
 
@@ -91,7 +92,7 @@ def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Emp
         worker = member.join()
         for verb, output in (("fail", "ü" * 70_000), ("finish", "fine")):
             now = clock.now()
-            [record] = queue.store.exchange(worker, claim=Claim(["a"], 1, now, begin=True, commands=True)).claimed
+            [record] = queue.store.exchange(worker, claim=Claim(["a"], 1, now, start=True, commands=True)).claimed
             queue.suspend(record.id)
             notes = [Note(record.id, record.token, name, output) for name in ("output", "usage")]
             end = End(verb, record.id, record.token, now, due=now, error=None, cpu=7, memory=2**41)
@@ -123,11 +124,11 @@ def test_a_copy_that_was_broken_off_goes_on(url: str, empty: Empty, monkeypatch:
     monkeypatch.setattr(copying, "_BATCH", 3)
     loaded: list[int] = []
 
-    def break_off(store: SqlStore, shipment: Shipment) -> None:
+    def break_off(store: SqlStore, batch: ExportBatch) -> None:
         if len(loaded) == 2:
             raise KeyboardInterrupt
-        loaded.append(len(shipment.rows["task"]))
-        load(store, shipment)
+        loaded.append(len(batch.rows["task"]))
+        load(store, batch)
 
     load = SqlStore.load
     with monkeypatch.context() as broken:

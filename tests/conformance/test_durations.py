@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import dbtaskqueue
-from dbtaskqueue import ReleaseTask, RetryPolicy, RetryTask, Task, TaskQueue, Worker, clock, functions
+from dbtaskqueue import ReleaseTask, RetryPolicy, RetryTask, Task, TaskQueue, Worker, functions
+from dbtaskqueue._system import clock
 
 Give = Callable[[TaskQueue, Any], object]
 

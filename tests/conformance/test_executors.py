@@ -177,9 +177,9 @@ def test_max_tasks(queue: TaskQueue, file: Path, executor: str, batch: int | str
 def test_idle_timeout(queue: TaskQueue, executor: str) -> None:
     """It does not count while a task runs."""
     task = enqueue(queue, "sleep", seconds=0.5)
-    began = time.monotonic()
+    started = time.monotonic()
     run(Worker(queue, executor=executor), burst=False, idle_timeout=0.1)
-    assert time.monotonic() - began >= 0.6
+    assert time.monotonic() - started >= 0.6
     assert task.refresh().state == "done"
 
 
@@ -223,7 +223,7 @@ def test_stop_lets_what_runs_end(queue: TaskQueue, file: Path, go: Path, executo
     first, second = enqueue(queue, "wait_for", file=file, go=go), enqueue(queue, "return")
     worker = Worker(queue, executor=executor)
     thread = Background(lambda: run(worker, burst=False))
-    until(lambda: lines(file), what="the begin of the task")
+    until(lambda: lines(file), what="the start of the task")
     worker.stop()
     go.touch()
     thread.join()
@@ -238,7 +238,7 @@ def test_what_outlasts_the_drain_is_released_unspent(
     tasks = [enqueue(queue, "wait_for", file=file, go=go) for _ in range(concurrency)]
     worker = Worker(queue, executor=executor, concurrency=concurrency, drain_timeout=0.1)
     thread = Background(lambda: run(worker, burst=False))
-    until(lambda: len(lines(file)) == concurrency, what="the begin of the tasks")
+    until(lambda: len(lines(file)) == concurrency, what="the start of the tasks")
     worker.stop()
     thread.join()
     for task in tasks:
@@ -257,7 +257,7 @@ def test_a_batched_task_that_turns_out_long(queue: TaskQueue, file: Path, go: Pa
     long = enqueue(queue, "wait_for", file=file, go=go)
     behind = [enqueue(queue, "return") for _ in range(20)]
     thread = Background(lambda: run(Worker(queue, executor=executor)))
-    until(lambda: "began" in lines(file), what="the begin of the long one")
+    until(lambda: "started" in lines(file), what="the start of the long one")
     until(lambda: long.refresh().state == "running", what="the stored start")
     assert long.attempt == 1
     until(lambda: {task.refresh().state for task in behind} == {"pending"}, what="the release")

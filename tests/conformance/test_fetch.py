@@ -97,9 +97,9 @@ def test_beside_a_due_task_one_of_the_future_is_not_fetched(queue: TaskQueue) ->
 @pytest.mark.one_engine("refused before any engine is asked")
 @pytest.mark.parametrize("timeout", [0, 0.05, -1])
 def test_timeout(queue: TaskQueue, timeout: float) -> None:
-    began = time.monotonic()
+    started = time.monotonic()
     assert queue.fetch(timeout=timeout) == []
-    assert time.monotonic() - began >= timeout
+    assert time.monotonic() - started >= timeout
 
 
 @pytest.mark.one_engine("refused before any engine is asked")
@@ -122,7 +122,7 @@ def test_a_timeout_without_an_end(queue: TaskQueue) -> None:
 
 
 def waiting(queue: TaskQueue) -> Background[list[object]]:
-    """A thread that has begun to wait in ``fetch``; it returns the payloads it got."""
+    """A thread that has started to wait in ``fetch``; it returns the payloads it got."""
     thread: Background[list[object]] = Background(lambda: [task.payload for task in queue.fetch()])
     until(lambda: queue.stats().workers, what="the fetch")
     return thread

@@ -28,12 +28,12 @@ def check_refused(url: str, word: str) -> None:
     assert "Traceback" not in message
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
+def test_a_missing_directory(tmp_path: Path) -> None:
     check_refused(f"sqlite:///{tmp_path}/no/such/file.sqlite", "directory .* does not exist")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_as_file(tmp_path: Path) -> None:
+def test_a_directory_as_file(tmp_path: Path) -> None:
     check_refused(f"sqlite:///{tmp_path}", "directory, not a file")
 
 
@@ -91,7 +91,7 @@ def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: 
     with TaskQueue("sqlite:///relative.sqlite") as queue:
         queue.enqueue("x")
         monkeypatch.chdir(tmp_path / "elsewhere")
-        queue.store.rest()
+        queue.store.disconnect()
         assert queue.tasks()[0].payload == "x"
     assert (tmp_path / "relative.sqlite").exists()
 
@@ -111,11 +111,11 @@ def test_memory_is_a_temporary_file(tmp_path: Path) -> None:
     other = TaskQueue("sqlite:///:memory:")
     queue.enqueue("x")
     assert other.tasks() == []
-    folder = Path(queue.store.path).parent  # type: ignore[attr-defined]
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    directory = Path(queue.store.path).parent  # type: ignore[attr-defined]
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     queue.close()
     other.close()
-    assert not folder.exists()
+    assert not directory.exists()
 
 
 # -- rights: root may do everything, so a subprocess gives its rights up ------------------------------
@@ -140,17 +140,17 @@ except TaskQueueError as error:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A folder that another user can reach."""
-    folder = tmp_path
-    while folder != folder.parent and folder.stat().st_uid == os.getuid():
-        folder.chmod(folder.stat().st_mode | 0o755)
-        folder = folder.parent
-    (tmp_path / "shared").mkdir()
+    """A directory that another user can reach."""
+    directory = tmp_path
+    while directory != directory.parent and directory.stat().st_uid == os.getuid():
+        directory.chmod(directory.stat().st_mode | 0o755)
+        directory = directory.parent
+    (tmp_path / "batched").mkdir()
     return tmp_path / "shared"
 
 
-def make(folder: Path) -> str:
-    url = f"sqlite:///{folder}/queue.sqlite"
+def make(directory: Path) -> str:
+    url = f"sqlite:///{directory}/queue.sqlite"
     with TaskQueue(url) as queue:
         queue.enqueue()
     return url
@@ -174,7 +174,7 @@ def test_a_file_without_our_rights(shared: Path) -> None:
     assert "must be able to read and write" in answer
 
 
-def test_a_folder_without_our_rights(shared: Path) -> None:
+def test_a_directory_without_our_rights(shared: Path) -> None:
     shared.chmod(0o755 if os.getuid() == 0 else 0o555)
     answer = run_python(AS_NOBODY, f"sqlite:///{shared}/new.sqlite")
     assert answer.startswith("ConfigurationError"), answer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dbtaskqueue import FunctionStats, RetryPolicy, TaskQueue, clock
-from dbtaskqueue._store.base import Claim, End, EndedRecord, NewTask
-from dbtaskqueue.function_stats import percentile, summarize
+from dbtaskqueue import FunctionStats, RetryPolicy, TaskQueue
+from dbtaskqueue._store.contract import Claim, End, EndedRecord, NewTask
+from dbtaskqueue._system import clock
+from dbtaskqueue.overview import percentile, summarize
 
 AGO = 10**9
 
@@ -14,13 +15,13 @@ AGO = 10**9
 def ran(
     queue: TaskQueue, function: str | None, verb: str, seconds: int, *, command: int = 0, cpu: int | None = None
 ) -> int:
-    """Let an attempt begin now, and end so many seconds later; the task's id."""
+    """Let an attempt start now, and end so many seconds later; the task's id."""
     now = clock.now() - AGO
     policy = RetryPolicy(delay=3600).to_json()
     new = NewTask(queue.name, 0, now, 10, now, None, function, policy, "1", command=command)
     [id] = queue.store.enqueue([new])
     worker = queue._membership.join()
-    [record] = queue.store.exchange(worker, claim=Claim([queue.name], 1, now, begin=True, commands=True)).claimed
+    [record] = queue.store.exchange(worker, claim=Claim([queue.name], 1, now, start=True, commands=True)).claimed
     assert record.id == id
     end = End(verb, id, record.token, now + seconds * 1_000_000, due=now + 2 * AGO, error="x", cpu=cpu, memory=cpu)
     assert queue.store.exchange(worker, ends=[end]).ended[0].stored

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dbtaskqueue import PayloadError, RetryPolicy, Task, TaskQueue, Worker, clock
+from dbtaskqueue import PayloadError, RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue._system import clock
 
 pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 

@@ -14,9 +14,10 @@ import pytest
 from engines import execute
 from helpers import Background, until
 
-from dbtaskqueue import TaskQueue, clock, ends
+from dbtaskqueue import TaskQueue, outcomes
 from dbtaskqueue._maintenance.rescuer import Rescuer
-from dbtaskqueue._store.base import Claim, End, WorkerRecord
+from dbtaskqueue._store.contract import Claim, End, WorkerRecord
+from dbtaskqueue._system import clock
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def _worker(queue: TaskQueue) -> WorkerRecord:
 
 
 def _rescue(queue: TaskQueue, worker: WorkerRecord) -> int | None:
-    return queue.store.rescue(worker.id, worker.beat, LOST, clock.now(), ends.retry_time)
+    return queue.store.rescue(worker.id, worker.beat, LOST, clock.now(), outcomes.retry_time)
 
 
 def test_a_worker_that_sent_a_heartbeat_since_it_was_read_is_not_marked_lost(queue: TaskQueue) -> None:

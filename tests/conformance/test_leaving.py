@@ -14,7 +14,8 @@ import pytest
 from faults import Faults
 from helpers import Background, run_python, until
 
-from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker, session
+from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue._worker import loop
 
 LATER = RetryPolicy(delay=3600)
 
@@ -27,7 +28,7 @@ def faults(queue: TaskQueue) -> Faults:
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopping worker gives up soon."""
-    monkeypatch.setattr(session, "_LAST_TRIES", 0.1)
+    monkeypatch.setattr(loop, "_LAST_TRIES", 0.1)
 
 
 # -- a worker that owes ends -----------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dbtaskqueue import Task, TaskQueue
-from dbtaskqueue.limits import NONE, Limits
+from dbtaskqueue._formats.limits import NONE, Limits
 
 BAD = [0, -1, math.inf, math.nan, True, "60", 1e400, 10**400, object()]
 

@@ -22,7 +22,7 @@ Tasks = dict[int, tuple[str, str]]
 
 def store(url: str, tasks: Tasks) -> None:
     """Store tasks past the library."""
-    columns = "id, queue, state, rank, due, decided_at, created_at, finished_at, worker"
+    columns = "id, queue, state, rank, due, due_set_at, created_at, finished_at, worker"
     rows = [
         (id, name, state, -1, 1, 1, 1, id if state in FINAL else None, 7 if state in ("reserved", "running") else None)
         for id, (name, state) in tasks.items()
@@ -91,7 +91,7 @@ def test_a_list_does_not_read_all_waiting_tasks(
             finished = 1 if word == "done" else None
             connection.execute(
                 "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
-                " INSERT INTO dbtaskqueue_task (queue, state, rank, due, decided_at, created_at, finished_at)"
+                " INSERT INTO dbtaskqueue_task (queue, state, rank, due, due_set_at, created_at, finished_at)"
                 " SELECT ?, ?, 0, 1, 1, 1, ? FROM numbers",
                 (number, name, word, finished),
             )

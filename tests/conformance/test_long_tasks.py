@@ -537,12 +537,12 @@ def test_a_claim_that_is_gone_rolls_back(queue: TaskQueue, rows: Callable[[], li
 def test_a_transaction_whose_answer_was_lost_is_looked_for(
     queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, became: str, seen: list[str], state: str
 ) -> None:
-    task, begin = queue.enqueue(), queue.store.transaction
+    task, start = queue.enqueue(), queue.store.transaction
     saw: list[str] = []
 
     @contextlib.contextmanager
     def unanswered(*values: Any) -> Iterator[Any]:
-        with contextlib.suppress(ZeroDivisionError), begin(*values) as connection:
+        with contextlib.suppress(ZeroDivisionError), start(*values) as connection:
             yield connection
             if became != "stored":
                 raise ZeroDivisionError

@@ -11,18 +11,10 @@ import pytest
 from faults import Faults
 from helpers import Background, until
 
-from dbtaskqueue import (
-    InvalidTransition,
-    LeaseLost,
-    RetryPolicy,
-    StoreUnavailable,
-    Task,
-    TaskQueue,
-    Worker,
-    clock,
-    membership,
-)
-from dbtaskqueue._store.base import End, Exchanged
+from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker
+from dbtaskqueue._store.contract import End, Exchanged
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker import membership
 
 pytestmark = pytest.mark.one_engine("the answers are lost above every engine")
 
@@ -291,10 +283,10 @@ def test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise(
 def test_between_the_repeats_it_waits(queue: TaskQueue, faults: Faults) -> None:
     task = started(queue)
     faults.lose, faults.in_doubt = is_end, True
-    began = time.monotonic()
+    beginning = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
         task.finish()
-    assert time.monotonic() - began >= 1
+    assert time.monotonic() - beginning >= 1
     assert 3 <= faults.lost <= 20
     assert caught.value.maybe_done
 

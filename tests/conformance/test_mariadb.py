@@ -82,8 +82,8 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Maria
     if shutil.which("openssl") is None:
         pytest.skip("THE openssl COMMAND IS NOT INSTALLED: TLS WITH MARIADB IS NOT TESTED")
     server = MariaDBServer(durable=False)
-    ca, key, request, mine = (server.folder / name for name in ("ca.pem", "ca.key", "server.csr", "server.pem"))
-    own_key, names = server.folder / "server.key", server.folder / "names"
+    ca, key, request, mine = (server.directory / name for name in ("ca.pem", "ca.key", "server.csr", "server.pem"))
+    own_key, names = server.directory / "server.key", server.directory / "names"
     names.write_text("subjectAltName=DNS:localhost")
     new = ["-newkey", "rsa:2048", "-nodes"]
     openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=CA", "-keyout", key, "-out", ca)

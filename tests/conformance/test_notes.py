@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from dbtaskqueue import RetryPolicy, TaskQueue, clock
+from dbtaskqueue import RetryPolicy, TaskQueue
 from dbtaskqueue._store import verbs
-from dbtaskqueue._store.base import Claim, End, Note, TaskRecord
+from dbtaskqueue._store.contract import Claim, End, Note, TaskRecord
+from dbtaskqueue._system import clock
 from dbtaskqueue.task import attempts_of
 
 OUTPUT = "ü😀\x1b[31m\n" + "x" * 2**16 + "\n… cut\n"
 
 
-def begin(queue: TaskQueue, count: int = 1, *, shared: bool = False) -> list[TaskRecord]:
-    claim = Claim([queue.name], count, clock.now(), begin=not shared, shared=shared)
+def start(queue: TaskQueue, count: int = 1, *, batched: bool = False) -> list[TaskRecord]:
+    claim = Claim([queue.name], count, clock.now(), start=not batched, batched=batched)
     return queue.store.exchange(queue._membership.join(), claim=claim).claimed
 
 
@@ -32,7 +33,7 @@ def end(verb: str, record: TaskRecord, cpu: int | None = None, memory: int | Non
 @pytest.fixture
 def record(queue: TaskQueue) -> TaskRecord:
     queue.enqueue("x", retry=RetryPolicy(delay=0))
-    return begin(queue)[0]
+    return start(queue)[0]
 
 
 def test_the_last_value_under_a_name_stays(queue: TaskQueue, record: TaskRecord) -> None:
@@ -56,7 +57,7 @@ def test_the_last_value_under_a_name_stays(queue: TaskQueue, record: TaskRecord)
 @pytest.mark.pooled("prepared statements")
 def test_notes_of_many_tasks_come_in_one_exchange(queue: TaskQueue) -> None:
     queue.enqueue_many(range(20))
-    records = begin(queue, 20)
+    records = start(queue, 20)
     exchange(queue, notes=[Note(each.id, each.token, "output", f"of {each.id}") for each in records])
     assert [queue.get(each.id).attempts()[0].output for each in records] == [f"of {each.id}" for each in records]
 
@@ -70,7 +71,7 @@ def test_of_many_outputs_the_newest_are_read_with_the_attempts(
     monkeypatch.setattr(verbs, "OUTPUTS", 5)
     count = 20
     for number in range(1, count + 1):
-        [record] = begin(queue)
+        [record] = start(queue)
         notes = [Note(id, record.token, "output", f"of {number}")] if number % 4 else []
         exchange(queue, notes=notes, ends=[end("fail", record)] if number < count else [])
     attempts = queue.get(id).attempts()
@@ -86,7 +87,7 @@ def test_of_many_outputs_the_newest_are_read_with_the_attempts(
 
 def test_a_note_with_an_old_token_is_refused(queue: TaskQueue, record: TaskRecord) -> None:
     exchange(queue, ends=[end("fail", record)])
-    [second] = begin(queue)
+    [second] = start(queue)
     assert second.id == record.id
     old = Note(record.id, record.token, "output", "late")
     exchange(queue, notes=[old, Note(record.id, second.token + 1, "output", "early"), Note(999, 1, "output", "none")])
@@ -102,10 +103,10 @@ def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: 
         assert exchange(queue, notes=[note], ends=[end(verb, record, number * 500_000, 2**40 + number)]) == [True]
 
     told(record, "fail", 1)
-    told(begin(queue)[0], "release", 2)
-    told(begin(queue)[0], "finish", 3)
+    told(start(queue)[0], "release", 2)
+    told(start(queue)[0], "finish", 3)
     queue.retry(record.id)
-    [fourth] = begin(queue)
+    [fourth] = start(queue)
     expected = [
         ("failed", "attempt 1", 0.5, 2**40 + 1),
         ("released", "attempt 2", 1.0, 2**40 + 2),
@@ -124,14 +125,14 @@ def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: 
 
 
 @pytest.mark.pooled("prepared statements")
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("measured", [False, True])
-def test_ends_of_a_batch_say_what_they_took(queue: TaskQueue, shared: bool, measured: bool) -> None:
+def test_ends_of_a_batch_say_what_they_took(queue: TaskQueue, batched: bool, measured: bool) -> None:
     queue.enqueue_many(range(7))
-    records = begin(queue, 7, shared=shared)
+    records = start(queue, 7, batched=batched)
     numbers = [(each.id * 10, each.id * 100) if measured and each.id % 2 else (None, None) for each in records]
     ends = [
-        end("finish", each, cpu, memory)._replace(begun_at=clock.now() if shared else None)
+        end("finish", each, cpu, memory)._replace(started_at=clock.now() if batched else None)
         for each, (cpu, memory) in zip(records, numbers, strict=True)
     ]
     claim = Claim([queue.name], 1, clock.now())  # PostgreSQL ends and claims in one statement
@@ -159,7 +160,7 @@ def test_attempts_from_a_token_on(queue: TaskQueue, record: TaskRecord) -> None:
         exchange(queue, notes=[Note(record.id, record.token, "output", f"{number}")])
         exchange(queue, ends=[end("finish" if number == 2 else "fail", record)])
         if number < 2:
-            [record] = begin(queue)
+            [record] = start(queue)
     for first in range(3):
         found = queue.store.attempts(record.id, tokens[first])
         assert [(each.token, each.output) for each in found] == [(tokens[n], f"{n}") for n in range(first, 3)]

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers import Background, until
 
-from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState, clock
+from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState
 from dbtaskqueue._store.sqlite.connections import SQL, SqliteTransaction
+from dbtaskqueue._system import clock
 
 
 def bring(queue: TaskQueue, state: str) -> Task:
@@ -334,7 +335,7 @@ def test_a_wait_is_not_negative_after_the_clock_was_set_back(queue: TaskQueue, t
     queue.enqueue(start_at=datetime.now(UTC) - timedelta(days=300))
     queue.enqueue()
     tick(-3600)
-    assert queue.store.hasten(clock.now()) == 1
+    assert queue.store.fix_due_after_clock_change(clock.now()) == 1
     tick(10)
     found = waited(queue)
     assert found is not None

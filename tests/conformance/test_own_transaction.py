@@ -181,9 +181,9 @@ def test_a_connection_in_autocommit(queue: TaskQueue, connection: Any, engine: s
 
 
 @pytest.mark.engine("sqlite")
-@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE", "SELECT count(*) FROM dbtaskqueue_task"])
-def test_a_transaction_that_has_begun_already(queue: TaskQueue, connection: Any, begin: str) -> None:
-    execute(connection, begin)
+@pytest.mark.parametrize("start", ["BEGIN", "BEGIN IMMEDIATE", "SELECT count(*) FROM dbtaskqueue_task"])
+def test_a_transaction_that_has_begun_already(queue: TaskQueue, connection: Any, start: str) -> None:
+    execute(connection, start)
     connection.row_factory = sqlite3.Row
     task = queue.enqueue(1, connection=connection)
     assert connection.in_transaction
@@ -244,7 +244,7 @@ def test_a_transaction_that_began_with_a_read_before_another_wrote(
     execute(connection, "BEGIN")
     execute(connection, f"SELECT count(*) FROM {orders}")
     queue.enqueue("by another connection")
-    with pytest.raises(StoreUnavailable, match=r"began with a read.*BEGIN IMMEDIATE.*transaction_mode") as refused:
+    with pytest.raises(StoreUnavailable, match=r"started with a read.*BEGIN IMMEDIATE.*transaction_mode") as refused:
         if many:
             queue.enqueue_many(["mine"], connection=connection)
         else:

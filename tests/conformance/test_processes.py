@@ -15,10 +15,10 @@ from child_tasks import lines
 from helpers import Background, child_processes, until
 
 from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
-from dbtaskqueue._executors import linux
 from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process import fork_server
 from dbtaskqueue._executors.process.server_handle import ServerHandle
+from dbtaskqueue._system import linux
 
 # a pooler between makes no difference to a child
 pytestmark = [
@@ -184,7 +184,7 @@ def test_a_child_that_is_replaced_has_begun_nothing_more(queue: TaskQueue, file:
     tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(60)]
     work(queue, tasks_per_child=15)
     assert {str(task.refresh().state) for task in tasks} == {"done"}
-    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each began once"
+    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each started once"
 
 
 def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
@@ -199,7 +199,7 @@ def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
     finally:
         worker.stop()
         running.join()
-    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each began once"
+    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each started once"
 
 
 def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
@@ -670,7 +670,7 @@ def test_a_command_line_that_makes_no_sense_fails_its_task(queue: TaskQueue) -> 
     assert after.refresh().state == "done"
 
 
-def test_a_drain_gives_back_what_a_child_was_given_and_has_not_begun(queue: TaskQueue, file: Path) -> None:
+def test_a_drain_gives_back_what_a_child_was_given_and_has_not_started(queue: TaskQueue, file: Path) -> None:
     quick = [enqueue(queue, "return") for _ in range(100)]
     slow = enqueue(queue, "until_told", file=str(file))
     after = [enqueue(queue, "note_and_wait", LATER, file=str(file)) for _ in range(100)]

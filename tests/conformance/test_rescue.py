@@ -12,14 +12,17 @@ from types import SimpleNamespace
 import pytest
 from helpers import Looks, ended, run_python, spawn, until
 
-from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue, clock, membership
+from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue
 from dbtaskqueue._maintenance import rescuer
-from dbtaskqueue._store.base import WorkerRecord
-from dbtaskqueue.place import Place
+from dbtaskqueue._store.contract import WorkerRecord
+from dbtaskqueue._system import clock
+from dbtaskqueue._system.place import Place
+from dbtaskqueue._worker import membership
 
 HOLD = """
 import os, sys, time
-from dbtaskqueue import TaskQueue, membership
+from dbtaskqueue import TaskQueue
+from dbtaskqueue._worker import membership
 membership.here = lambda: None  # this one cannot tell either: its heart is a process of its own
 queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
 [task] = queue.fetch(timeout=30)
@@ -150,7 +153,7 @@ def test_silence_counts_only_while_the_rescuer_looked(
         with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
             patch.setattr(queue.store, "workers", lambda: _away())
             look()
-    assert not any(look() for _ in range(9)), "the silence begins anew"
+    assert not any(look() for _ in range(9)), "the silence starts anew"
     assert any(look() for _ in range(3))
 
 

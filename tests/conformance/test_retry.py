@@ -24,11 +24,11 @@ def fail_now(queue: TaskQueue, task: Task) -> float:
 @pytest.fixture
 def jump(monkeypatch: pytest.MonkeyPatch):
     """Let the clock go on by so many seconds."""
-    from dbtaskqueue import clock
+    from dbtaskqueue._system import clock
 
-    began = clock.source
+    started = clock.source
     ahead = [0]
-    monkeypatch.setattr(clock, "source", lambda: began() + ahead[0])
+    monkeypatch.setattr(clock, "source", lambda: started() + ahead[0])
 
     def jump(seconds: float) -> None:
         ahead[0] += int(seconds * 1e6)

@@ -20,11 +20,12 @@ from servers.postgresql import PostgresServer
 from servers.requirements import must_be_ours
 from servers.shared import shared_mariadb, shared_postgresql
 
-from dbtaskqueue import ConfigurationError, RetryPolicy, SchemaError, StoreUnavailable, TaskQueue, Worker, clock
+from dbtaskqueue import ConfigurationError, RetryPolicy, SchemaError, StoreUnavailable, TaskQueue, Worker
 from dbtaskqueue._store import open_store
 from dbtaskqueue._store.mariadb.connections import MariadbLink
 from dbtaskqueue._store.postgresql import health
 from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue._system import clock
 from dbtaskqueue.cli import main
 
 pytestmark = pytest.mark.engine("postgresql", "mariadb")

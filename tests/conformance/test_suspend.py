@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from dbtaskqueue import InvalidTransition, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskState, clock
-from dbtaskqueue._store.base import Claim, End, TaskRecord
-from dbtaskqueue.membership import Membership
+from dbtaskqueue import InvalidTransition, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskState
+from dbtaskqueue._store.contract import Claim, End, TaskRecord
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker.membership import Membership
 
 Run = Callable[[str | None], TaskRecord]
 
@@ -26,7 +27,7 @@ def run(queue: TaskQueue) -> Run:
 
 def again(queue: TaskQueue, executor: str | None) -> TaskRecord:
     worker = Membership(queue.store, 30.0, runs_tasks=False, executor=executor).join()
-    claim = Claim([queue.name], 1, clock.now(), begin=True)
+    claim = Claim([queue.name], 1, clock.now(), start=True)
     return queue.store.exchange(worker, claim=claim).claimed[0]
 
 

@@ -40,19 +40,19 @@ class Gate:
     """A callback that waits inside of its task until it is opened."""
 
     def __init__(self) -> None:
-        self.began = threading.Semaphore(0)
+        self.started = threading.Semaphore(0)
         self.opened = threading.Event()
         self.seen: list[object] = []
 
     def __call__(self, payload: object) -> object:
         self.seen.append(payload)
-        self.began.release()
+        self.started.release()
         assert self.opened.wait(60)
         return payload
 
     def wait_for(self, tasks: int = 1) -> None:
         for _ in range(tasks):
-            assert self.began.acquire(timeout=30)
+            assert self.started.acquire(timeout=30)
 
 
 # -- running ---------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_a_worker_on_a_closed_queue_is_refused(url: str) -> None:
 
 
 def test_a_queue_that_is_closed_stops_its_workers(queue: TaskQueue, url: str) -> None:
-    """What runs comes to its end and is stored; nothing new is begun."""
+    """What runs comes to its end and is stored; nothing new is started."""
     gate = Gate()
     closing = TaskQueue(url)
     first, second = closing.enqueue_many([1, 2])
@@ -399,7 +399,7 @@ WORK = """
 import sys, time
 from dbtaskqueue import Worker
 def callback(payload):
-    print("began", flush=True)
+    print("started", flush=True)
     time.sleep(payload)
 Worker(sys.argv[1], drain_timeout=600).run(callback)
 print("ended", flush=True)
@@ -411,7 +411,7 @@ def test_one_signal_drains(queue: TaskQueue, url: str, number: signal.Signals) -
     running, waiting = queue.enqueue_many([1, 600])
     with ended(spawn(WORK, url)) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "began\n"
+        assert process.stdout.readline() == "started\n"
         process.send_signal(number)
         assert process.stdout.readline() == "ended\n"
         assert process.wait(30) == 0
@@ -423,7 +423,7 @@ def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str) -> None:
     running = queue.enqueue(600)
     with ended(spawn(WORK, url)) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "began\n"
+        assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -601,7 +601,7 @@ Worker(sys.argv[1]).run(callback, burst=True, batch=5)
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_who_shared_a_batch_with_a_killer_does_not_pay(queue: TaskQueue, url: str) -> None:
-    """Where it cannot be told which one killed the worker they are run alone, and only what was begun pays."""
+    """Where it cannot be told which one killed the worker they are run alone, and only what was started pays."""
     payloads = ["a", "b", "killer", "c", "d"]
     tasks = queue.enqueue_many(payloads, max_attempts=1)
     for _ in range(10):

@@ -22,9 +22,9 @@ WITHIN = 180
 class Show:
     """Runs a copy of the examples, with a word in the environment of whatever it starts."""
 
-    def __init__(self, folder: Path) -> None:
-        self.examples = folder / "examples"
-        self.temporary = folder / "temporary"
+    def __init__(self, directory: Path) -> None:
+        self.examples = directory / "examples"
+        self.temporary = directory / "temporary"
         self.temporary.mkdir()
         shutil.copytree(EXAMPLES, self.examples, ignore=shutil.ignore_patterns("__pycache__"))
         self.mark = f"SHOW_TEST={uuid.uuid4().hex}"

@@ -12,7 +12,7 @@ from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 
 from dbtaskqueue import TaskQueue
-from dbtaskqueue.url import DEFAULT_URL
+from dbtaskqueue._formats.url import DEFAULT_URL
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -25,9 +25,11 @@ def environment(**variables: str) -> dict[str, str]:
     return {"PATH": f"{PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **variables}
 
 
-def run(command: list[str], folder: Path, variables: dict[str, str]) -> str:
+def run(command: list[str], directory: Path, variables: dict[str, str]) -> str:
     """Run a command, which must succeed; return what it prints."""
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=directory, env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -93,16 +95,16 @@ def commands_for(engine: str) -> str:
     return next(block for block in blocks if f"={engine}://" in block)
 
 
-def follow(engine: str, port: int, folder: Path, variables: dict[str, str]) -> tuple[str, TaskQueue]:
+def follow(engine: str, port: int, directory: Path, variables: dict[str, str]) -> tuple[str, TaskQueue]:
     """Run the lines of the section as they are, but for the installation and the server's port."""
-    sudo = folder / "sudo"
+    sudo = directory / "sudo"
     sudo.write_text(SUDO)
     sudo.chmod(0o755)
     install, *lines = commands_for(engine).splitlines()
     assert f"pip --python .venv/bin/python install --editable '.[{engine}]'" in install  # it is installed here
     script = "\n".join(["set -e", *lines]).replace("@localhost/", f"@127.0.0.1:{port}/")
     known = environment(**variables)
-    out = run(["sh", "-c", script], folder, {**known, "PATH": f"{folder}:{known['PATH']}"})
+    out = run(["sh", "-c", script], directory, {**known, "PATH": f"{directory}:{known['PATH']}"})
     [url] = re.findall(r"^export DBTASKQUEUE_URL=(\S+)$", script, re.MULTILINE)
     return out, TaskQueue(url, create=False)
 

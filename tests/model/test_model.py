@@ -23,10 +23,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from model.model import FINAL, HELD, Model
 
 import dbtaskqueue
-from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue, clock, membership
+from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue
 from dbtaskqueue._maintenance.clock_watch import ClockWatch
 from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
 from dbtaskqueue._maintenance.rescuer import Rescuer
+from dbtaskqueue._system import clock
+from dbtaskqueue._worker import membership
 
 EPOCH = 1_800_000_000
 HANDLES = 3
@@ -46,8 +48,8 @@ class Database:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dbtaskqueue-model-"))
-        url = self._stack.enter_context(ENGINES[self.engine](Path(folder)))
+        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dbtaskqueue-model-"))
+        url = self._stack.enter_context(ENGINES[self.engine](Path(directory)))
         self.url = with_option(url, "synchronous=NORMAL") if self.engine == "sqlite" else url
 
     def kill(self, worker: int) -> None:

@@ -51,13 +51,13 @@ def main() -> int:
 
 def _try(mutant: Mutant) -> bool:
     """Whether the tests notice the fault."""
-    began = time.monotonic()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         package = Path(directory, "dbtaskqueue")
         shutil.copytree(ROOT, package, ignore=shutil.ignore_patterns("__pycache__"))
         mutant.apply(package)
         outcome, by = _run_tests(mutant, directory)
-    print(f"{outcome:8} {time.monotonic() - began:5.1f} s  {mutant.name}{by and f' ({by})'}", flush=True)
+    print(f"{outcome:8} {time.monotonic() - started:5.1f} s  {mutant.name}{by and f' ({by})'}", flush=True)
     return outcome == "killed"
 
 

@@ -40,10 +40,10 @@ class Mutant(NamedTuple):
         path.write_text(text.replace(self.old, self.new))
 
 
-def _tests(folder: str, *names: str) -> tuple[str, ...]:
-    """As pytest takes them: ``file`` is all of ``folder/test_file.py``, ``file::test_one`` a test of it."""
+def _tests(directory: str, *names: str) -> tuple[str, ...]:
+    """As pytest takes them: ``file`` is all of ``directory/test_file.py``, ``file::test_one`` a test of it."""
     parts = [name.partition("::") for name in names]
-    return tuple(f"tests/{folder}/test_{file}.py{colons}{test}" for file, colons, test in parts)
+    return tuple(f"tests/{directory}/test_{file}.py{colons}{test}" for file, colons, test in parts)
 
 
 _conformance = partial(_tests, "conformance")
@@ -55,7 +55,7 @@ _outages = partial(_tests, "processes/outages")
 COMMON, SQLITE, POSTGRESQL, MARIADB = (
     f"_store/sql/{name}.sql" for name in ("common", "sqlite", "postgresql", "mariadb")
 )
-SESSION, MEMBERSHIP, KEEPER, RETRY = "session.py", "membership.py", "keeper.py", "retry.py"
+SESSION, MEMBERSHIP, KEEPER, RETRY = "_worker/loop.py", "_worker/membership.py", "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
 
@@ -200,15 +200,15 @@ MUTANTS = [
     Mutant(
         "a rescue of a reserved task gives no new token",
         COMMON,
-        "SET token = token + 1, worker = NULL,\n       solo",
-        "SET worker = NULL,\n       solo",
+        "SET token = token + 1, worker = NULL,\n       isolated",
+        "SET worker = NULL,\n       isolated",
         _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a rescue of a running task gives no new token",
         COMMON,
-        "SET token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at",
-        "SET due = :due, decided_at = :at, finished_at = :finished_at",
+        "SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at",
+        "SET due = :due, due_set_at = :at, finished_at = :finished_at",
         _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
@@ -228,8 +228,8 @@ MUTANTS = [
     Mutant(
         "a retry leaves the token",
         COMMON,
-        "SET retried = token, token = token + 1, due",
-        "SET retried = token, due",
+        "SET retry_token = token, token = token + 1, due",
+        "SET retry_token = token, due",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
@@ -257,7 +257,7 @@ MUTANTS = [
     Mutant(
         "a task that was not started finishes",
         COMMON,
-        "(state = 'running' OR state = 'reserved' AND shared = 1)\n\n-- name: keep",
+        "(state = 'running' OR state = 'reserved' AND batched = 1)\n\n-- name: keep",
         "(state = 'running' OR state = 'reserved')\n\n-- name: keep",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
@@ -269,7 +269,7 @@ MUTANTS = [
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
-        "a pending task is retried",
+        "a pending task is retry_token",
         COMMON,
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done')",
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done', 'pending')",
@@ -315,8 +315,8 @@ MUTANTS = [
     Mutant(
         "a start spends no attempt",
         COMMON,
-        "SET attempt = attempt + 1, started_at = :at, shared = 0",
-        "SET started_at = :at, shared = 0",
+        "SET attempt = attempt + 1, started_at = :at, batched = 0",
+        "SET started_at = :at, batched = 0",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
@@ -329,8 +329,8 @@ MUTANTS = [
     Mutant(
         "a retry leaves the attempts spent",
         COMMON,
-        "decided_at = :now, base = attempt,",
-        "decided_at = :now,",
+        "due_set_at = :now, retry_base = attempt,",
+        "due_set_at = :now,",
         _conformance("retry::test_an_operators_retry_begins_anew"),
     ),
     Mutant(
@@ -349,38 +349,38 @@ MUTANTS = [
     ),
     Mutant(
         "one attempt more than allowed",
-        "ends.py",
+        "outcomes.py",
         "attempt >= task.max_attempts",
         "attempt > task.max_attempts",
         _conformance("transitions::test_a_failure_is_final_after_the_last_attempt_or_without_a_retry"),
     ),
     Mutant(
         "retry=False is ignored",
-        "ends.py",
+        "outcomes.py",
         "final = not retry or (",
         "final = (",
         _conformance("transitions::test_a_failure_is_final_after_the_last_attempt_or_without_a_retry"),
     ),
     Mutant(
         "the first lost attempt waits",
-        "ends.py",
+        "outcomes.py",
         "return now if lost_before == 0 else",
         "return now if lost_before < 0 else",
-        _unit("ends"),
+        _unit("outcomes"),
         "",
     ),
     Mutant(
         "every lost attempt is due at once",
-        "ends.py",
+        "outcomes.py",
         "return now if lost_before == 0 else",
         "return now if lost_before >= 0 else",
-        _unit("ends"),
+        _unit("outcomes"),
         "",
     ),
     Mutant(
         "lost attempts before a retry count",
         COMMON,
-        "past.token > dbtaskqueue_task.retried\n           AND past.outcome = 'lost'",
+        "past.token > dbtaskqueue_task.retry_token\n           AND past.outcome = 'lost'",
         "past.outcome = 'lost'",
         _conformance("retry::test_after_an_operators_retry_the_first_lost_attempt_is_due_at_once_again"),
     ),
@@ -411,7 +411,7 @@ MUTANTS = [
     Mutant(
         "the clock set back delays what is due",
         COMMON,
-        "AND due > :now AND due <= decided_at",
+        "AND due > :now AND due <= due_set_at",
         "AND due > :now AND due < 0",
         _conformance("clock::test_a_task_enqueued_before_the_clock_was_set_back"),
     ),
@@ -426,20 +426,20 @@ MUTANTS = [
     Mutant(
         "an old token may keep a checkpoint",
         COMMON,
-        "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_share}}",
+        "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_share}}",
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id {{for_share}}",
         _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),
     Mutant(
         "an old token may note something",
         COMMON,
-        "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}}",
+        "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}",
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id",
         _conformance("notes::test_a_note_with_an_old_token_is_refused"),
     ),
     Mutant(
         "NaN is stored",
-        "payload.py",
+        "_formats/payload.py",
         "    if kind is float:\n        return math.isfinite(value)\n    if depth",
         "    if kind is float:\n        return True\n    if depth",
         _unit("payload"),
@@ -447,7 +447,7 @@ MUTANTS = [
     ),
     Mutant(
         "a payload may exceed the limit by a byte",
-        "payload.py",
+        "_formats/payload.py",
         "if size > limit:",
         "if size > limit + 1:",
         _unit("payload"),
@@ -514,8 +514,8 @@ MUTANTS = [
     Mutant(
         "what waits behind a long task is not given back",
         SESSION,
-        "            self._owed.append((work, ends.release(work.record, None)))\n        self._solo.clear()",
-        "        self._solo.clear()",
+        "            self._owed.append((work, outcomes.release(work.record, None)))\n        self._isolated.clear()",
+        "        self._isolated.clear()",
         _conformance(
             "worker::test_a_long_task_does_not_hold_up_a_short_one",
             "executors::test_a_batched_task_that_turns_out_long",
@@ -531,8 +531,8 @@ MUTANTS = [
     Mutant(
         "a worker ends before what runs has ended (max_tasks)",
         SESSION,
-        "if self._active or self._owed or self._solo or self._finished:",
-        "if self._owed or self._solo or self._finished:",
+        "if self._active or self._owed or self._isolated or self._finished:",
+        "if self._owed or self._isolated or self._finished:",
         _conformance("executors::test_max_tasks", "executors::test_burst"),
     ),
     Mutant(
@@ -601,8 +601,8 @@ MUTANTS = [
     ),
     Mutant(
         "a pid that was given to another process counts as the worker's",
-        "place.py",
-        "return found == pid and began == started and state",
+        "_system/place.py",
+        "return found == pid and ticks_at_start == started and state",
         "return found == pid and state",
         _unit("place"),
         "",
@@ -623,7 +623,7 @@ MUTANTS = [
     ),
     Mutant(
         "a worker does not notice that it was lost",
-        "membership.py",
+        "_worker/membership.py",
         "if not any(worker.id == self.id and worker.lost_at is None for worker in workers):",
         "if False:",
         _conformance("rescue::test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one"),
@@ -646,7 +646,12 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a delay exceeds max_delay", RETRY, "return min(base, self.max_delay)", "return base", _unit("retry_policy"), ""
+        "a delay exceeds max_delay",
+        RETRY,
+        "return min(base, self.max_delay)",
+        "return base",
+        _unit("retry_policy"),
+        "",
     ),
     Mutant(
         "jitter only lengthens",
@@ -673,19 +678,19 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "delays do not begin again after an operator's retry",
-        "ends.py",
-        "policy.delay_before(max(1, attempt - task.base))",
+        "delays do not start again after an operator's retry",
+        "outcomes.py",
+        "policy.delay_before(max(1, attempt - task.retry_base))",
         "policy.delay_before(max(1, attempt))",
-        _unit("ends"),
+        _unit("outcomes"),
         "",
     ),
     Mutant(
         "an attempt whose start is not stored yet does not count",
-        "ends.py",
-        "attempt = task.attempt + (begun_at is not None)",
+        "outcomes.py",
+        "attempt = task.attempt + (started_at is not None)",
         "attempt = task.attempt",
-        _unit("ends"),
+        _unit("outcomes"),
         "",
     ),
     # -- lost answers --
@@ -821,8 +826,8 @@ MUTANTS = [
     Mutant(
         "progress does not keep a stall limit away",
         LIMITS,
-        "now - max(self._told_at, work.began) > limits.stall",
-        "now - work.began > limits.stall",
+        "now - max(self._told_at, work.started) > limits.stall",
+        "now - work.started > limits.stall",
         _unit("limit_watch"),
         "",
     ),
@@ -835,7 +840,7 @@ MUTANTS = [
     ),
     Mutant(
         "the time that a task is suspended counts",
-        "_executors/work.py",
+        "_executors/task_run.py",
         "return now - self._held_for",
         "return now",
         _unit("limit_watch"),
@@ -843,7 +848,7 @@ MUTANTS = [
     ),
     Mutant(
         "a suspended task runs on against its limit",
-        "_executors/work.py",
+        "_executors/task_run.py",
         "now = time.monotonic() if self._held_since is None else self._held_since",
         "now = time.monotonic()",
         _unit("limit_watch"),
@@ -946,7 +951,7 @@ MUTANTS = [
     # -- passwords --
     Mutant(
         "the password of a URL is shown",
-        "url.py",
+        "_formats/url.py",
         r'return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))',
         r'return _SECRET.sub(r"\1***", url)',
         _unit("url"),
@@ -954,7 +959,7 @@ MUTANTS = [
     ),
     Mutant(
         "the password of a DSN is shown",
-        "url.py",
+        "_formats/url.py",
         r'return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))',
         r'return _USER_INFO.sub(r"\1\2:***@", url)',
         _unit("url"),
@@ -962,54 +967,56 @@ MUTANTS = [
     ),
     Mutant(
         "a password is shown from its first @ on",
-        "url.py",
+        "_formats/url.py",
         "([^:]*):.*@",
         "([^:]*):[^@]*@",
         _unit("url"),
         "",
     ),
-    Mutant("the URL in messages is not masked", "url.py", "shown = mask(url)", "shown = url", _unit("url"), ""),
+    Mutant(
+        "the URL in messages is not masked", "_formats/url.py", "shown = mask(url)", "shown = url", _unit("url"), ""
+    ),
     # -- what is refused --
     Mutant(
         "a payload may be one level too deep",
-        "payload.py",
+        "_formats/payload.py",
         "MAX_DEPTH = 100",
         "MAX_DEPTH = 101",
         _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "an integer may exceed 64 bits by one",
-        "payload.py",
+        "_formats/payload.py",
         "MAX_INTEGER = 2**63 - 1",
         "MAX_INTEGER = 2**63",
         _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "U+0000 is stored",
-        "payload.py",
+        "_formats/payload.py",
         r'if text is None or "\\u0000" in text or not',
         "if text is None or not",
         _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "a lone surrogate is stored",
-        "payload.py",
+        "_formats/payload.py",
         "or not (text.isascii() or not _SURROGATE.search(text)):",
         "or False:",
         _conformance("bad_input::test_a_bad_payload_is_refused_and_nothing_stored"),
     ),
     Mutant(
         "a key may be empty",
-        "names.py",
+        "checks.py",
         "not 1 <= len(key) <= _MAX_KEY",
         "len(key) > _MAX_KEY",
         _unit("name_patterns"),
         "",
     ),
-    Mutant("a key may be too long", "names.py", "_MAX_KEY = 255", "_MAX_KEY = 256", _unit("name_patterns"), ""),
+    Mutant("a key may be too long", "checks.py", "_MAX_KEY = 255", "_MAX_KEY = 256", _unit("name_patterns"), ""),
     Mutant(
         "a queue's name may contain anything after a good beginning",
-        "names.py",
+        "checks.py",
         "_NAME.fullmatch(name)",
         "_NAME.match(name)",
         _unit("name_patterns"),
@@ -1024,7 +1031,7 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a done task cannot be retried by the table",
+        "a done task cannot be retry_token by the table",
         "states.py",
         '"failed abandoned cancelled done", "pending"',
         '"failed abandoned cancelled", "pending"',
@@ -1055,14 +1062,14 @@ MUTANTS = [
     ),
     Mutant(
         "a step is run again by the next attempt",
-        "running.py",
+        "current.py",
         "stored = self._all_kept().get(STEP + name)",
         "stored = None",
         _conformance("long_tasks::test_a_step_is_run_once_over_all_attempts"),
     ),
     Mutant(
         "a step's name may be used twice",
-        "running.py",
+        "current.py",
         "        self._steps.add(name)\n",
         "",
         _conformance("long_tasks::test_a_name_used_twice_is_an_error"),
@@ -1108,12 +1115,12 @@ MUTANTS = [
         for name, old in {
             "SQLite": "if commits_itself:",
             "PostgreSQL": "if connection.autocommit and idle:",
-            "MariaDB": "if connection.get_autocommit() and not begun:",
+            "MariaDB": "if connection.get_autocommit() and not started:",
         }.items()
     ),
     # -- SQLite --
     Mutant(
-        "a write begins without the lock (SQLite)",
+        "a write starts without the lock (SQLite)",
         SQLITE_CONNECTIONS,
         'else:\n                _wait_for_lock(connection.execute, "BEGIN IMMEDIATE")',
         'else:\n                _wait_for_lock(connection.execute, "BEGIN")',
@@ -1172,7 +1179,7 @@ MUTANTS = [
         _conformance("files::test_a_disk_error_at_a_commit_leaves_a_doubt"),
     ),
     Mutant(
-        "a user's transaction begins without the lock (SQLite)",
+        "a user's transaction starts without the lock (SQLite)",
         SQLITE_CONNECTIONS,
         'cursor.execute("BEGIN IMMEDIATE")',
         'cursor.execute("BEGIN")',
@@ -1182,7 +1189,7 @@ MUTANTS = [
     Mutant(
         "a lost commit leaves no doubt about a task's own transaction",
         "_store/server.py",
-        "maybe_done=self._trouble(error) is Trouble.LOST",
+        "maybe_done=self._trouble(error) is ErrorKind.LOST",
         "maybe_done=False",
         _outages("lost_connections::test_a_transaction_says_whether_it_may_be_stored"),
         "postgresql",
@@ -1202,7 +1209,7 @@ MUTANTS = [
         Mutant(
             f"a lost commit leaves no doubt ({name})",
             "_store/server.py",
-            "maybe_done=committing and trouble is Trouble.LOST",
+            "maybe_done=committing and trouble is ErrorKind.LOST",
             "maybe_done=False",
             _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
             name,
@@ -1212,8 +1219,8 @@ MUTANTS = [
     Mutant(
         "a connection lost before the commit leaves a doubt",
         "_store/server.py",
-        "maybe_done=committing and trouble is Trouble.LOST",
-        "maybe_done=trouble is Trouble.LOST",
+        "maybe_done=committing and trouble is ErrorKind.LOST",
+        "maybe_done=trouble is ErrorKind.LOST",
         _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
         "postgresql",
     ),
@@ -1252,7 +1259,7 @@ MUTANTS = [
     Mutant(
         "a deadlock is not tried again",
         "_store/server.py",
-        "return trouble is Trouble.AGAIN",
+        "return trouble is ErrorKind.RETRY",
         "return False",
         _conformance("guards::test_a_deadlock_is_tried_again"),
         "postgresql",
@@ -1298,15 +1305,15 @@ MUTANTS = [
     ),
     Mutant(
         "the delay of a task without code does not end at five minutes",
-        "ends.py",
+        "outcomes.py",
         "return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))",
         "return release(task, first * 2 ** max(0, min(claims - 1, 30)))",
         _conformance("functions::test_the_delay_of_a_task_without_code_doubles_up_to_five_minutes"),
     ),
     Mutant(
-        "the delay of a task without code does not begin again after an operator's retry",
-        "ends.py",
-        "claims = task.token - task.retried - (task.retried > 0)",
+        "the delay of a task without code does not start again after an operator's retry",
+        "outcomes.py",
+        "claims = task.token - task.retry_token - (task.retry_token > 0)",
         "claims = task.token",
         _conformance("functions::test_the_delay_of_a_task_without_code_doubles_up_to_five_minutes"),
     ),
@@ -1327,7 +1334,7 @@ MUTANTS = [
     # -- delays --
     Mutant(
         "a delay leads beyond the calendar",
-        "clock.py",
+        "_system/clock.py",
         "return min(start + round(seconds * 1_000_000), LATEST) if",
         "return start + round(seconds * 1_000_000) if",
         _unit("clock"),

@@ -23,7 +23,7 @@ def work(number):
     task = current_task()
     def note(what):
         os.write(log, f"{what} {task.id} {task.token} {os.getpid()} {time.monotonic_ns()}\\n".encode())
-    note("begin")
+    note("start")
     if number % 40 == 7:
         time.sleep(0.002)
     note("end")
@@ -34,7 +34,7 @@ Worker(sys.argv[1]).run(work)
 class Run(NamedTuple):
     """One execution of a task, as its worker wrote it down; ``end`` is None when it was killed in it."""
 
-    begin: int
+    start: int
     end: int | None
     token: int
     pid: int
@@ -45,12 +45,12 @@ def lines(path: Path) -> list[str]:
 
 
 def runs_of(path: Path) -> dict[int, list[Run]]:
-    """Every execution of every task, in the order in which they began."""
+    """Every execution of every task, in the order in which they started."""
     open_runs: dict[tuple[int, int], Run] = {}
     for line in lines(path):
         what, task, token, pid, moment = line.split()
         key = int(task), int(token)
-        if what == "begin":
+        if what == "start":
             assert key not in open_runs, f"task {task} ran twice under one token"
             open_runs[key] = Run(int(moment), None, int(token), int(pid))
         else:
@@ -88,10 +88,10 @@ GONE, BACK = "database unavailable", "database available again"
 class Crowd:
     """Producers that enqueue each number below ``tasks`` until they are told that it is there, and workers."""
 
-    def __init__(self, url: str, folder: Path, started: list[Process], *, tasks: int, processes: int) -> None:
+    def __init__(self, url: str, directory: Path, started: list[Process], *, tasks: int, processes: int) -> None:
         self._url = url
         self._tasks = tasks
-        self._told, self._log = folder / "told", folder / "runs"
+        self._told, self._log = directory / "told", directory / "runs"
         with TaskQueue(url):
             pass
         bounds = [tasks * number // processes for number in range(processes + 1)]
@@ -101,9 +101,9 @@ class Crowd:
         started += self._producers + self._workers
         with TaskQueue(url) as queue:  # who starts while the server is away is told so, and ends
             until(lambda: self._failed() or queue.stats().workers == processes, what="all workers")
-        until(lambda: self._failed() or all(self._has_begun(first) for first in bounds[:-1]), what="all producers")
+        until(lambda: self._failed() or all(self._has_started(first) for first in bounds[:-1]), what="all producers")
 
-    def _has_begun(self, first: int) -> bool:
+    def _has_started(self, first: int) -> bool:
         return any(line.split()[1] == str(first) for line in lines(self._told))
 
     def await_accepted(self, share: float) -> None:

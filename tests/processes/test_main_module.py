@@ -50,20 +50,20 @@ EXECUTORS = ("thread", "process", "asyncio")
 class Program:
     """The program in all of these places, and a database that ``$DBTASKQUEUE_URL`` names."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
+    def __init__(self, url: str, directory: Path) -> None:
+        self.url, self.directory = url, directory
         for name in ("app.py", "pkg/app.py", "pkg/__main__.py", "pkg/__init__.py", "my-app.py", "elsewhere/app.py"):
-            path = folder / name
+            path = directory / name
             path.parent.mkdir(exist_ok=True)
             path.write_text("" if path.stem == "__init__" else APP)
 
     def python(self, *words: str, stdin: str = "") -> str:
-        """Run Python in the folder; what it printed."""
+        """Run Python in the directory; what it printed."""
         environment = {**os.environ, "DBTASKQUEUE_URL": self.url, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, *words],
             input=stdin,
-            cwd=self.folder,
+            cwd=self.directory,
             env=environment,
             capture_output=True,
             text=True,
@@ -115,8 +115,8 @@ def test_a_program_and_the_command_line_run_what_the_other_enqueues(
     assert found == expected + [(hello, "done", f"hello {who}") for who in ("again",) * 2 + ("world",) * 4]
 
 
-def test_a_program_in_another_folder_is_named_after_its_file(program: Program) -> None:
-    """Python puts the script's folder on its path, not the current one, so ``elsewhere.app`` is not its name."""
+def test_a_program_in_another_directory_is_named_after_its_file(program: Program) -> None:
+    """Python puts the script's directory on its path, not the current one, so ``elsewhere.app`` is not its name."""
     program.python("elsewhere/app.py", "enqueue")
     assert {function for function, _, _ in program.tasks()} == {"app.hello", "app.greet"}
 
@@ -126,7 +126,7 @@ def test_a_worker_script_runs_the_functions_of_a_module_that_it_imports(program:
     program.python("app.py", "enqueue")
     worker = "from app import queue\nfrom dbtaskqueue import Worker\n"
     worker += f"if __name__ == '__main__': Worker(queue, executor={executor!r}).run(burst=True)\n"
-    Path(program.folder, "work.py").write_text(worker)
+    Path(program.directory, "work.py").write_text(worker)
     program.python("work.py")
     assert [state for _, state, _ in program.tasks()] == ["done"] * 3
 
@@ -141,8 +141,8 @@ def test_a_program_runs_what_it_stored_under_the_name_of_0_1_0(program: Program,
 
 def test_a_program_may_import_itself(program: Program) -> None:
     """Then there are two copies of a function with one name, and one queue, which another module defines."""
-    program.folder.joinpath("shared.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
-    program.folder.joinpath("app.py").write_text(
+    program.directory.joinpath("shared.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
+    program.directory.joinpath("app.py").write_text(
         "from shared import queue\n@queue.task\ndef hello(): return 1\n"
         "if __name__ == '__main__':\n    import app\n    hello.enqueue()\n"
     )

@@ -91,7 +91,7 @@ def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, st
         for task, each in runs.items():
             for earlier, later in itertools.pairwise(each):
                 over = earlier.end if earlier.end is not None else killed[earlier.pid]
-                assert later.begin >= over, f"two runs of task {task} overlap"
+                assert later.start >= over, f"two runs of task {task} overlap"
                 assert later.token > earlier.token
                 assert earlier.pid in killed, f"task {task} ran again though its worker lived"
         assert queue.stats().done == count

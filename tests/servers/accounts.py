@@ -28,28 +28,28 @@ def account() -> Account:
     return Account(nobody.pw_uid, nobody.pw_gid, [])
 
 
-def hand_over(folder: Path) -> None:
-    """Let the servers' account own a folder and all that is in it."""
+def hand_over(directory: Path) -> None:
+    """Let the servers' account own a directory and all that is in it."""
     user, group, _ = account()
     if user is None or group is None:
         return
-    for path in (folder, *folder.rglob("*")):
+    for path in (directory, *directory.rglob("*")):
         os.chown(path, user, group, follow_symlinks=False)
 
 
-def new_folder(name: str, place: Path | None = None) -> Path:
-    """A folder of the servers' account; its path is short, since a Unix socket's may have 107 bytes only."""
-    folder = Path(tempfile.mkdtemp(prefix=f"dbtq-{name}-", dir=place))
-    hand_over(folder)
-    return folder
+def new_directory(name: str, place: Path | None = None) -> Path:
+    """A directory of the servers' account; its path is short, since a Unix socket's may have 107 bytes only."""
+    directory = Path(tempfile.mkdtemp(prefix=f"dbtq-{name}-", dir=place))
+    hand_over(directory)
+    return directory
 
 
-def run(command: Sequence[str | Path], folder: Path) -> str:
-    """Run a server's tool as the servers' account, in ``folder``; what it printed. Fails when the tool does."""
+def run(command: Sequence[str | Path], directory: Path) -> str:
+    """Run a server's tool as the servers' account, in ``directory``; what it printed. Fails when the tool does."""
     user, group, groups = account()
     done = subprocess.run(
         command,
-        cwd=folder,
+        cwd=directory,
         user=user,
         group=group,
         extra_groups=groups,
@@ -74,13 +74,13 @@ def may_run(binary: Path) -> bool:
 
 
 def copied(tree: Path) -> Path:
-    """A copy of a program's folder that the servers' account can read, for ``remove_copy``.
+    """A copy of a program's directory that the servers' account can read, for ``remove_copy``.
 
     A wheel's programs find their libraries in ``PACKAGE.libs`` beside their package, so that is copied, too.
     """
     package = tree.parent
     libraries = package.with_name(f"{package.name}.libs")
-    root = new_folder("bin")
+    root = new_directory("bin")
     for source in (tree, libraries):
         if source.exists():
             shutil.copytree(source, root / source.relative_to(package.parent), symlinks=True)

@@ -102,7 +102,7 @@ class GaleraNode(MariaDBServer):
 
 
 class GaleraCluster:
-    """Three nodes, all in step when the block begins. Skips, or fails where Galera is required, if it cannot run."""
+    """Three nodes, all in step when the block starts. Skips, or fails where Galera is required, if it cannot run."""
 
     def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
         self.nodes = [GaleraNode(number, durable=durable, settings=settings) for number in (1, 2, 3)]

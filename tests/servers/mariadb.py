@@ -55,32 +55,32 @@ class MariaDBServer(ServerProcess):
         self.mariadbd = program("mariadbd")
         super().__init__()
         self.durable = durable
-        self.data = self.folder / "data"
-        self.socket = self.folder / "mariadb.sock"
+        self.data = self.directory / "data"
+        self.socket = self.directory / "mariadb.sock"
         self.settings = {**SETTINGS, **({} if durable else FAST), **(settings or {})}
 
     def create(self) -> None:
-        users = self.folder / "users.sql"
+        users = self.directory / "users.sql"
         users.write_text(ACCOUNT)
         hand_over(users)
         options = [
             "--no-defaults",
             f"--datadir={self.data}",
-            f"--tmpdir={self.folder}",  # as below
+            f"--tmpdir={self.directory}",  # as below
             f"--innodb-log-file-size={self.settings['innodb-log-file-size']}",
             "--innodb-flush-log-at-trx-commit=0",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",  # and no user without a name, who would come before ours
             f"--extra-file={users}",
         ]
-        run([program("mariadb-install-db"), *options], self.folder)
+        run([program("mariadb-install-db"), *options], self.directory)
 
     def command(self) -> Sequence[str | Path]:
         places = {
             "datadir": self.data,
             "socket": self.socket,
-            "pid-file": self.folder / "mariadb.pid",
-            "tmpdir": self.folder,  # a server that starts removes what others have in a shared one
+            "pid-file": self.directory / "mariadb.pid",
+            "tmpdir": self.directory,  # a server that starts removes what others have in a shared one
             "bind-address": LOOPBACK,
             "port": self.port,
         }

@@ -41,7 +41,7 @@ class PgBouncer(ServerProcess):
         settings = {
             "listen_addr": LOOPBACK,
             "listen_port": str(self.port),
-            "unix_socket_dir": str(self.folder),
+            "unix_socket_dir": str(self.directory),
             "auth_type": "any",
             "admin_users": "postgres",
             **self.settings,
@@ -52,7 +52,7 @@ class PgBouncer(ServerProcess):
             "[pgbouncer]",
             *(f"{name} = {value}" for name, value in settings.items()),
         ]
-        file = self.folder / "pgbouncer.ini"
+        file = self.directory / "pgbouncer.ini"
         file.write_text("\n".join([*lines, ""]))
         hand_over(file)
         return [self.pgbouncer, file]

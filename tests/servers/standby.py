@@ -29,7 +29,7 @@ class Standby(PostgresServer):
     def create(self) -> None:
         source = f"host={LOOPBACK} port={self.primary.port} user=postgres application_name=standby"
         options = ("-R", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
-        run([self.programs / "pg_basebackup", "-D", self.data, "-d", source, *options], self.folder)
+        run([self.programs / "pg_basebackup", "-D", self.data, "-d", source, *options], self.directory)
 
     def start(self, within: float = 60.0) -> None:
         first = self._process is None

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from dbtaskqueue.batching import BatchSize
+from dbtaskqueue._worker.batching import BatchSize
 
 
 def learned(*lessons: tuple[int, float, float], concurrency: int = 1) -> BatchSize:

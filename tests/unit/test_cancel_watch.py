@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from dbtaskqueue._executors.work import Work
+from dbtaskqueue._executors.task_run import TaskRun
 from dbtaskqueue._maintenance.cancel_watch import CancelWatch
-from dbtaskqueue._store.base import Held, TaskRecord
+from dbtaskqueue._store.contract import Held, TaskRecord
 
 TOKEN = 3
 CLAIM = Held(id=7, token=TOKEN, state="running", cancel_requested=0, suspended=0)
 
 
-def running() -> Work:
+def running() -> TaskRun:
     known = {"id": 7, "queue": "q", "state": "running", "token": TOKEN, "attempt": 1, "payload": "null"}
     record = TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
-    return Work(record, begin_stored=True)
+    return TaskRun(record, start_stored=True)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_task_that_ends_while_the_database_answers_is_left_alone() -> None:
 
 def test_a_task_whose_start_is_not_stored_is_not_looked_for() -> None:
     work = running()
-    work.begin_stored = False
+    work.start_stored = False
     CancelWatch(lambda: pytest.fail("the database was asked"), lambda: [work])()
     assert not work.cancelled
 

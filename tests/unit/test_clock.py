@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from dbtaskqueue import clock
+from dbtaskqueue._system import clock
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dbtaskqueue import PayloadError
-from dbtaskqueue.command_line import CommandLine, as_payload, from_payload
+from dbtaskqueue._formats.command_line import CommandLine, as_payload, from_payload
 
 
 def test_what_is_written_is_read() -> None:

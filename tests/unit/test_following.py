@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from dbtaskqueue.output import FIRST, LAST, Following, Output
+from dbtaskqueue._formats.output import FIRST, LAST, Following, Output
 
 LEFT_OUT = re.compile(r"\n\[… (\d+) bytes left out …\]\n")
 

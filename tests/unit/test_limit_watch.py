@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from dbtaskqueue import LimitExceeded
-from dbtaskqueue._executors import work as work_module
-from dbtaskqueue._executors.work import Work
+from dbtaskqueue._executors import task_run as work_module
+from dbtaskqueue._executors.task_run import TaskRun
+from dbtaskqueue._formats.progress import ProgressTracker
 from dbtaskqueue._maintenance.limit_watch import LimitWatch
-from dbtaskqueue._store.base import TaskRecord
-from dbtaskqueue.progress import Tally
+from dbtaskqueue._store.contract import TaskRecord
 
 
 class Clock:
@@ -31,12 +31,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def running(clock: Clock, limits: str) -> Work:
+def running(clock: Clock, limits: str) -> TaskRun:
     known = {"id": 7, "queue": "q", "state": "running", "token": 3, "attempt": 1, "payload": "null", "limits": limits}
     record = TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
-    work = Work(record, begin_stored=True)
-    work.began = clock.now
-    work.tally = Tally()
+    work = TaskRun(record, start_stored=True)
+    work.started = clock.now
+    work.tracker = ProgressTracker()
     return work
 
 
@@ -56,11 +56,11 @@ def test_a_limit_is_exceeded_after_its_seconds(clock: Clock, name: str) -> None:
 
 def test_progress_begins_the_stall_limit_anew_and_not_the_time_limit(clock: Clock) -> None:
     work = running(clock, '{"stall": 10, "time": 25}')
-    assert work.tally is not None
+    assert work.tracker is not None
     watch = LimitWatch(lambda: [work])
     for done in range(3):
         clock.now += 8
-        work.tally.tell(done, None, None)
+        work.tracker.tell(done, None, None)
         watch()
         assert not work.cancelled
     clock.now += 8
@@ -88,6 +88,6 @@ def test_the_time_that_a_task_is_suspended_does_not_count(clock: Clock, name: st
 
 def test_a_task_that_has_not_begun_exceeds_nothing(clock: Clock) -> None:
     work = running(clock, '{"time": 10}')
-    work.began = 0.0
+    work.started = 0.0
     LimitWatch(lambda: [work])()
     assert not work.cancelled

@@ -10,7 +10,7 @@ import pytest
 from helpers import ended, spawn
 
 from dbtaskqueue import RetryPolicy, TaskQueue, Worker
-from dbtaskqueue.log import Outage, event, logger
+from dbtaskqueue._system.log import Outage, event, logger
 
 
 class Kept(logging.Handler):
@@ -24,7 +24,7 @@ class Kept(logging.Handler):
         self.records.append(record)
 
     def of(self, message: str) -> list[logging.LogRecord]:
-        """The events that begin with this message."""
+        """The events that start with this message."""
         return [record for record in self.records if record.getMessage().startswith(message)]
 
     def fields(self, message: str) -> list[dict[str, object]]:
@@ -75,7 +75,7 @@ def test_an_outage_is_said_once_and_its_end_once(kept: Kept, silent: bool, level
     outage = Outage("worker", silent=silent)
     outage.ends()
     for _ in range(3):
-        outage.begins(OSError("gone"))
+        outage.starts(OSError("gone"))
     outage.ends()
     outage.ends()
     assert [record.levelno for record in kept.records] == levels

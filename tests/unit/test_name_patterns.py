@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dbtaskqueue.names import check_function, check_key, check_queue
+from dbtaskqueue.checks import check_function, check_key, check_queue
 
 
 @pytest.mark.parametrize("name", ["a", "Z", "0", ".", "_", ":", "-", "http.fetch:2_x-Y", "x" * 128])

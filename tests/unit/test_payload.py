@@ -7,7 +7,7 @@ import enum
 import pytest
 
 from dbtaskqueue import PayloadError
-from dbtaskqueue.payload import MAX_ERROR, clip_error, decode, encode
+from dbtaskqueue._formats.payload import MAX_ERROR, clip_error, decode, encode
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_what_cannot_be_read(text: str) -> None:
 
 
 def test_an_error_is_clipped_in_the_middle() -> None:
-    text = clip_error("begin" + "ä" * 100_000 + "end")
+    text = clip_error("start" + "ä" * 100_000 + "end")
     assert len(text.encode()) <= MAX_ERROR
-    assert text.startswith("begin")
+    assert text.startswith("start")
     assert text.endswith("end")
     assert "bytes cut" in text
 

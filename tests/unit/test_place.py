@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import ended, run_python, spawn
 
-from dbtaskqueue import place
-from dbtaskqueue.place import Place, exists, here
+from dbtaskqueue._system import place
+from dbtaskqueue._system.place import Place, exists, here
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
@@ -25,7 +25,7 @@ def test_here() -> None:
 
 def test_another_process_is_in_the_same_place() -> None:
     mine = here()
-    code = "from dbtaskqueue.place import here; print(*here())"
+    code = "from dbtaskqueue._system.place import here; print(*here())"
     boot, namespace, started = run_python(code).split()
     assert mine is not None
     assert (boot, namespace) == (mine.boot, mine.namespace)
@@ -45,7 +45,9 @@ def test_a_pid_that_was_given_to_another_process() -> None:
 
 
 def test_a_process_that_ended_and_one_that_nobody_waited_for() -> None:
-    with ended(spawn("from dbtaskqueue.place import here; print(here().started, flush=True); input()")) as process:
+    with ended(
+        spawn("from dbtaskqueue._system.place import here; print(here().started, flush=True); input()")
+    ) as process:
         assert process.stdout is not None
         started = int(process.stdout.readline())
         assert exists(process.pid, started) is True
@@ -89,7 +91,7 @@ def test_a_process_name_with_spaces_and_brackets(monkeypatch: pytest.MonkeyPatch
     code = """
 import ctypes
 ctypes.CDLL(None).prctl(15, b'a) R 1 (b', 0, 0, 0)
-from dbtaskqueue.place import exists, here
+from dbtaskqueue._system.place import exists, here
 import os
 print(exists(os.getpid(), here().started))
 """

@@ -38,7 +38,7 @@ def test_a_name_is_given_once(file: Path) -> None:
 def test_every_query_is_used_by_its_engine(engine: str) -> None:
     texts = [path.read_text() for path in (STORE / "sql").glob("*.sql") if path.stem in (engine, "common")]
     code = "\n".join(
-        path.read_text() for path in [STORE / "verbs.py", STORE / "moving.py", *(STORE / engine).glob("*.py")]
+        path.read_text() for path in [STORE / "verbs.py", STORE / "copying.py", *(STORE / engine).glob("*.py")]
     )
     used = set(re.findall(r"[\"'](\w+)[\"']", code)) | {name for text in texts for name in INCLUDE.findall(text)}
     unused = sorted(set(queries.load(engine, GIVEN)) - used)

@@ -22,13 +22,13 @@ def pytest_configure(config):
 """
 
 
-def run(folder: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a suite of one file that has our plugin; without a path, as ``make test`` does."""
-    (folder / "conftest.py").write_text(CONFTEST)
-    (folder / "pytest.ini").write_text("[pytest]\ntestpaths = .\n")
-    (folder / "test_it.py").write_text(tests)
+    (directory / "conftest.py").write_text(CONFTEST)
+    (directory / "pytest.ini").write_text("[pytest]\ntestpaths = .\n")
+    (directory / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=240)
 
 
 MANY = """

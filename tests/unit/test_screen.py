@@ -6,10 +6,10 @@ import random
 
 import pytest
 
+from dbtaskqueue._formats.progress import Progress, Usage, part_done, read_usage
 from dbtaskqueue.cli.looks import Ended, Failure, Lane, Look, Running, Seen, share
 from dbtaskqueue.cli.output import lasted
 from dbtaskqueue.cli.screen import bar, changes, number, screen, shares
-from dbtaskqueue.progress import Progress, Usage, part_done, read_usage
 from dbtaskqueue.states import TaskState
 
 NOW = 1_800_000_000_000_000
@@ -55,8 +55,8 @@ def lines(seen_now: Look | None, columns: int = 80, rows: int = 24, **more: str)
     return [line.plain.rstrip() for line in screen(seen_now, columns, rows, now=NOW, **more)]
 
 
-def row(shown: list[str], begin: str) -> list[str]:
-    [found] = [line for line in shown if line.startswith(begin)]
+def row(shown: list[str], start: str) -> list[str]:
+    [found] = [line for line in shown if line.startswith(start)]
     return found.split()
 
 

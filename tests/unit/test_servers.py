@@ -40,7 +40,7 @@ def test_a_postgresql_server_comes_back_with_its_data(durable: bool) -> None:
             with server.connect() as connection:
                 assert connection.execute("SELECT number FROM kept").fetchone() == (42,)
             end()
-    assert not server.folder.exists()
+    assert not server.directory.exists()
 
 
 def test_a_mariadb_server_comes_back_with_its_data() -> None:
@@ -53,7 +53,7 @@ def test_a_mariadb_server_comes_back_with_its_data() -> None:
             with server.connect() as connection, connection.cursor() as cursor:
                 cursor.execute("SELECT number FROM kept")
                 assert cursor.fetchone() == (42,)
-    assert not server.folder.exists()
+    assert not server.directory.exists()
 
 
 def test_settings_of_a_postgresql_server_are_changed_while_it_runs() -> None:
@@ -71,7 +71,7 @@ def test_every_installed_postgresql_starts() -> None:
             assert server.is_running
 
 
-def test_postgresql_starts_from_a_folder_that_only_the_tests_may_read(tmp_path: Path) -> None:
+def test_postgresql_starts_from_a_directory_that_only_the_tests_may_read(tmp_path: Path) -> None:
     package = default_programs().parents[1]
     libraries = package.with_name(f"{package.name}.libs")
     if not libraries.exists():
@@ -159,7 +159,7 @@ from servers.pgbouncer import PgBouncer
 from servers.postgresql import PostgresServer, default_programs, installed
 server = {"postgresql": PostgresServer, "mariadb": MariaDBServer}[sys.argv[1]]()
 server.start()
-print(server.pid, server.folder, flush=True)
+print(server.pid, server.directory, flush=True)
 time.sleep(600)
 """
 
@@ -172,13 +172,13 @@ def test_a_server_does_not_outlive_a_killed_test_process(name: str) -> None:
         mariadb_program("mariadbd")
     process = spawn(START_AND_SAY_WHERE, name, PYTHONPATH=python_path())
     assert process.stdout
-    pid, folder = process.stdout.readline().split()
+    pid, directory = process.stdout.readline().split()
     family = [int(pid), *descendants(int(pid))]
     assert all(map(lives, family))
     process.kill()
     process.communicate()
     until(lambda: not any(map(lives, family)), what="the end of the server")
-    until(lambda: not Path(folder).exists(), what="the removal of its folder")
+    until(lambda: not Path(directory).exists(), what="the removal of its directory")
 
 
 def test_a_fresh_schema_is_dropped_whoever_holds_its_tables() -> None:

@@ -40,8 +40,11 @@ ALLOWED = {
     ("count_ended", "ended (queue=? AND state=?)"): "counts what has ended",
     ("count_held", "sort"): "groups what is held, which the workers bound",
     ("done_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
-    ("hasten", "scan dbtaskqueue_claimable"): "runs only after the clock was set back",
-    ("hasten", "claimable (ANY(queue) AND ANY(rank) AND due>?)"): "runs only after the clock was set back",
+    ("fix_due_after_clock_change", "scan dbtaskqueue_claimable"): "runs only after the clock was set back",
+    (
+        "fix_due_after_clock_change",
+        "claimable (ANY(queue) AND ANY(rank) AND due>?)",
+    ): "runs only after the clock was set back",
     ("held_ids", "sort"): "sorts what is held, which the workers bound",
     ("is_left", "claimable (queue=?)"): "ends at the first row",
     ("more_wait", "claimable (queue=?)"): "has a LIMIT",
@@ -83,7 +86,7 @@ def _fill(connection: sqlite3.Connection, states: list[str]) -> None:
         finished = id if state in ("done", "cancelled", "abandoned") else None
         worker = id % 5 if state in ("reserved", "running") else None
         rows.append((id, f"queue {id % 3}", state, id % 4, id, id, worker, id, finished, str(id) if id % 50 else None))
-    columns = 'id, queue, state, rank, due, decided_at, worker, created_at, finished_at, "key"'
+    columns = 'id, queue, state, rank, due, due_set_at, worker, created_at, finished_at, "key"'
     marks = ", ".join("?" * len(rows[0]))
     connection.execute("BEGIN")
     connection.executemany(f"INSERT INTO dbtaskqueue_task ({columns}) VALUES ({marks})", rows)

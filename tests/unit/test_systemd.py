@@ -12,7 +12,7 @@ import pytest
 from dbtaskqueue._maintenance.supervision import HANGS
 from dbtaskqueue._store.server import TIMEOUT
 from dbtaskqueue._store.sqlite.connections import LOCK_PATIENCE
-from dbtaskqueue.systemd import Notifier
+from dbtaskqueue._system.systemd import Notifier
 
 MINE = str(os.getpid())
 
@@ -45,8 +45,8 @@ def test_the_watchdog(variables: dict[str, str], seconds: float | None) -> None:
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 def test_it_arrives(kind: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        name = f"{folder}/notify"
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        name = f"{directory}/notify"
         end.bind(name if kind == "path" else f"\0{name}")
         assert Notifier({"NOTIFY_SOCKET": name if kind == "path" else f"@{name}"}).tell(READY=1, STATUS="well")
         assert end.recv(100) == b"READY=1\nSTATUS=well"
@@ -59,9 +59,9 @@ def test_nobody_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_whoever_does_not_read_is_not_waited_for_long(caplog: pytest.LogCaptureFixture) -> None:
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.bind(f"{folder}/notify")
-        notifier = Notifier({"NOTIFY_SOCKET": f"{folder}/notify"})
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(f"{directory}/notify")
+        notifier = Notifier({"NOTIFY_SOCKET": f"{directory}/notify"})
         while notifier.tell(WATCHDOG=1):
             pass
     assert len(caplog.records) == 1

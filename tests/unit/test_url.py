@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dbtaskqueue import ConfigurationError, TaskQueue, TaskQueueError
+from dbtaskqueue._formats.payload import MAX_BYTES
+from dbtaskqueue._formats.url import mask, parse, same_database
 from dbtaskqueue._store import open_store
-from dbtaskqueue.payload import MAX_BYTES
-from dbtaskqueue.url import mask, parse, same_database
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from .task_run import Settings, TaskCode, TaskRun
 from .thread import ThreadExecutor
-from .work import Settings, TaskCode, Work
 
 
 class Executor(Protocol):
@@ -18,14 +18,14 @@ class Executor(Protocol):
     most: int
     """How many tasks it can run at the same time now; fewer than its settings allow during a shortage."""
 
-    def submit(self, works: Sequence[Work]) -> None:
+    def submit(self, works: Sequence[TaskRun]) -> None:
         """Run them when there is room."""
 
     def is_drained(self) -> bool:
-        """Whether all work has begun."""
+        """Whether all work has started."""
 
-    def take_back(self) -> list[Work]:
-        """The work that has not begun; it will not."""
+    def take_back(self) -> list[TaskRun]:
+        """The work that has not started; it will not."""
 
     def drain(self) -> None:
         """The worker is to stop: tell those who cannot see it."""

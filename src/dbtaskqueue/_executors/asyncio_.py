@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ..log import event
+from .._system.log import event
 from .loop_watch import LoopWatch
+from .task_run import Settings, TaskCode, TaskRun, take_all
 from .thread import end_child
-from .work import Settings, TaskCode, Work, take_all
 
 
 class AsyncioExecutor:
@@ -32,9 +32,9 @@ class AsyncioExecutor:
         self._pid = os.getpid()
         self._context = contextvars.copy_context()
         self.most = settings.concurrency
-        self._line: deque[Work] = deque()
+        self._line: deque[TaskRun] = deque()
         self._free = settings.concurrency  # what follows is touched in the loop only
-        self._running: dict[asyncio.Task[None], Work] = {}
+        self._running: dict[asyncio.Task[None], TaskRun] = {}
         self._is_called = False
         self._closing = False
         self._loop = asyncio.new_event_loop()
@@ -43,7 +43,7 @@ class AsyncioExecutor:
         self._thread.start()
         self._watch = LoopWatch(self._loop, self._thread, self._running)
 
-    def submit(self, works: Sequence[Work]) -> None:
+    def submit(self, works: Sequence[TaskRun]) -> None:
         """Run them when there is room."""
         self._line.extend(works)
         if not self._is_called:  # one call for all that are submitted before the loop comes to it
@@ -51,11 +51,11 @@ class AsyncioExecutor:
             self._loop.call_soon_threadsafe(self._fill)
 
     def is_drained(self) -> bool:
-        """Whether all work has begun."""
+        """Whether all work has started."""
         return not self._line
 
-    def take_back(self) -> list[Work]:
-        """The work that has not begun; it will not."""
+    def take_back(self) -> list[TaskRun]:
+        """The work that has not started; it will not."""
         return take_all(self._line)
 
     def drain(self) -> None:
@@ -91,7 +91,7 @@ class AsyncioExecutor:
             else:
                 self._threads.run(work)
 
-    async def _run(self, work: Work) -> None:
+    async def _run(self, work: TaskRun) -> None:
         await self._code.execute_async(work)
         if os.getpid() != self._pid:
             end_child(work.error)
@@ -105,13 +105,13 @@ class AsyncioExecutor:
 
     # -- in other threads --------------------------------------------------------------------------
 
-    def _run_plain(self, work: Work) -> None:
+    def _run_plain(self, work: TaskRun) -> None:
         self._context.copy().run(self._code.execute, work)
         if os.getpid() != self._pid:
             end_child(work.error)
 
     def _free_slot_from_outside(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing more is begun
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing more is started
             self._loop.call_soon_threadsafe(self._free_slot)
 
     def _serve(self) -> None:
@@ -142,15 +142,15 @@ class _Threads:
     ``run`` runs a work in one of them, and ``is_free`` is called when it can take another.
     """
 
-    def __init__(self, run: Callable[[Work], None], is_free: Callable[[], None]) -> None:
-        self._line: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+    def __init__(self, run: Callable[[TaskRun], None], is_free: Callable[[], None]) -> None:
+        self._line: queue.SimpleQueue[TaskRun | None] = queue.SimpleQueue()
         self._run = run
         self._is_free = is_free
         self._lock = threading.Lock()
         self._idle = 0
         self._count = 0
 
-    def run(self, work: Work) -> None:
+    def run(self, work: TaskRun) -> None:
         with self._lock:
             if self._idle:
                 self._idle -= 1

@@ -8,13 +8,13 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ..errors import TaskCancelled
-from .work import Work
+from .task_run import TaskRun
 
 _AGAIN = 10.0
 """Seconds after which a task that goes on in spite of its cancel is cancelled again."""
 
 
-async def awaited(work: Work, code: Awaitable[Any]) -> Any:
+async def awaited(work: TaskRun, code: Awaitable[Any]) -> Any:
     """What the code returns. From now on ``work.cancel()`` cancels the asyncio task that calls this.
 
     A CancelledError is a TaskCancelled if the work was cancelled; else it is an error like any other.
@@ -30,7 +30,7 @@ async def awaited(work: Work, code: Awaitable[Any]) -> Any:
         stop.is_over()
 
 
-def run_here(work: Work, code: Awaitable[Any]) -> Any:
+def run_here(work: TaskRun, code: Awaitable[Any]) -> Any:
     """What the code returns, in an event loop of its own in this thread."""
     return asyncio.run(awaited(work, code))
 
@@ -38,7 +38,7 @@ def run_here(work: Work, code: Awaitable[Any]) -> Any:
 class _Stop:
     """Cancels the asyncio task that made it when the work is cancelled, and again if it goes on."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: TaskRun) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._next: asyncio.TimerHandle | None = None
@@ -49,9 +49,9 @@ class _Stop:
 
     def _ask(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs there
-            self._loop.call_soon_threadsafe(self._begin)
+            self._loop.call_soon_threadsafe(self._start)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if self._next is None:
             self._cancel()
 

@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from ..log import event
-from .work import Work
+from .._system.log import event
+from .task_run import TaskRun
 
 _BLOCKED = 1.0
 """Seconds without an answer after which a loop is called blocked."""
@@ -25,7 +25,7 @@ class LoopWatch:
     """A thread that asks the loop for an answer, as long as tasks run in it. Says each blockage once."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: Mapping[asyncio.Task[None], Work]
+        self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: Mapping[asyncio.Task[None], TaskRun]
     ) -> None:
         self._loop = loop
         self._watched = thread
@@ -35,7 +35,7 @@ class LoopWatch:
         threading.Thread(target=self._watch, name="dbtaskqueue-loop-watch", daemon=True).start()
 
     def wake(self) -> None:
-        """A task begins."""
+        """A task starts."""
         if not self._awake.is_set():
             self._awake.set()
 
@@ -50,23 +50,23 @@ class LoopWatch:
             if self._running:
                 self._look()
                 self._closed.wait(_PAUSE)
-            else:  # a task that began since it was cleared has set it again
+            else:  # a task that started since it was cleared has set it again
                 self._awake.wait()
 
     def _look(self) -> None:
         answered = threading.Event()
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             self._loop.call_soon_threadsafe(answered.set)
         except RuntimeError:  # closed
             return
         if answered.wait(_BLOCKED) or self._closed.is_set():
             return
-        self._tell(time.monotonic() - began)
+        self._tell(time.monotonic() - started)
         while not answered.wait(_PAUSE) and not self._closed.is_set():
             pass
         if answered.is_set():
-            event(logging.WARNING, "the event loop goes on", seconds=round(time.monotonic() - began, 1))
+            event(logging.WARNING, "the event loop goes on", seconds=round(time.monotonic() - started, 1))
 
     def _tell(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._watched.ident or 0)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from .work import Work
+from .task_run import TaskRun
 
-running: ContextVar[Work] = ContextVar("dbtaskqueue_running_work")
+running: ContextVar[TaskRun] = ContextVar("dbtaskqueue_running_work")
 """The work that the calling code belongs to."""
 
 _format = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .work import Settings, TaskCode, Work, take_all
+from .task_run import Settings, TaskCode, TaskRun, take_all
 
 
 class ThreadExecutor:
@@ -26,7 +26,7 @@ class ThreadExecutor:
 
     def __init__(self, settings: Settings, code: TaskCode) -> None:
         self.most = settings.concurrency
-        self._line: deque[Work] = deque()
+        self._line: deque[TaskRun] = deque()
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._code = code
         self._pid = os.getpid()
@@ -37,18 +37,18 @@ class ThreadExecutor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, works: Sequence[Work]) -> None:
+    def submit(self, works: Sequence[TaskRun]) -> None:
         """Run them when threads are free."""
         self._line.extend(works)
         for _ in range(min(len(works), len(self._threads))):
             self._calls.put(True)
 
     def is_drained(self) -> bool:
-        """Whether all work has begun."""
+        """Whether all work has started."""
         return not self._line
 
-    def take_back(self) -> list[Work]:
-        """The work that has not begun; it will not."""
+    def take_back(self) -> list[TaskRun]:
+        """The work that has not started; it will not."""
         return take_all(self._line)
 
     def drain(self) -> None:
@@ -71,7 +71,7 @@ class ThreadExecutor:
                     end_child(work.error)
                 del work  # what a task returned or raised must not live until the next one
 
-    def _next(self) -> Work | None:
+    def _next(self) -> TaskRun | None:
         try:
             return self._line.popleft()
         except IndexError:  # others were faster

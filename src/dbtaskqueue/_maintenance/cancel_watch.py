@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .._executors.work import Work
-from .._store.base import Held
+from .._executors.task_run import TaskRun
+from .._store.contract import Held
 
 
 class CancelWatch:
@@ -13,12 +13,12 @@ class CancelWatch:
 
     interval = 1.0
 
-    def __init__(self, held: Callable[[], list[Held]], running: Callable[[], Iterable[Work]]) -> None:
+    def __init__(self, held: Callable[[], list[Held]], running: Callable[[], Iterable[TaskRun]]) -> None:
         self._held = held
         self._running = running
 
     def __call__(self) -> None:
-        works = {work for work in self._running() if work.begin_stored and not work.cancelled}
+        works = {work for work in self._running() if work.start_stored and not work.cancelled}
         if not works:
             return
         held = {(row.id, row.token): row for row in self._held()}

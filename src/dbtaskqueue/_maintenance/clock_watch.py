@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 
-from .. import clock
-from .._store.base import Store
-from ..log import event
+from .._store.contract import Store
+from .._system import clock
+from .._system.log import event
 
 _TOLERANCE = 1_000_000
 _SELDOM = 10.0
@@ -43,7 +43,7 @@ class ClockWatch:
         ahead = newest is not None and newest[1] > now + _TOLERANCE and newest[0] != self._mended
         if not ahead and self._offset > offset - _TOLERANCE:
             return 0
-        count = self._store.hasten(now)
+        count = self._store.fix_due_after_clock_change(now)
         self._mended = newest[0] if newest else None
         if count:
             event(logging.WARNING, "the clock was set back, waiting tasks are due now", tasks=count)

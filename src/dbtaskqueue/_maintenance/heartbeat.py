@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .._store.base import Store
-from ..code import import_path
-from ..log import event
+from .._executors.lookup import import_path
+from .._store.contract import Store
+from .._system.log import event
 from . import heart
 
 BEATS_PER_LEASE = 3.0

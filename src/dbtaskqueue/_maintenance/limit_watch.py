@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from .._executors import linux
-from .._executors.work import Work
+from .._executors.task_run import TaskRun
+from .._formats.limits import Limits
+from .._system import linux
+from .._system.log import event
 from ..errors import LimitExceeded
-from ..limits import Limits
-from ..log import event
 from .stacks import stacks
 
 
@@ -21,14 +21,14 @@ class LimitWatch:
 
     interval = 0.25
 
-    def __init__(self, running: Callable[[], Iterable[Work]]) -> None:
+    def __init__(self, running: Callable[[], Iterable[TaskRun]]) -> None:
         self._running = running
-        self._watched: WeakKeyDictionary[Work, _Watched] = WeakKeyDictionary()
+        self._watched: WeakKeyDictionary[TaskRun, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
         look = functools.cache(linux.processes)  # one for all, if anybody needs it
         for work in self._running():
-            if work.record.limits is None or work.began == 0.0 or work.cancelled:
+            if work.record.limits is None or work.started == 0.0 or work.cancelled:
                 continue
             watched = self._watched.setdefault(work, _Watched(work.record.limits))
             if (reason := watched.exceeded(work, look)) is not None:
@@ -52,14 +52,14 @@ class _Watched:
         self._told: object = None
         self._told_at = 0.0
 
-    def exceeded(self, work: Work, look: Callable[[], dict[int, linux.Proc]]) -> _Reason | None:
+    def exceeded(self, work: TaskRun, look: Callable[[], dict[int, linux.Proc]]) -> _Reason | None:
         """The limit that it exceeds."""
         limits, now = self._limits, work.clock()
-        if work.tally is not None and (latest := work.tally.latest) is not self._told:
+        if work.tracker is not None and (latest := work.tracker.latest) is not self._told:
             self._told, self._told_at = latest, now
-        if limits.time is not None and now - work.began > limits.time:
+        if limits.time is not None and now - work.started > limits.time:
             return _Reason(f"the task ran longer than its time_limit of {limits.time:g} s", is_of_time=True)
-        if limits.stall is not None and now - max(self._told_at, work.began) > limits.stall:
+        if limits.stall is not None and now - max(self._told_at, work.started) > limits.stall:
             text = f"the task told no progress for longer than its stall_limit of {limits.stall:g} s"
             return _Reason(text, is_of_time=True)
         if limits.memory is not None and work.pid is not None:
@@ -70,6 +70,6 @@ class _Watched:
         return None
 
 
-def _explained(work: Work) -> str:
+def _explained(work: TaskRun) -> str:
     found = work.stacks() if work.stacks is not None else stacks()
     return f"\n\nits threads at that moment:\n{found}" if found else ""

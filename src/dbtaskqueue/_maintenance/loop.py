@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from .._system.log import Outage, event
 from ..errors import StoreUnavailable, TaskQueueError
-from ..log import Outage, event
 
 
 class Duty(Protocol):
@@ -86,7 +86,7 @@ class MaintenanceLoop:
         try:
             act()
         except StoreUnavailable as error:
-            self._outage.begins(error)
+            self._outage.starts(error)
             return False
         except TaskQueueError as error:
             event(logging.WARNING, "maintenance", error=error)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from .._executors.work import Work
-from .._store.base import Note
+from .._executors.task_run import TaskRun
+from .._store.contract import Note
 
 
 class ProgressReport:
@@ -13,7 +13,7 @@ class ProgressReport:
 
     interval = 1.0
 
-    def __init__(self, running: Callable[[], Iterable[Work]], store: Callable[[Sequence[Note]], object]) -> None:
+    def __init__(self, running: Callable[[], Iterable[TaskRun]], store: Callable[[Sequence[Note]], object]) -> None:
         self._running = running
         self._store = store
 

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from .. import clock, ends
-from .._store.base import Store, WorkerRecord
-from ..log import event
-from ..place import Place, exists
+from .. import outcomes
+from .._store.contract import Store, WorkerRecord
+from .._system import clock
+from .._system.log import event
+from .._system.place import Place, exists
 
 _SELDOM = 10.0
 """Seconds between two looks for tasks whose worker has no row, while no row goes away."""
@@ -74,7 +75,7 @@ class Rescuer:
         count = sum(self._rescue(worker) for worker in gone)
         known, self._known = self._known, {worker.id for worker in workers if worker.lost_at is None}
         if at_orphans or known - self._known:
-            count += self._store.rescue(None, 0, _error("without a row"), clock.now(), ends.retry_time) or 0
+            count += self._store.rescue(None, 0, _error("without a row"), clock.now(), outcomes.retry_time) or 0
             self._next_orphans = now + _SELDOM
         self.on_look(workers)
         return count
@@ -91,7 +92,7 @@ class Rescuer:
 
     def _rescue(self, worker: WorkerRecord) -> int:
         name = f"{worker.id} (process {worker.pid} on {worker.host})"
-        count = self._store.rescue(worker.id, worker.beat, _error(name), clock.now(), ends.retry_time)
+        count = self._store.rescue(worker.id, worker.beat, _error(name), clock.now(), outcomes.retry_time)
         if count is None:
             return 0
         event(logging.WARNING, "a worker was lost, its tasks are given back", worker=worker.id, tasks=count)

@@ -11,8 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..log import Outage, event
-from ..systemd import Notifier
+from .._system.log import Outage, event
+from .._system.systemd import Notifier
 from .loop import MaintenanceLoop
 from .stacks import stacks
 
@@ -34,7 +34,7 @@ class Supervision:
         self._loop: MaintenanceLoop | None = None
 
     def ready(self) -> None:
-        """The worker has begun to work."""
+        """The worker has started to work."""
         if self._loop is not None or not self._notifier.is_there:
             return
         self._loop = MaintenanceLoop("systemd", Outage("systemd"))

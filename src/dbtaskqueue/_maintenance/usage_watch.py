@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from .._executors import linux
-from .._executors.work import Work
+from .._executors.task_run import TaskRun
+from .._system import linux
 
 
 class UsageWatch:
@@ -17,9 +17,9 @@ class UsageWatch:
 
     interval = 1.0
 
-    def __init__(self, running: Callable[[], Iterable[Work]]) -> None:
+    def __init__(self, running: Callable[[], Iterable[TaskRun]]) -> None:
         self._running = running
-        self._known: set[Work] = set()
+        self._known: set[TaskRun] = set()
 
     def __call__(self) -> None:
         works = {work for work in self._running() if work.pid is not None}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 
+from .._formats.url import parse
 from ..errors import ConfigurationError
-from ..url import parse
 from . import connections as connections  # now, so that at exit it closes connections after who uses them has left
-from .base import Store
 from .connections import close_free as close_free
 from .connections import surround_writes as surround_writes
+from .contract import Store
 from .verbs import SqlStore
 
 _ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}

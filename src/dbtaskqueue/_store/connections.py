@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar, TypeVarTuple
 
 from ..errors import StoreUnavailable
-from .line import Line, Request
+from .group_commit import GroupCommit, Request
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -70,7 +70,7 @@ class Transaction(abc.ABC):
     @property
     @abc.abstractmethod
     def is_open(self) -> bool:
-        """Whether a transaction has begun and not ended."""
+        """Whether a transaction has started and not ended."""
 
     def row(self, name: str, values: Values = NOTHING) -> Row | None:
         """The first row of the query ``name``, or None."""
@@ -88,7 +88,7 @@ class Connections(abc.ABC):
     def _begin_anew(self) -> None:
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
-        self._line = Line(self._commit)
+        self._line = GroupCommit(self._commit)
         self._asking: set[int] = set()  # threads in the middle of a call
         self._later: Callable[[], None] | None = None  # what a signal's handler wanted in the middle of one
 
@@ -158,7 +158,7 @@ class Connections(abc.ABC):
             for request in batch:
                 request.error, request.done = error, True
 
-    def rest(self) -> None:
+    def disconnect(self) -> None:
         """Close both connections until they are needed again."""
         self._between_calls(self._rest)
 
@@ -201,7 +201,7 @@ class Connections(abc.ABC):
         self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """In the child: begin anew; what other threads were asking for is the parent's."""
+        """In the child: start anew; what other threads were asking for is the parent's."""
         self._disown()
         self._begin_anew()
 

@@ -7,7 +7,7 @@ import os
 import queue
 import time
 
-from .base import Wakeups
+from .contract import Wakeups
 
 _SHORTEST, _LONGEST = 0.02, 2.0
 """Seconds between two looks: while tasks come, and when none has come for a long time."""

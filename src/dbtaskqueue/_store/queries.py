@@ -1,6 +1,6 @@
 """Loads the named queries of ``sql/*.sql``. Pure: text in, a dict of statements out.
 
-A query begins with ``-- name: NAME`` and runs to the next one; comments are for readers and stay
+A query starts with ``-- name: NAME`` and runs to the next one; comments are for readers and stay
 behind. ``{{NAME}}`` stands for the text of another query of the same engine, so that a list of
 columns is written once. Nothing else is ever put into SQL text: values are bound, written ``:name``.
 """

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .._formats.url import Target
 from ..errors import StoreUnavailable
-from ..url import Target
 from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, mark_done
-from .line import Request
+from .group_commit import Request
 
 T = TypeVar("T")
 
@@ -29,26 +29,26 @@ _TRIES = 20
 _PAUSE = 0.01, 0.5
 
 
-class Trouble(enum.Enum):
+class ErrorKind(enum.Enum):
     """What an error of a driver means for who waits for the answer."""
 
-    AGAIN = "a deadlock or the like: rolled back, run it again"
+    RETRY = "a deadlock or the like: rolled back, run it again"
     CONFLICT = "a unique index refused it"
     LOST = "the connection is gone, and with it the answer"
-    ELSEWHERE = "refused, for this server does not take writes now: connect anew"
-    REFUSED = "the server said no"
+    RECONNECT = "refused, for this server does not take writes now: connect anew"
+    FATAL = "the server said no"
 
 
 class Link(Transaction):
     """One connection to a server; its methods raise the driver's errors. Each statement commits by itself."""
 
     @abc.abstractmethod
-    def begin(self) -> None:
-        """Begin a transaction in which each statement sees what is committed by then."""
+    def start(self) -> None:
+        """Start a transaction in which each statement sees what is committed by then."""
 
     @abc.abstractmethod
-    def begin_reading(self) -> None:
-        """Begin a transaction that sees one snapshot."""
+    def start_reading(self) -> None:
+        """Start a transaction that sees one snapshot."""
 
     @abc.abstractmethod
     def commit(self) -> None:
@@ -86,7 +86,7 @@ class ServerConnections(Connections):
         """A new connection. Raises the driver's errors, and ConfigurationError for a server that cannot serve."""
 
     @abc.abstractmethod
-    def _trouble(self, error: Exception) -> Trouble:
+    def _trouble(self, error: Exception) -> ErrorKind:
         """What an error of the driver means."""
 
     @abc.abstractmethod
@@ -106,7 +106,7 @@ class ServerConnections(Connections):
             committing = alone = len(batch) == 1 and batch[0].alone
             try:
                 if not alone:
-                    link.begin()
+                    link.start()
                 for request in batch:
                     request.result = request.work(link)
                 committing = True
@@ -126,16 +126,16 @@ class ServerConnections(Connections):
     def _may_try_again(self, link: Link, error: Exception, committing: bool) -> bool:
         """Tidy up after an error; whether the transaction may be run again. Raises what else is to be said."""
         trouble = self._trouble(error)
-        if trouble in (Trouble.LOST, Trouble.ELSEWHERE):
+        if trouble in (ErrorKind.LOST, ErrorKind.RECONNECT):
             self._hang_up_writer()
-            raise self._unavailable(error, maybe_done=committing and trouble is Trouble.LOST) from error
+            raise self._unavailable(error, maybe_done=committing and trouble is ErrorKind.LOST) from error
         try:
             link.roll_back()
         except self._driver_error:
             self._hang_up_writer()
-        if trouble is Trouble.CONFLICT:
+        if trouble is ErrorKind.CONFLICT:
             raise Conflict(self.explain(error)) from error
-        return trouble is Trouble.AGAIN
+        return trouble is ErrorKind.RETRY
 
     def _interrupted(self, batch: list[Request]) -> None:
         """Nobody can tell what the server made of a commit that was interrupted here."""
@@ -150,7 +150,7 @@ class ServerConnections(Connections):
         """See the base class."""
 
         def run(link: Link) -> T:
-            link.begin_reading()
+            link.start_reading()
             try:
                 result = work(link)
             except self._driver_error:
@@ -178,9 +178,9 @@ class ServerConnections(Connections):
                     return act(link)
                 except self._driver_error as error:
                     trouble = self._trouble(error)
-                    if trouble is not Trouble.AGAIN:
+                    if trouble is not ErrorKind.RETRY:
                         self._hang_up_reader()
-                    if trouble not in (Trouble.AGAIN, Trouble.LOST) or tries == 2:
+                    if trouble not in (ErrorKind.RETRY, ErrorKind.LOST) or tries == 2:
                         raise self._unavailable(error) from error
                 except BaseException:
                     self._hang_up_reader()
@@ -193,12 +193,12 @@ class ServerConnections(Connections):
         link = self._live(None, reads=False)
         try:
             with self.translated():
-                link.begin()
+                link.start()
             yield link
             try:
                 link.commit()
             except self._driver_error as error:
-                raise self._unavailable(error, maybe_done=self._trouble(error) is Trouble.LOST) from error
+                raise self._unavailable(error, maybe_done=self._trouble(error) is ErrorKind.LOST) from error
         finally:
             _close(link)  # what is not committed is rolled back by that
 

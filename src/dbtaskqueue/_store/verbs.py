@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from .._formats.url import Target
 from ..errors import LeaseLost, SchemaError, TaskQueueError
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
-from ..url import Target
-from .base import (
+from .connections import NOTHING, Conflict, Connections, Transaction, Values, around_writes
+from .contract import (
     OUTPUTS,
     AttemptRecord,
     Claim,
@@ -35,8 +36,7 @@ from .base import (
     Verdict,
     WorkerRecord,
 )
-from .connections import NOTHING, Conflict, Connections, Transaction, Values, around_writes
-from .moving import SEALED, SqlMovable
+from .copying import SEALED, SqlMovable
 
 INLINE = 256
 """Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
@@ -62,7 +62,7 @@ class SqlStore(SqlMovable, Store):
         """The URL by which another process reaches what this one reaches by ``url``."""
         return url
 
-    _from_the_begin: Values = NOTHING
+    _from_the_start: Values = NOTHING
     """Parameters of the query ``ranks`` that include all waiting tasks."""
 
     # -- what each engine does in its own way ------------------------------------------------------
@@ -77,7 +77,7 @@ class SqlStore(SqlMovable, Store):
 
     @abc.abstractmethod
     def _claim(self, tx: Any, worker: int, claim: Claim) -> list[TaskRecord]:
-        """Reserve tasks, and begin them if the claim says so."""
+        """Reserve tasks, and start them if the claim says so."""
 
     @abc.abstractmethod
     def _finish_together(self, tx: Any, ends: Sequence[End]) -> bool:
@@ -238,8 +238,8 @@ class SqlStore(SqlMovable, Store):
             if is_large(end.result):
                 tx.change("insert_large", _large(end.id, "result", end.result))
             return Verdict(True, DONE, end.token)
-        if end.begun_at is not None:
-            _start(tx, Start(end.id, end.token, end.begun_at))
+        if end.started_at is not None:
+            _start(tx, Start(end.id, end.token, end.started_at))
         return self._give_up(tx, worker, end, values)
 
     def _give_up(self, tx: Transaction, worker: int, end: End, values: Values) -> Verdict:
@@ -256,7 +256,7 @@ class SqlStore(SqlMovable, Store):
         return Verdict(True, TaskState(state), end.token)
 
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
-        every = [{"queue": queue, "commands": int(commands), **self._from_the_begin} for queue in queues]
+        every = [{"queue": queue, "commands": int(commands), **self._from_the_start} for queue in queues]
         times = [self._connections.query("next_due", values)[0][0] for values in every]
         return min((time for time in times if isinstance(time, int)), default=None)  # or nonsense, or None
 
@@ -410,7 +410,7 @@ class SqlStore(SqlMovable, Store):
         return bool(self._connections.query("paused", {"queue": queue}))
 
     def waiting_since(self, queue: str, now: int) -> int | None:
-        values = {"queue": queue, "now": now, "commands": 1, **self._from_the_begin}
+        values = {"queue": queue, "now": now, "commands": 1, **self._from_the_start}
         since = self._connections.query("waiting_since", values)[0][0]
         return since if isinstance(since, int) else None
 
@@ -418,8 +418,8 @@ class SqlStore(SqlMovable, Store):
         rows = self._connections.query("newest")
         return (rows[0][0], rows[0][1]) if rows else None
 
-    def hasten(self, now: int) -> int:
-        return self._change_alone("hasten", {"now": now})
+    def fix_due_after_clock_change(self, now: int) -> int:
+        return self._change_alone("fix_due_after_clock_change", {"now": now})
 
     def _change_alone(self, query: str, values: Values) -> int:
         """A write of one statement."""
@@ -435,8 +435,8 @@ class SqlStore(SqlMovable, Store):
         version, oldest = self._versions()
         return Finding("schema", f"version {version}, for programs that know {oldest} or later")
 
-    def rest(self) -> None:
-        self._connections.rest()
+    def disconnect(self) -> None:
+        self._connections.disconnect()
 
     def close(self) -> None:
         self.wakeups.close()

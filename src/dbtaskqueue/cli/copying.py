@@ -9,9 +9,9 @@ import click
 
 from .._maintenance.rescuer import Rescuer
 from .._store import open_store
-from .._store.base import Store
+from .._store.contract import Store
+from .._system.place import here
 from ..errors import SchemaError, TaskQueueError
-from ..place import here
 from .output import counted, progress
 
 _BATCH = 500
@@ -31,7 +31,7 @@ def copy(source: str, target: str) -> None:
     try:
         old.prepare(create=False)
         _refuse_living_workers(old)
-        done = _begin(old, new)
+        done = _start(old, new)
         with progress("copying tasks", old.export(2**62, 1).highest) as advance:
             count = _copy(old, new, done, advance)
     finally:
@@ -54,7 +54,7 @@ def _refuse_living_workers(store: Store) -> None:
     rescuer()
 
 
-def _begin(old: Store, new: Store) -> int:
+def _start(old: Store, new: Store) -> int:
     """Make the target ready; the highest id that an earlier run has copied."""
     try:
         new.migrate()
@@ -77,15 +77,15 @@ def _begin(old: Store, new: Store) -> int:
 def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> int:
     count, highest = 0, 0
     while True:
-        shipment = old.export(done, _BATCH)
-        highest = max(highest, shipment.highest)
-        if shipment.last is None and done:
+        batch = old.export(done, _BATCH)
+        highest = max(highest, batch.highest)
+        if batch.last is None and done:
             break
-        new.load(shipment)
-        count += len(shipment.rows["task"])
-        if shipment.last is None:
+        new.load(batch)
+        count += len(batch.rows["task"])
+        if batch.last is None:
             break
-        done = shipment.last
+        done = batch.last
         advance(done)
     new.seal(highest)
     return count

@@ -18,14 +18,14 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..keeper import CHECKPOINT, STEP
-from ..payload import JSON
+from .._formats.payload import JSON
+from .._formats.url import mask
+from ..checkpoints import CHECKPOINT, STEP
+from ..current import current_task
 from ..queue import TaskQueue
 from ..retry import RetryPolicy
-from ..running import current_task
 from ..states import DONE, FAILED, RUNNING
 from ..task import Attempt, Task
-from ..url import mask
 from .output import console, harmless
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def demo(url: str | None) -> None:
     _say("Eight tasks, two workers, one kill -9, on a temporary SQLite file: ten seconds.", "bold")
     _say("One task fails and is retried; one worker is killed, and the other takes over.\n")
     try:
-        with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as folder, _Stage() as stage:
-            lesson = _play(folder, stage)
+        with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as directory, _Stage() as stage:
+            lesson = _play(directory, stage)
     except (_Failed, TimeoutError) as error:
         raise click.ClickException(harmless(f"the demo did not show what it should: {error}")) from error
     _say(f"\nWhat you saw, in {stage.seconds:.0f} seconds:", "bold")
@@ -101,13 +101,13 @@ def demo(url: str | None) -> None:
         _say(f"  {command}", "cyan")
 
 
-def _play(folder: str, stage: _Stage) -> str:
+def _play(directory: str, stage: _Stage) -> str:
     """Run the demo and check it; return the summary."""
-    url = f"sqlite:///{folder}/demo.sqlite"
+    url = f"sqlite:///{directory}/demo.sqlite"
     with TaskQueue(url, "demo") as queue:
         tasks = _enqueue(queue)
         stage.tell("stored", f"{len(tasks.all)} tasks, in one SQLite file; no server is needed")
-        with _workers(url, folder, 2) as workers:
+        with _workers(url, directory, 2) as workers:
             stage.tell("workers", f"processes {' and '.join(str(worker.pid) for worker in workers)}")
             show = _Show(queue, tasks, workers, stage)
             show.until(lambda: tasks.long.state == RUNNING, "no worker started the long task")
@@ -155,7 +155,7 @@ class _Stage:
     """Prints each event with its time; on a terminal, also a progress bar of the long task."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._screen = console()
         self._bar: Progress | None = None
         self._long: TaskID | None = None
@@ -171,7 +171,7 @@ class _Stage:
     @property
     def seconds(self) -> float:
         """Since the start."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self._started
 
     def tell(self, event: str, text: str, style: str = "") -> None:
         """Print an event."""
@@ -290,18 +290,18 @@ class _Show:
 
 
 @contextlib.contextmanager
-def _workers(url: str, folder: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Worker processes, started as a user would; all are gone at the end."""
     command = [sys.executable, "-P", "-m", "dbtaskqueue", "--url", url, "worker", f"{__name__}:work", "--queue", "demo"]
     command += ["--drain-timeout", "0"]
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        with open(Path(folder, _LOG), "wb") as log:
+        with open(Path(directory, _LOG), "wb") as log:
             for _ in range(count):  # one by one: an interruption in between must find those that run
-                workers.append(_spawn(command, folder, log))
+                workers.append(_spawn(command, directory, log))
         yield workers
     except _Failed as error:
-        last = Path(folder, _LOG).read_text("utf-8", "replace").splitlines()[-1:]
+        last = Path(directory, _LOG).read_text("utf-8", "replace").splitlines()[-1:]
         raise _Failed(f"{error}; the workers' last words: {''.join(last) or 'none'}") from None
     finally:
         for worker in workers:
@@ -310,14 +310,14 @@ def _workers(url: str, folder: str, count: int) -> Iterator[list[subprocess.Pope
             _end(worker)
 
 
-def _spawn(command: list[str], folder: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """In the empty folder no module of the user's is in the way; and a Ctrl-C is for the demo alone."""
+def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """In the empty directory no module of the user's is in the way; and a Ctrl-C is for the demo alone."""
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        cwd=folder,
+        cwd=directory,
         env=_environment(),
         process_group=0,
     )
@@ -326,8 +326,8 @@ def _spawn(command: list[str], folder: str, log: IO[bytes]) -> subprocess.Popen[
 def _environment() -> dict[str, str]:
     """Ours, without options that were meant for the user's own queue."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DBTASKQUEUE_")}
-    folders = filter(None, ours.get("PYTHONPATH", "").split(os.pathsep))
-    return {**ours, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, folders))}
+    directories = filter(None, ours.get("PYTHONPATH", "").split(os.pathsep))
+    return {**ours, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, directories))}
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import click
 
+from .._formats.output import Following
 from ..errors import StoreUnavailable
-from ..output import Following
 from ..queue import TaskQueue
 from ..states import FINAL
 from ..task import Attempt, Task, attempts_of, with_output
@@ -95,7 +95,7 @@ class _Screen:
             note(f"task {id} has no stored output")
 
     def end_line(self) -> None:
-        """Let what comes next begin in a line of its own."""
+        """Let what comes next start in a line of its own."""
         if self._is_in_line:
             click.echo()
         self._is_in_line = False

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from .._store.base import WorkerRecord
-from ..clock import to_datetime
-from ..function_stats import FunctionStats
-from ..payload import JSON
-from ..progress import Progress, Usage, part_done, read_usage
+from .._formats.payload import JSON
+from .._formats.progress import Progress, Usage, part_done, read_usage
+from .._store.contract import WorkerRecord
+from .._system.clock import to_datetime
+from ..overview import FunctionStats
 from ..queue import TaskQueue
 from ..states import RESERVED, RUNNING, TaskState
 from ..task import Attempt, Task, look_up

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from .. import clock
-from .._store.base import TaskRecord, WorkerRecord
-from ..progress import Progress, Usage, read_usage
+from .._formats.progress import Progress, Usage, read_usage
+from .._store.contract import TaskRecord, WorkerRecord
+from .._system import clock
 from ..queue import TaskQueue
 from ..states import ABANDONED, FAILED, FINAL, RUNNING, TaskState
 from ..task import Task
@@ -129,11 +129,11 @@ class _Paced(Generic[T]):
         self._again = 0.0
 
     def __call__(self) -> T:
-        began = time.monotonic()
-        if not self._known or began >= self._again:
+        started = time.monotonic()
+        if not self._known or started >= self._again:
             self._known = [self._find()]
             now = time.monotonic()
-            self._again = now + (now - began) * (1 / _SHARE - 1)
+            self._again = now + (now - started) * (1 / _SHARE - 1)
         return self._known[0]
 
 

@@ -15,11 +15,11 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
-from .. import clock
-from ..names import check_queue
-from ..payload import JSON
+from .._formats.payload import JSON
+from .._formats.url import DEFAULT_URL, mask
+from .._system import clock
+from ..checks import check_queue
 from ..queue import TaskQueue
-from ..url import DEFAULT_URL, mask
 from .output import harmless
 
 Function = TypeVar("Function", bound=Callable[..., Any])

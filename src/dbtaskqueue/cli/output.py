@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._formats.payload import JSON
 from ..checks import counted as counted  # the other files of the command line import both from here
 from ..checks import harmless as harmless
 from ..errors import PayloadError
-from ..payload import JSON
 from ..task import Task
 
 if TYPE_CHECKING:

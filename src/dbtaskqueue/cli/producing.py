@@ -7,11 +7,10 @@ from datetime import datetime
 
 import click
 
-from ..checks import MOST
-from ..command_line import as_payload
+from .._formats.command_line import as_payload
+from .._formats.payload import JSON
+from ..checks import MOST, check_key
 from ..functions import Options
-from ..names import check_key
-from ..payload import JSON
 from .options import checked, json_value, limit, moment, open_queue, queue_option, seconds, size, url_option, variable
 from .output import harmless
 

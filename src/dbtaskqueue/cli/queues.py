@@ -6,7 +6,7 @@ import difflib
 
 import click
 
-from .._store.base import Store
+from .._store.contract import Store
 from ..checks import listed
 from .output import harmless, note
 

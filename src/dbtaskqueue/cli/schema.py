@@ -9,16 +9,16 @@ from json import loads
 
 import click
 
-from .. import clock
+from .._formats.url import DEFAULT_URL
 from .._store import open_store
-from .._store.base import Finding, Store, TaskRecord, WorkerRecord
+from .._store.contract import Finding, Store, TaskRecord, WorkerRecord
+from .._system import clock
 from ..checks import listed
-from ..ends import UNKNOWN_DELAYS
 from ..errors import TaskQueueError
-from ..function_stats import LATEST, name_of, summarize
+from ..outcomes import UNKNOWN_DELAYS
+from ..overview import LATEST, name_of, summarize
 from ..queue import TaskQueue
 from ..states import ABANDONED, DONE, RUNNING
-from ..url import DEFAULT_URL
 from .looking import describe
 from .options import command_line, default_queue, json_option, one_queue_option, open_queue, url_option
 from .output import counted, fields, harmless, print_json, took

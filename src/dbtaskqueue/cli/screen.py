@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..clock import to_datetime
-from ..progress import Progress, part_done
+from .._formats.progress import Progress, part_done
+from .._system.clock import to_datetime
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING
 from .looks import Failure, Lane, Look, Running, Seen
 from .output import harmless, in_bytes, lasted, local, styled

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from .. import clock
+from .._formats.url import mask
+from .._system import clock
 from ..errors import StoreUnavailable
-from ..url import mask
 from .looks import Look, Looker, plain
 from .options import checked, json_option, one_queue_option, open_queue, seconds, url_option
 from .output import console, json_line, note
@@ -100,7 +100,7 @@ class _Watcher(threading.Thread):
 
     def run(self) -> None:
         while not self._leaves.is_set():
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 self.look = self._looker.look()
                 self._gone, self._since = None, time.monotonic()
@@ -111,7 +111,7 @@ class _Watcher(threading.Thread):
                 return
             finally:
                 self.changed.set()
-            took = time.monotonic() - began
+            took = time.monotonic() - started
             self._leaves.wait(max(self._interval - took, _REST * took))
 
     @property

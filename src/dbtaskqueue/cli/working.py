@@ -13,14 +13,14 @@ import click
 from click.core import ParameterSource
 
 from .._executors import EXECUTORS
+from .._executors.lookup import place_of, refer
+from .._formats.payload import JSON
+from .._formats.url import mask, same_database
+from .._system.log import event
+from .._system.signals import draining_until_exit
 from ..checks import MOST, check_lease, refuse_async_generator
-from ..code import place_of, refer
 from ..functions import TaskFunction
-from ..log import event
-from ..payload import JSON
 from ..queue import TaskQueue
-from ..signals import draining_until_exit
-from ..url import mask, same_database
 from ..worker import Worker
 from .options import checked, is_url_given, queues_option, seconds, url_option
 from .output import console, harmless
@@ -229,14 +229,14 @@ def _module_for(file: str, path: str) -> str:
 
 
 def _import(name: str) -> Any:
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            why = f"there is no module {error.name!r}, neither in {folder} nor installed"
+            why = f"there is no module {error.name!r}, neither in {directory} nor installed"
         else:
             why = f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{place_of(error)}"
         raise click.ClickException(harmless(why)) from error

@@ -15,7 +15,7 @@ def test_a_heart_that_dies_is_started_again(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 4])
         process = worker(lease=1)
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         first = heart_of(process.pid)
         os.kill(first, signal.SIGKILL)
         until(lambda: heart_of(process.pid) != first, what="another heart")

@@ -25,13 +25,13 @@ pytestmark = pytest.mark.engine("sqlite")
 
 READ_ONLY_WHILE_TOLD = """
 import ctypes, os, sys, threading, time
-shim, folder, order, how = ctypes.CDLL(sys.argv[4]), sys.argv[5], sys.argv[6], int(sys.argv[7])
+shim, directory, order, how = ctypes.CDLL(sys.argv[4]), sys.argv[5], sys.argv[6], int(sys.argv[7])
 def obey():
     was_told = False
     while True:
         is_told = os.path.exists(order)
         if is_told and not was_told:
-            shim.crash_arm(folder.encode(), how, ctypes.c_long(1), ctypes.c_long(2**62))
+            shim.crash_arm(directory.encode(), how, ctypes.c_long(1), ctypes.c_long(2**62))
         elif was_told and not is_told:
             shim.crash_disarm()
         was_told = is_told
@@ -45,20 +45,20 @@ GONE, BACK = "database unavailable", "database available again"
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own, that can be full."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
     if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
         pytest.skip("NO DISK CAN BE MOUNTED HERE: a full one is not tested")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 def outage_of(
-    process: subprocess.Popen[str], begin: Callable[[], None], end: Callable[[], None], owed: Callable
+    process: subprocess.Popen[str], start: Callable[[], None], end: Callable[[], None], owed: Callable
 ) -> str:
     """Let an outage come and go while a task ends; what the worker logged."""
-    begin()
+    start()
     time.sleep(1.5)  # the outage itself: the worker tries and fails meanwhile
     end()
     until(owed, what="the end that the worker owed")
@@ -87,8 +87,8 @@ def test_a_vanished_file(url, worker, note, tmp_path):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
-        until(lambda: said(note, "begin"))
-        queue.store.rest()  # this process must not hold the file open while it is away
+        until(lambda: said(note, "start"))
+        queue.store.disconnect()  # this process must not hold the file open while it is away
         log = outage_of(
             process,
             lambda: move(files, away),
@@ -103,7 +103,7 @@ def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         other = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
         log = outage_of(
             process,
@@ -122,7 +122,7 @@ def start_on(disk: Path, start, note, seconds: float):
     queue = TaskQueue(url)
     task = queue.enqueue(["sleep", seconds])
     process = start([sys.executable, "-c", WORKER, url, str(note), "{}"])
-    until(lambda: said(note, "begin"))
+    until(lambda: said(note, "start"))
     return queue, task, process
 
 
@@ -151,7 +151,7 @@ def test_a_read_only_file_system(url, start, note, shim, tmp_path):
         code = READ_ONLY_WHILE_TOLD + WORKER
         arguments = [url, note, "{}", shim, tmp_path / "taskqueue", order, scenario.READ_ONLY]
         process = start(["env", f"LD_PRELOAD={shim}", sys.executable, "-c", code, *map(str, arguments)])
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         log = outage_of(process, order.touch, order.unlink, lambda: task.refresh().state == "done")
         check_log(log)
         assert task.attempt == 1

@@ -28,7 +28,7 @@ def test_a_stopped_process_of_the_same_place_is_not_robbed(url, worker, note):
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker(lease=LEASE)
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         os.kill(process.pid, signal.SIGSTOP)
         watch(3 * LEASE, lambda: queue.fetch(timeout=0.1) == [], "a living worker was robbed")
         os.kill(process.pid, signal.SIGCONT)
@@ -40,7 +40,7 @@ def test_a_killed_worker_is_noticed_in_the_same_place(url, worker, note):
     with TaskQueue(url) as queue:
         queue.enqueue(["sleep", 600])
         process = worker()
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         process.kill()
         process.wait()
         [task] = queue.fetch(timeout=30)
@@ -52,7 +52,7 @@ def test_a_killed_worker_is_noticed_in_the_same_place(url, worker, note):
 def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, note):
     with TaskQueue(url) as queue:
         queue.enqueue(["sleep", 600])
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         watch(3 * LEASE, lambda: queue.fetch(timeout=0.1) == [], "a living worker was robbed")
         elsewhere.kill()
         looks = Looks(queue)
@@ -64,7 +64,7 @@ def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, not
 def test_a_held_interpreter_lock_elsewhere_is_not_silence(url, elsewhere, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["hold", 3 * LEASE])
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         until(lambda: queue.fetch(timeout=0.1) != [] or said(note, "end"), within=120, what="the end of the task")
         assert task.get_result(timeout=30) == "hold"
         assert task.attempt == 1
@@ -75,7 +75,7 @@ def test_a_held_interpreter_lock_of_a_plain_fetch_elsewhere_is_not_silence(url, 
     with TaskQueue(url) as queue:
         task = queue.enqueue(1)
         place = Elsewhere(start, FETCHER, url, LEASE, 3 * LEASE)
-        assert place.process.stdout.readline() == "begin\n"
+        assert place.process.stdout.readline() == "start\n"
         until(lambda: queue.fetch(timeout=0.1) != [] or task.refresh().state == "done", within=120)
         assert task.get_result(timeout=30) == "held"
         assert task.attempt == 1
@@ -84,7 +84,7 @@ def test_a_held_interpreter_lock_of_a_plain_fetch_elsewhere_is_not_silence(url, 
 def test_a_worker_frozen_elsewhere_is_fenced_when_it_thaws(url, elsewhere, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 1])
-        until(lambda: said(note, "begin"))
+        until(lambda: said(note, "start"))
         elsewhere.signal(signal.SIGSTOP)
         [taken] = queue.fetch(timeout=30)
         assert taken.id == task.id

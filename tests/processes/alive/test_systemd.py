@@ -23,8 +23,8 @@ SHORT = "200000"
 
 @pytest.fixture(params=["/", "@"])
 def systemd(request: pytest.FixtureRequest) -> Iterator[Systemd]:
-    with tempfile.TemporaryDirectory() as folder:
-        found = Systemd(f"{folder}/notify" if request.param == "/" else f"@{folder}/notify")
+    with tempfile.TemporaryDirectory() as directory:
+        found = Systemd(f"{directory}/notify" if request.param == "/" else f"@{directory}/notify")
         yield found
         found.close()
 

@@ -89,9 +89,9 @@ def test_worker_and_fork_server_killed_at_once_leave_what_the_task_has_started(
     notes = tmp_path / "notes"
     queue.enqueue({"do": "family", "file": str(notes)}, retry=RetryPolicy(delay=3600))
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from dbtaskqueue.cli import main; main()"
-    folder = str(Path(child_tasks.__file__).parent)
+    directory = str(Path(child_tasks.__file__).parent)
     worker = start(
-        [sys.executable, "-c", code, folder, "--url", url, "worker", "--executor", "process", "child_tasks:act"]
+        [sys.executable, "-c", code, directory, "--url", url, "worker", "--executor", "process", "child_tasks:act"]
     )
     child, *left = map(int, until(lambda: child_tasks.lines(notes), what="the family's pids")[0].split())
     [server] = [pid for pid in children_of(worker.pid) if child in children_of(pid)]

@@ -23,15 +23,15 @@ out = os.open(note, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def say(*words):
     os.write(out, (" ".join(map(str, words)) + chr(10)).encode())
 def hold_the_interpreter(seconds):
-    # one backtracking match holds the interpreter lock from its begin to its end
+    # one backtracking match holds the interpreter lock from its start to its end
     for length in range(18, 40):
-        began = time.monotonic()
+        started = time.monotonic()
         re.match("(a+)+$", "a" * length + "b")
-        if time.monotonic() - began >= seconds:
+        if time.monotonic() - started >= seconds:
             return
 def work(payload):
     do, argument = payload
-    say("begin", do, current_task().id, os.getpid())
+    say("start", do, current_task().id, os.getpid())
     if do == "sleep":
         time.sleep(argument)
     elif do == "hold":
@@ -65,11 +65,11 @@ from dbtaskqueue import TaskQueue
 queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
 [task] = queue.fetch(timeout=30)
 task.start()
-print("begin", flush=True)
+print("start", flush=True)
 for length in range(18, 40):
-    began = time.monotonic()
+    started = time.monotonic()
     re.match("(a+)+$", "a" * length + "b")
-    if time.monotonic() - began >= float(sys.argv[3]):
+    if time.monotonic() - started >= float(sys.argv[3]):
         break
 task.finish("held")
 queue.close()

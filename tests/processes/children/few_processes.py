@@ -10,7 +10,7 @@ from typing import Any
 
 import child_tasks
 
-from dbtaskqueue._executors import linux
+from dbtaskqueue._system import linux
 
 _fork = os.fork
 

@@ -29,9 +29,9 @@ Worker(sys.argv[1], executor="process", **options).run(child_tasks.act)
 """
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(directory: Path) -> dict[str, str]:
     """That of this process, with what the tests import, and with a mark by which all that comes from it is found."""
-    return {**os.environ, "PYTHONPATH": python_path(), MARK: str(folder)}
+    return {**os.environ, "PYTHONPATH": python_path(), MARK: str(directory)}
 
 
 def _has_in_its_line(pid: int, what: bytes) -> bool:
@@ -74,9 +74,9 @@ def zombies_below(root: int) -> list[int]:
     return found
 
 
-def marked(folder: Path) -> set[int]:
+def marked(directory: Path) -> set[int]:
     """All living processes that come from the workers of a test, whoever their parents are by now."""
-    found, mark = set(), f"{MARK}={folder}".encode()
+    found, mark = set(), f"{MARK}={directory}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (process / "environ").read_bytes().split(b"\0") and is_running(int(process.name)):
@@ -89,16 +89,16 @@ def marked(folder: Path) -> set[int]:
 class Supervisor:
     """Keeps so many workers running; ``pids`` are those of all that ever were."""
 
-    def __init__(self, url: str, folder: Path, count: int, **options: object) -> None:
+    def __init__(self, url: str, directory: Path, count: int, **options: object) -> None:
         self._command = [sys.executable, "-c", WORKER, url, json.dumps(options)]
-        self._folder = folder
+        self._directory = directory
         self.workers = [self._start() for _ in range(count)]
         self.pids = {worker.pid for worker in self.workers}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with (self._folder / "log").open("ab") as log:
+        with (self._directory / "log").open("ab") as log:
             nothing = subprocess.DEVNULL
-            return subprocess.Popen(self._command, stdin=nothing, stderr=log, env=environment(self._folder))
+            return subprocess.Popen(self._command, stdin=nothing, stderr=log, env=environment(self._directory))
 
     def restart_the_dead(self) -> None:
         """As systemd would."""
@@ -126,7 +126,7 @@ class Supervisor:
 
     def log(self) -> str:
         """What all of them have logged."""
-        return (self._folder / "log").read_text(errors="replace")
+        return (self._directory / "log").read_text(errors="replace")
 
     def kill(self) -> None:
         """At the end of a test, however it ended."""
@@ -135,7 +135,7 @@ class Supervisor:
             worker.wait()
 
 
-class Line(NamedTuple):
+class GroupCommit(NamedTuple):
     """What one execution wrote down: of which task, under which token, as which attempt, in which process."""
 
     what: str
@@ -146,14 +146,14 @@ class Line(NamedTuple):
     words: list[str]
 
 
-def read_journal(file: Path) -> list[Line]:
+def read_journal(file: Path) -> list[GroupCommit]:
     """All of it, in the order in which it was written."""
     lines = file.read_text().splitlines() if file.exists() else []
     split = [line.split() for line in lines]
-    return [Line(w[0], int(w[1]), int(w[2]), int(w[3]), w[4], w[5:]) for w in split]
+    return [GroupCommit(w[0], int(w[1]), int(w[2]), int(w[3]), w[4], w[5:]) for w in split]
 
 
-def check_journal(lines: list[Line]) -> dict[int, list[Line]]:
+def check_journal(lines: list[GroupCommit]) -> dict[int, list[GroupCommit]]:
     """The invariants that the journal can show; its lines by task."""
     assert not [line for line in lines if line.what == "overlap"], "two executions of a task at once"
     of_task = defaultdict(list)
@@ -162,8 +162,8 @@ def check_journal(lines: list[Line]) -> dict[int, list[Line]]:
     for task, each in of_task.items():
         tokens = [line.token for line in each]
         assert tokens == sorted(tokens), f"task {task}: a late execution went on beside a new one"
-        begins = [line.token for line in each if line.what == "begin"]
-        assert len(begins) == len(set(begins)), f"task {task} ran twice under one token"
+        starts = [line.token for line in each if line.what == "start"]
+        assert len(starts) == len(set(starts)), f"task {task} ran twice under one token"
         ends = [line for line in each if line.what == "end"]
         assert len(ends) >= 1, f"task {task} did not come to its end"
         _check_checkpoints(task, each)
@@ -171,7 +171,7 @@ def check_journal(lines: list[Line]) -> dict[int, list[Line]]:
     return of_task
 
 
-def _check_checkpoints(task: int, lines: list[Line]) -> None:
+def _check_checkpoints(task: int, lines: list[GroupCommit]) -> None:
     told = 0
     for line in lines:
         if line.what == "stored":
@@ -180,7 +180,7 @@ def _check_checkpoints(task: int, lines: list[Line]) -> None:
             assert int(line.words[0]) >= told, f"task {task} lost a checkpoint that was acknowledged"
 
 
-def _check_steps(task: int, lines: list[Line]) -> None:
+def _check_steps(task: int, lines: list[GroupCommit]) -> None:
     stored: set[str] = set()
     for line in lines:
         if line.what == "step-stored":
@@ -189,7 +189,7 @@ def _check_steps(task: int, lines: list[Line]) -> None:
             assert line.words[0] not in stored, f"task {task} ran a step again whose result was stored"
 
 
-def still_there(lines: list[Line]) -> list[str]:
+def still_there(lines: list[GroupCommit]) -> list[str]:
     """Processes of the journal that still run: those of tasks, and those that tasks have started."""
     noted = {line.process for line in lines} | {line.words[0] for line in lines if line.what == "started"}
     return [process for process in noted if _exists(process)]

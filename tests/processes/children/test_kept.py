@@ -94,7 +94,7 @@ def test_a_fenced_child_keeps_nothing(
 ) -> None:
     """Its worker stands still, and cannot tell it that its claim is gone."""
     task = enqueue(queue, "late", file=file, go=go, what=what, table=table)
-    until(lambda: lines(file), what="the begin of the task")
+    until(lambda: lines(file), what="the start of the task")
     worker = supervisor.workers[0].pid
     os.kill(worker, signal.SIGSTOP)
     assert queue.purge() == 1
@@ -106,7 +106,7 @@ def test_a_fenced_child_keeps_nothing(
     assert rows(url, table) == []
     os.kill(worker, signal.SIGCONT)
     until(lambda: task.refresh().state == "done", what="the end of the retried task")
-    until(lambda: lines(file)[2:] == ["begin", "kept"], what="the last line, which comes after a transaction's commit")
+    until(lambda: lines(file)[2:] == ["start", "kept"], what="the last line, which comes after a transaction's commit")
     supervisor.stop()
 
 
@@ -226,7 +226,7 @@ def test_a_coroutine_in_a_child_is_cancelled(queue: TaskQueue, file: Path) -> No
     task = enqueue(queue, "coroutine", file=file)
     worker = Worker(queue, executor="process")
     running = Background(lambda: worker.run(child_tasks.act))
-    until(lambda: lines(file), what="the begin of the task")
+    until(lambda: lines(file), what="the start of the task")
     task.cancel()
     until(lambda: task.refresh().state == "cancelled", what="the end of the task")
     assert lines(file)[1:] == ["CancelledError", "left, cancelled: True"]

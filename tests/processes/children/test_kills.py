@@ -65,7 +65,7 @@ def supervisor(url: str, tmp_path: Path) -> Iterator[Supervisor]:
 
 
 def victim_of(kind: str, supervisor: Supervisor) -> int | None:
-    """The pid of one of them; of the fork servers, one that has begun to work: who kills it over and over before
+    """The pid of one of them; of the fork servers, one that has started to work: who kills it over and over before
     that sees the worker give up."""
     worker = random.choice(supervisor.workers).pid
     if kind == "worker":
@@ -78,8 +78,8 @@ def victim_of(kind: str, supervisor: Supervisor) -> int | None:
     return fork_server_of(worker) if runners else None
 
 
-def load(folder: Path) -> list[dict[str, str]]:
-    return [{"do": "load", "folder": str(folder), "kind": kind} for kind in random.sample(KINDS, len(KINDS))]
+def load(directory: Path) -> list[dict[str, str]]:
+    return [{"do": "load", "directory": str(directory), "kind": kind} for kind in random.sample(KINDS, len(KINDS))]
 
 
 def is_through(queue: TaskQueue) -> bool:
@@ -110,7 +110,7 @@ def test_killed_at_random_under_load(url: str, tmp_path: Path, supervisor: Super
     assert len(supervisor.pids) == WORKERS + (kills if kind == "worker" else 0), "a worker died that nobody killed"
 
 
-def check_the_end(queue: TaskQueue, ids: list[int], folder: Path, kind: str, kills: int) -> None:
+def check_the_end(queue: TaskQueue, ids: list[int], directory: Path, kind: str, kills: int) -> None:
     tasks = {task.id: task for number in ids for task in [queue.get(number)]}
     assert {task.id for task in queue.tasks(limit=100_000)} == set(ids)
     states = Counter(str(task.state) for task in tasks.values())
@@ -118,7 +118,7 @@ def check_the_end(queue: TaskQueue, ids: list[int], folder: Path, kind: str, kil
     for task in tasks.values():
         if task.state == "abandoned":
             assert task.attempt == task.max_attempts == AT_MOST, task.error
-    lines = read_journal(folder / "journal")
+    lines = read_journal(directory / "journal")
     done = {task.id for task in tasks.values() if task.state == "done"}
     journal = check_journal([line for line in lines if line.task in done])
     assert set(journal) == done, "a task is done that never ran"

@@ -28,15 +28,15 @@ def act(payload):
 """
 
 
-def start(url: str, folder: Path, stdout: str, code: str = WORKER) -> subprocess.Popen[bytes]:
+def start(url: str, directory: Path, stdout: str, code: str = WORKER) -> subprocess.Popen[bytes]:
     """Start a worker whose standard output is ``stdout``, in an environment that does not turn off buffering."""
-    plain = {name: value for name, value in environment(folder).items() if name != "PYTHONUNBUFFERED"}
+    plain = {name: value for name, value in environment(directory).items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-c", code, url, "{}"]
     if stdout == "closed":
         command = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
-    with open(os.devnull if stdout == "null" else folder / "stdout", "wb") as file:
+    with open(os.devnull if stdout == "null" else directory / "stdout", "wb") as file:
         destination = subprocess.PIPE if stdout == "pipe" else file
-        with (folder / "stderr").open("wb") as errors:
+        with (directory / "stderr").open("wb") as errors:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=destination, stderr=errors, env=plain)
 
 

@@ -43,10 +43,10 @@ worker.run(act, burst=True)
 class Running:
     """A worker process that runs until all tasks are done, and what it has logged."""
 
-    def __init__(self, url: str, folder: Path, soft: int, hard: int) -> None:
-        self._log = folder / "log"
+    def __init__(self, url: str, directory: Path, soft: int, hard: int) -> None:
+        self._log = directory / "log"
         command = [sys.executable, "-c", WORKER, url, str(soft), str(hard)]
-        variables = {**environment(folder), "FEW_PROCESSES": str(folder / "few")}
+        variables = {**environment(directory), "FEW_PROCESSES": str(directory / "few")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, env=variables)
 

@@ -52,7 +52,7 @@ def is_over(queue: TaskQueue, task: Task) -> bool:
 def test_a_child_that_holds_the_interpreter_for_three_leases(url: str) -> None:
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue({"do": "hold_the_interpreter", "seconds": 3 * LEASE})
-        until(lambda: task.refresh().state == "running", what="the begin of the task")
+        until(lambda: task.refresh().state == "running", what="the start of the task")
         until(lambda: is_over(queue, task), within=120, what="the end of the task")
         assert (task.refresh().state, task.result, task.attempt, task.token) == ("done", "done", 1, 1)
 
@@ -63,7 +63,7 @@ def test_nine_hours_in_small(url: str, tmp_path: Path, request: pytest.FixtureRe
     seconds = float(request.config.getoption("--starved-seconds"))
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue({"do": "hold_half", "file": str(tmp_path / "note"), "seconds": seconds})
-        until(lambda: task.refresh().state == "running", what="the begin of the task")
+        until(lambda: task.refresh().state == "running", what="the start of the task")
         until(lambda: is_over(queue, task), within=2 * seconds + 60, what="the end of the task")
         assert (task.refresh().state, task.result, task.attempt, task.token) == ("done", "held", 1, 1)
 
@@ -72,7 +72,7 @@ def test_a_heart_that_is_killed_over_and_over(url: str, elsewhere: Elsewhere) ->
     """Until the next one beats, a lease has passed."""
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue({"do": "sleep", "seconds": 6 * LEASE})
-        until(lambda: task.refresh().state == "running", what="the begin of the task")
+        until(lambda: task.refresh().state == "running", what="the start of the task")
         killed: set[int] = set()
         while not is_over(queue, task):
             for pid in elsewhere.pids():

@@ -14,7 +14,7 @@ from processes.children import newer_version
 from dbtaskqueue import RetryPolicy, TaskQueue, Worker
 from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process.channel import Channel, record_from
-from dbtaskqueue._store.base import TaskRecord
+from dbtaskqueue._store.contract import TaskRecord
 
 pytestmark = pytest.mark.engine("sqlite")
 

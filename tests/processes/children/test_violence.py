@@ -157,7 +157,7 @@ def _removed(group: Path) -> bool:
 
 
 def test_the_oom_killer_ends_an_attempt_and_not_the_worker(queue: TaskQueue, small: Path) -> None:
-    bad, good = enqueue(queue, "oom", folder=str(small)), enqueue(queue, "return", value=1)
+    bad, good = enqueue(queue, "oom", directory=str(small)), enqueue(queue, "return", value=1)
     work(queue)
     assert (bad.refresh().state, good.refresh().state) == ("abandoned", "done")
     assert "the child process was killed by SIGKILL" in (bad.error or "")

@@ -1,10 +1,10 @@
 """A whole life of a queue, in which one write goes wrong; run as ``scenario.py SHIM``, with the shim preloaded.
 
-For each line ``FOLDER HOW FIRST TIMES`` on stdin a child is forked that lives through it on a new file in
-that folder, and its fate is printed: ``killed``, ``passed`` (nothing had gone wrong), ``mended`` (something
-had), or ``failed`` with the traceback in ``FOLDER/errors``.
+For each line ``DIRECTORY HOW FIRST TIMES`` on stdin a child is forked that lives through it on a new file in
+that directory, and its fate is printed: ``killed``, ``passed`` (nothing had gone wrong), ``mended`` (something
+had), or ``failed`` with the traceback in ``DIRECTORY/errors``.
 
-What a task may be found as is written to ``FOLDER/log``, one line for each: ``may ID STATE`` before a verb,
+What a task may be found as is written to ``DIRECTORY/log``, one line for each: ``may ID STATE`` before a verb,
 ``is ID STATE`` after it was acknowledged. The log is no file of the database, so it is not counted.
 """
 
@@ -25,14 +25,13 @@ from dbtaskqueue import (
     Task,
     TaskQueue,
     Worker,
-    clock,
     current_task,
-    membership,
-    session,
 )
 from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
-from dbtaskqueue._store.base import Claim, End, TaskRecord, WorkerRecord
-from dbtaskqueue.place import here
+from dbtaskqueue._store.contract import Claim, End, TaskRecord, WorkerRecord
+from dbtaskqueue._system import clock
+from dbtaskqueue._system.place import here
+from dbtaskqueue._worker import loop, membership
 
 T = TypeVar("T")
 
@@ -50,9 +49,9 @@ _PLACE = (place.boot, place.namespace, 1) if (place := here()) else (None, None,
 class Life:
     """The scenario, and the log of what was said and heard."""
 
-    def __init__(self, folder: str, how: int) -> None:
-        self._url = f"sqlite:///{folder}/db/taskqueue.sqlite"
-        self._log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    def __init__(self, directory: str, how: int) -> None:
+        self._url = f"sqlite:///{directory}/db/taskqueue.sqlite"
+        self._log = os.open(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._how = how
 
     def say(self, *words: object) -> None:
@@ -144,16 +143,16 @@ class Life:
         queue.close()
 
     def die_holding(self, queue: TaskQueue, first: Task) -> tuple[int, TaskRecord | None]:
-        """A worker that is dead holds the first task, which it has begun, and another one; its id, and that claim.
+        """A worker that is dead holds the first task, which it has started, and another one; its id, and that claim.
 
         None where the answer to the claim was lost, so that the dead one itself did not know of it.
         """
         row = WorkerRecord(0, "here", _DEAD, *_PLACE, lease=3600.0, beat=0, created_at=clock.now(), lost_at=None)
         dead = self.surely(lambda: queue.store.register(row))
-        claim = Claim(["worked"], 1, clock.now(), begin=True)
-        begun = self.surely(lambda: queue.store.exchange(dead, claim=claim)).claimed
-        self.surely(lambda: queue.store.exchange(dead, claim=claim._replace(begin=False, shared=True)))
-        return dead, begun[0] if begun and begun[0].id == first.id else None
+        claim = Claim(["worked"], 1, clock.now(), start=True)
+        started = self.surely(lambda: queue.store.exchange(dead, claim=claim)).claimed
+        self.surely(lambda: queue.store.exchange(dead, claim=claim._replace(start=False, batched=True)))
+        return dead, started[0] if started and started[0].id == first.id else None
 
 
 def _work(payload: str) -> str:
@@ -164,26 +163,26 @@ def _work(payload: str) -> str:
     return payload
 
 
-def _run(shim: ctypes.CDLL, folder: str, how: int, first: int, times: int) -> str:
+def _run(shim: ctypes.CDLL, directory: str, how: int, first: int, times: int) -> str:
     child = os.fork()
     if child == 0:
-        _live_and_exit(shim, folder, how, first, times)
+        _live_and_exit(shim, directory, how, first, times)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         return "killed"
     return {10: "passed", 11: "mended"}.get(os.WEXITSTATUS(status), "failed")
 
 
-def _live_and_exit(shim: ctypes.CDLL, folder: str, how: int, first: int, times: int) -> None:
+def _live_and_exit(shim: ctypes.CDLL, directory: str, how: int, first: int, times: int) -> None:
     code = 2
     try:
-        life = Life(folder, how)
-        shim.crash_arm(f"{folder}/db/".encode(), how, ctypes.c_long(first), ctypes.c_long(times))
+        life = Life(directory, how)
+        shim.crash_arm(f"{directory}/db/".encode(), how, ctypes.c_long(first), ctypes.c_long(times))
         life.live()
         code = 11 if shim.crash_fired() else 10
     except BaseException:
         shim.crash_disarm()
-        with open(f"{folder}/errors", "w") as file:
+        with open(f"{directory}/errors", "w") as file:
             traceback.print_exc(file=file)
     os._exit(code)
 
@@ -192,11 +191,11 @@ def main() -> None:
     """Serve until stdin ends. A heart of its own for each life, and patience, would cost more than the life."""
     membership.HeartProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
     membership._PAUSES = (0.001,) * len(membership._PAUSES)  # type: ignore[assignment]
-    session._BACKOFF = 0.001, 0.005
+    loop._BACKOFF = 0.001, 0.005
     shim = ctypes.CDLL(sys.argv[1])
     for line in sys.stdin:
-        folder, how, first, times = line.split()
-        print(_run(shim, folder, int(how), int(first), int(times)), flush=True)
+        directory, how, first, times = line.split()
+        print(_run(shim, directory, int(how), int(first), int(times)), flush=True)
 
 
 if __name__ == "__main__":

@@ -43,12 +43,12 @@ class Server:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
-    def live(self, folder: Path, how: int, first: int, times: int) -> str:
-        """One life, in a folder of its own; its fate."""
+    def live(self, directory: Path, how: int, first: int, times: int) -> str:
+        """One life, in a directory of its own; its fate."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        (folder / "db").mkdir(parents=True)
-        self.process.stdin.write(f"{folder} {how} {first} {times}\n")
+        (directory / "db").mkdir(parents=True)
+        self.process.stdin.write(f"{directory} {how} {first} {times}\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
 
@@ -72,10 +72,10 @@ def stride(request: pytest.FixtureRequest) -> int:
 @pytest.mark.parametrize("how", [scenario.KILL, scenario.TORN], ids=["killed", "killed-in-the-middle"])
 def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: int, stride: int) -> None:
     for number in itertools.count(lane * stride // LANES + 1, stride):
-        folder = tmp_path / str(number)
-        fate = server.live(folder, how, number, 1)
-        check(folder)
-        assert fate in ("killed", "passed"), (folder / "errors").read_text()
+        directory = tmp_path / str(number)
+        fate = server.live(directory, how, number, 1)
+        check(directory)
+        assert fate in ("killed", "passed"), (directory / "errors").read_text()
         if fate == "passed":
             assert number > 100, "so few writes? the shim does not see them"
             return
@@ -87,25 +87,25 @@ def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: i
 )
 def test_every_write_fails(server: Server, tmp_path: Path, how: int, lane: int, stride: int) -> None:
     for number in itertools.count(lane * stride // LANES + 1, stride):
-        folder = tmp_path / str(number)
-        fate = server.live(folder, how, number, _FAILURES)
-        assert fate in ("mended", "passed"), (folder / "errors").read_text()
-        check(folder)
+        directory = tmp_path / str(number)
+        fate = server.live(directory, how, number, _FAILURES)
+        assert fate in ("mended", "passed"), (directory / "errors").read_text()
+        check(directory)
         if fate == "passed":
             assert number > 100, "so few calls? the shim does not see them"
             return
 
 
-def check(folder: Path) -> None:
+def check(directory: Path) -> None:
     """Everything that must hold after whatever happened."""
-    path = folder / "db" / "taskqueue.sqlite"
+    path = directory / "db" / "taskqueue.sqlite"
     if path.exists():
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     url = f"sqlite:///{path}"
     with contextlib.ExitStack() as stack:
         lanes = [stack.enter_context(TaskQueue(url, queue=name)) for name in ("default", "other", "worked")]
-        acknowledged_exists(lanes[0], (folder / "log").read_text().splitlines())
+        acknowledged_exists(lanes[0], (directory / "log").read_text().splitlines())
         tasks = [task for lane in lanes for task in lane.tasks(limit=1000)]
         keys = [task.key for task in tasks if task.key and task.state not in FINAL]
         assert len(keys) == len(set(keys)), "two unfinished tasks have one key"
@@ -173,7 +173,7 @@ def attempts_bounded(task: Task) -> None:
 
 
 def drain_is_free(task: Task) -> None:
-    """What was released, by a holder or by a worker that stopped, is not counted; everything else that began is."""
+    """What was released, by a holder or by a worker that stopped, is not counted; everything else that started is."""
     spent = [attempt for attempt in task.attempts() if attempt.outcome != "released"]
     assert task.attempt == len(spent), f"task {task.id}: {task.attempts()}"
 

@@ -32,16 +32,16 @@ WITHIN = 60.0
 class Workers:
     """Worker processes by name. All that comes from one carries its name in the environment."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, directory: Path) -> None:
         self._url = url
-        self._folder = folder
+        self._directory = directory
         self._mark = uuid.uuid4().hex
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
         """Start ``dbtaskqueue worker``, with these options."""
         words = ["-m", "dbtaskqueue", "--url", self._url, "worker", "child_tasks:act", *options]
-        with open(self._folder / f"log {name}", "wb") as log:
+        with open(self._directory / f"log {name}", "wb") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, *words],
                 stdin=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ class Workers:
         return self._processes[name]
 
     def log(self, name: str) -> str:
-        return (self._folder / f"log {name}").read_text()
+        return (self._directory / f"log {name}").read_text()
 
     def left(self, name: str) -> list[int]:
         """The pids of all that exists of a worker, itself included, but for zombies."""
@@ -166,9 +166,9 @@ def test_a_second_signal_gives_back_at_once(url: str, workers: Workers, file: Pa
     with TaskQueue(url) as queue:
         task = queue.enqueue({"do": "ignore_the_drain", "file": str(file)})
         worker = workers.start("only", "--drain-timeout", "1h")
-        until(lambda: lines(file) == ["begun"])
+        until(lambda: lines(file) == ["started"])
         worker.send_signal(signal.SIGTERM)
-        until(lambda: lines(file) == ["begun", "told"], what="a task that has heard of the drain")
+        until(lambda: lines(file) == ["started", "told"], what="a task that has heard of the drain")
         assert worker.poll() is None
         worker.send_signal(signal.SIGTERM)
         workers.drained("only")

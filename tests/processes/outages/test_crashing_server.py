@@ -19,9 +19,9 @@ PROCESSES = 4
 
 
 def crash_loop(
-    server: PostgresServer | MariaDBServer, crash: Callable[[], None], folder: Path, started: list[Process]
+    server: PostgresServer | MariaDBServer, crash: Callable[[], None], directory: Path, started: list[Process]
 ) -> None:
-    crowd = Crowd(server.url(), folder, started, tasks=TASKS, processes=PROCESSES)
+    crowd = Crowd(server.url(), directory, started, tasks=TASKS, processes=PROCESSES)
     for number in range(1, CRASHES + 1):
         crowd.await_accepted(number / (CRASHES + 1))
         crash()

@@ -18,9 +18,10 @@ from servers.proxy import CuttingProxy, When, commits, containing
 from servers.requirements import must_be_ours
 from servers.wire import MariaDBConversation, PostgreSQLConversation
 
-from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker, clock
+from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker
 from dbtaskqueue._store.mariadb import connections as mariadb
 from dbtaskqueue._store.postgresql import connections as postgresql
+from dbtaskqueue._system import clock
 
 WHEN: list[When] = ["before", "after"]
 MOST = 40

@@ -18,7 +18,7 @@ import pymysql
 import pytest
 from helpers import until
 from notify_socket import Systemd
-from servers.accounts import new_folder
+from servers.accounts import new_directory
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 from servers.proxy import CuttingProxy
@@ -117,7 +117,7 @@ SERVERS: dict[str, type[Any]] = {"postgresql": Postgres, "mariadb": MariaDB}
 
 @pytest.fixture(scope="module", params=sorted(SERVERS))
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A server that runs at the begin of each test."""
+    """A server that runs at the start of each test."""
     with SERVERS[request.param]() as server:
         with TaskQueue(server.url()):
             pass
@@ -128,10 +128,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 class Life:
     """A worker in the middle of a task, and what it logs."""
 
-    def __init__(self, url: str, watching: str, folder: Path, seconds: float = 0.5) -> None:
+    def __init__(self, url: str, watching: str, directory: Path, seconds: float = 0.5) -> None:
         self.queue = TaskQueue(watching)
         self.task = self.queue.enqueue(["sleep", seconds])
-        self.note = folder / "note"
+        self.note = directory / "note"
         command = [sys.executable, "-c", WORKER, url, str(self.note), json.dumps({})]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.lines: list[str] = []
@@ -143,7 +143,7 @@ class Life:
         self.lines.extend(iter(self.process.stderr.readline, ""))
 
     def __enter__(self) -> Life:
-        until(lambda: said(self.note, "begin"), what="the begin of the task")
+        until(lambda: said(self.note, "start"), what="the start of the task")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,22 +241,22 @@ def test_a_silent_server_is_no_reason_for_a_watchdog_to_bite(
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A small disk of its own, that can be full; not among pytest's folders, which are closed to a server's account."""
-    folder = new_folder("disk")
-    command = ["mount", "-t", "tmpfs", "-o", "size=220m,mode=777", "tmpfs", str(folder)]
+    """A small disk that can be full. It is not among pytest's directories, which a server's account cannot read."""
+    directory = new_directory("disk")
+    command = ["mount", "-t", "tmpfs", "-o", "size=220m,mode=777", "tmpfs", str(directory)]
     try:
         if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
             pytest.skip("NO DISK CAN BE MOUNTED HERE: a full one is not tested")
-        yield folder
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        yield directory
+        subprocess.run(["umount", "-l", str(directory)], check=True)
     finally:
-        folder.rmdir()
+        directory.rmdir()
 
 
 @pytest.mark.parametrize("make", SERVERS.values(), ids=list(SERVERS))
 def test_a_full_disk(make: type[Any], disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who brings more is refused, and told so; the server may die of it. With room again all goes on."""
-    monkeypatch.setattr("servers.process.new_folder", partial(new_folder, place=disk))
+    monkeypatch.setattr("servers.process.new_directory", partial(new_directory, place=disk))
     server = make()
     monkeypatch.undo()
     ballast = disk / "ballast"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 _BEGIN = b"dbtq"
-"""What each message begins with: whatever else a task writes into its socket is known for nonsense at once."""
+"""What each message starts with: whatever else a task writes into its socket is known for nonsense at once."""
 _HEADER = struct.Struct(f"!{len(_BEGIN)}sI")
 _CHUNK = 2**16
 _MOST_FDS = 16
@@ -149,11 +149,11 @@ class Channel:
                 raise ValueError("what comes is no message")
             if rest < _HEADER.size:
                 break
-            begin = start + _HEADER.size
-            end = begin + _HEADER.unpack_from(data, start)[1]
+            body = start + _HEADER.size
+            end = body + _HEADER.unpack_from(data, start)[1]
             if len(data) < end:
                 break
-            message = json.loads(data[begin:end])
+            message = json.loads(data[body:end])
             if not isinstance(message, dict):
                 raise ValueError("what comes is no message")
             self._messages.append(message)

@@ -18,20 +18,21 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from ... import clock, ends, payload
-from ..._store.base import TaskRecord
-from ...code import Code
-from ...command_line import CommandLine
+from ... import outcomes
+from ..._formats import payload
+from ..._formats.command_line import CommandLine
+from ..._formats.progress import ProgressTracker
+from ..._store.contract import TaskRecord
+from ..._system import clock, linux
+from ...checkpoints import Checkpoints, Reach
+from ...current import RunningTask, enter, leave
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
-from ...keeper import Keeper, Reach
-from ...progress import Tally
-from ...running import RunningTask, enter, leave
-from .. import linux
+from ..lookup import Lookup
+from ..task_run import TaskRun
 from ..thread import end_child
-from ..work import Work
 from .channel import Channel, Message, record_from
 from .child_handle import ChildFds
-from .page import ASK_FOR_STACKS, Page
+from .shared_flags import ASK_FOR_STACKS, SharedFlags
 
 _REPORT = 0.5
 """Seconds between two reports of progress to the worker."""
@@ -45,7 +46,7 @@ _IDLE = 10.0
 class Surroundings(NamedTuple):
     """What the fork server has prepared for all children: the code, and the way to the database."""
 
-    code: Code
+    code: Lookup
     reach: Reach
     max_payload: int
 
@@ -68,11 +69,11 @@ class Child:
 
     def __init__(self, fds: ChildFds, *, parent: int, surroundings: Surroundings) -> None:
         self._fds = fds
-        self._page = Page(fds.page)
+        self._page = SharedFlags(fds.page)
         self._parent = parent
         self._surroundings = surroundings
         self._pid = os.getpid()
-        self._work: Work | None = None
+        self._work: TaskRun | None = None
         self._is_in_code = False
         self._reporter: threading.Thread | None = None
         self._sending = threading.Lock()
@@ -118,7 +119,7 @@ class Child:
         try:
             message = self._channel.next(_REST)
             if message is None:
-                self._surroundings.reach.rest()
+                self._surroundings.reach.disconnect()
                 message = self._channel.next()
             return message
         except (EOFError, OSError):
@@ -127,8 +128,8 @@ class Child:
     # -- one task ----------------------------------------------------------------------------------
 
     def _run(self, message: Message) -> bool:
-        work = self._work = Work(record_from(TaskRecord, message["record"]), begin_stored=message["begin_stored"])
-        work.begun_at = clock.now()
+        work = self._work = TaskRun(record_from(TaskRecord, message["record"]), start_stored=message["start_stored"])
+        work.started_at = clock.now()
         self._peak.reset()
         before = _cpu_so_far()
         context = enter(lambda: work.running(self._running_task))
@@ -153,7 +154,7 @@ class Child:
         flush_streams()
         return self._report_end(work, _cpu_so_far() - before)
 
-    def _check_cancelled(self, work: Work) -> None:
+    def _check_cancelled(self, work: TaskRun) -> None:
         if self._page.cancelled:
             work.cancel()
             raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
@@ -172,12 +173,12 @@ class Child:
         elif self._is_in_code:
             raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
 
-    def _running_task(self, work: Work, attempt: int) -> RunningTask:
+    def _running_task(self, work: TaskRun, attempt: int) -> RunningTask:
         def is_over() -> bool:
             return self._page.cancelled or self._page.draining
 
-        work.keeper = self._surroundings.reach.keeper(work.record, lambda: work.unstored_begin, is_over)
-        work.tally = Tally()
+        work.keeper = self._surroundings.reach.keeper(work.record, lambda: work.unstored_start, is_over)
+        work.tracker = ProgressTracker()
         if self._reporter is None:
             self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
             self._reporter.start()
@@ -186,7 +187,7 @@ class Child:
             attempt,
             lambda: self._page.draining,
             work.keeper,
-            work.tally,
+            work.tracker,
             max_payload=self._surroundings.max_payload,
             is_cancelled=lambda: self._page.cancelled,
         )
@@ -199,7 +200,7 @@ class Child:
             work = self._work
             if work is not None and work.keeper is not None:
                 self._rest_from(work.keeper)
-            latest = None if work is None or work.tally is None else work.tally.latest
+            latest = None if work is None or work.tracker is None else work.tracker.latest
             if work is None or latest is None or latest is told:
                 continue
             with self._sending, contextlib.suppress(OSError):
@@ -207,18 +208,18 @@ class Child:
                     self._channel.deliver({"progress": _named(latest)})
                     told = latest
 
-    def _rest_from(self, keeper: Keeper) -> None:
+    def _rest_from(self, keeper: Checkpoints) -> None:
         if 0.0 < keeper.used_at < time.monotonic() - _IDLE:
             keeper.used_at = 0.0  # before it is closed: whoever uses it meanwhile opens it again
-            self._surroundings.reach.rest_if_free()
+            self._surroundings.reach.disconnect_if_free()
 
-    def _report_end(self, work: Work, cpu: float) -> bool:
+    def _report_end(self, work: TaskRun, cpu: float) -> bool:
         message: Message = {
             "end": clock.now(),
-            "begin": work.begun_at,
+            "start": work.started_at,
             "result": work.result,
             "has_ended": work.has_ended,
-            "progress": None if work.tally is None else _named(work.tally.latest),
+            "progress": None if work.tracker is None else _named(work.tracker.latest),
             "cpu": cpu,
             "memory": self._peak.bytes(),
         }
@@ -255,12 +256,12 @@ class Child:
 
     def _become_command(self, message: Message) -> None:
         """Be the command from now on: its exit is the end of the attempt."""
-        argv, folder, environment = record_from(CommandLine, message["command"])
+        argv, directory, environment = record_from(CommandLine, message["command"])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         try:
-            if folder is not None:
-                os.chdir(folder)
+            if directory is not None:
+                os.chdir(directory)
             os.execvpe(argv[0], argv, {**os.environ, **environment})
         except (OSError, ValueError) as error:
             reason = f"the command {argv[0]!r} could not be started: {error}"
@@ -298,7 +299,7 @@ def packed(error: BaseException) -> dict[str, Any]:
         message = str(error)
     except Exception:
         message = "(its text cannot be shown)"
-    found: dict[str, Any] = {"name": type(error).__name__, "message": message, "text": ends.describe(error)}
+    found: dict[str, Any] = {"name": type(error).__name__, "message": message, "text": outcomes.describe(error)}
     if isinstance(error, RetryTask | ReleaseTask):
         found["delay"] = error.delay
     for kind in (RetryTask, ReleaseTask, AbandonTask, TaskCancelled, LeaseLost, StoreUnavailable):

@@ -2,7 +2,7 @@
 
 Short tasks are given several at a time. Then the child reads its own output after each, and sends it with the
 reply; until the worker *pins* it: from then on the worker reads the output, and after its task the child says that
-it has stopped, and begins none of the others. With that, or with its last reply, the worker knows what it has begun.
+it has stopped, and starts none of the others. With that, or with its last reply, the worker knows what it has started.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import socket
 from collections import deque
 from typing import NamedTuple
 
-from ..work import Work
+from ..task_run import TaskRun
 from .channel import Channel, Message
-from .page import new_page
+from .shared_flags import new_page
 
 _CHUNK = 2**16
 
@@ -33,7 +33,7 @@ class ChildFds(NamedTuple):
 class ChildHandle:
     """``works``: the first of them is running. ``reply``: what it said of the end of a task after which it must go.
 
-    ``unanswered``: how many of the tasks that it was given it runs or may still begin. ``is_worn``: it gets no more.
+    ``unanswered``: how many of the tasks that it was given it runs or may still start. ``is_worn``: it gets no more.
     ``deadline``: when it is killed, ``pin_at``: when it is pinned, ``hold_at``: when it is looked whether it can stand
     still; in monotonic time, None for never.
     """
@@ -41,7 +41,7 @@ class ChildHandle:
     def __init__(self, number: int) -> None:
         self.number = number
         self.pid: int | None = None
-        self.works: deque[Work] = deque()
+        self.works: deque[TaskRun] = deque()
         self.reply: Message | None = None
         self.tasks = 0
         self.deadline: float | None = None
@@ -75,7 +75,7 @@ class ChildHandle:
         os.close(self._written)
 
     @property
-    def work(self) -> Work | None:
+    def work(self) -> TaskRun | None:
         """The task that it runs."""
         return self.works[0] if self.works else None
 
@@ -84,7 +84,7 @@ class ChildHandle:
         """Whether it can take a task."""
         return not self.works and not self.unanswered and not self.is_dying and not self.is_hung_up
 
-    def begin(self, works: list[Work], order: Message) -> None:
+    def start(self, works: list[TaskRun], order: Message) -> None:
         """Give it tasks."""
         self.works.extend(works)
         self.unanswered = len(works)
@@ -140,23 +140,23 @@ class ProgressLines:
     def __init__(self) -> None:
         self._rest = b""
 
-    def read(self, data: bytes, work: Work) -> None:
+    def read(self, data: bytes, work: TaskRun) -> None:
         """Tell the work of what is in there."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-self._LONGEST :]
         for line in lines:
-            if line.startswith(b"::progress") and (found := self._LINE.fullmatch(line)) and work.tally is not None:
+            if line.startswith(b"::progress") and (found := self._LINE.fullmatch(line)) and work.tracker is not None:
                 done, total, message = found.groups()
                 text = None if message is None else message.decode("utf-8", "replace")
-                work.tally.tell(_number(done), None if total is None else _number(total), text)
+                work.tracker.tell(_number(done), None if total is None else _number(total), text)
 
 
 def _number(text: bytes) -> float:
     return float(text[:300]) if b"." in text else int(text[:300])
 
 
-def order_for(works: list[Work]) -> Message:
+def order_for(works: list[TaskRun]) -> Message:
     """What a child is told that is to run these; PayloadError for what is no command line."""
     if works[0].record.command:
         return {"command": works[0].command_line()._asdict()}
-    return {"tasks": [{"record": work.record._asdict(), "begin_stored": work.begin_stored} for work in works]}
+    return {"tasks": [{"record": work.record._asdict(), "start_stored": work.start_stored} for work in works]}

@@ -20,18 +20,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ... import clock
+from ..._formats.progress import ProgressTracker
+from ..._system import clock, linux
+from ..._system.log import event
 from ...errors import TaskCancelled, TaskQueueError
-from ...log import event
-from ...progress import Tally
-from .. import linux
-from ..work import Settings, TaskCode, Work, take_all
+from ..task_run import Settings, TaskCode, TaskRun, take_all
 from .channel import Message
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
-from .page import ASK_FOR_STACKS
 from .resources import Shortage, check_spare, is_shortage, make_room
 from .server_handle import ServerHandle
+from .shared_flags import ASK_FOR_STACKS
 
 _SHORT = 1.0
 """Seconds: a child whose task took longer is not used again, as it may have grown."""
@@ -66,7 +65,7 @@ class ProcessExecutor:
         self._settings = settings
         self._origin = settings.origin()
         self._code = code
-        self._line: deque[Work] = deque()
+        self._line: deque[TaskRun] = deque()
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._waker = os.pipe()
@@ -93,17 +92,17 @@ class ProcessExecutor:
 
     # -- in any thread -----------------------------------------------------------------------------
 
-    def submit(self, works: Sequence[Work]) -> None:
+    def submit(self, works: Sequence[TaskRun]) -> None:
         """Run them when there is room."""
         self._line.extend(works)
         self._wake()
 
     def is_drained(self) -> bool:
-        """Whether all work has begun."""
+        """Whether all work has started."""
         return not self._line
 
-    def take_back(self) -> list[Work]:
-        """The work that has not begun; it will not."""
+    def take_back(self) -> list[TaskRun]:
+        """The work that has not started; it will not."""
         return take_all(self._line)
 
     def drain(self) -> None:
@@ -193,12 +192,12 @@ class ProcessExecutor:
                 return
             self._give(child, works, order)
 
-    def _next_works(self, room: int, most: int) -> list[Work]:
+    def _next_works(self, room: int, most: int) -> list[TaskRun]:
         """What one child is given: one task, or several where they are so short that there is a line of them."""
         count = min(_MOST_AT_ONCE, most, math.ceil(len(self._line) / (2 * room)))
         if len(self._line) <= room:
             count = 1
-        works: list[Work] = []
+        works: list[TaskRun] = []
         with contextlib.suppress(IndexError):  # taken back meanwhile
             while len(works) < count:
                 if works and self._line[0].record.command:
@@ -242,24 +241,24 @@ class ProcessExecutor:
             self.most = most
             self._code.room_changed()
 
-    def _give(self, child: ChildHandle, works: list[Work], order: Message) -> None:
+    def _give(self, child: ChildHandle, works: list[TaskRun], order: Message) -> None:
         self._set_pinned(child, len(works) == 1)
-        child.begin(works, order)
+        child.start(works, order)
         child.pin_at = time.monotonic() + _PIN_AFTER if len(works) > 1 else None
         for work in works:
             work.stop = partial(self._tell, partial(self._stop, child, work))
-        self._note_begin(child)
+        self._note_start(child)
         if self._is_draining:
             child.page.drain()
         if child.channel.is_behind:
             self._watch(child)
 
-    def _note_begin(self, child: ChildHandle) -> None:
+    def _note_start(self, child: ChildHandle) -> None:
         """The first of its tasks runs now."""
         work = child.works[0]
-        work.begun_at = clock.now()
-        work.began = time.monotonic()
-        work.tally = Tally()
+        work.started_at = clock.now()
+        work.started = time.monotonic()
+        work.tracker = ProgressTracker()
         work.hold = partial(self._hold_soon, child, work)
         work.pid = child.pid
         work.stacks = partial(self._stacks, child, work)
@@ -333,7 +332,7 @@ class ProcessExecutor:
         if "end" not in message:
             return
         child.note_reply()
-        is_long = time.monotonic() - work.began >= _SHORT
+        is_long = time.monotonic() - work.started >= _SHORT
         child.is_worn |= work.cancelled or is_long or child.tasks >= self._settings.tasks_per_child
         must_go = message.get("is_clean") is not True or child.is_dying or self._closing
         if must_go or (child.is_worn and not child.unanswered):
@@ -345,12 +344,12 @@ class ProcessExecutor:
             child.read_all()
         self._end_work(child, message)
         if child.works:
-            self._note_begin(child)
+            self._note_start(child)
             # it may run the next one: a worn child is buried when it has stopped
             child.pin_at = time.monotonic() + (0.0 if child.is_worn else _PIN_AFTER)
 
     def _heed_stop(self, child: ChildHandle) -> None:
-        """It has seen that it is pinned: of what it was given, it begins nothing more."""
+        """It has seen that it is pinned: of what it was given, it starts nothing more."""
         if child.reply is None:
             child.unanswered = 0
             self._take_back_all(child)
@@ -358,7 +357,7 @@ class ProcessExecutor:
                 self._bury(child)
 
     def _pin(self, child: ChildHandle) -> None:
-        """From now on it begins at most what it may have begun just now; the rest is for others."""
+        """From now on it starts at most what it may have started just now; the rest is for others."""
         child.pin_at = None
         if child.is_closed or child.page.pinned:
             return
@@ -397,7 +396,7 @@ class ProcessExecutor:
         child.deadline = None
         self._ask_server({"do": "kill", "child": child.number})
 
-    def _stop(self, child: ChildHandle, work: Work) -> None:
+    def _stop(self, child: ChildHandle, work: TaskRun) -> None:
         self._pin(child)
         if child.work is not work or child.is_stopping or child.reply is not None:
             return
@@ -408,10 +407,10 @@ class ProcessExecutor:
         self._send(child, signal.SIGCONT)
         child.dies_at(time.monotonic() + self._settings.cancel_grace)
 
-    def _hold_soon(self, child: ChildHandle, work: Work, still: bool) -> None:
+    def _hold_soon(self, child: ChildHandle, work: TaskRun, still: bool) -> None:
         self._tell(partial(self._hold, child, work, still))
 
-    def _hold(self, child: ChildHandle, work: Work, still: bool) -> None:
+    def _hold(self, child: ChildHandle, work: TaskRun, still: bool) -> None:
         self._pin(child)
         if child.work is work and not child.is_stopping and work.is_held != still:
             work.note_hold(still)
@@ -431,7 +430,7 @@ class ProcessExecutor:
             child.is_worn = True  # if its task has just ended, a child that stands still is of no use
             self._send(child, signal.SIGSTOP)
 
-    def _stacks(self, child: ChildHandle, work: Work) -> str:
+    def _stacks(self, child: ChildHandle, work: TaskRun) -> str:
         """In any thread: the stacks of all threads of the child."""
         if work.record.command:
             return ""
@@ -470,15 +469,15 @@ class ProcessExecutor:
             self._read_reply(work, reply)
         self._end_of(work)
 
-    def _read_reply(self, work: Work, reply: Message) -> None:
+    def _read_reply(self, work: TaskRun, reply: Message) -> None:
         try:
             if reply.get("has_ended") is True:
                 work.note_ended()
             work.spend(float(reply.get("cpu") or 0.0), int(reply.get("memory") or 0))
             if (output := reply.get("output")) is not None:
                 work.write_output(output.encode("latin-1"))
-            if "begin" in reply:
-                work.begun_at, work.ended_at = int(reply["begin"]), int(reply["end"])
+            if "start" in reply:
+                work.started_at, work.ended_at = int(reply["start"]), int(reply["end"])
             if (error := reply.get("error")) is not None:
                 work.error = unpacked(error)
             elif (result := reply.get("result")) is not None:
@@ -486,12 +485,12 @@ class ProcessExecutor:
         except Exception as nonsense:  # of whatever sent it
             work.error = TaskQueueError(f"the child's reply cannot be read: {type(nonsense).__name__}")
 
-    def _end_unbegun(self, work: Work, error: BaseException) -> None:
-        work.begun_at = clock.now()
+    def _end_unbegun(self, work: TaskRun, error: BaseException) -> None:
+        work.started_at = clock.now()
         work.error = error
         self._end_of(work)
 
-    def _end_of(self, work: Work) -> None:
+    def _end_of(self, work: TaskRun) -> None:
         work.stop = work.hold = work.stacks = work.pid = None
         work.ended_at = work.ended_at or clock.now()
         self._code.ended(work)
@@ -518,14 +517,14 @@ class ProcessExecutor:
                 self._heed(child, message)
 
     def _take_back_all(self, child: ChildHandle) -> None:
-        """Tasks that it was given and has not begun."""
+        """Tasks that it was given and has not started."""
         while child.works:
             work = child.works.pop()
-            work.begun_at = work.stop = work.hold = work.stacks = work.pid = None
-            work.began = 0.0
+            work.started_at = work.stop = work.hold = work.stacks = work.pid = None
+            work.started = 0.0
             self._line.appendleft(work)
 
-    def _death(self, child: ChildHandle, work: Work, code: int) -> BaseException | None:
+    def _death(self, child: ChildHandle, work: TaskRun, code: int) -> BaseException | None:
         if work.record.command:
             if code == 0:
                 work.result = '{"exit_code": 0}'
@@ -602,7 +601,7 @@ class ProcessExecutor:
         self._shortage.note_failure(message.get("errno"), message["error"], len(self._children))
 
     def _server_is_gone(self) -> None:
-        """It was killed, or could not begin. Its children have died with it; what they left is hunted down."""
+        """It was killed, or could not start. Its children have died with it; what they left is hunted down."""
         server, self._server = self._server, None
         assert server is not None
         self._selector.unregister(server.channel)
@@ -652,6 +651,6 @@ class ProcessExecutor:
             os.close(fd)
 
 
-def _note_progress(work: Work, message: Message) -> None:
-    if (progress := message.get("progress")) is not None and work.tally is not None:
-        work.tally.tell(progress["done"], progress.get("total"), progress.get("message"))
+def _note_progress(work: TaskRun, message: Message) -> None:
+    if (progress := message.get("progress")) is not None and work.tracker is not None:
+        work.tracker.tell(progress["done"], progress.get("total"), progress.get("message"))

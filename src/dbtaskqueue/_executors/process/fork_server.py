@@ -1,6 +1,6 @@
 """The fork server: imports the task's code once, and forks the children that run it.
 
-It stands between a worker and its children so that they begin clean (no thread, lock or connection of the
+It stands between a worker and its children so that they start clean (no thread, lock or connection of the
 worker) and quickly. It has one thread, talks to its worker by messages, and does to children what must
 not hit a stranger: as their parent, it alone knows for certain which pid is still theirs.
 
@@ -25,9 +25,9 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from ... import code
-from ...keeper import Reach
-from .. import linux
+from ..._system import linux
+from ...checkpoints import Reach
+from .. import lookup
 from .channel import Channel, Message, record_from
 from .child import Child, Surroundings, flush_streams
 from .child_handle import ChildFds
@@ -88,11 +88,11 @@ def _prepare(orders: Message, channel: Channel) -> Surroundings:
         sys.path[:] = [*_standard_library(), *orders["path"]]  # for the database driver and its imports
         reach = Reach(orders["url"])
         sys.path[:] = orders["path"]
-        found = code.load(record_from(code.Origin, orders["origin"]))
-        reach.rest_if_free()
+        found = lookup.load(record_from(lookup.Origin, orders["origin"]))
+        reach.disconnect_if_free()
         return Surroundings(found, reach, orders["max_payload"])
     except BaseException as error:  # what importing the code raised
-        why = f"{type(error).__name__}: {error}{code.place_of(error)}"
+        why = f"{type(error).__name__}: {error}{lookup.place_of(error)}"
         channel.deliver({"broken": f"the fork server cannot import the code: {why}"})
         sys.exit(1)
 

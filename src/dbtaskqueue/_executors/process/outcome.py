@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from ..._formats.output import Output
 from ...errors import AbandonTask, ChildFailed, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
-from ...output import Output
 
 _CHOICES = {"RetryTask": RetryTask, "ReleaseTask": ReleaseTask}
 _KNOWN: dict[str, type[Exception]] = {

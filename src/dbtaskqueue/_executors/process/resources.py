@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Sequence
 
-from ...log import event
+from ..._system.log import event
 
 PER_CHILD = 4
 """File descriptors that a worker has for each child: its channel, its output, its page (mmap duplicates that one)."""

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...code import Origin, import_path
-from ...systemd import VARIABLES
-from .. import linux
-from ..work import Settings
+from ..._system import linux
+from ..._system.systemd import VARIABLES
+from ..lookup import Origin, import_path
+from ..task_run import Settings
 from . import fork_server
 from .channel import Channel, Message
 

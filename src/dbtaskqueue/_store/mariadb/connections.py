@@ -11,11 +11,11 @@ import pymysql  # type: ignore[import-untyped]
 from pymysql.constants import CLIENT, SERVER_STATUS  # type: ignore[import-untyped]
 from pymysql.cursors import Cursor  # type: ignore[import-untyped]
 
+from ..._formats.url import Target, refuse_unknown
 from ...errors import ConfigurationError
-from ...url import Target, refuse_unknown
 from .. import queries
 from ..connections import NOTHING, Row, Values
-from ..server import TIMEOUT, Link, ServerConnections, Trouble, is_readable
+from ..server import TIMEOUT, ErrorKind, Link, ServerConnections, is_readable
 from .beat import ERRORS, dial, tls
 
 OLDEST = (10, 6)
@@ -102,11 +102,11 @@ class MariadbLink(Link):
     def array(self, ids: Sequence[int]) -> tuple[int, ...]:
         return tuple(ids)
 
-    def begin(self) -> None:
-        self.change("begin")
+    def start(self) -> None:
+        self.change("start_transaction")
 
-    def begin_reading(self) -> None:
-        self.change("begin_reading")
+    def start_reading(self) -> None:
+        self.change("start_reading")
 
     def commit(self) -> None:
         self.connection.commit()
@@ -182,9 +182,9 @@ class MariadbConnections(ServerConnections):
             raise ConfigurationError(
                 f"connection: a pymysql.connections.Connection is needed here, not {type(connection).__name__}"
             )
-        begun = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
-        if connection.get_autocommit() and not begun:
-            raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
+        started = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        if connection.get_autocommit() and not started:
+            raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
         if connection.charset != "utf8mb4":
             raise ConfigurationError(f"connection: its charset is {connection.charset}; utf8mb4 is needed")
         return MariadbLink(connection, None, self._sql)
@@ -193,15 +193,15 @@ class MariadbConnections(ServerConnections):
         """See the base class."""
         return isinstance(error, pymysql.MySQLError) and error_code(error) in _FORBIDDEN
 
-    def _trouble(self, error: Exception) -> Trouble:
+    def _trouble(self, error: Exception) -> ErrorKind:
         code = error_code(error)
         if code is None or 2000 <= code < 3000 or code in _LOST:
-            return Trouble.LOST
+            return ErrorKind.LOST
         if code in _AGAIN or (code in _DUPLICATE and _is_of_id(error)):
-            return Trouble.AGAIN
+            return ErrorKind.RETRY
         if code in _DUPLICATE:
-            return Trouble.CONFLICT
-        return Trouble.ELSEWHERE if code in _ELSEWHERE else Trouble.REFUSED
+            return ErrorKind.CONFLICT
+        return ErrorKind.RECONNECT if code in _ELSEWHERE else ErrorKind.FATAL
 
     def explain(self, error: Exception) -> str:
         """See the base class."""

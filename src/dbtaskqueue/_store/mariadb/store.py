@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ..._formats.url import Target
 from ...errors import ConfigurationError, StoreUnavailable
 from ...states import RESERVED, RUNNING
-from ...url import Target
 from .. import queries
-from ..base import Claim, End, Finding, NewTask, TaskRecord
 from ..connections import Row, Values
+from ..contract import Claim, End, Finding, NewTask, TaskRecord
 from ..polling import PollingWakeups
 from ..server import TIMEOUT
 from ..verbs import SqlStore, inline, insert_large, is_large
@@ -25,13 +25,13 @@ _ENDS = 100
 """Ends in one UPDATE, which looks each row up in a list of all."""
 _BELOW_ALL_RANKS = -(2**31)
 _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
-"""How the statement of a migration begins that makes the schema one of its version."""
+"""How the statement of a migration starts that makes the schema one of its version."""
 
 
 class MariadbStore(SqlStore):
     """Tables of their own in a MariaDB database."""
 
-    schema_version = 2
+    schema_version = 3
     place_is_shared = False
 
     def __init__(self, target: Target) -> None:
@@ -141,7 +141,7 @@ class MariadbStore(SqlStore):
             measured = any(end.cpu is not None or end.memory is not None for end in some)
             for n, end in enumerate(some):
                 values |= {f"id_{n}": end.id, f"token_{n}": end.token, f"at_{n}": end.at}
-                values |= {f"begun_at_{n}": end.begun_at, f"result_{n}": inline(end.result)}
+                values |= {f"started_at_{n}": end.started_at, f"result_{n}": inline(end.result)}
                 if measured:
                     values |= {f"cpu_{n}": end.cpu, f"memory_{n}": end.memory}
             query = "finish_batch_measured" if measured else "finish_batch"
@@ -204,16 +204,16 @@ def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, first: _Fir
     found = [TaskRecord(*row) for row in tx.rows("claimable", values)]
     if not found:
         return []
-    begin, state = int(claim.begin), RUNNING if claim.begin else RESERVED
-    values |= {"worker": worker, "begin": begin, "shared": int(claim.shared), "state": state}
+    start, state = int(claim.start), RUNNING if claim.start else RESERVED
+    values |= {"worker": worker, "start": start, "batched": int(claim.batched), "state": state}
     tx.change("claim", {**values, "ids": tx.array([record.id for record in found])})
     return [
         record._replace(
             state=state.value,
             worker=worker,
             token=record.token + 1,
-            attempt=record.attempt + begin,
-            started_at=claim.now if begin else record.started_at,
+            attempt=record.attempt + start,
+            started_at=claim.now if start else record.started_at,
         )
         for record in found
     ]

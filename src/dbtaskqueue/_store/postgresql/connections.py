@@ -14,10 +14,10 @@ from psycopg import conninfo, sql
 from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8Dumper
 
+from ..._formats.url import Target
 from ...errors import ConfigurationError
-from ...url import Target
 from ..connections import NOTHING, Row, Values
-from ..server import TIMEOUT, Link, ServerConnections, Trouble, is_readable
+from ..server import TIMEOUT, ErrorKind, Link, ServerConnections, is_readable
 from .beat import Connection
 
 OLDEST = 130000
@@ -78,10 +78,10 @@ class PostgresqlLink(Link):
     def array(self, ids: Sequence[int]) -> list[int]:
         return list(ids)
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self._cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
 
-    def begin_reading(self) -> None:
+    def start_reading(self) -> None:
         self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     def commit(self) -> None:
@@ -161,7 +161,7 @@ class PostgresqlConnections(ServerConnections):
             )
         idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         if connection.autocommit and idle:
-            raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
+            raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
         return PostgresqlLink(connection, self._queries, is_borrowed=True)
 
     # -- for who waits -----------------------------------------------------------------------------
@@ -220,15 +220,15 @@ class PostgresqlConnections(ServerConnections):
         """See the base class."""
         return getattr(error, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
 
-    def _trouble(self, error: Exception) -> Trouble:
+    def _trouble(self, error: Exception) -> ErrorKind:
         code = getattr(error, "sqlstate", None)
         if code is None or code.startswith("08") or code in _LOST:
-            return Trouble.LOST
+            return ErrorKind.LOST
         if code in _AGAIN:
-            return Trouble.AGAIN
+            return ErrorKind.RETRY
         if code == _UNIQUE_VIOLATION:
-            return Trouble.CONFLICT
-        return Trouble.ELSEWHERE if code == _READ_ONLY else Trouble.REFUSED
+            return ErrorKind.CONFLICT
+        return ErrorKind.RECONNECT if code == _READ_ONLY else ErrorKind.FATAL
 
 
 def _parameters(target: Target) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...checks import listed
-from ..base import Finding
+from ..contract import Finding
 from .connections import PostgresqlConnections, PostgresqlLink
 
 _MANY_DEAD = 100_000

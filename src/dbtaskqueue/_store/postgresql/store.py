@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from ..._formats.url import Target
 from ...errors import ConfigurationError, SchemaError, StoreUnavailable
 from ...states import RESERVED, RUNNING
-from ...url import Target
 from .. import queries
-from ..base import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..connections import Values
+from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon, soon_after, wakes
 from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
@@ -29,9 +29,9 @@ _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 class PostgresqlStore(SqlStore):
     """A schema of its own in a PostgreSQL database."""
 
-    schema_version = 2
+    schema_version = 3
     place_is_shared = False
-    _from_the_begin = BEGIN._asdict()
+    _from_the_start = BEGIN._asdict()
 
     def __init__(self, target: Target) -> None:
         self.schema = target.options.get("schema", "dbtaskqueue")
@@ -170,18 +170,18 @@ class PostgresqlStore(SqlStore):
             "worker": worker,
             "now": claim.now,
             "limit": limit,
-            "begin": int(claim.begin),
-            "shared": int(claim.shared),
+            "start": int(claim.start),
+            "batched": int(claim.batched),
             "commands": int(claim.commands),
-            "state": RUNNING if claim.begin else RESERVED,
+            "state": RUNNING if claim.start else RESERVED,
         }
         scan = self._scans[queue]
-        begun = scan.begin()
-        values |= {"index": self._table("claimable"), "per_page": PAGE, **begun._asdict()}
+        started = scan.start()
+        values |= {"index": self._table("claimable"), "per_page": PAGE, **started._asdict()}
         rows = link.rows("exchange", {**values, **_endings(ends)})
         claimed = in_order([TaskRecord(*row[2:]) for row in rows if row[2] is not None])
-        scan.learn(begun, rows[0][1], claimed)
-        if not claimed and begun != BEGIN:
+        scan.learn(started, rows[0][1], claimed)
+        if not claimed and started != BEGIN:
             claimed = self._exchange(link, worker, [], claim, queue, limit)[1]
         return rows[0][0] == len(ends), claimed
 
@@ -224,7 +224,7 @@ def _endings(ends: Sequence[End]) -> Values:
         "end_ids": numbers([end.id for end in ends]),
         "tokens": numbers([end.token for end in ends]),
         "ats": numbers([end.at for end in ends]),
-        "begun_ats": numbers([end.begun_at for end in ends]),
+        "started_ats": numbers([end.started_at for end in ends]),
         "results": texts(results),
         "larges": texts(larges),
         "cpus": numbers_if_any([end.cpu for end in ends]),

@@ -6,8 +6,8 @@
 
 -- name: claim_columns
 -- The error is the last one since an operator's retry; earlier ones stay in the attempts.
-dbtaskqueue_task.id, queue, state, rank, due, dbtaskqueue_task.token, attempt, budget, base,
-dbtaskqueue_task.worker, solo, cancel_requested, created_at, dbtaskqueue_task.started_at,
+dbtaskqueue_task.id, queue, state, rank, due, dbtaskqueue_task.token, attempt, budget, retry_base,
+dbtaskqueue_task.worker, isolated, cancel_requested, created_at, dbtaskqueue_task.started_at,
 dbtaskqueue_task.finished_at, "key", function, policy,
 coalesce(payload, (SELECT value FROM {{schema}}dbtaskqueue_large
                     WHERE task = dbtaskqueue_task.id AND name = 'payload')),
@@ -15,9 +15,9 @@ CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbta
                                                  WHERE task = dbtaskqueue_task.id AND name = 'result')) END,
 CASE WHEN attempt > 0 THEN
     (SELECT error FROM {{schema}}dbtaskqueue_attempt AS past
-      WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried AND past.error IS NOT NULL
+      WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retry_token AND past.error IS NOT NULL
       ORDER BY past.token DESC LIMIT 1) END,
-limits, command, dbtaskqueue_task.retried
+limits, command, dbtaskqueue_task.retry_token
 
 -- name: task_columns
 -- Of a new claim, nothing of what comes after those can be there.
@@ -38,7 +38,7 @@ SELECT version, oldest FROM {{schema}}dbtaskqueue_schema
 
 -- name: insert_task
 INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
 VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
         :limits, :command)
 RETURNING id
@@ -60,22 +60,22 @@ SELECT state, token FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: start
 UPDATE {{schema}}dbtaskqueue_task
-   SET attempt = attempt + 1, started_at = :at, shared = 0, state = 'running'
+   SET attempt = attempt + 1, started_at = :at, batched = 0, state = 'running'
  WHERE {{is_reserved}}
 
 -- name: finish
 -- Of one that runs, or of one whose batch stores start and finish at once.
 UPDATE {{schema}}dbtaskqueue_task
-   SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, shared = 0,
+   SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
-       started_at = CASE WHEN state = 'reserved' THEN :begun_at ELSE started_at END,
+       started_at = CASE WHEN state = 'reserved' THEN :started_at ELSE started_at END,
        state = 'done'
- WHERE {{is_begun}}
+ WHERE {{is_started}}
 
 -- name: release_reserved
 UPDATE {{schema}}dbtaskqueue_task
-   SET due = coalesce(:due, due), worker = NULL, shared = 0,
-       decided_at = CASE WHEN :due IS NULL THEN decided_at ELSE :at END, state = 'pending'
+   SET due = coalesce(:due, due), worker = NULL, batched = 0,
+       due_set_at = CASE WHEN :due IS NULL THEN due_set_at ELSE :at END, state = 'pending'
  WHERE {{is_reserved}}
 
 -- name: insert_attempt
@@ -106,7 +106,7 @@ SELECT 1 FROM {{schema}}dbtaskqueue_task AS other
 
 -- name: retry
 UPDATE {{schema}}dbtaskqueue_task
-   SET retried = token, token = token + 1, due = :now, decided_at = :now, base = attempt,
+   SET retry_token = token, token = token + 1, due = :now, due_set_at = :now, retry_base = attempt,
        finished_at = NULL, result = NULL, cpu = NULL, memory = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')
 
@@ -121,13 +121,13 @@ id = :id AND token = :token AND state = 'reserved'
 -- name: is_running
 id = :id AND token = :token AND state = 'running'
 
--- name: is_begun
+-- name: is_started
 -- Of the claim with this token: it runs, or its batch stores start and end at once.
-id = :id AND token = :token AND (state = 'running' OR state = 'reserved' AND shared = 1)
+id = :id AND token = :token AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: keep
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
-SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_share}}
+SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_share}}
     ON CONFLICT (task, name) DO UPDATE SET value = excluded.value
 
 -- name: kept
@@ -135,7 +135,7 @@ SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name 
 
 -- name: note
 INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value)
-SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}}
+SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}
     ON CONFLICT (task, token, name) DO UPDATE SET value = excluded.value
 
 -- name: suspendable
@@ -150,7 +150,7 @@ SELECT 1 FROM {{schema}}dbtaskqueue_task
 UPDATE {{schema}}dbtaskqueue_task SET suspended = CASE WHEN :suspended = 1 THEN token END WHERE id = :id
 
 -- name: lock_claim
-SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_begun}} {{for_update}}
+SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_update}}
 
 -- name: delete_large
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task {{in_ids}}
@@ -240,36 +240,36 @@ SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
 -- name: give_back_reserved
 UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, worker = NULL,
-       solo = CASE WHEN shared = 1 THEN 1 ELSE solo END, shared = 0, state = 'pending'
+       isolated = CASE WHEN batched = 1 THEN 1 ELSE isolated END, batched = 0, state = 'pending'
  WHERE {{held}} AND state = 'reserved'
 
 -- name: lost_running
 SELECT {{task_columns}},
        (SELECT count(*) FROM {{schema}}dbtaskqueue_attempt AS past
-         WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retried
+         WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retry_token
            AND past.outcome = 'lost')
   FROM {{schema}}dbtaskqueue_task
  WHERE {{held}} AND state = 'running'
 
 -- name: give_back_running
 UPDATE {{schema}}dbtaskqueue_task
-   SET token = token + 1, due = :due, decided_at = :at, finished_at = :finished_at, worker = NULL, state = :state
+   SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at, worker = NULL, state = :state
  WHERE {{is_running}}
 
 -- name: fail
 UPDATE {{schema}}dbtaskqueue_task
-   SET due = CASE WHEN cancel_requested = 1 OR :final = 1 THEN due ELSE coalesce(:due, due) END, decided_at = :at,
+   SET due = CASE WHEN cancel_requested = 1 OR :final = 1 THEN due ELSE coalesce(:due, due) END, due_set_at = :at,
        finished_at = CASE WHEN cancel_requested = 1 OR :final = 1 THEN :at END,
        worker = CASE WHEN cancel_requested = 1 OR :final = 1 THEN worker END,
        state = CASE WHEN cancel_requested = 1 THEN 'cancelled' WHEN :final = 1 THEN 'abandoned' ELSE 'failed' END
  WHERE {{is_running}}
 
 -- name: release_running
--- The attempt that had begun is not counted, but for a task that was asked to end: that one is cancelled.
+-- The attempt that had started is not counted, but for a task that was asked to end: that one is cancelled.
 UPDATE {{schema}}dbtaskqueue_task
    SET attempt = CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END,
        due = CASE WHEN cancel_requested = 1 THEN due ELSE coalesce(:due, due) END,
-       decided_at = CASE WHEN :due IS NULL THEN decided_at ELSE :at END,
+       due_set_at = CASE WHEN :due IS NULL THEN due_set_at ELSE :at END,
        finished_at = CASE WHEN cancel_requested = 1 THEN :at END,
        worker = CASE WHEN cancel_requested = 1 THEN worker END,
        state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END
@@ -307,7 +307,7 @@ SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AN
 -- Since when the longest-waiting due task has waited, also in a paused queue.
 WITH RECURSIVE {{ranks}}
 SELECT min((SELECT min({{since}})
-              FROM (SELECT due, decided_at FROM {{schema}}dbtaskqueue_task
+              FROM (SELECT due, due_set_at FROM {{schema}}dbtaskqueue_task
                      WHERE {{waiting}} AND rank = ranks.level AND due <= :now
                      ORDER BY due, id LIMIT 1000) AS first))
   FROM ranks
@@ -315,7 +315,7 @@ SELECT min((SELECT min({{since}})
 -- name: since
 -- A task waits since its due time, or since that was decided if this was later: it may be enqueued with a start in the
 -- past. So the first due task of a priority may not be the one that has waited longest. Only the first 1,000 are read.
-CASE WHEN decided_at > :now THEN :now WHEN decided_at > due THEN decided_at ELSE due END
+CASE WHEN due_set_at > :now THEN :now WHEN due_set_at > due THEN due_set_at ELSE due END
 
 -- name: newest_ids
 -- Walks down the primary key, from one id to another.
@@ -386,7 +386,7 @@ SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, 
   JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
 
 -- name: open_attempts
--- Of tasks that will be retried, if they are among the newest attempts of the database. CROSS JOIN keeps the order of
+-- Of tasks that will be retry_token, if they are among the newest attempts of the database. CROSS JOIN keeps the order of
 -- the loops: SQLite 3.46 would scan the tasks and build an index of the attempts for the query.
 SELECT function, command, outcome, latest.started_at, latest.finished_at, latest.cpu, latest.memory
   FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
@@ -400,9 +400,9 @@ SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
 -- name: highest_id
 SELECT coalesce(max(id), 0) FROM {{schema}}dbtaskqueue_task
 
--- name: hasten
-UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now, decided_at = :now
- WHERE state IN ('pending', 'failed') AND due > :now AND due <= decided_at
+-- name: fix_due_after_clock_change
+UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now, due_set_at = :now
+ WHERE state IN ('pending', 'failed') AND due > :now AND due <= due_set_at
 
 -- name: set_paused
 INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
@@ -435,7 +435,7 @@ SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at
   FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
 -- name: export_task
-SELECT id, queue, state, rank, due, decided_at, token, attempt, budget, base, retried, worker, shared, solo,
+SELECT id, queue, state, rank, due, due_set_at, token, attempt, budget, retry_base, retry_token, worker, batched, isolated,
        cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result,
        command, limits, suspended, cpu, memory
   FROM {{schema}}dbtaskqueue_task WHERE id > :after ORDER BY id LIMIT :limit
@@ -458,11 +458,11 @@ VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_a
 
 -- name: load_task
 INSERT INTO {{schema}}dbtaskqueue_task
-       (id, queue, state, rank, due, decided_at, token, attempt, budget, base, retried, worker, shared, solo,
+       (id, queue, state, rank, due, due_set_at, token, attempt, budget, retry_base, retry_token, worker, batched, isolated,
         cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result,
         command, limits, suspended, cpu, memory)
-VALUES (:id, :queue, :state, :rank, :due, :decided_at, :token, :attempt, :budget, :base, :retried, :worker, :shared,
-        :solo, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :policy, :payload, :result,
+VALUES (:id, :queue, :state, :rank, :due, :due_set_at, :token, :attempt, :budget, :retry_base, :retry_token, :worker, :batched,
+        :isolated, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :policy, :payload, :result,
         :command, :limits, :suspended, :cpu, :memory)
 
 -- name: load_large

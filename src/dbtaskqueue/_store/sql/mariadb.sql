@@ -30,13 +30,13 @@ LOCK IN SHARE MODE
 -- name: keep
 -- Differs because MariaDB does not know ON CONFLICT; as below.
 INSERT INTO dbtaskqueue_large (task, name, value)
-SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}} {{for_share}}
+SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_started}} {{for_share}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
 -- name: note
 -- Differs because of ON CONFLICT.
 INSERT INTO dbtaskqueue_note (task, token, name, value)
-SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_begun}}
+SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_started}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
 -- name: by_id
@@ -74,10 +74,10 @@ SET SESSION wsrep_retry_autocommit = 0
 -- name: settings_for_reading
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE
 
--- name: begin
+-- name: start_transaction
 START TRANSACTION READ WRITE
 
--- name: begin_reading
+-- name: start_reading
 START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY
 
 -- name: has_schema
@@ -105,7 +105,7 @@ SELECT RELEASE_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())))
 -- name: insert_task
 -- Differs because one statement for many tasks is one round trip.
 INSERT INTO dbtaskqueue_task
-       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
 VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload_n,
           :limits, :command),]]
 RETURNING id
@@ -150,14 +150,14 @@ UPDATE dbtaskqueue_task
 
 -- name: finished_columns
        finished_at = CASE id [[WHEN :id_n THEN :at_n]] END, result = CASE id [[WHEN :id_n THEN :result_n]] END,
-       shared = 0,
+       batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
-       started_at = CASE WHEN state = 'reserved' THEN CASE id [[WHEN :id_n THEN :begun_at_n]] END ELSE started_at END,
+       started_at = CASE WHEN state = 'reserved' THEN CASE id [[WHEN :id_n THEN :started_at_n]] END ELSE started_at END,
        state = 'done'
 
 -- name: is_finished
 id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
-   AND (state = 'running' OR state = 'reserved' AND shared = 1)
+   AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: first_of_rank
 -- The first task of the next priority: one index seek. (MariaDB walks over all rows for the recursive query of the
@@ -170,7 +170,7 @@ SELECT rank, due, id FROM dbtaskqueue_task {{by_claimable}}
 -- name: waiting_since
 -- Differs because MariaDB finds the priorities one by one. This is for the tasks of one priority.
 SELECT min({{since}})
-  FROM (SELECT due, decided_at FROM dbtaskqueue_task {{by_claimable}}
+  FROM (SELECT due, due_set_at FROM dbtaskqueue_task {{by_claimable}}
          WHERE {{waiting}} AND rank = :rank AND due <= :now
          ORDER BY due, id LIMIT 1000) AS first
 
@@ -180,7 +180,7 @@ SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN 
 
 -- name: claimable
 -- From a task on that a reading look has found to be the first: a locking one walks over every task that was claimed
--- since the oldest transaction on the server began, 55 ms for 50,000.
+-- since the oldest transaction on the server started, 55 ms for 50,000.
 SELECT {{claim_columns}} FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank = :rank AND (due = :first_due AND id >= :first OR due > :first_due AND due <= :now)
    AND command <= :commands
@@ -189,15 +189,15 @@ SELECT {{claim_columns}} FROM dbtaskqueue_task {{by_claimable}}
 -- name: claim
 -- Differs because MariaDB has no UPDATE … RETURNING: the rows were read, and locked, before.
 UPDATE dbtaskqueue_task
-   SET token = token + 1, worker = :worker, shared = CASE WHEN :shared = 1 AND solo = 0 THEN 1 ELSE 0 END,
-       attempt = attempt + :begin, started_at = CASE WHEN :begin = 1 THEN :now ELSE started_at END,
+   SET token = token + 1, worker = :worker, batched = CASE WHEN :batched = 1 AND isolated = 0 THEN 1 ELSE 0 END,
+       attempt = attempt + :start, started_at = CASE WHEN :start = 1 THEN :now ELSE started_at END,
        state = :state
  WHERE id {{in_ids}} AND state IN ('pending', 'failed')
 
--- name: hasten
--- Differs because the index of what waits begins with its column.
-UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now, decided_at = :now
- WHERE waiting IS NOT NULL AND due > :now AND due <= decided_at
+-- name: fix_due_after_clock_change
+-- Differs because the index of what waits starts with its column.
+UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now, due_set_at = :now
+ WHERE waiting IS NOT NULL AND due > :now AND due <= due_set_at
 
 -- name: variables
 SELECT LOWER(variable_name), variable_value FROM information_schema.global_variables

@@ -21,9 +21,9 @@ id = :id AND token = :token AND CASE state WHEN 'reserved' THEN true ELSE false 
 -- Differs because of the same.
 id = :id AND token = :token AND CASE state WHEN 'running' THEN true ELSE false END
 
--- name: is_begun
+-- name: is_started
 -- Differs because of the same.
-id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN 'reserved' THEN shared = 1 ELSE false END
+id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN 'reserved' THEN batched = 1 ELSE false END
 
 -- name: in_ids
 -- Differs because PostgreSQL takes a list as an array.
@@ -50,7 +50,7 @@ CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
 -- name: ranks
 -- Differs because claimed tasks stay in the index while somebody's old transaction could still see them: the scan
--- that finds a priority finds its first task, too, and a claim begins there instead of walking over them again.
+-- that finds a priority finds its first task, too, and a claim starts there instead of walking over them again.
 ranks(level, first_due, first_id) AS (
     (SELECT rank, due, id FROM {{schema}}dbtaskqueue_task
       WHERE {{waiting}} AND (rank, due, id) >= (:floor_rank, :floor_due, :floor_id) AND command <= :commands
@@ -156,7 +156,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
 -- name: insert_task
 -- Differs because a refused insert would spoil the whole transaction, which may be a user's.
 INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
 VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
         :limits, :command)
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
@@ -178,7 +178,7 @@ WITH given AS (SELECT payload, large, number
          SELECT nextval((SELECT CAST(pg_get_serial_sequence(:table, 'id') AS regclass))) AS id, payload, large
            FROM (SELECT * FROM given ORDER BY number) AS _),
      task AS (INSERT INTO {{schema}}dbtaskqueue_task
-                     (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload,
+                     (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload,
                       limits, command)
               SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,
                      :function, :policy, payload, :limits, :command FROM numbered),
@@ -189,16 +189,16 @@ SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
 
 -- name: ended
 UPDATE {{schema}}dbtaskqueue_task AS task
-   SET finished_at = ending.at, result = ending.result, cpu = ending.cpu, memory = ending.memory, shared = 0,
+   SET finished_at = ending.at, result = ending.result, cpu = ending.cpu, memory = ending.memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
-       started_at = CASE WHEN state = 'reserved' THEN ending.begun_at ELSE started_at END,
+       started_at = CASE WHEN state = 'reserved' THEN ending.started_at ELSE task.started_at END,
        state = 'done'
   FROM unnest(CAST(:end_ids AS bigint[]), CAST(:tokens AS bigint[]), CAST(:ats AS bigint[]),
-              CAST(:begun_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]),
+              CAST(:started_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]),
               CAST(:cpus AS bigint[]), CAST(:memories AS bigint[]))
-       AS ending(id, token, at, begun_at, result, large, cpu, memory)
+       AS ending(id, token, at, started_at, result, large, cpu, memory)
  WHERE task.id = ending.id AND task.token = ending.token
-   AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.shared = 1 ELSE false END
+   AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.batched = 1 ELSE false END
 RETURNING task.id, ending.large
 
 -- name: kept_large
@@ -232,8 +232,8 @@ WITH RECURSIVE ended AS ({{ended}}),
           LIMIT :limit),
      claimed AS (
          UPDATE {{schema}}dbtaskqueue_task
-            SET token = token + 1, worker = :worker, shared = CASE WHEN :shared = 1 AND solo = 0 THEN 1 ELSE 0 END,
-                attempt = attempt + :begin, started_at = CASE WHEN :begin = 1 THEN :now ELSE started_at END,
+            SET token = token + 1, worker = :worker, batched = CASE WHEN :batched = 1 AND isolated = 0 THEN 1 ELSE 0 END,
+                attempt = attempt + :start, started_at = CASE WHEN :start = 1 THEN :now ELSE started_at END,
                 state = :state
           WHERE id = ANY(ARRAY(SELECT id FROM chosen))
          RETURNING *)

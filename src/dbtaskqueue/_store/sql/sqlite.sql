@@ -52,7 +52,7 @@ SELECT max(coalesce((SELECT max(id) FROM dbtaskqueue_task), 0), (SELECT highest 
 
 -- name: insert_next_task
 INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
 VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function,
         :policy, :payload, :limits, :command)
 
@@ -61,8 +61,8 @@ VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget
 -- as one JSON text: fetched one by one, each row would wait for the interpreter lock while tasks run.
 -- CROSS JOIN fixes the order of the loops, so that LIMIT stops the scan.
 WITH RECURSIVE {{ranks}}
-SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, base, solo, created_at, started_at,
-                                   "key", function, policy, CAST(payload AS TEXT), limits, command, retried))
+SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, retry_base, isolated, created_at, started_at,
+                                   "key", function, policy, CAST(payload AS TEXT), limits, command, retry_token))
   FROM (SELECT task.*
           FROM ranks CROSS JOIN dbtaskqueue_task AS task
          WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now AND task.command <= :commands
@@ -75,27 +75,27 @@ SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, base, 
 -- NOT INDEXED makes SQLite find the tasks by id. If ANALYZE ran while no task waited, SQLite 3.46 assumes that the
 -- index of waiting tasks is empty, and would read all of them.
 UPDATE dbtaskqueue_task NOT INDEXED
-   SET state = :state, token = token + 1, worker = :worker, shared = :shared AND NOT solo,
-       attempt = attempt + :begin, started_at = CASE WHEN :begin THEN :now ELSE started_at END
+   SET state = :state, token = token + 1, worker = :worker, batched = :batched AND NOT isolated,
+       attempt = attempt + :start, started_at = CASE WHEN :start THEN :now ELSE started_at END
  WHERE id IN ([[:id,]]) AND state IN ('pending', 'failed')
 
 -- name: finish_batch
 -- Differs because one statement over a list of rows takes two thirds of the time of one execution for each row, or of
 -- one over a JSON array.
 UPDATE dbtaskqueue_task
-   SET state = 'done', finished_at = ended.at, result = ended.result, shared = 0, cpu = ended.cpu, memory = ended.memory,
+   SET state = 'done', finished_at = ended.at, result = ended.result, batched = 0, cpu = ended.cpu, memory = ended.memory,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
-       started_at = CASE WHEN state = 'reserved' THEN ended.begun_at ELSE started_at END
-  FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS begun_at, column5 AS result, column6 AS cpu,
+       started_at = CASE WHEN state = 'reserved' THEN ended.started_at ELSE dbtaskqueue_task.started_at END
+  FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS started_at, column5 AS result, column6 AS cpu,
                column7 AS memory
-          FROM (VALUES [[(:id, :token, :at, :begun_at, :result, :cpu, :memory),]])) AS ended
+          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory),]])) AS ended
  WHERE dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token
-   AND (state = 'running' OR state = 'reserved' AND shared = 1)
+   AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.
 INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, decided_at, budget, created_at, "key", function, policy, payload, limits, command)
+       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
 VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
         :limits, :command)
 

@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 from urllib.parse import quote
 
+from ..._formats.url import Target, refuse_unknown
 from ...errors import ConfigurationError, StoreUnavailable
-from ...url import Target, refuse_unknown
 from .. import queries
-from ..base import NewTask
 from ..connections import NOTHING, Connections, Row, Transaction, Values, mark_done
-from ..line import Request
+from ..contract import NewTask
+from ..group_commit import Request
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -69,9 +69,9 @@ _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fu
 
 
 _OLD_SNAPSHOT = (
-    "the transaction of this connection began with a read, and another connection has written since. SQLite does not"
+    "the transaction of this connection started with a read, and another connection has written since. SQLite does not"
     " let such a transaction write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again."
-    ' To avoid this, begin it with BEGIN IMMEDIATE (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode":'
+    ' To avoid this, start it with BEGIN IMMEDIATE (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode":'
     ' "IMMEDIATE" in OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
 )
 
@@ -221,13 +221,13 @@ class SqliteConnections(Connections):
         if not connection.in_transaction:
             commits_itself = getattr(connection, "autocommit", -1) is True or connection.isolation_level is None
             if commits_itself:
-                raise ConfigurationError("connection: it is in autocommit; begin a transaction that you commit")
+                raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
             cursor.execute("BEGIN IMMEDIATE")
         return SqliteTransaction(connection, cursor)
 
     @contextlib.contextmanager
     def own_transaction(self) -> Iterator[SqliteTransaction]:
-        """See the base class. It has the file's write lock from its begin to its end."""
+        """See the base class. It has the file's write lock from its start to its end."""
         self._check_file()
         transaction = self._reconnect()
         connection = transaction.connection
@@ -251,9 +251,9 @@ class SqliteConnections(Connections):
                 self._cleanup()
 
     def _temporary_file(self) -> str:
-        folder = tempfile.mkdtemp(prefix="dbtaskqueue-")
-        self._cleanup = weakref.finalize(self, _remove_folder, folder, os.getpid())
-        return os.path.join(folder, "taskqueue.sqlite")
+        directory = tempfile.mkdtemp(prefix="dbtaskqueue-")
+        self._cleanup = weakref.finalize(self, _remove_directory, directory, os.getpid())
+        return os.path.join(directory, "taskqueue.sqlite")
 
     # -- transactions ------------------------------------------------------------------------------
 
@@ -392,12 +392,12 @@ class SqliteConnections(Connections):
             raise self._unavailable(error) from error
 
 
-def _remove_folder(folder: str, owner: int) -> None:
+def _remove_directory(directory: str, owner: int) -> None:
     if os.getpid() == owner:
-        for file in Path(folder).glob("*"):
+        for file in Path(directory).glob("*"):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            Path(folder).rmdir()
+            Path(directory).rmdir()
 
 
 def _identity(path: str) -> tuple[int, int] | None:

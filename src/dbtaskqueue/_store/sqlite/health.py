@@ -6,7 +6,7 @@ import os
 import shlex
 import sqlite3
 
-from ..base import Finding
+from ..contract import Finding
 from .connections import not_writable
 
 _LARGE_LOG = 64 * 1024 * 1024

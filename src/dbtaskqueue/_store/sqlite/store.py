@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from ..._formats.url import Target
 from ...errors import SchemaError
 from ...states import RESERVED, RUNNING
-from ...url import Target
 from .. import queries
-from ..base import Claim, End, Finding, NewTask, TaskRecord
+from ..contract import Claim, End, Finding, NewTask, TaskRecord
 from ..verbs import SqlStore, inline, insert_large, is_large
 from .connections import SqliteConnections, SqliteTransaction
 from .health import findings
@@ -23,7 +23,7 @@ from .wakeups import SqliteWakeups
 class SqliteStore(SqlStore):
     """A SQLite file in WAL mode; by default each commit is on the disk when it returns."""
 
-    schema_version = 2
+    schema_version = 3
     place_is_shared = True
 
     def __init__(self, target: Target) -> None:
@@ -34,7 +34,7 @@ class SqliteStore(SqlStore):
         self.beater = str(Path(__file__).with_name("beat.py")), {"path": self.path}
 
     def address(self, url: str) -> str:
-        """The file's own path: another process may be in another folder, and a temporary file is this one."""
+        """The file's own path: another process may be in another directory, and a temporary file is this one."""
         options = {**self._target.options, "max_payload": str(self.max_payload)}
         return f"sqlite:///{quote(self.path)}?{urlencode(options)}"
 
@@ -109,7 +109,7 @@ class SqliteStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
-        rows = [(end.id, end.token, end.at, end.begun_at, inline(end.result), end.cpu, end.memory) for end in ends]
+        rows = [(end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory) for end in ends]
         complete = tx.change_together("finish_batch", rows) == len(ends)
         large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
         if large:
@@ -124,8 +124,8 @@ class SqliteStore(SqlStore):
             rows = json.loads(tx.rows("claimable", values)[0][0])
             if rows:
                 rows.sort(key=_ORDER)
-                values |= {"begin": int(claim.begin), "shared": int(claim.shared)}
-                values["state"] = RUNNING if claim.begin else RESERVED
+                values |= {"start": int(claim.start), "batched": int(claim.batched)}
+                values["state"] = RUNNING if claim.start else RESERVED
                 tx.change_together("claim", [row[:1] for row in rows], values)
                 records += [_claimed(tx, worker, claim, queue, row) for row in rows]
             if len(records) >= claim.limit:
@@ -153,17 +153,17 @@ _ORDER = operator.itemgetter(1, 2, 0)  # rank, due, id
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: tuple[Any, ...]) -> TaskRecord:
     """The record of a task as it stands now, from how it was found."""
     (
-        number, rank, due, token, attempt, budget, base, solo, created, started,
-        key, function, policy, payload, limits, command, retried,
+        number, rank, due, token, attempt, budget, retry_base, isolated, created, started,
+        key, function, policy, payload, limits, command, retry_token,
     ) = row  # fmt: skip
     if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
         return TaskRecord(*tx.rows("get", {"id": number})[0])
     state = RESERVED
-    if claim.begin:
+    if claim.start:
         state, attempt, started = RUNNING, 1, claim.now
     return TaskRecord._make((
-        number, queue, state, rank, due, token + 1, attempt, budget, base, worker, solo, 0, created, started,
-        None, key, function, policy, payload, None, None, limits, command, retried, 0, None, None,
+        number, queue, state, rank, due, token + 1, attempt, budget, retry_base, worker, isolated, 0, created, started,
+        None, key, function, policy, payload, None, None, limits, command, retry_token, 0, None, None,
     ))  # fmt: skip
 
 

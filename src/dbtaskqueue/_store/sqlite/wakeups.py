@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from ...errors import StoreUnavailable
-from ..base import Wakeups
+from ..contract import Wakeups
 from .inotify import Watch, open_watch
 
 _SHORTEST = 0.0005

@@ -21,9 +21,9 @@ OUTPUTS = 100
 
 
 class TaskRecord(NamedTuple):
-    """A task's row. ``budget``, ``base``: see ``max_attempts``; texts are JSON but for ``error``.
+    """A task's row. ``budget``, ``retry_base``: see ``max_attempts``; texts are JSON but for ``error``.
 
-    ``command``: its payload is a command line. ``retried``: the token at the last operator's retry. ``suspended``: it
+    ``command``: its payload is a command line. ``retry_token``: the token at the last retry. ``suspended``: it
     runs, but is paused. ``progress`` and ``usage`` are notes of its last attempt, ``usage`` only while that runs; a
     record that was just claimed has none.
     """
@@ -36,9 +36,9 @@ class TaskRecord(NamedTuple):
     token: int
     attempt: int
     budget: int | None
-    base: int
+    retry_base: int
     worker: int | None
-    solo: int
+    isolated: int
     cancel_requested: int
     created_at: int
     started_at: int | None
@@ -51,7 +51,7 @@ class TaskRecord(NamedTuple):
     error: str | None
     limits: str | None = None
     command: int = 0
-    retried: int = 0
+    retry_token: int = 0
     suspended: int = 0
     progress: str | None = None
     usage: str | None = None
@@ -59,7 +59,7 @@ class TaskRecord(NamedTuple):
     @property
     def max_attempts(self) -> int | None:
         """The attempt after which a failure is final: the original number, counted from the last retry."""
-        return None if self.budget is None else self.base + self.budget
+        return None if self.budget is None else self.retry_base + self.budget
 
 
 class NewTask(NamedTuple):
@@ -81,21 +81,21 @@ class NewTask(NamedTuple):
 class Claim(NamedTuple):
     """What to reserve: at most ``limit`` tasks due at ``now``, from ``queues`` in this order.
 
-    ``begin`` starts them in the same transaction. ``shared`` marks them as one batch whose starts
-    are not stored one by one: after a crash nobody can tell which of them had begun. ``commands``: tasks whose payload
+    ``start`` starts them in the same transaction. ``batched`` marks them as one batch whose starts
+    are not stored one by one: after a crash it is unknown which of them had started. ``commands``: tasks whose payload
     is a command line may be claimed, too.
     """
 
     queues: Sequence[str]
     limit: int
     now: int
-    begin: bool = False
-    shared: bool = False
+    start: bool = False
+    batched: bool = False
     commands: bool = False
 
 
 class Start(NamedTuple):
-    """A reserved task that begins."""
+    """A reserved task that starts."""
 
     id: int
     token: int
@@ -106,7 +106,7 @@ class End(NamedTuple):
     """How a holder ends its claim: ``verb`` is finish, fail or release.
 
     ``due``: when a failed or released task is due again, None keeps its due time. ``final``: a
-    failure that is the last. ``begun_at``: the start was not stored yet, it was then (a shared batch).
+    failure that is the last. ``started_at``: the start was not stored yet, it was then (a shared batch).
     ``cpu`` (microseconds) and ``memory`` (bytes at the most): what the attempt took, None where nobody measured it.
     ``unrun``: a release of a task whose code was never called. It leaves no attempt, even if its start was stored.
     """
@@ -117,7 +117,7 @@ class End(NamedTuple):
     at: int
     due: int | None = None
     final: bool = False
-    begun_at: int | None = None
+    started_at: int | None = None
     result: str | None = None
     error: str | None = None
     cpu: int | None = None
@@ -225,7 +225,7 @@ class Finding(NamedTuple):
     broken: bool = False
 
 
-class Shipment(NamedTuple):
+class ExportBatch(NamedTuple):
     """Rows on their way to another database, by the names of their tables, and the highest id ever used there."""
 
     rows: dict[str, list[dict[str, Any]]]
@@ -301,7 +301,7 @@ class Database(abc.ABC):
         """What ``doctor`` tells of the database itself."""
 
     @abc.abstractmethod
-    def rest(self) -> None:
+    def disconnect(self) -> None:
         """Close the connections; a later call opens them again."""
 
     @abc.abstractmethod
@@ -313,11 +313,11 @@ class Movable(abc.ABC):
     """How all tasks of a database come into another one."""
 
     @abc.abstractmethod
-    def export(self, after: int, limit: int) -> Shipment:
+    def export(self, after: int, limit: int) -> ExportBatch:
         """Everything about the next ``limit`` tasks with ids above ``after``; at first also what belongs to no task."""
 
     @abc.abstractmethod
-    def load(self, shipment: Shipment) -> None:
+    def load(self, batch: ExportBatch) -> None:
         """Store what another database has exported, in one transaction; after ``seal``."""
 
     @abc.abstractmethod
@@ -326,7 +326,7 @@ class Movable(abc.ABC):
 
     @abc.abstractmethod
     def is_sealed(self) -> bool:
-        """Whether a loading has begun and not ended."""
+        """Whether a loading has started and not ended."""
 
 
 class Store(Database, Movable):
@@ -482,5 +482,5 @@ class Store(Database, Movable):
         """Id and time of creation of the newest task of the database."""
 
     @abc.abstractmethod
-    def hasten(self, now: int) -> int:
+    def fix_due_after_clock_change(self, now: int) -> int:
         """Make due now what was to be due at once but lies in the future, for the clock went back."""

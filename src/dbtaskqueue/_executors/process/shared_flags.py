@@ -29,7 +29,7 @@ ASK_FOR_STACKS = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.
 """The signal at which a child writes down its stacks; one that task code hardly uses."""
 
 
-class Page:
+class SharedFlags:
     """Both sides open it by its file descriptor."""
 
     def __init__(self, fd: int) -> None:
@@ -74,7 +74,7 @@ class Page:
 
     @property
     def held(self) -> bool:
-        """Whether the child is to begin no transaction, since it will be stopped: it must not take locks along."""
+        """Whether the child is to start no transaction, since it will be stopped: it must not take locks along."""
         return self._memory[_HELD] != 0
 
     @held.setter
@@ -132,7 +132,7 @@ class Page:
         return os.pread(self.fd, _LONGEST_STACKS, _STACKS_AT).decode("utf-8", "replace")
 
 
-def new_page() -> Page:
+def new_page() -> SharedFlags:
     """A page that nobody shares yet."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("dbtaskqueue")
@@ -141,7 +141,7 @@ def new_page() -> Page:
             fd = os.dup(file.fileno())
     try:
         os.ftruncate(fd, _STACKS_AT)
-        return Page(fd)
+        return SharedFlags(fd)
     except BaseException:
         os.close(fd)
         raise

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ._store.base import EndedRecord
+from ._store.contract import EndedRecord
 
 LATEST = 10_000
 """How many ended attempts are looked at, the newest ones."""

@@ -8,22 +8,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from .. import command_line, payload
-from .._store.base import Note, TaskRecord
-from ..code import Origin
-from ..command_line import CommandLine
-from ..keeper import Keeper
-from ..output import Output
-from ..progress import Tally
-from ..running import RunningTask
+from .._formats import command_line, payload
+from .._formats.command_line import CommandLine
+from .._formats.output import Output
+from .._formats.progress import ProgressTracker
+from .._store.contract import Note, TaskRecord
+from ..checkpoints import Checkpoints
+from ..current import RunningTask
+from .lookup import Origin
 
 
-class Work:
+class TaskRun:
     """A claimed task on its way through an executor.
 
-    ``begun_at``, ``ended_at``: when its code began and ended (microseconds), None before; ``began`` is the same
-    on the monotonic clock. ``begin_stored``: whether the database knows that it began. It ended with ``error``, or with
-    ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it begins.
+    ``started_at``, ``ended_at``: when its code started and ended (microseconds), None before; ``started`` is the same
+    on the monotonic clock. ``start_stored``: whether its start is stored. It ended with ``error``, or with
+    ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it starts.
     ``given_back``: it was cancelled because the worker stops; unless it ends well, it is released.
     ``exceeded``: the limit that it was stopped for. ``cpu`` (microseconds), ``memory`` (bytes, the peak): what it took.
 
@@ -38,9 +38,6 @@ class Work:
         "_held_for",
         "_held_since",
         "_running",
-        "began",
-        "begin_stored",
-        "begun_at",
         "cancelled",
         "cpu",
         "ended_at",
@@ -55,16 +52,19 @@ class Work:
         "record",
         "result",
         "stacks",
+        "start_stored",
+        "started",
+        "started_at",
         "stop",
-        "tally",
+        "tracker",
         "usage",
     )
 
-    def __init__(self, record: TaskRecord, *, begin_stored: bool) -> None:
+    def __init__(self, record: TaskRecord, *, start_stored: bool) -> None:
         self.record = record
-        self.begin_stored = begin_stored
-        self.begun_at: int | None = None
-        self.began = 0.0
+        self.start_stored = start_stored
+        self.started_at: int | None = None
+        self.started = 0.0
         self.ended_at = 0
         self.cancelled = False
         self.given_back = False
@@ -75,8 +75,8 @@ class Work:
         self.pid: int | None = None
         self.result: str | None = None
         self.error: BaseException | None = None
-        self.keeper: Keeper | None = None
-        self.tally: Tally | None = None
+        self.keeper: Checkpoints | None = None
+        self.tracker: ProgressTracker | None = None
         self.output: Output | None = None
         self.usage: str | None = None
         self.cpu: int | None = None
@@ -104,10 +104,10 @@ class Work:
 
     def notes(self) -> list[Note]:
         """What it has told since the last time: its progress, its output, what it takes."""
-        if self.tally is None and self.output is None and self.usage is None:
+        if self.tracker is None and self.output is None and self.usage is None:
             return []
         news = {
-            "progress": None if self.tally is None else self.tally.news(),
+            "progress": None if self.tracker is None else self.tracker.news(),
             "output": None if self.output is None else self.output.news(),
             "usage": self.usage,
         }
@@ -116,19 +116,19 @@ class Work:
         return [Note(record.id, record.token, name, value) for name, value in news.items() if value is not None]
 
     @property
-    def unstored_begin(self) -> int | None:
-        """When it began, if the database does not know it yet."""
-        return None if self.begin_stored else self.begun_at
+    def unstored_start(self) -> int | None:
+        """When it started, if the database does not know it yet."""
+        return None if self.start_stored else self.started_at
 
     @property
     def attempt(self) -> int:
         """The number of this attempt."""
-        return self.record.attempt if self.begin_stored else self.record.attempt + 1
+        return self.record.attempt if self.start_stored else self.record.attempt + 1
 
     @property
     def seconds(self) -> float:
         """How long its code took."""
-        took = self.ended_at - (self.begun_at or 0)
+        took = self.ended_at - (self.started_at or 0)
         return took / 1e6 if took > 0 else 0.0  # the clock may have been set back
 
     # -- while it runs -----------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class Work:
         if (stop := self.stop) is not None:
             stop()
 
-    def running(self, make: Callable[[Work, int], RunningTask]) -> RunningTask:
+    def running(self, make: Callable[[TaskRun, int], RunningTask]) -> RunningTask:
         """What ``current_task()`` gives to its code; made when somebody asks, for the attempt of that number."""
         if self._running is None:
             self._running = make(self, self.attempt)
@@ -179,9 +179,9 @@ class Work:
         return command._replace(env={**command.env, **told})
 
 
-def take_all(line: deque[Work]) -> list[Work]:
+def take_all(line: deque[TaskRun]) -> list[TaskRun]:
     """All that waits in a line, which others may take from at the same time."""
-    taken: list[Work] = []
+    taken: list[TaskRun] = []
     with contextlib.suppress(IndexError):
         while True:
             taken.append(line.popleft())
@@ -209,16 +209,16 @@ class TaskCode(Protocol):
     Neither way of executing it raises anything: how the code ended is noted in the work.
     """
 
-    def is_async(self, work: Work) -> bool:
+    def is_async(self, work: TaskRun) -> bool:
         """Whether the code is an ``async def``."""
 
-    def execute(self, work: Work) -> None:
+    def execute(self, work: TaskRun) -> None:
         """Run it in this thread to its end; an ``async def`` in an event loop of its own."""
 
-    async def execute_async(self, work: Work) -> None:
+    async def execute_async(self, work: TaskRun) -> None:
         """Run an ``async def`` in the event loop of the asyncio task that awaits this."""
 
-    def ended(self, work: Work) -> None:
+    def ended(self, work: TaskRun) -> None:
         """It has ended elsewhere, as the work says."""
 
     def room_changed(self) -> None:

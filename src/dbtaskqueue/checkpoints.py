@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from . import clock
 from ._store import close_free, open_store, surround_writes
-from ._store.base import End, Store, TaskRecord
+from ._store.contract import End, Store, TaskRecord
+from ._system import clock
 from .errors import LeaseLost, StoreUnavailable
 from .states import DONE
 
@@ -27,7 +27,7 @@ STEP = "step:"
 _BACKOFF = 0.05, 2.0
 
 
-class Keeper(Protocol):
+class Checkpoints(Protocol):
     """Where a running task keeps things. Values are JSON texts."""
 
     has_ended: bool
@@ -45,38 +45,38 @@ class Keeper(Protocol):
         """A DB-API connection whose commit is also the end of the task."""
 
 
-class StoreKeeper:
+class StoredCheckpoints:
     """Keeps things in the store, under the fence of one claim.
 
     ``is_over`` tells whether it is no use to wait for the database any longer.
     """
 
     def __init__(
-        self, store: Store, record: TaskRecord, begun_at: Callable[[], int | None], is_over: Callable[[], bool]
+        self, store: Store, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> None:
         self._store = store
         self._record = record
-        self._begun_at = begun_at
+        self._started_at = started_at
         self._is_over = is_over
         self.has_ended = False
         self.used_at = 0.0
 
     def kept(self) -> dict[str, str]:
-        """See Keeper."""
+        """See Checkpoints."""
         return self._patiently(lambda: self._store.kept(self._record.id))
 
     def keep(self, name: str, value: str) -> None:
-        """See Keeper."""
+        """See Checkpoints."""
         if not self._patiently(lambda: self._store.keep(self._record.id, self._record.token, name, value)):
             raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")
 
     @contextlib.contextmanager
     def transaction(self, result: str | None) -> Iterator[Any]:
-        """See Keeper."""
+        """See Checkpoints."""
 
         def end() -> End:
             record, now = self._record, clock.now()
-            return End("finish", record.id, record.token, now, begun_at=self._begun_at(), result=result)
+            return End("finish", record.id, record.token, now, started_at=self._started_at(), result=result)
 
         try:
             with _Unawaited(self._store.transaction(self._record.worker or 0, end)) as connection:
@@ -115,20 +115,20 @@ class Reach:
         self._store = open_store(url)
 
     def keeper(
-        self, record: TaskRecord, begun_at: Callable[[], int | None], is_over: Callable[[], bool]
-    ) -> StoreKeeper:
+        self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
+    ) -> StoredCheckpoints:
         """Where the task of this record keeps things."""
-        return StoreKeeper(self._store, record, begun_at, is_over)
+        return StoredCheckpoints(self._store, record, started_at, is_over)
 
-    def rest(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection until it is needed again."""
-        self._store.rest()
+        self._store.disconnect()
 
     def surround_writes(self, around: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
         """Enter what this makes before each transaction of this process that writes, and leave it after it."""
         surround_writes(around)
 
-    def rest_if_free(self) -> None:
+    def disconnect_if_free(self) -> None:
         """The same for all connections of this process that no thread is at; in any thread, without waiting."""
         close_free()
 

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 
-from .checks import harmless
+from ..checks import harmless
 
 logger = logging.getLogger("dbtaskqueue")
 _LONGEST_LINE = 300
@@ -74,14 +74,14 @@ class Outage:
 
     def __init__(self, what: str, *, silent: bool = False) -> None:
         self._what = what
-        self._level_begin = logging.DEBUG if silent else logging.ERROR
+        self._level_start = logging.DEBUG if silent else logging.ERROR
         self._level_end = logging.DEBUG if silent else logging.WARNING
         self._since: int | None = None
 
-    def begins(self, error: Exception) -> None:
+    def starts(self, error: Exception) -> None:
         """Called at every failure; logs the first."""
         if self._since is None:
-            event(self._level_begin, f"{self._what}: database unavailable, trying on", error=error)
+            event(self._level_start, f"{self._what}: database unavailable, trying on", error=error)
             self._since = 0
         self._since += 1
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .errors import PayloadError
+from ..errors import PayloadError
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 100

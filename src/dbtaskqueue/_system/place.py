@@ -43,12 +43,12 @@ def here() -> Place | None:
 def exists(pid: int, started: int) -> bool | None:
     """Whether the process of this place with that pid and start time exists; None if hidden from us."""
     try:
-        found, state, began = _stat(str(pid))
+        found, state, ticks_at_start = _stat(str(pid))
     except (FileNotFoundError, ProcessLookupError):
         return None if _answers(pid) else False
     except (OSError, ValueError, IndexError):
         return None
-    return found == pid and began == started and state not in "ZXx"
+    return found == pid and ticks_at_start == started and state not in "ZXx"
 
 
 def _answers(pid: int) -> bool:

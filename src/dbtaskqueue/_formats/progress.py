@@ -30,13 +30,13 @@ class Usage(NamedTuple):
     processes: int
 
 
-class Tally:
+class ProgressTracker:
     """The progress of one attempt. Telling it is cheap enough for an inner loop; storing it is somebody else's."""
 
-    __slots__ = ("_began", "_latest", "_stored")
+    __slots__ = ("_latest", "_started", "_stored")
 
     def __init__(self) -> None:
-        self._began: tuple[float, float] | None = None
+        self._started: tuple[float, float] | None = None
         self._latest: tuple[float, float | None, str | None] | None = None
         self._stored: tuple[float, float | None, str | None] | None = None
 
@@ -46,8 +46,8 @@ class Tally:
             raise ValueError(f"done is a number, not {done!r}")
         if total is not None and not (isinstance(total, _NUMBERS) and -1e308 <= total <= 1e308):
             raise ValueError(f"total is a number or None, not {total!r}")
-        if self._began is None:
-            self._began = time.monotonic(), done
+        if self._started is None:
+            self._started = time.monotonic(), done
         self._latest = done, total, message
 
     @property
@@ -65,12 +65,12 @@ class Tally:
         return json.dumps([done, total, None if message is None else _clean(message), self._eta(done, total)])
 
     def _eta(self, done: float, total: float | None) -> float | None:
-        if self._began is None or total is None:
+        if self._started is None or total is None:
             return None
-        began, first = self._began
+        started, first = self._started
         if done <= first:
             return None
-        return round(max(0.0, (total - done) * (time.monotonic() - began) / (done - first)), 1)
+        return round(max(0.0, (total - done) * (time.monotonic() - started) / (done - first)), 1)
 
 
 def read(text: str | None) -> Progress | None:

@@ -37,7 +37,7 @@ class Request:
             self.ready.release()
 
 
-class Line:
+class GroupCommit:
     """Where the writing threads of a process stand. ``commit`` does a list of requests in one transaction."""
 
     def __init__(self, commit: Callable[[list[Request]], None]) -> None:

@@ -8,9 +8,11 @@ import traceback
 from datetime import timedelta
 from types import TracebackType
 
-from . import clock, payload
-from ._store.base import End, TaskRecord
-from .log import event
+from ._formats import payload
+from ._store.contract import End, TaskRecord
+from ._system import clock
+from ._system.log import event
+from .errors import AbandonTask, ReleaseTask, RetryTask
 from .retry import DEFAULT, RetryPolicy
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
@@ -25,30 +27,30 @@ def fail(
     *,
     retry: bool = True,
     delay: float | None = None,
-    begun_at: int | None = None,
+    started_at: int | None = None,
 ) -> End:
     """The end of an attempt that failed: due again by the task's policy, or final after the last attempt.
 
-    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final. ``begun_at`` says that the
+    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final. ``started_at`` says that the
     start was not stored yet, so that the record's ``attempt`` is one behind.
     """
     now = clock.now()
-    attempt = task.attempt + (begun_at is not None)
+    attempt = task.attempt + (started_at is not None)
     final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
     due = None if final else _due(task, attempt, delay, now)
-    return End("fail", task.id, task.token, now, due, final, begun_at, error=describe(error))
+    return End("fail", task.id, task.token, now, due, final, started_at, error=describe(error))
 
 
-def finish(task: TaskRecord, result: str | None, at: int, begun_at: int | None = None) -> End:
+def finish(task: TaskRecord, result: str | None, at: int, started_at: int | None = None) -> End:
     """The end of an attempt that went well; ``result`` is JSON text."""
-    return End("finish", task.id, task.token, at, None, False, begun_at, result)
+    return End("finish", task.id, task.token, at, None, False, started_at, result)
 
 
-def release(task: TaskRecord, delay: float | timedelta | None = 0, *, begun_at: int | None = None) -> End:
+def release(task: TaskRecord, delay: float | timedelta | None = 0, *, started_at: int | None = None) -> End:
     """The end of a claim that spends no attempt; None as ``delay`` keeps the task's due time."""
     now = clock.now()
     due = None if delay is None else clock.after(now, delay)
-    return End("release", task.id, task.token, now, due, begun_at=begun_at)
+    return End("release", task.id, task.token, now, due, started_at=started_at)
 
 
 def release_unknown(task: TaskRecord) -> End:
@@ -56,9 +58,20 @@ def release_unknown(task: TaskRecord) -> End:
 
     The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
     """
-    claims = task.token - task.retried - (task.retried > 0)  # the retry itself took a token, too
+    claims = task.token - task.retry_token - (task.retry_token > 0)  # the retry itself took a token, too
     first, last = UNKNOWN_DELAYS
     return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))._replace(unrun=True)
+
+
+def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None = None) -> End | None:
+    """The end that a task chose by raising RetryTask, AbandonTask or ReleaseTask; else None."""
+    if isinstance(error, RetryTask):
+        return fail(record, error, delay=error.delay, started_at=started_at)
+    if isinstance(error, AbandonTask):
+        return fail(record, error, retry=False, started_at=started_at)
+    if isinstance(error, ReleaseTask):
+        return release(record, error.delay, started_at=started_at)
+    return None
 
 
 def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:
@@ -81,7 +94,7 @@ def describe(error: BaseException | str) -> str:
 
 
 def _below_ours(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from where the user's code begins; all of it where that is never reached."""
+    """The traceback from where the user's code starts; all of it where that is never reached."""
     inner = trace
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HERE):
         inner = inner.tb_next
@@ -98,5 +111,5 @@ def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
                 task_id=task.id,
                 queue=task.queue,
             )
-        delay = policy.delay_before(max(1, attempt - task.base))
+        delay = policy.delay_before(max(1, attempt - task.retry_base))
     return clock.after(now, delay)

@@ -6,7 +6,7 @@ were seen to be short are batched, and a batch is as much as runs in a fraction 
 
 from __future__ import annotations
 
-from .checks import MOST, is_count, shown
+from ..checks import MOST, is_count, shown
 
 _SHORT = 0.01
 """Seconds on average over which tasks are long and run one by one."""

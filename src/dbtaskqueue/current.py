@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, overload
 
-from . import payload
-from ._store.base import TaskRecord
+from ._formats import payload
+from ._formats.payload import JSON, MAX_BYTES
+from ._formats.progress import ProgressTracker
+from ._store.contract import TaskRecord
+from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import is_async
 from .errors import TaskCancelled
-from .keeper import CHECKPOINT, STEP, Keeper
-from .payload import JSON, MAX_BYTES
-from .progress import Tally
 
 P = ParamSpec("P")
 
@@ -33,7 +33,7 @@ class RunningTask:
     """
 
     __slots__ = (
-        *("_draining", "_is_cancelled", "_keeper", "_kept", "_kept_lock", "_limit", "_record", "_steps", "_tally"),
+        *("_draining", "_is_cancelled", "_keeper", "_kept", "_kept_lock", "_limit", "_record", "_steps", "_tracker"),
         "attempt",
     )
 
@@ -42,8 +42,8 @@ class RunningTask:
         record: TaskRecord,
         attempt: int,
         draining: Callable[[], bool],
-        keeper: Keeper,
-        tally: Tally,
+        keeper: Checkpoints,
+        tracker: ProgressTracker,
         *,
         max_payload: int = MAX_BYTES,
         is_cancelled: Callable[[], bool],
@@ -55,7 +55,7 @@ class RunningTask:
         self._kept: dict[str, str] | None = None
         self._kept_lock = threading.Lock()  # what one thread keeps while another reads must not be forgotten
         self._steps: set[str] = set()
-        self._tally = tally
+        self._tracker = tracker
         self.attempt = attempt
         """The number of this attempt, from 1."""
         self._is_cancelled = is_cancelled
@@ -110,7 +110,7 @@ class RunningTask:
         """
         if self._is_cancelled():
             raise self._cancelled_error()
-        self._tally.tell(done, total, message)
+        self._tracker.tell(done, total, message)
 
     @property
     def saved(self) -> JSON:

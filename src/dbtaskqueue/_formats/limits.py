@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from typing import NamedTuple
 
-from .checks import check_seconds, is_count, shown
+from ..checks import check_seconds, is_count, shown
 
 _MOST_BYTES = 2**63 - 1
 

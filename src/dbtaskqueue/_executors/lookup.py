@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from . import payload
-from ._store.base import TaskRecord
-from .errors import PayloadError, TaskQueueError
-from .payload import JSON
+from .._formats import payload
+from .._formats.payload import JSON
+from .._store.contract import TaskRecord
+from ..errors import PayloadError, TaskQueueError
 
 _MAIN = "__main__"
 _COPY_OF_MAIN = "__mp_main__"  # the name that multiprocessing has made known for it
@@ -36,7 +36,7 @@ class Functions(Protocol):
         """The names of all."""
 
 
-class Code:
+class Lookup:
     """What a worker runs: tasks with a function's name by that function, the others by the callback."""
 
     def __init__(self, callback: Callable[[JSON], Any] | None, functions: Functions) -> None:
@@ -160,13 +160,13 @@ def import_path() -> list[str]:
     return [entry for entry in sys.path if isinstance(entry, str)]
 
 
-def load(origin: Origin) -> Code:
+def load(origin: Origin) -> Lookup:
     """The code, in the process that calls this. Raises what importing its modules raises."""
     if origin.main is not None:
         _load_main(*origin.main)
     callback = None if origin.callback is None else _resolve(*origin.callback)
     functions = {name: None if place is None else _resolve(*place) for name, place in origin.functions.items()}
-    return Code(callback, FoundFunctions(functions))
+    return Lookup(callback, FoundFunctions(functions))
 
 
 def place_of(error: BaseException) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-from .base import Movable, Shipment
 from .connections import Connections, Transaction
+from .contract import ExportBatch, Movable
 
-OLDEST = 1
+OLDEST = 3
 """The oldest version that a program may know and still use this program's schema."""
 SEALED = 2_000_000_000
 """As the oldest version that a program may know: none may use this database, it is being filled."""
@@ -30,8 +30,30 @@ COLUMNS = {
         "functions",
     ),
     "task": (
-        *("id", "queue", "state", "rank", "due", "decided_at", "token", "attempt", "budget", "base", "retried"),
-        *("worker", "shared", "solo", "cancel_requested", "created_at", "started_at", "finished_at", "key", "function"),
+        *(
+            "id",
+            "queue",
+            "state",
+            "rank",
+            "due",
+            "due_set_at",
+            "token",
+            "attempt",
+            "budget",
+            "retry_base",
+            "retry_token",
+        ),
+        *(
+            "worker",
+            "batched",
+            "isolated",
+            "cancel_requested",
+            "created_at",
+            "started_at",
+            "finished_at",
+            "key",
+            "function",
+        ),
         *("policy", "payload", "result", "command", "limits", "suspended", "cpu", "memory"),
     ),
     "large": ("task", "name", "value"),
@@ -52,8 +74,8 @@ class SqlMovable(Movable):
     def _versions(self) -> tuple[int, int]:
         """Version of the schema that is there and the oldest that a program may know; zeros without a schema."""
 
-    def export(self, after: int, limit: int) -> Shipment:
-        def run(tx: Transaction) -> Shipment:
+    def export(self, after: int, limit: int) -> ExportBatch:
+        def run(tx: Transaction) -> ExportBatch:
             tasks = tx.rows("export_task", {"after": after, "limit": limit})
             values = {"after": after, "last": tasks[-1][0] if tasks else after}
             found = {
@@ -65,14 +87,14 @@ class SqlMovable(Movable):
             if after == 0:
                 found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("export_worker")}
             rows = {table: [dict(zip(COLUMNS[table], row, strict=True)) for row in found[table]] for table in found}
-            return Shipment(rows, self._highest_id(tx))
+            return ExportBatch(rows, self._highest_id(tx))
 
         return self._connections.read(run)
 
-    def load(self, shipment: Shipment) -> None:
+    def load(self, batch: ExportBatch) -> None:
         def run(tx: Transaction) -> None:
             for query in _LOADING:
-                if rows := shipment.rows.get(query.removeprefix("load_")):
+                if rows := batch.rows.get(query.removeprefix("load_")):
                     tx.change_each(query, rows)
 
         self._connections.write(run)

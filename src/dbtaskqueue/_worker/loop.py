@@ -19,29 +19,30 @@ from contextvars import Token
 from datetime import timedelta
 from typing import Any
 
-from . import clock, ends, payload
-from ._executors import EXECUTORS, task_log
-from ._executors.work import Settings, Work
-from ._maintenance.cancel_watch import CancelWatch
-from ._maintenance.limit_watch import LimitWatch
-from ._maintenance.loop import MaintenanceLoop
-from ._maintenance.progress_report import ProgressReport
-from ._maintenance.supervision import Supervision
-from ._maintenance.usage_watch import UsageWatch
-from ._store.base import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
+from .. import outcomes
+from .._executors import EXECUTORS, task_log
+from .._executors.lookup import Lookup
+from .._executors.task_run import Settings, TaskRun
+from .._formats import payload
+from .._formats.payload import JSON
+from .._formats.progress import ProgressTracker
+from .._maintenance.cancel_watch import CancelWatch
+from .._maintenance.limit_watch import LimitWatch
+from .._maintenance.loop import MaintenanceLoop
+from .._maintenance.progress_report import ProgressReport
+from .._maintenance.supervision import Supervision
+from .._maintenance.usage_watch import UsageWatch
+from .._store.contract import Claim, End, Exchanged, Note, Start, Store, TaskRecord, Verdict
+from .._system import clock
+from .._system.log import Outage, Throttle, event, first_line, logger
+from .._system.systemd import Notifier
+from ..checkpoints import StoredCheckpoints
+from ..checks import check_count, check_seconds, counted, is_async, listed
+from ..current import RunningTask, enter, leave
+from ..errors import StoreUnavailable
+from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING, TaskState
 from .batching import BatchSize
-from .checks import check_count, check_seconds, counted, is_async, listed
-from .code import Code
-from .errors import StoreUnavailable
-from .keeper import StoreKeeper
-from .log import Outage, Throttle, event, first_line, logger
 from .membership import INTENDED, LOOKS, Membership
-from .payload import JSON
-from .progress import Tally
-from .running import RunningTask, enter, leave
-from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING, TaskState
-from .systemd import Notifier
-from .task import Task, chosen_end
 
 _STORED_WITHIN = 0.1
 """Seconds after which the ends of short tasks, and the start of one that is not short, are stored."""
@@ -57,8 +58,8 @@ _LAST_TRIES = 5.0
 _STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
 """The state in which an end with this outcome leaves a task."""
 
-_Context = tuple[Token[Work], Token[Callable[[], RunningTask]]]
-OnError = Callable[[Task, BaseException], object]
+_Context = tuple[Token[TaskRun], Token[Callable[[], RunningTask]]]
+OnError = Callable[[TaskRecord, BaseException], object]
 Callback = Callable[[JSON], JSON]  # or, of an async def, what is awaited for it
 
 
@@ -71,7 +72,7 @@ class RunLimits:
         self.idle_timeout = None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout")
 
 
-class Session:
+class WorkerLoop:
     """Everything that one ``Worker.run`` knows. ``request_stop`` may be called from anywhere."""
 
     def __init__(
@@ -79,7 +80,7 @@ class Session:
         store: Store,
         queues: list[str],
         *,
-        code: Code,
+        code: Lookup,
         concurrency: int,
         executor: str,
         cancel_grace: float,
@@ -121,15 +122,15 @@ class Session:
         self._announced = ""
         self._exit: BaseException | None = None
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._finished: deque[Work] = deque()
-        self._active: set[Work] = set()
-        self._solo: deque[Work] = deque()
-        self._owed: list[tuple[Work, End]] = []
+        self._finished: deque[TaskRun] = deque()
+        self._active: set[TaskRun] = set()
+        self._isolated: deque[TaskRun] = deque()
+        self._owed: list[tuple[TaskRun, End]] = []
         self._last_words: list[Note] = []
         self._in_batch = False
         self._hungry = True
         self._looks: list[float] = []
-        self._begun = 0
+        self._started = 0
         self._last_claim = self._last_task = self._last_turn = time.monotonic()
         self._supervision = Supervision(notifier, self._last_turn_of_all, self._status)
         settings = Settings(concurrency, cancel_grace, tasks_per_child, code.origin, store.url, store.max_payload)
@@ -145,7 +146,7 @@ class Session:
 
         ``typed``: a person has pressed Ctrl-C, and should see the confirmation even if only warnings are shown.
         """
-        running = sum(work.begun_at is not None for work in list(self._active))
+        running = sum(work.started_at is not None for work in list(self._active))
         tasks = counted(running)
         if not running:
             text = "stopping"
@@ -225,12 +226,12 @@ class Session:
             return True
 
     def _fail(self, gone: StoreUnavailable) -> None:
-        self._outage.begins(gone)
+        self._outage.starts(gone)
         self._failures += 1
 
     def _next_claim(self) -> Claim | None:
-        room = None if self._limits.max_tasks is None else self._limits.max_tasks - self._begun
-        if self._stops or self._solo or not (self._hungry or self._owed) or room == 0:
+        room = None if self._limits.max_tasks is None else self._limits.max_tasks - self._started
+        if self._stops or self._isolated or not (self._hungry or self._owed) or room == 0:
             return None
         size = 1 if self._is_held_up() else self._batch.next()
         most = self._executor.most
@@ -248,9 +249,9 @@ class Session:
     def _is_held_up(self) -> bool:
         """Whether a task runs that is not short: then nothing is claimed that would wait behind it."""
         before = clock.now() - int(_STORED_WITHIN * 1e6)
-        return any(work.begun_at is not None and work.begun_at <= before for work in self._active)
+        return any(work.started_at is not None and work.started_at <= before for work in self._active)
 
-    def _exchange(self, starts: list[tuple[Work, Start]], claim: Claim | None) -> Exchanged | None:
+    def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
         owed = self._owed
         try:
             exchanged = self._membership.exchange(
@@ -273,12 +274,12 @@ class Session:
 
     def _look_for_unknown_claims(self) -> None:
         """Owe the release of what the database says is held, but nobody here knows: a claim's answer was lost."""
-        known = {work.record.id for work in (*self._active, *self._solo)}
+        known = {work.record.id for work in (*self._active, *self._isolated)}
         known |= {work.record.id for work, _ in self._owed}
         try:
             for held in self._membership.held():
                 if held.id not in known and (record := self._store.get(held.id)) is not None:
-                    self._owed.append((Work(record, begin_stored=True), ends.release(record, None)))
+                    self._owed.append((TaskRun(record, start_stored=True), outcomes.release(record, None)))
         except StoreUnavailable as gone:
             self._fail(gone)
             return
@@ -291,7 +292,7 @@ class Session:
         self._last_claim = time.monotonic()
         works = []
         for record in records:
-            work = Work(record, begin_stored=claim.begin)
+            work = TaskRun(record, start_stored=claim.start)
             if self._code.has(record):
                 works.append(work)
             else:
@@ -299,16 +300,16 @@ class Session:
         if not works:
             return
         self._last_task = self._last_claim
-        self._begun += len(works)
-        self._in_batch = claim.shared
-        if claim.shared:
-            self._solo.extend(work for work in works if work.record.solo)
-            works = [work for work in works if not work.record.solo]
+        self._started += len(works)
+        self._in_batch = claim.batched
+        if claim.batched:
+            self._isolated.extend(work for work in works if work.record.isolated)
+            works = [work for work in works if not work.record.isolated]
         self._submit(works)
 
-    def _release_unknown(self, work: Work) -> None:
+    def _release_unknown(self, work: TaskRun) -> None:
         """Release a task that this worker has no code for. Another worker may have it, or the next version."""
-        record, end = work.record, ends.release_unknown(work.record)
+        record, end = work.record, outcomes.release_unknown(work.record)
         self._owed.append((work, end))
         if self._throttle.lets(record.function):
             lacks = "no callback for tasks without a function" if record.function is None else "no such function"
@@ -322,7 +323,7 @@ class Session:
                 known=listed([name for name in self._code.runs() if name is not None]),
             )
 
-    def _submit(self, works: list[Work]) -> None:
+    def _submit(self, works: list[TaskRun]) -> None:
         self._active.update(works)
         if not self._is_watching and (self._has_processes or any(work.record.limits is not None for work in works)):
             self._start_watching()
@@ -347,7 +348,7 @@ class Session:
             self._active.remove(work)
             durations.append(work.seconds)
             if work.has_ended:
-                end = ends.finish(work.record, None, work.ended_at)
+                end = outcomes.finish(work.record, None, work.ended_at)
                 self._heed_end(work, end, Verdict(True, DONE, work.record.token))
                 continue
             self._last_words += work.notes()
@@ -358,24 +359,24 @@ class Session:
         if durations:
             self._batch.learn(len(durations), sum(durations), max(durations))
             self._last_task = time.monotonic()
-        self._in_batch = self._in_batch and not all(work.begin_stored for work in self._active)
+        self._in_batch = self._in_batch and not all(work.start_stored for work in self._active)
 
-    def _end_of(self, work: Work) -> End:
-        record, error, begun_at = work.record, work.error, work.unstored_begin
+    def _end_of(self, work: TaskRun) -> End:
+        record, error, started_at = work.record, work.error, work.unstored_start
         if error is not None and work.given_back:
             work.error = None  # it did as it was told
-            return ends.release(record, begun_at=begun_at)
+            return outcomes.release(record, started_at=started_at)
         if error is not None and work.exceeded is not None:
             work.error = error = work.exceeded
         if error is None:
-            return ends.finish(record, work.result, work.ended_at, begun_at)
+            return outcomes.finish(record, work.result, work.ended_at, started_at)
         try:
-            return chosen_end(record, error, begun_at) or ends.fail(record, error, begun_at=begun_at)
+            return outcomes.chosen_end(record, error, started_at) or outcomes.fail(record, error, started_at=started_at)
         except Exception as broken:  # a row with nonsense in it fails its task, not the worker
-            text = ends.describe(broken)
-            return End("fail", record.id, record.token, clock.now(), final=True, begun_at=begun_at, error=text)
+            text = outcomes.describe(broken)
+            return End("fail", record.id, record.token, clock.now(), final=True, started_at=started_at, error=text)
 
-    def _heed_end(self, work: Work, end: End, verdict: Verdict) -> None:
+    def _heed_end(self, work: TaskRun, end: End, verdict: Verdict) -> None:
         """Log how an attempt ended, and call ``on_error`` for one that failed."""
         try:
             verdict = self._settled(end, verdict)
@@ -384,7 +385,7 @@ class Session:
             self._fail(gone)
             return
         record, error = work.record, work.error
-        attempt = record.attempt if work.begun_at is None else work.attempt
+        attempt = record.attempt if work.started_at is None else work.attempt
         fields: dict[str, Any] = {"task_id": record.id, "queue": record.queue}
         fields |= {"function": record.function, "attempt": attempt}
         if not verdict.stored:
@@ -422,7 +423,7 @@ class Session:
         with contextlib.suppress(StoreUnavailable):  # then it gets what is known here
             record = self._store.get(record.id) or record
         try:
-            on_error(Task(self._store, record), error)
+            on_error(record, error)
         except Exception as broken:
             event(logging.ERROR, "on_error raised", exc_info=broken, task_id=record.id)
         except BaseException as leaving:  # raised when all is in order: here, what was just claimed would be forgotten
@@ -432,37 +433,37 @@ class Session:
 
     # -- batches -----------------------------------------------------------------------------------
 
-    def _late_starts(self) -> list[tuple[Work, Start]]:
+    def _late_starts(self) -> list[tuple[TaskRun, Start]]:
         """Starts to be stored by themselves: of a task to be run alone, of one that turned out long."""
         starts = []
-        if self._solo and not self._active and not self._owed:
-            work = self._solo[0]
+        if self._isolated and not self._active and not self._owed:
+            work = self._isolated[0]
             starts.append((work, Start(work.record.id, work.record.token, clock.now())))
         before = clock.now() - int(_STORED_WITHIN * 1e6)
         for work in self._active:
-            if not work.begin_stored and work.begun_at is not None and work.begun_at <= before:
-                starts.append((work, Start(work.record.id, work.record.token, work.begun_at)))
+            if not work.start_stored and work.started_at is not None and work.started_at <= before:
+                starts.append((work, Start(work.record.id, work.record.token, work.started_at)))
         return starts
 
-    def _heed_starts(self, starts: list[tuple[Work, Start]], verdicts: list[Verdict]) -> None:
+    def _heed_starts(self, starts: list[tuple[TaskRun, Start]], verdicts: list[Verdict]) -> None:
         for (work, _), verdict in zip(starts, verdicts, strict=True):
             if verdict.stored or (verdict.token == work.record.token and verdict.state == RUNNING):
-                work.begin_stored = True
+                work.start_stored = True
                 work.record = work.record._replace(attempt=work.record.attempt + 1)
             else:
                 work.cancel()
-            if self._solo and work is self._solo[0]:
-                self._solo.popleft()
-                if work.begin_stored:
+            if self._isolated and work is self._isolated[0]:
+                self._isolated.popleft()
+                if work.start_stored:
                     self._submit([work])
 
-    def _give_back(self, works: list[Work]) -> None:
-        """Owe the release of claimed tasks that have not begun; they keep their due time."""
-        for work in [*works, *self._solo]:
+    def _give_back(self, works: list[TaskRun]) -> None:
+        """Owe the release of claimed tasks that have not started; they keep their due time."""
+        for work in [*works, *self._isolated]:
             self._active.discard(work)
-            self._begun -= 1
-            self._owed.append((work, ends.release(work.record, None)))
-        self._solo.clear()
+            self._started -= 1
+            self._owed.append((work, outcomes.release(work.record, None)))
+        self._isolated.clear()
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -473,7 +474,7 @@ class Session:
         if self._failures:
             first, last = _BACKOFF
             self._sleep(min(last, first * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1))
-        elif self._solo and not self._active:
+        elif self._isolated and not self._active:
             return
         elif not self._in_batch and (len(self._active) >= self._executor.most or self._is_full()):
             self._sleep(_PATIENCE if self._is_short() else _LONGEST_WAIT)
@@ -510,11 +511,11 @@ class Session:
             self._store.wakeups.wait_on(self._bell, ticket, pause)
 
     def _is_full(self) -> bool:
-        return self._limits.max_tasks is not None and self._begun >= self._limits.max_tasks
+        return self._limits.max_tasks is not None and self._started >= self._limits.max_tasks
 
     def _is_complete(self) -> bool:
         """Whether a limit ends the run: nothing runs, nothing is owed, and the limit is reached."""
-        if self._active or self._owed or self._solo or self._finished:
+        if self._active or self._owed or self._isolated or self._finished:
             return False
         if self._is_full():
             return True
@@ -526,7 +527,7 @@ class Session:
     # -- stopping ----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        """Give back what has not begun, wait for what runs, then give that back, too."""
+        """Give back what has not started, wait for what runs, then give that back, too."""
         if self._stops:  # else a limit was reached, and the program may well go on
             self._supervision.stopping()
         self._stops = max(self._stops, 1)
@@ -534,7 +535,7 @@ class Session:
         self._give_back(self._executor.take_back())
         deadline = time.monotonic() + self._drain_timeout
         while self._active and self._stops == 1 and time.monotonic() < deadline:
-            self._give_back(self._executor.take_back())  # a child may have been given more than it will begin
+            self._give_back(self._executor.take_back())  # a child may have been given more than it will start
             self._collect()
             self._store_owed()
             if self._active and not self._finished:
@@ -548,7 +549,7 @@ class Session:
             work.cancel()
         self._let_them_stop()
         for work in list(self._active):
-            self._owed.append((work, ends.release(work.record, begun_at=work.unstored_begin)))
+            self._owed.append((work, outcomes.release(work.record, started_at=work.unstored_start)))
         self._active.clear()
         deadline = time.monotonic() + _LAST_TRIES
         while self._owed and not self._store_owed() and time.monotonic() < deadline:
@@ -557,7 +558,7 @@ class Session:
             event(logging.ERROR, "the worker stops before the ends of all tasks are stored", tasks=len(self._owed))
 
     def _let_them_stop(self) -> None:
-        """Where code can be stopped, it has ended before another worker begins with its task."""
+        """Where code can be stopped, it has ended before another worker starts with its task."""
         deadline = time.monotonic() + self._executor.grace
         while (rest := deadline - time.monotonic()) > 0 and any(work.stop is not None for work in self._active):
             if not self._finished:
@@ -590,41 +591,41 @@ class Session:
 
     # -- in the threads that run tasks: TaskCode ----------------------------------------------------
 
-    def is_async(self, work: Work) -> bool:
+    def is_async(self, work: TaskRun) -> bool:
         """See TaskCode."""
         found = self._code.find(work.record)
         return found is not None and is_async(getattr(found, "__wrapped__", found))
 
-    def execute(self, work: Work) -> None:
+    def execute(self, work: TaskRun) -> None:
         """See TaskCode."""
-        context = self._begin(work)
+        context = self._start(work)
         before = time.thread_time()
         try:
             result = self._code.call(work.record)
             if hasattr(result, "__await__"):
-                from ._executors.coroutines import run_here
+                from .._executors.coroutines import run_here
 
                 result = run_here(work, result)
             self._keep(work, result)
         except BaseException as error:  # SystemExit is a failure like any other
             work.error = error
         # Reading the CPU time is a system call (0.4 µs). Skip it where less wall time than that has passed.
-        if time.monotonic() - work.began > _WORTH_TELLING and (spent := time.thread_time() - before) > _WORTH_TELLING:
+        if time.monotonic() - work.started > _WORTH_TELLING and (spent := time.thread_time() - before) > _WORTH_TELLING:
             work.spend(spent)
         self._note_end(work, context)
 
-    async def execute_async(self, work: Work) -> None:
+    async def execute_async(self, work: TaskRun) -> None:
         """See TaskCode."""
-        from ._executors.coroutines import awaited
+        from .._executors.coroutines import awaited
 
-        context = self._begin(work)
+        context = self._start(work)
         try:
             self._keep(work, await awaited(work, self._code.call(work.record)))
         except BaseException as error:
             work.error = error
         self._note_end(work, context)
 
-    def ended(self, work: Work) -> None:
+    def ended(self, work: TaskRun) -> None:
         """See TaskCode."""
         self._finished.append(work)
         if not self._in_batch or self._executor.is_drained():
@@ -639,34 +640,34 @@ class Session:
         self._exit = self._exit or error
         self.request_stop()
 
-    def _begin(self, work: Work) -> _Context:
-        work.begun_at = clock.now()
-        work.began = time.monotonic()
+    def _start(self, work: TaskRun) -> _Context:
+        work.started_at = clock.now()
+        work.started = time.monotonic()
         return task_log.running.set(work), enter(lambda: work.running(self._running_task))
 
-    def _keep(self, work: Work, result: JSON) -> None:
+    def _keep(self, work: TaskRun, result: JSON) -> None:
         if result is not None:
             work.result = payload.encode(result, limit=self._store.max_payload, name="result")
 
-    def _note_end(self, work: Work, context: _Context) -> None:
+    def _note_end(self, work: TaskRun, context: _Context) -> None:
         task_log.running.reset(context[0])
         leave(context[1])
         work.ended_at = clock.now()
         work.stop = None
         self.ended(work)
 
-    def _running_task(self, work: Work, attempt: int) -> RunningTask:
+    def _running_task(self, work: TaskRun, attempt: int) -> RunningTask:
         def is_over() -> bool:
             return work.cancelled or self._is_draining()
 
-        work.keeper = StoreKeeper(self._store, work.record, lambda: work.unstored_begin, is_over)
-        work.tally = Tally()
+        work.keeper = StoredCheckpoints(self._store, work.record, lambda: work.unstored_start, is_over)
+        work.tracker = ProgressTracker()
         return RunningTask(
             work.record,
             attempt,
             self._is_draining,
             work.keeper,
-            work.tally,
+            work.tracker,
             max_payload=self._store.max_payload,
             is_cancelled=lambda: work.cancelled,
         )

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from .checks import shown
-from .errors import PayloadError
+from ..checks import shown
+from ..errors import PayloadError
 from .payload import JSON
 
 
@@ -21,7 +21,7 @@ def as_payload(argv: Sequence[str], cwd: str | os.PathLike[str] | None, env: Map
 
 
 class CommandLine(NamedTuple):
-    """What is run: a program and its arguments, the folder, and what is added to the environment."""
+    """What is run: a program and its arguments, the directory, and what is added to the environment."""
 
     argv: list[str]
     cwd: str | None
@@ -57,7 +57,7 @@ def _cwd(cwd: str | os.PathLike[str] | None) -> str | None:
         return None
     path = _text(os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd, "cwd")
     if not path:
-        raise ValueError("cwd is empty; leave it away for the worker's own folder")
+        raise ValueError("cwd is empty; leave it away for the worker's own directory")
     return path
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .payload import MAX_BYTES
 
 DEFAULT_URL = "sqlite:///taskqueue.sqlite"

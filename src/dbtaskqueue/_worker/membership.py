@@ -19,16 +19,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from . import clock, ends
-from ._maintenance.clock_watch import ClockWatch
-from ._maintenance.heartbeat import HeartProcess, ThreadHeartbeat
-from ._maintenance.loop import Duty, MaintenanceLoop
-from ._maintenance.rescuer import Rescuer
-from ._store.base import Claim, End, Exchanged, Held, Note, Start, Store, TaskRecord, Verdict, WorkerRecord
-from .errors import StoreUnavailable
-from .log import Outage, event
-from .place import here
-from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
+from .. import outcomes
+from .._maintenance.clock_watch import ClockWatch
+from .._maintenance.heartbeat import HeartProcess, ThreadHeartbeat
+from .._maintenance.loop import Duty, MaintenanceLoop
+from .._maintenance.rescuer import Rescuer
+from .._store.contract import Claim, End, Exchanged, Held, Note, Start, Store, TaskRecord, Verdict, WorkerRecord
+from .._system import clock
+from .._system.log import Outage, event
+from .._system.place import here
+from ..errors import StoreUnavailable
+from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 
 T = TypeVar("T")
 
@@ -290,10 +291,10 @@ class Membership:
         return [] if self.id is None else self.store.held(self.id)
 
     def start(self, record: TaskRecord, now: int) -> Verdict:
-        """Store that a reserved task begins."""
-        begin = Start(record.id, record.token, now)
+        """Store that a reserved task starts."""
+        start = Start(record.id, record.token, now)
         verdict = self._surely(
-            "start", begin, lambda: self.store.exchange(record.worker or 0, starts=[begin]).started[0]
+            "start", start, lambda: self.store.exchange(record.worker or 0, starts=[start]).started[0]
         )
         with self._lock:
             if verdict.stored and record.id in self._held:
@@ -350,7 +351,7 @@ class Membership:
         with self._lock:
             if self._held.get(record.id, (None,))[0] != record.token:
                 return  # given back with everything else, when its handle was closed
-        self.end(record, ends.fail(record, ends.DROPPED) if runs else ends.release(record))
+        self.end(record, outcomes.fail(record, outcomes.DROPPED) if runs else outcomes.release(record))
 
     # -- forks -------------------------------------------------------------------------------------
 

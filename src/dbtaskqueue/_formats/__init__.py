@@ -1,0 +1,1 @@
+"""How a value is written: payloads, progress, output, limits, command lines, URLs. Pure."""

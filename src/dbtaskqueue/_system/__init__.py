@@ -1,0 +1,1 @@
+"""What the machine offers: clocks, processes, signals, the log, systemd. Knows nothing of tasks."""
