@@ -65,9 +65,7 @@ def test_a_strangers_sigterm_ends_a_command(queue: TaskQueue) -> None:
     assert "the command was killed by SIGTERM" in (task.error or "")
 
 
-def test_a_drain_releases_a_suspended_task_and_the_next_worker_runs_it(
-    queue: TaskQueue, tmp_path: Path
-) -> None:
+def test_a_drain_releases_a_suspended_task_and_the_next_worker_runs_it(queue: TaskQueue, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     task = queue.enqueue({"do": "resume", "file": str(notes), "steps": 30, "seconds": 0.1})
     worker = Worker(queue, executor="process", drain_timeout=0)
