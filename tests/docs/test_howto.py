@@ -1,4 +1,4 @@
-"""The tutorial and the how-to pages: each is followed from top to bottom, as its reader does it."""
+"""The tutorial, the checklist and the how-to pages: each is followed from top to bottom, as its reader does it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dbtaskqueue import TaskQueue, Worker
 NEEDS = {"web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"), "sentry": ("sentry_sdk",)}
 """The packages that the examples of a page import, from the dependency group ``test``."""
 HOWTO = ROOT / "docs" / "howto"
-PAGES = [ROOT / "docs" / "tutorial.md", *sorted(HOWTO.glob("*.md"))]
+PAGES = [ROOT / "docs" / "tutorial.md", ROOT / "docs" / "production-checklist.md", *sorted(HOWTO.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
