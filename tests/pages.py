@@ -2,7 +2,7 @@
 
 What each kind of block means:
 
-- ``python`` that starts with ``# name.py``: the file is written; with ``# name.py (continued)``: it is appended to.
+- ``python`` that starts with ``# name.py``: the file is written.
 - Other ``python``: a script of its own. It prints what the comments behind ``print(…)``, or ``# prints: …``, promise.
 - ``console``: commands behind ``$``, each on a terminal, with its output. A worker without ``--burst`` keeps running
   beside the rest; ``watch`` is quit when it shows the screen. ``^C`` in their output is typed.
@@ -25,6 +25,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +42,8 @@ ROOT = Path(__file__).parents[1]
 WITHIN = 60.0
 """Seconds that a command may take, or that a line may take to appear."""
 WIDTH = 88
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w/]+\.py)( \(continued\))?\n")
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# ([\w/]+\.py)\n")
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[()].)")
 _LOOSE = re.compile(
     r"(?P<anything>…)|(?P<pid>pid=\d+)|(?P<date>\d{4}-\d\d-\d\d)|(?P<time>\d\d:\d\d:\d\d(,\d+)?)"
@@ -60,7 +61,10 @@ class Block(NamedTuple):
 def blocks_of(page: Path) -> list[Block]:
     """The blocks of a page, in order."""
     text = page.read_text()
-    return [Block(found[1], found[2], text.count("\n", 0, found.start()) + 1) for found in _FENCE.finditer(text)]
+    return [
+        Block(found[2], textwrap.dedent(found[3]), text.count("\n", 0, found.start()) + 1)
+        for found in _FENCE.finditer(text)
+    ]
 
 
 def pattern(expected: str) -> str:
@@ -164,7 +168,7 @@ class _Terminal:
         return code
 
     def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(WITHIN)
@@ -174,7 +178,7 @@ class _Terminal:
 class Reader:
     """Follows a page in a directory."""
 
-    def __init__(self, directory: Path, variables: Mapping[str, str] = {}) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin",
@@ -182,7 +186,6 @@ class Reader:
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
             **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
-            **variables,
         }
         self.pids: dict[str, str] = {}
         self._running: list[_Terminal] = []
@@ -211,7 +214,7 @@ class Reader:
         if named := _FILE.match(text):
             file = self.directory / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(f"{file.read_text()}\n\n{text[named.end() :].lstrip()}" if named[2] else text)
+            file.write_text(text)
             return
         script = self.directory / "example.py"
         script.write_text(text)
@@ -263,6 +266,7 @@ class Reader:
 
 
 def first_found(terminals: list[_Terminal], expected: str) -> tuple[re.Match[str], _Terminal] | None:
+    """The output and the terminal that has it, if one does."""
     return next(((found, terminal) for terminal in terminals if (found := terminal.find(expected))), None)
 
 
@@ -283,14 +287,9 @@ def _until(condition: Callable[[], T | None], terminal: _Terminal, expected: str
 def commands_of(text: str) -> list[tuple[str, str]]:
     """The commands of a console block, each with the output below it."""
     commands: list[tuple[str, str]] = []
-    lines = text.splitlines()
-    while lines:
-        line = lines.pop(0)
+    for line in text.splitlines():
         if line.startswith("$ "):
-            command = line[2:]
-            while command.endswith("\\"):
-                command = f"{command}\n{lines.pop(0)}"
-            commands.append((command, ""))
+            commands.append((line[2:], ""))
         else:
             command, output = commands.pop()
             commands.append((command, f"{output}{line}\n"))
@@ -300,9 +299,7 @@ def commands_of(text: str) -> list[tuple[str, str]]:
 def check_options(text: str) -> None:
     """Check that the command line accepts each of our commands in a shell block."""
     for line in text.replace("\\\n", " ").splitlines():
-        words = [
-            Path(word).name if word.endswith("/dbtaskqueue") else word for word in shlex.split(line, comments=True)
-        ]
+        words = [re.sub(".*/dbtaskqueue$", "dbtaskqueue", word) for word in shlex.split(line, comments=True)]
         if "dbtaskqueue" in words and "install" not in words:
             rest = words[words.index("dbtaskqueue") + 1 :]
             parse(rest[: rest.index("|")] if "|" in rest else rest)

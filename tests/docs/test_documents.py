@@ -47,7 +47,7 @@ def test_there_are_documents() -> None:
 def test_the_code_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Blocks of one document run one after the other; what a comment promises is printed."""
+    """Blocks of one document run one after the other; what a comment promises is printed. README: test_readme.py."""
     monkeypatch.chdir(tmp_path)
     code = "\n".join(BLOCK.findall(document.read_text()))
     Path("document.py").write_text(code)
