@@ -31,6 +31,7 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 project = "dbtaskqueue"
 author = "the dbtaskqueue maintainers"
 version = release = PROJECT["version"]
+highlight_language = "text"  # of blocks that name none
 smartquotes_action = "q"  # dashes begin options
 html_title = f"dbtaskqueue {release}"
 

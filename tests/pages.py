@@ -4,8 +4,8 @@ What each kind of block means:
 
 - ``python`` that starts with ``# name.py``: the file is written; with ``# name.py (continued)``: it is appended to.
 - Other ``python``: a script of its own. It prints what the comments behind ``print(…)``, or ``# prints: …``, promise.
-- ``console``: commands behind ``$``, each on a terminal, with its output. A worker that is not told to end, and
-  ``watch``, keep running beside the rest. ``^C`` in their output is typed.
+- ``console``: commands behind ``$``, each on a terminal, with its output. A worker without ``--burst`` keeps running
+  beside the rest; ``watch`` is quit when it shows the screen. ``^C`` in their output is typed.
 - ``text``: what a program that is still running prints next.
 - ``sh``: commands that are not run here, because they change the machine. Ours must have valid options.
 
@@ -132,7 +132,7 @@ class _Terminal:
 
     @property
     def stays(self) -> bool:
-        """Whether it keeps running until somebody stops it."""
+        """Whether it keeps running until it is stopped."""
         words = self.command.split()
         return words[:2] == ["dbtaskqueue", "worker"] and "--burst" not in words
 

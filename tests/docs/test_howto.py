@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,17 @@ def test_the_files_that_the_page_shows_are_those_of_the_examples(page: str) -> N
     for block in [first, *(block for block in blocks_of(HOWTO / page) if "services:" in block.text)]:
         for line in block.text.splitlines():
             assert line in examples, line
+
+
+def test_systemd_understands_the_timer(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("NO SYSTEMD HERE: whether it understands the timer is not tested")
+    units = [block.text for block in blocks_of(HOWTO / "systemd.md") if block.text.startswith("# /etc/systemd/")]
+    for text in units:
+        name = Path(text.partition("\n")[0]).name
+        known = text.replace("/srv/app/venv/bin/dbtaskqueue", sys.executable).replace("User=tasks", "User=root")
+        Path(tmp_path, name).write_text(known)
+    line = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, tmp_path.iterdir())]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (len(units), done.returncode) == (2, 0), done
+    assert "dbtaskqueue-prune" not in done.stderr, done.stderr
