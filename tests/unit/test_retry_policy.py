@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 
 from dbtaskqueue import RetryPolicy
-from dbtaskqueue.retry import DEFAULT
 
 
 def delays(policy: RetryPolicy, count: int) -> list[float]:
