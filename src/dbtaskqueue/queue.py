@@ -17,7 +17,7 @@ from ._formats.limits import check_limits
 from ._formats.payload import JSON
 from ._formats.url import DEFAULT_URL
 from ._store import open_store
-from ._store.contract import NewTask, TaskRecord, Verdict
+from ._store.contract import NewTask, TaskRecord, Verdict, fresh
 from ._system import clock
 from ._worker.membership import Membership
 from .checks import MOST, check_count, check_key, check_lease, check_priority, check_queue, is_count, shown
@@ -25,7 +25,7 @@ from .errors import InvalidTransition, PayloadError, TaskQueueError
 from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, PENDING, RUNNING, TaskState, sources
+from .states import FINAL, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
 
 P = ParamSpec("P")
@@ -261,7 +261,7 @@ class TaskQueue:
         if tasks[0].key is not None:
             with after_a_change():
                 return [Task(self.store, look_up(self.store, ids[0], connection))]
-        return [Task(self.store, record) for record in map(_fresh, ids, tasks)]
+        return [Task(self.store, record) for record in map(fresh, ids, tasks)]
 
     def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
         """What a NewTask has before its payload, from checked options."""
@@ -552,12 +552,3 @@ def _stored(policy: RetryPolicy, options: Options) -> str | None:
     if policy is retry.DEFAULT and given == (None, None, None):
         return None
     return task_options.encode(policy, check_limits(*given))
-
-
-def _fresh(number: int, task: NewTask) -> TaskRecord:
-    """The record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, stored, text, meta, command = task
-    return TaskRecord(
-        number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, stored, text, None, None, meta, command,
-    )  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import source_of
 
-from dbtaskqueue._store import queries
+from dbtaskqueue._store import copying, queries
+from dbtaskqueue._store.records import column_lists
 
 STORE = source_of() / "_store"
 ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem != "common"]
@@ -40,7 +41,9 @@ def test_every_query_is_used_by_its_engine(engine: str) -> None:
     code = "\n".join(
         path.read_text() for path in [STORE / "verbs.py", STORE / "copying.py", *(STORE / engine).glob("*.py")]
     )
+    texts += column_lists(queries.sources(engine)).values()
     used = set(re.findall(r"[\"'](\w+)[\"']", code)) | {name for text in texts for name in INCLUDE.findall(text)}
+    used |= set(copying.LOADING.values())
     unused = sorted(set(queries.load(engine, GIVEN)) - used)
     assert unused == []
 
@@ -57,7 +60,8 @@ def test_every_query_is_whole(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_include_resolves(engine: str) -> None:
     for file in (STORE / "sql" / "common.sql", STORE / "sql" / f"{engine}.sql"):
-        assert set(INCLUDE.findall(file.read_text())) <= {*queries.load(engine, GIVEN), *GIVEN}
+        names = {*queries.load(engine, GIVEN), *column_lists(()), *GIVEN}
+        assert set(INCLUDE.findall(file.read_text())) <= names
 
 
 @pytest.mark.parametrize("engine", ENGINES)

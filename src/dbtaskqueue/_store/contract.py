@@ -1,6 +1,6 @@
 """The storage contract: what the queue asks of a database, one sentence for each verb.
 
-The records that go in and out stand here, too. Times are integers: microseconds since 1970, UTC.
+``records.py`` has the rows that go in and out. Times are integers: microseconds since 1970, UTC.
 No verb raises for what a task's state forbids: it says so in a ``Verdict``, since many ends share
 one transaction. Every verb may raise StoreUnavailable.
 """
@@ -15,68 +15,16 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ..states import TaskState
+from .records import AttemptRecord as AttemptRecord
+from .records import EndedRecord as EndedRecord
+from .records import Held as Held
+from .records import NewTask as NewTask
+from .records import TaskRecord as TaskRecord
+from .records import WorkerRecord as WorkerRecord
+from .records import fresh as fresh
 
 OUTPUTS = 100
 """Most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
-
-
-class TaskRecord(NamedTuple):
-    """A task's row. ``budget``, ``retry_base``: see ``max_attempts``; texts are JSON but for ``error``.
-
-    ``command``: its payload is a command line. ``retry_token``: the token at the last retry. ``suspended``: it
-    runs, but is paused. ``progress`` and ``usage`` are notes of its last attempt, ``usage`` only while that runs; a
-    record that was just claimed has none.
-    """
-
-    id: int
-    queue: str
-    state: str
-    rank: int
-    due: int
-    token: int
-    attempt: int
-    budget: int | None
-    retry_base: int
-    worker: int | None
-    isolated: int
-    cancel_requested: int
-    created_at: int
-    started_at: int | None
-    finished_at: int | None
-    key: str | None
-    function: str | None
-    options: str | None
-    payload: str | None
-    result: str | None
-    error: str | None
-    meta: str | None = None
-    command: int = 0
-    retry_token: int = 0
-    suspended: int = 0
-    progress: str | None = None
-    usage: str | None = None
-    error_type: str | None = None
-
-    @property
-    def max_attempts(self) -> int | None:
-        """The attempt after which a failure is final: the original number, counted from the last retry."""
-        return None if self.budget is None else self.retry_base + self.budget
-
-
-class NewTask(NamedTuple):
-    """What ``enqueue`` stores."""
-
-    queue: str
-    rank: int
-    due: int
-    budget: int | None
-    created_at: int
-    key: str | None
-    function: str | None
-    options: str | None
-    payload: str
-    meta: str | None = None
-    command: int = 0
 
 
 class Claim(NamedTuple):
@@ -163,67 +111,6 @@ class Exchanged(NamedTuple):
     started: list[Verdict]
     ended: list[Verdict]
     claimed: list[TaskRecord]
-
-
-class WorkerRecord(NamedTuple):
-    """A worker's row; ``boot``, ``namespace`` and ``started`` are its place, None where unreadable.
-
-    ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``: the names that it serves,
-    ``functions``: the values of a task's ``function`` that it has code for, null for the callback. Both are JSON, and
-    None where they are not known: of a plain ``fetch()`` user, and of a worker of version 0.1.0.
-    """
-
-    id: int
-    host: str
-    pid: int
-    boot: str | None
-    namespace: str | None
-    started: int | None
-    lease: float
-    beat: int
-    created_at: int
-    lost_at: int | None
-    executor: str | None = None
-    queues: str | None = None
-    functions: str | None = None
-
-
-class AttemptRecord(NamedTuple):
-    """One start of a task and how it ended; ``outcome`` is None while it runs. ``cpu`` and ``memory`` as in an End."""
-
-    number: int
-    token: int
-    worker: int | None
-    started_at: int | None
-    finished_at: int | None
-    outcome: str | None
-    error: str | None
-    output: str | None = None
-    cpu: int | None = None
-    memory: int | None = None
-    error_type: str | None = None
-
-
-class EndedRecord(NamedTuple):
-    """An attempt that has ended, as statistics want it; ``function`` is None for a callback's."""
-
-    function: str | None
-    command: int
-    outcome: str
-    started_at: int | None
-    finished_at: int | None
-    cpu: int | None
-    memory: int | None
-
-
-class Held(NamedTuple):
-    """A task that a worker holds, as the database sees it."""
-
-    id: int
-    token: int
-    state: str
-    cancel_requested: int
-    suspended: int
 
 
 class Finding(NamedTuple):

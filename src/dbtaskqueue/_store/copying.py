@@ -7,73 +7,14 @@ from typing import Any
 
 from .connections import Connections, Transaction
 from .contract import ExportBatch, Movable
+from .records import TABLES
 
 OLDEST = 3
 """The oldest version that a program may know and still use this program's schema."""
 SEALED = 2_000_000_000
 """As the oldest version that a program may know: none may use this database, it is being filled."""
-COLUMNS = {
-    "queue": ("name", "paused"),
-    "worker": (
-        "id",
-        "host",
-        "pid",
-        "boot",
-        "namespace",
-        "started",
-        "lease",
-        "beat",
-        "created_at",
-        "lost_at",
-        "executor",
-        "queues",
-        "functions",
-    ),
-    "task": (
-        *(
-            "id",
-            "queue",
-            "state",
-            "rank",
-            "due",
-            "due_set_at",
-            "token",
-            "attempt",
-            "budget",
-            "retry_base",
-            "retry_token",
-        ),
-        *(
-            "worker",
-            "batched",
-            "isolated",
-            "cancel_requested",
-            "created_at",
-            "started_at",
-            "finished_at",
-            "key",
-            "function",
-        ),
-        *("options", "meta", "payload", "result", "command", "suspended", "cpu", "memory"),
-    ),
-    "large": ("task", "name", "value"),
-    "note": ("task", "token", "name", "value"),
-    "attempt": (
-        "task",
-        "token",
-        "number",
-        "worker",
-        "started_at",
-        "finished_at",
-        "outcome",
-        "error",
-        "error_type",
-        "cpu",
-        "memory",
-    ),
-}
-"""What the queries export_… read, in their order, and what load_… store under these names."""
-_LOADING = ("load_queue", "load_worker", "load_task", "load_large", "load_note", "load_attempt")
+LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
+"""The query that stores a row of each table, in the order of the tables."""
 
 
 class SqlMovable(Movable):
@@ -97,16 +38,16 @@ class SqlMovable(Movable):
                 "attempt": tx.rows("export_attempt", values),
             }
             if after == 0:
-                found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("export_worker")}
-            rows = {table: [dict(zip(COLUMNS[table], row, strict=True)) for row in found[table]] for table in found}
+                found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("workers")}
+            rows = {table: [dict(zip(TABLES[table], row, strict=True)) for row in found[table]] for table in found}
             return ExportBatch(rows, self._highest_id(tx))
 
         return self._connections.read(run)
 
     def load(self, batch: ExportBatch) -> None:
         def run(tx: Transaction) -> None:
-            for query in _LOADING:
-                if rows := batch.rows.get(query.removeprefix("load_")):
+            for table, query in LOADING.items():
+                if rows := batch.rows.get(table):
                     tx.change_each(query, rows)
 
         self._connections.write(run)

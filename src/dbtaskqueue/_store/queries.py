@@ -11,6 +11,8 @@ import pkgutil
 import re
 from collections.abc import Mapping
 
+from .records import column_lists
+
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
@@ -22,8 +24,14 @@ def load(engine: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
 
     ``given`` are texts that may be included like queries, such as the quoted name of a schema.
     """
-    queries = {**_split(_text("sql/common.sql")), **_split(_text(f"sql/{engine}.sql"))}
-    return {name: _resolve(text, {**queries, **(given or {})}) for name, text in queries.items()}
+    queries = sources(engine)
+    others = {**column_lists(queries), **queries, **(given or {})}
+    return {name: _resolve(text, others) for name, text in queries.items()}
+
+
+def sources(engine: str) -> dict[str, str]:
+    """Return the queries of ``engine`` as they are written, with their includes."""
+    return {**_split(_text("sql/common.sql")), **_split(_text(f"sql/{engine}.sql"))}
 
 
 def migrations(engine: str, last: int, given: Mapping[str, str] | None = None) -> list[list[str]]:

@@ -323,7 +323,7 @@ class SqlStore(SqlMovable, Store):
         def run(tx: Transaction) -> Verdict:
             if tx.row("key_is_taken", {"id": task}):
                 return _standing(tx, task, stored=False)
-            was_done = tx.change("keep_done_attempt", {"id": task})
+            was_done = tx.change("insert_done_attempt", {"id": task})
             verdict = _change("retry", {"id": task, "now": now}, tx)
             if verdict.stored and was_done:
                 tx.change("delete_what_was_done", {"id": task})

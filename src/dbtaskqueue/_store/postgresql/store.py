@@ -203,7 +203,7 @@ class PostgresqlStore(SqlStore):
 
     def _use_no_id_up_to(self, tx: PostgresqlLink, highest: int) -> None:
         tx.rows("raise_sequence", {"table": self._table("task"), "highest": highest})
-        workers = [row[0] for row in tx.rows("export_worker")]
+        workers = [row[0] for row in tx.rows("workers")]
         tx.rows("raise_sequence", {"table": self._table("worker"), "highest": max(workers, default=0)})
 
     # -- looking -----------------------------------------------------------------------------------

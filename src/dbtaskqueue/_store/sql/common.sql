@@ -4,28 +4,18 @@
 -- conditions that its indexes serve, {{by_…}} to name the index, {{in_ids}} for a list of numbers, {{for_update}} and {{for_share}} where rows are
 -- locked one by one.
 
--- name: claim_columns
--- The error is that of the last attempt since an operator's retry; earlier ones stay in the attempts.
-dbtaskqueue_task.id, queue, state, rank, due, dbtaskqueue_task.token, attempt, budget, retry_base,
-dbtaskqueue_task.worker, isolated, cancel_requested, created_at, dbtaskqueue_task.started_at,
-dbtaskqueue_task.finished_at, "key", function, options,
-coalesce(payload, (SELECT value FROM {{schema}}dbtaskqueue_large
-                    WHERE task = dbtaskqueue_task.id AND name = 'payload')),
-CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbtaskqueue_large
-                                                 WHERE task = dbtaskqueue_task.id AND name = 'result')) END,
-CASE WHEN attempt > 0 THEN (SELECT error FROM {{last_failure}}) END,
-meta, command, dbtaskqueue_task.retry_token
+-- name: task_payload
+coalesce(payload, (SELECT value FROM {{schema}}dbtaskqueue_large WHERE task = dbtaskqueue_task.id AND name = 'payload'))
 
--- name: task_columns
--- Of a new claim, nothing of what comes after those can be there.
-{{claim_columns}},
-{{is_suspended}},
-CASE WHEN attempt > 0 THEN
-    (SELECT value FROM {{schema}}dbtaskqueue_note AS got
-      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress') END,
-CASE WHEN state = 'running' THEN
-    (SELECT value FROM {{schema}}dbtaskqueue_note AS got
-      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'usage') END,
+-- name: task_result
+CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbtaskqueue_large
+                                                 WHERE task = dbtaskqueue_task.id AND name = 'result')) END
+
+-- name: task_error
+-- Errors of earlier attempts, and those before an operator's retry, are in the attempts.
+CASE WHEN attempt > 0 THEN (SELECT error FROM {{last_failure}}) END
+
+-- name: task_error_type
 CASE WHEN attempt > 0 THEN (SELECT error_type FROM {{last_failure}}) END
 
 -- name: last_failure
@@ -34,6 +24,19 @@ CASE WHEN attempt > 0 THEN (SELECT error_type FROM {{last_failure}}) END
   WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retry_token AND past.error IS NOT NULL
   ORDER BY past.token DESC LIMIT 1
 
+-- name: task_suspended
+{{is_suspended}}
+
+-- name: task_progress
+CASE WHEN attempt > 0 THEN
+    (SELECT value FROM {{schema}}dbtaskqueue_note AS got
+      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress') END
+
+-- name: task_usage
+CASE WHEN state = 'running' THEN
+    (SELECT value FROM {{schema}}dbtaskqueue_note AS got
+      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'usage') END
+
 -- name: is_suspended
 CASE WHEN state = 'running' AND suspended = dbtaskqueue_task.token THEN 1 ELSE 0 END
 
@@ -41,11 +44,13 @@ CASE WHEN state = 'running' AND suspended = dbtaskqueue_task.token THEN 1 ELSE 0
 SELECT version, oldest FROM {{schema}}dbtaskqueue_schema
 
 -- name: insert_task
-INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta, :payload,
-        :command)
-RETURNING id
+INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}}) RETURNING id
+
+-- name: new_state
+'pending'
+
+-- name: new_due_set_at
+:created_at
 
 -- name: insert_large
 -- It may be there: a finish whose answer was lost is stored again.
@@ -86,9 +91,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}}
 
 -- name: insert_attempt
-INSERT INTO {{schema}}dbtaskqueue_attempt
-       (task, token, number, worker, started_at, finished_at, outcome, error, error_type, cpu, memory)
-VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :error_type, :cpu, :memory)
+INSERT INTO {{schema}}dbtaskqueue_attempt ({{stored_attempt_columns}}) VALUES ({{stored_attempt_values}})
 
 -- name: cancel
 UPDATE {{schema}}dbtaskqueue_task
@@ -99,11 +102,17 @@ UPDATE {{schema}}dbtaskqueue_task
        state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END
  WHERE id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)
 
--- name: keep_done_attempt
--- The done attempt lives in the task's row; before a retry overwrites it, it joins the history.
-INSERT INTO {{schema}}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, cpu, memory)
-SELECT id, token, attempt, worker, started_at, finished_at, 'done', cpu, memory
-  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state = 'done'
+-- name: insert_done_attempt
+-- The done attempt is in the task's row. Before a retry overwrites it, it joins the history.
+INSERT INTO {{schema}}dbtaskqueue_attempt ({{stored_attempt_columns}})
+SELECT {{stored_attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE outcome = 'done'
+
+-- name: attempt_in_row
+-- The attempt that runs or has made the task done: it is in the task's row.
+SELECT id AS task, token, attempt AS number, worker, started_at, finished_at,
+       CASE WHEN state = 'done' THEN 'done' END AS outcome, NULL AS error, NULL AS error_type,
+       CASE WHEN state = 'done' THEN cpu END AS cpu, CASE WHEN state = 'done' THEN memory END AS memory
+  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND state IN ('running', 'done')
 
 -- name: key_is_taken
 SELECT 1 FROM {{schema}}dbtaskqueue_task AS other
@@ -169,14 +178,14 @@ DELETE FROM {{schema}}dbtaskqueue_note WHERE task {{in_ids}}
 DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
 
 -- name: attempts
--- Without their outputs: a task may have any number of these.
-SELECT number, token, worker, started_at, finished_at, outcome, error, NULL, cpu, memory, error_type
-  FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token >= :since
+SELECT {{attempt_columns}} FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token >= :since
 UNION ALL
-SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL, NULL,
-       CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END, NULL
-  FROM {{schema}}dbtaskqueue_task WHERE id = :id AND token >= :since AND state IN ('running', 'done')
- ORDER BY 2
+SELECT {{attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE token >= :since
+ ORDER BY token
+
+-- name: attempt_output
+-- Outputs are read by themselves: a task may have any number of them.
+NULL
 
 -- name: outputs
 -- Outputs of a task's newest attempts, by token.
@@ -213,10 +222,7 @@ SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1
 
 -- name: register
-INSERT INTO {{schema}}dbtaskqueue_worker
-       (host, pid, boot, namespace, started, lease, created_at, executor, queues, functions)
-VALUES (:host, :pid, :boot, :namespace, :started, :lease, :created_at, :executor, :queues, :functions)
-RETURNING id
+INSERT INTO {{schema}}dbtaskqueue_worker ({{new_worker_columns}}) VALUES ({{new_worker_values}}) RETURNING id
 
 -- name: beat
 UPDATE {{schema}}dbtaskqueue_worker SET beat = beat + 1 WHERE id = :worker AND lost_at IS NULL
@@ -228,11 +234,13 @@ DELETE FROM {{schema}}dbtaskqueue_worker WHERE lost_at < :before
 DELETE FROM {{schema}}dbtaskqueue_worker WHERE id = :worker
 
 -- name: workers
-SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor, queues, functions
-  FROM {{schema}}dbtaskqueue_worker ORDER BY id
+SELECT {{stored_worker_columns}} FROM {{schema}}dbtaskqueue_worker ORDER BY id
 
 -- name: held_by
-SELECT id, token, state, cancel_requested, {{is_suspended}} FROM {{schema}}dbtaskqueue_task WHERE {{held}}
+SELECT {{held_columns}} FROM {{schema}}dbtaskqueue_task WHERE {{held}}
+
+-- name: held_suspended
+{{is_suspended}}
 
 -- name: mark_lost
 UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND beat = :beat AND lost_at IS NULL
@@ -380,26 +388,28 @@ SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}}
 
 -- name: done_attempts
 -- The newest; they have no rows of their own.
-SELECT function, command, 'done', started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_task {{by_ended}}
- WHERE {{is_ended}} AND queue = :queue
- ORDER BY id DESC LIMIT :limit
+SELECT {{ended_columns}}
+  FROM (SELECT function, command, 'done' AS outcome, started_at, finished_at, cpu, memory
+          FROM {{schema}}dbtaskqueue_task {{by_ended}}
+         WHERE {{is_ended}} AND queue = :queue
+         ORDER BY id DESC LIMIT :limit) AS newest
 
 -- name: past_attempts
 -- Of the newest tasks in a state.
-SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+SELECT {{ended_columns}}
   FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task {{by_ended}}
          WHERE {{is_ended}} AND queue = :queue
          ORDER BY id DESC LIMIT :limit) AS newest
   JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
 
 -- name: open_attempts
--- Of tasks that will be retry_token, if they are among the newest attempts of the database. CROSS JOIN keeps the order of
+-- Of tasks that will be retried, if they are among the newest attempts of the database. CROSS JOIN keeps the order of
 -- the loops: SQLite 3.46 would scan the tasks and build an index of the attempts for the query.
-SELECT function, command, outcome, latest.started_at, latest.finished_at, latest.cpu, latest.memory
+SELECT {{ended_columns}}
   FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
          ORDER BY task DESC, token DESC LIMIT :limit) AS latest
- CROSS JOIN {{schema}}dbtaskqueue_task
- WHERE dbtaskqueue_task.id = latest.task AND queue = :queue AND state IN ('pending', 'reserved', 'running')
+ CROSS JOIN (SELECT id, function, command, queue, state FROM {{schema}}dbtaskqueue_task) AS task
+ WHERE task.id = latest.task AND queue = :queue AND state IN ('pending', 'reserved', 'running')
 
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
@@ -435,53 +445,31 @@ UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, wor
 UPDATE {{schema}}dbtaskqueue_schema SET oldest = :oldest
 
 -- name: export_queue
-SELECT name, paused FROM {{schema}}dbtaskqueue_queue ORDER BY name
-
--- name: export_worker
-SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor, queues, functions
-  FROM {{schema}}dbtaskqueue_worker ORDER BY id
+SELECT {{stored_queue_columns}} FROM {{schema}}dbtaskqueue_queue ORDER BY name
 
 -- name: export_task
-SELECT id, queue, state, rank, due, due_set_at, token, attempt, budget, retry_base, retry_token, worker, batched, isolated,
-       cancel_requested, created_at, started_at, finished_at, "key", function, options, meta, payload,
-       result, command, suspended, cpu, memory
-  FROM {{schema}}dbtaskqueue_task WHERE id > :after ORDER BY id LIMIT :limit
+SELECT {{stored_task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id > :after ORDER BY id LIMIT :limit
 
 -- name: export_large
-SELECT task, name, value FROM {{schema}}dbtaskqueue_large WHERE task > :after AND task <= :last
-
--- name: export_attempt
-SELECT task, token, number, worker, started_at, finished_at, outcome, error, error_type, cpu, memory
-  FROM {{schema}}dbtaskqueue_attempt WHERE task > :after AND task <= :last
-
--- name: load_queue
-INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:name, :paused)
-
--- name: load_worker
-INSERT INTO {{schema}}dbtaskqueue_worker
-       (id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at, executor, queues, functions)
-VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_at, :lost_at, :executor, :queues,
-        :functions)
-
--- name: load_task
-INSERT INTO {{schema}}dbtaskqueue_task
-       (id, queue, state, rank, due, due_set_at, token, attempt, budget, retry_base, retry_token, worker, batched, isolated,
-        cancel_requested, created_at, started_at, finished_at, "key", function, options, meta, payload,
-        result, command, suspended, cpu, memory)
-VALUES (:id, :queue, :state, :rank, :due, :due_set_at, :token, :attempt, :budget, :retry_base, :retry_token, :worker, :batched,
-        :isolated, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :options, :meta, :payload,
-        :result, :command, :suspended, :cpu, :memory)
-
--- name: load_large
-INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
+SELECT {{stored_large_columns}} FROM {{schema}}dbtaskqueue_large WHERE task > :after AND task <= :last
 
 -- name: export_note
-SELECT task, token, name, value FROM {{schema}}dbtaskqueue_note WHERE task > :after AND task <= :last
+SELECT {{stored_note_columns}} FROM {{schema}}dbtaskqueue_note WHERE task > :after AND task <= :last
+
+-- name: export_attempt
+SELECT {{stored_attempt_columns}} FROM {{schema}}dbtaskqueue_attempt WHERE task > :after AND task <= :last
+
+-- name: load_queue
+INSERT INTO {{schema}}dbtaskqueue_queue ({{stored_queue_columns}}) VALUES ({{stored_queue_values}})
+
+-- name: load_worker
+INSERT INTO {{schema}}dbtaskqueue_worker ({{stored_worker_columns}}) VALUES ({{stored_worker_values}})
+
+-- name: load_task
+INSERT INTO {{schema}}dbtaskqueue_task ({{stored_task_columns}}) VALUES ({{stored_task_values}})
+
+-- name: load_large
+INSERT INTO {{schema}}dbtaskqueue_large ({{stored_large_columns}}) VALUES ({{stored_large_values}})
 
 -- name: load_note
-INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value) VALUES (:task, :token, :name, :value)
-
--- name: load_attempt
-INSERT INTO {{schema}}dbtaskqueue_attempt
-       (task, token, number, worker, started_at, finished_at, outcome, error, error_type, cpu, memory)
-VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :error_type, :cpu, :memory)
+INSERT INTO {{schema}}dbtaskqueue_note ({{stored_note_columns}}) VALUES ({{stored_note_values}})

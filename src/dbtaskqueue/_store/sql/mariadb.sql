@@ -104,11 +104,11 @@ SELECT RELEASE_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())))
 
 -- name: insert_task
 -- Differs because one statement for many tasks is one round trip.
-INSERT INTO dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta,
-          :payload_n, :command),]]
+INSERT INTO dbtaskqueue_task ({{new_task_columns}}) VALUES [[({{new_task_values}}),]]
 RETURNING id
+
+-- name: new_payload
+:payload_n
 
 -- name: insert_large
 -- Differs because MariaDB does not know ON CONFLICT, and INSERT IGNORE would ignore much more.

@@ -155,10 +155,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
 
 -- name: insert_task
 -- Differs because a refused insert would spoil the whole transaction, which may be a user's.
-INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta, :payload,
-        :command)
+INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}})
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
 RETURNING id
 
@@ -177,15 +174,24 @@ WITH given AS (SELECT payload, large, number
      numbered AS MATERIALIZED (
          SELECT nextval((SELECT CAST(pg_get_serial_sequence(:table, 'id') AS regclass))) AS id, payload, large
            FROM (SELECT * FROM given ORDER BY number) AS _),
-     task AS (INSERT INTO {{schema}}dbtaskqueue_task
-                     (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta,
-                      payload, command)
-              SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,
-                     :function, :options, :meta, payload, :command FROM numbered),
+     task AS (INSERT INTO {{schema}}dbtaskqueue_task (id, {{new_task_columns}})
+              SELECT id, {{many_task_values}} FROM numbered),
      large AS (INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
                SELECT id, 'payload', large FROM numbered WHERE large IS NOT NULL),
      woken AS ({{wake}})
 SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
+
+-- name: many_payload
+-- Of each row of the array.
+payload
+
+-- name: many_budget
+-- Nothing else says what the type of a NULL is.
+CAST(:budget AS bigint)
+
+-- name: many_key
+-- Only a single task has a key.
+NULL
 
 -- name: ended
 UPDATE {{schema}}dbtaskqueue_task AS task
@@ -251,7 +257,7 @@ SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WH
 
 -- name: past_attempts
 -- Differs because PostgreSQL might read all attempts there are to join them.
-SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+SELECT {{ended_columns}}
   FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task
          WHERE {{is_ended}} AND queue = :queue
          ORDER BY id DESC LIMIT :limit) AS newest
