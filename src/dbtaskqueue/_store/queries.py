@@ -13,6 +13,9 @@ from collections.abc import Mapping
 
 from .records import column_lists
 
+FILES = ("common", "database", "tasks", "claims", "workers", "queues", "listing", "copying")
+"""The files of ``sql/`` that every engine has: one for each facet, and what several include."""
+
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
@@ -20,7 +23,7 @@ _REPEATED = re.compile(r"\[\[(.*?)(,?)\]\]", re.DOTALL)
 
 
 def load(engine: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The statements for ``engine``: ``common.sql``, overridden by what the engine's own file has.
+    """Return the statements for ``engine``: those of the facets, overridden by what the engine's own file has.
 
     ``given`` are texts that may be included like queries, such as the quoted name of a schema.
     """
@@ -31,7 +34,10 @@ def load(engine: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def sources(engine: str) -> dict[str, str]:
     """Return the queries of ``engine`` as they are written, with their includes."""
-    return {**_split(_text("sql/common.sql")), **_split(_text(f"sql/{engine}.sql"))}
+    found: dict[str, str] = {}
+    for file in (*FILES, engine):
+        found |= _split(_text(f"sql/{file}.sql"))
+    return found
 
 
 def migrations(engine: str, last: int, given: Mapping[str, str] | None = None) -> list[list[str]]:

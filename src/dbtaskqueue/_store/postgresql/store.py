@@ -14,7 +14,9 @@ from ...states import RESERVED, RUNNING
 from .. import queries
 from ..connections import Values
 from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
-from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon, soon_after, wakes
+from ..verbs import SqlStore
+from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
+from ..verbs.claims import finish_verdicts, in_order
 from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings

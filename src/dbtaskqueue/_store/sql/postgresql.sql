@@ -3,7 +3,7 @@
 -- name: waiting
 queue = :queue AND state IN ('pending', 'failed')
 
--- name: held
+-- name: is_held_by
 worker = :worker AND state IN ('reserved', 'running')
 
 -- name: is_held
@@ -193,7 +193,7 @@ CAST(:budget AS bigint)
 -- Only a single task has a key.
 NULL
 
--- name: ended
+-- name: finish_all
 UPDATE {{schema}}dbtaskqueue_task AS task
    SET finished_at = ending.at, result = ending.result, cpu = ending.cpu, memory = ending.memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
@@ -207,22 +207,22 @@ UPDATE {{schema}}dbtaskqueue_task AS task
    AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.batched = 1 ELSE false END
 RETURNING task.id, ending.large
 
--- name: kept_large
+-- name: insert_large_results
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
 SELECT id, 'result', large FROM ended WHERE large IS NOT NULL
     ON CONFLICT (task, name) DO NOTHING
 
 -- name: finish_batch
 -- Differs because one statement over arrays is one round trip.
-WITH ended AS ({{ended}}), kept AS ({{kept_large}})
+WITH ended AS ({{finish_all}}), large AS ({{insert_large_results}})
 SELECT count(*) FROM ended
 
 -- name: exchange
 -- Differs because PostgreSQL can end what was done and claim what comes next in one statement. The worker's row is
 -- locked, so that whoever takes this worker for dead waits for this claim, or this claim sees it. The ids go through
 -- an array, so that no plan ever reads the whole table. The rows are locked, so their state needs no second look.
-WITH RECURSIVE ended AS ({{ended}}),
-     kept AS ({{kept_large}}),
+WITH RECURSIVE ended AS ({{finish_all}}),
+     large AS ({{insert_large_results}}),
      {{ranks}},
      member AS MATERIALIZED (
          SELECT id FROM {{schema}}dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL FOR SHARE),

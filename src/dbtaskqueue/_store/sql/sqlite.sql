@@ -6,7 +6,7 @@
 -- name: waiting
 queue = :queue AND state IN ('pending', 'failed')
 
--- name: held
+-- name: is_held_by
 worker = :worker AND state IN ('reserved', 'running')
 
 -- name: is_held

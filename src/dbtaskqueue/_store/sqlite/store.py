@@ -15,7 +15,8 @@ from ...states import RESERVED, RUNNING
 from .. import queries
 from ..contract import Claim, End, Finding, NewTask, TaskRecord
 from ..records import FOUND, maker
-from ..verbs import SqlStore, inline, insert_large, is_large
+from ..verbs import SqlStore
+from ..verbs.base import inline, insert_large, is_large
 from .connections import SqliteConnections, SqliteTransaction
 from .health import findings
 from .wakeups import SqliteWakeups
@@ -103,7 +104,7 @@ class SqliteStore(SqlStore):
     def _borrow(self, connection: object) -> SqliteTransaction:
         return self._sqlite.borrow(connection)
 
-    def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:  # type: ignore[override]
+    def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:
         tx.change("raise_pruned", {"id": max(ids)})
         return super()._delete(ids, tx)
 

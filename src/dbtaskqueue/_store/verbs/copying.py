@@ -1,31 +1,36 @@
-"""How all tasks of a database come into another one: rows are read and stored as they are, in batches."""
+"""How all tasks of a database that speaks SQL get into another one: rows are stored as they are read, in batches."""
 
 from __future__ import annotations
 
 import abc
 from typing import Any
 
-from .connections import Connections, Transaction
-from .contract import ExportBatch, Movable
-from .records import TABLES
+from ..connections import Transaction
+from ..contract import Copying, ExportBatch
+from ..records import TABLES
+from .base import SqlFacet
+from .database import IMPORTING
 
 OLDEST = 3
 """The oldest version that a program may know and still use this program's schema."""
-SEALED = 2_000_000_000
-"""As the oldest version that a program may know: none may use this database, it is being filled."""
 LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
 """The query that stores a row of each table, in the order of the tables."""
 
 
-class SqlMovable(Movable):
-    """A database that speaks SQL, as the source or the target of a move."""
-
-    schema_version: int
-    _connections: Connections
+class SqlCopying(SqlFacet, Copying):
+    """See Copying. An engine knows the highest id that was ever used."""
 
     @abc.abstractmethod
     def _versions(self) -> tuple[int, int]:
-        """Version of the schema that is there and the oldest that a program may know; zeros without a schema."""
+        """See SqlDatabase."""
+
+    @abc.abstractmethod
+    def _highest_id(self, tx: Any) -> int:
+        """The highest id that a task ever had here."""
+
+    @abc.abstractmethod
+    def _use_no_id_up_to(self, tx: Any, highest: int) -> None:
+        """Give the next task an id above ``highest`` and above the ids of loaded tasks."""
 
     def export(self, after: int, limit: int) -> ExportBatch:
         def run(tx: Transaction) -> ExportBatch:
@@ -44,6 +49,9 @@ class SqlMovable(Movable):
 
         return self._connections.read(run)
 
+    def begin_import(self) -> None:
+        self._connections.write(lambda tx: tx.change("set_oldest", {"oldest": IMPORTING}))
+
     def load(self, batch: ExportBatch) -> None:
         def run(tx: Transaction) -> None:
             for table, query in LOADING.items():
@@ -52,21 +60,12 @@ class SqlMovable(Movable):
 
         self._connections.write(run)
 
-    def seal(self, highest: int | None) -> None:
+    def end_import(self, highest: int) -> None:
         def run(tx: Transaction) -> None:
-            if highest is not None:
-                self._use_no_id_up_to(tx, highest)
-            tx.change("set_oldest", {"oldest": SEALED if highest is None else OLDEST})
+            self._use_no_id_up_to(tx, highest)
+            tx.change("set_oldest", {"oldest": OLDEST})
 
         self._connections.write(run)
 
-    def is_sealed(self) -> bool:
-        return self._versions()[1] == SEALED
-
-    @abc.abstractmethod
-    def _highest_id(self, tx: Any) -> int:
-        """The highest id that a task ever had here."""
-
-    @abc.abstractmethod
-    def _use_no_id_up_to(self, tx: Any, highest: int) -> None:
-        """Give the next task an id above ``highest``; what was loaded with ids of its own counts, too."""
+    def is_importing(self) -> bool:
+        return self._versions()[1] == IMPORTING
