@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from ._system.log import event, first_line, logger
 from ._store.contract import NewTask, TaskRecord
+from ._system.log import event, first_line, logger
 
 F = TypeVar("F", bound=NamedTuple)
 
@@ -156,7 +156,7 @@ def logs_finished_tasks() -> bool:
     return logger.isEnabledFor(logging.INFO)
 
 
-def _fields(record: TaskRecord, attempt: int) -> dict[str, object]:
+def _fields(record: TaskRecord, attempt: int) -> dict[str, Any]:
     return {"task_id": record.id, "queue": record.queue, "function": record.function, "attempt": attempt}
 
 
@@ -169,7 +169,10 @@ def _log_end(fact: TaskEnded) -> None:
         return
     name = getattr(fact.error, "name", type(fact.error).__name__)
     message = first_line(fact.error).removeprefix(f"{name}: ")  # the error of a child repeats its name
-    fields |= {"max_attempts": fact.record.max_attempts, "retry_in": "never" if fact.retry_in is None else fact.retry_in}
+    fields |= {
+        "max_attempts": fact.record.max_attempts,
+        "retry_in": "never" if fact.retry_in is None else fact.retry_in,
+    }
     event(logging.WARNING, f"task {fact.state}", **fields, error=name, message=message)
 
 

@@ -11,9 +11,9 @@ from types import TracebackType
 from ._formats import payload
 from ._store.contract import End, Store, TaskRecord, Verdict
 from ._system import clock
+from ._system.backoff import doubling
 from ._system.log import event
 from .errors import AbandonTask, ReleaseTask, RetryTask
-from ._system.backoff import doubling
 from .retry import DEFAULT, RetryPolicy
 from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING, TaskState
 

@@ -21,9 +21,9 @@ from ._store.contract import NewTask, TaskRecord, Verdict
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .events import Events, TasksEnqueued
 from .checks import MOST, check_count, check_key, check_lease, check_priority, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
+from .events import Events, TasksEnqueued
 from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy

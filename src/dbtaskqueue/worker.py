@@ -14,18 +14,17 @@ from typing import Any
 from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
-from ._store.contract import TaskRecord
 from ._system.log import event
 from ._system.signals import draining
 from ._system.systemd import Notifier
 from ._worker.batching import BatchSize
 from ._worker.loop import LoopSettings, WorkerLoop
 from ._worker.run_limits import RunLimits
+from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
 from .errors import StoreUnavailable
 from .events import Events, TaskEnded
-from .states import ABANDONED, FAILED
-from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
 from .queue import TaskQueue
+from .states import ABANDONED, FAILED
 from .task import Task
 
 OnError = Callable[[Task, BaseException], object]

@@ -29,8 +29,9 @@ def wait_until_due(
         if until_due is not None and until_due <= 0:
             return True
         pause = seconds if until_due is None else min(seconds, until_due)
-        if pause > 0 and bell is None:
-            store.wakeups.wait(ticket, pause)
-        elif pause > 0:
-            store.wakeups.wait_on(bell, ticket, pause)
+        if pause > 0:
+            if bell is None:
+                store.wakeups.wait(ticket, pause)
+            else:
+                store.wakeups.wait_on(bell, ticket, pause)
         return False

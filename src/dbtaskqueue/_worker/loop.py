@@ -8,14 +8,13 @@ stores what ended and claims what comes next. The loop's parts: ``outbox`` has t
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
-
-import logging
 
 from .. import outcomes
 from .._executors import EXECUTORS, task_log
@@ -35,6 +34,7 @@ from ..checkpoints import StoredCheckpoints
 from ..checks import listed
 from ..errors import StoreUnavailable
 from ..events import Events, TaskStarted
+from ..states import PENDING
 from .batching import MAX_RESERVED, STORED_WITHIN, Batch, BatchSize, is_late
 from .due import wait_until_due
 from .lost_claims import LostClaims
@@ -319,7 +319,7 @@ class WorkerLoop:
                 task_id=record.id,
                 queue=record.queue,
                 function=record.function,
-                retry_in=outcomes.retry_in(end, outcomes.PENDING),
+                retry_in=outcomes.retry_in(end, PENDING),
                 known=listed([name for name in self._lookup.runs() if name is not None]),
             )
 

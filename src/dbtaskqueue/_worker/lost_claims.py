@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from .._store.contract import Held
 
 CHECKS = (0.0, 1.0, 5.0, 25.0, 60.0)
-"""Seconds after the loss to check for the claim. The request may still have been on its way, and be carried out later."""
+"""Seconds after the loss to check for the claim. The request may have been on its way, and be carried out later."""
 
 
 class LostClaims:

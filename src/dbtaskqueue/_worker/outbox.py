@@ -87,9 +87,9 @@ class Outbox:
         """Emit how a claim ended, once: after it is certain that it is stored."""
         try:
             verdict = outcomes.settled(self._store, end, verdict)
-        except StoreUnavailable as error:
+        except StoreUnavailable as unavailable:
             self._ended.append(Ended(run, end))  # the next try finds out whether it was stored; it stores nothing twice
-            self.failed(error)
+            self.failed(unavailable)
             return
         record, error = run.record, run.error
         run.error = None  # its traceback leads back to the run: no cycle may keep what the task had in hand
