@@ -15,7 +15,7 @@ from ._system.backoff import doubling
 from ._system.log import event
 from .errors import AbandonTask, ReleaseTask, RetryTask
 from .retry import DEFAULT, RetryPolicy
-from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING, TaskState
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
@@ -76,12 +76,11 @@ def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None 
 
 
 INTENDED: dict[str, frozenset[TaskState]] = {
-    "start": frozenset({RUNNING}),
     "finish": frozenset({DONE}),
     "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
     "release": frozenset({PENDING, CANCELLED}),
 }
-"""The states in which a verb of a holder leaves a task. Under its own token, only the holder can have stored them."""
+"""The states in which an end leaves a task. Under its own token, only the holder can have stored them."""
 
 _STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
 """The state in which an end with this outcome leaves a task."""

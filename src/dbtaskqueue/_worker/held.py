@@ -130,9 +130,7 @@ class FetchMembership(Membership):
             "start",
             start,
             lambda: self.store.exchange(record.worker or 0, starts=[start]).started[0],
-            lambda verdict: verdict._replace(
-                stored=verdict.token == start.token and verdict.state in outcomes.INTENDED["start"]
-            ),
+            lambda verdict: verdict._replace(stored=verdict.token == start.token and verdict.state == RUNNING),
         )
         with self._lock:
             if verdict.stored and record.id in self._holds:
