@@ -32,7 +32,7 @@ from rich.text import Text
 
 COLUMNS, ROWS = 108, 20
 HOST = "studio"
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until the tasks must have come as far as the picture shows them."""
 
 STUDIO = '''
@@ -40,7 +40,7 @@ import time
 from pathlib import Path
 from dbtaskqueue import AbandonTask, RetryPolicy, TaskQueue, current_task
 
-videos = TaskQueue("sqlite:///studio.sqlite", "videos")
+videos = TaskQueue("sqlite:///studio.sqlite", "videos", retry=RetryPolicy(delay=900))
 mails = TaskQueue("sqlite:///studio.sqlite", "mails")
 
 def work(first, total, each, megabytes, message):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 from helpers import source_of
 
 from dbtaskqueue.cli import main
@@ -90,6 +92,20 @@ def test_every_event_that_is_described_exists() -> None:
     patterns = [event.pattern for event in emitted()]
     texts = [known.text for known in described()]
     assert [text for text in texts if not any(re.fullmatch(pattern, text) for pattern in patterns)] == []
+
+
+def test_every_command_and_option_is_described() -> None:
+    """docs/commands.py writes that part of the page about the command line."""
+    text = runpy.run_path(str(REFERENCE.parent / "commands.py"))["reference"]()
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(main.commands)
+    for name, section in sections.items():
+        entries = re.findall(r"^`(-.*)`$", section, re.MULTILINE)
+        options = [
+            word for option in main.commands[name].params if isinstance(option, click.Option) for word in option.opts
+        ]
+        assert sorted(word for entry in entries for word in re.findall(r"--?\w[\w-]*", entry)) == sorted(options)
+        assert f"dbtaskqueue {name} [OPTIONS]" in section
 
 
 def test_every_environment_variable_is_described() -> None:
