@@ -159,7 +159,7 @@ class Worker:
             session = self._session = WorkerLoop(
                 self._queue.store,
                 self.queues,
-                code=Lookup(callback, self._queue.functions),
+                code=Lookup(callback, self._queue.functions, getattr(self._queue, "extensions", ()), self._queue),
                 concurrency=self.concurrency,
                 executor=self.executor,
                 cancel_grace=self.cancel_grace,

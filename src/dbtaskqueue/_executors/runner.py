@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Token
 from typing import NoReturn
 
@@ -23,6 +23,7 @@ from .._system import clock
 from ..checkpoints import Checkpoints
 from ..checks import is_async
 from ..current import RunningTask, enter, leave
+from ..extension import ProcessContexts, around_attempt, overriding
 from . import task_log
 from .lookup import Lookup
 from .task_run import TaskRun
@@ -33,6 +34,8 @@ _MIN_CPU = 0.01
 MakeCheckpoints = Callable[[TaskRecord, Callable[[], int | None], Callable[[], bool]], Checkpoints]
 """Gets the task's record, a function that returns its start while that is not stored, and one that returns whether
 waiting for the database has become pointless."""
+_Guard = Callable[[TaskRun], contextlib.AbstractContextManager[object]]
+_NOTHING = contextlib.nullcontext()
 _Context = tuple[Token[TaskRun], Token[Callable[[], RunningTask]]]
 
 
@@ -41,7 +44,8 @@ class Runner:
 
     ``lookup`` finds the code. ``max_payload`` is the most bytes of a result or a checkpoint. ``checkpoints`` makes the
     place where a task stores its checkpoints, when the task first asks for ``current_task()``. ``is_draining`` says
-    whether the worker is stopping, ``is_cancelled`` whether a task should stop.
+    whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered
+    around the extensions and the code.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Runner:
         checkpoints: MakeCheckpoints,
         is_draining: Callable[[], bool],
         is_cancelled: Callable[[TaskRun], bool] = lambda run: run.cancelled,
-        guard: Callable[[TaskRun], contextlib.AbstractContextManager[object]] | None = None,
+        guard: _Guard | None = None,
     ) -> None:
         self.lookup = lookup
         self.max_payload = max_payload
@@ -60,7 +64,11 @@ class Runner:
         self._is_draining = is_draining
         self._is_cancelled = is_cancelled
         self._guard = guard
+        self._extensions = overriding(lookup.extensions, "attempt")
+        self._is_plain = guard is None and not self._extensions
         self._pid = os.getpid()
+        self.process = ProcessContexts(lookup.extensions)
+        """What the process that runs the code enters before its first task, and leaves at its end."""
 
     def is_async(self, run: TaskRun) -> bool:
         """Return whether the task's code is an ``async def``."""
@@ -72,7 +80,7 @@ class Runner:
         context = self._start(run)
         before = time.thread_time()
         try:
-            self._store_result(run, self._call(run) if self._guard is None else self._guarded_call(run))
+            self._store_result(run, self._call(run) if self._is_plain else self._call_inside(run))
         except BaseException as error:  # SystemExit is a failure like any other
             run.error = error
         # Reading the CPU time is a system call (0.4 µs). Skip it if less wall time than that has passed.
@@ -85,8 +93,11 @@ class Runner:
         from .coroutines import awaited
 
         context = self._start(run)
+        result = None
         try:
-            self._store_result(run, await awaited(run, self.lookup.call(run.record)))
+            with self._surroundings(run) if self._extensions else _NOTHING:
+                result = await awaited(run, self.lookup.call(run.record))
+            self._store_result(run, result)
         except BaseException as error:
             run.error = error
         self._end(run, context)
@@ -99,10 +110,24 @@ class Runner:
             result = run_here(run, result)
         return result
 
-    def _guarded_call(self, run: TaskRun) -> JSON:
-        assert self._guard is not None
-        with self._guard(run):
+    def _call_inside(self, run: TaskRun) -> JSON:
+        with self._surroundings(run):
             return self._call(run)
+        return None  # an extension suppressed the exception
+
+    def _surroundings(self, run: TaskRun) -> contextlib.AbstractContextManager[object]:
+        """What the code runs in: the guard, and the extensions' ``attempt``."""
+        if self._guard is None:
+            return self._attempt(run)
+        return self._guarded_attempt(run, self._guard) if self._extensions else self._guard(run)
+
+    def _attempt(self, run: TaskRun) -> contextlib.AbstractContextManager[object]:
+        return around_attempt(self._extensions, run.running(self._running_task))
+
+    @contextlib.contextmanager
+    def _guarded_attempt(self, run: TaskRun, guard: _Guard) -> Iterator[None]:
+        with guard(run), self._attempt(run):
+            yield
 
     def _start(self, run: TaskRun) -> _Context:
         run.started_at = clock.now()

@@ -74,6 +74,7 @@ class Child:
         self._work: TaskRun | None = None
         self._is_in_code = False
         self._reporter: threading.Thread | None = None
+        self._threads = 0  # how many it has without a task, apart from the reporter
         self._sending = threading.Lock()
         self._peak = _PeakMemory()
         self._runner = Runner(
@@ -86,7 +87,7 @@ class Child:
         )
 
     def serve(self) -> None:
-        """Run what comes until the worker hangs up."""
+        """Run what comes until the worker closes its end."""
         os.setsid()
         if linux.die_with_parent() and os.getppid() != self._parent:
             return
@@ -101,7 +102,14 @@ class Child:
         while (message := self._next()) is not None:
             if "command" in message:
                 self._become_command(message)
+            self._enter_process()
             self._run_all(message["tasks"])
+        self._runner.process.leave()
+
+    def _enter_process(self) -> None:
+        if not self._threads:
+            self._runner.process.enter()
+            self._threads = threading.active_count()
 
     def _run_all(self, orders: list[Message]) -> None:
         last = len(orders) - 1
@@ -228,7 +236,7 @@ class Child:
 
     def _is_clean(self) -> bool:
         """Whether the task has left nothing behind that would go on: no process, no thread."""
-        own = 1 + (self._reporter is not None)
+        own = self._threads + (self._reporter is not None)
         if threading.active_count() > own:
             return False
         try:
