@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
-from ._formats import payload
+from ._formats import payload, task_options
 from ._formats.command_line import as_payload
 from ._formats.limits import check_limits
 from ._formats.payload import JSON
@@ -242,14 +242,13 @@ class TaskQueue:
     ) -> list[Task]:
         """Store payloads with the same options; for task functions, with the function's name."""
         self._require_open()
-        limits = _limits(options)
         shared = self._shared_columns(options, function)
         limit, single = self.store.max_payload, len(payloads) == 1
         tasks = [
             NewTask(
                 *shared,
                 payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"),
-                limits,
+                None,
                 int(command),
             )
             for index, value in enumerate(payloads)
@@ -283,7 +282,7 @@ class TaskQueue:
             budget = policy.max_attempts
         else:
             retry.check_max_attempts(budget, or_none=False)
-        return self.name, rank, due, budget, now, check_key(options.get("key")), function, policy.to_json()
+        return self.name, rank, due, budget, now, check_key(options.get("key")), function, _stored(policy, options)
 
     # -- consuming ---------------------------------------------------------------------------------
 
@@ -547,16 +546,18 @@ def check_state(state: TaskState | str) -> TaskState:
         raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
 
 
-def _limits(options: Options) -> str | None:
-    """The limits among the options, checked, as they are stored."""
+def _stored(policy: RetryPolicy, options: Options) -> str | None:
+    """Return what only a worker reads, as it is stored. Checks the limits."""
     given = options.get("time_limit"), options.get("stall_limit"), options.get("memory_limit")
-    return None if given == (None, None, None) else check_limits(*given).to_json()
+    if policy is retry.DEFAULT and given == (None, None, None):
+        return None
+    return task_options.encode(policy, check_limits(*given))
 
 
 def _fresh(number: int, task: NewTask) -> TaskRecord:
     """The record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, policy, text, limits, command = task
+    queue, rank, due, budget, created_at, key, function, stored, text, meta, command = task
     return TaskRecord(
         number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, policy, text, None, None, limits, command,
+        None, None, key, function, stored, text, None, None, meta, command,
     )  # fmt: skip
