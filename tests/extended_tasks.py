@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from dbtaskqueue import RunningTask, TaskQueue, current_task
+from dbtaskqueue import RetryPolicy, RetryTask, RunningTask, TaskQueue, current_task
 from dbtaskqueue.extension import Extension
 
 FILE = "EXTENSION_NOTES"
@@ -124,3 +125,32 @@ class Provider:
 
 
 provider = Provider()
+
+
+# -- backoff -----------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """An error of this module."""
+
+
+def decide(error: BaseException, attempt: int) -> Any:
+    """Answer what the error's text says."""
+    note("asked", type(error).__name__, attempt)
+    what, _, value = str(error).partition(" ")
+    if what == "raise":
+        raise LookupError("no answer")
+    return {"after": float(value or 0), "abandon": None, "odd": "soon", "duration": timedelta(seconds=7)}[what]
+
+
+@queue.task(name="decided", retry=RetryPolicy(delay=60))
+def decided(what: str) -> None:
+    """Fail so that ``decide`` answers this."""
+    if what == "retry":
+        raise RetryTask(5)
+    if what == "exit":
+        os._exit(7)
+    raise Refused(what)
+
+
+decided.backoff = decide

@@ -20,10 +20,13 @@ from .._formats.payload import JSON
 from .._formats.progress import ProgressTracker
 from .._store.contract import TaskRecord
 from .._system import clock
+from .._system.log import first_line
 from ..checkpoints import Checkpoints
-from ..checks import is_async
+from ..checks import check_delay, is_async
 from ..current import RunningTask, enter, leave
+from ..errors import AbandonTask, ReleaseTask, RetryTask
 from ..extension import ProcessContexts, around_attempt, overriding
+from ..outcomes import Backoff
 from . import task_log
 from .lookup import Lookup
 from .task_run import TaskRun
@@ -35,6 +38,7 @@ MakeCheckpoints = Callable[[TaskRecord, Callable[[], int | None], Callable[[], b
 """Gets the task's record, a function that returns its start while that is not stored, and one that returns whether
 waiting for the database has become pointless."""
 _Guard = Callable[[TaskRun], contextlib.AbstractContextManager[object]]
+_CHOICES = RetryTask, AbandonTask, ReleaseTask
 _NOTHING = contextlib.nullcontext()
 _Context = tuple[Token[TaskRun], Token[Callable[[], RunningTask]]]
 
@@ -141,10 +145,25 @@ class Runner:
     def _end(self, run: TaskRun, context: _Context) -> None:
         if os.getpid() != self._pid:  # a process that the task has forked, and that returned from the code
             _end_fork(run.error)
+        if run.error is not None:
+            run.backoff = self._backoff(run, run.error)
         task_log.running.reset(context[0])
         leave(context[1])
         run.ended_at = clock.now()
         run.stop = None
+
+    def _backoff(self, run: TaskRun, error: BaseException) -> Backoff | None:
+        """Ask the ``backoff`` of the task's function when to retry; None if the task chose, or if there is none."""
+        if run.record.function is None or isinstance(error, _CHOICES) or self._is_cancelled(run):
+            return None
+        try:
+            decide = getattr(self.lookup.find(run.record), "backoff", None)
+            if decide is None:
+                return None
+            delay = decide(error, run.attempt)
+            return Backoff(None if delay is None else check_delay(delay, "the result of backoff"))
+        except BaseException as raised:
+            return Backoff(failure=f"{type(raised).__name__}: {first_line(raised)}")
 
     def _running_task(self, run: TaskRun, attempt: int) -> RunningTask:
         def is_over() -> bool:

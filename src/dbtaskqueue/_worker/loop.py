@@ -369,11 +369,13 @@ class WorkerLoop:
             work.error = None  # it did as it was told
             return outcomes.release(record, started_at=started_at)
         if error is not None and work.exceeded is not None:
-            work.error = error = work.exceeded
+            work.error, work.backoff = work.exceeded, None
+            error = work.error
         if error is None:
             return outcomes.finish(record, work.result, work.ended_at, started_at)
         try:
-            return outcomes.chosen_end(record, error, started_at) or outcomes.fail(record, error, started_at=started_at)
+            chosen = outcomes.chosen_end(record, error, started_at)
+            return chosen or outcomes.fail(record, error, started_at=started_at, backoff=work.backoff)
         except Exception as broken:  # a row with nonsense in it fails its task, not the worker
             text = outcomes.describe(broken)
             return End("fail", record.id, record.token, clock.now(), final=True, started_at=started_at, error=text)

@@ -221,6 +221,8 @@ class Child:
             message["output"] = output
         if work.error is not None:
             message["error"] = packed(work.error)
+        if work.backoff is not None:
+            message["backoff"] = work.backoff._asdict()
         with self._sending:
             self._work = None
             self._channel.deliver(message)
@@ -258,9 +260,7 @@ class Child:
             os.execvpe(argv[0], argv, {**os.environ, **environment})
         except (OSError, ValueError) as error:
             reason = f"the command {argv[0]!r} could not be started: {error}"
-            self._channel.deliver(
-                {"end": True, "error": {"name": type(error).__name__, "message": reason, "text": reason}}
-            )
+            self._channel.deliver({"end": True, "error": {**packed(error), "message": reason, "text": reason}})
             os._exit(127)
 
 
@@ -297,6 +297,7 @@ def packed(error: BaseException) -> dict[str, Any]:
     except Exception:
         message = "(its text cannot be shown)"
     found: dict[str, Any] = {"name": type(error).__name__, "message": message, "text": outcomes.describe(error)}
+    found["type"] = outcomes.type_name(error)
     if isinstance(error, RetryTask | ReleaseTask):
         found["delay"] = error.delay
     for kind in (RetryTask, ReleaseTask, AbandonTask, TaskCancelled, LeaseLost, StoreUnavailable):

@@ -24,8 +24,9 @@ from ..._formats.progress import ProgressTracker
 from ..._system import clock, linux
 from ..._system.log import event
 from ...errors import TaskCancelled, TaskQueueError
+from ...outcomes import Backoff
 from ..task_run import Callbacks, Settings, TaskRun, take_all
-from .channel import Message
+from .channel import Message, record_from
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
 from .resources import Shortage, check_spare, is_shortage, make_room
@@ -507,6 +508,8 @@ class ProcessExecutor:
                 work.started_at, work.ended_at = int(reply["start"]), int(reply["end"])
             if (error := reply.get("error")) is not None:
                 work.error = unpacked(error)
+                if (backoff := reply.get("backoff")) is not None:
+                    work.backoff = record_from(Backoff, backoff)
             elif (result := reply.get("result")) is not None:
                 work.result = str(result)
         except Exception as nonsense:  # of whatever sent it
