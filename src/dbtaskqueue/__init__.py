@@ -19,6 +19,7 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
+from .extension import Extension
 from .overview import FunctionStats
 from .queue import QueueStats, TaskQueue
 from .retry import RetryPolicy
@@ -31,6 +32,7 @@ __all__ = [
     "Attempt",
     "ChildFailed",
     "ConfigurationError",
+    "Extension",
     "FunctionStats",
     "InvalidTransition",
     "LeaseLost",
