@@ -417,9 +417,9 @@ MUTANTS = [
     ),
     Mutant(
         "the lowest priority comes first",
-        "queue.py",
-        "rank = -check_priority",
-        "rank = check_priority",
+        "options.py",
+        '-checked.get("priority", 0)',
+        'checked.get("priority", 0)',
         _conformance("fetch::test_order_by_priority_then_due_time_then_id"),
     ),
     # -- values --
@@ -1327,7 +1327,7 @@ MUTANTS = [
     Mutant(
         "a worker without anything to run runs",
         "worker.py",
-        "elif not len(self._queue.functions) and not self.allow_commands:",
+        "elif not self._queue.functions.names() and not self.allow_commands:",
         "elif False:",
         _conformance("functions::test_a_worker_without_anything_to_run_is_refused"),
     ),
