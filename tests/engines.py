@@ -113,12 +113,20 @@ def end_all_workers() -> None:
 
 
 def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """Run one statement past the library, with ``%s`` for each value; the rows that it gives, if any."""
+    """Run one statement without the library, with ``%s`` for each value; return its rows, if it has any."""
+    with cursor(url) as its:
+        its.execute(statement.replace("%s", "?") if url.startswith("sqlite:") else statement, values)
+        return list(its.fetchall()) if its.description else []
+
+
+@contextlib.contextmanager
+def cursor(url: str) -> Iterator[Any]:
+    """Open a cursor of the engine's driver, without the library. Commit at the end of the block."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         with contextlib.closing(sqlite3.connect(parts.path[1:], timeout=30, isolation_level=None)) as lite:
-            return lite.execute(statement.replace("%s", "?"), values).fetchall()
-    if parts.scheme == "mariadb":
+            yield lite.cursor()
+    elif parts.scheme == "mariadb":
         with (
             pymysql.connect(
                 host=parts.hostname or "",
@@ -128,12 +136,15 @@ def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
                 autocommit=True,
                 ssl_disabled=True,  # its context takes 50 ms
             ) as maria,
-            maria.cursor() as cursor,
+            maria.cursor() as its,
         ):
-            cursor.execute(statement, values)
-            return list(cursor.fetchall())
-    schema = parse_qs(parts.query).get("schema", ["dbtaskqueue"])[0]
-    with psycopg.connect(parts._replace(query="").geturl()) as postgres:
-        postgres.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
-        done = postgres.execute(statement.encode(), values)
-        return done.fetchall() if done.description else []
+            yield its
+    else:
+        with psycopg.connect(parts._replace(query="").geturl()) as postgres, postgres.cursor() as its:
+            its.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema_of(url))))
+            yield its
+
+
+def schema_of(url: str) -> str:
+    """Return the PostgreSQL schema that a URL names."""
+    return parse_qs(urlsplit(url).query).get("schema", ["dbtaskqueue"])[0]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
 
-from ._formats import payload, quantities
-from ._formats.limits import check_limits
+from ._formats import payload, quantities, task_options
+from ._formats.limits import NONE, Limits, check_limits
 from ._formats.payload import JSON
 from ._system import clock
 from .checks import (
@@ -32,7 +32,7 @@ from .checks import (
     shown,
 )
 from .errors import PayloadError
-from .retry import RetryPolicy, check_max_attempts, check_policy
+from .retry import DEFAULT, RetryPolicy, check_max_attempts, check_policy
 
 MAX_META = 8 * 1024
 """The most bytes that the JSON of ``meta`` may have."""
@@ -422,8 +422,7 @@ class Columns(NamedTuple):
     due: int
     budget: int | None
     key: str | None
-    policy: str | None
-    limits: str | None
+    options: str | None
     meta: str | None
 
 
@@ -434,15 +433,14 @@ def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, n
     """
     checked = check_options(options, UsingOptions)
     policy = checked.get("retry", policy)
-    limits = [checked.get(name) for name in ("time_limit", "stall_limit", "memory_limit")]
+    limits = Limits(checked.get("time_limit"), checked.get("stall_limit"), checked.get("memory_limit"))
     return Columns(
         checked.get("queue", queue),
         -checked.get("priority", 0),
         _due(checked, now),
         checked.get("max_attempts", policy.max_attempts),
         checked.get("key"),
-        policy.to_json(),
-        check_limits(*limits).to_json() if any(limits) else None,
+        None if policy is DEFAULT and limits == NONE else task_options.encode(policy, limits),
         checked.get("meta"),
     )
 

@@ -152,6 +152,7 @@ class TaskQueue:
         time_limit: float | timedelta | None = None,
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
+        meta: Mapping[str, JSON] | None = None,
     ) -> Task:
         """Store a task; it is durable when this returns.
 
@@ -180,6 +181,7 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
+            "meta": meta,
         }
         return self.submit([payload], options)[0]
 
@@ -196,6 +198,7 @@ class TaskQueue:
         time_limit: float | timedelta | None = None,
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
+        meta: Mapping[str, JSON] | None = None,
     ) -> list[Task]:
         """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
         options = Options(
@@ -208,6 +211,7 @@ class TaskQueue:
             time_limit=time_limit,
             stall_limit=stall_limit,
             memory_limit=memory_limit,
+            meta=meta,
         )
         return self.submit(list(payloads), options)
 
@@ -251,9 +255,9 @@ class TaskQueue:
                 now,
                 columns.key,
                 function,
-                columns.policy,
+                columns.options,
                 payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"),
-                columns.limits,
+                columns.meta,
                 int(command),
             )
             for index, value in enumerate(payloads)
@@ -532,8 +536,8 @@ def check_state(state: TaskState | str) -> TaskState:
 
 def _fresh(number: int, task: NewTask) -> TaskRecord:
     """The record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, policy, text, limits, command = task
+    queue, rank, due, budget, created_at, key, function, options, text, meta, command = task
     return TaskRecord(
         number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, policy, text, None, None, limits, command,
+        None, None, key, function, options, text, None, None, meta, command,
     )  # fmt: skip

@@ -45,16 +45,17 @@ class TaskRecord(NamedTuple):
     finished_at: int | None
     key: str | None
     function: str | None
-    policy: str | None
+    options: str | None
     payload: str | None
     result: str | None
     error: str | None
-    limits: str | None = None
+    meta: str | None = None
     command: int = 0
     retry_token: int = 0
     suspended: int = 0
     progress: str | None = None
     usage: str | None = None
+    error_type: str | None = None
 
     @property
     def max_attempts(self) -> int | None:
@@ -72,9 +73,9 @@ class NewTask(NamedTuple):
     created_at: int
     key: str | None
     function: str | None
-    policy: str | None
+    options: str | None
     payload: str
-    limits: str | None = None
+    meta: str | None = None
     command: int = 0
 
 
@@ -123,6 +124,7 @@ class End(NamedTuple):
     cpu: int | None = None
     memory: int | None = None
     unrun: bool = False
+    error_type: str | None = None
 
 
 class Note(NamedTuple):
@@ -192,6 +194,7 @@ class AttemptRecord(NamedTuple):
     output: str | None = None
     cpu: int | None = None
     memory: int | None = None
+    error_type: str | None = None
 
 
 class EndedRecord(NamedTuple):

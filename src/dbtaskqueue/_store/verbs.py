@@ -522,7 +522,15 @@ def _record_attempt(
     values = {"task": end.id, "token": end.token, "number": number, "worker": worker, "started_at": started_at}
     tx.change(
         "insert_attempt",
-        values | {"finished_at": end.at, "outcome": outcome, "error": end.error, "cpu": end.cpu, "memory": end.memory},
+        values
+        | {
+            "finished_at": end.at,
+            "outcome": outcome,
+            "error": end.error,
+            "error_type": end.error_type,
+            "cpu": end.cpu,
+            "memory": end.memory,
+        },
     )
 
 
