@@ -264,12 +264,12 @@ MUTANTS = [
     Mutant(
         "a done task is cancelled",
         COMMON,
-        "WHERE id = :id AND state IN ('pending', 'failed', 'reserved', 'running')",
-        "WHERE id = :id",
+        "id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)",
+        "id = :id",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
-        "a pending task is retry_token",
+        "a pending task is retried",
         COMMON,
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done')",
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done', 'pending')",

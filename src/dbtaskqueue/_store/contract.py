@@ -150,6 +150,13 @@ class Verdict(NamedTuple):
     token: int | None
 
 
+class Standing(NamedTuple):
+    """The state and the token of a task."""
+
+    state: TaskState
+    token: int
+
+
 class Exchanged(NamedTuple):
     """The answers of an ``exchange``, each list in the order of what was asked."""
 
@@ -398,8 +405,8 @@ class Store(Database, Movable):
         """
 
     @abc.abstractmethod
-    def cancel(self, task: int, now: int) -> Verdict:
-        """Cancel the task, or ask its holder to if it runs; ``stored`` is False where neither is allowed."""
+    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
+        """Cancel the task, or request it of the holder of a running task; with ``running=False`` never the latter."""
 
     @abc.abstractmethod
     def suspend(self, task: int, suspended: bool) -> Verdict:
@@ -420,6 +427,10 @@ class Store(Database, Movable):
     @abc.abstractmethod
     def get(self, task: int, connection: object = None) -> TaskRecord | None:
         """The task, of any queue; through a user's ``connection`` as its transaction sees it."""
+
+    @abc.abstractmethod
+    def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
+        """Return the state and the token of each of these tasks that exists."""
 
     @abc.abstractmethod
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:

@@ -62,6 +62,9 @@ SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id = :id
 -- name: standing
 SELECT state, token FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
+-- name: standings
+SELECT id, state, token FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
+
 -- name: start
 UPDATE {{schema}}dbtaskqueue_task
    SET attempt = attempt + 1, started_at = :at, batched = 0, state = 'running'
@@ -94,7 +97,7 @@ UPDATE {{schema}}dbtaskqueue_task
        finished_at = CASE WHEN state = 'running' THEN finished_at ELSE :now END,
        worker = CASE WHEN state = 'running' THEN worker END,
        state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END
- WHERE id = :id AND state IN ('pending', 'failed', 'reserved', 'running')
+ WHERE id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)
 
 -- name: keep_done_attempt
 -- The done attempt lives in the task's row; before a retry overwrites it, it joins the history.
