@@ -84,8 +84,8 @@ def _check_start_at(moment: datetime) -> datetime:
     return moment
 
 
-def _check_meta(meta: Mapping[str, JSON]) -> str:
-    """Return ``meta`` as the JSON text that is stored."""
+def encode_meta(meta: Mapping[str, JSON]) -> str:
+    """Return ``meta`` as the JSON text that is stored. Raises PayloadError."""
     if not isinstance(meta, Mapping):
         raise PayloadError(f"meta must be a JSON object, not {type(meta).__name__}")
     return payload.encode(dict(meta), limit=MAX_META, name="meta")
@@ -221,7 +221,7 @@ class ManyOptions(Start, Defaults, total=False):
     """Options of ``TaskQueue.enqueue_many``."""
 
     connection: Annotated[object, Option(check=lambda connection: connection)]
-    meta: Annotated[Mapping[str, JSON] | None, Option(check=_check_meta, column="meta")]
+    meta: Annotated[Mapping[str, JSON] | None, Option(check=encode_meta, column="meta")]
 
 
 class Options(ManyOptions, total=False):

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
+from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
-from ._formats.url import DEFAULT_URL
-from ._store import open_store
-from ._store.contract import NewTask, TaskRecord, Verdict
+from ._formats.url import mask
+from ._store.contract import NewTask, Store, TaskRecord, Verdict
 from ._system import clock
 from ._worker.membership import Membership
-from .calls import Command
+from .calls import Batch, Command, Target, batches_of
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
-from .errors import InvalidTransition, PayloadError, TaskQueueError
+from .errors import InvalidTransition, PayloadError
+from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
-from .options import FunctionOptions, Options, refuse_unknown, to_columns
+from .handle import Handle
+from .options import FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, PENDING, RUNNING, TaskState, sources
@@ -58,15 +63,20 @@ class QueueStats(NamedTuple):
 
 
 class TaskQueue:
-    """A named lane of tasks in a database.
+    """A named queue of tasks in a database.
 
-    ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a
-    temporary file, removed at close) or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
-    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: the time without a heartbeat, in seconds or a
-    timedelta, after which other machines may take this handle's claims. ``create=False`` makes neither file nor schema.
+    ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a temporary file,
+    removed at close), ``postgresql://…``, ``mariadb://…`` or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``retry``: the policy of tasks that have none of their
+    own. ``lease``: the time without a heartbeat, in seconds or a timedelta, after which workers on other machines take
+    over the claims of this program. ``create=False`` creates neither a file nor a schema.
 
-    A context manager, safe to share between threads. After a fork the claims stay with the parent.
-    Raises ConfigurationError, SchemaError, StoreUnavailable, and ValueError for a bad name.
+    ``open=False`` opens the database later, by ``open`` or by the first use, with the URL or ``$DBTASKQUEUE_URL`` of
+    that moment. Until then nothing is read or written, and task functions can be registered and bound. ``extensions``:
+    see ``use``.
+
+    A context manager, safe to share between threads. After a fork, the claims stay with the parent. Raises
+    ConfigurationError, SchemaError, StoreUnavailable, and ValueError for an invalid name.
     """
 
     def __init__(
@@ -77,25 +87,19 @@ class TaskQueue:
         retry: RetryPolicy = retry.DEFAULT,
         lease: float | timedelta = 30.0,
         create: bool = True,
+        open: bool = True,
+        extensions: Iterable[Extension] = (),
     ) -> None:
-        self.url = url if url is not None else os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL
         self.name = check_queue(queue)
-        self.lease = check_lease(lease)
         self.retry_policy = check_policy(retry)
-        self.functions = Registry()
-        self._closed = False
-        self._stops: list[Callable[[], object]] = []
+        self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions)
         self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
-        self.store = open_store(self.url)
-        try:
-            self.store.prepare(create=create)
-        except BaseException:
-            self.store.close()
-            raise
-        self._membership = Membership(self.store, self.lease, runs_tasks=False)
+        if open:
+            self._handle.open()
 
     def __repr__(self) -> str:
-        return f"<TaskQueue {self.name}>"
+        state = "" if self._handle.is_open else ", not open"
+        return f"<TaskQueue {self.name} of {mask(self.url)}{state}>"
 
     def __enter__(self) -> TaskQueue:
         return self
@@ -105,42 +109,95 @@ class TaskQueue:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Wake blocked fetches, release what is reserved and not started. Running tasks stay held.
+    def open(self, url: str | None = None) -> TaskQueue:
+        """Open the database of a queue that was made with ``open=False``, and return the queue.
 
-        A ``Worker`` that runs on this handle stops as by its ``stop``: what it runs comes to its end first. In the
-        handler of a signal that interrupted a call of this handle it returns at once, and the rest is done soon.
+        ``url``: the database; by default the URL that the queue was made with, else ``$DBTASKQUEUE_URL``. A queue that
+        is open already stays so. Raises ConfigurationError, SchemaError, StoreUnavailable, and TaskQueueError if the
+        queue is closed or open with another database.
         """
-        if self._closed:
-            return
-        self._closed = True
-        for stop in tuple(self._stops):
-            stop()
-        self.store.wakeups.ring()
-        self._membership.on_left = self._close_store_if_unused
-        self._membership.leave()
-        self._close_store_if_unused()
+        self._handle.open(url)
+        return self
 
-    @contextlib.contextmanager
-    def serving(self, stop: Callable[[], object]) -> Iterator[None]:
-        """For a worker: ``close`` calls ``stop``, and the database stays open to the block's end. TaskQueueError."""
-        self._stops.append(stop)
-        try:
-            self._require_open()  # from here on a close finds the stop
-            yield
-        finally:
-            self._stops.remove(stop)
-            self._close_store_if_unused()
+    def lane(self, queue: str) -> TaskQueue:
+        """Return the queue of another name in the same database, on the same connections.
 
-    def _close_store_if_unused(self) -> None:
-        if self._closed and not self._stops and self._membership.id is None:
-            self.store.close()
+        It has the same task functions, extensions, retry policy and claims. Closing either closes both. Raises
+        ValueError for an invalid name.
+        """
+        lane = copy.copy(self)
+        lane.name = check_queue(queue)
+        lane._final_counts = (float("-inf"), {})
+        return lane
+
+    def use(self, extension: Extension) -> None:
+        """Add an extension, for this queue and its lanes. Raises TypeError if it is not an ``Extension``."""
+        self._handle.use(extension)
+
+    def close(self) -> None:
+        """Wake blocked fetches, and release reserved tasks that have not started. Running tasks stay held.
+
+        A ``Worker`` that runs on this queue stops as by its ``stop``: its running tasks may finish first. In the
+        handler of a signal that interrupted a call of this queue, it returns immediately, and the rest is done soon.
+        """
+        self._handle.close()
+
+    # -- what its lanes share ----------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The database's URL; of a queue that is not open, the URL that would be used now."""
+        return self._handle.url
+
+    @property
+    def lease(self) -> float:
+        """The time without a heartbeat, in seconds, after which workers on other machines take over."""
+        return self._handle.lease
+
+    @lease.setter
+    def lease(self, lease: float | timedelta) -> None:
+        self._handle.lease = check_lease(lease)
+
+    @property
+    def functions(self) -> Functions:
+        """The task functions. May be replaced by an object that finds them elsewhere."""
+        return self._handle.functions
+
+    @functions.setter
+    def functions(self, functions: Functions) -> None:
+        self._handle.functions = functions
+
+    @property
+    def extensions(self) -> list[Extension]:
+        """The extensions, in the order in which they are called."""
+        return self._handle.extensions
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database has been opened."""
+        return self._handle.is_open
+
+    @property
+    def store(self) -> Store:
+        """The database, for the other parts of this package. The first use opens it."""
+        return self._handle.store
+
+    @property
+    def _membership(self) -> Membership:
+        return self._handle.membership
+
+    def serving(self, stop: Callable[[], object]) -> AbstractContextManager[None]:
+        """For a worker: during the block, ``close`` calls ``stop`` and leaves the database open.
+
+        Raises TaskQueueError if the queue is closed.
+        """
+        return self._handle.serving(stop)
 
     # -- producing ---------------------------------------------------------------------------------
 
     def enqueue(
         self,
-        payload: JSON = None,
+        payload: Target = None,
         *,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
@@ -154,21 +211,25 @@ class TaskQueue:
         memory_limit: int | None = None,
         meta: Mapping[str, JSON] | None = None,
     ) -> Task:
-        """Store a task; it is durable when this returns.
+        """Store a task in this queue; it is durable when this returns.
 
-        ``start_in`` in seconds or a timedelta, or ``start_at`` as an aware datetime: due then, else now.
-        Higher ``priority`` first (−32768 … 32767, strictly), then due time, then id. ``max_attempts``
-        overrides the number of the policy ``retry`` (by default this queue's). ``key``: if an unfinished
-        task of this queue has it, that one is returned, unchanged. ``connection``: a DB-API connection of
-        yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
-        exists if and only if you commit.
+        ``payload``: JSON values, a call that ``bind`` of a task function returned, or a ``Command``. For a call, the
+        options of ``using`` win over those given here, and these win over those of ``@queue.task``.
 
-        Limits of each attempt, None for none: ``time_limit``, and ``stall_limit`` without ``progress``, in seconds or
-        timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails. A process is
-        always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has no limit.
+        ``start_in`` (seconds or a timedelta) or ``start_at`` (an aware datetime): when the task is due, else now.
+        ``priority``: from −32768 to 32767. Tasks run strictly in the order of priority (higher first), due time and id.
+        ``retry``: the retry policy, by default this queue's. ``max_attempts`` overrides its number. ``key``: if an
+        unfinished task of this queue has the same key, that task is returned, unchanged, and ``deduplicated`` is true.
+        ``connection``: your own DB-API connection to the same database (sqlite3, psycopg, PyMySQL), in a transaction.
+        The task is part of it, and exists if and only if you commit.
 
-        Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
-        in autocommit.
+        Limits of each attempt, by default none: ``time_limit``, and ``stall_limit`` for the time without ``progress``,
+        in seconds or timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails.
+        A process is always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has
+        no limit. ``meta``: a JSON object of at most 8 KiB beside the payload, for programs around the task's code.
+
+        Raises PayloadError, ValueError, and ConfigurationError for a connection of another kind, to another database,
+        or in autocommit.
         """
         options: Options = {
             "start_in": start_in,
@@ -183,11 +244,11 @@ class TaskQueue:
             "memory_limit": memory_limit,
             "meta": meta,
         }
-        return self.submit([payload], options)[0]
+        return self._submit(batches_of([payload], options))[0]
 
     def enqueue_many(
         self,
-        payloads: Iterable[JSON],
+        payloads: Iterable[Target],
         *,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
@@ -200,20 +261,23 @@ class TaskQueue:
         memory_limit: int | None = None,
         meta: Mapping[str, JSON] | None = None,
     ) -> list[Task]:
-        """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
-        options = Options(
-            start_in=start_in,
-            start_at=start_at,
-            priority=priority,
-            max_attempts=max_attempts,
-            retry=retry,
-            connection=connection,
-            time_limit=time_limit,
-            stall_limit=stall_limit,
-            memory_limit=memory_limit,
-            meta=meta,
-        )
-        return self.submit(list(payloads), options)
+        """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
+
+        The options are those of ``enqueue``, for all of them. A call may have a ``key`` of its own, by ``using``.
+        """
+        options: ManyOptions = {
+            "start_in": start_in,
+            "start_at": start_at,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "retry": retry,
+            "connection": connection,
+            "time_limit": time_limit,
+            "stall_limit": stall_limit,
+            "memory_limit": memory_limit,
+            "meta": meta,
+        }
+        return self._submit(batches_of(list(payloads), options))
 
     def enqueue_command(
         self,
@@ -242,10 +306,30 @@ class TaskQueue:
         self, payloads: list[JSON], options: Mapping[str, object], function: str | None = None, *, command: bool = False
     ) -> list[Task]:
         """Store payloads with the same options; those of a task function's calls with its name."""
-        self._require_open()
+        return self._submit([Batch(payloads, options, function, command)])
+
+    def _submit(self, batches: list[Batch]) -> list[Task]:
+        """Store all batches or none. Every task is enqueued here."""
+        self._handle.require_open()
+        count = sum(len(batch.payloads) for batch in batches)
+        names = iter(["payload"]) if count == 1 else (f"payloads[{index}]" for index in range(count))
         now = clock.now()
-        columns = to_columns(options, self.name, self.retry_policy, now)
-        limit, single = self.store.max_payload, len(payloads) == 1
+        groups = [group for batch in batches for group in self._new_tasks(batch, names, now)]
+        if not count:
+            return []
+        connection = _connection_of(batches)
+        stored = self.store.enqueue(groups, connection)
+        self.store.wakeups.ring()
+        tasks = [task for group in groups for task in group]
+        found = [Task(self.store, record) for record in map(_fresh, stored.ids, tasks)]
+        for index in stored.existing:
+            found[index] = self._existing(stored.ids[index], connection)
+        return found
+
+    def _new_tasks(self, batch: Batch, names: Iterator[str], now: int) -> list[list[NewTask]]:
+        """Return the tasks of a batch, in groups that differ in their payloads only."""
+        columns = to_columns(batch.options, self.name, self.retry_policy, now)
+        limit = self.store.max_payload
         tasks = [
             NewTask(
                 columns.queue,
@@ -254,23 +338,28 @@ class TaskQueue:
                 columns.budget,
                 now,
                 columns.key,
-                function,
+                batch.function,
                 columns.options,
-                payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"),
+                payload.encode(value, limit=limit, name=name),
                 columns.meta,
-                int(command),
+                int(batch.is_command),
             )
-            for index, value in enumerate(payloads)
+            for value, name in zip(batch.payloads, names, strict=False)
         ]
-        if not tasks:
-            return []
-        connection = options.get("connection")
-        ids = self.store.enqueue(tasks, connection)
-        self.store.wakeups.ring()
-        if tasks[0].key is not None:
-            with after_a_change():
-                return [Task(self.store, look_up(self.store, ids[0], connection))]
-        return [Task(self.store, record) for record in map(_fresh, ids, tasks)]
+        extensions = overriding(self.extensions, "enqueuing") if self.extensions else []
+        if not extensions:
+            return [tasks] if tasks else []
+        for index, value in enumerate(batch.payloads):
+            meta: dict[str, JSON] = dict(batch.options.get("meta") or {})  # type: ignore[call-overload]
+            new = NewTaskView(columns.queue, batch.function, value, meta)
+            notify_enqueuing(extensions, new)
+            tasks[index] = tasks[index]._replace(meta=encode_meta(new.meta) if new.meta else None)
+        return [list(group) for _, group in itertools.groupby(tasks, key=attrgetter("meta"))]
+
+    def _existing(self, id: int, connection: object) -> Task:
+        """Return the unfinished task that has the key of a new one."""
+        with after_a_change():
+            return Task(self.store, look_up(self.store, id, connection), deduplicated=True)
 
     # -- consuming ---------------------------------------------------------------------------------
 
@@ -282,9 +371,9 @@ class TaskQueue:
         """
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
-        while not self._closed:
+        while not self._handle.is_closed:
             tasks = self._membership.claim([self.name], max_items, self._hold)
-            if self._closed:
+            if self._handle.is_closed:
                 self._membership.leave()  # the close may have come before the claim
                 break
             if tasks:
@@ -303,7 +392,7 @@ class TaskQueue:
     def _wait_for_due(self, left: float | None) -> None:
         """Sleep until something may be due: without the write lock, whatever else changes."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
-        while not self._closed:
+        while not self._handle.is_closed:
             with self.store.wakeups.waiting((self.name,)) as ticket:
                 due = self.store.next_due([self.name], commands=False)  # those are for workers
                 pause = deadline - time.monotonic()
@@ -324,12 +413,12 @@ class TaskQueue:
 
     def get(self, id: int) -> Task:
         """The task with this id, of any queue in the database; TaskNotFound."""
-        self._require_open()
+        self._handle.require_open()
         return Task(self.store, look_up(self.store, id))
 
     def cancel(self, id: int) -> None:
         """Cancel a task of any queue, as ``Task.cancel`` does; TaskNotFound, InvalidTransition."""
-        self._require_open()
+        self._handle.require_open()
         cancel(self.store, id)
 
     def retry(self, id: int) -> Task:
@@ -338,7 +427,7 @@ class TaskQueue:
         Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task
         has its key.
         """
-        self._require_open()
+        self._handle.require_open()
         before = look_up(self.store, id)
         verdict = self.store.retry(id, clock.now())
         if not verdict.stored:
@@ -365,7 +454,7 @@ class TaskQueue:
         self._suspend(id, False)
 
     def _suspend(self, id: int, suspended: bool) -> None:
-        self._require_open()
+        self._handle.require_open()
         before = look_up(self.store, id)
         verdict = self.store.suspend(id, suspended)
         if not verdict.stored:
@@ -388,7 +477,7 @@ class TaskQueue:
 
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
         """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
-        self._require_open()
+        self._handle.require_open()
         if not is_count(limit):
             raise ValueError(f"limit is a whole number of at least 1, not {shown(limit)}")
         if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
@@ -400,7 +489,7 @@ class TaskQueue:
 
     def stats(self) -> QueueStats:
         """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
-        self._require_open()
+        self._handle.require_open()
         counts = self._counts()
         now = clock.now()
         since = self.store.waiting_since(self.name, now)
@@ -414,7 +503,7 @@ class TaskQueue:
 
     def function_stats(self) -> list[FunctionStats]:
         """How this queue's task functions did in its newest 10,000 ended attempts, by name."""
-        self._require_open()
+        self._handle.require_open()
         return summarize(self.store.ended(self.name, LATEST))
 
     def _counts(self) -> dict[TaskState, int]:
@@ -430,12 +519,12 @@ class TaskQueue:
 
     def pause(self) -> None:
         """Let nobody fetch from this queue; what is reserved or running goes on."""
-        self._require_open()
+        self._handle.require_open()
         self.store.set_paused(self.name, True)
 
     def resume(self) -> None:
         """Let this queue be fetched from again."""
-        self._require_open()
+        self._handle.require_open()
         self.store.set_paused(self.name, False)
         self.store.wakeups.ring()
 
@@ -445,7 +534,7 @@ class TaskQueue:
 
     def purge_in_steps(self) -> Iterator[int]:
         """As ``purge``, for whoever shows how far it is: how many each step abandoned."""
-        self._require_open()
+        self._handle.require_open()
         return self.store.purge(self.name, clock.now())
 
     def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
@@ -457,7 +546,7 @@ class TaskQueue:
 
     def prune_in_steps(self, older_than: float | timedelta, states: Iterable[TaskState | str]) -> Iterator[int]:
         """As ``prune``, for whoever shows how far it is: how many each step deleted."""
-        self._require_open()
+        self._handle.require_open()
         if isinstance(states, str):
             raise ValueError(f"states is a collection of states, not {shown(states)}")
         wanted = {check_state(state) for state in states}
@@ -515,15 +604,13 @@ class TaskQueue:
         """
 
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:
+            if not isinstance(self.functions, Registry):
+                raise TypeError("the functions of this TaskQueue come from elsewhere: register them there")
             return self.functions.register(self, function, options)
 
         if function is not None and not callable(function):
             raise TypeError(f"@queue.task takes no argument without its name: write task(name={shown(function)})")
         return register if function is None else register(function)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise TaskQueueError("this TaskQueue is closed")
 
 
 def check_state(state: TaskState | str) -> TaskState:
@@ -532,6 +619,14 @@ def check_state(state: TaskState | str) -> TaskState:
         return TaskState(state)
     except ValueError:
         raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
+
+
+def _connection_of(batches: Sequence[Batch]) -> object:
+    """Return the connection of all batches. Raises ValueError if they name different ones."""
+    connections = {id(found): found for batch in batches if (found := batch.options.get("connection")) is not None}
+    if len(connections) > 1:
+        raise ValueError("the calls name different connections; all tasks are stored in one transaction")
+    return next(iter(connections.values()), None)
 
 
 def _fresh(number: int, task: NewTask) -> TaskRecord:

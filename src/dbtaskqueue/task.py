@@ -64,12 +64,15 @@ class Task:
     ``release``. A held task that is garbage-collected is released if reserved, and failed if running.
     """
 
-    def __init__(self, store: Store, record: TaskRecord, membership: Membership | None = None) -> None:
+    def __init__(
+        self, store: Store, record: TaskRecord, membership: Membership | None = None, *, deduplicated: bool = False
+    ) -> None:
         self._store = store
         self._record = record
         self._membership = membership
         self._pid = membership.pid if membership else 0
         self._claim = record  # keeps the token it was claimed with, whatever a later look shows
+        self._deduplicated = deduplicated
         self._fate = _HELD if membership else _NEVER_HELD
         self._payload: tuple[JSON, ...] = ()
         self._result: tuple[JSON, ...] = ()
@@ -134,6 +137,11 @@ class Task:
     def key(self) -> str | None:
         """At most one unfinished task of a queue has it."""
         return self._record.key
+
+    @property
+    def deduplicated(self) -> bool:
+        """Whether ``enqueue`` returned this task because it had the key already, and stored no new one."""
+        return self._deduplicated
 
     @property
     def created_at(self) -> datetime:

@@ -197,6 +197,20 @@ def test_an_async_generator_is_refused_in_one_line(cli: Cli) -> None:
     assert_explained(cli("worker", "later:numbers", "--burst"), "later:numbers", "async generator")
 
 
+@pytest.mark.parametrize("given", ["--url", "environment", "neither"])
+def test_a_task_queue_that_is_not_open_gets_the_url_of_the_command(cli: Cli, given: str) -> None:
+    Path(cli.directory, "mine.py").write_text(
+        QUEUE.format(url="open=False" if given != "neither" else f"{cli.url!r}, open=False")
+    )
+    with TaskQueue(cli.url, "functions") as queue:
+        task = queue.submit([{"args": [1, 2], "kwargs": {}}], {}, "add")[0]
+        words, env = ["--url", cli.url] if given == "--url" else [], {"DBTASKQUEUE_URL": cli.url}
+        run = cli.run([*COMMAND, *words, "worker", "mine:queue", "--burst"], env=env if given == "environment" else {})
+        assert run.code == 0
+        assert task.refresh().result == 3
+    assert not list(Path(cli.directory).glob("taskqueue.sqlite"))
+
+
 def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
     Path(cli.directory, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
     assert_explained(cli("worker", "mine:queue", "--burst"), "a database of its own: leave out --url")

@@ -11,6 +11,7 @@ import abc
 import contextlib
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -77,6 +78,16 @@ class NewTask(NamedTuple):
     payload: str
     meta: str | None = None
     command: int = 0
+
+
+class Enqueued(NamedTuple):
+    """The ids of enqueued tasks, in order.
+
+    ``existing``: the positions of those that are not new, because an unfinished task has the key.
+    """
+
+    ids: list[int]
+    existing: AbstractSet[int]
 
 
 class Claim(NamedTuple):
@@ -353,8 +364,8 @@ class Store(Database, Movable):
     """For the heart: the path of a file with ``open_beat(options)`` and its options."""
 
     @abc.abstractmethod
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
-        """Store tasks that differ in their payloads only, all or none; their ids, or that of the task with the key.
+    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
+        """Store tasks, all or none. Those of a group differ in their payloads only; one with a key is a group.
 
         Through a user's ``connection`` they are part of its transaction.
         """

@@ -17,13 +17,14 @@ from typing import Any
 from .._formats.url import Target
 from ..errors import LeaseLost, SchemaError, TaskQueueError
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
-from .connections import NOTHING, Conflict, Connections, Transaction, Values, around_writes
+from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, around_writes
 from .contract import (
     OUTPUTS,
     AttemptRecord,
     Claim,
     End,
     EndedRecord,
+    Enqueued,
     Exchanged,
     Finding,
     Held,
@@ -138,26 +139,38 @@ class SqlStore(SqlMovable, Store):
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
+    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
         if connection is None:
-            return self._connections.write(partial(self._enqueue, tasks), alone=self._is_one_statement(tasks))
+            alone = len(groups) == 1 and self._is_one_statement(groups[0])
+            return self._connections.write(partial(self._enqueue, groups), alone=alone)
         with self._connections.translated():
-            return self._enqueue(tasks, self._borrow(connection))
+            return self._enqueue(groups, self._borrow(connection))
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
         """Whether storing these tasks takes a single statement, which needs no BEGIN and COMMIT around it."""
         return len(tasks) == 1 and tasks[0].key is None and not is_large(tasks[0].payload)
 
-    def _enqueue(self, tasks: Sequence[NewTask], tx: Transaction) -> list[int]:
-        first = tasks[0]
+    def _enqueue(self, groups: Sequence[Sequence[NewTask]], tx: Transaction) -> Enqueued:
         ids: list[int] = []
-        while not ids:  # a task that has the key may end between two looks
-            if first.key is not None and (taken := tx.row("unfinished_with_key", first._asdict())):
-                return [int(taken[0])]
-            ids = self._insert(tx, tasks)
-        if is_soon(first.due, first.created_at):
-            self._wake(tx, first.queue, wakes(tasks))
-        return ids
+        existing: set[int] = set()
+        for tasks in groups:
+            taken = None if tasks[0].key is None else tx.row("unfinished_with_key", tasks[0]._asdict())
+            stored = [] if taken else self._insert(tx, tasks)
+            while not taken and not stored:  # another task has got the key, and may end before it is read
+                taken = self._with_key(tx, tasks[0])
+                stored = [] if taken else self._insert(tx, tasks)
+            if taken:
+                existing.add(len(ids))
+                stored = [int(taken[0])]
+            elif is_soon(tasks[0].due, tasks[0].created_at):
+                self._wake(tx, tasks[0].queue, wakes(tasks))
+            ids += stored
+        return Enqueued(ids, existing)
+
+    def _with_key(self, tx: Any, task: NewTask) -> Row | None:
+        """Return the id of the unfinished task that had the key when the new task could not be stored."""
+        row: Row | None = tx.row("unfinished_with_key", task._asdict())
+        return row
 
     # -- workers -----------------------------------------------------------------------------------
 

@@ -139,8 +139,10 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
 
 
 def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> None:
-    """Apply options of the command line to the module's TaskQueue. Its database cannot be replaced."""
-    if is_url_given(ctx) and not same_database(ctx.obj, queue.url):
+    """Apply options of the command line to the module's TaskQueue. The database of an open one cannot be replaced."""
+    if not queue.is_open:
+        queue.open(ctx.obj)
+    elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
     if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
         queue.lease = lease
