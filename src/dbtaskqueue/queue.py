@@ -1,4 +1,4 @@
-"""TaskQueue: the producer's and the operator's handle, and with ``fetch`` a consumer's."""
+"""TaskQueue: enqueue tasks, operate a queue, and, with ``fetch``, consume tasks."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_WAIT = 5.0
+"""Seconds after which a fetch that waits also looks for tasks of dead workers."""
 _FINAL_COUNTS_AGE = 10.0
+"""Seconds for which counts of final states are reused if counting them takes longer than _QUICK_COUNT."""
 _QUICK_COUNT = 0.02
-"""Seconds that counting everything may take before the final states are counted only now and then."""
 
 
 class QueueStats(NamedTuple):
-    """How many tasks are in each state, and how the queue does.
+    """The number of tasks in each state, and the condition of the queue.
 
-    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits since its due time, or since it was
-    enqueued, released, failed or retried if that was later. ``workers``: live ones of the whole database.
-    Counts of final states may be up to 10 s old.
+    ``oldest_due``: for how many seconds the longest-waiting due task has waited, or None. A task waits since its due
+    time, or since it was enqueued, released, failed or retried if that was later. ``workers``: the number of live
+    workers in the whole database. Counts of final states may be up to 10 s old.
     """
 
     pending: int
@@ -364,10 +365,11 @@ class TaskQueue:
     # -- consuming ---------------------------------------------------------------------------------
 
     def fetch(self, max_items: int = 1, *, timeout: float | timedelta | None = None) -> list[Task]:
-        """Reserve up to ``max_items`` due tasks, in order; blocks until there is at least one.
+        """Reserve up to ``max_items`` due tasks, in order, and block until there is at least one.
 
-        ``[]`` only when ``timeout`` (seconds or a timedelta) has passed or the queue was closed. Also rescues the tasks
-        of dead workers. If interrupted, it leaves nothing reserved.
+        Returns ``[]`` only after ``timeout`` (seconds or a timedelta), or when the queue was closed. Also rescues the
+        tasks of dead workers, and never claims command lines. If interrupted, it leaves nothing reserved. Raises
+        ValueError if ``max_items`` is below 1.
         """
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
@@ -390,11 +392,11 @@ class TaskQueue:
         return Task(self.store, record, self._membership)
 
     def _wait_for_due(self, left: float | None) -> None:
-        """Sleep until something may be due: without the write lock, whatever else changes."""
+        """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
         while not self._handle.is_closed:
             with self.store.wakeups.waiting((self.name,)) as ticket:
-                due = self.store.next_due([self.name], commands=False)  # those are for workers
+                due = self.store.next_due([self.name], commands=False)  # command lines are for workers
                 pause = deadline - time.monotonic()
                 if due is not None:
                     pause = min(pause, (due - clock.now()) / 1e6)
@@ -405,27 +407,26 @@ class TaskQueue:
     next = fetch
 
     def __iter__(self) -> Iterator[Task]:
-        """Reserved tasks, one by one, until the queue is closed."""
+        """Yield reserved tasks one by one until the queue is closed."""
         while tasks := self.fetch():
             yield tasks.pop()
 
-    # -- looking and operating ---------------------------------------------------------------------
+    # -- inspecting and operating ------------------------------------------------------------------
 
     def get(self, id: int) -> Task:
-        """The task with this id, of any queue in the database; TaskNotFound."""
+        """Return the task with this id, of any queue in the database. Raises TaskNotFound."""
         self._handle.require_open()
         return Task(self.store, look_up(self.store, id))
 
     def cancel(self, id: int) -> None:
-        """Cancel a task of any queue, as ``Task.cancel`` does; TaskNotFound, InvalidTransition."""
+        """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition."""
         self._handle.require_open()
         cancel(self.store, id)
 
     def retry(self, id: int) -> Task:
-        """Run a failed, abandoned, cancelled or done task again, due now, with its attempts renewed.
+        """Run a failed, abandoned, cancelled or done task again: due now, with its original number of attempts.
 
-        Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task
-        has its key.
+        Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task has its key.
         """
         self._handle.require_open()
         before = look_up(self.store, id)
@@ -439,18 +440,18 @@ class TaskQueue:
             return self.get(id)
 
     def suspend(self, id: int) -> None:
-        """Let a running task stand still until ``continue_``, all its processes, within 2 s.
+        """Pause all processes of a running task within 2 s, until ``continue_``.
 
-        It is not stopped in the middle of a transaction of ours. Meanwhile it is its worker's: nobody takes it, it
-        keeps its memory and its slot, and its limits do not count. A cancel ends it. It is for this claim: when its
-        worker stops or dies, whoever claims the task next runs it.
+        A task is not paused in the middle of a transaction of this library. The worker keeps the claim, and the task
+        keeps its slot and its memory; limits do not count. Cancelling the task ends it. The suspension ends with the
+        claim: if the worker stops or dies, the next worker runs the task.
 
-        Raises TaskNotFound, and InvalidTransition unless it runs in a process.
+        Raises TaskNotFound, and InvalidTransition unless the task runs in a child process.
         """
         self._suspend(id, True)
 
     def continue_(self, id: int) -> None:
-        """Let a suspended task go on, within 2 s; nothing happens to one that runs. Raises what ``suspend`` raises."""
+        """Resume a suspended task within 2 s. Does nothing to a running one. Raises what ``suspend`` raises."""
         self._suspend(id, False)
 
     def _suspend(self, id: int, suspended: bool) -> None:
@@ -466,50 +467,53 @@ class TaskQueue:
             return f"is {verdict.state or 'pruned'}; only a running task can be suspended"
         found = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
         if not found:
-            return "is held by a worker that is lost"
+            return "is held by a lost worker"
         if found[0].executor is None:
-            return "runs in a program that has fetched it; only a task in a worker's process can be suspended"
-        ways = {"thread": "by threads", "asyncio": "by asyncio"}
+            return "was fetched by a program; only a task in a child process of a worker can be suspended"
+        ways = {"thread": "in threads", "asyncio": "with asyncio"}
         return (
             f"cannot be suspended: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
-            " only a task in a process can"
+            " only a task in a child process can"
         )
 
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
+        """Return this queue's tasks, newest first: at most ``limit``, all or those in one ``state``.
+
+        ``before``: return only tasks with lower ids, for the next page. Raises ValueError.
+        """
         self._handle.require_open()
         if not is_count(limit):
-            raise ValueError(f"limit is a whole number of at least 1, not {shown(limit)}")
+            raise ValueError(f"limit must be a whole number of at least 1, not {shown(limit)}")
         if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
-            raise ValueError(f"before is a task's id, not {shown(before)}")
+            raise ValueError(f"before must be a task's id, not {shown(before)}")
         wanted = None if state is None else check_state(state)
         bound = None if before is None else max(0, min(before, 2**63 - 1))
         records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:
-        """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
+        """Count the tasks in each state, and more: see ``QueueStats``."""
         self._handle.require_open()
         counts = self._counts()
         now = clock.now()
         since = self.store.waiting_since(self.name, now)
         waited = None if since is None else (now - since) / 1e6
         rescuer = self._membership.rescuer
-        living = [w for w in self.store.workers() if w.lost_at is None and not rescuer.is_gone(w)]
+        live = [worker for worker in self.store.workers() if worker.lost_at is None and not rescuer.is_gone(worker)]
         paused = self.store.is_paused(self.name)
         return QueueStats(
-            **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(living), paused=paused
+            **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(live), paused=paused
         )
 
     def function_stats(self) -> list[FunctionStats]:
-        """How this queue's task functions did in its newest 10,000 ended attempts, by name."""
+        """Return statistics of each task function, by name, over this queue's newest 10,000 ended attempts."""
         self._handle.require_open()
         return summarize(self.store.ended(self.name, LATEST))
 
     def _counts(self) -> dict[TaskState, int]:
-        good_until, final = self._final_counts
+        valid_until, final = self._final_counts
         started = time.monotonic()
-        if started < good_until:
+        if started < valid_until:
             return self.store.count(self.name, final=False) | final
         counts = self.store.count(self.name, final=True)
         seconds = time.monotonic() - started
@@ -518,37 +522,37 @@ class TaskQueue:
         return counts
 
     def pause(self) -> None:
-        """Let nobody fetch from this queue; what is reserved or running goes on."""
+        """Stop handing out tasks of this queue. Reserved and running tasks continue."""
         self._handle.require_open()
         self.store.set_paused(self.name, True)
 
     def resume(self) -> None:
-        """Let this queue be fetched from again."""
+        """Hand out tasks of this queue again."""
         self._handle.require_open()
         self.store.set_paused(self.name, False)
         self.store.wakeups.ring()
 
     def purge(self) -> int:
-        """Mark every unfinished task of this queue abandoned, running ones too; how many."""
+        """Mark every unfinished task of this queue abandoned, also running ones, and return their number."""
         return sum(self.purge_in_steps())
 
     def purge_in_steps(self) -> Iterator[int]:
-        """As ``purge``, for whoever shows how far it is: how many each step abandoned."""
+        """Purge the queue step by step, and yield how many tasks each step abandoned, to show progress."""
         self._handle.require_open()
         return self.store.purge(self.name, clock.now())
 
     def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
-        """Delete this queue's tasks in these final states that ended longer ago than that; how many.
+        """Delete this queue's tasks in these final states that ended longer ago, and return their number.
 
-        ``older_than`` in seconds or a timedelta. ValueError for a state that is not final.
+        ``older_than``: seconds or a timedelta. Raises ValueError for a state that is not final.
         """
         return sum(self.prune_in_steps(older_than, states))
 
     def prune_in_steps(self, older_than: float | timedelta, states: Iterable[TaskState | str]) -> Iterator[int]:
-        """As ``prune``, for whoever shows how far it is: how many each step deleted."""
+        """Prune the queue step by step, and yield how many tasks each step deleted, to show progress."""
         self._handle.require_open()
         if isinstance(states, str):
-            raise ValueError(f"states is a collection of states, not {shown(states)}")
+            raise ValueError(f"states must be a collection of states, not {shown(states)}")
         wanted = {check_state(state) for state in states}
         if not wanted <= FINAL:
             raise ValueError(f"only final tasks can be pruned, not {', '.join(sorted(wanted - FINAL))}")
@@ -559,13 +563,14 @@ class TaskQueue:
     # -- Dancer::Plugin::Queue -----------------------------------------------------------------------
 
     def add_msg(self, data: JSON) -> Task:
-        """``enqueue``, as Dancer::Plugin::Queue spells it."""
+        """Enqueue a task: the name that Dancer::Plugin::Queue has for ``enqueue``."""
         return self.enqueue(data)
 
     def get_msg(self, timeout: float | timedelta | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
-        """Reserve one task: it and its payload, or (None, None) when none is due within ``timeout``.
+        """Reserve one task and return it with its payload, or (None, None) if none is due within ``timeout``.
 
-        Raises PayloadError for a payload that cannot be read; that attempt has failed then.
+        ``timeout``: seconds or a timedelta. Raises PayloadError for a payload that cannot be read, after it has failed
+        that attempt.
         """
         tasks = self.fetch(timeout=timeout)
         if not tasks:
@@ -575,7 +580,7 @@ class TaskQueue:
             return task, task.payload
         except PayloadError as error:
             if task.start():
-                task.fail(error)  # or it would come again and again
+                task.fail(error)  # otherwise the next call would get it again
             raise
 
     def remove_msg(self, task: Task) -> None:
@@ -599,6 +604,9 @@ class TaskQueue:
         (``pkg.app.hello`` for ``python -m pkg.app``). ``max_attempts``, ``priority``, ``retry`` and the limits become
         the defaults of its tasks.
 
+        ``backoff(error, attempt)``: called when an attempt fails, with its exception and number, in place of the retry
+        policy. It returns the seconds until the next attempt, or None to abandon the task. It is not stored.
+
         A function may be registered in several queues: ``@mail.task`` above ``@reports.task`` returns a task function
         that enqueues into ``mail``, with the options of ``@mail.task``. Workers of both queues know the function.
         """
@@ -609,16 +617,16 @@ class TaskQueue:
             return self.functions.register(self, function, options)
 
         if function is not None and not callable(function):
-            raise TypeError(f"@queue.task takes no argument without its name: write task(name={shown(function)})")
+            raise TypeError(f"@queue.task takes only a function without a keyword: write task(name={shown(function)})")
         return register if function is None else register(function)
 
 
 def check_state(state: TaskState | str) -> TaskState:
-    """The TaskState of a word; ValueError that lists the known ones."""
+    """Return the TaskState of a word. Raises ValueError that lists the known ones."""
     try:
         return TaskState(state)
     except ValueError:
-        raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
+        raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
 
 
 def _connection_of(batches: Sequence[Batch]) -> object:
@@ -630,7 +638,7 @@ def _connection_of(batches: Sequence[Batch]) -> object:
 
 
 def _fresh(number: int, task: NewTask) -> TaskRecord:
-    """The record of a task that was just stored."""
+    """Return the record of a task that was just stored."""
     queue, rank, due, budget, created_at, key, function, options, text, meta, command = task
     return TaskRecord(
         number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
