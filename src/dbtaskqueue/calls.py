@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
 from .checks import shown
-from .options import UsingOptions, options_of
+from .options import UsingOptions, given
 
 
 class TaskCall:
@@ -83,12 +83,13 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
 
     The options of ``using`` win over ``options``, which win over those of ``@queue.task``.
     """
-    if not any(isinstance(target, TaskCall | Command) for target in targets):
+    kinds = set(map(type, targets))
+    if TaskCall not in kinds and Command not in kinds:
         return [Batch(targets, options)]
-    given = {name: value for name, value in options.items() if value is not options_of(UsingOptions)[name].default}
+    common = given(options, UsingOptions)
     batches: list[Batch] = []
     for target in targets:
-        batch = _batch_of(target, given)
+        batch = _batch_of(target, common)
         if batches and batch.options.get("key") is None and batch[1:] == batches[-1][1:]:
             batches[-1].payloads.extend(batch.payloads)
         else:

@@ -311,51 +311,51 @@ class TaskQueue:
 
     def _submit(self, batches: list[Batch]) -> list[Task]:
         """Store all batches or none. Every task is enqueued here."""
-        self._handle.require_open()
-        count = sum(len(batch.payloads) for batch in batches)
-        names = iter(["payload"]) if count == 1 else (f"payloads[{index}]" for index in range(count))
-        now = clock.now()
-        groups = [group for batch in batches for group in self._new_tasks(batch, names, now)]
+        handle = self._handle
+        handle.require_open()
+        store, now = handle.store, clock.now()
+        groups: list[list[NewTask]] = []
+        count = 0
+        for batch in batches:
+            is_alone = len(batches) == len(batch.payloads) == 1
+            groups += self._new_tasks(batch, None if is_alone else count, now)
+            count += len(batch.payloads)
         if not count:
             return []
-        connection = _connection_of(batches)
-        stored = self.store.enqueue(groups, connection)
-        self.store.wakeups.ring()
-        tasks = [task for group in groups for task in group]
-        found = [Task(self.store, record) for record in map(_fresh, stored.ids, tasks)]
+        connection = batches[0].options.get("connection") if len(batches) == 1 else _connection_of(batches)
+        stored = store.enqueue(groups, connection)
+        store.wakeups.ring()
+        found = [Task(store, record) for record in map(_fresh, stored.ids, itertools.chain.from_iterable(groups))]
         for index in stored.existing:
             found[index] = self._existing(stored.ids[index], connection)
         return found
 
-    def _new_tasks(self, batch: Batch, names: Iterator[str], now: int) -> list[list[NewTask]]:
-        """Return the tasks of a batch, in groups that differ in their payloads only."""
-        columns = to_columns(batch.options, self.name, self.retry_policy, now)
-        limit = self.store.max_payload
-        tasks = [
-            NewTask(
-                columns.queue,
-                columns.rank,
-                columns.due,
-                columns.budget,
-                now,
-                columns.key,
-                batch.function,
-                columns.options,
-                payload.encode(value, limit=limit, name=name),
-                columns.meta,
-                int(batch.is_command),
-            )
-            for value, name in zip(batch.payloads, names, strict=False)
-        ]
-        extensions = overriding(self.extensions, "enqueuing") if self.extensions else []
-        if not extensions:
-            return [tasks] if tasks else []
+    def _new_tasks(self, batch: Batch, first: int | None, now: int) -> list[list[NewTask]]:
+        """Return the tasks of a batch, in groups that differ in their payloads only.
+
+        ``first``: the position of its first payload among those of the call; None for the only one.
+        """
+        handle = self._handle
+        queue, rank, due, budget, key, options, meta = to_columns(batch.options, self.name, self.retry_policy, now)
+        function, command, limit = batch.function, int(batch.is_command), handle.store.max_payload
+        tasks = []
         for index, value in enumerate(batch.payloads):
+            name = "payload" if first is None else f"payloads[{first + index}]"
+            text = payload.encode(value, limit=limit, name=name)
+            tasks.append(NewTask(queue, rank, due, budget, now, key, function, options, text, meta, command))
+        if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
+            return self._extended(tasks, batch, extensions)
+        return [tasks] if tasks else []
+
+    def _extended(self, tasks: list[NewTask], batch: Batch, extensions: Sequence[Extension]) -> list[list[NewTask]]:
+        """Let extensions add to the ``meta`` of a batch's tasks."""
+        extended = []
+        for task, value in zip(tasks, batch.payloads, strict=True):
             meta: dict[str, JSON] = dict(batch.options.get("meta") or {})  # type: ignore[call-overload]
-            new = NewTaskView(columns.queue, batch.function, value, meta)
+            new = NewTaskView(task.queue, task.function, value, meta)
             notify_enqueuing(extensions, new)
-            tasks[index] = tasks[index]._replace(meta=encode_meta(new.meta) if new.meta else None)
-        return [list(group) for _, group in itertools.groupby(tasks, key=attrgetter("meta"))]
+            extended.append(task._replace(meta=encode_meta(new.meta) if new.meta else None))
+        return [list(group) for _, group in itertools.groupby(extended, key=attrgetter("meta"))]
 
     def _existing(self, id: int, connection: object) -> Task:
         """Return the unfinished task that has the key of a new one."""
