@@ -63,11 +63,11 @@ class StoredCheckpoints:
 
     def kept(self) -> dict[str, str]:
         """See Checkpoints."""
-        return self._patiently(lambda: self._store.kept(self._record.id))
+        return self._patiently(lambda: self._store.saved(self._record.id))
 
     def keep(self, name: str, value: str) -> None:
         """See Checkpoints."""
-        if not self._patiently(lambda: self._store.keep(self._record.id, self._record.token, name, value)):
+        if not self._patiently(lambda: self._store.save(self._record.id, self._record.token, name, value)):
             raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")
 
     @contextlib.contextmanager

@@ -18,7 +18,7 @@ from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import mask
-from ._store.contract import NewTask, Store, TaskRecord, Verdict
+from ._store.contract import NewTask, Store, TaskRecord, Verdict, fresh
 from ._system import clock
 from ._worker.membership import Membership
 from .calls import Batch, Command, Target, batches_of
@@ -30,7 +30,7 @@ from .handle import Handle
 from .options import FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, PENDING, RUNNING, TaskState, sources
+from .states import FINAL, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
 
 P = ParamSpec("P")
@@ -325,7 +325,7 @@ class TaskQueue:
         connection = batches[0].options.get("connection") if len(batches) == 1 else _connection_of(batches)
         stored = store.enqueue(groups, connection)
         store.wakeups.ring()
-        found = [Task(store, record) for record in map(_fresh, stored.ids, itertools.chain.from_iterable(groups))]
+        found = [Task(store, record) for record in map(fresh, stored.ids, itertools.chain.from_iterable(groups))]
         for index in stored.existing:
             found[index] = self._existing(stored.ids[index], connection)
         return found
@@ -635,12 +635,3 @@ def _connection_of(batches: Sequence[Batch]) -> object:
     if len(connections) > 1:
         raise ValueError("the calls name different connections; all tasks are stored in one transaction")
     return next(iter(connections.values()), None)
-
-
-def _fresh(number: int, task: NewTask) -> TaskRecord:
-    """Return the record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, options, text, meta, command = task
-    return TaskRecord(
-        number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, options, text, None, None, meta, command,
-    )  # fmt: skip

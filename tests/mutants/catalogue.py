@@ -52,8 +52,9 @@ _alive = partial(_tests, "processes/alive")
 _outages = partial(_tests, "processes/outages")
 
 
-COMMON, SQLITE, POSTGRESQL, MARIADB = (
-    f"_store/sql/{name}.sql" for name in ("common", "sqlite", "postgresql", "mariadb")
+COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, SQLITE, POSTGRESQL, MARIADB = (
+    f"_store/sql/{name}.sql"
+    for name in ("common", "tasks", "claims", "workers", "queues", "listing", "sqlite", "postgresql", "mariadb")
 )
 SESSION, MEMBERSHIP, KEEPER, RETRY = "_worker/loop.py", "_worker/membership.py", "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
@@ -63,26 +64,26 @@ MUTANTS = [
     # -- who is alive --
     Mutant(
         "a worker is marked lost whatever its beat",
-        COMMON,
+        WORKERS,
         "WHERE id = :worker AND beat = :beat AND lost_at IS NULL",
         "WHERE id = :worker AND lost_at IS NULL",
         _conformance("guards"),
     ),
     Mutant(
         "a lost worker is marked lost again",
-        COMMON,
+        WORKERS,
         "AND beat = :beat AND lost_at IS NULL",
         "AND beat = :beat",
         _conformance("guards"),
     ),
     Mutant(
         "a heartbeat of a lost worker counts",
-        COMMON,
+        WORKERS,
         "SET beat = beat + 1 WHERE id = :worker AND lost_at IS NULL",
         "SET beat = beat + 1 WHERE id = :worker",
         _conformance("guards"),
     ),
-    Mutant("a heartbeat does not count up", COMMON, "SET beat = beat + 1", "SET beat = beat", _conformance("guards")),
+    Mutant("a heartbeat does not count up", WORKERS, "SET beat = beat + 1", "SET beat = beat", _conformance("guards")),
     Mutant(
         "a lost worker may claim (SQLite)",
         SQLITE,
@@ -108,9 +109,9 @@ MUTANTS = [
     ),
     Mutant(
         "tasks of a worker without a row stay held",
-        COMMON,
-        "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: give_back_reserved",
-        "WHERE living.lost_at IS NULL)\n\n-- name: give_back_reserved",
+        WORKERS,
+        "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE living.lost_at IS NULL)\n\n-- name: rescue_reserved",
         _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     # -- tokens --
@@ -199,35 +200,35 @@ MUTANTS = [
     ),
     Mutant(
         "a rescue of a reserved task gives no new token",
-        COMMON,
+        WORKERS,
         "SET token = token + 1, worker = NULL,\n       isolated",
         "SET worker = NULL,\n       isolated",
         _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a rescue of a running task gives no new token",
-        COMMON,
+        WORKERS,
         "SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at",
         "SET due = :due, due_set_at = :at, finished_at = :finished_at",
         _conformance("guards::test_a_rescue_gives_a_new_token"),
     ),
     Mutant(
         "a cancel leaves the token of a reserved task",
-        COMMON,
+        TASKS,
         "token = CASE WHEN state = 'running' THEN token ELSE token + 1 END",
         "token = token",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a purge leaves the token",
-        COMMON,
+        TASKS,
         "SET token = token + 1, finished_at = :now, worker = NULL, state = 'abandoned'",
         "SET finished_at = :now, worker = NULL, state = 'abandoned'",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a retry leaves the token",
-        COMMON,
+        TASKS,
         "SET retry_token = token, token = token + 1, due",
         "SET retry_token = token, due",
         _conformance("transitions::test_verbs_of_anyone"),
@@ -257,41 +258,41 @@ MUTANTS = [
     Mutant(
         "a task that was not started finishes",
         COMMON,
-        "(state = 'running' OR state = 'reserved' AND batched = 1)\n\n-- name: keep",
-        "(state = 'running' OR state = 'reserved')\n\n-- name: keep",
+        "(state = 'running' OR state = 'reserved' AND batched = 1)",
+        "(state = 'running' OR state = 'reserved')",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a done task is cancelled",
-        COMMON,
+        TASKS,
         "id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)",
         "id = :id",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a pending task is retried",
-        COMMON,
+        TASKS,
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done')",
         "AND state IN ('failed', 'abandoned', 'cancelled', 'done', 'pending')",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a running cancel ends the task at once",
-        COMMON,
+        TASKS,
         "state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END",
         "state = 'cancelled'",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
         "a prune deletes what is not final",
-        COMMON,
+        TASKS,
         "WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}",
         "WHERE id {{in_ids}} {{for_update}}",
         _conformance("guards"),
     ),
     Mutant(
         "a prune goes by the wrong side of the age",
-        COMMON,
+        TASKS,
         "AND id > :after AND finished_at < :before",
         "AND id > :after AND finished_at > :before",
         _conformance("operators::test_prune_goes_by_when_a_task_ended"),
@@ -314,35 +315,35 @@ MUTANTS = [
     # -- attempts --
     Mutant(
         "a start spends no attempt",
-        COMMON,
+        CLAIMS,
         "SET attempt = attempt + 1, started_at = :at, batched = 0",
         "SET started_at = :at, batched = 0",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a release spends an attempt",
-        COMMON,
+        CLAIMS,
         "CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END",
         "attempt",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a retry leaves the attempts spent",
-        COMMON,
+        TASKS,
         "due_set_at = :now, retry_base = attempt,",
         "due_set_at = :now,",
         _conformance("retry::test_an_operators_retry_begins_anew"),
     ),
     Mutant(
         "a failure forgets that cancellation was requested",
-        COMMON,
+        CLAIMS,
         "WHEN cancel_requested = 1 THEN 'cancelled' WHEN :final = 1",
         "WHEN :final = 1",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
     ),
     Mutant(
         "a release forgets that cancellation was requested",
-        COMMON,
+        CLAIMS,
         "state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END",
         "state = 'pending'",
         _conformance("transitions::TestHolderVerbs::test_by_the_holder"),
@@ -379,7 +380,7 @@ MUTANTS = [
     ),
     Mutant(
         "lost attempts before a retry count",
-        COMMON,
+        WORKERS,
         "past.token > dbtaskqueue_task.retry_token\n           AND past.outcome = 'lost'",
         "past.outcome = 'lost'",
         _conformance("retry::test_after_an_operators_retry_the_first_lost_attempt_is_due_at_once_again"),
@@ -410,7 +411,7 @@ MUTANTS = [
     ),
     Mutant(
         "the clock set back delays what is due",
-        COMMON,
+        TASKS,
         "AND due > :now AND due <= due_set_at",
         "AND due > :now AND due < 0",
         _conformance("clock::test_a_task_enqueued_before_the_clock_was_set_back"),
@@ -425,14 +426,14 @@ MUTANTS = [
     # -- values --
     Mutant(
         "an old token may keep a checkpoint",
-        COMMON,
+        CLAIMS,
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_share}}",
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id {{for_share}}",
         _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),
     Mutant(
         "an old token may note something",
-        COMMON,
+        CLAIMS,
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}",
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id",
         _conformance("notes::test_a_note_with_an_old_token_is_refused"),
@@ -455,21 +456,21 @@ MUTANTS = [
     ),
     Mutant(
         "a key may be used twice",
-        COMMON,
+        TASKS,
         'WHERE queue = :queue AND "key" = :key AND finished_at IS NULL',
         'WHERE queue = :queue AND "key" = :key AND finished_at IS NOT NULL',
         _conformance("keys"),
     ),
     Mutant(
         "a finished task keeps its key",
-        COMMON,
+        TASKS,
         'WHERE queue = :queue AND "key" = :key AND finished_at IS NULL',
         'WHERE queue = :queue AND "key" = :key',
         _conformance("keys"),
     ),
     Mutant(
         "a retry takes a key that is taken",
-        "_store/verbs.py",
+        "_store/verbs/tasks.py",
         'if tx.row("key_is_taken", {"id": task}):',
         "if False:",
         _conformance("keys"),
@@ -1048,14 +1049,14 @@ MUTANTS = [
     ),
     Mutant(
         "a transaction does not look at the claim",
-        "_store/verbs.py",
+        "_store/verbs/claims.py",
         "if not is_held:",
         "if False:",
         _conformance("long_tasks::test_a_claim_that_is_gone_rolls_back"),
     ),
     Mutant(
         "a transaction that its block ended counts as the task's end",
-        "_store/verbs.py",
+        "_store/verbs/claims.py",
         "if not tx.is_open:",
         "if False:",
         _conformance("long_tasks::test_a_transaction_that_the_block_ends_itself"),
@@ -1298,7 +1299,7 @@ MUTANTS = [
     ),
     Mutant(
         "a task without code leaves an attempt",
-        "_store/verbs.py",
+        "_store/verbs/claims.py",
         "if not (end.unrun and state == PENDING):",
         "if True:",
         _conformance("functions::test_a_task_without_code_here_is_released_without_an_attempt"),

@@ -59,13 +59,13 @@ def _start(old: Store, new: Store) -> int:
     try:
         new.migrate()
     except SchemaError:
-        if not new.is_sealed():
+        if not new.is_importing():
             raise
     newest = new.newest()
-    if not new.is_sealed():
+    if not new.is_importing():
         if newest is not None or new.queues():
             raise TaskQueueError("the target is not empty; copy needs a database without tasks and queues")
-        new.seal(None)
+        new.begin_import()
     if newest is None:
         return 0
     here, there = old.get(newest[0]), new.get(newest[0])
@@ -87,5 +87,5 @@ def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> 
             break
         done = batch.last
         advance(done)
-    new.seal(highest)
+    new.end_import(highest)
     return count
