@@ -1,6 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
 from ._formats.progress import Progress
+from .calls import Command, TaskCall
 from .current import RunningTask, current_task
 from .errors import (
     AbandonTask,
@@ -30,6 +31,7 @@ __all__ = [
     "AbandonTask",
     "Attempt",
     "ChildFailed",
+    "Command",
     "ConfigurationError",
     "FunctionStats",
     "InvalidTransition",
@@ -45,6 +47,7 @@ __all__ = [
     "SchemaError",
     "StoreUnavailable",
     "Task",
+    "TaskCall",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",

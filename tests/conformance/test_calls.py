@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
-from dbtaskqueue.calls import Command
+from dbtaskqueue import Command, PayloadError, RetryPolicy, TaskQueue, Worker
 
 
 def thumbnail(path: str, width: int = 320) -> list[object]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbtaskqueue import PayloadError, TaskQueue
-from dbtaskqueue.calls import Command
+from dbtaskqueue import Command, PayloadError, TaskQueue
 from dbtaskqueue.extension import Extension, NewTaskView
 
 
