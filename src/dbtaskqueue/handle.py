@@ -15,8 +15,9 @@ from ._executors.lookup import Functions
 from ._formats.url import DEFAULT_URL, mask, same_database
 from ._store import open_store
 from ._store.contract import Store
-from ._worker.membership import Membership
+from ._worker.held import FetchMembership
 from .errors import TaskQueueError
+from .events import Events
 from .extension import Extension
 from .functions import Registry
 
@@ -31,6 +32,7 @@ class Handle:
     def __init__(self, url: str | None, *, lease: float, create: bool, extensions: Iterable[Extension]) -> None:
         self.lease = lease
         self.functions: Functions = Registry()
+        self.events = Events()
         self.extensions: list[Extension] = []
         for extension in extensions:
             self.use(extension)
@@ -39,7 +41,7 @@ class Handle:
         self._create = create
         self._stops: list[Callable[[], object]] = []
         self._store: Store | None = None
-        self._membership: Membership | None = None
+        self._membership: FetchMembership | None = None
         self._renew_lock()
         _handles.add(self)
 
@@ -65,12 +67,14 @@ class Handle:
         return self._store
 
     @property
-    def membership(self) -> Membership:
+    def membership(self) -> FetchMembership:
         """The place of a plain ``fetch()`` user among the workers. The first use opens the database."""
         if self._membership is None:
             with self._opening:
                 if self._membership is None:
-                    self._membership = Membership(self.store, self.lease, runs_tasks=False)
+                    membership = FetchMembership(self.store, self.lease, self.events)
+                    membership.on_left = self._close_if_unused
+                    self._membership = membership
         return self._membership
 
     def use(self, extension: Extension) -> None:
@@ -117,7 +121,6 @@ class Handle:
             return
         self._store.wakeups.ring()
         if self._membership is not None:
-            self._membership.on_left = self._close_if_unused
             self._membership.leave()
         self._close_if_unused()
 

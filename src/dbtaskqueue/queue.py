@@ -18,12 +18,14 @@ from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import mask
-from ._store.contract import NewTask, Store, TaskRecord, Verdict, fresh
+from ._store.contract import Enqueued, NewTask, Store, TaskRecord, Verdict, fresh
 from ._system import clock
-from ._worker.membership import Membership
+from ._worker.due import wait_until_due
+from ._worker.held import FetchMembership
 from .calls import Batch, Command, Target, batches_of
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError
+from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
 from .handle import Handle
@@ -174,6 +176,11 @@ class TaskQueue:
         return self._handle.extensions
 
     @property
+    def events(self) -> Events:
+        """Where facts about tasks and workers are emitted."""
+        return self._handle.events
+
+    @property
     def is_open(self) -> bool:
         """Whether the database has been opened."""
         return self._handle.is_open
@@ -184,7 +191,7 @@ class TaskQueue:
         return self._handle.store
 
     @property
-    def _membership(self) -> Membership:
+    def _membership(self) -> FetchMembership:
         return self._handle.membership
 
     def serving(self, stop: Callable[[], object]) -> AbstractContextManager[None]:
@@ -325,6 +332,8 @@ class TaskQueue:
         connection = batches[0].options.get("connection") if len(batches) == 1 else _connection_of(batches)
         stored = store.enqueue(groups, connection)
         store.wakeups.ring()
+        if handle.events.wants(TasksEnqueued):
+            handle.events.emit(_enqueued(stored, groups))
         found = [Task(store, record) for record in map(fresh, stored.ids, itertools.chain.from_iterable(groups))]
         for index in stored.existing:
             found[index] = self._existing(stored.ids[index], connection)
@@ -380,29 +389,24 @@ class TaskQueue:
                 break
             if tasks:
                 return tasks
-            if self._membership.look():
+            if self._membership.maintain():
                 continue
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
-            self._wait_for_due(left)
+            self._wait_until_due(left)
         return []
 
     def _hold(self, record: TaskRecord) -> Task:
         return Task(self.store, record, self._membership)
 
-    def _wait_for_due(self, left: float | None) -> None:
+    def _wait_until_due(self, left: float | None) -> None:
         """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
         while not self._handle.is_closed:
-            with self.store.wakeups.waiting((self.name,)) as ticket:
-                due = self.store.next_due([self.name], commands=False)  # command lines are for workers
-                pause = deadline - time.monotonic()
-                if due is not None:
-                    pause = min(pause, (due - clock.now()) / 1e6)
-                if pause <= 0:
-                    return
-                self.store.wakeups.wait(ticket, pause)
+            left = deadline - time.monotonic()
+            if wait_until_due(self.store, [self.name], left, commands=False) or left <= 0:  # commands are for workers
+                return
 
     next = fetch
 
@@ -627,6 +631,13 @@ def check_state(state: TaskState | str) -> TaskState:
         return TaskState(state)
     except ValueError:
         raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
+
+
+def _enqueued(stored: Enqueued, groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:
+    """Return the fact that the new ones among these tasks were stored."""
+    tasks = zip(stored.ids, itertools.chain.from_iterable(groups), strict=True)
+    new = [pair for index, pair in enumerate(tasks) if index not in stored.existing]
+    return TasksEnqueued([id for id, _ in new], [task for _, task in new])
 
 
 def _connection_of(batches: Sequence[Batch]) -> object:

@@ -31,7 +31,7 @@ from .errors import (
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 
 if TYPE_CHECKING:
-    from ._worker.membership import Membership
+    from ._worker.held import FetchMembership
 
 _LONGEST_WAIT = 5.0
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
@@ -65,7 +65,7 @@ class Task:
     """
 
     def __init__(
-        self, store: Store, record: TaskRecord, membership: Membership | None = None, *, deduplicated: bool = False
+        self, store: Store, record: TaskRecord, membership: FetchMembership | None = None, *, deduplicated: bool = False
     ) -> None:
         self._store = store
         self._record = record
@@ -282,7 +282,7 @@ class Task:
         self._require_holder("release")
         self._end(outcomes.release(self._claim, delay))
 
-    def _require_holder(self, verb: str) -> Membership:
+    def _require_holder(self, verb: str) -> FetchMembership:
         if self._membership is None:
             raise InvalidTransition(f"{verb}: task {self.id} is not held here; only fetch() gives a task to hold")
         if self._pid != os.getpid():

@@ -24,7 +24,8 @@ PURE = {"errors", "states", "retry", "checks", "_formats", "_system"}
 LAYERS: list[set[str]] = [
     PURE,
     {"_store"},
-    {"outcomes", "checkpoints", "overview"},
+    {"outcomes", "events"},
+    {"checkpoints", "overview"},
     {"options"},
     {"calls"},
     {"current"},
