@@ -54,7 +54,7 @@ def test_it_arrives(kind: str) -> None:
 
 def test_nobody_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/nobody"})
-    assert [notifier.notify(READY=1), notifier.tell(READY=1)] == [False, False]
+    assert [notifier.notify(READY=1), notifier.notify(READY=1)] == [False, False]
     assert len(caplog.records) == 1
 
 
