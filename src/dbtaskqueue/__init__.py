@@ -20,6 +20,7 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
+from .extension import Extension
 from .overview import FunctionStats
 from .queue import QueueStats, TaskQueue
 from .retry import RetryPolicy
@@ -33,6 +34,7 @@ __all__ = [
     "ChildFailed",
     "Command",
     "ConfigurationError",
+    "Extension",
     "FunctionStats",
     "InvalidTransition",
     "LeaseLost",

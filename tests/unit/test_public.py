@@ -14,7 +14,7 @@ from dbtaskqueue import Attempt, FunctionStats, QueueStats, RetryPolicy, Running
 # Every capitalised name of the design page, but for what comes with the servers and with long tasks.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    *("FunctionStats", "TaskCall", "Command"),
+    *("FunctionStats", "TaskCall", "Command", "Extension"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
