@@ -156,7 +156,7 @@ class Worker:
             )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
-        extensions = overriding(self._extensions, "worker")
+        extensions = overriding(self._queue.extensions, "worker")
         with (
             self._queue.serving(self.stop),
             draining(self._signalled, self._announce),
@@ -180,7 +180,7 @@ class Worker:
                     drain_timeout=self.drain_timeout,
                     allow_commands=self.allow_commands,
                 ),
-                lookup=Lookup(callback, self._queue.functions, self._extensions, self._queue),
+                lookup=Lookup(callback, self._queue.functions, self._queue.extensions, self._queue),
                 limits=limits,
                 batch=size,
                 events=self._events(),
@@ -200,13 +200,9 @@ class Worker:
         events = Events(self._queue.events)
         if self.on_error is not None:
             events.listen(TaskEnded, self._call_on_error)
-        if listening := overriding(self._extensions, "ended"):
+        if listening := overriding(self._queue.extensions, "ended"):
             events.listen(TaskEnded, partial(self._notify, listening))
         return events
-
-    @property
-    def _extensions(self) -> Sequence[Extension]:
-        return getattr(self._queue, "extensions", ())
 
     def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
         outcome = "released" if fact.state == PENDING else str(fact.state)
