@@ -19,8 +19,8 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
-from .overview import FunctionStats
-from .queue import QueueStats, TaskQueue
+from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
+from .queue import TaskQueue
 from .retry import RetryPolicy
 from .states import TaskState
 from .task import Attempt, Task
@@ -37,6 +37,7 @@ __all__ = [
     "LimitExceeded",
     "PayloadError",
     "Progress",
+    "QueueInfo",
     "QueueStats",
     "ReleaseTask",
     "RetryPolicy",
@@ -52,5 +53,6 @@ __all__ = [
     "TaskQueueError",
     "TaskState",
     "Worker",
+    "WorkerInfo",
     "current_task",
 ]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
 from ._formats import payload
@@ -23,7 +23,18 @@ from ._worker.membership import Membership
 from .checks import MOST, check_count, check_key, check_lease, check_priority, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
 from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
-from .overview import LATEST, FunctionStats, summarize
+from .overview import (
+    LATEST,
+    FunctionStats,
+    QueueInfo,
+    QueueStats,
+    TaskCounts,
+    WorkerInfo,
+    queue_infos,
+    queue_stats,
+    summarize,
+    worker_infos,
+)
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, PENDING, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
@@ -32,32 +43,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_WAIT = 5.0
-_FINAL_COUNTS_AGE = 10.0
-_QUICK_COUNT = 0.02
-"""Seconds that counting everything may take before the final states are counted only now and then."""
-
 
 _SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, str | None]
-
-
-class QueueStats(NamedTuple):
-    """How many tasks are in each state, and how the queue does.
-
-    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits since its due time, or since it was
-    enqueued, released, failed or retried if that was later. ``workers``: live ones of the whole database.
-    Counts of final states may be up to 10 s old.
-    """
-
-    pending: int
-    reserved: int
-    running: int
-    failed: int
-    done: int
-    cancelled: int
-    abandoned: int
-    oldest_due: float | None
-    workers: int
-    paused: bool
 
 
 class TaskQueue:
@@ -88,8 +75,8 @@ class TaskQueue:
         self.functions = Registry()
         self._closed = False
         self._stops: list[Callable[[], object]] = []
-        self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
         self.store = open_store(self.url)
+        self._counts = TaskCounts(self.store)
         try:
             self.store.prepare(create=create)
         except BaseException:
@@ -412,34 +399,24 @@ class TaskQueue:
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:
-        """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
+        """Return the number of tasks in each state, the longest wait, live workers, and whether the queue is paused."""
         self._require_open()
-        counts = self._counts()
-        now = clock.now()
-        since = self.store.waiting_since(self.name, now)
-        waited = None if since is None else (now - since) / 1e6
-        rescuer = self._membership.rescuer
-        living = [w for w in self.store.workers() if w.lost_at is None and not rescuer.is_gone(w)]
-        paused = self.store.is_paused(self.name)
-        return QueueStats(
-            **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(living), paused=paused
-        )
+        return queue_stats(self.store, self.name, self._counts)
 
     def function_stats(self) -> list[FunctionStats]:
         """How this queue's task functions did in its newest 10,000 ended attempts, by name."""
         self._require_open()
         return summarize(self.store.ended(self.name, LATEST))
 
-    def _counts(self) -> dict[TaskState, int]:
-        good_until, final = self._final_counts
-        started = time.monotonic()
-        if started < good_until:
-            return self.store.count(self.name, final=False) | final
-        counts = self.store.count(self.name, final=True)
-        seconds = time.monotonic() - started
-        if seconds > _QUICK_COUNT:
-            self._final_counts = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
-        return counts
+    def workers(self) -> list[WorkerInfo]:
+        """Return the live workers of the whole database, and those lost within the last day."""
+        self._require_open()
+        return worker_infos(self.store)
+
+    def queues(self) -> list[QueueInfo]:
+        """Return all queues of the database that have tasks or are paused, by name."""
+        self._require_open()
+        return queue_infos(self.store, self._counts)
 
     def pause(self) -> None:
         """Let nobody fetch from this queue; what is reserved or running goes on."""

@@ -16,7 +16,7 @@ from .. import outcomes
 from .._store.contract import Store, WorkerRecord
 from .._system import clock
 from .._system.log import event
-from .._system.place import Place, exists
+from .._system.place import Place, is_elsewhere, is_gone
 
 _SELDOM = 10.0
 """Seconds between two looks for tasks whose worker has no row, while no row goes away."""
@@ -55,14 +55,11 @@ class Rescuer:
 
     def is_elsewhere(self, worker: WorkerRecord) -> bool:
         """Whether only its heartbeat can say that the worker lives."""
-        return self._place is None or (worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)
+        return is_elsewhere(worker, self._place)
 
     def is_gone(self, worker: WorkerRecord) -> bool | None:
         """Whether the worker's process is gone, as far as pids can tell; None where they cannot."""
-        if self.is_elsewhere(worker) or worker.started is None:
-            return None
-        alive = exists(worker.pid, worker.started)
-        return None if alive is None else not alive
+        return is_gone(worker, self._place)
 
     def _look(self, at_orphans: bool) -> int:
         now = time.monotonic()
