@@ -160,6 +160,12 @@ def worker_infos(store: Store) -> list[WorkerInfo]:
     return [worker_info(store, worker, here) for worker in store.workers()]
 
 
+def find_worker(store: Store, id: int) -> WorkerInfo | None:
+    """Return one of those workers, or None."""
+    found = next((worker for worker in store.workers() if worker.id == id), None)
+    return None if found is None else worker_info(store, found, place.here())
+
+
 def worker_info(store: Store, worker: WorkerRecord, here: place.Place | None) -> WorkerInfo:
     """Return what is known about a worker, as a process in the place ``here`` sees it."""
     created_at = clock.to_datetime(worker.created_at)
