@@ -114,7 +114,7 @@ class Reach:
     def __init__(self, url: str) -> None:
         self._store = open_store(url)
 
-    def keeper(
+    def checkpoints(
         self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> StoredCheckpoints:
         """Where the task of this record keeps things."""

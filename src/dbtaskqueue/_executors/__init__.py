@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from .task_run import Settings, TaskCode, TaskRun
+from .task_run import Callbacks, Settings, TaskRun
 from .thread import ThreadExecutor
 
 
@@ -37,19 +37,19 @@ class Executor(Protocol):
         """End what it runs by, as far as it can be ended."""
 
 
-def _asyncio(settings: Settings, code: TaskCode) -> Executor:
+def _asyncio(settings: Settings, callbacks: Callbacks) -> Executor:
     from .asyncio_ import AsyncioExecutor  # asyncio takes 5 MiB: only from who uses it
 
-    return AsyncioExecutor(settings, code)
+    return AsyncioExecutor(settings, callbacks)
 
 
-def _process(settings: Settings, code: TaskCode) -> Executor:
+def _process(settings: Settings, callbacks: Callbacks) -> Executor:
     from .process.executor import ProcessExecutor
 
-    return ProcessExecutor(settings, code)
+    return ProcessExecutor(settings, callbacks)
 
 
-EXECUTORS: dict[str, Callable[[Settings, TaskCode], Executor]] = {
+EXECUTORS: dict[str, Callable[[Settings, Callbacks], Executor]] = {
     "thread": ThreadExecutor,
     "process": _process,
     "asyncio": _asyncio,

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import os
 import queue
 import threading
 import time
@@ -18,8 +17,7 @@ from collections.abc import Callable, Sequence
 
 from .._system.log import event
 from .loop_watch import LoopWatch
-from .task_run import Settings, TaskCode, TaskRun, take_all
-from .thread import end_child
+from .task_run import Callbacks, Settings, TaskRun, take_all
 
 
 class AsyncioExecutor:
@@ -27,9 +25,9 @@ class AsyncioExecutor:
 
     grace = 1.0
 
-    def __init__(self, settings: Settings, code: TaskCode) -> None:
-        self._code = code
-        self._pid = os.getpid()
+    def __init__(self, settings: Settings, callbacks: Callbacks) -> None:
+        self._runner = settings.runner
+        self._callbacks = callbacks
         self._context = contextvars.copy_context()
         self.most = settings.concurrency
         self._line: deque[TaskRun] = deque()
@@ -84,7 +82,7 @@ class AsyncioExecutor:
             except IndexError:  # taken back meanwhile
                 return
             self._free -= 1
-            if self._code.is_async(work):
+            if self._runner.is_async(work):
                 task = self._loop.create_task(self._run(work), context=self._context.copy())
                 self._running[task] = work
                 self._watch.wake()
@@ -92,9 +90,8 @@ class AsyncioExecutor:
                 self._threads.run(work)
 
     async def _run(self, work: TaskRun) -> None:
-        await self._code.execute_async(work)
-        if os.getpid() != self._pid:
-            end_child(work.error)
+        await self._runner.execute_async(work)
+        self._callbacks.ended(work)
         if (task := asyncio.current_task()) is not None:
             del self._running[task]
         self._free_slot()
@@ -106,9 +103,8 @@ class AsyncioExecutor:
     # -- in other threads --------------------------------------------------------------------------
 
     def _run_plain(self, work: TaskRun) -> None:
-        self._context.copy().run(self._code.execute, work)
-        if os.getpid() != self._pid:
-            end_child(work.error)
+        self._context.copy().run(self._runner.execute, work)
+        self._callbacks.ended(work)
 
     def _free_slot_from_outside(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing more is started

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._formats import command_line, payload
 from .._formats.command_line import CommandLine
@@ -15,7 +15,9 @@ from .._formats.progress import ProgressTracker
 from .._store.contract import Note, TaskRecord
 from ..checkpoints import Checkpoints
 from ..current import RunningTask
-from .lookup import Origin
+
+if TYPE_CHECKING:
+    from .runner import Runner
 
 
 class TaskRun:
@@ -189,40 +191,27 @@ def take_all(line: deque[TaskRun]) -> list[TaskRun]:
 
 
 class Settings(NamedTuple):
-    """What an executor is made with: how many tasks at once, and for children what they need.
+    """What an executor is made with: how many tasks it runs at once, how, and what children need.
 
-    ``cancel_grace``: seconds from SIGTERM to SIGKILL. ``tasks_per_child``: after so many short tasks a child is
-    replaced. ``origin``: where the code is; ``url``: of the database.
+    ``cancel_grace`` is the time from SIGTERM to SIGKILL in seconds. A child is replaced after ``tasks_per_child`` short
+    tasks. ``url`` is the database's.
     """
 
     concurrency: int
     cancel_grace: float
     tasks_per_child: int
-    origin: Callable[[], Origin]
+    runner: Runner
     url: str
-    max_payload: int
 
 
-class TaskCode(Protocol):
-    """The code of tasks, as the session knows it; an executor chooses where it runs.
-
-    Neither way of executing it raises anything: how the code ended is noted in the work.
-    """
-
-    def is_async(self, work: TaskRun) -> bool:
-        """Whether the code is an ``async def``."""
-
-    def execute(self, work: TaskRun) -> None:
-        """Run it in this thread to its end; an ``async def`` in an event loop of its own."""
-
-    async def execute_async(self, work: TaskRun) -> None:
-        """Run an ``async def`` in the event loop of the asyncio task that awaits this."""
+class Callbacks(Protocol):
+    """What an executor reports to its worker, in any thread."""
 
     def ended(self, work: TaskRun) -> None:
-        """It has ended elsewhere, as the work says."""
+        """Called when the code has ended, and its TaskRun says how."""
 
     def room_changed(self) -> None:
         """Called when the number of tasks that the executor can run has changed: see ``Executor.most``."""
 
     def broken(self, error: BaseException) -> None:
-        """Nothing can be run any more: the worker is to stop and say why."""
+        """Called when no task can be run any more: the worker stops and raises ``error``."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Sequence
-from typing import NoReturn
 
-from .task_run import Settings, TaskCode, TaskRun, take_all
+from .task_run import Callbacks, Settings, TaskRun, take_all
 
 
 class ThreadExecutor:
@@ -24,12 +19,12 @@ class ThreadExecutor:
 
     grace = 1.0
 
-    def __init__(self, settings: Settings, code: TaskCode) -> None:
+    def __init__(self, settings: Settings, callbacks: Callbacks) -> None:
         self.most = settings.concurrency
         self._line: deque[TaskRun] = deque()
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._code = code
-        self._pid = os.getpid()
+        self._runner = settings.runner
+        self._callbacks = callbacks
         self._threads = [
             threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True)
             for number in range(settings.concurrency)
@@ -66,9 +61,8 @@ class ThreadExecutor:
     def _run(self) -> None:
         while self._calls.get():
             while (work := self._next()) is not None:
-                self._code.execute(work)
-                if os.getpid() != self._pid:
-                    end_child(work.error)
+                self._runner.execute(work)
+                self._callbacks.ended(work)
                 del work  # what a task returned or raised must not live until the next one
 
     def _next(self) -> TaskRun | None:
@@ -76,18 +70,3 @@ class ThreadExecutor:
             return self._line.popleft()
         except IndexError:  # others were faster
             return None
-
-
-def end_child(error: BaseException | None) -> NoReturn:
-    """End a child that the task's code forked, as it meant to end by itself: it must not go on as this worker."""
-    code = 0 if error is None else 1
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-    elif error is not None:
-        traceback.print_exception(error)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # None, closed, or a pipe that nobody reads: no reason to stay
-            stream.flush()
-    os._exit(code & 0xFF)

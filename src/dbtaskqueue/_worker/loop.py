@@ -15,17 +15,16 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from contextvars import Token
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from .. import outcomes
 from .._executors import EXECUTORS, task_log
 from .._executors.lookup import Lookup
+from .._executors.runner import Runner
 from .._executors.task_run import Settings, TaskRun
-from .._formats import payload
 from .._formats.payload import JSON
-from .._formats.progress import ProgressTracker
 from .._maintenance.cancel_watch import CancelWatch
 from .._maintenance.limit_watch import LimitWatch
 from .._maintenance.loop import MaintenanceLoop
@@ -37,8 +36,7 @@ from .._system import clock
 from .._system.log import Outage, Throttle, event, first_line, logger
 from .._system.systemd import Notifier
 from ..checkpoints import StoredCheckpoints
-from ..checks import check_count, check_seconds, counted, is_async, listed
-from ..current import RunningTask, enter, leave
+from ..checks import check_count, check_seconds, counted, listed
 from ..errors import StoreUnavailable
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RUNNING, TaskState
 from .batching import BatchSize
@@ -49,8 +47,6 @@ _STORED_WITHIN = 0.1
 _PATIENCE = 1.0
 """Seconds that a claimed task may wait for a free slot before it is given back."""
 _LONGEST_WAIT = 5.0
-_WORTH_TELLING = 0.01
-"""Seconds of a CPU that are stored with the attempt; less would only cost."""
 _BACKOFF = 0.05, 5.0
 _LAST_TRIES = 5.0
 """Seconds that a worker which is stopping goes on trying to store what it owes."""
@@ -58,7 +54,6 @@ _LAST_TRIES = 5.0
 _STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
 """The state in which an end with this outcome leaves a task."""
 
-_Context = tuple[Token[TaskRun], Token[Callable[[], RunningTask]]]
 OnError = Callable[[TaskRecord, BaseException], object]
 Callback = Callable[[JSON], JSON]  # or, of an async def, what is awaited for it
 
@@ -133,7 +128,13 @@ class WorkerLoop:
         self._started = 0
         self._last_claim = self._last_task = self._last_turn = time.monotonic()
         self._supervision = Supervision(notifier, self._last_turn_of_all, self._status)
-        settings = Settings(concurrency, cancel_grace, tasks_per_child, code.origin, store.url, store.max_payload)
+        runner = Runner(
+            code,
+            max_payload=store.max_payload,
+            checkpoints=partial(StoredCheckpoints, store),
+            is_draining=lambda: self._stops > 0,
+        )
+        settings = Settings(concurrency, cancel_grace, tasks_per_child, runner, store.url)
         self._executor = EXECUTORS[executor](settings, self)
 
     def request_stop(self) -> None:
@@ -589,91 +590,22 @@ class WorkerLoop:
         doing = "stopping" if self._stops else "database unavailable" if self._failures else "working"
         return f"{doing}, running {len(self._active)} of {self._concurrency}, queues {self._served}"
 
-    # -- in the threads that run tasks: TaskCode ----------------------------------------------------
-
-    def is_async(self, work: TaskRun) -> bool:
-        """See TaskCode."""
-        found = self._code.find(work.record)
-        return found is not None and is_async(getattr(found, "__wrapped__", found))
-
-    def execute(self, work: TaskRun) -> None:
-        """See TaskCode."""
-        context = self._start(work)
-        before = time.thread_time()
-        try:
-            result = self._code.call(work.record)
-            if hasattr(result, "__await__"):
-                from .._executors.coroutines import run_here
-
-                result = run_here(work, result)
-            self._keep(work, result)
-        except BaseException as error:  # SystemExit is a failure like any other
-            work.error = error
-        # Reading the CPU time is a system call (0.4 µs). Skip it where less wall time than that has passed.
-        if time.monotonic() - work.started > _WORTH_TELLING and (spent := time.thread_time() - before) > _WORTH_TELLING:
-            work.spend(spent)
-        self._note_end(work, context)
-
-    async def execute_async(self, work: TaskRun) -> None:
-        """See TaskCode."""
-        from .._executors.coroutines import awaited
-
-        context = self._start(work)
-        try:
-            self._keep(work, await awaited(work, self._code.call(work.record)))
-        except BaseException as error:
-            work.error = error
-        self._note_end(work, context)
+    # -- in the threads that run tasks: Callbacks ---------------------------------------------------
 
     def ended(self, work: TaskRun) -> None:
-        """See TaskCode."""
+        """See Callbacks."""
         self._finished.append(work)
         if not self._in_batch or self._executor.is_drained():
             self._bell.put(None)
 
     def room_changed(self) -> None:
-        """See TaskCode."""
+        """See Callbacks."""
         self._bell.put(None)
 
     def broken(self, error: BaseException) -> None:
-        """See TaskCode."""
+        """See Callbacks."""
         self._exit = self._exit or error
         self.request_stop()
-
-    def _start(self, work: TaskRun) -> _Context:
-        work.started_at = clock.now()
-        work.started = time.monotonic()
-        return task_log.running.set(work), enter(lambda: work.running(self._running_task))
-
-    def _keep(self, work: TaskRun, result: JSON) -> None:
-        if result is not None:
-            work.result = payload.encode(result, limit=self._store.max_payload, name="result")
-
-    def _note_end(self, work: TaskRun, context: _Context) -> None:
-        task_log.running.reset(context[0])
-        leave(context[1])
-        work.ended_at = clock.now()
-        work.stop = None
-        self.ended(work)
-
-    def _running_task(self, work: TaskRun, attempt: int) -> RunningTask:
-        def is_over() -> bool:
-            return work.cancelled or self._is_draining()
-
-        work.keeper = StoredCheckpoints(self._store, work.record, lambda: work.unstored_start, is_over)
-        work.tracker = ProgressTracker()
-        return RunningTask(
-            work.record,
-            attempt,
-            self._is_draining,
-            work.keeper,
-            work.tracker,
-            max_payload=self._store.max_payload,
-            is_cancelled=lambda: work.cancelled,
-        )
-
-    def _is_draining(self) -> bool:
-        return self._stops > 0
 
 
 def _retry_in(end: End, state: TaskState | None) -> float | str:

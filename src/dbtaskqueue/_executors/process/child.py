@@ -16,20 +16,18 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ... import outcomes
-from ..._formats import payload
 from ..._formats.command_line import CommandLine
-from ..._formats.progress import ProgressTracker
 from ..._store.contract import TaskRecord
-from ..._system import clock, linux
+from ..._system import linux
 from ...checkpoints import Checkpoints, Reach
-from ...current import RunningTask, enter, leave
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
 from ..lookup import Lookup
+from ..runner import Runner
 from ..task_run import TaskRun
-from ..thread import end_child
 from .channel import Channel, Message, record_from
 from .child_handle import ChildFds
 from .shared_flags import ASK_FOR_STACKS, SharedFlags
@@ -78,6 +76,14 @@ class Child:
         self._reporter: threading.Thread | None = None
         self._sending = threading.Lock()
         self._peak = _PeakMemory()
+        self._runner = Runner(
+            surroundings.code,
+            max_payload=surroundings.max_payload,
+            checkpoints=self._checkpoints,
+            is_draining=lambda: self._page.draining,
+            is_cancelled=lambda run: self._page.cancelled,
+            guard=self._in_code,
+        )
 
     def serve(self) -> None:
         """Run what comes until the worker hangs up."""
@@ -129,35 +135,25 @@ class Child:
 
     def _run(self, message: Message) -> bool:
         work = self._work = TaskRun(record_from(TaskRecord, message["record"]), start_stored=message["start_stored"])
-        work.started_at = clock.now()
         self._peak.reset()
         before = _cpu_so_far()
-        context = enter(lambda: work.running(self._running_task))
-        try:
-            try:
-                self._is_in_code = True
-                self._check_cancelled(work)
-                result = self._surroundings.code.call(work.record)
-                if hasattr(result, "__await__"):
-                    from ..coroutines import run_here
-
-                    result = run_here(work, result)
-            finally:
-                self._is_in_code = False
-            if os.getpid() == self._pid and result is not None:
-                work.result = payload.encode(result, limit=self._surroundings.max_payload, name="result")
-        except BaseException as error:
-            work.error = error
-        if os.getpid() != self._pid:
-            end_child(work.error)  # a process that the task has forked, and that came back here
-        leave(context)
+        self._runner.execute(work)
+        self._is_in_code = False  # also if SIGTERM came while the guard was entered or left
         flush_streams()
-        return self._report_end(work, _cpu_so_far() - before)
+        work.spend(_cpu_so_far() - before, self._peak.bytes())
+        return self._report_end(work)
 
-    def _check_cancelled(self, work: TaskRun) -> None:
-        if self._page.cancelled:
-            work.cancel()
-            raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
+    @contextlib.contextmanager
+    def _in_code(self, work: TaskRun) -> Iterator[None]:
+        """While the block runs, SIGTERM raises TaskCancelled in it."""
+        try:
+            self._is_in_code = True
+            if self._page.cancelled:
+                work.cancel()
+                raise _cancelled(work)
+            yield
+        finally:
+            self._is_in_code = False
 
     def _on_term(self, number: int, frame: object) -> None:
         if os.getpid() != self._pid:  # a process that the task has forked (multiprocessing): to it, it means the end
@@ -171,26 +167,15 @@ class Child:
         if (stop := work.stop) is not None:  # a coroutine: its loop ends it
             stop()
         elif self._is_in_code:
-            raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
+            raise _cancelled(work)
 
-    def _running_task(self, work: TaskRun, attempt: int) -> RunningTask:
-        def is_over() -> bool:
-            return self._page.cancelled or self._page.draining
-
-        work.keeper = self._surroundings.reach.keeper(work.record, lambda: work.unstored_start, is_over)
-        work.tracker = ProgressTracker()
+    def _checkpoints(
+        self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
+    ) -> Checkpoints:
         if self._reporter is None:
             self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
             self._reporter.start()
-        return RunningTask(
-            work.record,
-            attempt,
-            lambda: self._page.draining,
-            work.keeper,
-            work.tracker,
-            max_payload=self._surroundings.max_payload,
-            is_cancelled=lambda: self._page.cancelled,
-        )
+        return self._surroundings.reach.checkpoints(record, started_at, is_over)
 
     def _report(self) -> None:
         """In a thread: tell the worker how far the task has got, and rest from the database."""
@@ -213,15 +198,15 @@ class Child:
             keeper.used_at = 0.0  # before it is closed: whoever uses it meanwhile opens it again
             self._surroundings.reach.disconnect_if_free()
 
-    def _report_end(self, work: TaskRun, cpu: float) -> bool:
+    def _report_end(self, work: TaskRun) -> bool:
         message: Message = {
-            "end": clock.now(),
+            "end": work.ended_at,
             "start": work.started_at,
             "result": work.result,
             "has_ended": work.has_ended,
             "progress": None if work.tracker is None else _named(work.tracker.latest),
-            "cpu": cpu,
-            "memory": self._peak.bytes(),
+            "cpu": None if work.cpu is None else work.cpu / 1e6,
+            "memory": work.memory,
         }
         is_clean = message["is_clean"] = self._is_clean()
         if not self._page.pinned and (output := self._own_output()):
@@ -269,6 +254,10 @@ class Child:
                 {"end": True, "error": {"name": type(error).__name__, "message": reason, "text": reason}}
             )
             os._exit(127)
+
+
+def _cancelled(work: TaskRun) -> TaskCancelled:
+    return TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
 
 
 def _named(progress: tuple[float, float | None, str | None] | None) -> Message | None:

@@ -24,7 +24,7 @@ from ..._formats.progress import ProgressTracker
 from ..._system import clock, linux
 from ..._system.log import event
 from ...errors import TaskCancelled, TaskQueueError
-from ..task_run import Settings, TaskCode, TaskRun, take_all
+from ..task_run import Callbacks, Settings, TaskRun, take_all
 from .channel import Message
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
@@ -57,14 +57,14 @@ class ProcessExecutor:
     Raises what importing the code raised there, as TaskQueueError.
     """
 
-    def __init__(self, settings: Settings, code: TaskCode) -> None:
+    def __init__(self, settings: Settings, callbacks: Callbacks) -> None:
         if not hasattr(os, "fork"):
             raise TaskQueueError("executor='process' needs a system that can fork")
         self.grace = settings.cancel_grace + _HANG_UP + 2.0
         self.most = settings.concurrency
         self._settings = settings
-        self._origin = settings.origin()
-        self._code = code
+        self._origin = settings.runner.lookup.origin()
+        self._callbacks = callbacks
         self._line: deque[TaskRun] = deque()
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
@@ -137,7 +137,7 @@ class ProcessExecutor:
             event(logging.CRITICAL, "the executor of processes failed", exc_info=error)
             self._broken = f"{type(error).__name__}: {error}"
             self._first.set()
-            self._code.broken(error)
+            self._callbacks.broken(error)
         finally:
             self._end()
 
@@ -239,7 +239,7 @@ class ProcessExecutor:
             most = sum(child.pid is not None and not child.is_dying for child in self._children.values())
         if most != self.most:
             self.most = most
-            self._code.room_changed()
+            self._callbacks.room_changed()
 
     def _give(self, child: ChildHandle, works: list[TaskRun], order: Message) -> None:
         self._set_pinned(child, len(works) == 1)
@@ -266,7 +266,7 @@ class ProcessExecutor:
     # -- children ----------------------------------------------------------------------------------
 
     def _fork(self) -> ChildHandle | None:
-        """Return a new child; None in a shortage, or if the fork server has just ended, which is noticed elsewhere."""
+        """Return a new child; None in a shortage, or if the fork server has ended: see ``_hear_server``."""
         assert self._server is not None
         self._numbers += 1
         try:
@@ -280,10 +280,10 @@ class ProcessExecutor:
             self._server.ask({"do": "fork", "child": child.number, "fds": child.fds._fields}, child.fds)
         except OSError as error:
             child.close()
-            if is_shortage(error):
-                self._shortage.note_failure(error.errno, str(error), len(self._children))
-            else:
+            if isinstance(error, ConnectionError):
                 self._server.is_ready = False
+            else:  # it still runs, so nothing would restart it
+                self._shortage.note_failure(error.errno, str(error), len(self._children))
             return None
         finally:
             child.close_theirs()
@@ -493,7 +493,7 @@ class ProcessExecutor:
     def _end_of(self, work: TaskRun) -> None:
         work.stop = work.hold = work.stacks = work.pid = None
         work.ended_at = work.ended_at or clock.now()
-        self._code.ended(work)
+        self._callbacks.ended(work)
 
     def _gone(self, message: Message) -> None:
         """The fork server says that a child and everything of it is gone."""
@@ -576,6 +576,7 @@ class ProcessExecutor:
                 self._unborn(message)
             elif "ready" in message:
                 self._server.is_ready = True
+                self._failing_since = None
                 self._first.set()
                 if message["ready"]:
                     names = ",".join(message["ready"])
@@ -632,7 +633,7 @@ class ProcessExecutor:
         event(logging.ERROR, "no child process can be started, retrying", error=why)
         if now - self._failing_since > _GIVE_UP:
             self._failing_since = now
-            self._code.broken(TaskQueueError(why))
+            self._callbacks.broken(TaskQueueError(why))
 
     def _succeed(self) -> None:
         self._failures, self._failing_since, self._next_try = 0, None, 0.0

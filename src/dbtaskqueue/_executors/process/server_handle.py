@@ -48,7 +48,7 @@ class ServerHandle:
             "origin": origin._asdict(),
             "open_files": open_files,
             "url": settings.url,
-            "max_payload": settings.max_payload,
+            "max_payload": settings.runner.max_payload,
             "log_level": _level_of_the_root(),
         }
         with contextlib.suppress(OSError):  # it has just died: that comes up by itself

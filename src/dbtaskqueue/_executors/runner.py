@@ -1,0 +1,153 @@
+"""Runs the code of one task: in a thread, in an event loop, or in a child process.
+
+All three do the same around the code: they set the current task, note when it started and ended and how much CPU time
+it used, encode its result or keep its error. How the attempt went is in the TaskRun afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import Token
+from typing import NoReturn
+
+from .._formats import payload
+from .._formats.payload import JSON
+from .._formats.progress import ProgressTracker
+from .._store.contract import TaskRecord
+from .._system import clock
+from ..checkpoints import Checkpoints
+from ..checks import is_async
+from ..current import RunningTask, enter, leave
+from . import task_log
+from .lookup import Lookup
+from .task_run import TaskRun
+
+_MIN_CPU = 0.01
+"""Seconds of CPU time below which it is not measured."""
+
+MakeCheckpoints = Callable[[TaskRecord, Callable[[], int | None], Callable[[], bool]], Checkpoints]
+"""Gets the task's record, a function that returns its start while that is not stored, and one that returns whether
+waiting for the database has become pointless."""
+_Context = tuple[Token[TaskRun], Token[Callable[[], RunningTask]]]
+
+
+class Runner:
+    """Runs tasks, several at the same time if it is called in several threads or in an event loop.
+
+    ``lookup`` finds the code. ``max_payload`` is the most bytes of a result or a checkpoint. ``checkpoints`` makes the
+    place where a task stores its checkpoints, when the task first asks for ``current_task()``. ``is_draining`` says
+    whether the worker is stopping, ``is_cancelled`` whether a task should stop.
+    """
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        *,
+        max_payload: int,
+        checkpoints: MakeCheckpoints,
+        is_draining: Callable[[], bool],
+        is_cancelled: Callable[[TaskRun], bool] = lambda run: run.cancelled,
+        guard: Callable[[TaskRun], contextlib.AbstractContextManager[object]] | None = None,
+    ) -> None:
+        self.lookup = lookup
+        self.max_payload = max_payload
+        self._checkpoints = checkpoints
+        self._is_draining = is_draining
+        self._is_cancelled = is_cancelled
+        self._guard = guard
+        self._pid = os.getpid()
+
+    def is_async(self, run: TaskRun) -> bool:
+        """Return whether the task's code is an ``async def``."""
+        found = self.lookup.find(run.record)
+        return found is not None and is_async(getattr(found, "__wrapped__", found))
+
+    def execute(self, run: TaskRun) -> None:
+        """Run the task in this thread to its end; an ``async def`` in an event loop of its own. Never raises."""
+        context = self._start(run)
+        before = time.thread_time()
+        try:
+            self._store_result(run, self._call(run) if self._guard is None else self._guarded_call(run))
+        except BaseException as error:  # SystemExit is a failure like any other
+            run.error = error
+        # Reading the CPU time is a system call (0.4 µs). Skip it if less wall time than that has passed.
+        if time.monotonic() - run.started > _MIN_CPU and (cpu := time.thread_time() - before) > _MIN_CPU:
+            run.spend(cpu)
+        self._end(run, context)
+
+    async def execute_async(self, run: TaskRun) -> None:
+        """Run an ``async def`` in the event loop of the asyncio task that awaits this. Never raises."""
+        from .coroutines import awaited
+
+        context = self._start(run)
+        try:
+            self._store_result(run, await awaited(run, self.lookup.call(run.record)))
+        except BaseException as error:
+            run.error = error
+        self._end(run, context)
+
+    def _call(self, run: TaskRun) -> JSON:
+        result = self.lookup.call(run.record)
+        if hasattr(result, "__await__"):
+            from .coroutines import run_here  # asyncio takes 5 MiB
+
+            result = run_here(run, result)
+        return result
+
+    def _guarded_call(self, run: TaskRun) -> JSON:
+        assert self._guard is not None
+        with self._guard(run):
+            return self._call(run)
+
+    def _start(self, run: TaskRun) -> _Context:
+        run.started_at = clock.now()
+        run.started = time.monotonic()
+        return task_log.running.set(run), enter(lambda: run.running(self._running_task))
+
+    def _store_result(self, run: TaskRun, result: JSON) -> None:
+        if result is not None and os.getpid() == self._pid:
+            run.result = payload.encode(result, limit=self.max_payload, name="result")
+
+    def _end(self, run: TaskRun, context: _Context) -> None:
+        if os.getpid() != self._pid:  # a process that the task has forked, and that returned from the code
+            _end_fork(run.error)
+        task_log.running.reset(context[0])
+        leave(context[1])
+        run.ended_at = clock.now()
+        run.stop = None
+
+    def _running_task(self, run: TaskRun, attempt: int) -> RunningTask:
+        def is_over() -> bool:
+            return self._is_cancelled(run) or self._is_draining()
+
+        run.keeper = self._checkpoints(run.record, lambda: run.unstored_start, is_over)
+        run.tracker = ProgressTracker()
+        return RunningTask(
+            run.record,
+            attempt,
+            self._is_draining,
+            run.keeper,
+            run.tracker,
+            max_payload=self.max_payload,
+            is_cancelled=lambda: self._is_cancelled(run),
+        )
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that the task's code forked, with the exit code of its error: it must not continue as a worker."""
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    elif error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # None, closed, or a pipe without a reader: no reason to stay
+            stream.flush()
+    os._exit(code & 0xFF)
