@@ -290,8 +290,8 @@ def _changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
         previous = workers.pop(worker.id, None)
         if previous is None or previous.state != worker.state:
             yield f"worker {worker.id} {worker.state} executor={worker.executor or '-'} pid={worker.pid} {worker.host}"
-    for gone in workers.values():
-        yield f"worker {gone.id} has left"
+    for missing in workers.values():
+        yield f"worker {missing.id} has left"
     were_running = {(task.id, task.token): task for task in before.running} if before else {}
     for ended in after.ended:
         yield f"task {ended.id} is {ended.state} queue={ended.queue} attempt={ended.attempt}"

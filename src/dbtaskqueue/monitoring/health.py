@@ -9,9 +9,10 @@ from typing import Protocol
 from .._formats.quantities import duration
 from .._store.contract import Finding, Store, TaskRecord, WorkerRecord
 from .._system import clock
+from .._system.place import here
 from ..checks import counted, listed
 from ..outcomes import UNKNOWN_DELAYS
-from ..overview import LATEST, functions_of, live_workers, name_of, queues_of, summarize
+from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, summarize
 from ..states import ABANDONED, DONE, RUNNING
 
 _MOST_SLOW = 10
@@ -36,7 +37,8 @@ def check(store: Store, queues: list[str], command_line: CommandLine) -> list[Fi
 
     Reads a bounded number of tasks, except where the store checks its own integrity and counts abandoned tasks.
     """
-    workers, alive = store.workers(), live_workers(store)
+    workers, place = store.workers(), here()
+    alive = [worker for worker in workers if not is_lost(worker, place)]
     return [
         *store.findings(),
         Finding("workers", f"{len(alive)} alive, {len(workers) - len(alive)} lost"),

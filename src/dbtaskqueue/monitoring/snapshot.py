@@ -228,7 +228,7 @@ class Monitor:
         before, self._were_running = self._were_running, {task.id: task for task in running}
         stopped = [before[id] for id in sorted(before.keys() - self._were_running.keys())][:_MOST_ENDED]
         found = [(task, self._store.get(task.id)) for task in stopped]
-        return [Ended(task.id, task.queue, now.state if now else "gone", task.attempt) for task, now in found]
+        return [Ended(task.id, task.queue, now.state if now else "deleted", task.attempt) for task, now in found]
 
 
 def _with_final(queue: QueueSnapshot, final: dict[TaskState, int]) -> QueueSnapshot:
