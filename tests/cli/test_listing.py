@@ -211,7 +211,7 @@ def test_queues_counts_the_workers_that_serve_each(cli: Cli, queue: TaskQueue) -
     queue.enqueue(1)
     with TaskQueue(cli.url, "mail") as mail:
         mail.enqueue(2, start_in=3600)
-    member = Membership(queue.store, 30.0, runs_tasks=False, executor="thread", queues=["mail"])
+    member = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor="thread", queues=["mail"])
     member.join()
     assert {each["name"]: each["workers"] for each in cli("queues", "--json").json} == {"default": 0, "mail": 1}
     member.leave()
