@@ -75,17 +75,16 @@ class QueueInfo(NamedTuple):
 class TaskCounts:
     """Counts the tasks of queues by state. Counts of final states are reused for 10 s where they take long."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._final: dict[str, tuple[float, dict[TaskState, int]]] = {}
 
-    def of(self, queue: str) -> dict[TaskState, int]:
+    def of(self, store: Store, queue: str) -> dict[TaskState, int]:
         """Return the number of tasks in each state."""
         started = time.monotonic()
         good_until, final = self._final.get(queue, (-math.inf, {}))
         if started < good_until:
-            return self._store.count(queue, final=False) | final
-        counts = self._store.count(queue, final=True)
+            return store.count(queue, final=False) | final
+        counts = store.count(queue, final=True)
         seconds = time.monotonic() - started
         if seconds > _QUICK_COUNT:
             self._final[queue] = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
@@ -94,7 +93,7 @@ class TaskCounts:
 
 def queue_stats(store: Store, queue: str, counts: TaskCounts) -> QueueStats:
     """Return the statistics of a queue."""
-    by_state = counts.of(queue)
+    by_state = counts.of(store, queue)
     waited = seconds_waited(store, queue)
     workers = len(live_workers(store))
     return QueueStats(
@@ -110,7 +109,7 @@ def queue_infos(store: Store, counts: TaskCounts) -> list[QueueInfo]:
     served = [names for worker in live_workers(store) if (names := queues_of(worker)) is not None]
     found = []
     for name in store.queues():
-        by_state = counts.of(name)
+        by_state = counts.of(store, name)
         info = QueueInfo(
             name,
             **{state.value: by_state[state] for state in TaskState},

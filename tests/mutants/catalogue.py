@@ -420,9 +420,9 @@ MUTANTS = [
     ),
     Mutant(
         "the lowest priority comes first",
-        "queue.py",
-        "rank = -check_priority",
-        "rank = check_priority",
+        "options.py",
+        '-checked.get("priority", 0)',
+        'checked.get("priority", 0)',
         _conformance("fetch::test_order_by_priority_then_due_time_then_id"),
     ),
     # -- values --
@@ -1323,7 +1323,7 @@ MUTANTS = [
     Mutant(
         "a worker without anything to run runs",
         "worker.py",
-        "elif not len(self._queue.functions) and not self.allow_commands:",
+        "elif not self._queue.functions.names() and not self.allow_commands:",
         "elif False:",
         _conformance("functions::test_a_worker_without_anything_to_run_is_refused"),
     ),
@@ -1365,8 +1365,8 @@ MUTANTS = [
     Mutant(
         "a worker logs the password of its database",
         "cli/working.py",
-        "database=mask(works.url)",
-        "database=works.url",
+        "database=mask(worker.url)",
+        "database=worker.url",
         _conformance("servers::test_the_log_of_a_worker_shows_no_password"),
         "postgresql",
     ),

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from dbtaskqueue._formats.display import short_duration
 from dbtaskqueue._formats.progress import Progress, Usage, part_done, read_usage
-from dbtaskqueue._formats.quantities import short_duration
 from dbtaskqueue.cli.screen import bar, changes, number, screen, shares
 from dbtaskqueue.monitoring.snapshot import (
     Ended,

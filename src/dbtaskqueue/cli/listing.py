@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .._formats.quantities import byte_size, duration, short_duration
+from .._formats.display import byte_size, duration, short_duration
 from ..monitoring.tasks import attempt_text, attributes, describe
 from ..overview import FunctionStats, QueueInfo, WorkerInfo
 from ..states import TaskState

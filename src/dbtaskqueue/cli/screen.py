@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._formats.display import byte_size, short_duration
 from .._formats.progress import Progress, part_done
-from .._formats.quantities import byte_size, short_duration
 from .._system.clock import to_datetime
 from ..monitoring.snapshot import Failure, QueueSnapshot, Running, Snapshot, WorkerSnapshot
 from ..monitoring.tasks import attempt_text

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import click
 
+from .._formats.display import byte_size, duration, short_duration
 from .._formats.progress import Progress, Usage, part_done, read_usage
-from .._formats.quantities import byte_size, duration, short_duration
 from ..monitoring.tasks import attempt_text, attributes, command_text, error_line, readable, value_text
 from ..overview import WorkerInfo, find_worker
 from ..states import RESERVED, RUNNING

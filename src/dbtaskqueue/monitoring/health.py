@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
-from .._formats.quantities import duration
+from .._formats.display import duration
 from .._store.contract import Finding, Store, TaskRecord, WorkerRecord
 from .._system import clock
 from .._system.place import here
