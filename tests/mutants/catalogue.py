@@ -60,6 +60,7 @@ LOOP, HELD, OUTBOX, OUTCOMES = "_worker/loop.py", "_worker/held.py", "_worker/ou
 CHECKPOINTS, RETRY = "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
+PLACE = "_system/place.py"
 
 MUTANTS = [
     # -- who is alive --
@@ -582,28 +583,28 @@ MUTANTS = [
     ),
     Mutant(
         "pids of another namespace count",
-        RESCUER,
-        "(worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)",
-        "worker.boot != self._place.boot",
+        PLACE,
+        "(process.boot, process.namespace) != (here.boot, here.namespace)",
+        "process.boot != here.boot",
         _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
     ),
     Mutant(
         "pids of another machine count",
-        RESCUER,
-        "(worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)",
-        "worker.namespace != self._place.namespace",
+        PLACE,
+        "(process.boot, process.namespace) != (here.boot, here.namespace)",
+        "process.namespace != here.namespace",
         _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
     ),
     Mutant(
         "a process that is hidden is taken for gone",
-        RESCUER,
+        PLACE,
         "return None if alive is None else not alive",
         "return not alive",
         _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
     ),
     Mutant(
         "a pid that was given to another process counts as the worker's",
-        "_system/place.py",
+        PLACE,
         "return found == pid and ticks_at_start == started and state",
         "return found == pid and state",
         _unit("place"),
