@@ -26,5 +26,5 @@ class CancelWatch:
             row = held.get((work.record.id, work.record.token))
             if row is None or row.cancel_requested:
                 work.cancel()
-            elif work.hold is not None and bool(row.suspended) != work.is_held:
-                work.hold(bool(row.suspended))
+            elif work.suspend is not None and bool(row.suspended) != work.is_suspended:
+                work.suspend(bool(row.suspended))
