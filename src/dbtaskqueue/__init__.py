@@ -1,6 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
 from ._formats.progress import Progress
+from .calls import Command, TaskCall
 from .current import RunningTask, current_task
 from .errors import (
     AbandonTask,
@@ -31,6 +32,7 @@ __all__ = [
     "AbandonTask",
     "Attempt",
     "ChildFailed",
+    "Command",
     "ConfigurationError",
     "Extension",
     "FunctionStats",
@@ -47,6 +49,7 @@ __all__ = [
     "SchemaError",
     "StoreUnavailable",
     "Task",
+    "TaskCall",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",
