@@ -844,7 +844,7 @@ MUTANTS = [
     Mutant(
         "the time that a task is suspended counts",
         "_executors/task_run.py",
-        "return now - self._held_for",
+        "return now - self._suspended_for",
         "return now",
         _unit("limit_watch"),
         "",
@@ -852,7 +852,7 @@ MUTANTS = [
     Mutant(
         "a suspended task runs on against its limit",
         "_executors/task_run.py",
-        "now = time.monotonic() if self._held_since is None else self._held_since",
+        "now = time.monotonic() if self._suspended_since is None else self._suspended_since",
         "now = time.monotonic()",
         _unit("limit_watch"),
         "",
