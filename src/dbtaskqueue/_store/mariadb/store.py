@@ -32,7 +32,6 @@ _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
 class MariadbStore(SqlStore):
     """Tables of their own in a MariaDB database."""
 
-    schema_version = 3
     place_is_shared = False
 
     def __init__(self, target: Target) -> None:

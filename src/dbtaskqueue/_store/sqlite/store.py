@@ -26,7 +26,6 @@ from .wakeups import SqliteWakeups
 class SqliteStore(SqlStore):
     """A SQLite file in WAL mode; by default each commit is on the disk when it returns."""
 
-    schema_version = 3
     place_is_shared = True
 
     def __init__(self, target: Target) -> None:
