@@ -143,8 +143,8 @@ MUTANTS = [
     Mutant(
         "a start compares no token",
         COMMON,
-        "-- By the claim with this token.\nid = :id AND token = :token AND",
-        "-- By the claim with this token.\nid = :id AND",
+        "-- Reserved by the claim with this token.\nid = :id AND token = :token AND",
+        "-- Reserved by the claim with this token.\nid = :id AND",
         _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
@@ -1153,7 +1153,7 @@ MUTANTS = [
     Mutant(
         "a file that was deleted or replaced is written to (SQLite)",
         SQLITE_CONNECTIONS,
-        "if _identity(self.path) != self._file:",
+        "if identity(self.path) != self._file:",
         "if False:",
         _conformance("files::test_a_file_that_is_deleted_or_replaced_is_noticed"),
     ),
