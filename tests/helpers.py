@@ -62,6 +62,14 @@ class Background(Generic[T]):
         return self._value.pop()
 
 
+def python_path() -> str:
+    """PYTHONPATH for a process that imports modules of the tests and, like this process, the dbtaskqueue under test.
+
+    It must keep what is in PYTHONPATH now: ``make mutants`` and a second work tree put their copy of the package there.
+    """
+    return os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def spawn(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start a Python process that runs ``code``; its arguments are in ``sys.argv[1:]``."""
     return subprocess.Popen(

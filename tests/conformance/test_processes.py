@@ -17,6 +17,7 @@ from helpers import Background, child_processes, until
 from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
 from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process import fork_server
+from dbtaskqueue._executors.process.server_handle import ServerHandle
 from dbtaskqueue._system import linux
 
 # a pooler between makes no difference to a child
@@ -396,8 +397,7 @@ def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     with working(queue):
         until(lambda: lines(file))
         queue.suspend(task.id)
-        pid = until(lambda: child_of(task), what="the child's pid")
-        until(lambda: is_stopped(pid), what="a child that stands still")
+        pid = until(stopped_descendant, what="the suspended child")
         assert task.refresh().suspended
         assert task.state == "running"
         queue.continue_(task.id)
@@ -433,9 +433,9 @@ def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueu
         until(lambda: task.refresh().state == "cancelled", within=15, what="the end of it")
 
 
-def child_of(task: Task) -> int | None:
-    mine = [pid for pid, proc in linux.processes().items() if pid == proc.group]
-    return next((pid for pid in mine if is_stopped(pid)), None)
+def stopped_descendant() -> int | None:
+    """The pid of a suspended process of this test's worker. The machine may have others."""
+    return next((proc.pid for proc in linux.family(os.getpid()) if is_stopped(proc.pid)), None)
 
 
 def is_stopped(pid: int) -> bool:
@@ -620,6 +620,31 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
         running.join()
     assert task.refresh().state == "failed"
     assert queue.stats().workers == 0
+
+
+def test_a_fork_server_that_is_killed_now_and_then_does_not_stop_an_idle_worker(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only time without a fork server counts."""
+    monkeypatch.setattr(process_executor, "_GIVE_UP", 0.0)
+    servers: list[ServerHandle] = []
+    start = ServerHandle.__init__
+
+    def noted(server: ServerHandle, *arguments: Any) -> None:
+        start(server, *arguments)
+        servers.append(server)
+
+    monkeypatch.setattr(ServerHandle, "__init__", noted)
+    worker = Worker(queue, executor="process")
+    running = Background(lambda: worker.run(child_tasks.act))
+    for count in (1, 2, 3, 4):
+        until(lambda count=count: len(servers) == count and servers[-1].is_ready, what="a fork server")
+        if count < 4:
+            servers[-1]._process.kill()
+    task = enqueue(queue, "return", value=1)
+    until(lambda: task.refresh().state == "done", what="the end of the task")
+    worker.stop()
+    running.join()
 
 
 def test_the_output_of_many_short_tasks_is_told_apart(queue: TaskQueue) -> None:

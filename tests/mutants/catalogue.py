@@ -524,8 +524,8 @@ MUTANTS = [
     Mutant(
         "a task does not see that the worker drains",
         SESSION,
-        "def _is_draining(self) -> bool:\n        return self._stops > 0",
-        "def _is_draining(self) -> bool:\n        return self._stops > 1",
+        "is_draining=lambda: self._stops > 0",
+        "is_draining=lambda: self._stops > 1",
         _conformance("worker::test_a_task_sees_that_the_worker_drains"),
     ),
     Mutant(

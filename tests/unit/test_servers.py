@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from helpers import Background, spawn, until
+from helpers import Background, python_path, spawn, until
 from servers.galera import GaleraCluster
 from servers.mariadb import MariaDBServer
 from servers.mariadb import program as mariadb_program
@@ -170,7 +170,7 @@ def test_a_server_does_not_outlive_a_killed_test_process(name: str) -> None:
         default_programs()
     else:
         mariadb_program("mariadbd")
-    process = spawn(START_AND_SAY_WHERE, name, PYTHONPATH=str(Path(__file__).parents[1]))
+    process = spawn(START_AND_SAY_WHERE, name, PYTHONPATH=python_path())
     assert process.stdout
     pid, directory = process.stdout.readline().split()
     family = [int(pid), *descendants(int(pid))]

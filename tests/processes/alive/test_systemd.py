@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ended, until
+from helpers import ended, python_path, until
 from notify_socket import Systemd
 from workers import said, watch
 
@@ -18,7 +18,6 @@ from dbtaskqueue import TaskQueue
 
 pytestmark = pytest.mark.engine("sqlite")
 
-TESTS = Path(__file__).parents[2]
 SHORT = "200000"
 
 
@@ -43,7 +42,7 @@ def service(systemd: Systemd | str, words: list[str], log: Path, **variables: st
             stdout=out,
             stderr=out,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS), "NOTIFY_SOCKET": name, **variables},
+            env={**os.environ, "PYTHONPATH": python_path(), "NOTIFY_SOCKET": name, **variables},
         )
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers import python_path, until
 from workers import children_of, is_running
 
 TESTS = Path(__file__).parents[2]
 MARK = "DBTASKQUEUE_TEST_OF"
 
 WORKER = """
-import json, logging, sys
+import faulthandler, json, logging, signal, sys
+faulthandler.register(signal.SIGUSR1)
 import child_tasks
 from dbtaskqueue import Worker
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -27,7 +31,7 @@ Worker(sys.argv[1], executor="process", **options).run(child_tasks.act)
 
 def environment(directory: Path) -> dict[str, str]:
     """That of this process, with what the tests import, and with a mark by which all that comes from it is found."""
-    return {**os.environ, "PYTHONPATH": str(TESTS), MARK: str(directory)}
+    return {**os.environ, "PYTHONPATH": python_path(), MARK: str(directory)}
 
 
 def _has_in_its_line(pid: int, what: bytes) -> bool:
@@ -110,6 +114,15 @@ class Supervisor:
         for worker in self.workers:
             assert worker.wait(60) == 0, self.log()
         return self.log()
+
+    def log_stacks(self) -> None:
+        """Write the stacks of the workers that still run to their log. Call it only once they run tasks."""
+        running = [worker for worker in self.workers if worker.poll() is None]
+        for worker in running:
+            before = len(self.log())
+            worker.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(AssertionError):  # it is stopped, or has just ended
+                until(lambda before=before: len(self.log()) > before, within=1)
 
     def log(self) -> str:
         """What all of them have logged."""

@@ -79,9 +79,12 @@ def rows(url: str, table: str) -> list[int]:
 
 @pytest.fixture
 def supervisor(queue: TaskQueue, url: str, tmp_path: Path) -> Iterator[Supervisor]:
-    """One worker in a process of its own."""
+    """One worker in a process of its own. A test that fails shows its log, its stacks and the tasks."""
     supervisor = Supervisor(url, tmp_path, 1)
     yield supervisor
+    supervisor.log_stacks()
+    print(supervisor.log())
+    print(*execute(url, "SELECT id, state, attempt, token, worker FROM dbtaskqueue_task ORDER BY id"), sep="\n")
     supervisor.kill()
 
 
@@ -161,8 +164,8 @@ def test_killed_at_random_about_the_commit(
     queue: TaskQueue, url: str, supervisor: Supervisor, table: str, file: Path
 ) -> None:
     for number in range(12):
+        started = len(lines(file))  # before the enqueue: on a busy machine the task is often faster than this test
         task = enqueue(queue, "insert", table=table, number=number, file=file)
-        started = len(lines(file))
         until(lambda started=started: len(lines(file)) > started, what="the transaction")
         time.sleep(random.uniform(0, 0.008))
         _kill(int(lines(file)[-1]))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import child_tasks
 import pytest
 from child_tasks import lines
-from helpers import until
+from helpers import Background, until
 from processes.children.supervised import environment
 
-from dbtaskqueue import RetryPolicy, Task, TaskQueue
+from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
 from dbtaskqueue._executors.process.child_handle import ChildHandle
 from dbtaskqueue._executors.process.resources import PER_CHILD
 
@@ -147,6 +151,28 @@ def test_no_process_at_all(start: Callable[[int, int], Running], tasks: list[Tas
     until(lambda: states(tasks) == (TASKS, 0, 0), what="the release of all tasks")
     (tmp_path / "few").unlink()
     finish(worker, tasks, tmp_path)
+
+
+def test_too_many_descriptors_in_flight(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux refuses to send descriptors while processes of this user have too many that were sent and not received."""
+    refused, send_fds = [], socket.send_fds
+
+    def refuse_three_times(*arguments: Any) -> int:
+        if len(refused) < 3:
+            refused.append(arguments)
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        return send_fds(*arguments)
+
+    monkeypatch.setattr(socket, "send_fds", refuse_three_times)
+    task = queue.enqueue({"do": "return", "value": 1}, retry=ONCE)
+    worker = Worker(queue, executor="process", drain_timeout=0)
+    running = Background(lambda: worker.run(child_tasks.act))
+    try:
+        until(lambda: task.refresh().state == "done", what="the end of the task")
+    finally:
+        worker.stop()
+        running.join()
+    assert len(refused) == 3
 
 
 def test_how_many_descriptors_a_child_takes() -> None:

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 from child_tasks import lines
-from helpers import until
+from helpers import python_path, until
 
 from dbtaskqueue import Task, TaskQueue
 
 pytestmark = pytest.mark.one_engine("what a deploy does is decided by processes, not SQL")
 
-TESTS = Path(__file__).parents[2]
 TASKS, WORKERS, ROUNDS = 30, 3, 5
 STEP = 0.05
 WITHIN = 60.0
@@ -48,7 +47,7 @@ class Workers:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(TESTS), "DEPLOYED_AS": f"{self._mark}-{name}"},
+                env={**os.environ, "PYTHONPATH": python_path(), "DEPLOYED_AS": f"{self._mark}-{name}"},
             )
         return self._processes[name]
 

@@ -266,7 +266,7 @@ class ProcessExecutor:
     # -- children ----------------------------------------------------------------------------------
 
     def _fork(self) -> ChildHandle | None:
-        """Return a new child; None in a shortage, or if the fork server has just ended, which is noticed elsewhere."""
+        """Return a new child; None in a shortage, or if the fork server has ended: see ``_hear_server``."""
         assert self._server is not None
         self._numbers += 1
         try:
@@ -280,10 +280,10 @@ class ProcessExecutor:
             self._server.ask({"do": "fork", "child": child.number, "fds": child.fds._fields}, child.fds)
         except OSError as error:
             child.close()
-            if is_shortage(error):
-                self._shortage.note_failure(error.errno, str(error), len(self._children))
-            else:
+            if isinstance(error, ConnectionError):
                 self._server.is_ready = False
+            else:  # it still runs, so nothing would restart it
+                self._shortage.note_failure(error.errno, str(error), len(self._children))
             return None
         finally:
             child.close_theirs()
@@ -576,6 +576,7 @@ class ProcessExecutor:
                 self._unborn(message)
             elif "ready" in message:
                 self._server.is_ready = True
+                self._failing_since = None
                 self._first.set()
                 if message["ready"]:
                     names = ",".join(message["ready"])

@@ -22,6 +22,7 @@ _FIXES = {
     errno.EMFILE: "raise ulimit -n (systemd: LimitNOFILE=) or lower the concurrency",
     errno.ENFILE: "raise the sysctl fs.file-max or lower the concurrency",
     errno.EAGAIN: "raise ulimit -u or the container's pids limit (systemd: TasksMax=), or lower the concurrency",
+    errno.ETOOMANYREFS: "raise ulimit -n (systemd: LimitNOFILE=)",  # descriptors that were sent and not received
     errno.ENOMEM: "provide more memory or lower the concurrency",
 }
 _QUIET = 60.0
