@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import source_of
 from pages import ROOT, Reader, blocks_of
 from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
@@ -26,6 +28,13 @@ def test_the_page_is_true(page: Path, tmp_path: Path) -> None:
         pytest.importorskip(package, reason=f"{package} IS NOT INSTALLED: {page.name} IS NOT TESTED")
     with Reader(tmp_path).following() as reader:
         reader.follow(page)
+
+
+@pytest.mark.parametrize("page", sorted(HOWTO.glob("*.md")), ids=lambda page: page.stem)
+def test_what_the_log_is_said_to_say_is_in_the_source(page: Path) -> None:
+    source = "".join(path.read_text() for path in source_of().rglob("*.py"))
+    text = " ".join(page.read_text().split())
+    assert [line for line in re.findall(r'\blog says "([^"]+)"', text) if line not in source] == []
 
 
 def shell(page: str, word: str) -> list[str]:
