@@ -18,8 +18,13 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```(sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FOLLOWED = {"tutorial.md", "production-checklist.md", *(path.name for path in ROOT.glob("docs/howto/*.md"))}
-"""Pages that test_howto.py follows from top to bottom."""
+FOLLOWED = {
+    "README.md",
+    "tutorial.md",
+    "production-checklist.md",
+    *(path.name for path in ROOT.glob("docs/howto/*.md")),
+}
+"""Pages that test_readme.py and test_howto.py follow from top to bottom."""
 WITH_CODE = [path for path in DOCUMENTS if path.name not in FOLLOWED and BLOCK.search(path.read_text())]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -38,7 +43,7 @@ def test_there_are_documents() -> None:
     }
 
 
-@pytest.mark.parametrize("document", [path for path in WITH_CODE if path.name != "README.md"], ids=names)
+@pytest.mark.parametrize("document", WITH_CODE, ids=names)
 def test_the_code_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
