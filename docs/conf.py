@@ -17,6 +17,7 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 
 import dbtaskqueue
 
@@ -64,6 +65,10 @@ LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 
 
 def setup(app: Sphinx) -> None:
+    for thing in map(dbtaskqueue.__dict__.get, dbtaskqueue.__all__):
+        analyzer = ModuleAnalyzer.for_module(thing.__module__)
+        analyzer.analyze()
+        analyzer.overloads.clear()  # types for a type checker: the signature that readers want is below them
     app.connect("source-read", complete_page)
     app.connect("include-read", translate_links_of_included_file)
     app.connect("autodoc-process-docstring", link_public_names)
@@ -126,5 +131,17 @@ def _link(name: str, here: str) -> str:
 def shorten_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, result: str | None
 ) -> tuple[str | None, str | None]:
-    """Write the default policy as its constructor, not as all its numbers."""
-    return signature and signature.replace(repr(dbtaskqueue.RetryPolicy()), "RetryPolicy()"), result
+    """Write the default policy as its constructor, and the options that ``**options`` takes by their names."""
+    if not signature:
+        return signature, result
+    signature = signature.replace(repr(dbtaskqueue.RetryPolicy()), "RetryPolicy()")
+    signature = re.sub(r"(\*\*?\w+): [~\w.]*\bP\b(\.\w+)?", r"\1", signature)  # of a ParamSpec
+    found = re.search(r"\*\*options: [\w.~]*Unpack\[[\w.~]*?(\w+)\]", signature)
+    if found:
+        annotations = getattr(sys.modules[thing.__module__], found[1]).__annotations__
+        named = ", ".join(
+            f"{word}: {getattr(kind, '__forward_arg__', kind)} = ..." for word, kind in annotations.items()
+        )
+        star = "" if "*, " in signature.partition("**options")[0] else "*, "
+        signature = signature.replace(found[0], f"{star}{named}")
+    return signature, result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -83,6 +84,20 @@ def test_it_says_what_the_benchmarks_say() -> None:
     }.items():
         assert figure in speed
         assert exact in measured
+
+
+def test_the_commands_of_the_benchmarks_exist() -> None:
+    named = re.findall(r"make bench ARGS=(?:\"([^\"]*)\"|([\w.]+))", (ROOT / "docs" / "benchmarks.md").read_text())
+    words = {word for found in named for word in "".join(found).split()}
+    assert len(words) > 15
+    tree = ast.parse((ROOT / "bench" / "__main__.py").read_text())
+    constants = {
+        ast.unparse(node.targets[0]): ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("GROUPS", "ON_SERVERS")
+    }
+    on_servers = {f"{engine}.{part}" for engine, parts in constants["ON_SERVERS"].items() for part in parts}
+    assert words <= {*constants["GROUPS"], *constants["ON_SERVERS"], *on_servers}
 
 
 def first_words(code: str) -> str:
