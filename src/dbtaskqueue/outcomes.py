@@ -8,15 +8,18 @@ import traceback
 from datetime import timedelta
 from types import TracebackType
 
-from ._formats import payload
-from ._store.contract import End, TaskRecord
+from ._formats import payload, task_options
+from ._store.contract import End, Store, TaskRecord, Verdict
 from ._system import clock
+from ._system.backoff import doubling
 from ._system.log import event
 from .errors import AbandonTask, ReleaseTask, RetryTask
-from .retry import DEFAULT, RetryPolicy
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
+_LONGEST_NAME = 500
+"""Characters of the name of an exception's class that are stored, as of the name of a task function."""
 UNKNOWN_DELAYS = 5.0, 300.0
 """Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
@@ -38,7 +41,9 @@ def fail(
     attempt = task.attempt + (started_at is not None)
     final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
     due = None if final else _due(task, attempt, delay, now)
-    return End("fail", task.id, task.token, now, due, final, started_at, error=describe(error))
+    return End(
+        "fail", task.id, task.token, now, due, final, started_at, error=describe(error), error_type=type_name(error)
+    )
 
 
 def finish(task: TaskRecord, result: str | None, at: int, started_at: int | None = None) -> End:
@@ -59,8 +64,7 @@ def release_unknown(task: TaskRecord) -> End:
     The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
     """
     claims = task.token - task.retry_token - (task.retry_token > 0)  # the retry itself took a token, too
-    first, last = UNKNOWN_DELAYS
-    return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))._replace(unrun=True)
+    return release(task, doubling(claims - 1, *UNKNOWN_DELAYS))._replace(unrun=True)
 
 
 def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None = None) -> End | None:
@@ -72,6 +76,41 @@ def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None 
     if isinstance(error, ReleaseTask):
         return release(record, error.delay, started_at=started_at)
     return None
+
+
+INTENDED: dict[str, frozenset[TaskState]] = {
+    "finish": frozenset({DONE}),
+    "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
+    "release": frozenset({PENDING, CANCELLED}),
+}
+"""The states in which an end leaves a task. Under its own token, only the holder can have stored them."""
+
+_STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
+"""The state in which an end with this outcome leaves a task."""
+
+
+def settled(store: Store, end: End, verdict: Verdict) -> Verdict:
+    """The verdict on an end that may have been stored by an earlier try, whose answer was lost.
+
+    An end is stored once: a second try finds nothing to change. So a verdict that it was not stored is checked against
+    the task's state and, if the task was claimed or retried since, against its attempts.
+    Raises StoreUnavailable if that cannot be read.
+    """
+    if verdict.stored:
+        return verdict
+    if verdict.token == end.token:
+        return verdict._replace(stored=verdict.state in INTENDED[end.verb])
+    for attempt in store.attempts(end.id, end.token):
+        if (attempt.token, attempt.finished_at) == (end.token, end.at) and attempt.outcome in _STATES:
+            return Verdict(True, _STATES[attempt.outcome], end.token)
+    return verdict
+
+
+def retry_in(end: End, state: TaskState | None) -> float | None:
+    """Seconds until a task that is in this state after its end is due again; None for never."""
+    if state not in (FAILED, PENDING) or end.due is None:
+        return None
+    return round(max(0, end.due - end.at) / 1e6, 3)
 
 
 def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:
@@ -93,6 +132,15 @@ def describe(error: BaseException | str) -> str:
     return payload.clip_error(error)
 
 
+def type_name(error: BaseException | str) -> str | None:
+    """Return the full name of an exception's class, or None for a text."""
+    if not isinstance(error, BaseException):
+        return None
+    kind = type(error)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name.encode(errors="replace").decode().replace("\0", "?")[:_LONGEST_NAME]
+
+
 def _below_ours(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from where the user's code starts; all of it where that is never reached."""
     inner = trace
@@ -103,13 +151,13 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
 
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
     if delay is None:
-        policy = RetryPolicy.from_json(task.policy)
-        if policy is DEFAULT and task.policy is not None:
+        options = task_options.decode(task.options)
+        if "retry" in options.unreadable:
             event(
                 logging.WARNING,
                 "the retry policy stored with a task cannot be read, the default applies",
                 task_id=task.id,
                 queue=task.queue,
             )
-        delay = policy.delay_before(max(1, attempt - task.retry_base))
+        delay = options.retry.delay_before(max(1, attempt - task.retry_base))
     return clock.after(now, delay)

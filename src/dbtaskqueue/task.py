@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import outcomes
 from ._formats import payload
-from ._formats.limits import Limits
 from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
+from ._formats.task_options import decode
 from ._store.contract import AttemptRecord, End, Store, TaskRecord
 from ._system import clock
 from .checks import shown
@@ -31,7 +31,7 @@ from .errors import (
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 
 if TYPE_CHECKING:
-    from ._worker.membership import Membership
+    from ._worker.held import FetchMembership
 
 _LONGEST_WAIT = 5.0
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
@@ -64,7 +64,7 @@ class Task:
     ``release``. A held task that is garbage-collected is released if reserved, and failed if running.
     """
 
-    def __init__(self, store: Store, record: TaskRecord, membership: Membership | None = None) -> None:
+    def __init__(self, store: Store, record: TaskRecord, membership: FetchMembership | None = None) -> None:
         self._store = store
         self._record = record
         self._membership = membership
@@ -188,17 +188,17 @@ class Task:
     @property
     def time_limit(self) -> float | None:
         """The seconds that an attempt may take; None: no end."""
-        return Limits.from_json(self._record.limits).time
+        return decode(self._record.options).limits.time
 
     @property
     def stall_limit(self) -> float | None:
         """The seconds that an attempt may go on without progress; None: no end."""
-        return Limits.from_json(self._record.limits).stall
+        return decode(self._record.options).limits.stall
 
     @property
     def memory_limit(self) -> int | None:
         """The bytes that an attempt may use; None: as many as there are."""
-        return Limits.from_json(self._record.limits).memory
+        return decode(self._record.options).limits.memory
 
     @property
     def progress(self) -> Progress | None:
@@ -267,7 +267,7 @@ class Task:
         self._require_holder("release")
         self._end(outcomes.release(self._claim, delay))
 
-    def _require_holder(self, verb: str) -> Membership:
+    def _require_holder(self, verb: str) -> FetchMembership:
         if self._membership is None:
             raise InvalidTransition(f"{verb}: task {self.id} is not held here; only fetch() gives a task to hold")
         if self._pid != os.getpid():

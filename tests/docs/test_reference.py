@@ -77,9 +77,10 @@ def described() -> list[Described]:
 def test_every_event_is_described_with_its_level_and_fields() -> None:
     events = emitted()
     assert len(events) > 25
+    texts = [known.text for known in described()]
+    assert [event.pattern for event in events if not any(re.fullmatch(event.pattern, text) for text in texts)] == []
     for event in events:
         entries = [known.entry for known in described() if re.fullmatch(event.pattern, known.text)]
-        assert entries, f"{event.place}: docs/reference/log-events.md lacks {event.pattern!r}"
         assert event.level is None or any(re.search(rf"\b{event.level}\b", entry) for entry in entries), event
         fields = set(re.findall(r"`(\w+)`", " ".join(entry.partition("Fields")[2] for entry in entries)))
         assert event.fields <= fields, event
@@ -87,8 +88,8 @@ def test_every_event_is_described_with_its_level_and_fields() -> None:
 
 def test_every_event_that_is_described_exists() -> None:
     patterns = [event.pattern for event in emitted()]
-    for known in described():
-        assert any(re.fullmatch(pattern, known.text) for pattern in patterns), known.text
+    texts = [known.text for known in described()]
+    assert [text for text in texts if not any(re.fullmatch(pattern, text) for pattern in patterns)] == []
 
 
 def test_every_environment_variable_is_described() -> None:
