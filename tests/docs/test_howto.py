@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,13 @@ def test_the_page_is_true(page: Path, tmp_path: Path) -> None:
         pytest.importorskip(package, reason=f"{package} IS NOT INSTALLED: {page.name} IS NOT TESTED")
     with Reader(tmp_path).following() as reader:
         reader.follow(page)
+
+
+@pytest.mark.parametrize("page", sorted(HOWTO.glob("*.md")), ids=lambda page: page.stem)
+def test_what_the_log_says_is_in_the_reference(page: Path) -> None:
+    reference = (ROOT / "docs" / "reference" / "log-events.md").read_text()
+    text = " ".join(page.read_text().split())
+    assert [line for line in re.findall(r'\blog says "([^"]+)"', text) if line not in reference] == []
 
 
 def shell(page: str, word: str) -> list[str]:
