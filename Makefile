@@ -41,6 +41,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.docs
+	@rm -rf docs/_build
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html $(ARGS)
 	@echo "The site is in docs/_build/html/index.html"
 
