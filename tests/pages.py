@@ -142,7 +142,8 @@ class _Terminal:
 
     @property
     def lines(self) -> str:
-        return _ESCAPES.sub("", self._raw).replace("\r", "")
+        """The output so far; of a command that draws screens, the last one."""
+        return _ESCAPES.sub("", self._raw.split("\x1b[H")[-1]).replace("\r", "")
 
     @property
     def shown(self) -> str:
