@@ -11,13 +11,14 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.typing import stringify_annotation
 
 import dbtaskqueue
 
@@ -138,10 +139,8 @@ def shorten_signature(
     signature = re.sub(r"(\*\*?\w+): [~\w.]*\bP\b(\.\w+)?", r"\1", signature)  # of a ParamSpec
     found = re.search(r"\*\*options: [\w.~]*Unpack\[[\w.~]*?(\w+)\]", signature)
     if found:
-        annotations = getattr(sys.modules[thing.__module__], found[1]).__annotations__
-        named = ", ".join(
-            f"{word}: {getattr(kind, '__forward_arg__', kind)} = ..." for word, kind in annotations.items()
-        )
+        hints = get_type_hints(getattr(sys.modules[thing.__module__], found[1]))
+        named = ", ".join(f"{word}: {stringify_annotation(kind, 'smart')} = ..." for word, kind in hints.items())
         star = "" if "*, " in signature.partition("**options")[0] else "*, "
         signature = signature.replace(found[0], f"{star}{named}")
     return signature, result
