@@ -308,20 +308,26 @@ class TaskQueue:
         handle = self._handle
         handle.require_open()
         store, now = handle.store, clock.now()
-        groups: list[list[NewTask]] = []
-        count = 0
-        for batch in batches:
-            is_alone = len(batches) == len(batch.payloads) == 1
-            groups += self._new_tasks(batch, None if is_alone else count, now)
-            count += len(batch.payloads)
-        if not count:
+        if len(batches) == 1:
+            [batch] = batches
+            groups = self._new_tasks(batch, None if len(batch.payloads) == 1 else 0, now)
+            connection = batch.options.get("connection")
+        else:
+            firsts = itertools.accumulate((len(batch.payloads) for batch in batches), initial=0)
+            groups = [
+                group
+                for batch, first in zip(batches, firsts, strict=False)
+                for group in self._new_tasks(batch, first, now)
+            ]
+            connection = _connection_of(batches)
+        if not groups:
             return []
-        connection = batches[0].options.get("connection") if len(batches) == 1 else _connection_of(batches)
         stored = store.enqueue(groups, connection)
         store.wakeups.ring()
         if handle.events.wants(TasksEnqueued):
             handle.events.emit(_enqueued(stored, groups))
-        found = [Task(store, record) for record in map(fresh, stored.ids, itertools.chain.from_iterable(groups))]
+        tasks = groups[0] if len(groups) == 1 else itertools.chain.from_iterable(groups)
+        found = [Task(store, record) for record in map(fresh, stored.ids, tasks)]
         for index in stored.existing:
             found[index] = self._existing(stored.ids[index], connection)
         return found
@@ -334,11 +340,13 @@ class TaskQueue:
         handle = self._handle
         columns = to_columns(batch.options, self.name, self.retry_policy, now)
         shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
-        tasks = []
-        for index, value in enumerate(batch.payloads):
-            name = "payload" if first is None else f"payloads[{first + index}]"
-            text = payload.encode(value, limit=limit, name=name)
-            tasks.append(_new_task((*shared, text)))
+        if first is None:
+            tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
+        else:
+            tasks = [
+                _new_task((*shared, payload.encode(value, limit=limit, name=f"payloads[{index}]")))
+                for index, value in enumerate(batch.payloads, first)
+            ]
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
             return self._extended(tasks, batch, extensions)
         return [tasks] if tasks else []

@@ -223,6 +223,8 @@ def maker(record: type[R], given: Sequence[str], constants: Mapping[str, object]
     pick = operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
     fixed = tuple(constants.values())
     make = functools.partial(tuple.__new__, record)  # half the time of _make
+    if not fixed:
+        return lambda row: make(pick(row))
     return lambda row: make(pick(fixed + row))
 
 
