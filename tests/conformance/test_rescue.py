@@ -15,7 +15,7 @@ from helpers import Looks, ended, run_python, spawn, until
 from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue
 from dbtaskqueue._maintenance import rescuer
 from dbtaskqueue._store.contract import WorkerRecord
-from dbtaskqueue._system import clock
+from dbtaskqueue._system import clock, place
 from dbtaskqueue._system.place import Place
 from dbtaskqueue._worker import membership
 
@@ -181,7 +181,7 @@ def test_a_pid_counts_in_its_own_place_only(
     alive: bool | None,
     gone: bool | None,
 ) -> None:
-    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
+    monkeypatch.setattr(place, "exists", lambda pid, started: alive)
     looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
     assert looking.is_gone(worker_of(boot, namespace)) is gone
 
@@ -194,7 +194,7 @@ def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
     """A dead worker is lost at the first look; one that is alive but silent, as a stopped process is, never."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
+    monkeypatch.setattr(place, "exists", lambda pid, started: alive)
     queue.store.register(worker_of("here", "ours"))
     looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
     for _ in range(looks):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from .. import outcomes
 from .._store.contract import Store, WorkerRecord
 from .._system import clock
-from .._system.place import Place, exists
+from .._system.place import Place, is_elsewhere, is_gone
 from ..events import Events, WorkerLost
 
 _SELDOM = 10.0
@@ -55,14 +55,11 @@ class Rescuer:
 
     def is_elsewhere(self, worker: WorkerRecord) -> bool:
         """Whether only its heartbeat can show that the worker is alive."""
-        return self._place is None or (worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)
+        return is_elsewhere(worker, self._place)
 
     def is_gone(self, worker: WorkerRecord) -> bool | None:
         """Whether the worker's process does not exist any more; None if its pid cannot be checked here."""
-        if self.is_elsewhere(worker) or worker.started is None:
-            return None
-        alive = exists(worker.pid, worker.started)
-        return None if alive is None else not alive
+        return is_gone(worker, self._place)
 
     def _check(self, at_orphans: bool) -> int:
         now = time.monotonic()
