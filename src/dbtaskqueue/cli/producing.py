@@ -20,7 +20,7 @@ Examples:
   dbtaskqueue enqueue '{"page": 7}' --in 5m
   dbtaskqueue enqueue '"a text"' --queue mail --key welcome-17
   dbtaskqueue enqueue - < payload.json
-  dbtaskqueue enqueue --function app.resize '["a.png"]' --kwargs '{"width": 9}'
+  dbtaskqueue enqueue --function app.resize '["a.png"]' --kwargs '{"w": 9}'
   dbtaskqueue enqueue --command -- ffmpeg -i film.mkv film.webm
 """
 
