@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
 
 from ._formats import payload, quantities, task_options
-from ._formats.limits import NONE, Limits, check_limits
+from ._formats.limits import check_limits
 from ._formats.payload import JSON
 from ._system import clock
 from .checks import (
@@ -425,6 +425,7 @@ def check_options(options: Mapping[str, Any], call: type) -> dict[str, Any]:
     return {name: options_of(call)[name].check(value) for name, value in given(options, call).items()}
 
 
+_IN_OPTIONS = {name for name, option in options_of(UsingOptions).items() if option.column == "options"}
 
 
 class Columns(NamedTuple):
@@ -451,15 +452,14 @@ def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, n
     if policy is DEFAULT and _are_usual(options):
         return _usual_columns((queue, 0, now, policy.max_attempts, None, None, None))
     checked = check_options(options, UsingOptions)
-    policy = checked.get("retry", policy)
-    limits = Limits(checked.get("time_limit"), checked.get("stall_limit"), checked.get("memory_limit"))
+    policy = checked.setdefault("retry", policy)
     return Columns(
         checked.get("queue", queue),
         -checked.get("priority", 0),
         _due(checked, now),
         checked.get("max_attempts", policy.max_attempts),
         checked.get("key"),
-        _stored(policy, limits),
+        task_options.encode({name: value for name, value in checked.items() if name in _IN_OPTIONS}),
         checked.get("meta"),
     )
 
@@ -471,11 +471,6 @@ def _are_usual(options: Mapping[str, object]) -> bool:
     """Return whether ``enqueue`` or ``enqueue_many`` was called without options: quickly, as it is the usual call."""
     values = tuple(options.values())
     return not values or (values in _USUAL and type(options["priority"]) is int)
-
-
-def _stored(policy: RetryPolicy, limits: Limits) -> str | None:
-    """Return the JSON column ``options``."""
-    return None if policy is DEFAULT and limits == NONE else task_options.encode(policy, limits)
 
 
 def _due(checked: Mapping[str, Any], now: int) -> int:
