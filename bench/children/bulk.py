@@ -13,7 +13,7 @@ import psycopg
 from dbtaskqueue import TaskQueue
 
 kind, url, rows, calls = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-COLUMNS = "queue, state, rank, due, due_set_at, budget, created_at, policy, payload"
+COLUMNS = "queue, state, rank, due, due_set_at, budget, created_at, options, payload"
 payloads = [{"url": f"http://example.com/{number}", "number": number} for number in range(rows)]
 
 
@@ -28,7 +28,7 @@ def copy():
     with TaskQueue(url) as queue:
         queue.enqueue(payloads[0])
     connection = psycopg.connect(url, autocommit=True)
-    taken = connection.execute("SELECT rank, budget, policy FROM dbtaskqueue.dbtaskqueue_task").fetchone()
+    taken = connection.execute("SELECT rank, budget, options FROM dbtaskqueue.dbtaskqueue_task").fetchone()
 
     def run():
         now = int(time.time() * 1e6)

@@ -8,15 +8,16 @@ import traceback
 from datetime import timedelta
 from types import TracebackType
 
-from ._formats import payload
+from ._formats import payload, task_options
 from ._store.contract import End, TaskRecord
 from ._system import clock
 from ._system.log import event
 from .errors import AbandonTask, ReleaseTask, RetryTask
-from .retry import DEFAULT, RetryPolicy
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
+_LONGEST_NAME = 500
+"""Characters of the name of an exception's class that are stored, as of the name of a task function."""
 UNKNOWN_DELAYS = 5.0, 300.0
 """Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
@@ -38,7 +39,9 @@ def fail(
     attempt = task.attempt + (started_at is not None)
     final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
     due = None if final else _due(task, attempt, delay, now)
-    return End("fail", task.id, task.token, now, due, final, started_at, error=describe(error))
+    return End(
+        "fail", task.id, task.token, now, due, final, started_at, error=describe(error), error_type=type_name(error)
+    )
 
 
 def finish(task: TaskRecord, result: str | None, at: int, started_at: int | None = None) -> End:
@@ -93,6 +96,15 @@ def describe(error: BaseException | str) -> str:
     return payload.clip_error(error)
 
 
+def type_name(error: BaseException | str) -> str | None:
+    """Return the full name of an exception's class, or None for a text."""
+    if not isinstance(error, BaseException):
+        return None
+    kind = type(error)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name.encode(errors="replace").decode().replace("\0", "?")[:_LONGEST_NAME]
+
+
 def _below_ours(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from where the user's code starts; all of it where that is never reached."""
     inner = trace
@@ -103,13 +115,13 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
 
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:
     if delay is None:
-        policy = RetryPolicy.from_json(task.policy)
-        if policy is DEFAULT and task.policy is not None:
+        options = task_options.decode(task.options)
+        if "retry" in options.unreadable:
             event(
                 logging.WARNING,
                 "the retry policy stored with a task cannot be read, the default applies",
                 task_id=task.id,
                 queue=task.queue,
             )
-        delay = policy.delay_before(max(1, attempt - task.retry_base))
+        delay = options.retry.delay_before(max(1, attempt - task.retry_base))
     return clock.after(now, delay)

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
 from ._formats import payload
-from ._formats.command_line import as_payload
-from ._formats.limits import check_limits
 from ._formats.payload import JSON
 from ._formats.url import DEFAULT_URL
 from ._store import open_store
 from ._store.contract import NewTask, TaskRecord, Verdict
 from ._system import clock
 from ._worker.membership import Membership
-from .checks import MOST, check_count, check_key, check_lease, check_priority, check_queue, is_count, shown
+from .calls import Command
+from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
-from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
+from .functions import Registry, TaskFunction
+from .options import FunctionOptions, Options, refuse_unknown, to_columns
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, PENDING, RUNNING, TaskState, sources
@@ -35,9 +35,6 @@ _LONGEST_WAIT = 5.0
 _FINAL_COUNTS_AGE = 10.0
 _QUICK_COUNT = 0.02
 """Seconds that counting everything may take before the final states are counted only now and then."""
-
-
-_SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, str | None]
 
 
 class QueueStats(NamedTuple):
@@ -155,6 +152,7 @@ class TaskQueue:
         time_limit: float | timedelta | None = None,
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
+        meta: Mapping[str, JSON] | None = None,
     ) -> Task:
         """Store a task; it is durable when this returns.
 
@@ -183,6 +181,7 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
+            "meta": meta,
         }
         return self.submit([payload], options)[0]
 
@@ -199,6 +198,7 @@ class TaskQueue:
         time_limit: float | timedelta | None = None,
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
+        meta: Mapping[str, JSON] | None = None,
     ) -> list[Task]:
         """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
         options = Options(
@@ -211,6 +211,7 @@ class TaskQueue:
             time_limit=time_limit,
             stall_limit=stall_limit,
             memory_limit=memory_limit,
+            meta=meta,
         )
         return self.submit(list(payloads), options)
 
@@ -222,34 +223,41 @@ class TaskQueue:
         env: Mapping[str, str] | None = None,
         **options: Unpack[Options],
     ) -> Task:
-        """Store a command line as a task, for workers that allow commands; no shell ever reads it.
+        """Store a command line as a task, for workers that allow commands. No shell reads it.
 
-        ``argv``: the program and its arguments. ``cwd``: the directory it runs in, by default the worker's. ``env`` is
-        added to the worker's environment, of which the command sees everything; it also finds ``DBTASKQUEUE_TASK_ID``,
-        ``_ATTEMPT`` and ``_TOKEN`` there. ``options`` are those of ``enqueue``, with its limits.
+        ``argv``: the program and its arguments. ``cwd``: the directory in which it runs, by default the worker's.
+        ``env`` is added to the worker's environment, all of which the command sees; it also finds
+        ``DBTASKQUEUE_TASK_ID``, ``_ATTEMPT`` and ``_TOKEN`` there. ``options`` are those of ``enqueue``.
 
-        Exit code 0 is done, with the result ``{"exit_code": 0}``, also when the command ends with it as it was told
-        to end; anything else has failed. A line ``::progress 3/10 some text`` of its output is its progress. ``argv``
-        and ``env`` can be read by whoever reads the database.
+        Exit code 0 means done, with the result ``{"exit_code": 0}``, also when the command exits with it after it was
+        asked to stop. Any other exit code fails the attempt. An output line ``::progress 3/10 some text`` reports
+        progress. Anyone who can read the database can read ``argv`` and ``env``.
 
         Raises TypeError and ValueError for what cannot be run.
         """
         refuse_unknown(options, Options, "enqueue_command")
-        return self.submit([as_payload(argv, cwd, env)], options, command=True)[0]
+        return self.submit([Command(argv, cwd, env).payload], options, command=True)[0]
 
     def submit(
-        self, payloads: list[JSON], options: Options, function: str | None = None, *, command: bool = False
+        self, payloads: list[JSON], options: Mapping[str, object], function: str | None = None, *, command: bool = False
     ) -> list[Task]:
-        """Store payloads with the same options; for task functions, with the function's name."""
+        """Store payloads with the same options; those of a task function's calls with its name."""
         self._require_open()
-        limits = _limits(options)
-        shared = self._shared_columns(options, function)
+        now = clock.now()
+        columns = to_columns(options, self.name, self.retry_policy, now)
         limit, single = self.store.max_payload, len(payloads) == 1
         tasks = [
             NewTask(
-                *shared,
+                columns.queue,
+                columns.rank,
+                columns.due,
+                columns.budget,
+                now,
+                columns.key,
+                function,
+                columns.options,
                 payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"),
-                limits,
+                columns.meta,
                 int(command),
             )
             for index, value in enumerate(payloads)
@@ -263,27 +271,6 @@ class TaskQueue:
             with after_a_change():
                 return [Task(self.store, look_up(self.store, ids[0], connection))]
         return [Task(self.store, record) for record in map(_fresh, ids, tasks)]
-
-    def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
-        """What a NewTask has before its payload, from checked options."""
-        now = clock.now()
-        start_in, start_at = options.get("start_in"), options.get("start_at")
-        if start_in is not None and start_at is not None:
-            raise ValueError("give start_in or start_at, not both")
-        due = now
-        if start_in is not None:
-            due = clock.after(now, start_in, "start_in")
-        elif start_at is not None:
-            due = clock.from_datetime(start_at)
-        rank = -check_priority(options.get("priority", 0))
-        chosen = options.get("retry")
-        policy = self.retry_policy if chosen is None else check_policy(chosen)
-        budget = options.get("max_attempts")
-        if budget is None:
-            budget = policy.max_attempts
-        else:
-            retry.check_max_attempts(budget, or_none=False)
-        return self.name, rank, due, budget, now, check_key(options.get("key")), function, policy.to_json()
 
     # -- consuming ---------------------------------------------------------------------------------
 
@@ -547,16 +534,10 @@ def check_state(state: TaskState | str) -> TaskState:
         raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
 
 
-def _limits(options: Options) -> str | None:
-    """The limits among the options, checked, as they are stored."""
-    given = options.get("time_limit"), options.get("stall_limit"), options.get("memory_limit")
-    return None if given == (None, None, None) else check_limits(*given).to_json()
-
-
 def _fresh(number: int, task: NewTask) -> TaskRecord:
     """The record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, policy, text, limits, command = task
+    queue, rank, due, budget, created_at, key, function, options, text, meta, command = task
     return TaskRecord(
         number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, policy, text, None, None, limits, command,
+        None, None, key, function, options, text, None, None, meta, command,
     )  # fmt: skip

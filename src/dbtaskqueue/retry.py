@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 
 from .checks import MOST, check_delay, is_count, is_number, shown
@@ -73,27 +72,6 @@ class RetryPolicy:
         if self.jitter:
             base *= random.uniform(1 - self.jitter, 1 + self.jitter)
         return min(base, self.max_delay)
-
-    def to_json(self) -> str | None:
-        """The policy as it is stored with a task; None for the default one."""
-        return None if self is DEFAULT or self == DEFAULT else json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str | None) -> RetryPolicy:
-        """The policy stored with a task; ``DEFAULT`` itself where there is none, or the text cannot be read.
-
-        Keys that a newer version may have stored are ignored.
-        """
-        if text is None:
-            return DEFAULT
-        try:
-            stored = json.loads(text)
-            if not isinstance(stored, dict):
-                return DEFAULT
-            known = {name: stored[name] for name in RetryPolicy.__dataclass_fields__ if name in stored}
-            return RetryPolicy(**known)
-        except (TypeError, ValueError, RecursionError):
-            return DEFAULT
 
 
 def check_policy(policy: RetryPolicy) -> RetryPolicy:

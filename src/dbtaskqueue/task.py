@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import outcomes
 from ._formats import payload
-from ._formats.limits import Limits
 from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
+from ._formats.task_options import decode
 from ._store.contract import AttemptRecord, End, Store, TaskRecord
 from ._system import clock
 from .checks import shown
@@ -188,17 +188,24 @@ class Task:
     @property
     def time_limit(self) -> float | None:
         """The seconds that an attempt may take; None: no end."""
-        return Limits.from_json(self._record.limits).time
+        return decode(self._record.options).limits.time
 
     @property
     def stall_limit(self) -> float | None:
         """The seconds that an attempt may go on without progress; None: no end."""
-        return Limits.from_json(self._record.limits).stall
+        return decode(self._record.options).limits.stall
 
     @property
     def memory_limit(self) -> int | None:
         """The bytes that an attempt may use; None: as many as there are."""
-        return Limits.from_json(self._record.limits).memory
+        return decode(self._record.options).limits.memory
+
+    @property
+    def meta(self) -> dict[str, JSON]:
+        """The JSON object that ``enqueue(meta=…)`` stored beside the payload; empty if none was given."""
+        text = self._record.meta
+        found: dict[str, JSON] = {} if text is None else payload.decode(text, name="meta")
+        return found
 
     @property
     def progress(self) -> Progress | None:

@@ -142,7 +142,7 @@ class Worker:
             raise TypeError(f"callback is not callable: {shown(callback)}")
         if callback is not None:
             refuse_async_generator(callback, "the callback")
-        elif not len(self._queue.functions) and not self.allow_commands:
+        elif not self._queue.functions.names() and not self.allow_commands:
             raise TypeError(
                 "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
                 " task functions (a Worker created with a URL has none)"

@@ -8,7 +8,7 @@ CREATE TABLE dbtaskqueue_attempt (
     outcome      TEXT NOT NULL,
     error        TEXT,
     cpu          INTEGER,
-    memory       INTEGER,
+    memory       INTEGER, error_type TEXT,
     PRIMARY KEY (task, token)
 ) STRICT, WITHOUT ROWID;
 
@@ -77,15 +77,13 @@ CREATE TABLE dbtaskqueue_task (
     finished_at  INTEGER,
     key          TEXT,
     function     TEXT,
-    policy       TEXT,
     payload      TEXT,
     result       TEXT,
     command      INTEGER NOT NULL DEFAULT 0,
-    limits       TEXT,
     suspended    INTEGER,
     cpu          INTEGER,
     memory       INTEGER
-) STRICT;
+, options TEXT, meta TEXT) STRICT;
 
 CREATE TABLE dbtaskqueue_worker (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,

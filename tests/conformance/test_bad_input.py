@@ -184,9 +184,9 @@ ROWS = {
     "not UTF-8": {"payload": "CAST(X'22ff22' AS TEXT)"},
     "nested deep": {"payload": "[" * 200_000},
     "a huge number": {"payload": "9" * 10_000},
-    "a broken policy": {"payload": "{", "policy": "{"},
-    "a policy of nonsense": {"payload": "{", "policy": '{"delay": "x", "colour": 1}'},
-    "a policy of numbers without an end": {"payload": "{", "policy": f'{{"delay": 1{"0" * 400}}}'},
+    "broken options": {"payload": "{", "options": "{"},
+    "an invalid policy": {"payload": "{", "options": '{"retry": {"delay": "x", "colour": 1}}'},
+    "a policy of huge numbers": {"payload": "{", "options": f'{{"retry": {{"delay": 1{"0" * 400}}}}}'},
     "a creation in a million years": {"payload": "{", "created_at": 2**63 - 1},
 }
 
@@ -250,9 +250,12 @@ NUMBERS = (
 ENDLESS = {"delay": 10**400, "linear": 10**400, "factor": 10**400, "max_delay": 10**400, "max_attempts": 10**400}
 NONSENSE: list[tuple[str, str | int]] = [
     *((column, number) for column in NUMBERS for number in (2**62, 2**63 - 1, -(2**63))),
-    *(("policy", json.dumps({name: value})) for name, value in ENDLESS.items()),
-    *(("policy", text) for text in ("nonsense", "7", '{"delay": -1}', '{"delay": 1e999}', "[" * 100_000)),
-    *((column, "CAST(X'ff' AS TEXT)") for column in ("policy", "function", "key")),
+    *(("options", json.dumps({"retry": {name: value}})) for name, value in ENDLESS.items()),
+    *(
+        ("options", text)
+        for text in ("nonsense", "7", '{"retry": {"delay": -1}}', '{"time_limit": 1e999}', "[" * 100_000)
+    ),
+    *((column, "CAST(X'ff' AS TEXT)") for column in ("options", "meta", "function", "key")),
 ]
 
 

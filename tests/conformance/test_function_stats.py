@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dbtaskqueue import FunctionStats, RetryPolicy, TaskQueue
+from dbtaskqueue._formats.limits import NONE
+from dbtaskqueue._formats.task_options import encode
 from dbtaskqueue._store.contract import Claim, End, EndedRecord, NewTask
 from dbtaskqueue._system import clock
 from dbtaskqueue.overview import percentile, summarize
@@ -17,8 +19,8 @@ def ran(
 ) -> int:
     """Let an attempt start now, and end so many seconds later; the task's id."""
     now = clock.now() - AGO
-    policy = RetryPolicy(delay=3600).to_json()
-    new = NewTask(queue.name, 0, now, 10, now, None, function, policy, "1", command=command)
+    options = encode(RetryPolicy(delay=3600), NONE)
+    new = NewTask(queue.name, 0, now, 10, now, None, function, options, "1", command=command)
     [id] = queue.store.enqueue([new])
     worker = queue._membership.join()
     [record] = queue.store.exchange(worker, claim=Claim([queue.name], 1, now, start=True, commands=True)).claimed

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dbtaskqueue import Task, TaskQueue
-from dbtaskqueue._formats.limits import NONE, Limits
 
 BAD = [0, -1, math.inf, math.nan, True, "60", 1e400, 10**400, object()]
 
@@ -70,8 +69,3 @@ def test_memory_is_a_whole_number(queue: TaskQueue) -> None:
     for value in (1.0, 2**63):
         with pytest.raises(ValueError, match="memory_limit"):
             queue.enqueue(1, memory_limit=value)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("text", ["", "7", "[]", "{", '{"time": -1}', '{"memory": "x"}', "[" * 5000, None])
-def test_limits_that_cannot_be_read_are_none(text: str | None) -> None:
-    assert Limits.from_json(text) == NONE

@@ -39,6 +39,33 @@ def zoo(queue: TaskQueue) -> dict[str, Task]:
     return {str(state): bring(queue, state) for state in TaskState}
 
 
+# -- many tasks, and cancelling --------------------------------------------------------------------
+
+
+def test_the_standings_of_many_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+    more = [task.id for task in queue.enqueue_many(range(1100))]
+    gone = more[-1] + 7
+    standings = queue.store.standings([*more, gone, *(task.id for task in zoo.values())])
+    assert set(standings) == {*more, *(task.id for task in zoo.values())}
+    for state, task in zoo.items():
+        assert standings[task.id] == (TaskState(state), queue.get(task.id).token)
+    assert queue.store.standings([]) == {}
+
+
+@pytest.mark.parametrize("state", list(TaskState))
+def test_a_cancel_that_never_asks_a_running_task(queue: TaskQueue, state: TaskState) -> None:
+    task = bring(queue, state)
+    before = queue.get(task.id)
+    verdict = queue.store.cancel(task.id, clock.now(), running=False)
+    after = queue.get(task.id)
+    if state in ("pending", "failed", "reserved"):
+        assert verdict == (True, "cancelled", before.token + 1)
+        assert (after.state, after.worker) == ("cancelled", None)
+    else:
+        assert verdict == (False, state, before.token)
+        assert (after.state, after.cancel_requested) == (state, False)
+
+
 # -- purge -----------------------------------------------------------------------------------------
 
 

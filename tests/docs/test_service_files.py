@@ -17,9 +17,9 @@ import pytest
 
 from dbtaskqueue import Worker
 from dbtaskqueue._executors.process.executor import _START
+from dbtaskqueue._formats.quantities import seconds
 from dbtaskqueue._maintenance.supervision import HANGS
 from dbtaskqueue.cli import main
-from dbtaskqueue.cli.options import seconds
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNIT = EXAMPLES / "systemd" / "dbtaskqueue@.service"

@@ -31,8 +31,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def running(clock: Clock, limits: str) -> TaskRun:
-    known = {"id": 7, "queue": "q", "state": "running", "token": 3, "attempt": 1, "payload": "null", "limits": limits}
+def running(clock: Clock, options: str) -> TaskRun:
+    known = {"id": 7, "queue": "q", "state": "running", "token": 3, "attempt": 1, "payload": "null", "options": options}
     record = TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
     work = TaskRun(record, start_stored=True)
     work.started = clock.now
@@ -42,7 +42,7 @@ def running(clock: Clock, limits: str) -> TaskRun:
 
 @pytest.mark.parametrize("name", ["time", "stall"])
 def test_a_limit_is_exceeded_after_its_seconds(clock: Clock, name: str) -> None:
-    work = running(clock, f'{{"{name}": 10}}')
+    work = running(clock, f'{{"{name}_limit": 10}}')
     watch = LimitWatch(lambda: [work])
     clock.now += 10
     watch()
@@ -55,7 +55,7 @@ def test_a_limit_is_exceeded_after_its_seconds(clock: Clock, name: str) -> None:
 
 
 def test_progress_begins_the_stall_limit_anew_and_not_the_time_limit(clock: Clock) -> None:
-    work = running(clock, '{"stall": 10, "time": 25}')
+    work = running(clock, '{"stall_limit": 10, "time_limit": 25}')
     assert work.tracker is not None
     watch = LimitWatch(lambda: [work])
     for done in range(3):
@@ -70,7 +70,7 @@ def test_progress_begins_the_stall_limit_anew_and_not_the_time_limit(clock: Cloc
 
 @pytest.mark.parametrize("name", ["time", "stall"])
 def test_the_time_that_a_task_is_suspended_does_not_count(clock: Clock, name: str) -> None:
-    work = running(clock, f'{{"{name}": 10}}')
+    work = running(clock, f'{{"{name}_limit": 10}}')
     watch = LimitWatch(lambda: [work])
     clock.now += 5
     work.note_hold(True)
@@ -87,7 +87,7 @@ def test_the_time_that_a_task_is_suspended_does_not_count(clock: Clock, name: st
 
 
 def test_a_task_that_has_not_begun_exceeds_nothing(clock: Clock) -> None:
-    work = running(clock, '{"time": 10}')
+    work = running(clock, '{"time_limit": 10}')
     work.started = 0.0
     LimitWatch(lambda: [work])()
     assert not work.cancelled

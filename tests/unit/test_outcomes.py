@@ -6,6 +6,8 @@ import pytest
 
 from dbtaskqueue import RetryPolicy, outcomes
 from dbtaskqueue._executors.lookup import FoundFunctions, Lookup
+from dbtaskqueue._formats.limits import NONE
+from dbtaskqueue._formats.task_options import encode
 from dbtaskqueue._store.contract import TaskRecord
 from dbtaskqueue._system import clock
 
@@ -30,7 +32,7 @@ def record(
         "budget": budget,
         "retry_base": retry_base,
         "due": NOW - 5,
-        "policy": policy.to_json() if policy else None,
+        "options": encode(policy, NONE) if policy else None,
         "payload": "null",
     }
     return TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
@@ -84,16 +86,18 @@ def test_the_stored_policy_counts() -> None:
 
 
 def test_a_policy_that_cannot_be_read_is_logged_once_a_failure(caplog: pytest.LogCaptureFixture) -> None:
-    broken = record()._replace(policy='{"delay": "x"}')
+    broken = record()._replace(options='{"retry": {"delay": "x"}}')
     assert outcomes.fail(broken, "x").due == NOW + 60 * SECOND
     [logged] = caplog.records
     assert logged.levelname == "WARNING"
     assert logged.fields == {"task_id": 7, "queue": "q"}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("policy", [None, '{"of_a_newer_version": 1}', '{"delay": 60.0}'])
-def test_a_policy_that_can_be_read_is_not_logged(caplog: pytest.LogCaptureFixture, policy: str | None) -> None:
-    assert outcomes.fail(record()._replace(policy=policy), "x").due == NOW + 60 * SECOND
+@pytest.mark.parametrize(
+    "options", [None, '{"retry": {"of_a_newer_version": 1}}', '{"retry": {"delay": 60.0}}', '{"time_limit": "x"}']
+)
+def test_a_policy_that_can_be_read_is_not_logged(caplog: pytest.LogCaptureFixture, options: str | None) -> None:
+    assert outcomes.fail(record()._replace(options=options), "x").due == NOW + 60 * SECOND
     assert caplog.records == []
 
 

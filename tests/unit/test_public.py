@@ -23,7 +23,7 @@ NAMES = {
 NOT_YET = {
     TaskQueue: ["logs", "watch", "copy"],
 }
-LIMITS = "time_limit=None, stall_limit=None, memory_limit=None"
+LIMITS = "time_limit=None, stall_limit=None, memory_limit=None, meta=None"
 OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
@@ -85,10 +85,11 @@ TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
     *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
+    "meta",
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
-    *("progress", "checkpoint", "saved", "step", "transaction"),
+    *("progress", "checkpoint", "saved", "step", "transaction", "meta"),
 }
 
 

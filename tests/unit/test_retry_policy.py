@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 
 from dbtaskqueue import RetryPolicy
-from dbtaskqueue.retry import DEFAULT
 
 
 def delays(policy: RetryPolicy, count: int) -> list[float]:
@@ -87,33 +85,3 @@ def test_it_is_a_value() -> None:
     assert RetryPolicy(delay=5) == RetryPolicy(delay=5) != RetryPolicy(delay=6)
     with pytest.raises(AttributeError):
         RetryPolicy().delay = 5  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("policy", [DEFAULT, RetryPolicy(1, 2, 3.5, 4, 0.5, 6), RetryPolicy(max_attempts=None)])
-def test_it_is_stored_and_comes_back(policy: RetryPolicy) -> None:
-    assert RetryPolicy.from_json(policy.to_json()) == policy
-
-
-def test_keys_of_a_newer_version_are_ignored() -> None:
-    text = '{"of_a_newer_version": [1], "max_attempts": 3, "delay": 5}'
-    assert RetryPolicy.from_json(text) == RetryPolicy(delay=5, max_attempts=3)
-
-
-def test_the_default_takes_no_room() -> None:
-    assert RetryPolicy().to_json() is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{", "[]", "1", "null", '{"delay": -1}', '{"colour": 1}', '{"delay": "x"}', "[" * 100_000),
-        *('{"delay": NaN}', '{"delay": 1e999}', f'{{"delay": 1{"0" * 400}}}', f'{{"linear": 1{"0" * 5000}}}'),
-    ],
-    ids=lambda text: text[:20],
-)
-def test_a_stored_policy_that_cannot_be_read_is_the_default(text: str) -> None:
-    assert RetryPolicy.from_json(text) == DEFAULT
-
-
-def test_what_is_stored_is_plain_json() -> None:
-    assert json.loads(RetryPolicy(delay=1).to_json() or "")["delay"] == 1

@@ -1,8 +1,7 @@
-"""What an attempt may take: time, a time without progress, memory. Pure: checked, and as it is stored."""
+"""What an attempt may take: time, time without progress, memory. Pure."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -18,22 +17,6 @@ class Limits(NamedTuple):
     stall: float | None = None
     memory: int | None = None
 
-    def to_json(self) -> str | None:
-        """The limits as they are stored with a task; None where there are none."""
-        given = {name: value for name, value in self._asdict().items() if value is not None}
-        return json.dumps(given) if given else None
-
-    @staticmethod
-    def from_json(text: str | None) -> Limits:
-        """The limits stored with a task; none where the text cannot be read."""
-        if text is None:
-            return NONE
-        try:
-            found = json.loads(text)
-            return check_limits(found.get("time"), found.get("stall"), found.get("memory"))
-        except (AttributeError, ValueError, RecursionError):
-            return NONE
-
 
 NONE = Limits()
 
@@ -41,7 +24,7 @@ NONE = Limits()
 def check_limits(
     time_limit: float | timedelta | None, stall_limit: float | timedelta | None, memory_limit: int | None
 ) -> Limits:
-    """The limits that a user gives; ValueError names the option that is none."""
+    """Return the limits of a caller. Raises ValueError that names the option whose value is invalid."""
     return Limits(
         _seconds(time_limit, "time_limit"), _seconds(stall_limit, "stall_limit"), _bytes(memory_limit, "memory_limit")
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from .._executors.task_run import TaskRun
-from .._formats.limits import Limits
+from .._formats import task_options
 from .._system import linux
 from .._system.log import event
 from ..errors import LimitExceeded
@@ -28,9 +28,9 @@ class LimitWatch:
     def __call__(self) -> None:
         look = functools.cache(linux.processes)  # one for all, if anybody needs it
         for work in self._running():
-            if work.record.limits is None or work.started == 0.0 or work.cancelled:
+            if work.record.options is None or work.started == 0.0 or work.cancelled:
                 continue
-            watched = self._watched.setdefault(work, _Watched(work.record.limits))
+            watched = self._watched.setdefault(work, _Watched(work.record.options))
             if (reason := watched.exceeded(work, look)) is not None:
                 event(logging.WARNING, "task exceeds a limit and is stopped", task_id=work.record.id, limit=reason.text)
                 work.exceeded = LimitExceeded(reason.text + (_explained(work) if reason.is_of_time else ""))
@@ -47,8 +47,8 @@ class _Reason(NamedTuple):
 class _Watched:
     """What is remembered of one work; not the work itself, which nothing here may keep alive."""
 
-    def __init__(self, limits: str | None) -> None:
-        self._limits = Limits.from_json(limits)
+    def __init__(self, options: str | None) -> None:
+        self._limits = task_options.decode(options).limits
         self._told: object = None
         self._told_at = 0.0
 

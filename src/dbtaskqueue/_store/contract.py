@@ -45,16 +45,17 @@ class TaskRecord(NamedTuple):
     finished_at: int | None
     key: str | None
     function: str | None
-    policy: str | None
+    options: str | None
     payload: str | None
     result: str | None
     error: str | None
-    limits: str | None = None
+    meta: str | None = None
     command: int = 0
     retry_token: int = 0
     suspended: int = 0
     progress: str | None = None
     usage: str | None = None
+    error_type: str | None = None
 
     @property
     def max_attempts(self) -> int | None:
@@ -72,9 +73,9 @@ class NewTask(NamedTuple):
     created_at: int
     key: str | None
     function: str | None
-    policy: str | None
+    options: str | None
     payload: str
-    limits: str | None = None
+    meta: str | None = None
     command: int = 0
 
 
@@ -123,6 +124,7 @@ class End(NamedTuple):
     cpu: int | None = None
     memory: int | None = None
     unrun: bool = False
+    error_type: str | None = None
 
 
 class Note(NamedTuple):
@@ -146,6 +148,13 @@ class Verdict(NamedTuple):
     stored: bool
     state: TaskState | None
     token: int | None
+
+
+class Standing(NamedTuple):
+    """The state and the token of a task."""
+
+    state: TaskState
+    token: int
 
 
 class Exchanged(NamedTuple):
@@ -192,6 +201,7 @@ class AttemptRecord(NamedTuple):
     output: str | None = None
     cpu: int | None = None
     memory: int | None = None
+    error_type: str | None = None
 
 
 class EndedRecord(NamedTuple):
@@ -395,8 +405,8 @@ class Store(Database, Movable):
         """
 
     @abc.abstractmethod
-    def cancel(self, task: int, now: int) -> Verdict:
-        """Cancel the task, or ask its holder to if it runs; ``stored`` is False where neither is allowed."""
+    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
+        """Cancel the task, or request it of the holder of a running task; with ``running=False`` never the latter."""
 
     @abc.abstractmethod
     def suspend(self, task: int, suspended: bool) -> Verdict:
@@ -417,6 +427,10 @@ class Store(Database, Movable):
     @abc.abstractmethod
     def get(self, task: int, connection: object = None) -> TaskRecord | None:
         """The task, of any queue; through a user's ``connection`` as its transaction sees it."""
+
+    @abc.abstractmethod
+    def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
+        """Return the state and the token of each of these tasks that exists."""
 
     @abc.abstractmethod
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:

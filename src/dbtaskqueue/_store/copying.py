@@ -54,11 +54,23 @@ COLUMNS = {
             "key",
             "function",
         ),
-        *("policy", "payload", "result", "command", "limits", "suspended", "cpu", "memory"),
+        *("options", "meta", "payload", "result", "command", "suspended", "cpu", "memory"),
     ),
     "large": ("task", "name", "value"),
     "note": ("task", "token", "name", "value"),
-    "attempt": ("task", "token", "number", "worker", "started_at", "finished_at", "outcome", "error", "cpu", "memory"),
+    "attempt": (
+        "task",
+        "token",
+        "number",
+        "worker",
+        "started_at",
+        "finished_at",
+        "outcome",
+        "error",
+        "error_type",
+        "cpu",
+        "memory",
+    ),
 }
 """What the queries export_… read, in their order, and what load_… store under these names."""
 _LOADING = ("load_queue", "load_worker", "load_task", "load_large", "load_note", "load_attempt")

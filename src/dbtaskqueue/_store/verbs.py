@@ -30,6 +30,7 @@ from .contract import (
     NewTask,
     Note,
     RetryTime,
+    Standing,
     Start,
     Store,
     TaskRecord,
@@ -304,8 +305,8 @@ class SqlStore(SqlMovable, Store):
 
     # -- operators ---------------------------------------------------------------------------------
 
-    def cancel(self, task: int, now: int) -> Verdict:
-        return self._connections.write(partial(_change, "cancel", task, now))
+    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
+        return self._connections.write(partial(_change, "cancel", {"id": task, "now": now, "running": int(running)}))
 
     def suspend(self, task: int, suspended: bool) -> Verdict:
         values = {"id": task, "suspended": int(suspended)}
@@ -323,7 +324,7 @@ class SqlStore(SqlMovable, Store):
             if tx.row("key_is_taken", {"id": task}):
                 return _standing(tx, task, stored=False)
             was_done = tx.change("keep_done_attempt", {"id": task})
-            verdict = _change("retry", task, now, tx)
+            verdict = _change("retry", {"id": task, "now": now}, tx)
             if verdict.stored and was_done:
                 tx.change("delete_what_was_done", {"id": task})
             if verdict.stored:
@@ -385,6 +386,14 @@ class SqlStore(SqlMovable, Store):
             with self._connections.translated():
                 rows = self._borrow(connection).rows("get", {"id": task})
         return TaskRecord(*rows[0]) if rows else None
+
+    def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
+        def run(tx: Transaction) -> dict[int, Standing]:
+            parts = [tasks[at : at + _CHUNK] for at in range(0, len(tasks), _CHUNK)]
+            rows = [row for part in parts for row in tx.rows("standings", {"ids": tx.array(part)})]
+            return {id: Standing(TaskState(state), token) for id, state, token in rows}
+
+        return self._connections.read(run)
 
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
         values = {"queue": queue, "state": state, "limit": limit, "before": _LAST_ID if before is None else before}
@@ -511,9 +520,9 @@ def _standing(tx: Transaction, task: int, *, stored: bool) -> Verdict:
     return Verdict(stored, TaskState(row[0]), row[1]) if row else Verdict(False, None, None)
 
 
-def _change(query: str, task: int, now: int, tx: Transaction) -> Verdict:
-    changed = tx.change(query, {"id": task, "now": now})
-    return _standing(tx, task, stored=bool(changed))
+def _change(query: str, values: dict[str, int], tx: Transaction) -> Verdict:
+    changed = tx.change(query, values)
+    return _standing(tx, values["id"], stored=bool(changed))
 
 
 def _record_attempt(
@@ -522,7 +531,15 @@ def _record_attempt(
     values = {"task": end.id, "token": end.token, "number": number, "worker": worker, "started_at": started_at}
     tx.change(
         "insert_attempt",
-        values | {"finished_at": end.at, "outcome": outcome, "error": end.error, "cpu": end.cpu, "memory": end.memory},
+        values
+        | {
+            "finished_at": end.at,
+            "outcome": outcome,
+            "error": end.error,
+            "error_type": end.error_type,
+            "cpu": end.cpu,
+            "memory": end.memory,
+        },
     )
 
 

@@ -25,6 +25,7 @@ from .._executors.lookup import Lookup
 from .._executors.runner import Runner
 from .._executors.task_run import Settings, TaskRun
 from .._formats.payload import JSON
+from .._formats.task_options import has_limits
 from .._maintenance.cancel_watch import CancelWatch
 from .._maintenance.limit_watch import LimitWatch
 from .._maintenance.loop import MaintenanceLoop
@@ -326,7 +327,7 @@ class WorkerLoop:
 
     def _submit(self, works: list[TaskRun]) -> None:
         self._active.update(works)
-        if not self._is_watching and (self._has_processes or any(work.record.limits is not None for work in works)):
+        if not self._is_watching and (self._has_processes or any(has_limits(work.record.options) for work in works)):
             self._start_watching()
         self._executor.submit(works)
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from .._formats.quantities import duration
 from ..states import FINAL, UNFINISHED
-from .options import checked, confirm, duration, open_queue, queue_option, url_option, yes_option
+from .options import checked, confirm, open_queue, queue_option, url_option, yes_option
 from .output import counted, progress
 from .queues import refuse_unknown, warn_of_unknown
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from .._formats.quantities import seconds
 from .._formats.url import mask
 from .._system import clock
 from ..errors import StoreUnavailable
 from .looks import Look, Looker, plain
-from .options import checked, json_option, one_queue_option, open_queue, seconds, url_option
+from .options import checked, json_option, one_queue_option, open_queue, url_option
 from .output import console, json_line, note
 from .queues import refuse_unknown
 from .screen import changes, screen

@@ -12,17 +12,17 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .._executors import EXECUTORS
 from .._executors.lookup import place_of, refer
 from .._formats.payload import JSON
 from .._formats.url import mask, same_database
 from .._system.log import event
 from .._system.signals import draining_until_exit
-from ..checks import MOST, check_lease, refuse_async_generator
+from ..checks import refuse_async_generator
 from ..functions import TaskFunction
+from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
-from .options import checked, is_url_given, queues_option, seconds, url_option
+from .options import flags_of, is_url_given, queues_option, url_option
 from .output import console, harmless
 
 Callback = Callable[[Any], JSON]
@@ -31,10 +31,6 @@ _NOT_FOUND = (
     "a child process cannot find {} again: it has to be a function of a module, or an object at the top of one or a"
     " method of that; or run it in threads: --executor thread"
 )
-
-
-def _positive_seconds(text: str) -> float:
-    return check_lease(seconds(text))
 
 
 _EXAMPLES = """
@@ -51,51 +47,8 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("target", metavar="[MODULE:NAME]", required=False)
 @queues_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 1000),
-    default=1,
-    metavar="NUMBER",
-    help="Number of tasks to run at the same time.",
-)
-@click.option(
-    "--executor",
-    type=click.Choice(list(EXECUTORS)),
-    default="process",
-    help="How to run tasks: each in a child process, in threads, or as coroutines of one event loop.",
-)
-@click.option("--burst", is_flag=True, help="Exit once no task is due and none is running.")
-@click.option(
-    "--lease",
-    metavar="DURATION",
-    default="30s",
-    callback=checked(_positive_seconds),
-    help="Time without a heartbeat after which workers on other machines take over its tasks.",
-)
-@click.option(
-    "--drain-timeout",
-    metavar="DURATION",
-    default="20s",
-    callback=checked(seconds),
-    help="Time that running tasks get to finish when the worker stops.",
-)
-@click.option(
-    "--cancel-grace",
-    metavar="DURATION",
-    default="10s",
-    callback=checked(seconds),
-    help="Time between SIGTERM and SIGKILL for a cancelled child process.",
-)
-@click.option(
-    "--tasks-per-child",
-    type=click.IntRange(1, MOST),
-    metavar="NUMBER",
-    default=1000,
-    help="Number of short tasks after which a child process is replaced.",
-)
-@click.option(
-    "--allow-commands", is_flag=True, help="Also run command lines (enqueue --command). Needs --executor process."
-)
+@flags_of(WorkerOptions, "worker")
+@flags_of(RunOptions, "worker")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -106,17 +59,11 @@ Examples:
 @click.pass_context
 def worker(
     ctx: click.Context,
+    /,
     target: str | None,
     queues: list[str],
-    concurrency: int,
-    executor: str,
-    burst: bool,
-    lease: float,
-    drain_timeout: float,
-    cancel_grace: float,
-    tasks_per_child: int,
-    allow_commands: bool,
     log_level: str,
+    **options: Any,
 ) -> None:
     """Run tasks until stopped.
 
@@ -127,6 +74,7 @@ def worker(
     On SIGTERM or Ctrl-C, the worker claims no new tasks and gives running ones the drain timeout to finish. It then
     returns the rest to the queue without spending an attempt. A second signal makes it do that immediately.
     """
+    executor, allow_commands = options["executor"], options["allow_commands"]
     if allow_commands and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
     if target is None and not allow_commands:
@@ -140,26 +88,18 @@ def worker(
     if target is not None:
         found = _find(target, ctx.obj)
         if isinstance(found, TaskQueue):
-            if not len(found.functions) and not allow_commands:
+            if not found.functions.names() and not allow_commands:
                 raise click.ClickException(
                     f"{target} has no task functions; does its module import the modules that define them?"
                 )
-            _fit(found, target, ctx, lease)
-            source, runs = found, {"functions": len(found.functions)}
+            _fit(found, target, ctx, options["lease"])
+            source, runs = found, {"functions": len(found.functions.names())}
         else:
             if executor == "process" and refer(found) is None:
                 raise click.ClickException(harmless(_NOT_FOUND.format(target)))
             callback, runs = found, {"callback": target}
     set_up_logging(log_level)
-    options: dict[str, Any] = {
-        "concurrency": concurrency,
-        "executor": executor,
-        "lease": lease,
-        "drain_timeout": drain_timeout,
-        "cancel_grace": cancel_grace,
-        "tasks_per_child": tasks_per_child,
-        "allow_commands": allow_commands,
-    }
+    run_options = {name: options.pop(name) for name in options_of(RunOptions)}
     works = Worker(source, queues=queues or None, **options)
     with draining_until_exit(works.stop):
         event(
@@ -168,11 +108,11 @@ def worker(
             pid=os.getpid(),
             database=mask(works.url),
             queues=",".join(works.queues),
-            concurrency=concurrency,
+            concurrency=options["concurrency"],
             executor=executor,
             **runs,
         )
-        works.run(callback, burst=burst)
+        works.run(callback, **run_options)
         event(logging.INFO, "worker ends", pid=os.getpid())
 
 

@@ -5,19 +5,16 @@
 -- locked one by one.
 
 -- name: claim_columns
--- The error is the last one since an operator's retry; earlier ones stay in the attempts.
+-- The error is that of the last attempt since an operator's retry; earlier ones stay in the attempts.
 dbtaskqueue_task.id, queue, state, rank, due, dbtaskqueue_task.token, attempt, budget, retry_base,
 dbtaskqueue_task.worker, isolated, cancel_requested, created_at, dbtaskqueue_task.started_at,
-dbtaskqueue_task.finished_at, "key", function, policy,
+dbtaskqueue_task.finished_at, "key", function, options,
 coalesce(payload, (SELECT value FROM {{schema}}dbtaskqueue_large
                     WHERE task = dbtaskqueue_task.id AND name = 'payload')),
 CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbtaskqueue_large
                                                  WHERE task = dbtaskqueue_task.id AND name = 'result')) END,
-CASE WHEN attempt > 0 THEN
-    (SELECT error FROM {{schema}}dbtaskqueue_attempt AS past
-      WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retry_token AND past.error IS NOT NULL
-      ORDER BY past.token DESC LIMIT 1) END,
-limits, command, dbtaskqueue_task.retry_token
+CASE WHEN attempt > 0 THEN (SELECT error FROM {{last_failure}}) END,
+meta, command, dbtaskqueue_task.retry_token
 
 -- name: task_columns
 -- Of a new claim, nothing of what comes after those can be there.
@@ -28,7 +25,14 @@ CASE WHEN attempt > 0 THEN
       WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress') END,
 CASE WHEN state = 'running' THEN
     (SELECT value FROM {{schema}}dbtaskqueue_note AS got
-      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'usage') END
+      WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'usage') END,
+CASE WHEN attempt > 0 THEN (SELECT error_type FROM {{last_failure}}) END
+
+-- name: last_failure
+-- The last attempt with an error since an operator's retry.
+{{schema}}dbtaskqueue_attempt AS past
+  WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retry_token AND past.error IS NOT NULL
+  ORDER BY past.token DESC LIMIT 1
 
 -- name: is_suspended
 CASE WHEN state = 'running' AND suspended = dbtaskqueue_task.token THEN 1 ELSE 0 END
@@ -38,9 +42,9 @@ SELECT version, oldest FROM {{schema}}dbtaskqueue_schema
 
 -- name: insert_task
 INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
-        :limits, :command)
+       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
+VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta, :payload,
+        :command)
 RETURNING id
 
 -- name: insert_large
@@ -57,6 +61,9 @@ SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: standing
 SELECT state, token FROM {{schema}}dbtaskqueue_task WHERE id = :id
+
+-- name: standings
+SELECT id, state, token FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
 
 -- name: start
 UPDATE {{schema}}dbtaskqueue_task
@@ -80,8 +87,8 @@ UPDATE {{schema}}dbtaskqueue_task
 
 -- name: insert_attempt
 INSERT INTO {{schema}}dbtaskqueue_attempt
-       (task, token, number, worker, started_at, finished_at, outcome, error, cpu, memory)
-VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :cpu, :memory)
+       (task, token, number, worker, started_at, finished_at, outcome, error, error_type, cpu, memory)
+VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :error_type, :cpu, :memory)
 
 -- name: cancel
 UPDATE {{schema}}dbtaskqueue_task
@@ -90,7 +97,7 @@ UPDATE {{schema}}dbtaskqueue_task
        finished_at = CASE WHEN state = 'running' THEN finished_at ELSE :now END,
        worker = CASE WHEN state = 'running' THEN worker END,
        state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END
- WHERE id = :id AND state IN ('pending', 'failed', 'reserved', 'running')
+ WHERE id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)
 
 -- name: keep_done_attempt
 -- The done attempt lives in the task's row; before a retry overwrites it, it joins the history.
@@ -163,11 +170,11 @@ DELETE FROM {{schema}}dbtaskqueue_attempt WHERE task {{in_ids}}
 
 -- name: attempts
 -- Without their outputs: a task may have any number of these.
-SELECT number, token, worker, started_at, finished_at, outcome, error, NULL, cpu, memory
+SELECT number, token, worker, started_at, finished_at, outcome, error, NULL, cpu, memory, error_type
   FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token >= :since
 UNION ALL
 SELECT attempt, token, worker, started_at, finished_at, CASE WHEN state = 'done' THEN 'done' END, NULL, NULL,
-       CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END
+       CASE WHEN state = 'done' THEN cpu END, CASE WHEN state = 'done' THEN memory END, NULL
   FROM {{schema}}dbtaskqueue_task WHERE id = :id AND token >= :since AND state IN ('running', 'done')
  ORDER BY 2
 
@@ -436,15 +443,15 @@ SELECT id, host, pid, boot, namespace, started, lease, beat, created_at, lost_at
 
 -- name: export_task
 SELECT id, queue, state, rank, due, due_set_at, token, attempt, budget, retry_base, retry_token, worker, batched, isolated,
-       cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result,
-       command, limits, suspended, cpu, memory
+       cancel_requested, created_at, started_at, finished_at, "key", function, options, meta, payload,
+       result, command, suspended, cpu, memory
   FROM {{schema}}dbtaskqueue_task WHERE id > :after ORDER BY id LIMIT :limit
 
 -- name: export_large
 SELECT task, name, value FROM {{schema}}dbtaskqueue_large WHERE task > :after AND task <= :last
 
 -- name: export_attempt
-SELECT task, token, number, worker, started_at, finished_at, outcome, error, cpu, memory
+SELECT task, token, number, worker, started_at, finished_at, outcome, error, error_type, cpu, memory
   FROM {{schema}}dbtaskqueue_attempt WHERE task > :after AND task <= :last
 
 -- name: load_queue
@@ -459,11 +466,11 @@ VALUES (:id, :host, :pid, :boot, :namespace, :started, :lease, :beat, :created_a
 -- name: load_task
 INSERT INTO {{schema}}dbtaskqueue_task
        (id, queue, state, rank, due, due_set_at, token, attempt, budget, retry_base, retry_token, worker, batched, isolated,
-        cancel_requested, created_at, started_at, finished_at, "key", function, policy, payload, result,
-        command, limits, suspended, cpu, memory)
+        cancel_requested, created_at, started_at, finished_at, "key", function, options, meta, payload,
+        result, command, suspended, cpu, memory)
 VALUES (:id, :queue, :state, :rank, :due, :due_set_at, :token, :attempt, :budget, :retry_base, :retry_token, :worker, :batched,
-        :isolated, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :policy, :payload, :result,
-        :command, :limits, :suspended, :cpu, :memory)
+        :isolated, :cancel_requested, :created_at, :started_at, :finished_at, :key, :function, :options, :meta, :payload,
+        :result, :command, :suspended, :cpu, :memory)
 
 -- name: load_large
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
@@ -476,5 +483,5 @@ INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value) VALUES (:task,
 
 -- name: load_attempt
 INSERT INTO {{schema}}dbtaskqueue_attempt
-       (task, token, number, worker, started_at, finished_at, outcome, error, cpu, memory)
-VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :cpu, :memory)
+       (task, token, number, worker, started_at, finished_at, outcome, error, error_type, cpu, memory)
+VALUES (:task, :token, :number, :worker, :started_at, :finished_at, :outcome, :error, :error_type, :cpu, :memory)

@@ -105,9 +105,9 @@ SELECT RELEASE_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())))
 -- name: insert_task
 -- Differs because one statement for many tasks is one round trip.
 INSERT INTO dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
-VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload_n,
-          :limits, :command),]]
+       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
+VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta,
+          :payload_n, :command),]]
 RETURNING id
 
 -- name: insert_large

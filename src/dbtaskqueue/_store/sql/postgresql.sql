@@ -156,9 +156,9 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
 -- name: insert_task
 -- Differs because a refused insert would spoil the whole transaction, which may be a user's.
 INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
-        :limits, :command)
+       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
+VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta, :payload,
+        :command)
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
 RETURNING id
 
@@ -178,10 +178,10 @@ WITH given AS (SELECT payload, large, number
          SELECT nextval((SELECT CAST(pg_get_serial_sequence(:table, 'id') AS regclass))) AS id, payload, large
            FROM (SELECT * FROM given ORDER BY number) AS _),
      task AS (INSERT INTO {{schema}}dbtaskqueue_task
-                     (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload,
-                      limits, command)
+                     (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta,
+                      payload, command)
               SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,
-                     :function, :policy, payload, :limits, :command FROM numbered),
+                     :function, :options, :meta, payload, :command FROM numbered),
      large AS (INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
                SELECT id, 'payload', large FROM numbered WHERE large IS NOT NULL),
      woken AS ({{wake}})

@@ -52,9 +52,9 @@ SELECT max(coalesce((SELECT max(id) FROM dbtaskqueue_task), 0), (SELECT highest 
 
 -- name: insert_next_task
 INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
+       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
 VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function,
-        :policy, :payload, :limits, :command)
+        :options, :meta, :payload, :command)
 
 -- name: claimable
 -- Differs because SQLite has one writer: no SKIP LOCKED is needed between looking and claiming. All rows come
@@ -62,7 +62,7 @@ VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget
 -- CROSS JOIN fixes the order of the loops, so that LIMIT stops the scan.
 WITH RECURSIVE {{ranks}}
 SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, retry_base, isolated, created_at, started_at,
-                                   "key", function, policy, CAST(payload AS TEXT), limits, command, retry_token))
+                                   "key", function, options, meta, CAST(payload AS TEXT), command, retry_token))
   FROM (SELECT task.*
           FROM ranks CROSS JOIN dbtaskqueue_task AS task
          WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now AND task.command <= :commands
@@ -95,9 +95,9 @@ UPDATE dbtaskqueue_task
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.
 INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, policy, payload, limits, command)
-VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :policy, :payload,
-        :limits, :command)
+       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
+VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta,
+        :payload, :command)
 
 -- name: raise_pruned
 UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)

@@ -154,7 +154,7 @@ def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: 
     """The record of a task as it stands now, from how it was found."""
     (
         number, rank, due, token, attempt, budget, retry_base, isolated, created, started,
-        key, function, policy, payload, limits, command, retry_token,
+        key, function, options, meta, payload, command, retry_token,
     ) = row  # fmt: skip
     if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
         return TaskRecord(*tx.rows("get", {"id": number})[0])
@@ -163,7 +163,7 @@ def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: 
         state, attempt, started = RUNNING, 1, claim.now
     return TaskRecord._make((
         number, queue, state, rank, due, token + 1, attempt, budget, retry_base, worker, isolated, 0, created, started,
-        None, key, function, policy, payload, None, None, limits, command, retry_token, 0, None, None,
+        None, key, function, options, payload, None, None, meta, command, retry_token, 0, None, None, None,
     ))  # fmt: skip
 
 

@@ -1,0 +1,84 @@
+"""The column ``options`` of a task: what only a worker reads, as one JSON object. Pure.
+
+A key is absent where the option was not set, and the column is NULL where none was. A new option of this kind is a key
+here, not a column.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..retry import DEFAULT, RetryPolicy
+from .limits import NONE, Limits, check_limits
+
+
+class TaskOptions(NamedTuple):
+    """The options stored with a task. ``unreadable`` names the keys whose values are replaced by their defaults."""
+
+    retry: RetryPolicy = DEFAULT
+    limits: Limits = NONE
+    unreadable: tuple[str, ...] = ()
+
+
+def encode(retry: RetryPolicy, limits: Limits) -> str | None:
+    """Return the text for the column, or None where every option has its default."""
+    stored: dict[str, object] = {}
+    if retry != DEFAULT:
+        stored["retry"] = vars(retry)
+    for key, value in (
+        ("time_limit", limits.time),
+        ("stall_limit", limits.stall),
+        ("memory_limit", limits.memory),
+    ):
+        if value is not None:
+            stored[key] = value
+    return json.dumps(stored) if stored else None
+
+
+@functools.lru_cache(maxsize=64)  # most tasks of a program share their options
+def decode(text: str | None) -> TaskOptions:
+    """Return the options in the column. Never raises: a value that cannot be read is replaced by its default.
+
+    Keys that a newer version may have stored are ignored.
+    """
+    if text is None:
+        return TaskOptions()
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError):
+        stored = None
+    if not isinstance(stored, dict):
+        return TaskOptions(unreadable=tuple(_READERS))
+    values: dict[str, Any] = {}
+    unreadable = []
+    for key, read in _READERS.items():
+        if key in stored:
+            try:
+                values[key] = read(stored[key])
+            except (TypeError, ValueError):
+                unreadable.append(key)
+    limits = Limits(values.get("time_limit"), values.get("stall_limit"), values.get("memory_limit"))
+    return TaskOptions(values.get("retry", DEFAULT), limits, tuple(unreadable))
+
+
+def _policy(stored: Any) -> RetryPolicy:
+    if not isinstance(stored, dict):
+        raise TypeError("a stored policy is an object")
+    return RetryPolicy(**{name: stored[name] for name in RetryPolicy.__dataclass_fields__ if name in stored})
+
+
+_READERS: dict[str, Callable[[Any], object]] = {
+    "retry": _policy,
+    "time_limit": lambda seconds: check_limits(seconds, None, None).time,
+    "stall_limit": lambda seconds: check_limits(None, seconds, None).stall,
+    "memory_limit": lambda count: check_limits(None, None, count).memory,
+}
+"""For each key, what checks its value and returns the option. Raises TypeError or ValueError."""
+
+
+def has_limits(text: str | None) -> bool:
+    """Return whether the column has a limit."""
+    return text is not None and decode(text).limits != NONE
