@@ -25,8 +25,8 @@ from .functions import Registry, TaskFunction
 from .options import FunctionOptions, Options, refuse_unknown, to_columns
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, PENDING, RUNNING, TaskState, sources
-from .task import Task, after_a_change, cancel, look_up
+from .states import FINAL, PENDING, RUNNING, StateName, TaskState, sources
+from .task import Task, after_a_change, cancel, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -327,10 +327,19 @@ class TaskQueue:
         self._require_open()
         return Task(self.store, look_up(self.store, id))
 
-    def cancel(self, id: int) -> None:
-        """Cancel a task of any queue, as ``Task.cancel`` does; TaskNotFound, InvalidTransition."""
+    def cancel(self, id: int, *, running: bool = True) -> bool:
+        """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition."""
         self._require_open()
-        cancel(self.store, id)
+        return cancel(self.store, id, running=running)
+
+    def wait_all(self, tasks: Iterable[Task[R]], timeout: float | timedelta | None = None) -> list[Task[R]]:
+        """Wait until all these tasks are done, abandoned or cancelled, and return them in the same order.
+
+        It takes one query for each change of the database, however many tasks there are. Raises TimeoutError after
+        ``timeout`` (seconds or a timedelta), and TaskNotFound if one of the tasks is pruned.
+        """
+        self._require_open()
+        return wait_all(tasks, timeout)
 
     def retry(self, id: int) -> Task:
         """Run a failed, abandoned, cancelled or done task again, due now, with its attempts renewed.
@@ -386,7 +395,9 @@ class TaskQueue:
             " only a task in a process can"
         )
 
-    def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self, *, state: TaskState | StateName | None = None, limit: int = 100, before: int | None = None
+    ) -> list[Task]:
         """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
         self._require_open()
         if not is_count(limit):
@@ -448,7 +459,9 @@ class TaskQueue:
         self._require_open()
         return self.store.purge(self.name, clock.now())
 
-    def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
+    def prune(
+        self, older_than: float | timedelta, *, states: Iterable[TaskState | StateName] = ("done", "cancelled")
+    ) -> int:
         """Delete this queue's tasks in these final states that ended longer ago than that; how many.
 
         ``older_than`` in seconds or a timedelta. ValueError for a state that is not final.

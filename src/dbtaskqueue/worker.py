@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
@@ -20,6 +20,7 @@ from ._system.systemd import Notifier
 from ._worker.batching import BatchSize
 from ._worker.loop import RunLimits, WorkerLoop
 from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
+from .options import ExecutorName
 from .queue import TaskQueue
 from .task import Task
 
@@ -65,7 +66,7 @@ class Worker:
         *,
         queues: list[str] | tuple[str, ...] | None = None,
         concurrency: int = 1,
-        executor: str = "thread",
+        executor: ExecutorName = "thread",
         lease: float | timedelta = 30.0,
         drain_timeout: float | timedelta = 20.0,
         on_error: OnError | None = None,
@@ -121,7 +122,7 @@ class Worker:
         burst: bool = False,
         max_tasks: int | None = None,
         idle_timeout: float | timedelta | None = None,
-        batch: int | str = "auto",
+        batch: int | Literal["auto"] = "auto",
     ) -> None:
         """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread; each signal is logged).
 

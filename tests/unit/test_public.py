@@ -34,7 +34,8 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",
-        "cancel": "id",
+        "cancel": "id, *, running=True",
+        "wait_all": "tasks, timeout=None",
         "suspend": "id",
         "continue_": "id",
         "retry": "id",
@@ -59,7 +60,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "finish": "result=None",
         "fail": "error, *, retry=True",
         "release": "delay=0",
-        "cancel": "",
+        "cancel": "*, running=True",
         "wait": "timeout=None",
         "get_result": "timeout=None",
         "attempts": "",
@@ -85,7 +86,7 @@ TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
     *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
-    "meta",
+    *("meta", "error_type"),
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
@@ -146,7 +147,7 @@ def test_attributes() -> None:
     assert {name for name in dir(RunningTask) if not name.startswith("_")} == RUNNING_ATTRIBUTES
     assert Attempt._fields == (
         *("number", "token", "worker", "started_at", "finished_at", "outcome", "error", "output"),
-        *("cpu_seconds", "peak_memory"),
+        *("cpu_seconds", "peak_memory", "error_type"),
     )
     assert FunctionStats._fields == (*("function", "count", "failures", "p50", "p95", "cpu_p50", "peak_memory"),)
     assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")

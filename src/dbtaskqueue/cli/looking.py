@@ -16,7 +16,7 @@ from .._store.contract import WorkerRecord
 from .._system.clock import to_datetime
 from ..overview import FunctionStats
 from ..queue import TaskQueue
-from ..states import RESERVED, RUNNING, TaskState
+from ..states import RESERVED, RUNNING, StateName, TaskState
 from ..task import Attempt, Task, look_up
 from .options import json_option, open_queue, queue_option, url_option
 from .output import (
@@ -54,7 +54,7 @@ _LAST_LINES = 10
 @json_option
 @url_option
 @click.pass_obj
-def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json: bool) -> None:
+def list_tasks(url: str | None, queue: str, state: StateName | None, limit: int, json: bool) -> None:
     """List the tasks of a queue, newest first."""
     with open_queue(url, queue) as lane:
         refuse_unknown(lane.store, queue)
