@@ -104,7 +104,7 @@ def end_all_workers() -> None:
         with member._lock:
             loop, heart = member._loop, member._heart
             member.id = member._loop = member._heart = None
-            member._held.clear()
+            member._forget_claims()
         if loop is not None:
             loop.stop()
         if heart is not None:

@@ -13,11 +13,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from helpers import source_of
-
 from dbtaskqueue._store import queries
 from dbtaskqueue._store.mariadb.connections import MariadbLink
 from dbtaskqueue._store.postgresql.connections import PostgresqlLink
+from dbtaskqueue._store.records import column_lists
 from dbtaskqueue._store.sqlite.connections import SqliteTransaction
 
 LINKS = {"sqlite": SqliteTransaction, "postgresql": PostgresqlLink, "mariadb": MariadbLink}
@@ -61,9 +60,11 @@ def unused(engine: str, ran: Iterable[str]) -> list[str]:
 
 def _parts(engine: str) -> dict[str, list[str]]:
     """The named queries of an engine, each with the names that its text includes."""
-    texts: dict[str, str] = {}
-    for file in ("common", engine):
-        pieces = re.split(r"^-- name: (\w+)$", (source_of() / f"_store/sql/{file}.sql").read_text(), flags=re.MULTILINE)
-        texts |= dict(zip(pieces[1::2], pieces[2::2], strict=True))
-    assert set(texts) == set(queries.load(engine, {"schema": ""}))
-    return {name: re.findall(r"\{\{(\w+)\}\}", text) for name, text in texts.items()}
+    texts = queries.sources(engine)
+    lists = column_lists(texts)
+
+    def included(text: str) -> list[str]:
+        names = re.findall(r"\{\{(\w+)\}\}", text)
+        return [part for name in names for part in (included(lists[name]) if name in lists else [name])]
+
+    return {name: included(text) for name, text in texts.items()}

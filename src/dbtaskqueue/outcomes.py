@@ -9,10 +9,12 @@ from datetime import timedelta
 from types import TracebackType
 
 from ._formats import payload, task_options
-from ._store.contract import End, TaskRecord
+from ._store.contract import End, Store, TaskRecord, Verdict
 from ._system import clock
+from ._system.backoff import doubling
 from ._system.log import event
 from .errors import AbandonTask, ReleaseTask, RetryTask
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
@@ -62,8 +64,7 @@ def release_unknown(task: TaskRecord) -> End:
     The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
     """
     claims = task.token - task.retry_token - (task.retry_token > 0)  # the retry itself took a token, too
-    first, last = UNKNOWN_DELAYS
-    return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))._replace(unrun=True)
+    return release(task, doubling(claims - 1, *UNKNOWN_DELAYS))._replace(unrun=True)
 
 
 def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None = None) -> End | None:
@@ -75,6 +76,41 @@ def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None 
     if isinstance(error, ReleaseTask):
         return release(record, error.delay, started_at=started_at)
     return None
+
+
+INTENDED: dict[str, frozenset[TaskState]] = {
+    "finish": frozenset({DONE}),
+    "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
+    "release": frozenset({PENDING, CANCELLED}),
+}
+"""The states in which an end leaves a task. Under its own token, only the holder can have stored them."""
+
+_STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
+"""The state in which an end with this outcome leaves a task."""
+
+
+def settled(store: Store, end: End, verdict: Verdict) -> Verdict:
+    """The verdict on an end that may have been stored by an earlier try, whose answer was lost.
+
+    An end is stored once: a second try finds nothing to change. So a verdict that it was not stored is checked against
+    the task's state and, if the task was claimed or retried since, against its attempts.
+    Raises StoreUnavailable if that cannot be read.
+    """
+    if verdict.stored:
+        return verdict
+    if verdict.token == end.token:
+        return verdict._replace(stored=verdict.state in INTENDED[end.verb])
+    for attempt in store.attempts(end.id, end.token):
+        if (attempt.token, attempt.finished_at) == (end.token, end.at) and attempt.outcome in _STATES:
+            return Verdict(True, _STATES[attempt.outcome], end.token)
+    return verdict
+
+
+def retry_in(end: End, state: TaskState | None) -> float | None:
+    """Seconds until a task that is in this state after its end is due again; None for never."""
+    if state not in (FAILED, PENDING) or end.due is None:
+        return None
+    return round(max(0, end.due - end.at) / 1e6, 3)
 
 
 def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:

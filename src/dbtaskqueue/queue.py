@@ -15,17 +15,19 @@ from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import DEFAULT_URL
 from ._store import open_store
-from ._store.contract import NewTask, TaskRecord, Verdict
+from ._store.contract import NewTask, TaskRecord, Verdict, fresh
 from ._system import clock
-from ._worker.membership import Membership
+from ._worker.due import wait_until_due
+from ._worker.held import FetchMembership
 from .calls import Command
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError, TaskQueueError
+from .events import Events, TasksEnqueued
 from .functions import Registry, TaskFunction
 from .options import FunctionOptions, Options, refuse_unknown, to_columns
 from .overview import LATEST, FunctionStats, summarize
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, PENDING, RUNNING, StateName, TaskState, sources
+from .states import FINAL, RUNNING, StateName, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up, wait_all
 
 P = ParamSpec("P")
@@ -83,6 +85,7 @@ class TaskQueue:
         self.lease = check_lease(lease)
         self.retry_policy = check_policy(retry)
         self.functions = Registry()
+        self.events = Events()
         self._closed = False
         self._stops: list[Callable[[], object]] = []
         self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
@@ -92,7 +95,7 @@ class TaskQueue:
         except BaseException:
             self.store.close()
             raise
-        self._membership = Membership(self.store, self.lease, runs_tasks=False)
+        self._membership = FetchMembership(self.store, self.lease, self.events)
 
     def __repr__(self) -> str:
         return f"<TaskQueue {self.name}>"
@@ -267,10 +270,12 @@ class TaskQueue:
         connection = options.get("connection")
         ids = self.store.enqueue(tasks, connection)
         self.store.wakeups.ring()
+        if self.events.wants(TasksEnqueued):
+            self.events.emit(TasksEnqueued(ids, tasks))
         if tasks[0].key is not None:
             with after_a_change():
                 return [Task(self.store, look_up(self.store, ids[0], connection))]
-        return [Task(self.store, record) for record in map(_fresh, ids, tasks)]
+        return [Task(self.store, record) for record in map(fresh, ids, tasks)]
 
     # -- consuming ---------------------------------------------------------------------------------
 
@@ -289,29 +294,24 @@ class TaskQueue:
                 break
             if tasks:
                 return tasks
-            if self._membership.look():
+            if self._membership.maintain():
                 continue
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
-            self._wait_for_due(left)
+            self._wait_until_due(left)
         return []
 
     def _hold(self, record: TaskRecord) -> Task:
         return Task(self.store, record, self._membership)
 
-    def _wait_for_due(self, left: float | None) -> None:
-        """Sleep until something may be due: without the write lock, whatever else changes."""
+    def _wait_until_due(self, left: float | None) -> None:
+        """Sleep until a task may be due: without the write lock, whatever else changes."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
         while not self._closed:
-            with self.store.wakeups.waiting((self.name,)) as ticket:
-                due = self.store.next_due([self.name], commands=False)  # those are for workers
-                pause = deadline - time.monotonic()
-                if due is not None:
-                    pause = min(pause, (due - clock.now()) / 1e6)
-                if pause <= 0:
-                    return
-                self.store.wakeups.wait(ticket, pause)
+            left = deadline - time.monotonic()
+            if wait_until_due(self.store, [self.name], left, commands=False) or left <= 0:  # commands are for workers
+                return
 
     next = fetch
 
@@ -545,12 +545,3 @@ def check_state(state: TaskState | str) -> TaskState:
         return TaskState(state)
     except ValueError:
         raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
-
-
-def _fresh(number: int, task: NewTask) -> TaskRecord:
-    """The record of a task that was just stored."""
-    queue, rank, due, budget, created_at, key, function, options, text, meta, command = task
-    return TaskRecord(
-        number, queue, PENDING, rank, due, 0, 0, budget, 0, None, 0, 0, created_at,
-        None, None, key, function, options, text, None, None, meta, command,
-    )  # fmt: skip

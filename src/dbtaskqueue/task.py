@@ -32,7 +32,7 @@ from .waiting import Waiting
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # type checkers bring it; a default needs Python 3.13 at run time
 
-    from ._worker.membership import Membership
+    from ._worker.held import FetchMembership
 
     R = TypeVar("R", covariant=True, default=Any)
 else:
@@ -87,7 +87,7 @@ class Task(Generic[R]):
     JSON, so that a tuple comes back as a list.
     """
 
-    def __init__(self, store: Store, record: TaskRecord, membership: Membership | None = None) -> None:
+    def __init__(self, store: Store, record: TaskRecord, membership: FetchMembership | None = None) -> None:
         self._store = store
         self._record = record
         self._membership = membership
@@ -313,7 +313,7 @@ class Task(Generic[R]):
         self._require_holder("release")
         self._end(outcomes.release(self._claim, delay))
 
-    def _require_holder(self, verb: str) -> Membership:
+    def _require_holder(self, verb: str) -> FetchMembership:
         if self._membership is None:
             raise InvalidTransition(f"{verb}: task {self.id} is not held here; only fetch() returns a task that is")
         if self._pid != os.getpid():

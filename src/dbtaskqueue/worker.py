@@ -1,7 +1,8 @@
-"""Worker: runs tasks until it is told to stop. The loop itself is in ``session.py``."""
+"""Worker: runs tasks until it is asked to stop. The loop is in ``_worker/loop.py``."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,15 +14,18 @@ from typing import Any, Literal
 from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
-from ._store.contract import TaskRecord
 from ._system.log import event
 from ._system.signals import draining
 from ._system.systemd import Notifier
 from ._worker.batching import BatchSize
-from ._worker.loop import RunLimits, WorkerLoop
+from ._worker.loop import LoopSettings, WorkerLoop
+from ._worker.run_limits import RunLimits
 from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
+from .errors import StoreUnavailable
+from .events import Events, TaskEnded
 from .options import ExecutorName
 from .queue import TaskQueue
+from .states import ABANDONED, FAILED
 from .task import Task
 
 OnError = Callable[[Task, BaseException], object]
@@ -112,8 +116,8 @@ class Worker:
         self.tasks_per_child = tasks_per_child
         self.allow_commands = bool(allow_commands)
         self._lock = threading.RLock()
-        self._session: WorkerLoop | None = None
-        self._stop_asked = False
+        self._loop: WorkerLoop | None = None
+        self._stop_requested = False
 
     def run(
         self,
@@ -155,57 +159,80 @@ class Worker:
 
     def _run(self, callback: Callable[[Any], JSON] | None, limits: RunLimits, size: BatchSize) -> None:
         with self._lock:
-            if self._session is not None:
+            if self._loop is not None:
                 raise RuntimeError("this worker is running already")
-            session = self._session = WorkerLoop(
+            loop = self._loop = WorkerLoop(
                 self._queue.store,
-                self.queues,
-                code=Lookup(callback, self._queue.functions),
-                concurrency=self.concurrency,
-                executor=self.executor,
-                cancel_grace=self.cancel_grace,
-                tasks_per_child=self.tasks_per_child,
-                lease=self.lease,
-                drain_timeout=self.drain_timeout,
-                on_error=self._on_error_of_task if self.on_error else None,
+                LoopSettings(
+                    queues=self.queues,
+                    concurrency=self.concurrency,
+                    executor=self.executor,
+                    cancel_grace=self.cancel_grace,
+                    tasks_per_child=self.tasks_per_child,
+                    lease=self.lease,
+                    drain_timeout=self.drain_timeout,
+                    allow_commands=self.allow_commands,
+                ),
+                lookup=Lookup(callback, self._queue.functions),
                 limits=limits,
                 batch=size,
-                allow_commands=self.allow_commands,
+                events=self._events(),
                 notifier=Notifier(os.environ if threading.current_thread() is threading.main_thread() else {}),
             )
-            if self._stop_asked:
-                session.request_stop()
+            if self._stop_requested:
+                loop.stop.request()
         try:
-            session.run()
+            loop.run()
         finally:
-            self._session, self._stop_asked = None, False
+            self._loop, self._stop_requested = None, False
             if self._owns_queue:
                 self._queue.store.disconnect()
 
-    def _on_error_of_task(self, record: TaskRecord, error: BaseException) -> None:
+    def _events(self) -> Events:
+        """Where this run emits what happens: its own listeners first, then those of the queue."""
+        events = Events(self._queue.events)
+        if self.on_error is not None:
+            events.listen(TaskEnded, self._call_on_error)
+        return events
+
+    def _call_on_error(self, fact: TaskEnded) -> None:
+        if fact.error is None or fact.state not in (FAILED, ABANDONED):
+            return
         assert self.on_error is not None
-        self.on_error(Task(self._queue.store, record), error)
+        record = fact.record._replace(state=fact.state, attempt=fact.attempt, error=fact.text)
+        if fact.due is not None:
+            record = record._replace(due=fact.due)
+        store = self._queue.store
+        with contextlib.suppress(StoreUnavailable):  # then it gets what is known here
+            record = store.get(record.id) or record
+        try:
+            self.on_error(Task(store, record), fact.error)
+        except Exception as error:
+            event(logging.ERROR, "on_error raised", exc_info=error, task_id=record.id)
+        except BaseException as error:  # raised when everything is stored: here, what was just claimed would be lost
+            assert self._loop is not None
+            self._loop.stop.stop_with(error)
 
     def stop(self) -> None:
-        """End ``run`` after the running tasks, at most ``drain_timeout`` seconds later. Callable anywhere."""
-        session = self._session
-        if session is None:
-            self._stop_asked = True
-        elif not session.is_stopping:
-            session.request_stop()
+        """End ``run`` after the running tasks, at most ``drain_timeout`` seconds later. Call it anywhere."""
+        loop = self._loop
+        if loop is None:
+            self._stop_requested = True
+        elif not loop.stop.is_on:
+            loop.stop.request()
 
     def _signalled(self) -> None:
         """Request a stop, the second time an immediate one. Called by the signal handler."""
-        session = self._session
-        if session is None:
-            self._stop_asked = True
+        loop = self._loop
+        if loop is None:
+            self._stop_requested = True
         else:
-            session.request_stop()
+            loop.stop.request()
 
     def _announce(self, number: int) -> None:
         """Log that a signal has arrived, and what the worker does."""
-        session = self._session
-        if session is None:
-            event(logging.INFO, "stopping")  # there is no session yet: the executor is importing the code
+        loop = self._loop
+        if loop is None:
+            event(logging.INFO, "stopping")  # the loop does not exist yet: the executor is importing the code
         else:
-            session.announce_stop(typed=number == signal.SIGINT)
+            loop.announce_stop(typed=number == signal.SIGINT)

@@ -216,7 +216,7 @@ def long(queue: TaskQueue) -> TaskRecord:
     queue.enqueue_command(
         ["ffmpeg", "-i", "a film"], time_limit=90, stall_limit=5, memory_limit=3 * 2**29, retry=RetryPolicy(delay=0)
     )
-    member = Membership(queue.store, 30.0, runs_tasks=False, executor="process")
+    member = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor="process")
     worker = member.join()
     output = "".join(f"line {number}\x1b[31m\r" for number in range(30))
     for number in (1, 2):

@@ -644,7 +644,7 @@ def test_cancelled_before_it_started(queue: TaskQueue) -> None:
     task = queue.enqueue("waits")
     until(lambda: task.refresh().state == "running", what="the claim")
     task.cancel()
-    until(lambda: worker._session and any(work.cancelled for work in list(worker._session._active)), what="the news")
+    until(lambda: worker._loop and any(run.cancelled for run in list(worker._loop._active)), what="the news")
     go_on.set()
     thread.join()
     assert ran == ["blocks"]

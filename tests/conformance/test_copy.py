@@ -15,7 +15,7 @@ from helpers import die_holding
 
 from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
 from dbtaskqueue._store.contract import Claim, End, ExportBatch, Note
-from dbtaskqueue._store.copying import COLUMNS
+from dbtaskqueue._store.records import TABLES
 from dbtaskqueue._store.verbs import SqlStore
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker.membership import Membership
@@ -88,7 +88,7 @@ def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Emp
     target = empty(other)
     with TaskQueue(url, queue="a") as queue:
         queue.enqueue_command(["true"], time_limit=5, stall_limit=0.5, memory_limit=2**40)
-        member = Membership(queue.store, 30.0, runs_tasks=False, executor="process")
+        member = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor="process")
         worker = member.join()
         for verb, output in (("fail", "ü" * 70_000), ("finish", "fine")):
             now = clock.now()
@@ -113,7 +113,7 @@ def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Emp
 def test_no_column_is_forgotten(tmp_path: Path) -> None:
     TaskQueue(f"sqlite:///{tmp_path}/all.sqlite").close()
     with contextlib.closing(sqlite3.connect(tmp_path / "all.sqlite")) as connection:
-        for table, columns in COLUMNS.items():
+        for table, columns in TABLES.items():
             rows = connection.execute("SELECT name FROM pragma_table_info(?)", [f"dbtaskqueue_{table}"])
             assert {name for (name,) in rows} == set(columns)
 

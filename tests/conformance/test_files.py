@@ -145,7 +145,7 @@ def shared(tmp_path: Path) -> Path:
     while directory != directory.parent and directory.stat().st_uid == os.getuid():
         directory.chmod(directory.stat().st_mode | 0o755)
         directory = directory.parent
-    (tmp_path / "batched").mkdir()
+    (tmp_path / "shared").mkdir()
     return tmp_path / "shared"
 
 

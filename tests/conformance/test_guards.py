@@ -74,7 +74,7 @@ def test_what_a_worker_without_a_row_holds_is_given_back(queue: TaskQueue, other
     worker = _worker(queue)
     [held] = other.fetch(timeout=10)  # by a living worker
     queue.store.deregister(worker.id)
-    Rescuer(queue.store, None).look()  # unless the maintenance has done it already
+    Rescuer(queue.store, None, queue.events).check()  # unless the maintenance has done it already
     assert (running.refresh().state, reserved.refresh().state) == ("failed", "pending")
     assert held.start()
 

@@ -10,7 +10,7 @@ import pytest
 from engines import execute
 
 from dbtaskqueue import TaskQueue
-from dbtaskqueue._store import verbs
+from dbtaskqueue._store.verbs import listing
 from dbtaskqueue.states import FINAL, TaskState
 
 SHAPE = random.Random(13)
@@ -43,7 +43,7 @@ def newest_first(tasks: Tasks, queue: str, state: str | None, before: int | None
 @pytest.mark.engine("sqlite", "postgresql", "mariadb")
 @pytest.mark.parametrize("walk", [1, 4, 10_000])
 def test_a_list_has_the_newest_tasks(queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch, walk: int) -> None:
-    monkeypatch.setattr(verbs, "_WALK", walk)
+    monkeypatch.setattr(listing, "_WALK", walk)
     tasks = {
         id: (
             "other" if (15 < id <= 30 and SHAPE.random() < 0.5) or id > 50 else "default",
@@ -60,7 +60,7 @@ def test_a_list_has_the_newest_tasks(queue: TaskQueue, url: str, monkeypatch: py
 
 
 def test_pages_meet(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "_WALK", 3)
+    monkeypatch.setattr(listing, "_WALK", 3)
     ids = [task.id for task in queue.enqueue_many([None] * 25)]
     pages, before = [], None
     while page := queue.tasks(limit=4, before=before):
@@ -85,7 +85,7 @@ def test_pages_meet(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_list_does_not_read_all_waiting_tasks(
     queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch, blocks: list[tuple[int, str, str]], state: str | None
 ) -> None:
-    monkeypatch.setattr(verbs, "_WALK", 100)
+    monkeypatch.setattr(listing, "_WALK", 100)
     with sqlite3.connect(queue.store.path) as connection:  # type: ignore[attr-defined]
         for number, name, word in blocks:
             finished = 1 if word == "done" else None

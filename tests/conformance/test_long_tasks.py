@@ -163,7 +163,7 @@ def test_a_checkpoint_is_there_for_everybody_when_it_returns(queue: TaskQueue, u
     def callback(payload: None) -> None:
         current_task().checkpoint([1, 2])
         code = (
-            "import sys; from dbtaskqueue import TaskQueue; print(TaskQueue(sys.argv[1]).store.kept(int(sys.argv[2])))"
+            "import sys; from dbtaskqueue import TaskQueue; print(TaskQueue(sys.argv[1]).store.saved(int(sys.argv[2])))"
         )
         seen.append(run_python(code, url, task.id))
 
@@ -249,7 +249,7 @@ def test_a_fenced_holder_keeps_nothing(queue: TaskQueue, what: str) -> None:
 
     run(queue, callback)
     assert raised in (["LeaseLost"], ["TaskCancelled"])
-    assert queue.store.kept(task.id) == {}
+    assert queue.store.saved(task.id) == {}
     assert task.refresh().state == "abandoned"
 
 
@@ -319,9 +319,9 @@ def test_what_was_kept_is_pruned_with_the_task(queue: TaskQueue) -> None:
         current_task().progress(1)
 
     run(queue, callback)
-    assert queue.store.kept(task.id) == {"checkpoint": '"kept"'}
+    assert queue.store.saved(task.id) == {"checkpoint": '"kept"'}
     assert queue.prune(0) == 1
-    assert queue.store.kept(task.id) == {}
+    assert queue.store.saved(task.id) == {}
 
 
 # -- steps -----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from dbtaskqueue import RetryPolicy, TaskQueue
-from dbtaskqueue._store import verbs
 from dbtaskqueue._store.contract import Claim, End, Note, TaskRecord
+from dbtaskqueue._store.verbs import listing
 from dbtaskqueue._system import clock
 from dbtaskqueue.task import attempts_of
 
@@ -68,7 +68,7 @@ def test_of_many_outputs_the_newest_are_read_with_the_attempts(
 ) -> None:
     """20,000 outputs of 4 KB took 76 MiB."""
     id = queue.enqueue("x", retry=RetryPolicy(delay=0, max_attempts=None)).id
-    monkeypatch.setattr(verbs, "OUTPUTS", 5)
+    monkeypatch.setattr(listing, "OUTPUTS", 5)
     count = 20
     for number in range(1, count + 1):
         [record] = start(queue)

@@ -138,12 +138,12 @@ def test_silence_counts_only_while_the_rescuer_looked(
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     queue.store.register(worker_of())
-    looking = rescuer.Rescuer(queue.store, None)
+    looking = rescuer.Rescuer(queue.store, None, queue.events)
 
     def look(after: float = 1) -> bool:
         """Let the rescuer look; whether the worker is lost."""
         now[0] += after
-        looking.look()
+        looking.check()
         return queue.store.workers()[0].lost_at is not None
 
     assert not any(look() for _ in range(9))
@@ -182,7 +182,7 @@ def test_a_pid_counts_in_its_own_place_only(
     gone: bool | None,
 ) -> None:
     monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
     assert looking.is_gone(worker_of(boot, namespace)) is gone
 
 
@@ -196,8 +196,8 @@ def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
     queue.store.register(worker_of("here", "ours"))
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
     for _ in range(looks):
         now[0] += 1
-        looking.look()
+        looking.check()
     assert (queue.store.workers()[0].lost_at is None) is alive

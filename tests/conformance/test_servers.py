@@ -25,7 +25,6 @@ from dbtaskqueue._store import open_store
 from dbtaskqueue._store.mariadb.connections import MariadbLink
 from dbtaskqueue._store.postgresql import health
 from dbtaskqueue._store.verbs import SqlStore
-from dbtaskqueue._system import clock
 from dbtaskqueue.cli import main
 
 pytestmark = pytest.mark.engine("postgresql", "mariadb")
@@ -234,29 +233,6 @@ def test_an_old_schema_is_upgraded_by_migrate_only(engine: str, url: str, monkey
 def _one_more(engine: str, url: str, version: int) -> list[str]:
     task, schema = table(engine, url, "task"), table(engine, url, "schema")
     return [f"ALTER TABLE {task} ADD COLUMN more BIGINT", f"UPDATE {schema} SET version = {version}"]
-
-
-def test_the_schema_of_version_1_is_upgraded_with_its_tasks(
-    engine: str, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(type(open_store(url)), "schema_version", 1)
-        with TaskQueue(url) as queue:
-            queue.enqueue("x")
-    worker = table(engine, url, "worker")
-    columns = "host, pid, lease, created_at"
-    administrate(engine, url, f"INSERT INTO {worker} ({columns}) VALUES ('old', 7, 3600, {clock.now()})")
-    with pytest.raises(SchemaError, match=r"schema version 1, this program needs 2.*migrate"):
-        TaskQueue(url)
-    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == "schema: version 1 before, version 2 now\n"
-    # a program of version 1 may still use it
-    assert administrate(engine, url, f"SELECT version, oldest FROM {table(engine, url, 'schema')}") == [(2, 1)]
-    administrate(engine, url, f"INSERT INTO {worker} ({columns}) VALUES ('old', 8, 3600, {clock.now()})")
-    with TaskQueue(url) as queue:
-        found = [(row.pid, row.queues, row.functions) for row in queue.store.workers()]
-        assert found == [(7, None, None), (8, None, None)]
-        Worker(queue).run(str.upper, burst=True)
-        assert queue.tasks()[0].result == "X"
 
 
 # -- what the URL may say --------------------------------------------------------------------------

@@ -280,7 +280,7 @@ class Queue(RuleBasedStateMachine):
     def look(self) -> None:
         self.model.rescue(set(self.dead))
         for handle in self.handles.values():
-            handle._membership.look()
+            handle._membership.maintain()
 
     # -- the invariants, by their names --------------------------------------------------------------
 

@@ -9,9 +9,11 @@ import pytest
 from helpers import source_of
 
 from dbtaskqueue._store import queries
+from dbtaskqueue._store.records import column_lists
+from dbtaskqueue._store.verbs import copying
 
 STORE = source_of() / "_store"
-ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem != "common"]
+ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem not in queries.FILES]
 INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 GIVEN = {"schema": "somewhere."}
 """What an engine gives to its queries besides their own texts."""
@@ -36,11 +38,11 @@ def test_a_name_is_given_once(file: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_query_is_used_by_its_engine(engine: str) -> None:
-    texts = [path.read_text() for path in (STORE / "sql").glob("*.sql") if path.stem in (engine, "common")]
-    code = "\n".join(
-        path.read_text() for path in [STORE / "verbs.py", STORE / "copying.py", *(STORE / engine).glob("*.py")]
-    )
+    texts = list(queries.sources(engine).values())
+    code = "\n".join(path.read_text() for path in [*(STORE / "verbs").glob("*.py"), *(STORE / engine).glob("*.py")])
+    texts += column_lists(queries.sources(engine)).values()
     used = set(re.findall(r"[\"'](\w+)[\"']", code)) | {name for text in texts for name in INCLUDE.findall(text)}
+    used |= set(copying.LOADING.values())
     unused = sorted(set(queries.load(engine, GIVEN)) - used)
     assert unused == []
 
@@ -56,13 +58,14 @@ def test_every_query_is_whole(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_include_resolves(engine: str) -> None:
-    for file in (STORE / "sql" / "common.sql", STORE / "sql" / f"{engine}.sql"):
-        assert set(INCLUDE.findall(file.read_text())) <= {*queries.load(engine, GIVEN), *GIVEN}
+    names = {*queries.load(engine, GIVEN), *column_lists(()), *GIVEN}
+    for text in queries.sources(engine).values():
+        assert set(INCLUDE.findall(text)) <= names
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_overrides_says_why(engine: str) -> None:
-    common = set(names(STORE / "sql" / "common.sql"))
+    common = {name for file in queries.FILES for name in names(STORE / "sql" / f"{file}.sql")}
     own = (STORE / "sql" / f"{engine}.sql").read_text()
     for piece in own.split("-- name: ")[1:]:
         name = piece.split()[0]

@@ -27,19 +27,19 @@ class ClockWatch:
         self._store = store
         self._offset = self._measure()
         self._mended: int | None = None
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def __call__(self) -> int:
         """Look at the clock, and now and then at the newest task; how many tasks were made due."""
         jumped = self._measure() <= self._offset - _TOLERANCE
-        return self.look() if jumped or time.monotonic() >= self._next_look else 0
+        return self.check() if jumped or time.monotonic() >= self._next_check else 0
 
-    def look(self) -> int:
+    def check(self) -> int:
         """Look at both."""
         offset, self._offset = self._offset, self._measure()
         now = clock.now()
         newest = self._store.newest()
-        self._next_look = time.monotonic() + _SELDOM
+        self._next_check = time.monotonic() + _SELDOM
         ahead = newest is not None and newest[1] > now + _TOLERANCE and newest[0] != self._mended
         if not ahead and self._offset > offset - _TOLERANCE:
             return 0

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .._system.log import Outage, event
+from .._system.log import event
 from ..errors import StoreUnavailable, TaskQueueError
+from ..events import Outage
 
 
 class Duty(Protocol):

@@ -7,7 +7,6 @@ this process looked all the time: no two clocks are ever compared, and an outage
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from collections.abc import Callable
 from .. import outcomes
 from .._store.contract import Store, WorkerRecord
 from .._system import clock
-from .._system.log import event
 from .._system.place import Place, exists
+from ..events import Events, WorkerLost
 
 _SELDOM = 10.0
 """Seconds between two looks for tasks whose worker has no row, while no row goes away."""
@@ -27,26 +26,27 @@ class Rescuer:
 
     interval = 1.0
 
-    def __init__(self, store: Store, place: Place | None) -> None:
+    def __init__(self, store: Store, place: Place | None, events: Events) -> None:
         self._store = store
+        self._events = events
         self._place = place
         self._lock = threading.Lock()
         self._silent_since: dict[int, tuple[int, float]] = {}
-        self._last_look = time.monotonic()
+        self._last_check = time.monotonic()
         self._known: set[int] = set()
         self._next_orphans = 0.0
-        self.on_look: Callable[[list[WorkerRecord]], None] = lambda workers: None
+        self.on_workers: Callable[[list[WorkerRecord]], None] = lambda workers: None
 
     def __call__(self) -> int:
         """Look once; how many tasks were given back. A look that another thread is at is not repeated."""
-        return self.look(at_orphans=time.monotonic() >= self._next_orphans)
+        return self.check(at_orphans=time.monotonic() >= self._next_orphans)
 
-    def look(self, *, at_orphans: bool = True) -> int:
+    def check(self, *, at_orphans: bool = True) -> int:
         """The same; ``at_orphans``: even if no worker's row has gone away, look for tasks of workers without one."""
         if not self._lock.acquire(blocking=False):
             return 0
         try:
-            return self._look(at_orphans)
+            return self._check(at_orphans)
         except BaseException:
             self._silent_since.clear()
             raise
@@ -64,11 +64,11 @@ class Rescuer:
         alive = exists(worker.pid, worker.started)
         return None if alive is None else not alive
 
-    def _look(self, at_orphans: bool) -> int:
+    def _check(self, at_orphans: bool) -> int:
         now = time.monotonic()
-        if now - self._last_look > 3 * self.interval:
+        if now - self._last_check > 3 * self.interval:
             self._silent_since.clear()  # this process slept: the silence of the others proves nothing
-        self._last_look = now
+        self._last_check = now
         workers = self._store.workers()
         self._silent_since = {key: self._silent_since[key] for key in {w.id for w in workers} & set(self._silent_since)}
         gone = [worker for worker in workers if worker.lost_at is None and self._is_silent(worker, now)]
@@ -77,7 +77,7 @@ class Rescuer:
         if at_orphans or known - self._known:
             count += self._store.rescue(None, 0, _error("without a row"), clock.now(), outcomes.retry_time) or 0
             self._next_orphans = now + _SELDOM
-        self.on_look(workers)
+        self.on_workers(workers)
         return count
 
     def _is_silent(self, worker: WorkerRecord, now: float) -> bool:
@@ -95,7 +95,7 @@ class Rescuer:
         count = self._store.rescue(worker.id, worker.beat, _error(name), clock.now(), outcomes.retry_time)
         if count is None:
             return 0
-        event(logging.WARNING, "a worker was lost, its tasks are given back", worker=worker.id, tasks=count)
+        self._events.emit(WorkerLost(worker.id, count))
         return count
 
 

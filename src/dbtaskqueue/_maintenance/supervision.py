@@ -11,8 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from .._system.log import Outage, event
+from .._system.log import event
 from .._system.systemd import Notifier
+from ..events import Events, Outage
 from .loop import MaintenanceLoop
 from .stacks import stacks
 
@@ -27,8 +28,11 @@ class Supervision:
     ``last_turn``: when the loop that is worst off made its last turn, in monotonic time. ``status``: a short line.
     """
 
-    def __init__(self, notifier: Notifier, last_turn: Callable[[], float], status: Callable[[], str]) -> None:
+    def __init__(
+        self, notifier: Notifier, events: Events, last_turn: Callable[[], float], status: Callable[[], str]
+    ) -> None:
         self._notifier = notifier
+        self._events = events
         self._last_turn = last_turn
         self._status = status
         self._loop: MaintenanceLoop | None = None
@@ -37,7 +41,7 @@ class Supervision:
         """The worker has started to work."""
         if self._loop is not None or not self._notifier.is_there:
             return
-        self._loop = MaintenanceLoop("systemd", Outage("systemd"))
+        self._loop = MaintenanceLoop("systemd", Outage("systemd", self._events))
         self._loop.add(_Status(self._notifier, self._status))
         if self._notifier.watchdog is not None:
             self._loop.add(_Watchdog(self._notifier, self._notifier.watchdog, self._last_turn))

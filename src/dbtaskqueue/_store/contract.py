@@ -1,8 +1,8 @@
-"""The storage contract: what the queue asks of a database, one sentence for each verb.
+"""The storage contract: what the queue asks of a database, in facets of at most ten verbs, one sentence for each verb.
 
-The records that go in and out stand here, too. Times are integers: microseconds since 1970, UTC.
-No verb raises for what a task's state forbids: it says so in a ``Verdict``, since many ends share
-one transaction. Every verb may raise StoreUnavailable.
+``records.py`` has the rows that go in and out. Times are integers: microseconds since 1970, UTC. No verb raises
+an error because a task's state forbids it: it returns a ``Verdict``, since many ends share one transaction. Every verb
+may raise StoreUnavailable.
 """
 
 from __future__ import annotations
@@ -15,76 +15,23 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ..states import TaskState
+from .records import AttemptRecord as AttemptRecord
+from .records import EndedRecord as EndedRecord
+from .records import Held as Held
+from .records import NewTask as NewTask
+from .records import TaskRecord as TaskRecord
+from .records import WorkerRecord as WorkerRecord
+from .records import fresh as fresh
 
 OUTPUTS = 100
 """Most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
 
 
-class TaskRecord(NamedTuple):
-    """A task's row. ``budget``, ``retry_base``: see ``max_attempts``; texts are JSON but for ``error``.
-
-    ``command``: its payload is a command line. ``retry_token``: the token at the last retry. ``suspended``: it
-    runs, but is paused. ``progress`` and ``usage`` are notes of its last attempt, ``usage`` only while that runs; a
-    record that was just claimed has none.
-    """
-
-    id: int
-    queue: str
-    state: str
-    rank: int
-    due: int
-    token: int
-    attempt: int
-    budget: int | None
-    retry_base: int
-    worker: int | None
-    isolated: int
-    cancel_requested: int
-    created_at: int
-    started_at: int | None
-    finished_at: int | None
-    key: str | None
-    function: str | None
-    options: str | None
-    payload: str | None
-    result: str | None
-    error: str | None
-    meta: str | None = None
-    command: int = 0
-    retry_token: int = 0
-    suspended: int = 0
-    progress: str | None = None
-    usage: str | None = None
-    error_type: str | None = None
-
-    @property
-    def max_attempts(self) -> int | None:
-        """The attempt after which a failure is final: the original number, counted from the last retry."""
-        return None if self.budget is None else self.retry_base + self.budget
-
-
-class NewTask(NamedTuple):
-    """What ``enqueue`` stores."""
-
-    queue: str
-    rank: int
-    due: int
-    budget: int | None
-    created_at: int
-    key: str | None
-    function: str | None
-    options: str | None
-    payload: str
-    meta: str | None = None
-    command: int = 0
-
-
 class Claim(NamedTuple):
     """What to reserve: at most ``limit`` tasks due at ``now``, from ``queues`` in this order.
 
-    ``start`` starts them in the same transaction. ``batched`` marks them as one batch whose starts
-    are not stored one by one: after a crash it is unknown which of them had started. ``commands``: tasks whose payload
-    is a command line may be claimed, too.
+    ``start`` starts them in the same transaction. ``batched`` marks them as one batch whose starts are not stored one
+    by one: after a crash it is unknown which of them had started. ``commands``: command lines may be claimed, too.
     """
 
     queues: Sequence[str]
@@ -106,9 +53,9 @@ class Start(NamedTuple):
 class End(NamedTuple):
     """How a holder ends its claim: ``verb`` is finish, fail or release.
 
-    ``due``: when a failed or released task is due again, None keeps its due time. ``final``: a
-    failure that is the last. ``started_at``: the start was not stored yet, it was then (a shared batch).
-    ``cpu`` (microseconds) and ``memory`` (bytes at the most): what the attempt took, None where nobody measured it.
+    ``due``: when a failed or released task is due again; None keeps its due time. ``final``: no retry follows the
+    failure. ``started_at``: when it started, if its start is not stored yet (a batch). ``error_type``: the full name of
+    the error's class. ``cpu`` (microseconds) and ``memory`` (peak bytes): what the attempt took, None if not measured.
     ``unrun``: a release of a task whose code was never called. It leaves no attempt, even if its start was stored.
     """
 
@@ -128,7 +75,7 @@ class End(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What the attempt with this token tells while it runs; the last value under a name stays.
+    """What the attempt with this token reports while it runs; the last value under a name stays.
 
     Names are ``progress`` and ``usage``, both JSON, and ``output``, a text.
     """
@@ -140,10 +87,7 @@ class Note(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of a start or an end: stored, or not, and the state and token that are there now.
-
-    ``state`` is None where the task no longer exists.
-    """
+    """Whether a transition was stored, and the state and token of the task now; None if the task does not exist."""
 
     stored: bool
     state: TaskState | None
@@ -163,67 +107,6 @@ class Exchanged(NamedTuple):
     started: list[Verdict]
     ended: list[Verdict]
     claimed: list[TaskRecord]
-
-
-class WorkerRecord(NamedTuple):
-    """A worker's row; ``boot``, ``namespace`` and ``started`` are its place, None where unreadable.
-
-    ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``: the names that it serves,
-    ``functions``: the values of a task's ``function`` that it has code for, null for the callback. Both are JSON, and
-    None where they are not known: of a plain ``fetch()`` user, and of a worker of version 0.1.0.
-    """
-
-    id: int
-    host: str
-    pid: int
-    boot: str | None
-    namespace: str | None
-    started: int | None
-    lease: float
-    beat: int
-    created_at: int
-    lost_at: int | None
-    executor: str | None = None
-    queues: str | None = None
-    functions: str | None = None
-
-
-class AttemptRecord(NamedTuple):
-    """One start of a task and how it ended; ``outcome`` is None while it runs. ``cpu`` and ``memory`` as in an End."""
-
-    number: int
-    token: int
-    worker: int | None
-    started_at: int | None
-    finished_at: int | None
-    outcome: str | None
-    error: str | None
-    output: str | None = None
-    cpu: int | None = None
-    memory: int | None = None
-    error_type: str | None = None
-
-
-class EndedRecord(NamedTuple):
-    """An attempt that has ended, as statistics want it; ``function`` is None for a callback's."""
-
-    function: str | None
-    command: int
-    outcome: str
-    started_at: int | None
-    finished_at: int | None
-    cpu: int | None
-    memory: int | None
-
-
-class Held(NamedTuple):
-    """A task that a worker holds, as the database sees it."""
-
-    id: int
-    token: int
-    state: str
-    cancel_requested: int
-    suspended: int
 
 
 class Finding(NamedTuple):
@@ -248,17 +131,17 @@ class ExportBatch(NamedTuple):
 
 
 RetryTime = Callable[["TaskRecord", int, int], int]
-"""When a task whose worker was lost is due again: called with its record, the lost attempts so far, and the time."""
+"""When a task of a lost worker is due again: called with its record, the lost attempts so far, and the time."""
 
 
 class Wakeups(abc.ABC):
-    """Tells waiting threads that the database changed, whoever changed it."""
+    """Wakes waiting threads when any process has changed the database."""
 
     @abc.abstractmethod
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
-        """The state of the database now: take it before looking, hand it to ``wait``.
+        """The state of the database now: take it before a check, pass it to ``wait``.
 
-        ``queues``: what is waited for is a task of theirs that is due; empty: something else.
+        ``queues``: the thread waits for a due task of these; empty: for something else.
         """
 
     @abc.abstractmethod
@@ -291,8 +174,11 @@ class Wakeups(abc.ABC):
         """End the watching thread as soon as no thread waits. A later wait starts another one."""
 
 
+# -- the facets ------------------------------------------------------------------------------------
+
+
 class Database(abc.ABC):
-    """What is asked of a database as a whole: its schema, its health, its connections."""
+    """A database as a whole: its schema, its health, its connections."""
 
     @abc.abstractmethod
     def prepare(self, *, create: bool) -> None:
@@ -300,15 +186,15 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def migrate(self) -> tuple[int, int]:
-        """Bring the schema to this program's version; the versions before (0: none) and after."""
+        """Bring the schema to this program's version; return the versions before (0: none) and after."""
 
     @abc.abstractmethod
     def missing_statements(self) -> list[str]:
-        """What ``migrate`` would run."""
+        """Return the statements that ``migrate`` would run."""
 
     @abc.abstractmethod
     def findings(self) -> list[Finding]:
-        """What ``doctor`` tells of the database itself."""
+        """Return what ``doctor`` reports about the database itself."""
 
     @abc.abstractmethod
     def disconnect(self) -> None:
@@ -316,48 +202,54 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close the connections; a temporary database is gone."""
+        """Close the connections for good; a temporary database is removed."""
 
 
-class Movable(abc.ABC):
-    """How all tasks of a database come into another one."""
-
-    @abc.abstractmethod
-    def export(self, after: int, limit: int) -> ExportBatch:
-        """Everything about the next ``limit`` tasks with ids above ``after``; at first also what belongs to no task."""
-
-    @abc.abstractmethod
-    def load(self, batch: ExportBatch) -> None:
-        """Store what another database has exported, in one transaction; after ``seal``."""
-
-    @abc.abstractmethod
-    def seal(self, highest: int | None) -> None:
-        """Refuse every program while tasks are loaded, or, with the highest id ever used, let them in again."""
-
-    @abc.abstractmethod
-    def is_sealed(self) -> bool:
-        """Whether a loading has started and not ended."""
-
-
-class Store(Database, Movable):
-    """One database. Safe to share between threads; after a fork the child has connections of its own."""
-
-    wakeups: Wakeups
-    url: str
-    """By which another process of this machine reaches the same database."""
-    max_payload: int
-    """The most bytes that a payload's JSON may have."""
-    place_is_shared: bool
-    """Whether everybody who can open the database shares one machine (not one PID namespace)."""
-    beater: tuple[str, dict[str, Any]]
-    """For the heart: the path of a file with ``open_beat(options)`` and its options."""
+class Tasks(abc.ABC):
+    """Tasks, for those who do not hold them: producers and operators."""
 
     @abc.abstractmethod
     def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
-        """Store tasks that differ in their payloads only, all or none; their ids, or that of the task with the key.
+        """Store tasks that differ in their payloads only, all or none; return their ids, or that of the key's task.
 
         Through a user's ``connection`` they are part of its transaction.
         """
+
+    @abc.abstractmethod
+    def get(self, task: int, connection: object = None) -> TaskRecord | None:
+        """Return the task, of any queue; through a user's ``connection`` as its transaction sees it."""
+
+    @abc.abstractmethod
+    def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
+        """Return the state and the token of each of these tasks that exists."""
+
+    @abc.abstractmethod
+    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
+        """Cancel the task, or request it of the holder of a running task; with ``running=False`` never the latter."""
+
+    @abc.abstractmethod
+    def suspend(self, task: int, suspended: bool) -> Verdict:
+        """Suspend or continue a running task; not stored unless a live worker runs it in a process."""
+
+    @abc.abstractmethod
+    def retry(self, task: int, now: int) -> Verdict:
+        """Make a failed or final task pending again; not stored while another unfinished task has its key."""
+
+    @abc.abstractmethod
+    def purge(self, queue: str, now: int) -> Iterator[int]:
+        """Abandon every unfinished task of the queue that exists now; yield the number of each step."""
+
+    @abc.abstractmethod
+    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+        """Delete the queue's tasks in these states that finished earlier; yield the number of each step."""
+
+    @abc.abstractmethod
+    def fix_due_after_clock_change(self, now: int) -> int:
+        """Make due now what was enqueued due at once but lies in the future, because the clock was set back."""
+
+
+class Claims(abc.ABC):
+    """What workers do with the tasks that they hold, and how they find more."""
 
     @abc.abstractmethod
     def exchange(
@@ -372,12 +264,12 @@ class Store(Database, Movable):
         """Store starts, notes and ends, in this order, and claim what comes next, in one transaction."""
 
     @abc.abstractmethod
-    def keep(self, task: int, token: int, name: str, value: str) -> bool:
+    def save(self, task: int, token: int, name: str, value: str) -> bool:
         """Store a checkpoint or a step's result of a running task under its name; False if the claim is gone."""
 
     @abc.abstractmethod
-    def kept(self, task: int) -> dict[str, str]:
-        """What was kept for the task, by name."""
+    def saved(self, task: int) -> dict[str, str]:
+        """Return the checkpoint and the results of steps of the task, by name."""
 
     @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
@@ -385,92 +277,29 @@ class Store(Database, Movable):
 
     @abc.abstractmethod
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
-        """When the next task of these queues is due, or None. Ignores paused queues; takes no write lock.
+        """Return when the next task of these queues is due, or None. Takes no write lock.
 
-        Without ``commands``, command lines are ignored, too.
-        """
-
-    @abc.abstractmethod
-    def waiting_since(self, queue: str, now: int) -> int | None:
-        """Since when the longest-waiting due task of the queue has waited, or None.
-
-        A task waits since its due time, or since that was decided if this was later.
+        Ignores paused queues, and without ``commands`` also command lines.
         """
 
     @abc.abstractmethod
     def next_functions(self, queue: str, limit: int, before: int) -> list[str | None]:
-        """The functions of the queue's first ``limit`` waiting tasks that are due before; None for a callback.
+        """Return the functions of the queue's first ``limit`` waiting tasks due earlier; None for a callback.
 
         Command lines are left out.
         """
 
-    @abc.abstractmethod
-    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
-        """Cancel the task, or request it of the holder of a running task; with ``running=False`` never the latter."""
 
-    @abc.abstractmethod
-    def suspend(self, task: int, suspended: bool) -> Verdict:
-        """Let a running task stand still, or go on; not stored unless a living worker runs it in a process."""
-
-    @abc.abstractmethod
-    def retry(self, task: int, now: int) -> Verdict:
-        """Make a failed or final task pending again; not stored while another has its key."""
-
-    @abc.abstractmethod
-    def purge(self, queue: str, now: int) -> Iterator[int]:
-        """Abandon every unfinished task of the queue that exists now, step by step; how many in each."""
-
-    @abc.abstractmethod
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
-        """Delete the queue's tasks in these states that finished before, step by step; how many in each."""
-
-    @abc.abstractmethod
-    def get(self, task: int, connection: object = None) -> TaskRecord | None:
-        """The task, of any queue; through a user's ``connection`` as its transaction sees it."""
-
-    @abc.abstractmethod
-    def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
-        """Return the state and the token of each of these tasks that exists."""
-
-    @abc.abstractmethod
-    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
-        """The queue's tasks, newest first, with ids below ``before``."""
-
-    @abc.abstractmethod
-    def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
-        """Every start of the task, or those from the token ``since`` on, oldest first; the newest OUTPUTS outputs."""
-
-    @abc.abstractmethod
-    def output(self, task: int, token: int) -> str | None:
-        """The output of the attempt with this token, None if none was stored."""
-
-    @abc.abstractmethod
-    def ended(self, queue: str, limit: int) -> list[EndedRecord]:
-        """The queue's attempts that ended last, newest first."""
-
-    @abc.abstractmethod
-    def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
-        """How many tasks of the queue are in each state; without ``final`` only the unfinished states."""
-
-    @abc.abstractmethod
-    def queues(self) -> list[str]:
-        """The names of all queues that have tasks or are paused, sorted."""
-
-    @abc.abstractmethod
-    def set_paused(self, queue: str, paused: bool) -> None:
-        """Let nobody claim from the queue, or let them again."""
-
-    @abc.abstractmethod
-    def is_paused(self, queue: str) -> bool:
-        """Whether the queue is paused."""
+class Workers(abc.ABC):
+    """The workers of the database, and the rescue of what they hold."""
 
     @abc.abstractmethod
     def register(self, worker: WorkerRecord) -> int:
-        """Add a worker's row; its id."""
+        """Add a worker's row; return its id."""
 
     @abc.abstractmethod
     def beat(self, worker: int) -> bool:
-        """Show that the worker lives; False when its row is lost or gone."""
+        """Store a heartbeat; False when the worker's row is marked lost or does not exist."""
 
     @abc.abstractmethod
     def deregister(self, worker: int) -> None:
@@ -478,23 +307,107 @@ class Store(Database, Movable):
 
     @abc.abstractmethod
     def workers(self) -> list[WorkerRecord]:
-        """Every worker of the database, the lost ones of the last day too."""
+        """Return every worker of the database, including those that were lost within the last day."""
 
     @abc.abstractmethod
     def held(self, worker: int) -> list[Held]:
-        """What the worker holds."""
+        """Return what the worker holds."""
 
     @abc.abstractmethod
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
-        """Mark a silent worker lost and give back what it held; how many, None if it has beaten since.
+        """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
 
         With ``worker`` None: what is held by workers that have no row or are lost already.
         """
 
-    @abc.abstractmethod
-    def newest(self) -> tuple[int, int] | None:
-        """Id and time of creation of the newest task of the database."""
+
+class Queues(abc.ABC):
+    """The queues of the database."""
 
     @abc.abstractmethod
-    def fix_due_after_clock_change(self, now: int) -> int:
-        """Make due now what was to be due at once but lies in the future, for the clock went back."""
+    def queues(self) -> list[str]:
+        """Return the names of all queues that have tasks or are paused, sorted."""
+
+    @abc.abstractmethod
+    def set_paused(self, queue: str, paused: bool) -> None:
+        """Pause or resume the queue: nothing is claimed from a paused one."""
+
+    @abc.abstractmethod
+    def is_paused(self, queue: str) -> bool:
+        """Return whether the queue is paused."""
+
+
+class Listing(abc.ABC):
+    """What people read about tasks: lists, attempts, counts."""
+
+    @abc.abstractmethod
+    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
+        """Return the queue's tasks with ids below ``before``, newest first."""
+
+    @abc.abstractmethod
+    def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
+        """Return every start of the task from the token ``since`` on, oldest first, with the newest OUTPUTS outputs."""
+
+    @abc.abstractmethod
+    def output(self, task: int, token: int) -> str | None:
+        """Return the output of the attempt with this token, None if none was stored."""
+
+    @abc.abstractmethod
+    def ended(self, queue: str, limit: int) -> list[EndedRecord]:
+        """Return the queue's attempts that ended last, newest first."""
+
+    @abc.abstractmethod
+    def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
+        """Return the number of the queue's tasks in each state; without ``final`` only in the unfinished states."""
+
+    @abc.abstractmethod
+    def waiting_since(self, queue: str, now: int) -> int | None:
+        """Return since when the longest-waiting due task of the queue has waited, or None.
+
+        A task waits since its due time, or since that was set if this was later.
+        """
+
+    @abc.abstractmethod
+    def newest(self) -> tuple[int, int] | None:
+        """Return the id and the time of creation of the newest task of the database."""
+
+
+class Copying(abc.ABC):
+    """How all tasks of a database get into another one."""
+
+    @abc.abstractmethod
+    def export(self, after: int, limit: int) -> ExportBatch:
+        """Return the next ``limit`` tasks with ids above ``after``; the first time also the queues and workers."""
+
+    @abc.abstractmethod
+    def begin_import(self) -> None:
+        """Refuse every other program until ``end_import``."""
+
+    @abc.abstractmethod
+    def load(self, batch: ExportBatch) -> None:
+        """Store what another database has exported, in one transaction; after ``begin_import``."""
+
+    @abc.abstractmethod
+    def end_import(self, highest: int) -> None:
+        """Let programs in again; new tasks get ids above ``highest``, the highest id ever used."""
+
+    @abc.abstractmethod
+    def is_importing(self) -> bool:
+        """Return whether an import has started and not ended."""
+
+
+FACETS = (Database, Tasks, Claims, Workers, Queues, Listing, Copying)
+
+
+class Store(Database, Tasks, Claims, Workers, Queues, Listing, Copying):
+    """One database. Safe to share between threads; after a fork the child has connections of its own."""
+
+    wakeups: Wakeups
+    url: str
+    """By which another process of this machine reaches the same database."""
+    max_payload: int
+    """The most bytes that a payload's JSON may have."""
+    place_is_shared: bool
+    """Whether all programs that can open the database share one machine (not one PID namespace)."""
+    beater: tuple[str, dict[str, Any]]
+    """For the heartbeat process: the path of a file with ``open_beat(options)``, and its options."""

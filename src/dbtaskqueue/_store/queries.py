@@ -11,6 +11,11 @@ import pkgutil
 import re
 from collections.abc import Mapping
 
+from .records import column_lists
+
+FILES = ("common", "database", "tasks", "claims", "workers", "queues", "listing", "copying")
+"""The files of ``sql/`` that every engine has: one for each facet, and what several include."""
+
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
@@ -18,12 +23,21 @@ _REPEATED = re.compile(r"\[\[(.*?)(,?)\]\]", re.DOTALL)
 
 
 def load(engine: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The statements for ``engine``: ``common.sql``, overridden by what the engine's own file has.
+    """Return the statements for ``engine``: those of the facets, overridden by what the engine's own file has.
 
     ``given`` are texts that may be included like queries, such as the quoted name of a schema.
     """
-    queries = {**_split(_text("sql/common.sql")), **_split(_text(f"sql/{engine}.sql"))}
-    return {name: _resolve(text, {**queries, **(given or {})}) for name, text in queries.items()}
+    queries = sources(engine)
+    others = {**column_lists(queries), **queries, **(given or {})}
+    return {name: _resolve(text, others) for name, text in queries.items()}
+
+
+def sources(engine: str) -> dict[str, str]:
+    """Return the queries of ``engine`` as they are written, with their includes."""
+    found: dict[str, str] = {}
+    for file in (*FILES, engine):
+        found |= _split(_text(f"sql/{file}.sql"))
+    return found
 
 
 def migrations(engine: str, last: int, given: Mapping[str, str] | None = None) -> list[list[str]]:

@@ -10,13 +10,13 @@ import abc
 import contextlib
 import enum
 import itertools
-import random
 import select
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .._formats.url import Target
+from .._system.backoff import doubling, jittered
 from ..errors import StoreUnavailable
 from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, mark_done
 from .group_commit import Request
@@ -258,5 +258,4 @@ def _close(link: Link | None) -> None:
 
 
 def _pause(tries: int) -> None:
-    first, last = _PAUSE
-    time.sleep(min(last, first * 2**tries) * random.uniform(0.2, 1))
+    time.sleep(jittered(doubling(tries, *_PAUSE), least=0.2))  # far apart: it may be a deadlock

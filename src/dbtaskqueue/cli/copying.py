@@ -12,6 +12,7 @@ from .._store import open_store
 from .._store.contract import Store
 from .._system.place import here
 from ..errors import SchemaError, TaskQueueError
+from ..events import Events
 from .output import counted, progress
 
 _BATCH = 500
@@ -42,7 +43,7 @@ def copy(source: str, target: str) -> None:
 
 def _refuse_living_workers(store: Store) -> None:
     """Give back what dead workers hold. Only its silence tells that a worker elsewhere is dead: that takes a lease."""
-    rescuer = Rescuer(store, here())
+    rescuer = Rescuer(store, here(), Events())
     beats: dict[int, int] = {}
     while workers := [worker for worker in store.workers() if worker.lost_at is None]:
         for worker in workers:
@@ -59,13 +60,13 @@ def _start(old: Store, new: Store) -> int:
     try:
         new.migrate()
     except SchemaError:
-        if not new.is_sealed():
+        if not new.is_importing():
             raise
     newest = new.newest()
-    if not new.is_sealed():
+    if not new.is_importing():
         if newest is not None or new.queues():
             raise TaskQueueError("the target is not empty; copy needs a database without tasks and queues")
-        new.seal(None)
+        new.begin_import()
     if newest is None:
         return 0
     here, there = old.get(newest[0]), new.get(newest[0])
@@ -87,5 +88,5 @@ def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> 
             break
         done = batch.last
         advance(done)
-    new.seal(highest)
+    new.end_import(highest)
     return count

@@ -265,7 +265,7 @@ class _Show:
         before = {task.id: (task.state, task.attempt) for task in self._tasks.all}
         changed = [task for task in self._tasks.all if (task.refresh().state, task.attempt) != before[task.id]]
         if self._tasks.long.state != DONE:
-            self._kept = self._queue.store.kept(self._tasks.long.id)
+            self._kept = self._queue.store.saved(self._tasks.long.id)
         self._stage.advance(self._tasks.long.id, self.page)
         for task in sorted(changed, key=lambda task: task.state != DONE):  # done first: it made room for the others
             self._tell(task)

@@ -102,7 +102,7 @@ def test_a_fenced_child_keeps_nothing(
     go.touch()
     until(lambda: len(lines(file)) == 2, what="the end of the late attempt")
     assert lines(file)[1] == "LeaseLost"
-    assert queue.store.kept(task.id) == {}
+    assert queue.store.saved(task.id) == {}
     assert rows(url, table) == []
     os.kill(worker, signal.SIGCONT)
     until(lambda: task.refresh().state == "done", what="the end of the retried task")

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Sequence
 
+from ..._system.backoff import doubling
 from ..._system.log import event
 
 PER_CHILD = 4
@@ -95,8 +96,7 @@ class Shortage:
     def note_failure(self, number: int | None, why: str, children: int) -> None:
         """A child could not be started: ``number`` is the errno, ``children`` how many others exist."""
         self._last = time.monotonic()
-        first, longest = _RETRY
-        self.next_try = self._last + min(longest, first * 2 ** min(self._failures, 10))
+        self.next_try = self._last + doubling(self._failures, *_RETRY)
         self._failures += 1
         if not self.is_on:
             self.is_on = True

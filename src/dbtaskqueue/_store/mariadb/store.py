@@ -15,7 +15,8 @@ from ..connections import Row, Values
 from ..contract import Claim, End, Finding, NewTask, TaskRecord
 from ..polling import PollingWakeups
 from ..server import TIMEOUT
-from ..verbs import SqlStore, inline, insert_large, is_large
+from ..verbs import SqlStore
+from ..verbs.base import inline, insert_large, is_large
 from .connections import MariadbConnections, MariadbLink
 from .health import findings
 

@@ -14,7 +14,9 @@ from ...states import RESERVED, RUNNING
 from .. import queries
 from ..connections import Values
 from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
-from ..verbs import SqlStore, finish_verdicts, in_order, inline, is_large, is_soon, soon_after, wakes
+from ..verbs import SqlStore
+from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
+from ..verbs.claims import finish_verdicts, in_order
 from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
@@ -203,7 +205,7 @@ class PostgresqlStore(SqlStore):
 
     def _use_no_id_up_to(self, tx: PostgresqlLink, highest: int) -> None:
         tx.rows("raise_sequence", {"table": self._table("task"), "highest": highest})
-        workers = [row[0] for row in tx.rows("export_worker")]
+        workers = [row[0] for row in tx.rows("workers")]
         tx.rows("raise_sequence", {"table": self._table("worker"), "highest": max(workers, default=0)})
 
     # -- looking -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@
 -- Differs because MariaDB has no partial index: generated columns are NULL where a task does not belong; as below.
 waiting = :queue
 
--- name: held
+-- name: is_held_by
 holder = :worker
 
 -- name: is_held
@@ -27,13 +27,13 @@ FOR UPDATE
 -- name: for_share
 LOCK IN SHARE MODE
 
--- name: keep
+-- name: save
 -- Differs because MariaDB does not know ON CONFLICT; as below.
 INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_started}} {{for_share}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
--- name: note
+-- name: save_note
 -- Differs because of ON CONFLICT.
 INSERT INTO dbtaskqueue_note (task, token, name, value)
 SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_started}}
@@ -104,11 +104,11 @@ SELECT RELEASE_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())))
 
 -- name: insert_task
 -- Differs because one statement for many tasks is one round trip.
-INSERT INTO dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES [[(:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta,
-          :payload_n, :command),]]
+INSERT INTO dbtaskqueue_task ({{new_task_columns}}) VALUES [[({{new_task_values}}),]]
 RETURNING id
+
+-- name: new_payload
+:payload_n
 
 -- name: insert_large
 -- Differs because MariaDB does not know ON CONFLICT, and INSERT IGNORE would ignore much more.

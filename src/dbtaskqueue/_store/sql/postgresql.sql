@@ -3,7 +3,7 @@
 -- name: waiting
 queue = :queue AND state IN ('pending', 'failed')
 
--- name: held
+-- name: is_held_by
 worker = :worker AND state IN ('reserved', 'running')
 
 -- name: is_held
@@ -155,10 +155,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
 
 -- name: insert_task
 -- Differs because a refused insert would spoil the whole transaction, which may be a user's.
-INSERT INTO {{schema}}dbtaskqueue_task
-       (queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES (:queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta, :payload,
-        :command)
+INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}})
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
 RETURNING id
 
@@ -177,17 +174,26 @@ WITH given AS (SELECT payload, large, number
      numbered AS MATERIALIZED (
          SELECT nextval((SELECT CAST(pg_get_serial_sequence(:table, 'id') AS regclass))) AS id, payload, large
            FROM (SELECT * FROM given ORDER BY number) AS _),
-     task AS (INSERT INTO {{schema}}dbtaskqueue_task
-                     (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta,
-                      payload, command)
-              SELECT id, :queue, 'pending', :rank, :due, :created_at, CAST(:budget AS bigint), :created_at, NULL,
-                     :function, :options, :meta, payload, :command FROM numbered),
+     task AS (INSERT INTO {{schema}}dbtaskqueue_task (id, {{new_task_columns}})
+              SELECT id, {{many_task_values}} FROM numbered),
      large AS (INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
                SELECT id, 'payload', large FROM numbered WHERE large IS NOT NULL),
      woken AS ({{wake}})
 SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
 
--- name: ended
+-- name: many_payload
+-- Of each row of the array.
+payload
+
+-- name: many_budget
+-- Nothing else says what the type of a NULL is.
+CAST(:budget AS bigint)
+
+-- name: many_key
+-- Only a single task has a key.
+NULL
+
+-- name: finish_all
 UPDATE {{schema}}dbtaskqueue_task AS task
    SET finished_at = ending.at, result = ending.result, cpu = ending.cpu, memory = ending.memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
@@ -201,22 +207,22 @@ UPDATE {{schema}}dbtaskqueue_task AS task
    AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.batched = 1 ELSE false END
 RETURNING task.id, ending.large
 
--- name: kept_large
+-- name: insert_large_results
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
 SELECT id, 'result', large FROM ended WHERE large IS NOT NULL
     ON CONFLICT (task, name) DO NOTHING
 
 -- name: finish_batch
 -- Differs because one statement over arrays is one round trip.
-WITH ended AS ({{ended}}), kept AS ({{kept_large}})
+WITH ended AS ({{finish_all}}), large AS ({{insert_large_results}})
 SELECT count(*) FROM ended
 
 -- name: exchange
 -- Differs because PostgreSQL can end what was done and claim what comes next in one statement. The worker's row is
 -- locked, so that whoever takes this worker for dead waits for this claim, or this claim sees it. The ids go through
 -- an array, so that no plan ever reads the whole table. The rows are locked, so their state needs no second look.
-WITH RECURSIVE ended AS ({{ended}}),
-     kept AS ({{kept_large}}),
+WITH RECURSIVE ended AS ({{finish_all}}),
+     large AS ({{insert_large_results}}),
      {{ranks}},
      member AS MATERIALIZED (
          SELECT id FROM {{schema}}dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL FOR SHARE),
@@ -251,7 +257,7 @@ SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WH
 
 -- name: past_attempts
 -- Differs because PostgreSQL might read all attempts there are to join them.
-SELECT function, command, outcome, past.started_at, past.finished_at, past.cpu, past.memory
+SELECT {{ended_columns}}
   FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task
          WHERE {{is_ended}} AND queue = :queue
          ORDER BY id DESC LIMIT :limit) AS newest

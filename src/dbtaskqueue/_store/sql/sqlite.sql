@@ -6,7 +6,7 @@
 -- name: waiting
 queue = :queue AND state IN ('pending', 'failed')
 
--- name: held
+-- name: is_held_by
 worker = :worker AND state IN ('reserved', 'running')
 
 -- name: is_held
@@ -51,18 +51,14 @@ SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'dbtaskqueue_schema'
 SELECT max(coalesce((SELECT max(id) FROM dbtaskqueue_task), 0), (SELECT highest FROM dbtaskqueue_pruned)) + 1
 
 -- name: insert_next_task
-INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES (({{next_task_id}}), :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function,
-        :options, :meta, :payload, :command)
+INSERT INTO dbtaskqueue_task (id, {{new_task_columns}}) VALUES (({{next_task_id}}), {{new_task_values}})
 
 -- name: claimable
 -- Differs because SQLite has one writer: no SKIP LOCKED is needed between looking and claiming. All rows come
 -- as one JSON text: fetched one by one, each row would wait for the interpreter lock while tasks run.
 -- CROSS JOIN fixes the order of the loops, so that LIMIT stops the scan.
 WITH RECURSIVE {{ranks}}
-SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, retry_base, isolated, created_at, started_at,
-                                   "key", function, options, meta, CAST(payload AS TEXT), command, retry_token))
+SELECT json_group_array(json_array({{found_columns}}))
   FROM (SELECT task.*
           FROM ranks CROSS JOIN dbtaskqueue_task AS task
          WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now AND task.command <= :commands
@@ -70,6 +66,9 @@ SELECT json_group_array(json_array(id, rank, due, token, attempt, budget, retry_
            AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1)
            AND EXISTS (SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL)
          LIMIT :limit)
+
+-- name: found_payload
+CAST(payload AS TEXT)
 
 -- name: claim
 -- NOT INDEXED makes SQLite find the tasks by id. If ANALYZE ran while no task waited, SQLite 3.46 assumes that the
@@ -94,10 +93,7 @@ UPDATE dbtaskqueue_task
 
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.
-INSERT INTO dbtaskqueue_task
-       (id, queue, state, rank, due, due_set_at, budget, created_at, "key", function, options, meta, payload, command)
-VALUES (:id, :queue, 'pending', :rank, :due, :created_at, :budget, :created_at, :key, :function, :options, :meta,
-        :payload, :command)
+INSERT INTO dbtaskqueue_task (id, {{new_task_columns}}) VALUES (:id, {{new_task_values}})
 
 -- name: raise_pruned
 UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)

@@ -14,7 +14,9 @@ from ...errors import SchemaError
 from ...states import RESERVED, RUNNING
 from .. import queries
 from ..contract import Claim, End, Finding, NewTask, TaskRecord
-from ..verbs import SqlStore, inline, insert_large, is_large
+from ..records import FOUND, maker
+from ..verbs import SqlStore
+from ..verbs.base import inline, insert_large, is_large
 from .connections import SqliteConnections, SqliteTransaction
 from .health import findings
 from .wakeups import SqliteWakeups
@@ -102,7 +104,7 @@ class SqliteStore(SqlStore):
     def _borrow(self, connection: object) -> SqliteTransaction:
         return self._sqlite.borrow(connection)
 
-    def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:  # type: ignore[override]
+    def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:
         tx.change("raise_pruned", {"id": max(ids)})
         return super()._delete(ids, tx)
 
@@ -126,7 +128,7 @@ class SqliteStore(SqlStore):
                 rows.sort(key=_ORDER)
                 values |= {"start": int(claim.start), "batched": int(claim.batched)}
                 values["state"] = RUNNING if claim.start else RESERVED
-                tx.change_together("claim", [row[:1] for row in rows], values)
+                tx.change_together("claim", [(row[_ID],) for row in rows], values)
                 records += [_claimed(tx, worker, claim, queue, row) for row in rows]
             if len(records) >= claim.limit:
                 break
@@ -147,24 +149,21 @@ class SqliteStore(SqlStore):
         return [self._schema_finding(), *own]
 
 
-_ORDER = operator.itemgetter(1, 2, 0)  # rank, due, id
+_ORDER = operator.itemgetter(*map(FOUND.index, ("rank", "due", "id")))
+_ID, _TOKEN, _ATTEMPT, _STARTED_AT, _PAYLOAD = map(FOUND.index, ("id", "token", "attempt", "started_at", "payload"))
+_claimed_record = maker(
+    TaskRecord,
+    (*FOUND, "queue", "state", "worker", "token", "attempt", "started_at"),
+    {**dict.fromkeys(TaskRecord._fields), **TaskRecord._field_defaults, "cancel_requested": 0},
+)
 
 
-def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: tuple[Any, ...]) -> TaskRecord:
-    """The record of a task as it stands now, from how it was found."""
-    (
-        number, rank, due, token, attempt, budget, retry_base, isolated, created, started,
-        key, function, options, meta, payload, command, retry_token,
-    ) = row  # fmt: skip
-    if payload is None or attempt:  # a large payload, an earlier error: these are in other tables
-        return TaskRecord(*tx.rows("get", {"id": number})[0])
-    state = RESERVED
-    if claim.start:
-        state, attempt, started = RUNNING, 1, claim.now
-    return TaskRecord._make((
-        number, queue, state, rank, due, token + 1, attempt, budget, retry_base, worker, isolated, 0, created, started,
-        None, key, function, options, payload, None, None, meta, command, retry_token, 0, None, None, None,
-    ))  # fmt: skip
+def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: list[Any]) -> TaskRecord:
+    """Return the record of a task as it is now, from how it was found."""
+    if row[_PAYLOAD] is None or row[_ATTEMPT]:  # a large payload, an earlier error: these are in other tables
+        return TaskRecord(*tx.rows("get", {"id": row[_ID]})[0])
+    state, attempt, started_at = (RUNNING, 1, claim.now) if claim.start else (RESERVED, 0, row[_STARTED_AT])
+    return _claimed_record((*row, queue, state, worker, row[_TOKEN] + 1, attempt, started_at))
 
 
 def _versions(tx: SqliteTransaction) -> tuple[int, int]:

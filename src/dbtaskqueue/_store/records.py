@@ -1,0 +1,242 @@
+"""The records of the store: which columns each table has, and what is read and written of them. Declared only here.
+
+Queries include lists that are made from these declarations, such as ``{{task_columns}}`` (see ``column_lists``). Rows
+come back in the same order. To add a column of a task, add a field to ``TaskRecord``, and to ``NewTask`` if ``enqueue``
+sets it. A field is the column of its name, or the expression of the query ``task_FIELD`` where there is one.
+
+Times are integers: microseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from ..states import PENDING
+
+
+class TaskRecord(NamedTuple):
+    """A task as it is read.
+
+    ``rank``: minus the priority. ``due``: when it may be claimed. ``budget`` and ``retry_base``: see ``max_attempts``.
+    ``isolated``: it runs alone, since it was in a batch whose worker was lost. ``options``, ``payload``, ``result``,
+    ``meta``, ``progress`` and ``usage`` are JSON. ``error`` and ``error_type`` are those of the last failed attempt
+    since an operator's retry. ``command``: its payload is a command line. ``retry_token``: its token at the last
+    operator's retry. ``suspended``: it runs, but is paused. ``progress`` and ``usage`` belong to its last attempt;
+    ``usage`` is there only while that runs.
+    """
+
+    id: int
+    queue: str
+    state: str
+    rank: int
+    due: int
+    token: int
+    attempt: int
+    budget: int | None
+    retry_base: int
+    worker: int | None
+    isolated: int
+    cancel_requested: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    key: str | None
+    function: str | None
+    options: str | None
+    meta: str | None
+    payload: str | None
+    result: str | None
+    error: str | None
+    error_type: str | None
+    command: int
+    retry_token: int
+    # a default: a new claim has no other value
+    suspended: int = 0
+    progress: str | None = None
+    usage: str | None = None
+
+    @property
+    def max_attempts(self) -> int | None:
+        """The attempt after which a failure is final: the original number, counted from the last retry."""
+        return None if self.budget is None else self.retry_base + self.budget
+
+
+class NewTask(NamedTuple):
+    """A task as ``enqueue`` stores it. The fields are those of a TaskRecord."""
+
+    queue: str
+    rank: int
+    due: int
+    budget: int | None
+    created_at: int
+    key: str | None
+    function: str | None
+    options: str | None
+    payload: str
+    meta: str | None = None
+    command: int = 0
+
+
+class AttemptRecord(NamedTuple):
+    """One start of a task and how it ended; ``outcome`` is None while it runs. ``cpu`` and ``memory`` as in an End."""
+
+    number: int
+    token: int
+    worker: int | None
+    started_at: int | None
+    finished_at: int | None
+    outcome: str | None
+    error: str | None
+    error_type: str | None = None
+    cpu: int | None = None
+    memory: int | None = None
+    output: str | None = None
+
+
+class EndedRecord(NamedTuple):
+    """An attempt that has ended, as statistics need it. ``function`` is None for a callback."""
+
+    function: str | None
+    command: int
+    outcome: str
+    started_at: int | None
+    finished_at: int | None
+    cpu: int | None
+    memory: int | None
+
+
+class Held(NamedTuple):
+    """A task that a worker holds, as the database has it."""
+
+    id: int
+    token: int
+    state: str
+    cancel_requested: int
+    suspended: int
+
+
+class WorkerRecord(NamedTuple):
+    """A worker's row. ``boot``, ``namespace`` and ``started`` are its place, None where they cannot be read.
+
+    ``lease`` is in seconds. ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``:
+    the names that it serves. ``functions``: the values of a task's ``function`` that it has code for, null for the
+    callback. Both are JSON, and None where they are unknown: for a plain ``fetch()`` user, and for a worker of 0.1.0.
+    """
+
+    id: int
+    host: str
+    pid: int
+    boot: str | None
+    namespace: str | None
+    started: int | None
+    lease: float
+    beat: int
+    created_at: int
+    lost_at: int | None
+    executor: str | None = None
+    queues: str | None = None
+    functions: str | None = None
+
+
+R = TypeVar("R", bound=tuple[Any, ...])
+
+NOT_OF_A_CLAIM = tuple(TaskRecord._field_defaults)
+"""Fields that have their defaults in a new claim; reading them would cost a claim two subqueries."""
+_FROM_OTHER_TABLES = ("error", "error_type", "progress", "usage")
+_SET_BY_CLAIM = ("queue", "state", "worker", "cancel_requested", "finished_at", "result", "error", "error_type")
+"""Of these, a claim on SQLite knows the values without reading them."""
+FOUND = tuple(name for name in TaskRecord._fields if name not in (*_SET_BY_CLAIM, *NOT_OF_A_CLAIM))
+"""What a claim on SQLite reads of the tasks that it finds."""
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "queue": ("name", "paused"),
+    "worker": WorkerRecord._fields,
+    "task": (
+        *(name for name in TaskRecord._fields if name not in _FROM_OTHER_TABLES),
+        *("due_set_at", "batched", "cpu", "memory"),
+    ),
+    "large": ("task", "name", "value"),
+    "note": ("task", "token", "name", "value"),
+    "attempt": ("task", *(name for name in AttemptRecord._fields if name != "output")),
+}
+"""The columns of each table. Tables are copied in this order."""
+
+
+def column_lists(queries: Container[str]) -> dict[str, str]:
+    """Return the lists that queries may include, by name.
+
+    ``queries``: the names of an engine's queries. Where there is one for a column, the list includes that.
+    """
+
+    def listed(fields: Iterable[str], form: Callable[[str], str], *prefixes: str) -> str:
+        """The fields, each as the first of the queries ``PREFIX_FIELD`` that there is, or else in this form."""
+        parts = []
+        for field in fields:
+            found = [f"{{{{{prefix}_{field}}}}}" for prefix in prefixes if f"{prefix}_{field}" in queries]
+            parts.append(found[0] if found else form(field))
+        return ", ".join(parts)
+
+    new_task = ("state", "due_set_at", *NewTask._fields)
+    claim = [name for name in TaskRecord._fields if name not in NOT_OF_A_CLAIM]
+    new_worker = [name for name in WorkerRecord._fields if name not in ("id", "beat", "lost_at")]
+    lists = {
+        "task_columns": listed(TaskRecord._fields, _of_task, "task"),
+        "claim_columns": listed(claim, _of_task, "task"),
+        "found_columns": listed(FOUND, _column, "found"),
+        "new_task_columns": listed(new_task, _column),
+        "new_task_values": listed(new_task, _parameter, "new"),
+        "many_task_values": listed(new_task, _parameter, "many", "new"),
+        "new_worker_columns": listed(new_worker, _column),
+        "new_worker_values": listed(new_worker, _parameter),
+        "held_columns": listed(Held._fields, _column, "held"),
+        "attempt_columns": listed(AttemptRecord._fields, _column, "attempt"),
+        "ended_columns": listed(EndedRecord._fields, _column),
+    }
+    for table, columns in TABLES.items():
+        lists[f"stored_{table}_columns"] = listed(columns, _column)
+        lists[f"stored_{table}_values"] = listed(columns, _parameter)
+    return lists
+
+
+def _column(name: str) -> str:
+    return f'"{name}"' if name == "key" else name
+
+
+def _of_task(name: str) -> str:
+    return f"dbtaskqueue_task.{_column(name)}"
+
+
+def _parameter(name: str) -> str:
+    return f":{name}"
+
+
+def maker(record: type[R], given: Sequence[str], constants: Mapping[str, object]) -> Callable[[tuple[Any, ...]], R]:
+    """Return a function that makes a record from values in the order of ``given``, the others constant.
+
+    Of a field that is given twice, the last value counts. As fast as writing the order by hand.
+    """
+    values = (*constants, *given)
+    last = {name: index for index, name in enumerate(values)}
+    pick = operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
+    fixed = tuple(constants.values())
+    make = record._make  # type: ignore[attr-defined]
+    return lambda row: make(pick(fixed + row))
+
+
+_fresh = maker(
+    TaskRecord,
+    ("id", *NewTask._fields),
+    {
+        **dict.fromkeys(TaskRecord._fields),
+        **dict.fromkeys(("token", "attempt", "retry_base", "isolated", "cancel_requested", "retry_token"), 0),
+        **TaskRecord._field_defaults,
+        "state": PENDING,
+    },
+)
+
+
+def fresh(number: int, task: NewTask) -> TaskRecord:
+    """Return the record of a task that was just stored."""
+    return _fresh((number, *task))

@@ -1,0 +1,83 @@
+-- The facet Claims: what workers do with the tasks that they hold. How a claim finds and takes tasks differs on each
+-- engine.
+
+-- name: start
+UPDATE {{schema}}dbtaskqueue_task
+   SET attempt = attempt + 1, started_at = :at, batched = 0, state = 'running'
+ WHERE {{is_reserved}}
+
+-- name: finish
+-- Of one that runs, or of one whose batch stores start and finish at once.
+UPDATE {{schema}}dbtaskqueue_task
+   SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, batched = 0,
+       attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
+       started_at = CASE WHEN state = 'reserved' THEN :started_at ELSE started_at END,
+       state = 'done'
+ WHERE {{is_started}}
+
+-- name: fail
+UPDATE {{schema}}dbtaskqueue_task
+   SET due = CASE WHEN cancel_requested = 1 OR :final = 1 THEN due ELSE coalesce(:due, due) END, due_set_at = :at,
+       finished_at = CASE WHEN cancel_requested = 1 OR :final = 1 THEN :at END,
+       worker = CASE WHEN cancel_requested = 1 OR :final = 1 THEN worker END,
+       state = CASE WHEN cancel_requested = 1 THEN 'cancelled' WHEN :final = 1 THEN 'abandoned' ELSE 'failed' END
+ WHERE {{is_running}}
+
+-- name: release_reserved
+UPDATE {{schema}}dbtaskqueue_task
+   SET due = coalesce(:due, due), worker = NULL, batched = 0,
+       due_set_at = CASE WHEN :due IS NULL THEN due_set_at ELSE :at END, state = 'pending'
+ WHERE {{is_reserved}}
+
+-- name: release_running
+-- The attempt that had started is not counted, but for a task that was asked to end: that one is cancelled.
+UPDATE {{schema}}dbtaskqueue_task
+   SET attempt = CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END,
+       due = CASE WHEN cancel_requested = 1 THEN due ELSE coalesce(:due, due) END,
+       due_set_at = CASE WHEN :due IS NULL THEN due_set_at ELSE :at END,
+       finished_at = CASE WHEN cancel_requested = 1 THEN :at END,
+       worker = CASE WHEN cancel_requested = 1 THEN worker END,
+       state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END
+ WHERE {{is_running}}
+
+-- name: ended_attempt
+-- What an attempt that has just ended was; a release has taken its number back.
+SELECT state, CASE WHEN state = 'pending' THEN attempt + 1 ELSE attempt END, started_at
+  FROM {{schema}}dbtaskqueue_task WHERE id = :id
+
+-- name: save
+INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
+SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_share}}
+    ON CONFLICT (task, name) DO UPDATE SET value = excluded.value
+
+-- name: saved
+SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name NOT IN ('payload', 'result')
+
+-- name: save_note
+INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value)
+SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}
+    ON CONFLICT (task, token, name) DO UPDATE SET value = excluded.value
+
+-- name: lock_claim
+SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_update}}
+
+-- name: ranks
+-- The distinct priorities among what is claimable, one index seek each: tasks due in the future are
+-- never walked over.
+ranks(level) AS (
+    SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}}
+    UNION ALL
+    SELECT (SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank > ranks.level)
+      FROM ranks WHERE ranks.level IS NOT NULL)
+
+-- name: next_due
+WITH RECURSIVE {{ranks}}
+SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level
+                                                                      AND command <= :commands))
+  FROM ranks
+ WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+
+-- name: next_functions
+-- The first waiting tasks, in the order of a claim. At most :limit rows are read, however many wait.
+SELECT function, command, due FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}}
+ ORDER BY rank, due, id LIMIT :limit

@@ -1,0 +1,30 @@
+-- The facet Queues.
+
+-- name: queues
+-- One index seek for each name, however much a queue holds. Only what is held is read row by row, and that is little.
+WITH RECURSIVE waiting_in(name) AS (
+    SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE state IN ('pending', 'failed')
+    UNION ALL
+    SELECT (SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_claimable}}
+             WHERE state IN ('pending', 'failed') AND queue > waiting_in.name)
+      FROM waiting_in WHERE waiting_in.name IS NOT NULL),
+ended_in(name) AS (
+    SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE finished_at IS NOT NULL OR state = 'failed'
+    UNION ALL
+    SELECT (SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_ended}}
+             WHERE (finished_at IS NOT NULL OR state = 'failed') AND queue > ended_in.name)
+      FROM ended_in WHERE ended_in.name IS NOT NULL)
+SELECT name FROM waiting_in WHERE name IS NOT NULL
+UNION
+SELECT name FROM ended_in WHERE name IS NOT NULL
+UNION
+SELECT queue FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE state IN ('reserved', 'running')
+UNION
+SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
+
+-- name: is_paused
+SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1
+
+-- name: set_paused
+INSERT INTO {{schema}}dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
+    ON CONFLICT (name) DO UPDATE SET paused = excluded.paused

@@ -1,0 +1,51 @@
+-- The facet Workers: their rows, and the rescue of what they hold.
+
+-- name: register
+INSERT INTO {{schema}}dbtaskqueue_worker ({{new_worker_columns}}) VALUES ({{new_worker_values}}) RETURNING id
+
+-- name: beat
+UPDATE {{schema}}dbtaskqueue_worker SET beat = beat + 1 WHERE id = :worker AND lost_at IS NULL
+
+-- name: forget_lost
+DELETE FROM {{schema}}dbtaskqueue_worker WHERE lost_at < :before
+
+-- name: deregister
+DELETE FROM {{schema}}dbtaskqueue_worker WHERE id = :worker
+
+-- name: workers
+SELECT {{stored_worker_columns}} FROM {{schema}}dbtaskqueue_worker ORDER BY id
+
+-- name: held
+SELECT {{held_columns}} FROM {{schema}}dbtaskqueue_task WHERE {{is_held_by}}
+
+-- name: held_suspended
+{{is_suspended}}
+
+-- name: mark_lost
+UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND beat = :beat AND lost_at IS NULL
+
+-- name: vanished_workers
+-- Ids that hold tasks but have no living row.
+SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
+ WHERE {{is_held}} AND worker IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living
+                    WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)
+
+-- name: rescue_reserved
+UPDATE {{schema}}dbtaskqueue_task
+   SET token = token + 1, worker = NULL,
+       isolated = CASE WHEN batched = 1 THEN 1 ELSE isolated END, batched = 0, state = 'pending'
+ WHERE {{is_held_by}} AND state = 'reserved'
+
+-- name: lost_running
+SELECT {{task_columns}},
+       (SELECT count(*) FROM {{schema}}dbtaskqueue_attempt AS past
+         WHERE past.task = dbtaskqueue_task.id AND past.token > dbtaskqueue_task.retry_token
+           AND past.outcome = 'lost')
+  FROM {{schema}}dbtaskqueue_task
+ WHERE {{is_held_by}} AND state = 'running'
+
+-- name: rescue_running
+UPDATE {{schema}}dbtaskqueue_task
+   SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at, worker = NULL, state = :state
+ WHERE {{is_running}}

@@ -1,0 +1,24 @@
+"""The verbs of the contract on a database that speaks SQL, a module for each facet: which queries, in which order.
+
+``sql/FACET.sql`` has the queries of a facet. An engine adds what it does in its own way: how tasks get their ids, how a
+claim finds and takes its tasks, how the ends of a batch are stored at once, and how waiting workers are woken.
+"""
+
+from __future__ import annotations
+
+from ..contract import Store
+from .claims import SqlClaims
+from .copying import SqlCopying
+from .database import SqlDatabase
+from .listing import SqlListing
+from .queues import SqlQueues
+from .tasks import SqlTasks
+from .workers import SqlWorkers
+
+
+class SqlStore(SqlDatabase, SqlTasks, SqlClaims, SqlWorkers, SqlQueues, SqlListing, SqlCopying, Store):
+    """A store on a database that speaks SQL."""
+
+    def address(self, url: str) -> str:
+        """Return the URL by which another process reaches what this one reaches by ``url``."""
+        return url

@@ -1,0 +1,109 @@
+"""What the facets of a store that speaks SQL have in common: connections, how engines differ, small helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..._formats.url import Target
+from ...states import TaskState
+from ..connections import NOTHING, Connections, Transaction, Values
+from ..contract import End, NewTask, TaskRecord, Verdict
+
+INLINE = 256
+"""Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
+CHUNK = 1000
+"""Tasks that one transaction or query takes at most."""
+_SOON = 5_000_000
+"""Microseconds: waiting workers poll this often anyway, so a task that is due later need not wake any of them."""
+
+
+class SqlFacet:
+    """The base of the facets: connections, and what an engine does in its own way for several of them."""
+
+    def __init__(self, target: Target, connections: Connections) -> None:
+        self._target = target
+        self._connections = connections
+        self.max_payload = target.max_payload
+
+    _from_the_start: Values = NOTHING
+    """Parameters of the query ``ranks`` that include all waiting tasks."""
+
+    def _wake(self, tx: Any, queue: str, tasks: int | None) -> None:
+        """At the commit, wake ``tasks`` waiting workers of the queue (None: all), if the engine can."""
+
+    def _wake_for(self, tx: Any, tasks: Sequence[int], now: int) -> None:
+        """The same for existing tasks of any queues: for each one due soon, wake a waiting worker of its queue."""
+
+    def _change_alone(self, query: str, values: Values) -> int:
+        """Run a write of one statement; return the number of rows that it changed."""
+
+        def run(tx: Transaction) -> int:
+            return tx.change(query, values)
+
+        return self._connections.write(run, alone=True)
+
+
+def is_large(value: str | None) -> bool:
+    """Return whether a value has a row of its own."""
+    return value is not None and len(value) > INLINE
+
+
+def inline(value: str | None) -> str | None:
+    """Return what the task's own row has of a value."""
+    return None if value is None or len(value) > INLINE else value
+
+
+def is_soon(due: int | None, now: int) -> bool:
+    """Return whether a waiting worker should be woken for a task that is due then."""
+    return due is None or due <= soon_after(now)
+
+
+def soon_after(now: int) -> int:
+    """Return the latest due time of a task for which a waiting worker is woken."""
+    return now + _SOON
+
+
+def wakes(tasks: Sequence[NewTask]) -> int | None:
+    """Return how many waiting workers are woken for new tasks; None: all, since not all of them run commands."""
+    return None if tasks[0].command else len(tasks)
+
+
+def large_row(task: int, name: str, value: str | None) -> dict[str, object]:
+    """Return the row of a large value."""
+    return {"task": task, "name": name, "value": value}
+
+
+def insert_large(tx: Transaction, ids: Sequence[int], tasks: Sequence[NewTask]) -> None:
+    """Store the payloads that are not in their tasks' own rows."""
+    pairs = zip(ids, tasks, strict=True)
+    large = [large_row(id, "payload", task.payload) for id, task in pairs if is_large(task.payload)]
+    if large:
+        tx.change_each("insert_large", large)
+
+
+def standing(tx: Transaction, task: int, *, stored: bool) -> Verdict:
+    """Return a verdict with the state and the token that the task has now."""
+    row = tx.row("standing", {"id": task})
+    return Verdict(stored, TaskState(row[0]), row[1]) if row else Verdict(False, None, None)
+
+
+def insert_attempt(
+    tx: Transaction, end: End, worker: int | None, number: int, started_at: int | None, outcome: str
+) -> None:
+    """Store an attempt that has ended."""
+    values = {
+        **end._asdict(),
+        "task": end.id,
+        "worker": worker,
+        "number": number,
+        "started_at": started_at,
+        "finished_at": end.at,
+        "outcome": outcome,
+    }
+    tx.change("insert_attempt", values)
+
+
+def records(tx: Transaction, query: str, values: Values) -> list[TaskRecord]:
+    """Return the tasks that a query reads."""
+    return [TaskRecord(*row) for row in tx.rows(query, values)]

@@ -1,0 +1,162 @@
+"""What workers do with the tasks that they hold, on a database that speaks SQL."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ...errors import LeaseLost, TaskQueueError
+from ...states import DONE, FAILED, PENDING, RUNNING, TaskState
+from ..connections import Transaction, Values, around_writes
+from ..contract import Claim, Claims, End, Exchanged, Note, Start, TaskRecord, Verdict
+from .base import SqlFacet, inline, insert_attempt, is_large, is_soon, large_row, standing
+
+
+class SqlClaims(SqlFacet, Claims):
+    """See Claims. An engine finds and takes tasks, and stores many finishes at once."""
+
+    @abc.abstractmethod
+    def _claim(self, tx: Any, worker: int, claim: Claim) -> list[TaskRecord]:
+        """Reserve tasks, and start them if the claim says so."""
+
+    @abc.abstractmethod
+    def _finish_together(self, tx: Any, ends: Sequence[End]) -> bool:
+        """Store many finishes at once; False when not all of them were stored."""
+
+    def exchange(
+        self,
+        worker: int,
+        *,
+        starts: Sequence[Start] = (),
+        notes: Sequence[Note] = (),
+        ends: Sequence[End] = (),
+        claim: Claim | None = None,
+    ) -> Exchanged:
+        def run(tx: Transaction) -> Exchanged:
+            started = [_start(tx, start) for start in starts]
+            if notes:
+                tx.change_each("save_note", [note._asdict() for note in notes])
+            ended = self._end_all(tx, worker, ends)
+            return Exchanged(started, ended, self._claim(tx, worker, claim) if claim else [])
+
+        return self._connections.write(run)
+
+    def save(self, task: int, token: int, name: str, value: str) -> bool:
+        values = {"id": task, "token": token, "name": name, "value": value}
+
+        def run(tx: Transaction) -> bool:
+            # MariaDB counts no row where the same value is stored already
+            return tx.change("save", values) > 0 or tx.row("lock_claim", values) is not None
+
+        return self._connections.write(run)
+
+    def saved(self, task: int) -> dict[str, str]:
+        return dict(self._connections.query("saved", {"task": task}))
+
+    @contextlib.contextmanager
+    def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:
+        with around_writes(), self._connections.own_transaction() as tx:
+            claim = end()
+            with self._connections.translated():
+                is_held = tx.row("lock_claim", claim._asdict()) is not None
+            if not is_held:
+                raise LeaseLost(f"the claim on task {claim.id} is gone; nothing was written")
+            yield tx.connection
+            if not tx.is_open:
+                raise TaskQueueError("the transaction was ended inside its block; leave that to the end of the block")
+            with self._connections.translated():
+                self._end(tx, worker, end())
+
+    def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
+        every = [{"queue": queue, "commands": int(commands), **self._from_the_start} for queue in queues]
+        times = [self._connections.query("next_due", values)[0][0] for values in every]
+        return min((time for time in times if isinstance(time, int)), default=None)  # or NULL, or not a number
+
+    def next_functions(self, queue: str, limit: int, before: int) -> list[str | None]:
+        rows = self._connections.query("next_functions", {"queue": queue, "limit": limit})
+        return [function for function, command, due in rows if not command and due < before]
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def _end_all(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
+        verdicts = self._store_ends(tx, worker, ends)
+        waiting = [
+            end
+            for end, verdict in zip(ends, verdicts, strict=True)
+            if end.verb != "finish"
+            and verdict.stored
+            and verdict.state in (PENDING, FAILED)
+            and is_soon(end.due, end.at)
+        ]
+        if waiting:
+            self._wake_for(tx, [end.id for end in waiting], max(end.at for end in waiting))
+        return verdicts
+
+    def _store_ends(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
+        finishes = [end for end in ends if end.verb == "finish"]
+        if len(finishes) < 2:
+            return [self._end(tx, worker, end) for end in ends]
+        complete = self._finish_together(tx, finishes)
+        verdicts = finish_verdicts(tx, finishes, complete=complete)
+        if len(finishes) == len(ends):
+            return verdicts
+        found = iter(verdicts)
+        return [next(found) if end.verb == "finish" else self._end(tx, worker, end) for end in ends]
+
+    def _end(self, tx: Transaction, worker: int, end: End) -> Verdict:
+        values = end._asdict()
+        values |= {"result": inline(end.result), "final": int(end.final)}
+        if end.verb == "finish":
+            if not tx.change("finish", values):
+                return standing(tx, end.id, stored=False)
+            if is_large(end.result):
+                tx.change("insert_large", large_row(end.id, "result", end.result))
+            return Verdict(True, DONE, end.token)
+        if end.started_at is not None:
+            _start(tx, Start(end.id, end.token, end.started_at))
+        return self._give_up(tx, worker, end, values)
+
+    def _give_up(self, tx: Transaction, worker: int, end: End, values: Values) -> Verdict:
+        """Store a fail or a release."""
+        if end.verb == "release" and tx.change("release_reserved", values):
+            return Verdict(True, PENDING, end.token)
+        if not tx.change("fail" if end.verb == "fail" else "release_running", values):
+            return standing(tx, end.id, stored=False)
+        row = tx.row("ended_attempt", values)
+        assert row is not None
+        state, number, started_at = row
+        if not (end.unrun and state == PENDING):
+            insert_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
+        return Verdict(True, TaskState(state), end.token)
+
+
+def in_order(records: list[TaskRecord]) -> list[TaskRecord]:
+    """Return claimed tasks in the order of their claim: an UPDATE returns them as it finds them."""
+    return sorted(records, key=_ORDER)
+
+
+_ORDER = operator.attrgetter("rank", "due", "id")
+_DONE = Verdict(True, DONE, None)
+
+
+def finish_verdicts(tx: Transaction, ends: Sequence[End], *, complete: bool) -> list[Verdict]:
+    """Return verdicts on finishes that were stored together, ``complete`` if all of them were.
+
+    Only its holder makes a task done under its token.
+    """
+    if complete:
+        return [_DONE] * len(ends)
+    found = [standing(tx, end.id, stored=False) for end in ends]
+    return [
+        verdict._replace(stored=verdict.state == DONE and verdict.token == end.token)
+        for verdict, end in zip(found, ends, strict=True)
+    ]
+
+
+def _start(tx: Transaction, start: Start) -> Verdict:
+    if tx.change("start", start._asdict()):
+        return Verdict(True, RUNNING, start.token)
+    return standing(tx, start.id, stored=False)

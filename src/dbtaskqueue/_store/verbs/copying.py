@@ -1,0 +1,71 @@
+"""How all tasks of a database that speaks SQL get into another one: rows are stored as they are read, in batches."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from ..connections import Transaction
+from ..contract import Copying, ExportBatch
+from ..records import TABLES
+from .base import SqlFacet
+from .database import IMPORTING
+
+OLDEST = 3
+"""The oldest version that a program may know and still use this program's schema."""
+LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
+"""The query that stores a row of each table, in the order of the tables."""
+
+
+class SqlCopying(SqlFacet, Copying):
+    """See Copying. An engine knows the highest id that was ever used."""
+
+    @abc.abstractmethod
+    def _versions(self) -> tuple[int, int]:
+        """See SqlDatabase."""
+
+    @abc.abstractmethod
+    def _highest_id(self, tx: Any) -> int:
+        """The highest id that a task ever had here."""
+
+    @abc.abstractmethod
+    def _use_no_id_up_to(self, tx: Any, highest: int) -> None:
+        """Give the next task an id above ``highest`` and above the ids of loaded tasks."""
+
+    def export(self, after: int, limit: int) -> ExportBatch:
+        def run(tx: Transaction) -> ExportBatch:
+            tasks = tx.rows("export_task", {"after": after, "limit": limit})
+            values = {"after": after, "last": tasks[-1][0] if tasks else after}
+            found = {
+                "task": tasks,
+                "large": tx.rows("export_large", values),
+                "note": tx.rows("export_note", values),
+                "attempt": tx.rows("export_attempt", values),
+            }
+            if after == 0:
+                found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("workers")}
+            rows = {table: [dict(zip(TABLES[table], row, strict=True)) for row in found[table]] for table in found}
+            return ExportBatch(rows, self._highest_id(tx))
+
+        return self._connections.read(run)
+
+    def begin_import(self) -> None:
+        self._connections.write(lambda tx: tx.change("set_oldest", {"oldest": IMPORTING}))
+
+    def load(self, batch: ExportBatch) -> None:
+        def run(tx: Transaction) -> None:
+            for table, query in LOADING.items():
+                if rows := batch.rows.get(table):
+                    tx.change_each(query, rows)
+
+        self._connections.write(run)
+
+    def end_import(self, highest: int) -> None:
+        def run(tx: Transaction) -> None:
+            self._use_no_id_up_to(tx, highest)
+            tx.change("set_oldest", {"oldest": OLDEST})
+
+        self._connections.write(run)
+
+    def is_importing(self) -> bool:
+        return self._versions()[1] == IMPORTING

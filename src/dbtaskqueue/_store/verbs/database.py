@@ -1,0 +1,72 @@
+"""The schema and the connections of a database that speaks SQL."""
+
+from __future__ import annotations
+
+import abc
+import shlex
+
+from ...errors import SchemaError
+from ..contract import Database, Finding
+from .base import SqlFacet
+
+IMPORTING = 2_000_000_000
+"""As the oldest version that a program may know: none may use this database while tasks are imported into it."""
+
+
+class SqlDatabase(SqlFacet, Database):
+    """See Database. An engine reads the versions and runs the migrations."""
+
+    schema_version: int
+    """The version of the schema that this program creates and knows."""
+
+    @abc.abstractmethod
+    def _versions(self) -> tuple[int, int]:
+        """The version of the schema and the oldest that a program may know; zeros without a schema."""
+
+    @abc.abstractmethod
+    def upgrade(self, version: int) -> list[str]:
+        """Return the statements that lead from that version of the schema, 0 for none, to this program's."""
+
+    def missing_statements(self) -> list[str]:
+        return self.upgrade(self._versions()[0])
+
+    def disconnect(self) -> None:
+        self._connections.disconnect()
+
+    def close(self) -> None:
+        self.wakeups.close()  # type: ignore[attr-defined]
+        self._connections.close()
+
+    def _check_schema(self, name: str) -> None:
+        version, oldest = self._versions()
+        if version < self.schema_version:
+            if not version:
+                raise SchemaError(f"{name} has no dbtaskqueue schema; create it with: {self._migrate_command}")
+            raise SchemaError(
+                f"{name} has schema version {version}, this program needs {self.schema_version};"
+                f" upgrade it with: {self._migrate_command}"
+            )
+        if oldest == IMPORTING:
+            raise SchemaError(f"{name} is being filled by: dbtaskqueue copy; if that was interrupted, run it again")
+        if oldest > self.schema_version:
+            raise self._too_new(name, version, oldest)
+
+    def _may_not_create(self, name: str, account: str, grant: str) -> SchemaError:
+        return SchemaError(
+            f"{name}: {account} may not create the schema; let an administrator run: {grant};"
+            f" or run what this prints: {self._migrate_command} --sql"
+        )
+
+    @property
+    def _migrate_command(self) -> str:
+        return shlex.join(["dbtaskqueue", "--url", self._target.text, "migrate"])
+
+    def _too_new(self, name: str, version: int, oldest: int) -> SchemaError:
+        return SchemaError(
+            f"{name} has schema version {version}, which needs a program that knows version {oldest};"
+            f" this one knows {self.schema_version}: upgrade it with: pip install --upgrade dbtaskqueue"
+        )
+
+    def _schema_finding(self) -> Finding:
+        version, oldest = self._versions()
+        return Finding("schema", f"version {version}, for programs that know {oldest} or later")

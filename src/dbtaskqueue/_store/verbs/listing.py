@@ -1,0 +1,109 @@
+"""Lists, attempts and counts of tasks, on a database that speaks SQL. No query reads more than it needs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ...states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
+from ..connections import Transaction, Values
+from ..contract import OUTPUTS, AttemptRecord, EndedRecord, Listing, TaskRecord
+from .base import SqlFacet, records
+
+_LAST_ID = 2**63 - 1
+_SCANS = {PENDING: "pending_ids", RESERVED: "held_ids", RUNNING: "held_ids"}
+_WALK = 10_000
+"""Ids that the first step of a list walks over: 0.3 ms on SQLite, 2 ms on MariaDB."""
+_STRIDE = 4
+
+
+class SqlListing(SqlFacet, Listing):
+    """See Listing."""
+
+    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
+        values = {"queue": queue, "state": state, "limit": limit, "before": _LAST_ID if before is None else before}
+        return self._connections.read(partial(_tasks, values))
+
+    def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
+        return self._connections.read(partial(_attempts, {"id": task, "since": since, "limit": OUTPUTS}))
+
+    def output(self, task: int, token: int) -> str | None:
+        rows = self._connections.query("output", {"id": task, "token": token})
+        return rows[0][0] if rows else None
+
+    def ended(self, queue: str, limit: int) -> list[EndedRecord]:
+        return self._connections.read(partial(_ended, {"queue": queue, "limit": limit}))
+
+    def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
+        return self._connections.read(partial(_count, queue, final))
+
+    def waiting_since(self, queue: str, now: int) -> int | None:
+        values = {"queue": queue, "now": now, "commands": 1, **self._from_the_start}
+        since = self._connections.query("waiting_since", values)[0][0]
+        return since if isinstance(since, int) else None
+
+    def newest(self) -> tuple[int, int] | None:
+        rows = self._connections.query("newest")
+        return (rows[0][0], rows[0][1]) if rows else None
+
+
+def _attempts(values: Values, tx: Transaction) -> list[AttemptRecord]:
+    outputs: dict[int, str] = dict(tx.rows("outputs", values))
+    found = [AttemptRecord(*row) for row in tx.rows("attempts", values)]
+    return [record._replace(output=outputs.get(record.token)) for record in found]
+
+
+def _ended(values: dict[str, Any], tx: Transaction) -> list[EndedRecord]:
+    """Return a union of scans that each end after ``limit`` rows, so that none walks over all attempts."""
+    rows = tx.rows("done_attempts", {**values, "state": DONE}) + tx.rows("open_attempts", values)
+    for state in (FAILED, DONE, CANCELLED, ABANDONED):
+        rows += tx.rows("past_attempts", {**values, "state": state})
+    found = [EndedRecord(*row) for row in rows]
+    return sorted(found, key=lambda attempt: attempt.finished_at or 0, reverse=True)[: values["limit"]]
+
+
+def _count(queue: str, final: bool, tx: Transaction) -> dict[TaskState, int]:
+    def number(query: str, state: TaskState | None = None) -> int:
+        return int(tx.rows(query, {"queue": queue, "state": state})[0][0])
+
+    counts = dict.fromkeys(TaskState, 0)
+    for state in (FAILED, DONE, CANCELLED, ABANDONED) if final else (FAILED,):
+        counts[state] = number("count_ended", state)
+    counts[PENDING] = number("count_claimable") - counts[FAILED]
+    for word, count in tx.rows("count_held", {"queue": queue}):
+        counts[TaskState(word)] = count
+    return counts
+
+
+def _tasks(values: dict[str, Any], tx: Transaction) -> list[TaskRecord]:
+    state = values["state"]
+    ids = _newest_ids(values, tx) if state in (None, PENDING) else _scan(values, [state], tx)
+    return records(tx, "tasks", {"ids": tx.array(ids)}) if ids else []
+
+
+def _newest_ids(values: dict[str, Any], tx: Transaction) -> list[int]:
+    """Return the newest ids of a list that includes pending tasks, which no index has in the order of their ids.
+
+    It walks down the primary key, in growing steps, until it has found enough tasks. If fewer tasks wait than the next
+    step would walk over, it sorts those instead. So a list is slow only if both numbers are very large.
+    """
+    limit, state, walk = values["limit"], values["state"], _WALK
+    before = min(values["before"], tx.rows("highest_id")[0][0] + 1)
+    found: list[int] = []
+    while before > 0 and len(found) < limit:
+        rest = {**values, "before": before, "limit": limit - len(found)}
+        found += [row[0] for row in tx.rows("newest_ids", {**rest, "floor": before - walk})]
+        before -= walk
+        if before > 0 and len(found) < limit and not tx.row("more_wait", {**values, "number": walk}):
+            rest |= {"before": before, "limit": limit - len(found)}
+            return found + _scan(rest, [state] if state else list(TaskState), tx)
+        walk *= _STRIDE
+    return found
+
+
+def _scan(values: dict[str, Any], states: list[TaskState], tx: Transaction) -> list[int]:
+    """Return the newest ids in these states: a union of scans by index. Waiting and held tasks are sorted."""
+    ids: list[int] = []
+    for state in states:
+        ids += [row[0] for row in tx.rows(_SCANS.get(state, "ended_ids"), {**values, "state": state})]
+    return sorted(ids, reverse=True)[: values["limit"]]

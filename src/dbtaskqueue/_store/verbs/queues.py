@@ -1,0 +1,25 @@
+"""The queues of a database that speaks SQL."""
+
+from __future__ import annotations
+
+from ..connections import Transaction
+from ..contract import Queues
+from .base import SqlFacet
+
+
+class SqlQueues(SqlFacet, Queues):
+    """See Queues."""
+
+    def queues(self) -> list[str]:
+        return sorted(row[0] for row in self._connections.query("queues"))
+
+    def set_paused(self, queue: str, paused: bool) -> None:
+        def run(tx: Transaction) -> None:
+            tx.change("set_paused", {"queue": queue, "paused": int(paused)})
+            if not paused:
+                self._wake(tx, queue, None)
+
+        self._connections.write(run)
+
+    def is_paused(self, queue: str) -> bool:
+        return bool(self._connections.query("is_paused", {"queue": queue}))

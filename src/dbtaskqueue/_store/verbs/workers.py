@@ -1,0 +1,79 @@
+"""The workers of a database that speaks SQL, and the rescue of what they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...states import ABANDONED, CANCELLED, FAILED
+from ..connections import Transaction
+from ..contract import End, Held, RetryTime, TaskRecord, WorkerRecord, Workers
+from .base import SqlFacet, insert_attempt
+
+_DAY = 86_400_000_000
+
+
+class SqlWorkers(SqlFacet, Workers):
+    """See Workers."""
+
+    def register(self, worker: WorkerRecord) -> int:
+        def run(tx: Transaction) -> int:
+            tx.change("forget_lost", {"before": worker.created_at - _DAY})
+            return int(tx.rows("register", worker._asdict())[0][0])
+
+        return self._connections.write(run)
+
+    def beat(self, worker: int) -> bool:
+        return bool(self._change_alone("beat", {"worker": worker}))
+
+    def deregister(self, worker: int) -> None:
+        self._change_alone("deregister", {"worker": worker})
+
+    def workers(self) -> list[WorkerRecord]:
+        return [WorkerRecord(*row) for row in self._connections.query("workers")]
+
+    def held(self, worker: int) -> list[Held]:
+        return [Held(*row) for row in self._connections.query("held", {"worker": worker})]
+
+    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
+        if worker is None and not self._connections.query("vanished_workers"):
+            return 0
+
+        def run(tx: Transaction) -> int | None:
+            if worker is None:
+                lost = [row[0] for row in tx.rows("vanished_workers")]
+            elif tx.change("mark_lost", {"worker": worker, "beat": beat, "now": now}):
+                lost = [worker]
+            else:
+                return None
+            held = [Held(*row) for each in lost for row in tx.rows("held", {"worker": each})]
+            count = sum(_rescue(tx, each, error, now, retry_time) for each in lost)
+            self._wake_for(tx, [task.id for task in held], now)
+            self._forget_dead_waiters(tx)
+            return count
+
+        return self._connections.write(run)
+
+    def _forget_dead_waiters(self, tx: Any) -> None:
+        """Remove the registrations of dead waiting workers, if the engine has any."""
+
+
+def _rescue(tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime) -> int:
+    count = tx.change("rescue_reserved", {"worker": worker})
+    for row in tx.rows("lost_running", {"worker": worker}):
+        record, lost_before = TaskRecord(*row[:-1]), row[-1]
+        spent = record.max_attempts is not None and record.attempt >= record.max_attempts
+        state = CANCELLED if record.cancel_requested else ABANDONED if spent else FAILED
+        values = {
+            "id": record.id,
+            "token": record.token,
+            "state": state,
+            "due": retry_time(record, lost_before, now) if state == FAILED else record.due,
+            "at": now,
+            "finished_at": None if state == FAILED else now,
+        }
+        if tx.change("rescue_running", values):
+            end = End("fail", record.id, record.token, now, error=error)
+            outcome = "cancelled" if state == CANCELLED else "lost"
+            insert_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
+            count += 1
+    return count
