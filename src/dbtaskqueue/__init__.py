@@ -1,6 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
 from ._formats.progress import Progress
+from .calls import Command, TaskCall
 from .current import RunningTask, current_task
 from .errors import (
     AbandonTask,
@@ -19,6 +20,7 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
+from .extension import Extension
 from .overview import FunctionStats
 from .queue import QueueStats, TaskQueue
 from .retry import RetryPolicy
@@ -30,7 +32,9 @@ __all__ = [
     "AbandonTask",
     "Attempt",
     "ChildFailed",
+    "Command",
     "ConfigurationError",
+    "Extension",
     "FunctionStats",
     "InvalidTransition",
     "LeaseLost",
@@ -45,6 +49,7 @@ __all__ = [
     "SchemaError",
     "StoreUnavailable",
     "Task",
+    "TaskCall",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",

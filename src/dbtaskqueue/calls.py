@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
 from .checks import shown
+from .options import UsingOptions, given
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # type checkers bring it; a default needs Python 3.13 at run time
@@ -71,3 +72,43 @@ class Command:
 
     def __repr__(self) -> str:
         return f"<Command {shown(self.payload['argv'])}>"
+
+
+Target = JSON | TaskCall | Command
+"""What ``enqueue`` takes."""
+
+
+class Batch(NamedTuple):
+    """Tasks that differ in their payloads only."""
+
+    payloads: list[JSON]
+    options: Mapping[str, object]
+    function: str | None = None
+    is_command: bool = False
+
+
+def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]:
+    """Return targets as batches, in their order.
+
+    The options of ``using`` win over ``options``, which win over those of ``@queue.task``.
+    """
+    kinds = set(map(type, targets))
+    if TaskCall not in kinds and Command not in kinds:
+        return [Batch(targets, options)]
+    common = given(options, UsingOptions)
+    batches: list[Batch] = []
+    for target in targets:
+        batch = _batch_of(target, common)
+        if batches and batch.options.get("key") is None and batch[1:] == batches[-1][1:]:
+            batches[-1].payloads.extend(batch.payloads)
+        else:
+            batches.append(batch)
+    return batches
+
+
+def _batch_of(target: Any, options: Mapping[str, object]) -> Batch:
+    if isinstance(target, TaskCall):
+        return Batch([target.payload], {**target.options, **options, **target.using}, target.function)
+    if isinstance(target, Command):
+        return Batch([target.payload], options, is_command=True)
+    return Batch([target], options)

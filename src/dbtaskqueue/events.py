@@ -10,8 +10,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from ._store.contract import NewTask, TaskRecord
+from ._store.contract import End, NewTask, TaskRecord
 from ._system.log import event, first_line, logger
+from .outcomes import retry_in
+from .states import TaskState
 
 F = TypeVar("F", bound=NamedTuple)
 
@@ -33,20 +35,23 @@ class TaskStarted(NamedTuple):
 class TaskEnded(NamedTuple):
     """A claim that had started, or was to start, has ended.
 
-    ``record`` is as of the claim. ``state`` is the state that the end left. ``error`` is the exception of a failed
-    attempt; an attempt of a plain ``fetch()`` user has only ``text``. ``retry_in`` is in seconds, None for never.
-    ``seconds`` is how long the attempt ran. ``in_worker`` is False for a plain ``fetch()`` user.
+    ``record`` is as of the claim. ``state`` is the state that the end left, ``end`` what was stored. ``error`` is the
+    exception of a failed attempt; that of a plain ``fetch()`` user is known only as the text in ``end``. ``seconds`` is
+    how long the attempt ran. ``in_worker`` is False for a plain ``fetch()`` user.
     """
 
     record: TaskRecord
     attempt: int
-    state: str
+    state: TaskState
+    end: End
     error: BaseException | None = None
-    text: str | None = None
-    due: int | None = None
-    retry_in: float | None = None
     seconds: float | None = None
     in_worker: bool = True
+
+    @property
+    def retry_in(self) -> float | None:
+        """Seconds until the task is due again; None for never."""
+        return retry_in(self.end, self.state)
 
 
 class ClaimLost(NamedTuple):

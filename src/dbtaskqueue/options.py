@@ -84,8 +84,8 @@ def _check_start_at(moment: datetime) -> datetime:
     return moment
 
 
-def _check_meta(meta: Mapping[str, JSON]) -> str:
-    """Return ``meta`` as the JSON text that is stored."""
+def encode_meta(meta: Mapping[str, JSON]) -> str:
+    """Return ``meta`` as the JSON text that is stored. Raises PayloadError."""
     if not isinstance(meta, Mapping):
         raise PayloadError(f"meta must be a JSON object, not {type(meta).__name__}")
     return payload.encode(dict(meta), limit=MAX_META, name="meta")
@@ -221,7 +221,7 @@ class ManyOptions(Start, Defaults, total=False):
     """Options of ``TaskQueue.enqueue_many``."""
 
     connection: Annotated[object, Option(check=lambda connection: connection)]
-    meta: Annotated[Mapping[str, JSON] | None, Option(check=_check_meta, column="meta")]
+    meta: Annotated[Mapping[str, JSON] | None, Option(check=encode_meta, column="meta")]
 
 
 class Options(ManyOptions, total=False):
@@ -405,13 +405,27 @@ def refuse_unknown(options: Mapping[str, object], call: type, function: str) -> 
         raise TypeError(f"{function}() got an unknown option {sorted(unknown)[0]!r}")
 
 
+@functools.cache
+def defaults_of(call: type) -> Mapping[str, object]:
+    """Return the default of each option of a call."""
+    return {name: option.default for name, option in options_of(call).items()}
+
+
+def given(options: Mapping[str, Any], call: type) -> dict[str, Any]:
+    """Return the options that differ from their defaults."""
+    defaults = defaults_of(call)
+    return {name: value for name, value in options.items() if value is not defaults[name]}
+
+
 def check_options(options: Mapping[str, Any], call: type) -> dict[str, Any]:
     """Return the options that differ from their defaults, as their checks return them.
 
     Raises ValueError, PayloadError or TypeError for a bad value.
     """
-    known = options_of(call)
-    return {name: known[name].check(value) for name, value in options.items() if value is not known[name].default}
+    return {name: options_of(call)[name].check(value) for name, value in given(options, call).items()}
+
+
+_DEFAULTS = defaults_of(UsingOptions)
 
 
 class Columns(NamedTuple):
@@ -431,7 +445,10 @@ def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, n
 
     Raises what ``check_options`` raises, and ValueError for two options that exclude each other.
     """
-    checked = check_options(options, UsingOptions)
+    chosen = {name: value for name, value in options.items() if value is not _DEFAULTS[name]}
+    if not chosen and policy is DEFAULT:  # the usual task costs little
+        return Columns(queue, 0, now, policy.max_attempts, None, None, None)
+    checked = check_options(chosen, UsingOptions)
     policy = checked.get("retry", policy)
     limits = Limits(checked.get("time_limit"), checked.get("stall_limit"), checked.get("memory_limit"))
     return Columns(
@@ -440,9 +457,14 @@ def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, n
         _due(checked, now),
         checked.get("max_attempts", policy.max_attempts),
         checked.get("key"),
-        None if policy is DEFAULT and limits == NONE else task_options.encode(policy, limits),
+        _stored(policy, limits),
         checked.get("meta"),
     )
+
+
+def _stored(policy: RetryPolicy, limits: Limits) -> str | None:
+    """Return the JSON column ``options``."""
+    return None if policy is DEFAULT and limits == NONE else task_options.encode(policy, limits)
 
 
 def _due(checked: Mapping[str, Any], now: int) -> int:

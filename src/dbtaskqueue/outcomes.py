@@ -7,6 +7,7 @@ import os
 import traceback
 from datetime import timedelta
 from types import TracebackType
+from typing import NamedTuple
 
 from ._formats import payload, task_options
 from ._store.contract import End, Store, TaskRecord, Verdict
@@ -24,6 +25,17 @@ UNKNOWN_DELAYS = 5.0, 300.0
 """Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
 
+class Backoff(NamedTuple):
+    """What the ``backoff`` of a task function answered about a failed attempt, where its code ran.
+
+    ``delay``: seconds until the task is due again; None abandons it. ``failure``: why there is no answer, so that the
+    task's policy applies.
+    """
+
+    delay: float | None = None
+    failure: str | None = None
+
+
 def fail(
     task: TaskRecord,
     error: BaseException | str,
@@ -31,12 +43,15 @@ def fail(
     retry: bool = True,
     delay: float | None = None,
     started_at: int | None = None,
+    backoff: Backoff | None = None,
 ) -> End:
     """The end of an attempt that failed: due again by the task's policy, or final after the last attempt.
 
-    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final. ``started_at`` says that the
-    start was not stored yet, so that the record's ``attempt`` is one behind.
+    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final; ``backoff`` may do either.
+    ``started_at`` says that the start was not stored yet, so that the record's ``attempt`` is one behind.
     """
+    if backoff is not None:
+        retry, delay = _chosen_by(backoff, task)
     now = clock.now()
     attempt = task.attempt + (started_at is not None)
     final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
@@ -136,6 +151,8 @@ def type_name(error: BaseException | str) -> str | None:
     """Return the full name of an exception's class, or None for a text."""
     if not isinstance(error, BaseException):
         return None
+    if (name := getattr(error, "type_in_child", None)) is not None:
+        return str(name)
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return name.encode(errors="replace").decode().replace("\0", "?")[:_LONGEST_NAME]
@@ -147,6 +164,21 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HERE):
         inner = inner.tb_next
     return trace if inner is None else inner
+
+
+def _chosen_by(backoff: Backoff, task: TaskRecord) -> tuple[bool, float | None]:
+    """Whether to retry, and after how many seconds; None leaves that to the policy."""
+    if backoff.failure is None:
+        return backoff.delay is not None, backoff.delay
+    event(
+        logging.WARNING,
+        "backoff= of a task function failed, the retry policy applies",
+        task_id=task.id,
+        queue=task.queue,
+        function=task.function,
+        error=backoff.failure,
+    )
+    return True, None
 
 
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:

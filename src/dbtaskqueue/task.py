@@ -87,12 +87,15 @@ class Task(Generic[R]):
     JSON, so that a tuple comes back as a list.
     """
 
-    def __init__(self, store: Store, record: TaskRecord, membership: FetchMembership | None = None) -> None:
+    def __init__(
+        self, store: Store, record: TaskRecord, membership: FetchMembership | None = None, *, deduplicated: bool = False
+    ) -> None:
         self._store = store
         self._record = record
         self._membership = membership
         self._pid = membership.pid if membership else 0
         self._claim = record  # keeps the token of the claim, whatever is read later
+        self._deduplicated = deduplicated
         self._fate = _HELD if membership else _NEVER_HELD
         self._payload: tuple[JSON, ...] = ()
         self._result: tuple[JSON, ...] = ()
@@ -175,6 +178,11 @@ class Task(Generic[R]):
     def key(self) -> str | None:
         """The key for deduplication, or None. At most one unfinished task of a queue has it."""
         return self._record.key
+
+    @property
+    def deduplicated(self) -> bool:
+        """Whether ``enqueue`` returned this task because it had the key already, and stored no new one."""
+        return self._deduplicated
 
     @property
     def meta(self) -> dict[str, JSON]:

@@ -7,13 +7,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
+from ._store.contract import TaskRecord
 from ._system.log import event
 from ._system.signals import draining
 from ._system.systemd import Notifier
@@ -23,9 +25,10 @@ from ._worker.run_limits import RunLimits
 from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
 from .errors import StoreUnavailable
 from .events import Events, TaskEnded
+from .extension import Extension, around_worker, notify_ended, overriding
 from .options import ExecutorName
 from .queue import TaskQueue
-from .states import ABANDONED, FAILED
+from .states import ABANDONED, FAILED, PENDING
 from .task import Task
 
 OnError = Callable[[Task, BaseException], object]
@@ -154,7 +157,12 @@ class Worker:
             )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
-        with self._queue.serving(self.stop), draining(self._signalled, self._announce):
+        extensions = overriding(self._extensions, "worker")
+        with (
+            self._queue.serving(self.stop),
+            draining(self._signalled, self._announce),
+            around_worker(extensions, self),
+        ):
             self._run(callback, limits, size)
 
     def _run(self, callback: Callable[[Any], JSON] | None, limits: RunLimits, size: BatchSize) -> None:
@@ -173,7 +181,7 @@ class Worker:
                     drain_timeout=self.drain_timeout,
                     allow_commands=self.allow_commands,
                 ),
-                lookup=Lookup(callback, self._queue.functions),
+                lookup=Lookup(callback, self._queue.functions, self._extensions, self._queue),
                 limits=limits,
                 batch=size,
                 events=self._events(),
@@ -193,15 +201,23 @@ class Worker:
         events = Events(self._queue.events)
         if self.on_error is not None:
             events.listen(TaskEnded, self._call_on_error)
+        if listening := overriding(self._extensions, "ended"):
+            events.listen(TaskEnded, partial(self._notify, listening))
         return events
+
+    @property
+    def _extensions(self) -> Sequence[Extension]:
+        return getattr(self._queue, "extensions", ())
+
+    def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
+        outcome = "released" if fact.state == PENDING else str(fact.state)
+        notify_ended(extensions, Task(self._queue.store, _as_ended(fact)), outcome, fact.error)
 
     def _call_on_error(self, fact: TaskEnded) -> None:
         if fact.error is None or fact.state not in (FAILED, ABANDONED):
             return
         assert self.on_error is not None
-        record = fact.record._replace(state=fact.state, attempt=fact.attempt, error=fact.text)
-        if fact.due is not None:
-            record = record._replace(due=fact.due)
+        record = _as_ended(fact)
         store = self._queue.store
         with contextlib.suppress(StoreUnavailable):  # then it gets what is known here
             record = store.get(record.id) or record
@@ -236,3 +252,10 @@ class Worker:
             event(logging.INFO, "stopping")  # the loop does not exist yet: the executor is importing the code
         else:
             loop.announce_stop(typed=number == signal.SIGINT)
+
+
+def _as_ended(fact: TaskEnded) -> TaskRecord:
+    """The task as its end left it, without reading it again."""
+    record, end = fact.record, fact.end
+    record = record._replace(state=fact.state, attempt=fact.attempt, due=record.due if end.due is None else end.due)
+    return record if end.error is None else record._replace(error=end.error, error_type=end.error_type)

@@ -1364,8 +1364,8 @@ MUTANTS = [
     Mutant(
         "a worker logs the password of its database",
         "cli/working.py",
-        "database=mask(works.url)",
-        "database=works.url",
+        "database=mask(worker.url)",
+        "database=worker.url",
         _conformance("servers::test_the_log_of_a_worker_shows_no_password"),
         "postgresql",
     ),

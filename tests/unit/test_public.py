@@ -14,7 +14,7 @@ from dbtaskqueue import Attempt, FunctionStats, QueueStats, RetryPolicy, Running
 # Every capitalised name of the design page, but for what comes with the servers and with long tasks.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    "FunctionStats",
+    *("FunctionStats", "TaskCall", "Command", "Extension"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
@@ -27,10 +27,15 @@ LIMITS = "time_limit=None, stall_limit=None, memory_limit=None, meta=None"
 OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
-        "__init__": "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True",
+        "__init__": (
+            "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=()"
+        ),
         "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}",
         "enqueue_many": f"payloads, *, {OPTIONS}, connection=None, {LIMITS}",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
+        "open": "url=None",
+        "lane": "queue",
+        "use": "extension",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",
@@ -86,7 +91,7 @@ TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
     *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
-    *("meta", "error_type"),
+    *("meta", "deduplicated", "error_type"),
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),

@@ -28,7 +28,8 @@ class AsyncioExecutor:
     def __init__(self, settings: Settings, callbacks: Callbacks) -> None:
         self._runner = settings.runner
         self._callbacks = callbacks
-        self._context = contextvars.copy_context()
+        self._runner.process.enter()
+        self._context = contextvars.copy_context()  # with what extensions have set
         self.most = settings.concurrency
         self._line: deque[TaskRun] = deque()
         self._free = settings.concurrency  # what follows is touched in the loop only
@@ -71,6 +72,7 @@ class AsyncioExecutor:
         with contextlib.suppress(RuntimeError):  # closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(self.grace)
+        self._runner.process.leave()
 
     # -- in the loop -------------------------------------------------------------------------------
 

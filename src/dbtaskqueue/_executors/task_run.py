@@ -15,23 +15,27 @@ from .._formats.progress import ProgressTracker
 from .._store.contract import Note, TaskRecord
 from ..checkpoints import Checkpoints
 from ..current import RunningTask
+from ..outcomes import Backoff
 
 if TYPE_CHECKING:
     from .runner import Runner
 
 
 class TaskRun:
-    """A claimed task on its way through an executor.
+    """A claimed task on its way through an executor, and what is known of how it ran.
 
-    ``started_at``, ``ended_at``: when its code started and ended (microseconds), None before; ``started`` is the same
-    on the monotonic clock. ``start_stored``: whether its start is stored. It ended with ``error``, or with
-    ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it starts.
-    ``given_back``: it was cancelled because the worker stops; unless it ends well, it is released.
-    ``exceeded``: the limit that it was stopped for. ``cpu`` (microseconds), ``memory`` (bytes, the peak): what it took.
+    - ``start_stored``: whether the database knows that it has started.
+    - ``started_at``, ``ended_at``: when its code started and ended, in microseconds; None before. ``started`` is the
+      start on the monotonic clock, in seconds.
+    - ``result``: what it returned, as JSON text. ``error``: what it raised. ``backoff``: what the ``backoff`` of its
+      function answered about the error.
+    - ``cancelled``: whether it was asked to stop; it learns of it whenever it starts. ``given_back``: it was cancelled
+      because its worker stops, so it is released unless it finishes. ``exceeded``: the limit that it was stopped for.
+    - ``cpu`` (microseconds) and ``memory`` (bytes, the peak): what it used.
 
-    Set by an executor while the code runs, where it can: ``stop`` is called when it is cancelled, ``hold(still)``
-    makes all of its processes stand still or go on, ``stacks()`` gives those of its threads; all in any
-    thread. ``pid`` is that of its own process.
+    While the code runs, its executor sets what it can do to it. All may be called in any thread. ``stop()`` is called
+    when the task is cancelled, ``hold(still)`` suspends or resumes all of its processes, ``stacks()`` returns the
+    stacks of its threads. ``pid`` is that of its own process.
     """
 
     __slots__ = (
@@ -40,6 +44,7 @@ class TaskRun:
         "_held_for",
         "_held_since",
         "_running",
+        "backoff",
         "cancelled",
         "cpu",
         "ended_at",
@@ -77,6 +82,7 @@ class TaskRun:
         self.pid: int | None = None
         self.result: str | None = None
         self.error: BaseException | None = None
+        self.backoff: Backoff | None = None
         self.keeper: Checkpoints | None = None
         self.tracker: ProgressTracker | None = None
         self.output: Output | None = None

@@ -29,6 +29,7 @@ class ThreadExecutor:
             threading.Thread(target=self._run, name=f"dbtaskqueue-task-{number}", daemon=True)
             for number in range(settings.concurrency)
         ]
+        self._runner.process.enter()
         for thread in self._threads:
             thread.start()
 
@@ -57,6 +58,7 @@ class ThreadExecutor:
         """End the threads when they have nothing to do; one that never returns is left behind."""
         for _ in self._threads:
             self._calls.put(False)
+        self._runner.process.leave()
 
     def _run(self) -> None:
         while self._calls.get():

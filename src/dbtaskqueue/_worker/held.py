@@ -14,7 +14,7 @@ from .._system import clock
 from .._system.backoff import doubling, jittered
 from ..errors import StoreUnavailable
 from ..events import Events, TaskEnded, TaskStarted
-from ..states import PENDING, RESERVED, RUNNING
+from ..states import DONE, RESERVED, RUNNING
 from .lost_claims import LostClaims
 from .membership import Membership
 
@@ -149,12 +149,7 @@ class FetchMembership(Membership):
             lambda verdict: outcomes.settled(self.store, end, verdict),
         )
         if verdict.stored and self.events.wants(TaskEnded):
-            retry_in = outcomes.retry_in(end, verdict.state)
-            self.events.emit(
-                TaskEnded(
-                    record, record.attempt, verdict.state or PENDING, None, end.error, end.due, retry_in, None, False
-                )
-            )
+            self.events.emit(TaskEnded(record, record.attempt, verdict.state or DONE, end, in_worker=False))
         self._forget_if_over(record, verdict)
         return verdict
 

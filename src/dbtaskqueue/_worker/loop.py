@@ -289,12 +289,13 @@ class WorkerLoop:
             run.error = None  # it stopped as requested
             return outcomes.release(record, started_at=started_at)
         if error is not None and run.exceeded is not None:
-            run.error = error = run.exceeded
+            run.error, run.backoff = run.exceeded, None
+            error = run.error
         if error is None:
             return outcomes.finish(record, run.result, run.ended_at, started_at)
         try:
             chosen = outcomes.chosen_end(record, error, started_at)
-            return chosen or outcomes.fail(record, error, started_at=started_at)
+            return chosen or outcomes.fail(record, error, started_at=started_at, backoff=run.backoff)
         except Exception as broken:  # a row that cannot be read fails its task, not the worker
             text = outcomes.describe(broken)
             return End("fail", record.id, record.token, clock.now(), final=True, started_at=started_at, error=text)

@@ -99,7 +99,4 @@ class Outbox:
         elif error is not None or not end.unrun:
             if end.started_at is not None and self._events.wants(TaskStarted):
                 self._events.emit(TaskStarted(record, attempt))
-            state = verdict.state or DONE
-            due = record.due if end.due is None else end.due
-            retry_in = outcomes.retry_in(end, verdict.state)
-            self._events.emit(TaskEnded(record, attempt, state, error, end.error, due, retry_in, run.seconds))
+            self._events.emit(TaskEnded(record, attempt, verdict.state or DONE, end, error, run.seconds))

@@ -1,4 +1,4 @@
-"""What commands share: opening the queue, options, and the kinds of values that they take."""
+"""What commands share: opening the queue, their options, and the kinds of values that options take."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
 
 
 def command_line(url: str | None, *words: str) -> str:
-    """A command that the user may run next, for the same database; a password in it is masked."""
+    """Return a command that the user may run next for the same database. A password in it is masked."""
     shown = mask(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     return shlex.join(["dbtaskqueue", "--url", shown, *words])
 
 
 def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter, S | None], T | None]:
-    """A callback of an option: what ``check`` makes of its value; a ValueError there is wrong usage."""
+    """Return a callback for an option: its value becomes what ``check`` returns. A ValueError is wrong usage."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, value: S | None) -> T | None:
         try:
@@ -78,12 +78,12 @@ def _click_option(name: str, flag: Flag, default: object, command: str) -> Calla
 
 
 def confirm(question: str) -> None:
-    """Ask before something is destroyed."""
+    """Ask before a command deletes or abandons tasks."""
     click.confirm(question, abort=True, err=True)
 
 
 def variable(text: str) -> tuple[str, str]:
-    """The name and the value of NAME=VALUE."""
+    """Return the name and the value of NAME=VALUE. Raises ValueError."""
     name, sign, value = text.partition("=")
     if not name or not sign:
         raise ValueError(f"invalid variable {text!r}: must be NAME=VALUE")
@@ -91,7 +91,7 @@ def variable(text: str) -> tuple[str, str]:
 
 
 def json_value(text: str) -> JSON:
-    """The value of a JSON text; ``-`` reads it from stdin, where it may be longer than an argument."""
+    """Return the value of a JSON text. ``-`` reads it from stdin, for texts that are too long for an argument."""
     try:
         return json.loads(sys.stdin.buffer.read() if text == "-" else text, parse_constant=_no_constant)
     except RecursionError:
@@ -141,18 +141,18 @@ def _use_url(ctx: click.Context, parameter: click.Parameter, url: str | None) ->
 
 
 def is_url_given(ctx: click.Context) -> bool:
-    """Whether the command line, not the environment, names the database."""
+    """Return whether the command line, not the environment, names the database."""
     given = ParameterSource.COMMANDLINE
     return given in (ctx.get_parameter_source("url"), ctx.find_root().get_parameter_source("url"))
 
 
 def queue_names(names: tuple[str, ...]) -> list[str]:
-    """Check the names of queues; ValueError."""
+    """Return the names of queues. Raises ValueError if one is invalid."""
     return [check_queue(name) for name in names]
 
 
 def default_queue() -> str:
-    """The queue that a command uses unless one is named."""
+    """Return the queue that a command uses unless ``--queue`` is given."""
     return os.environ.get("DBTASKQUEUE_QUEUE") or "default"
 
 
@@ -194,7 +194,7 @@ def _all_queues(ctx: click.Context, parameter: click.Parameter, names: tuple[str
 
 
 def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:
-    """The queues that were named before the command; none if the command's own option is given."""
+    """Return the queues that were named before the command, or none if the command's own option is given."""
     if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
         return []
     found: list[str] = ctx.find_root().params.get("queues") or []

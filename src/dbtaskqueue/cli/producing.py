@@ -7,8 +7,7 @@ from typing import Unpack
 
 import click
 
-from .._formats.command_line import as_payload
-from .._formats.payload import JSON
+from ..calls import Command, Target
 from ..options import Options
 from .options import checked, flags_of, json_value, open_queue, queue_option, url_option, variable
 from .output import harmless
@@ -54,13 +53,12 @@ def enqueue(
     """
     if options["start_in"] is not None and options["start_at"] is not None:
         raise click.UsageError("give --in or --at, not both")
-    payload = _command(words, cwd, env) if command else _payload(words, cwd, env)
+    target = _command(words, cwd, env) if command else _payload(words, cwd, env)
     with open_queue(url, queue, create=True) as opened:
-        [task] = opened.submit([payload], options, command=command)
-    click.echo(task.id)
+        click.echo(opened.enqueue(target, **options).id)
 
 
-def _payload(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> JSON:
+def _payload(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> Target:
     if cwd is not None or env:
         raise click.UsageError("--cwd and --env need --command")
     if not words:
@@ -73,10 +71,10 @@ def _payload(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> JS
         raise click.UsageError(f"Invalid value for 'PAYLOAD': {harmless(str(error))}") from None
 
 
-def _command(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> JSON:
+def _command(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> Command:
     if not words:
         raise click.UsageError("--command needs a command line after two dashes: --command -- ffmpeg -i film.mkv")
     try:
-        return as_payload(words, cwd, env or None)
+        return Command(words, cwd, env or None)
     except ValueError as error:
         raise click.UsageError(harmless(str(error))) from None

@@ -1,4 +1,4 @@
-"""The command of workers: find what runs the tasks, log to stderr, work until told to stop."""
+"""The command of workers: find the code of the tasks, log to stderr, run tasks until stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -28,10 +28,9 @@ from .output import console, harmless
 Callback = Callable[[Any], JSON]
 
 _NOT_FOUND = (
-    "a child process cannot find {} again: it has to be a function of a module, or an object at the top of one or a"
-    " method of that; or run it in threads: --executor thread"
+    "a child process cannot find {}: it must be a function in a module, an object at the top of one, or a method of"
+    " such an object; or run it in threads: --executor thread"
 )
-
 
 _EXAMPLES = """
 \b
@@ -74,53 +73,61 @@ def worker(
     On SIGTERM or Ctrl-C, the worker claims no new tasks and gives running ones the drain timeout to finish. It then
     returns the rest to the queue without spending an attempt. A second signal makes it do that immediately.
     """
-    executor, allow_commands = options["executor"], options["allow_commands"]
-    if allow_commands and executor != "process":
+    executor = options["executor"]
+    if options["allow_commands"] and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
-    if target is None and not allow_commands:
+    if target is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
         # before _find, which adds the current directory to the path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
-    source: TaskQueue | str | None = ctx.obj
-    callback: Callback | None = None
-    runs: dict[str, Any] = {"commands": "only"}
-    if target is not None:
-        found = _find(target, ctx.obj)
-        if isinstance(found, TaskQueue):
-            if not found.functions.names() and not allow_commands:
-                raise click.ClickException(
-                    f"{target} has no task functions; does its module import the modules that define them?"
-                )
-            _fit(found, target, ctx, options["lease"])
-            source, runs = found, {"functions": len(found.functions.names())}
-        else:
-            if executor == "process" and refer(found) is None:
-                raise click.ClickException(harmless(_NOT_FOUND.format(target)))
-            callback, runs = found, {"callback": target}
+    code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
     set_up_logging(log_level)
-    run_options = {name: options.pop(name) for name in options_of(RunOptions)}
-    works = Worker(source, queues=queues or None, **options)
-    with draining_until_exit(works.stop):
+    when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
+    worker = Worker(code.source, queues=queues or None, **options)
+    with draining_until_exit(worker.stop):
         event(
             logging.INFO,
             "worker starts",
             pid=os.getpid(),
-            database=mask(works.url),
-            queues=",".join(works.queues),
-            concurrency=options["concurrency"],
+            database=mask(worker.url),
+            queues=",".join(worker.queues),
+            concurrency=worker.concurrency,
             executor=executor,
-            **runs,
+            **code.fields,
         )
-        works.run(callback, **run_options)
+        worker.run(code.callback, **when_to_end)
         event(logging.INFO, "worker ends", pid=os.getpid())
+
+
+class _Code(NamedTuple):
+    """What a worker runs: a TaskQueue's functions or a callback; and the fields that describe it in the log."""
+
+    source: TaskQueue | str | None
+    callback: Callback | None
+    fields: dict[str, Any]
+
+
+def _code(target: str, ctx: click.Context) -> _Code:
+    """Import what MODULE:NAME names, and check that a worker with these options can run it."""
+    found = _find(target, ctx.obj)
+    if isinstance(found, TaskQueue):
+        if not found.functions.names() and not ctx.params["allow_commands"]:
+            raise click.ClickException(
+                f"{target} has no task functions; does its module import the modules that define them?"
+            )
+        _fit(found, target, ctx)
+        return _Code(found, None, {"functions": len(found.functions.names())})
+    if ctx.params["executor"] == "process" and refer(found) is None:
+        raise click.ClickException(harmless(_NOT_FOUND.format(target)))
+    return _Code(ctx.obj, found, {"callback": target})
 
 
 # -- MODULE:NAME -----------------------------------------------------------------------------------
 
 
 def _find(target: str, url: str | None) -> TaskQueue | Callback:
-    """What MODULE:NAME names. A ``TaskQueue()`` without a URL in the module gets the command's."""
+    """Return what MODULE:NAME names. A ``TaskQueue()`` without a URL in the module uses the command's."""
     module_name, colon, path = target.partition(":")
     if not (module_name and colon and path):
         raise click.BadParameter(f"{target!r} is not of the form MODULE:NAME", param_hint="MODULE:NAME")
@@ -138,12 +145,14 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
     return _suitable(found, target)
 
 
-def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> None:
-    """Apply options of the command line to the module's TaskQueue. Its database cannot be replaced."""
-    if is_url_given(ctx) and not same_database(ctx.obj, queue.url):
+def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
+    """Apply options of the command line to the module's TaskQueue. The database of an open one cannot be replaced."""
+    if not queue.is_open:
+        queue.open(ctx.obj if is_url_given(ctx) else None)
+    elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
     if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
-        queue.lease = lease
+        queue.lease = ctx.params["lease"]
 
 
 def _suitable(found: Any, target: str) -> TaskQueue | Callback:
@@ -161,7 +170,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
 
 
 def _module_for(file: str, path: str) -> str:
-    """What to give instead of a file's path."""
+    """Return the advice for a file's path in place of a module's name."""
     parts = file.removeprefix("./").removesuffix(".py").split("/")
     if all(part.isidentifier() for part in parts):
         return f"perhaps you mean {'.'.join(parts)}:{path}"
@@ -186,7 +195,7 @@ def _import(name: str) -> Any:
 
 
 class _Format(logging.Formatter):
-    """``time level message field=value``, one line but for a traceback."""
+    """Format a record as ``time level message field=value``: one line, except for a traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return harmless(super().formatMessage(record))

@@ -6,6 +6,7 @@ a name, a reader ignores names that it does not know, and a name that is added l
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -53,6 +54,11 @@ class Channel:
     def close(self) -> None:
         """Let go of this end."""
         self._end.close()
+
+    def end_sending(self) -> None:
+        """Send nothing more. The other end reads EOF; what it still sends is received."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self._end.shutdown(socket.SHUT_WR)
 
     @property
     def is_behind(self) -> bool:

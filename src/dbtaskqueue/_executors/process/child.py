@@ -74,6 +74,7 @@ class Child:
         self._work: TaskRun | None = None
         self._is_in_code = False
         self._reporter: threading.Thread | None = None
+        self._threads = 0  # how many it has without a task, apart from the reporter
         self._sending = threading.Lock()
         self._peak = _PeakMemory()
         self._runner = Runner(
@@ -86,7 +87,7 @@ class Child:
         )
 
     def serve(self) -> None:
-        """Run what comes until the worker hangs up."""
+        """Run what comes until the worker closes its end."""
         os.setsid()
         if linux.die_with_parent() and os.getppid() != self._parent:
             return
@@ -101,7 +102,14 @@ class Child:
         while (message := self._next()) is not None:
             if "command" in message:
                 self._become_command(message)
+            self._enter_process()
             self._run_all(message["tasks"])
+        self._runner.process.leave()
+
+    def _enter_process(self) -> None:
+        if not self._threads:
+            self._runner.process.enter()
+            self._threads = threading.active_count()
 
     def _run_all(self, orders: list[Message]) -> None:
         last = len(orders) - 1
@@ -213,6 +221,8 @@ class Child:
             message["output"] = output
         if work.error is not None:
             message["error"] = packed(work.error)
+        if work.backoff is not None:
+            message["backoff"] = work.backoff._asdict()
         with self._sending:
             self._work = None
             self._channel.deliver(message)
@@ -228,7 +238,7 @@ class Child:
 
     def _is_clean(self) -> bool:
         """Whether the task has left nothing behind that would go on: no process, no thread."""
-        own = 1 + (self._reporter is not None)
+        own = self._threads + (self._reporter is not None)
         if threading.active_count() > own:
             return False
         try:
@@ -250,9 +260,7 @@ class Child:
             os.execvpe(argv[0], argv, {**os.environ, **environment})
         except (OSError, ValueError) as error:
             reason = f"the command {argv[0]!r} could not be started: {error}"
-            self._channel.deliver(
-                {"end": True, "error": {"name": type(error).__name__, "message": reason, "text": reason}}
-            )
+            self._channel.deliver({"end": True, "error": {**packed(error), "message": reason, "text": reason}})
             os._exit(127)
 
 
@@ -289,6 +297,7 @@ def packed(error: BaseException) -> dict[str, Any]:
     except Exception:
         message = "(its text cannot be shown)"
     found: dict[str, Any] = {"name": type(error).__name__, "message": message, "text": outcomes.describe(error)}
+    found["type"] = outcomes.type_name(error)
     if isinstance(error, RetryTask | ReleaseTask):
         found["delay"] = error.delay
     for kind in (RetryTask, ReleaseTask, AbandonTask, TaskCancelled, LeaseLost, StoreUnavailable):

@@ -24,8 +24,9 @@ from ..._formats.progress import ProgressTracker
 from ..._system import clock, linux
 from ..._system.log import event
 from ...errors import TaskCancelled, TaskQueueError
+from ...outcomes import Backoff
 from ..task_run import Callbacks, Settings, TaskRun, take_all
-from .channel import Message
+from .channel import Message, record_from
 from .child_handle import ChildHandle, order_for
 from .outcome import death, how_it_ended, unpacked
 from .resources import Shortage, check_spare, is_shortage, make_room
@@ -48,6 +49,8 @@ _LEAVE = 0.02
 """Seconds after which it is looked whether a child that is to stand still has left its transaction."""
 _HANG_UP = 1.0
 """Seconds in which a child that has closed its channel has to end."""
+_LEAVE_PROCESS = 5.0
+"""Seconds that extensions get to leave ``process()`` when a child ends."""
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -133,6 +136,7 @@ class ProcessExecutor:
         try:
             while not self._closing:
                 self._turn()
+            self._retire_all()
         except Exception as error:
             event(logging.CRITICAL, "the executor of processes failed", exc_info=error)
             self._broken = f"{type(error).__name__}: {error}"
@@ -185,7 +189,7 @@ class ProcessExecutor:
                 self._end_unbegun(works[0], error)
                 continue
             if works[0].record.command and idle and len(self._children) >= self._settings.concurrency:
-                self._bury(idle.pop())  # a command takes the place of a child that has nothing to do
+                self._retire(idle.pop())  # a command takes the place of a child that has nothing to do
             child = idle.pop() if idle and not works[0].record.command else self._fork()
             if child is None:
                 self._line.extendleft(reversed(works))
@@ -338,7 +342,7 @@ class ProcessExecutor:
         if must_go or (child.is_worn and not child.unanswered):
             child.reply = message
             self._take_rest(child)
-            self._bury(child)
+            self._retire(child)
             return
         if child.page.pinned:
             child.read_all()
@@ -354,7 +358,7 @@ class ProcessExecutor:
             child.unanswered = 0
             self._take_back_all(child)
             if child.is_worn:
-                self._bury(child)
+                self._retire(child)
 
     def _pin(self, child: ChildHandle) -> None:
         """From now on it starts at most what it may have started just now; the rest is for others."""
@@ -389,6 +393,30 @@ class ProcessExecutor:
         if child.is_read:
             self._selector.unregister(child.output_fd)
             child.is_read = False
+
+    def _retire(self, child: ChildHandle) -> None:
+        """End a child that has ended its task. Extensions get the time to leave ``process()``."""
+        if child.is_dying or not self._settings.runner.process:
+            self._bury(child)
+            return
+        child.is_dying = True
+        child.channel.end_sending()
+        child.dies_at(time.monotonic() + _LEAVE_PROCESS)
+
+    def _retire_all(self) -> None:
+        """The worker ends: retire all children that run nothing, and wait for their end."""
+        if not self._settings.runner.process:
+            return
+        self._is_draining = True
+        for child in [child for child in self._children.values() if child.is_idle]:
+            self._retire(child)
+        deadline = time.monotonic() + _LEAVE_PROCESS + _HANG_UP
+        while (
+            self._server is not None
+            and any(child.is_dying for child in self._children.values())
+            and time.monotonic() < deadline
+        ):
+            self._turn()
 
     def _bury(self, child: ChildHandle) -> None:
         """Kill it and what belongs to it; the fork server tells when it is gone."""
@@ -480,6 +508,8 @@ class ProcessExecutor:
                 work.started_at, work.ended_at = int(reply["start"]), int(reply["end"])
             if (error := reply.get("error")) is not None:
                 work.error = unpacked(error)
+                if (backoff := reply.get("backoff")) is not None:
+                    work.backoff = record_from(Backoff, backoff)
             elif (result := reply.get("result")) is not None:
                 work.result = str(result)
         except Exception as nonsense:  # of whatever sent it

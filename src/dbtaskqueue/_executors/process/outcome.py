@@ -18,8 +18,9 @@ _KNOWN: dict[str, type[Exception]] = {
 
 
 def unpacked(error: dict[str, Any]) -> BaseException:
-    """The exception of a child's message: one of ours as itself, any other as ChildFailed."""
+    """Return the exception of a child's message: one of this package as itself, any other as ChildFailed."""
     name, message, text = str(error["name"]), str(error["message"]), str(error["text"])
+    full_name = str(error.get("type", name))
     kind = error.get("kind")
     found: BaseException
     if kind in _CHOICES:
@@ -27,8 +28,9 @@ def unpacked(error: dict[str, Any]) -> BaseException:
     elif kind in _KNOWN:
         found = _KNOWN[kind](message)
     else:
-        return ChildFailed(f"{name}: {message}" if message else name, name, text)
+        return ChildFailed(f"{name}: {message}" if message else name, name, text, full_name)
     found.text_in_child = text  # type: ignore[attr-defined]
+    found.type_in_child = full_name  # type: ignore[attr-defined]
     return found
 
 

@@ -99,11 +99,15 @@ class MariadbStore(SqlStore):
             values = some[0]._replace(payload="")._asdict()
             values |= {f"payload_{n}": inline(task.payload) for n, task in enumerate(some)}
             rows = tx.rows_unless_taken("insert_task", values, times=len(some))
-            if not rows:  # the snapshot of a user's transaction may be too old to see who has the key
-                return [row[0] for row in self._connections.query("unfinished_with_key", tasks[0]._asdict())]
+            if not rows:
+                return []
             ids += [row[0] for row in rows]
         insert_large(tx, ids, tasks)
         return ids
+
+    def _with_key(self, tx: MariadbLink, task: NewTask) -> Row | None:
+        # on a connection of our own: the snapshot of a user's transaction may be too old to see the other task
+        return next(iter(self._connections.query("unfinished_with_key", task._asdict())), None)
 
     def _borrow(self, connection: object) -> MariadbLink:
         link = self._mariadb.borrow(connection)

@@ -13,7 +13,7 @@ from ...errors import ConfigurationError, SchemaError, StoreUnavailable
 from ...states import RESERVED, RUNNING
 from .. import queries
 from ..connections import Values
-from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
+from ..contract import Claim, End, Enqueued, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..verbs import SqlStore
 from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
 from ..verbs.claims import finish_verdicts, in_order
@@ -103,10 +103,11 @@ class PostgresqlStore(SqlStore):
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
-        if tasks[0].key is None and connection is None:
-            return self._connections.write(partial(self._enqueue_at_once, tasks), alone=True)
-        return super().enqueue(tasks, connection)
+    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
+        if len(groups) == 1 and groups[0][0].key is None and connection is None:
+            ids = self._connections.write(partial(self._enqueue_at_once, groups[0]), alone=True)
+            return Enqueued(ids, frozenset())
+        return super().enqueue(groups, connection)
 
     def _enqueue_at_once(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
         soon = is_soon(tasks[0].due, tasks[0].created_at)
