@@ -22,7 +22,7 @@ from ._store.contract import Enqueued, NewTask, Store, TaskRecord, Verdict, fres
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .calls import Batch, Command, Target, batches_of
+from .calls import Batch, Command, Target, TaskCall, batches_of
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError
 from .events import Events, TasksEnqueued
@@ -203,6 +203,12 @@ class TaskQueue:
 
     # -- producing ---------------------------------------------------------------------------------
 
+    @overload
+    def enqueue(self, payload: TaskCall[R], **options: Unpack[Options]) -> Task[R]: ...
+
+    @overload
+    def enqueue(self, payload: Command | JSON = None, **options: Unpack[Options]) -> Task[Any]: ...
+
     def enqueue(
         self,
         payload: Target = None,
@@ -254,6 +260,12 @@ class TaskQueue:
         }
         return self._submit(batches_of([payload], options))[0]
 
+    @overload
+    def enqueue_many(self, payloads: Iterable[TaskCall[R]], **options: Unpack[ManyOptions]) -> list[Task[R]]: ...
+
+    @overload
+    def enqueue_many(self, payloads: Iterable[Target], **options: Unpack[ManyOptions]) -> list[Task[Any]]: ...
+
     def enqueue_many(
         self,
         payloads: Iterable[Target],
@@ -294,7 +306,7 @@ class TaskQueue:
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **options: Unpack[Options],
-    ) -> Task:
+    ) -> Task[dict[str, int]]:
         """Store a command line as a task, for workers that allow commands. No shell reads it.
 
         ``argv``: the program and its arguments. ``cwd``: the directory in which it runs, by default the worker's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -14,9 +15,10 @@ from ._formats import payload, task_options
 from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
+from ._formats.url import database_of
 from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
 from ._system import clock
-from .checks import counted, shown
+from .checks import counted, harmless, shown
 from .errors import (
     InvalidTransition,
     LeaseLost,
@@ -46,6 +48,7 @@ Outcome = Literal["done", "failed", "abandoned", "cancelled", "released", "lost"
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
 _SHOWN_TEXT = 60
 """Characters of a text that the repr of an ``Attempt`` shows."""
+_database = functools.lru_cache(maxsize=64)(database_of)  # a store's URL has an absolute path, so it stays true
 
 
 class Attempt(NamedTuple):
@@ -81,7 +84,8 @@ class Task(Generic[R]):
     A ``Task`` that ``fetch`` returned is the *holder* of the task: only it may ``start``, ``finish``, ``fail`` and
     ``release``. A holder that is garbage-collected releases a reserved task and fails a running one.
 
-    Two ``Task`` objects are equal if they have the same id and the same database: that of handles with the same URL.
+    Two ``Task`` objects are equal if they have the same id and the same database: the same file, or the same name,
+    hosts and schema on a server, whatever else their URLs say.
 
     For a type checker, a ``Task[R]`` is a task whose function is annotated to return ``R``. The result is stored as
     JSON, so that a tuple comes back as a list.
@@ -101,16 +105,16 @@ class Task(Generic[R]):
         self._result: tuple[JSON, ...] = ()
 
     def __repr__(self) -> str:
-        function = f" {shown(self.function)[1:-1]}" if self.function is not None else ""
+        function = "" if self.function is None else f" {harmless(self.function)}"
         return f"<Task {self.id} {self.queue}{function} {self.state} attempt={self.attempt}>"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Task):
             return NotImplemented
-        return (self.id, self._store.url) == (other.id, other._store.url)
+        return self.id == other.id and _database(self._store.url) == _database(other._store.url)
 
     def __hash__(self) -> int:
-        return hash((self.id, self._store.url))
+        return hash((self.id, _database(self._store.url)))
 
     # -- attributes --------------------------------------------------------------------------------
 

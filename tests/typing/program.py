@@ -8,10 +8,12 @@ from typing import Any, Literal, assert_type
 
 from dbtaskqueue import (
     Attempt,
+    Command,
     Progress,
     RetryPolicy,
     RunningTask,
     Task,
+    TaskCall,
     TaskFailed,
     TaskQueue,
     TaskState,
@@ -65,6 +67,15 @@ def enqueueing() -> None:
     assert_type(download.enqueue("http://example.com/"), Task[bytes])
     assert_type(download.using(key="home").enqueue("http://example.com/").get_result(), bytes)
     assert_type(forget.enqueue(), Task[None])
+    call = thumbnail.using(priority=9).bind("a.png")
+    assert_type(call, TaskCall[dict[str, int]])
+    assert_type(queue.enqueue(call, key="a"), Task[dict[str, int]])
+    assert_type(queue.enqueue(download.bind("http://example.com/")), Task[bytes])
+    assert_type(queue.enqueue_many([thumbnail.bind("a.png"), thumbnail.bind("b.png")]), list[Task[dict[str, int]]])
+    assert_type(queue.enqueue_many([thumbnail.bind("a.png"), {"n": 1}]), list[Task[Any]])
+    assert_type(queue.enqueue_many(range(10), priority=1), list[Task[Any]])
+    assert_type(queue.enqueue(Command(["true"])), Task[Any])
+    assert_type(queue.enqueue_command(["true"], cwd="/").get_result(), dict[str, int])
     called: Callable[[str], Coroutine[Any, Any, bytes]] = download
     print(called)
 
@@ -84,6 +95,8 @@ def errors() -> None:
     queue.enqueue(1, start_in="1h")  # error: seconds or a timedelta
     Worker(queue, executor="threads")  # error: there is no such executor
     Worker(queue).run(batch="all")  # error: a number or "auto"
+    thumbnail.bind(7)  # error: the path is a text
+    queue.enqueue(thumbnail.bind("a.png"), color="red")  # error: there is no such option
     download.enqueue(7)  # error: the URL is a text
     current_task().step("measure", measure, 7)  # error: the path is a text
 
