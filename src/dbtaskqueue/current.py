@@ -14,7 +14,7 @@ from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
 from ._store.contract import TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
-from .checks import is_async
+from .checks import harmless, is_async
 from .errors import TaskCancelled
 
 P = ParamSpec("P")
@@ -60,6 +60,10 @@ class RunningTask:
         self.attempt = attempt
         """The number of this attempt, from 1."""
         self._is_cancelled = is_cancelled
+
+    def __repr__(self) -> str:
+        function = "" if self.function is None else f" {harmless(self.function)}"
+        return f"<RunningTask {self.id} {self.queue}{function} attempt={self.attempt}>"
 
     @property
     def id(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
+from ._formats.url import mask
 from ._store.contract import TaskRecord
 from ._system.log import event
 from ._system.signals import draining
@@ -121,6 +122,10 @@ class Worker:
         self._lock = threading.RLock()
         self._loop: WorkerLoop | None = None
         self._stop_requested = False
+
+    def __repr__(self) -> str:
+        settings = f"executor={self.executor} concurrency={self.concurrency}"
+        return f"<Worker {', '.join(self.queues)} of {mask(self.url)} {settings}>"
 
     def run(
         self,

@@ -35,7 +35,6 @@ LAYERS: list[set[str]] = [
     {"_maintenance"},
     {"_worker"},
     {"task"},
-    {"extension"},
     {"functions"},
     {"handle"},
     {"queue"},
