@@ -415,6 +415,18 @@ def test_the_error_is_the_last_one(queue: TaskQueue) -> None:
     assert queue.get(task.id).attempts()[0].error == "one"
 
 
+def test_the_class_of_an_error(queue: TaskQueue) -> None:
+    task = queue.enqueue(retry=RetryPolicy(delay=0))
+    for error, name in ((PayloadError("x"), "dbtaskqueue.errors.PayloadError"), ("a text", None)):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.fail(error)
+        assert task.refresh().error_type == name
+    assert [attempt.error_type for attempt in task.attempts()] == ["dbtaskqueue.errors.PayloadError", None]
+    queue.cancel(task.id)
+    assert (queue.retry(task.id).error, queue.get(task.id).error_type) == (None, None)
+
+
 # -- dropped by their holder -----------------------------------------------------------------------
 
 
