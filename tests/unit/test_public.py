@@ -127,7 +127,7 @@ def test_every_name_can_be_imported_and_has_a_docstring(name: str) -> None:
     assert inspect.getdoc(thing)
 
 
-def test_what_comes_later_does_not_exist_yet() -> None:
+def test_later_features_do_not_exist_yet() -> None:
     for owner, names in NOT_YET.items():
         assert [name for name in names if hasattr(owner, name)] == []
 
@@ -207,7 +207,7 @@ def test_the_exception_tree() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_survives_a_pickle(error: Exception) -> None:
-    """Somebody's process pool hands it on."""
+    """A process pool pickles it."""
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
