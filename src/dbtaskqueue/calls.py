@@ -5,16 +5,25 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
 from .checks import shown
 from .options import UsingOptions, given
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # type checkers bring it; a default needs Python 3.13 at run time
 
-class TaskCall:
-    """A call of a task function that is not enqueued yet, made by ``bind``.
+    R = TypeVar("R", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+
+
+class TaskCall(Generic[R]):
+    """A call of a task function that is not enqueued yet, made by ``bind``. The function returns ``R``.
 
     ``function``: the name of the task function. ``options``: those of ``@queue.task`` and ``using``.
     """

@@ -275,7 +275,7 @@ class WorkerOptions(TypedDict, total=False):
         ),
     ]
     executor: Annotated[
-        str,
+        ExecutorName,
         Option(
             check=_check_executor,
             default="thread",

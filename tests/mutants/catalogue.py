@@ -1041,6 +1041,21 @@ MUTANTS = [
         _unit("states"),
         "",
     ),
+    Mutant(
+        "tasks with the same id in two databases are equal",
+        "task.py",
+        "return self.id == other.id and _database(self._store.url) == _database(other._store.url)",
+        "return self.id == other.id",
+        _unit("public::test_tasks_are_equal_by_id_and_database"),
+        "",
+    ),
+    Mutant(
+        "a wait for a task that does not exist never ends",
+        "waiting.py",
+        "found[task].state if task in found else None for task in tasks}",
+        "found[task].state for task in tasks if task in found}",
+        _conformance("waiting::test_a_callback_gets_the_final_state_once"),
+    ),
     # -- what a task keeps --
     Mutant(
         "a checkpoint of a claim that is gone seems to be kept",
