@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
 from ._store.contract import TaskRecord
@@ -22,10 +21,11 @@ from ._system.systemd import Notifier
 from ._worker.batching import BatchSize
 from ._worker.loop import LoopSettings, WorkerLoop
 from ._worker.run_limits import RunLimits
-from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
+from .checks import check_queue, refuse_async_generator, shown
 from .errors import StoreUnavailable
 from .events import Events, TaskEnded
 from .extension import Extension, around_worker, notify_ended, overriding
+from .options import WorkerOptions, check_options
 from .queue import TaskQueue
 from .states import ABANDONED, FAILED, PENDING
 from .task import Task
@@ -86,37 +86,37 @@ class Worker:
             raise TypeError("queues is a list of names; for one name there is queue")
         if queues is not None and not queues:
             raise ValueError("queues is empty")
-        if executor not in EXECUTORS:
-            raise ValueError(f"executor is one of {', '.join(EXECUTORS)}, not {shown(executor)}")
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error is not callable: {shown(on_error)}")
-        if on_error is not None:
-            refuse_async(on_error, "on_error")
-        check_count(concurrency, "concurrency")
-        check_count(tasks_per_child, "tasks_per_child")
-        drain_timeout = check_seconds(drain_timeout, "drain_timeout")
-        cancel_grace = check_seconds(cancel_grace, "cancel_grace")
-        if allow_commands and executor != "process":
+        given: WorkerOptions = {
+            "concurrency": concurrency,
+            "executor": executor,
+            "lease": lease,
+            "drain_timeout": drain_timeout,
+            "on_error": on_error,
+            "cancel_grace": cancel_grace,
+            "tasks_per_child": tasks_per_child,
+            "allow_commands": allow_commands,
+        }
+        options = {**given, **check_options(given, WorkerOptions)}
+        if options["allow_commands"] and executor != "process":
             raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
-        lease = check_lease(lease)
         names = queues if queues is not None else None if queue is None else [queue]
         checked = None if names is None else [check_queue(name) for name in dict.fromkeys(names)]
         self._owns_queue = not isinstance(url_or_queue, TaskQueue)
         self._queue = (
             url_or_queue
             if isinstance(url_or_queue, TaskQueue)
-            else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=lease)
+            else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=options["lease"])
         )
         self.url = self._queue.url
         self.queues = checked or [self._queue.name]
-        self.concurrency = concurrency
-        self.executor = executor
+        self.concurrency: int = options["concurrency"]
+        self.executor: str = options["executor"]
         self.lease = self._queue.lease
-        self.drain_timeout = drain_timeout
-        self.on_error = on_error
-        self.cancel_grace = cancel_grace
-        self.tasks_per_child = tasks_per_child
-        self.allow_commands = bool(allow_commands)
+        self.drain_timeout: float = options["drain_timeout"]
+        self.on_error: OnError | None = options["on_error"]
+        self.cancel_grace: float = options["cancel_grace"]
+        self.tasks_per_child: int = options["tasks_per_child"]
+        self.allow_commands: bool = options["allow_commands"]
         self._lock = threading.RLock()
         self._loop: WorkerLoop | None = None
         self._stop_requested = False
@@ -156,7 +156,7 @@ class Worker:
             )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
-        extensions = overriding(self._extensions, "worker")
+        extensions = overriding(self._queue.extensions, "worker")
         with (
             self._queue.serving(self.stop),
             draining(self._signalled, self._announce),
@@ -180,7 +180,7 @@ class Worker:
                     drain_timeout=self.drain_timeout,
                     allow_commands=self.allow_commands,
                 ),
-                lookup=Lookup(callback, self._queue.functions, self._extensions, self._queue),
+                lookup=Lookup(callback, self._queue.functions, self._queue.extensions, self._queue),
                 limits=limits,
                 batch=size,
                 events=self._events(),
@@ -200,13 +200,9 @@ class Worker:
         events = Events(self._queue.events)
         if self.on_error is not None:
             events.listen(TaskEnded, self._call_on_error)
-        if listening := overriding(self._extensions, "ended"):
+        if listening := overriding(self._queue.extensions, "ended"):
             events.listen(TaskEnded, partial(self._notify, listening))
         return events
-
-    @property
-    def _extensions(self) -> Sequence[Extension]:
-        return getattr(self._queue, "extensions", ())
 
     def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
         outcome = "released" if fact.state == PENDING else str(fact.state)

@@ -23,7 +23,7 @@ HOLD = """
 import os, sys, time
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._worker import membership
-membership.here = lambda: None  # this one cannot tell either: its heart is a process of its own
+membership.here = lambda: None  # this one cannot tell either: its heartbeat process is a process of its own
 queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
 [task] = queue.fetch(timeout=30)
 task.start()
@@ -83,7 +83,7 @@ def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
 @pytest.mark.engine("sqlite")
 def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
     """Its tasks are taken, its late writes refused; its next claim is another worker's."""
-    # with such a lease its heart sees the row too late: it must notice when it looks at the workers
+    # with such a lease its heartbeat process sees the row too late: it must notice when it looks at the workers
     with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)

@@ -829,8 +829,8 @@ MUTANTS = [
     Mutant(
         "progress does not keep a stall limit away",
         LIMITS,
-        "now - max(self._told_at, work.started) > limits.stall",
-        "now - work.started > limits.stall",
+        "now - max(self._reported_at, run.started) > limits.stall",
+        "now - run.started > limits.stall",
         _unit("limit_watch"),
         "",
     ),
@@ -878,28 +878,28 @@ MUTANTS = [
         "another claim on the same task counts as its own",
         CANCEL_WATCH,
         "held = {(row.id, row.token): row for row in self._held()}\n"
-        "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
-        "            row = held.get((work.record.id, work.record.token))",
+        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "            row = held.get((run.record.id, run.record.token))",
         "held = {row.id: row for row in self._held()}\n"
-        "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
-        "            row = held.get(work.record.id)",
+        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "            row = held.get(run.record.id)",
         _unit("cancel_watch"),
         "",
     ),
     # -- heartbeats and the clock --
     Mutant(
-        "a heart that died is not started again",
+        "a heartbeat process that died is not started again",
         "_maintenance/heartbeat.py",
         "exit_code=code)\n            self._process = self._spawn()",
         "exit_code=code)",
-        _alive("heart::test_a_heart_that_dies_is_started_again"),
+        _alive("heartbeat_process::test_a_heart_that_dies_is_started_again"),
     ),
     Mutant(
-        "a heart outlives its worker",
-        "_maintenance/heart.py",
+        "a heartbeat process outlives its worker",
+        "_maintenance/heartbeat_process.py",
         'while os.getppid() == orders["parent"]:',
         "while True:",
-        _alive("heart::test_the_heart_ends_although_a_child_inherited_its_pipe"),
+        _alive("heartbeat_process::test_the_heart_ends_although_a_child_inherited_its_pipe"),
     ),
     Mutant(
         "a worker beats less than once a lease",
@@ -947,8 +947,8 @@ MUTANTS = [
     Mutant(
         "a child takes over the claims of its parent",
         "_worker/membership.py",
-        "            self._heart.disown()\n        self._reset()\n",
-        "            self._heart.disown()\n        self.pid = os.getpid()\n",
+        "            self._heartbeat.disown()\n        self._reset()\n",
+        "            self._heartbeat.disown()\n        self.pid = os.getpid()\n",
         _conformance("fork::test_a_child_that_ends_politely_takes_nothing_along"),
     ),
     # -- passwords --
