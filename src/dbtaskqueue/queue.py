@@ -18,7 +18,7 @@ from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import mask
-from ._store.contract import Enqueued, NewTask, Store, TaskRecord, Verdict, fresh
+from ._store.contract import Enqueued, NewTask, Store, TaskRecord, Verdict, fresh, maker
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
@@ -29,7 +29,7 @@ from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
 from .handle import Handle
-from .options import FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
+from .options import Columns, FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
 from .overview import (
     LATEST,
     FunctionStats,
@@ -332,13 +332,13 @@ class TaskQueue:
         ``first``: the position of its first payload among those of the call; None for the only one.
         """
         handle = self._handle
-        queue, rank, due, budget, key, options, meta = to_columns(batch.options, self.name, self.retry_policy, now)
-        function, command, limit = batch.function, int(batch.is_command), handle.store.max_payload
+        columns = to_columns(batch.options, self.name, self.retry_policy, now)
+        shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
         tasks = []
         for index, value in enumerate(batch.payloads):
             name = "payload" if first is None else f"payloads[{first + index}]"
             text = payload.encode(value, limit=limit, name=name)
-            tasks.append(NewTask(queue, rank, due, budget, now, key, function, options, text, meta, command))
+            tasks.append(_new_task((*shared, text)))
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
             return self._extended(tasks, batch, extensions)
         return [tasks] if tasks else []
@@ -608,6 +608,9 @@ def check_state(state: TaskState | str) -> TaskState:
         return TaskState(state)
     except ValueError:
         raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
+
+
+_new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), {})
 
 
 def _enqueued(stored: Enqueued, groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:

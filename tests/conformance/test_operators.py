@@ -11,7 +11,7 @@ import pytest
 from helpers import Background, until
 
 from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState
-from dbtaskqueue._store.sqlite.connections import SQL, SqliteTransaction
+from dbtaskqueue._store.sqlite.transaction import SQL, SqliteTransaction
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker.membership import Membership
 

@@ -143,8 +143,8 @@ MUTANTS = [
     Mutant(
         "a start compares no token",
         COMMON,
-        "-- By the claim with this token.\nid = :id AND token = :token AND",
-        "-- By the claim with this token.\nid = :id AND",
+        "-- Reserved by the claim with this token.\nid = :id AND token = :token AND",
+        "-- Reserved by the claim with this token.\nid = :id AND",
         _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
@@ -844,7 +844,7 @@ MUTANTS = [
     Mutant(
         "the time that a task is suspended counts",
         "_executors/task_run.py",
-        "return now - self._held_for",
+        "return now - self._suspended_for",
         "return now",
         _unit("limit_watch"),
         "",
@@ -852,7 +852,7 @@ MUTANTS = [
     Mutant(
         "a suspended task runs on against its limit",
         "_executors/task_run.py",
-        "now = time.monotonic() if self._held_since is None else self._held_since",
+        "now = time.monotonic() if self._suspended_since is None else self._suspended_since",
         "now = time.monotonic()",
         _unit("limit_watch"),
         "",
@@ -1153,7 +1153,7 @@ MUTANTS = [
     Mutant(
         "a file that was deleted or replaced is written to (SQLite)",
         SQLITE_CONNECTIONS,
-        "if _identity(self.path) != self._file:",
+        "if identity(self.path) != self._file:",
         "if False:",
         _conformance("files::test_a_file_that_is_deleted_or_replaced_is_noticed"),
     ),

@@ -61,7 +61,7 @@ class Output:
         """Bytes that were written, kept or not."""
         return self._written
 
-    def news(self) -> str | None:
+    def take_changed(self) -> str | None:
         """The text, if anything was written since the last call."""
         if self._written == self._told:
             return None

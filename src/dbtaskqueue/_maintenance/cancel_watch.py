@@ -29,5 +29,5 @@ class CancelWatch:
             row = held.get((run.record.id, run.record.token))
             if row is None or row.cancel_requested:
                 run.cancel()
-            elif run.hold is not None and bool(row.suspended) != run.is_held:
-                run.hold(bool(row.suspended))
+            elif run.suspend is not None and bool(row.suspended) != run.is_suspended:
+                run.suspend(bool(row.suspended))
