@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
@@ -12,6 +12,7 @@ from .checks import shown
 from .options import UsingOptions, given
 
 
+@final
 class TaskCall:
     """A call of a task function that is not enqueued yet, made by ``bind``.
 
@@ -44,6 +45,7 @@ class TaskCall:
         return f"<TaskCall {self.function}({', '.join(given)})>"
 
 
+@final
 class Command:
     """A command line to enqueue, for workers that allow commands. No shell reads it.
 
