@@ -22,7 +22,7 @@ from ._store.contract import NewTask, Store, TaskRecord, Verdict, fresh, maker
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .calls import Batch, Command, Target, batches_of
+from .calls import Batch, Command, Target, TaskCall, batches_of
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError
 from .events import Events, TasksEnqueued
@@ -43,8 +43,8 @@ from .overview import (
     worker_infos,
 )
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, RUNNING, TaskState, sources
-from .task import Task, after_a_change, cancel, look_up
+from .states import FINAL, RUNNING, StateName, TaskState, sources
+from .task import Task, after_a_change, cancel, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -190,6 +190,12 @@ class TaskQueue:
 
     # -- producing ---------------------------------------------------------------------------------
 
+    @overload
+    def enqueue(self, payload: TaskCall[R], **options: Unpack[Options]) -> Task[R]: ...
+
+    @overload
+    def enqueue(self, payload: Command | JSON = None, **options: Unpack[Options]) -> Task[Any]: ...
+
     def enqueue(
         self,
         payload: Target = None,
@@ -241,6 +247,12 @@ class TaskQueue:
         }
         return self._submit(batches_of([payload], options))[0]
 
+    @overload
+    def enqueue_many(self, payloads: Iterable[TaskCall[R]], **options: Unpack[ManyOptions]) -> list[Task[R]]: ...
+
+    @overload
+    def enqueue_many(self, payloads: Iterable[Target], **options: Unpack[ManyOptions]) -> list[Task[Any]]: ...
+
     def enqueue_many(
         self,
         payloads: Iterable[Target],
@@ -281,7 +293,7 @@ class TaskQueue:
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **options: Unpack[Options],
-    ) -> Task:
+    ) -> Task[dict[str, int]]:
         """Store a command line as a task, for workers that allow commands. No shell reads it.
 
         ``argv``: the program and its arguments. ``cwd``: the directory in which it runs, by default the worker's.
@@ -339,11 +351,13 @@ class TaskQueue:
         handle = self._handle
         columns = to_columns(batch.options, self.name, self.retry_policy, now)
         shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
-        tasks = []
-        for index, value in enumerate(batch.payloads):
-            name = "payload" if is_alone else f"payloads[{first + index}]"
-            text = payload.encode(value, limit=limit, name=name)
-            tasks.append(_new_task((*shared, text)))
+        if is_alone:
+            tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
+        else:
+            tasks = [
+                _new_task((*shared, payload.encode(value, limit=limit, name=f"payloads[{index}]")))
+                for index, value in enumerate(batch.payloads, first)
+            ]
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
             return self._extended(tasks, batch, extensions)
         return [tasks] if tasks else []
@@ -414,10 +428,19 @@ class TaskQueue:
         self._handle.require_open()
         return Task(self.store, look_up(self.store, id))
 
-    def cancel(self, id: int) -> None:
+    def cancel(self, id: int, *, running: bool = True) -> bool:
         """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition."""
         self._handle.require_open()
-        cancel(self.store, id)
+        return cancel(self.store, id, running=running)
+
+    def wait_all(self, tasks: Iterable[Task[R]], timeout: float | timedelta | None = None) -> list[Task[R]]:
+        """Wait until all these tasks are done, abandoned or cancelled, and return them in the same order.
+
+        It takes one query for each change of the database, however many tasks there are. Raises TimeoutError after
+        ``timeout`` (seconds or a timedelta), and TaskNotFound if one of the tasks is pruned.
+        """
+        self._handle.require_open()
+        return wait_all(tasks, timeout)
 
     def retry(self, id: int) -> Task:
         """Run a failed, abandoned, cancelled or done task again: due now, with its original number of attempts.
@@ -472,7 +495,9 @@ class TaskQueue:
             " only a task in a child process can"
         )
 
-    def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self, *, state: TaskState | StateName | None = None, limit: int = 100, before: int | None = None
+    ) -> list[Task]:
         """Return this queue's tasks, newest first: at most ``limit``, all or those in one ``state``.
 
         ``before``: return only tasks with lower ids, for the next page. Raises ValueError.
@@ -527,7 +552,9 @@ class TaskQueue:
         self._handle.require_open()
         return self.store.purge(self.name, clock.now())
 
-    def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
+    def prune(
+        self, older_than: float | timedelta, *, states: Iterable[TaskState | StateName] = ("done", "cancelled")
+    ) -> int:
         """Delete this queue's tasks in these final states that ended longer ago, and return their number.
 
         ``older_than``: seconds or a timedelta. Raises ValueError for a state that is not final.

@@ -48,7 +48,7 @@ def test_figures_of_each_function(queue: TaskQueue) -> None:
     ]
 
 
-def test_the_newest_attempts_of_every_kind_are_told(queue: TaskQueue) -> None:
+def test_the_newest_attempts_of_every_kind_count(queue: TaskQueue) -> None:
     wanted = [(verb, ran(queue, verb, verb, seconds)) for seconds, verb in enumerate(["finish", "fail", "release"], 1)]
     done = queue.get(wanted[0][1])
     queue.retry(done.id)  # a done attempt of a task that waits again

@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"_store"},
     {"outcomes"},
     {"events"},
-    {"checkpoints", "overview"},
+    {"checkpoints", "overview", "waiting"},
     {"options"},
     {"calls"},
     {"current"},
