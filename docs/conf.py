@@ -50,7 +50,7 @@ python_use_unqualified_type_names = True
 add_module_names = False
 nitpicky = True
 # the standard library has no pages here, and an inventory of it would have to be downloaded
-nitpick_ignore_regex = [("py:.*", r"(?!dbtaskqueue\.).*"), ("py:.*", r"dbtaskqueue\..*\.(R|P|\w*Options)")]
+nitpick_ignore_regex = [("py:.*", r"(?!dbtaskqueue\.).*"), ("py:.*", r"dbtaskqueue\..*\.([A-Z](_co)?|\w*Options)")]
 
 html_theme = "furo"
 html_static_path = ["_static"]
