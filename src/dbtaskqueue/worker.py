@@ -206,7 +206,7 @@ class Worker:
 
     @property
     def _extensions(self) -> Sequence[Extension]:
-        return getattr(self._queue, "extensions", ())
+        return self._queue.extensions
 
     def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
         outcome = "released" if fact.state == PENDING else str(fact.state)

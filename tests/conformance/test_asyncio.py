@@ -496,7 +496,7 @@ def test_a_transaction_in_which_is_awaited_is_rolled_back_and_blocks_nobody(
     run(queue, callback, executor=executor, concurrency=2)
     assert rows() == []
     assert [task.refresh().state for task in tasks] == ["failed", "done"]
-    assert "was awaited inside of transaction()" in (tasks[0].error or "")
+    assert "was awaited inside transaction()" in (tasks[0].error or "")
 
 
 def test_a_whole_transaction_in_a_thread_may_wait(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:

@@ -371,7 +371,7 @@ def test_a_name_used_twice_is_an_error(queue: TaskQueue) -> None:
         current_task().step("twice", lambda: 2)
 
     run(queue, callback)
-    assert "'twice' was taken already" in (task.refresh().error or "")
+    assert "used the step 'twice' already" in (task.refresh().error or "")
 
 
 @pytest.mark.one_engine("refused before any engine is asked")
@@ -407,7 +407,7 @@ def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = queue.enqueue()
-    kept, store, read = queue.store.kept, threading.Event(), threading.Event()
+    kept, store, read = queue.store.saved, threading.Event(), threading.Event()
 
     def slowly(id: int) -> dict[str, str]:
         found = kept(id)
@@ -415,7 +415,7 @@ def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
         store.wait(0.5)  # ends early where the other thread does not have to wait for this one
         return found
 
-    monkeypatch.setattr(queue.store, "kept", slowly)
+    monkeypatch.setattr(queue.store, "saved", slowly)
 
     def callback(payload: None) -> Any:
         here = current_task()
@@ -447,7 +447,7 @@ def test_from_any_thread_of_the_task(queue: TaskQueue) -> None:
         for thread in threads:
             thread.join()
         here.progress(8, 8)
-        return [here._all_kept()[f"step:step {n}"] for n in range(8)]
+        return [here._all_saved()[f"step:step {n}"] for n in range(8)]
 
     run(queue, callback)
     assert task.refresh().result == [str(n) for n in range(8)]

@@ -1044,7 +1044,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint of a claim that is gone seems to be kept",
         CHECKPOINTS,
-        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")',
+        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")',
         "return",
         _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),
@@ -1065,7 +1065,7 @@ MUTANTS = [
     Mutant(
         "a step is run again by the next attempt",
         "current.py",
-        "stored = self._all_kept().get(STEP + name)",
+        "stored = self._all_saved().get(STEP + name)",
         "stored = None",
         _conformance("long_tasks::test_a_step_is_run_once_over_all_attempts"),
     ),
