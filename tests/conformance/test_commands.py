@@ -161,7 +161,7 @@ def test_a_retried_and_a_failed_command_stays_one(queue: TaskQueue) -> None:
 @pytest.mark.engine("sqlite")
 def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
     """Told by the program of SQLite's machine: a passed command's own row is not looked at."""
-    from dbtaskqueue._store.sqlite.connections import SQL
+    from dbtaskqueue._store.sqlite.transaction import SQL
 
     values = {"queue": "default", "commands": 0}
     program = queue.store._connections.read(  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ from .records import NewTask as NewTask
 from .records import TaskRecord as TaskRecord
 from .records import WorkerRecord as WorkerRecord
 from .records import fresh as fresh
+from .records import maker as maker
 
 OUTPUTS = 100
 """Most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
