@@ -428,7 +428,7 @@ def test_an_async_step_is_run_once_over_all_attempts(queue: TaskQueue, executor:
         results = [await here.step("a", fetch, "a", value=(1, 2))]
         results += await asyncio.gather(here.step("b", fetch, "b"), here.step("c", fetch, "c", value="x" * 2000))
         results += [here.step("plain", lambda: "p"), await here.step("fragile", fetch, "fragile", value="f")]
-        with pytest.raises(ValueError, match="taken already"):
+        with pytest.raises(ValueError, match="has used the step"):
             here.step("a", fetch, "a")
         return results
 
