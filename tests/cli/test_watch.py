@@ -307,4 +307,4 @@ def test_who_reads_may_leave(cli: Cli, queue: TaskQueue) -> None:
 def test_what_cannot_be_watched(cli: Cli) -> None:
     assert_wrong_usage(cli("watch", "--interval", "0.01"), "must be at least 0.1 s")
     assert_wrong_usage(cli("watch", "--interval", "often"), "invalid duration")
-    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name is")
+    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name must be")
