@@ -1,4 +1,4 @@
-"""What an operator does: look, cancel, pause, resume, purge, prune."""
+"""What an operator does: list, cancel, pause, resume, purge, prune."""
 
 from __future__ import annotations
 

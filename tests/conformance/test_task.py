@@ -193,7 +193,9 @@ def test_a_chosen_outcome_ends_there(queue: TaskQueue, held: Task, choice: Excep
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_releases_the_task_and_propagates(queue: TaskQueue, held: Task, interrupt: type[BaseException]) -> None:
+def test_an_interrupt_releases_the_task_and_propagates(
+    queue: TaskQueue, held: Task, interrupt: type[BaseException]
+) -> None:
     with pytest.raises(interrupt), held:
         raise interrupt
     task = queue.get(held.id)

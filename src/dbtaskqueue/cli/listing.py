@@ -114,7 +114,8 @@ def list_queues(url: str | None, json: bool) -> None:
     elif found:
         states = _IF_WIDE if console().width >= WIDE else _ALWAYS
         # the name comes last: a long one is cut there
-        table((*states, "waits", "workers", "queue"), [_queue_row(queue, states) for queue in found])
+        names = (*states, "waits", "workers", "queue")
+        table(names, [_queue_row(queue, states) for queue in found], numbers=True)
     else:
         note("no queues")
 
