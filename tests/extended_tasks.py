@@ -97,8 +97,7 @@ broken = {where: Broken(where) for where in ("entering the attempt", "leaving th
 broken_in, broken_out = broken.values()
 broken_start, broken_stop = Broken("entering the process"), Broken("leaving the process")
 
-queue = TaskQueue("sqlite:///:memory:")
-queue.extensions = [Extension(), Around("inline")]
+queue = TaskQueue(open=False, extensions=[Extension(), Around("inline")])
 
 
 def act(payload: dict[str, Any]) -> Any:
@@ -143,7 +142,7 @@ def decide(error: BaseException, attempt: int) -> Any:
     return {"after": float(value or 0), "abandon": None, "odd": "soon", "duration": timedelta(seconds=7)}[what]
 
 
-@queue.task(name="decided", retry=RetryPolicy(delay=60))
+@queue.task(name="decided", retry=RetryPolicy(delay=60), backoff=decide)
 def decided(what: str) -> None:
     """Fail so that ``decide`` answers this."""
     if what == "retry":
@@ -151,6 +150,3 @@ def decided(what: str) -> None:
     if what == "exit":
         os._exit(7)
     raise Refused(what)
-
-
-decided.backoff = decide

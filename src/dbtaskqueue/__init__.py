@@ -21,8 +21,8 @@ from .errors import (
     TaskQueueError,
 )
 from .extension import Extension
-from .overview import FunctionStats
-from .queue import QueueStats, TaskQueue
+from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
+from .queue import TaskQueue
 from .retry import RetryPolicy
 from .states import TaskState
 from .task import Attempt, Task
@@ -41,6 +41,7 @@ __all__ = [
     "LimitExceeded",
     "PayloadError",
     "Progress",
+    "QueueInfo",
     "QueueStats",
     "ReleaseTask",
     "RetryPolicy",
@@ -57,5 +58,6 @@ __all__ = [
     "TaskQueueError",
     "TaskState",
     "Worker",
+    "WorkerInfo",
     "current_task",
 ]

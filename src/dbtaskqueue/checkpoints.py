@@ -108,7 +108,7 @@ class StoredCheckpoints:
         raise AssertionError("unreachable")
 
 
-class Reach:
+class ChildStore:
     """How a child process reaches the database: connected when its first task keeps something.
 
     Made in the process that the children are forked from, so that an engine's driver is loaded there, once.

@@ -117,7 +117,7 @@ class RunningTask:
         """
         if self._is_cancelled():
             raise self._cancelled_error()
-        self._tracker.tell(done, total, message)
+        self._tracker.update(done, total, message)
 
     @property
     def saved(self) -> JSON:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from operator import attrgetter
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
 from ._executors.lookup import Functions
@@ -30,7 +30,18 @@ from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
 from .handle import Handle
 from .options import Columns, FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
-from .overview import LATEST, FunctionStats, summarize
+from .overview import (
+    LATEST,
+    FunctionStats,
+    QueueInfo,
+    QueueStats,
+    TaskCounts,
+    WorkerInfo,
+    queue_infos,
+    queue_stats,
+    summarize,
+    worker_infos,
+)
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
@@ -40,29 +51,6 @@ R = TypeVar("R")
 
 _LONGEST_WAIT = 5.0
 """Seconds after which a fetch that waits also looks for tasks of dead workers."""
-_FINAL_COUNTS_AGE = 10.0
-"""Seconds for which counts of final states are reused if counting them takes longer than _QUICK_COUNT."""
-_QUICK_COUNT = 0.02
-
-
-class QueueStats(NamedTuple):
-    """The number of tasks in each state, and the condition of the queue.
-
-    ``oldest_due``: for how many seconds the longest-waiting due task has waited, or None. A task waits since its due
-    time, or since it was enqueued, released, failed or retried if that was later. ``workers``: the number of live
-    workers in the whole database. Counts of final states may be up to 10 s old.
-    """
-
-    pending: int
-    reserved: int
-    running: int
-    failed: int
-    done: int
-    cancelled: int
-    abandoned: int
-    oldest_due: float | None
-    workers: int
-    paused: bool
 
 
 class TaskQueue:
@@ -96,7 +84,7 @@ class TaskQueue:
         self.name = check_queue(queue)
         self.retry_policy = check_policy(retry)
         self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions)
-        self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
+        self._counts = TaskCounts()
         if open:
             self._handle.open()
 
@@ -130,7 +118,6 @@ class TaskQueue:
         """
         lane = copy.copy(self)
         lane.name = check_queue(queue)
-        lane._final_counts = (float("-inf"), {})
         return lane
 
     def use(self, extension: Extension) -> None:
@@ -498,32 +485,22 @@ class TaskQueue:
     def stats(self) -> QueueStats:
         """Count the tasks in each state, and more: see ``QueueStats``."""
         self._handle.require_open()
-        counts = self._counts()
-        now = clock.now()
-        since = self.store.waiting_since(self.name, now)
-        waited = None if since is None else (now - since) / 1e6
-        rescuer = self._membership.rescuer
-        live = [worker for worker in self.store.workers() if worker.lost_at is None and not rescuer.is_gone(worker)]
-        paused = self.store.is_paused(self.name)
-        return QueueStats(
-            **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(live), paused=paused
-        )
+        return queue_stats(self.store, self.name, self._counts)
 
     def function_stats(self) -> list[FunctionStats]:
         """Return statistics of each task function, by name, over this queue's newest 10,000 ended attempts."""
         self._handle.require_open()
         return summarize(self.store.ended(self.name, LATEST))
 
-    def _counts(self) -> dict[TaskState, int]:
-        valid_until, final = self._final_counts
-        started = time.monotonic()
-        if started < valid_until:
-            return self.store.count(self.name, final=False) | final
-        counts = self.store.count(self.name, final=True)
-        seconds = time.monotonic() - started
-        if seconds > _QUICK_COUNT:
-            self._final_counts = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
-        return counts
+    def workers(self) -> list[WorkerInfo]:
+        """Return the live workers of the whole database, and those lost within the last day."""
+        self._handle.require_open()
+        return worker_infos(self.store)
+
+    def queues(self) -> list[QueueInfo]:
+        """Return all queues of the database that have tasks or are paused, by name."""
+        self._handle.require_open()
+        return queue_infos(self.store, self._counts)
 
     def pause(self) -> None:
         """Stop handing out tasks of this queue. Reserved and running tasks continue."""

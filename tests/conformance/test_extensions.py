@@ -38,7 +38,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(queue: TaskQueue, executor: str, *extensions: Extension, **options: Any) -> None:
-    queue.extensions = list(extensions)
+    queue.extensions[:] = extensions
     Worker(queue, executor=executor, **options).run(extended_tasks.act, burst=True)
 
 
@@ -69,7 +69,7 @@ def test_attempts_run_inside_of_the_extensions(queue: TaskQueue, executor: str) 
 @pytest.mark.parametrize("code", [extended_tasks.act, extended_tasks.act_async])
 def test_extensions_see_the_exception(queue: TaskQueue, executor: str, code: Callable[..., Any]) -> None:
     task = enqueue(queue, **{"raise": "no good"})
-    queue.extensions = [outer]
+    queue.use(outer)
     Worker(queue, executor=executor).run(code, burst=True)
     assert texts()[1:-1] == [
         f"outer enters {task.id}",

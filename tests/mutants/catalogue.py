@@ -60,6 +60,7 @@ LOOP, HELD, OUTBOX, OUTCOMES = "_worker/loop.py", "_worker/held.py", "_worker/ou
 CHECKPOINTS, RETRY = "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
+PLACE = "_system/place.py"
 
 MUTANTS = [
     # -- who is alive --
@@ -582,28 +583,28 @@ MUTANTS = [
     ),
     Mutant(
         "pids of another namespace count",
-        RESCUER,
-        "(worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)",
-        "worker.boot != self._place.boot",
+        PLACE,
+        "(process.boot, process.namespace) != (here.boot, here.namespace)",
+        "process.boot != here.boot",
         _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
     ),
     Mutant(
         "pids of another machine count",
-        RESCUER,
-        "(worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)",
-        "worker.namespace != self._place.namespace",
+        PLACE,
+        "(process.boot, process.namespace) != (here.boot, here.namespace)",
+        "process.namespace != here.namespace",
         _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
     ),
     Mutant(
         "a process that is hidden is taken for gone",
-        RESCUER,
+        PLACE,
         "return None if alive is None else not alive",
         "return not alive",
         _conformance("rescue::test_a_pid_counts_in_its_own_place_only"),
     ),
     Mutant(
         "a pid that was given to another process counts as the worker's",
-        "_system/place.py",
+        PLACE,
         "return found == pid and ticks_at_start == started and state",
         "return found == pid and state",
         _unit("place"),
@@ -828,8 +829,8 @@ MUTANTS = [
     Mutant(
         "progress does not keep a stall limit away",
         LIMITS,
-        "now - max(self._told_at, work.started) > limits.stall",
-        "now - work.started > limits.stall",
+        "now - max(self._reported_at, run.started) > limits.stall",
+        "now - run.started > limits.stall",
         _unit("limit_watch"),
         "",
     ),
@@ -843,7 +844,7 @@ MUTANTS = [
     Mutant(
         "the time that a task is suspended counts",
         "_executors/task_run.py",
-        "return now - self._held_for",
+        "return now - self._suspended_for",
         "return now",
         _unit("limit_watch"),
         "",
@@ -851,7 +852,7 @@ MUTANTS = [
     Mutant(
         "a suspended task runs on against its limit",
         "_executors/task_run.py",
-        "now = time.monotonic() if self._held_since is None else self._held_since",
+        "now = time.monotonic() if self._suspended_since is None else self._suspended_since",
         "now = time.monotonic()",
         _unit("limit_watch"),
         "",
@@ -877,28 +878,28 @@ MUTANTS = [
         "another claim on the same task counts as its own",
         CANCEL_WATCH,
         "held = {(row.id, row.token): row for row in self._held()}\n"
-        "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
-        "            row = held.get((work.record.id, work.record.token))",
+        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "            row = held.get((run.record.id, run.record.token))",
         "held = {row.id: row for row in self._held()}\n"
-        "        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news\n"
-        "            row = held.get(work.record.id)",
+        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "            row = held.get(run.record.id)",
         _unit("cancel_watch"),
         "",
     ),
     # -- heartbeats and the clock --
     Mutant(
-        "a heart that died is not started again",
+        "a heartbeat process that died is not started again",
         "_maintenance/heartbeat.py",
         "exit_code=code)\n            self._process = self._spawn()",
         "exit_code=code)",
-        _alive("heart::test_a_heart_that_dies_is_started_again"),
+        _alive("heartbeat_process::test_a_heart_that_dies_is_started_again"),
     ),
     Mutant(
-        "a heart outlives its worker",
-        "_maintenance/heart.py",
+        "a heartbeat process outlives its worker",
+        "_maintenance/heartbeat_process.py",
         'while os.getppid() == orders["parent"]:',
         "while True:",
-        _alive("heart::test_the_heart_ends_although_a_child_inherited_its_pipe"),
+        _alive("heartbeat_process::test_the_heart_ends_although_a_child_inherited_its_pipe"),
     ),
     Mutant(
         "a worker beats less than once a lease",
@@ -946,8 +947,8 @@ MUTANTS = [
     Mutant(
         "a child takes over the claims of its parent",
         "_worker/membership.py",
-        "            self._heart.disown()\n        self._reset()\n",
-        "            self._heart.disown()\n        self.pid = os.getpid()\n",
+        "            self._heartbeat.disown()\n        self._reset()\n",
+        "            self._heartbeat.disown()\n        self.pid = os.getpid()\n",
         _conformance("fork::test_a_child_that_ends_politely_takes_nothing_along"),
     ),
     # -- passwords --

@@ -35,16 +35,12 @@ LAYERS: list[set[str]] = [
     {"_maintenance"},
     {"_worker"},
     {"task"},
-    {"options"},
-    {"calls"},
-    {"options"},
-    {"calls"},
-    {"extension"},
     {"functions"},
     {"handle"},
     {"queue"},
     {"worker"},
     {"__init__"},
+    {"monitoring"},
     {"cli"},
     {"__main__"},
 ]
@@ -159,6 +155,21 @@ def test_the_library_imports_only_the_standard_library(path: Path) -> None:
     drivers = {driver for engine, driver in DRIVERS.items() if engine in path.parts}
     for name in imports(path):
         assert name[0] in sys.stdlib_module_names or name[0] in {"dbtaskqueue", "__future__", *drivers}, name
+
+
+FACES = [path for path in FILES if unit(path) in ("monitoring", "cli")]
+"""The modules that show the library to people: they use what others may use."""
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
+
+
+@pytest.mark.parametrize("path", FACES, ids=named)
+def test_private_attributes_of_the_library_are_not_read(path: Path) -> None:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            assert own or node.attr in NAMED_TUPLE, f"{named(path)}:{node.lineno} reads {ast.unparse(node)}"
+    for name in imports(path):
+        assert not (name[-1].startswith("_") and name[0] == "dbtaskqueue" and len(name) > 2), ".".join(name)
 
 
 BLOCKED = """

@@ -9,12 +9,24 @@ from typing import Any
 import pytest
 
 import dbtaskqueue
-from dbtaskqueue import Attempt, FunctionStats, QueueStats, RetryPolicy, RunningTask, Task, TaskQueue, TaskState, Worker
+from dbtaskqueue import (
+    Attempt,
+    FunctionStats,
+    QueueInfo,
+    QueueStats,
+    RetryPolicy,
+    RunningTask,
+    Task,
+    TaskQueue,
+    TaskState,
+    Worker,
+    WorkerInfo,
+)
 
 # Every capitalised name of the design page, but for what comes with the servers and with long tasks.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    *("FunctionStats", "TaskCall", "Command", "Extension"),
+    *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
@@ -46,6 +58,8 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "tasks": "*, state=None, limit=100, before=None",
         "stats": "",
         "function_stats": "",
+        "workers": "",
+        "queues": "",
         "pause": "",
         "resume": "",
         "purge": "",
@@ -155,6 +169,10 @@ def test_attributes() -> None:
     )
     assert FunctionStats._fields == (*("function", "count", "failures", "p50", "p95", "cpu_p50", "peak_memory"),)
     assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")
+    assert QueueInfo._fields == ("name", *QueueStats._fields)
+    assert WorkerInfo._fields == (
+        *("id", "host", "pid", "state", "elsewhere", "holds", "executor", "queues", "lease", "created_at", "lost_at"),
+    )
 
 
 def test_the_exception_tree() -> None:

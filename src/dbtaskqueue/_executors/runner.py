@@ -169,13 +169,13 @@ class Runner:
         def is_over() -> bool:
             return self._is_cancelled(run) or self._is_draining()
 
-        run.keeper = self._checkpoints(run.record, lambda: run.unstored_start, is_over)
+        run.checkpoints = self._checkpoints(run.record, lambda: run.unstored_start, is_over)
         run.tracker = ProgressTracker()
         return RunningTask(
             run.record,
             attempt,
             self._is_draining,
-            run.keeper,
+            run.checkpoints,
             run.tracker,
             max_payload=self.max_payload,
             is_cancelled=lambda: self._is_cancelled(run),

@@ -1,8 +1,8 @@
-"""Giving back the tasks of workers that are gone.
+"""Rescue: tasks of dead workers are returned to the queue.
 
-In the same place a worker is gone when its process is: pid and start time decide, at once. Elsewhere it
-is gone when its counter stood still for a whole lease of *this* process's monotonic clock, during which
-this process looked all the time: no two clocks are ever compared, and an outage robs nobody.
+In the same place, a worker is dead when its process does not exist: pid and start time decide, immediately. Elsewhere,
+it is presumed dead when its counter ``beat`` has not changed for a whole lease of *this* process's monotonic clock, in
+which this process read it all the time. So two clocks are never compared, and an outage causes no false rescue.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable
 from .. import outcomes
 from .._store.contract import Store, WorkerRecord
 from .._system import clock
-from .._system.place import Place, exists
+from .._system.place import Place, is_elsewhere, is_gone
 from ..events import Events, WorkerLost
 
 _SELDOM = 10.0
-"""Seconds between two looks for tasks whose worker has no row, while no row goes away."""
+"""Seconds between two searches for tasks whose worker has no row, while no row disappears."""
 
 
 class Rescuer:
-    """A duty: look at all workers of the database, and rescue what the dead ones held."""
+    """A duty: read the rows of all workers, and rescue what the dead ones held."""
 
     interval = 1.0
 
@@ -38,11 +38,11 @@ class Rescuer:
         self.on_workers: Callable[[list[WorkerRecord]], None] = lambda workers: None
 
     def __call__(self) -> int:
-        """Look once; how many tasks were given back. A look that another thread is at is not repeated."""
+        """Check once. Returns how many tasks were rescued; 0 if another thread is checking at the moment."""
         return self.check(at_orphans=time.monotonic() >= self._next_orphans)
 
     def check(self, *, at_orphans: bool = True) -> int:
-        """The same; ``at_orphans``: even if no worker's row has gone away, look for tasks of workers without one."""
+        """The same. ``at_orphans``: search for tasks of workers without a row, even if no row has disappeared."""
         if not self._lock.acquire(blocking=False):
             return 0
         try:
@@ -54,20 +54,17 @@ class Rescuer:
             self._lock.release()
 
     def is_elsewhere(self, worker: WorkerRecord) -> bool:
-        """Whether only its heartbeat can say that the worker lives."""
-        return self._place is None or (worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)
+        """Whether only its heartbeat can show that the worker is alive."""
+        return is_elsewhere(worker, self._place)
 
     def is_gone(self, worker: WorkerRecord) -> bool | None:
-        """Whether the worker's process is gone, as far as pids can tell; None where they cannot."""
-        if self.is_elsewhere(worker) or worker.started is None:
-            return None
-        alive = exists(worker.pid, worker.started)
-        return None if alive is None else not alive
+        """Whether the worker's process does not exist any more; None if its pid cannot be checked here."""
+        return is_gone(worker, self._place)
 
     def _check(self, at_orphans: bool) -> int:
         now = time.monotonic()
         if now - self._last_check > 3 * self.interval:
-            self._silent_since.clear()  # this process slept: the silence of the others proves nothing
+            self._silent_since.clear()  # this process was stopped: the silence of the others proves nothing
         self._last_check = now
         workers = self._store.workers()
         self._silent_since = {key: self._silent_since[key] for key in {w.id for w in workers} & set(self._silent_since)}

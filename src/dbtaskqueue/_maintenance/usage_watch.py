@@ -1,4 +1,4 @@
-"""Looking now and then at what the processes of running tasks take."""
+"""Measures the memory and the CPU time of running tasks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .._system import linux
 
 
 class UsageWatch:
-    """A duty: the memory and the CPU time of each running task's processes, for whoever looks at it.
+    """A duty: measure the processes of each running task, so that ``show`` and ``watch`` can print their usage.
 
-    The first look comes when a task is a second old: short ones cost nothing here.
+    A task is first measured when it is a second old, so short ones cost nothing here.
     """
 
     interval = 1.0
@@ -22,16 +22,16 @@ class UsageWatch:
         self._known: set[TaskRun] = set()
 
     def __call__(self) -> None:
-        works = {work for work in self._running() if work.pid is not None}
-        old, self._known = works & self._known, works
+        runs = {run for run in self._running() if run.pid is not None}
+        old, self._known = runs & self._known, runs
         if not old:
             return
-        everybody = linux.processes()
-        for work in old:
-            if work.pid is None:
+        every_process = linux.processes()
+        for run in old:
+            if run.pid is None:
                 continue
-            family = linux.family(work.pid, everybody)
+            family = linux.family(run.pid, every_process)
             memory = linux.memory(proc.pid for proc in family)
             cpu = sum(proc.cpu for proc in family)
-            work.spend(memory=memory)
-            work.usage = json.dumps({"memory": memory, "cpu": round(cpu, 2), "processes": len(family)})
+            run.spend(memory=memory)
+            run.usage = json.dumps({"memory": memory, "cpu": round(cpu, 2), "processes": len(family)})

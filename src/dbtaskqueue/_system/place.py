@@ -8,7 +8,7 @@ processes are in the same place and only the heartbeat counts. Reads ``/proc``, 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 # PROC_PID_INIT_INO of Linux: the PID namespace that every other one can be seen from
 _INITIAL_NAMESPACE = "pid:[4026531836]"
@@ -49,6 +49,43 @@ def exists(pid: int, started: int) -> bool | None:
     except (OSError, ValueError, IndexError):
         return None
     return found == pid and ticks_at_start == started and state not in "ZXx"
+
+
+class Process(Protocol):
+    """A process as its worker's row describes it; None where its place could not be read."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        ...
+
+    @property
+    def boot(self) -> str | None:
+        """The boot id of its machine."""
+        ...
+
+    @property
+    def namespace(self) -> str | None:
+        """Its PID namespace."""
+        ...
+
+    @property
+    def started(self) -> int | None:
+        """Its start time in clock ticks."""
+        ...
+
+
+def is_elsewhere(process: Process, here: Place | None) -> bool:
+    """Return whether only heartbeats can show, in the place ``here``, that the process is alive."""
+    return here is None or (process.boot, process.namespace) != (here.boot, here.namespace)
+
+
+def is_gone(process: Process, here: Place | None) -> bool | None:
+    """Return whether the process no longer exists, as far as pids show in the place ``here``; else None."""
+    if is_elsewhere(process, here) or process.started is None:
+        return None
+    alive = exists(process.pid, process.started)
+    return None if alive is None else not alive
 
 
 def _answers(pid: int) -> bool:

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from .._maintenance.clock_watch import ClockWatch
-from .._maintenance.heartbeat import HeartProcess, ThreadHeartbeat
+from .._maintenance.heartbeat import HeartbeatProcess, ThreadHeartbeat
 from .._maintenance.loop import Duty, MaintenanceLoop
 from .._maintenance.rescuer import Rescuer
 from .._store.contract import Claim, End, Exchanged, Held, Note, Start, Store, WorkerRecord
@@ -64,7 +64,7 @@ class Membership:
         self._lock = threading.RLock()
         self._unstored: list[End] = []
         self._loop: MaintenanceLoop | None = None
-        self._heart: HeartProcess | ThreadHeartbeat | None = None
+        self._heartbeat: HeartbeatProcess | ThreadHeartbeat | None = None
         self.rescuer = Rescuer(self.store, self._place, self.events)
         self.rescuer.on_workers = self._on_workers
         self._clock_watch = ClockWatch(self.store)
@@ -112,13 +112,13 @@ class Membership:
                 self.store.deregister(worker)
             elif self._loop is None:
                 return  # it has left already
-            loop, heart = self._loop, self._heart
-            self.id = self._loop = self._heart = None
+            loop, heartbeat = self._loop, self._heartbeat
+            self.id = self._loop = self._heartbeat = None
         # without the lock: the loop may be waiting for it
         if loop is not None:
             loop.stop()
-        if heart is not None:
-            heart.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
         if worker is not None:
             self.events.emit(WorkerLeft(worker))
         self.on_left()
@@ -159,20 +159,20 @@ class Membership:
             for duty in duties:
                 self._loop.add(duty)
         pids_suffice = self.store.place_is_shared and self._place is not None and self._place.is_initial
-        self._set_heart(worker, in_process=self._runs_tasks or not pids_suffice)
+        self._set_heartbeat(worker, in_process=self._runs_tasks or not pids_suffice)
 
-    def _set_heart(self, worker: int, *, in_process: bool) -> None:
+    def _set_heartbeat(self, worker: int, *, in_process: bool) -> None:
         assert self._loop is not None
-        if self._heart is not None:
-            self._loop.remove(self._heart)
-            self._heart.stop()
-        self._heart = self._new_heart(worker, in_process)
-        self._loop.add(self._heart)
+        if self._heartbeat is not None:
+            self._loop.remove(self._heartbeat)
+            self._heartbeat.stop()
+        self._heartbeat = self._new_heartbeat(worker, in_process)
+        self._loop.add(self._heartbeat)
 
-    def _new_heart(self, worker: int, in_process: bool) -> HeartProcess | ThreadHeartbeat:
+    def _new_heartbeat(self, worker: int, in_process: bool) -> HeartbeatProcess | ThreadHeartbeat:
         if in_process:
             try:
-                return HeartProcess(self.store, worker, self.lease, self._was_lost)
+                return HeartbeatProcess(self.store, worker, self.lease, self._was_lost)
             except OSError as error:
                 event(logging.WARNING, "no heartbeat process can be started, a thread sends heartbeats", error=error)
         return ThreadHeartbeat(self.store, worker, self.lease, self._was_lost)
@@ -184,8 +184,8 @@ class Membership:
                 return
             if not any(worker.id == self.id and worker.lost_at is None for worker in workers):
                 self._was_lost()
-            elif isinstance(self._heart, ThreadHeartbeat) and self._is_watched_from_elsewhere(workers):
-                self._set_heart(self.id, in_process=True)
+            elif isinstance(self._heartbeat, ThreadHeartbeat) and self._is_watched_from_elsewhere(workers):
+                self._set_heartbeat(self.id, in_process=True)
 
     def _is_watched_from_elsewhere(self, workers: Sequence[WorkerRecord]) -> bool:
         return any(worker.lost_at is None and self.rescuer.is_elsewhere(worker) for worker in workers)
@@ -195,10 +195,10 @@ class Membership:
         with self._lock:
             self._forget_claims()
             self.id = None
-            if self._heart is not None and self._loop is not None:
-                self._loop.remove(self._heart)
-                self._heart.stop()
-                self._heart = None
+            if self._heartbeat is not None and self._loop is not None:
+                self._loop.remove(self._heartbeat)
+                self._heartbeat.stop()
+                self._heartbeat = None
         self.on_lost()
 
     def _forget_claims(self) -> None:
@@ -229,8 +229,8 @@ class Membership:
 
     def after_fork_in_child(self) -> None:
         """The claims, the row and the heartbeat stay with the parent."""
-        if isinstance(self._heart, HeartProcess):
-            self._heart.disown()
+        if isinstance(self._heartbeat, HeartbeatProcess):
+            self._heartbeat.disown()
         self._reset()
 
 

@@ -188,8 +188,8 @@ def _live_and_exit(shim: ctypes.CDLL, directory: str, how: int, first: int, time
 
 
 def main() -> None:
-    """Serve until stdin ends. A heart of its own for each life, and patience, would cost more than the life."""
-    membership.HeartProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
+    """Serve until stdin ends. A heartbeat process for each life, and long pauses, would cost more than the life."""
+    membership.HeartbeatProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
     held._PAUSES = (0.001,) * len(held._PAUSES)  # type: ignore[assignment]
     loop._RETRY_PAUSE = 0.001, 0.005
     shim = ctypes.CDLL(sys.argv[1])

@@ -16,7 +16,7 @@ from ..._system.backoff import doubling
 from ..._system.log import event
 
 PER_CHILD = 4
-"""File descriptors that a worker has for each child: its channel, its output, its page (mmap duplicates that one)."""
+"""File descriptors that a worker has for each child: its channel, its output, its flags (mmap duplicates that one)."""
 SPARE = 32
 """File descriptors kept free for the rest: connections, log files, a new fork server."""
 _FIXES = {
