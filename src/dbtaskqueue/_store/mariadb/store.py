@@ -135,7 +135,7 @@ class MariadbStore(SqlStore):
             if len(records) >= claim.limit:
                 break
         if records:
-            self._polling.stir()
+            self._polling.poll_often()
         return records
 
     def _finish_together(self, tx: MariadbLink, ends: Sequence[End]) -> bool:
