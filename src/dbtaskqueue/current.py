@@ -7,17 +7,18 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from ._formats import payload
 from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
 from ._store.contract import TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
-from .checks import is_async
+from .checks import harmless, is_async
 from .errors import TaskCancelled
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 _LONGEST_STEP = 200
 
@@ -59,6 +60,10 @@ class RunningTask:
         self.attempt = attempt
         """The number of this attempt, from 1."""
         self._is_cancelled = is_cancelled
+
+    def __repr__(self) -> str:
+        function = "" if self.function is None else f" {harmless(self.function)}"
+        return f"<RunningTask {self.id} {self.queue}{function} attempt={self.attempt}>"
 
     @property
     def id(self) -> int:
@@ -135,13 +140,13 @@ class RunningTask:
 
     @overload
     def step(
-        self, name: str, function: Callable[P, Coroutine[Any, Any, JSON]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, JSON]: ...
+        self, name: str, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
 
     @overload
-    def step(self, name: str, function: Callable[P, JSON], /, *args: P.args, **kwargs: P.kwargs) -> JSON: ...
+    def step(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def step(self, name: str, function: Callable[P, JSON], /, *args: P.args, **kwargs: P.kwargs) -> JSON:
+    def step(self, name: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run ``function`` and store its result; a later attempt gets the stored result instead.
 
         Of an ``async def`` it is to be awaited: ``await current_task().step("fetch", fetch, url)``.

@@ -503,7 +503,7 @@ MUTANTS = [
     Mutant(
         "a task that a drain releases has failed",
         LOOP,
-        "if error is not None and run.given_back:",
+        "if run.given_back:",
         "if False:",
         _conformance("processes::test_a_drain_gives_the_task_back_with_its_checkpoint"),
     ),
@@ -1040,6 +1040,21 @@ MUTANTS = [
         '"failed abandoned cancelled", "pending"',
         _unit("states"),
         "",
+    ),
+    Mutant(
+        "tasks with the same id in two databases are equal",
+        "task.py",
+        "return self.id == other.id and _database(self._store.url) == _database(other._store.url)",
+        "return self.id == other.id",
+        _unit("public::test_tasks_are_equal_by_id_and_database"),
+        "",
+    ),
+    Mutant(
+        "a wait for a task that does not exist never ends",
+        "waiting.py",
+        "found[task].state if task in found else None for task in tasks}",
+        "found[task].state for task in tasks if task in found}",
+        _conformance("waiting::test_a_callback_gets_the_final_state_once"),
     ),
     # -- what a task keeps --
     Mutant(

@@ -222,8 +222,10 @@ def maker(record: type[R], given: Sequence[str], constants: Mapping[str, object]
     last = {name: index for index, name in enumerate((*given, *others))}
     pick = operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
     fixed = tuple(others.values())
-    new = functools.partial(tuple.__new__, record)
-    return lambda row: new(pick(row + fixed))
+    make = functools.partial(tuple.__new__, record)  # half the time of _make
+    if not fixed:
+        return lambda row: make(pick(row))
+    return lambda row: make(pick(row + fixed))
 
 
 _fresh = maker(

@@ -45,7 +45,7 @@ class Surroundings(NamedTuple):
     """What the fork server has prepared for all children: the code, and access to the database."""
 
     lookup: Lookup
-    store: ChildStore
+    child_store: ChildStore
     max_payload: int
 
 
@@ -69,7 +69,7 @@ class Child:
         self._fds = fds
         self._flags = SharedFlags(fds.flags)
         self._parent = parent
-        self._store = surroundings.store
+        self._store = surroundings.child_store
         self._pid = os.getpid()
         self._run: TaskRun | None = None
         self._is_in_code = False

@@ -48,22 +48,29 @@ class SqlTasks(SqlFacet, Tasks):
         return ids
 
     def _enqueue(self, groups: Sequence[Sequence[NewTask]], tx: Transaction) -> Enqueued:
+        if len(groups) == 1 and groups[0][0].key is None:
+            return Enqueued(self._insert_and_wake(tx, groups[0]))
         ids: list[int] = []
         existing: set[int] = set()
         for tasks in groups:
             first = tasks[0]
             taken = None if first.key is None else tx.row("unfinished_with_key", first._asdict())
-            stored = [] if taken else self._insert(tx, tasks)
+            stored = [] if taken else self._insert_and_wake(tx, tasks)
             while not taken and not stored:  # another task got the key, and may end before it is read
                 taken = self._with_key(tx, first)
-                stored = [] if taken else self._insert(tx, tasks)
+                stored = [] if taken else self._insert_and_wake(tx, tasks)
             if taken:
                 existing.add(len(ids))
                 stored = [int(taken[0])]
-            elif is_soon(first.due, first.created_at):
-                self._wake(tx, first.queue, wakes(tasks))
             ids += stored
         return Enqueued(ids, existing)
+
+    def _insert_and_wake(self, tx: Transaction, tasks: Sequence[NewTask]) -> list[int]:
+        ids = self._insert(tx, tasks)
+        first = tasks[0]
+        if ids and is_soon(first.due, first.created_at):
+            self._wake(tx, first.queue, wakes(tasks))
+        return ids
 
     def _with_key(self, tx: Any, task: NewTask) -> Row | None:
         """Return the id of the unfinished task whose key kept ``task`` from being stored."""
