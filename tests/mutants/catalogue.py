@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "tasks of a worker without a row stay held",
         WORKERS,
-        "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: rescue_reserved",
-        "WHERE living.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE alive.id = dbtaskqueue_task.worker AND alive.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE alive.lost_at IS NULL)\n\n-- name: rescue_reserved",
         _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     # -- tokens --
