@@ -316,4 +316,4 @@ def test_the_reader_of_the_pipe_may_exit(cli: Cli, queue: TaskQueue) -> None:
 def test_what_cannot_be_watched(cli: Cli) -> None:
     assert_wrong_usage(cli("watch", "--interval", "0.01"), "must be at least 0.1 s")
     assert_wrong_usage(cli("watch", "--interval", "often"), "invalid duration")
-    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name is")
+    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name must be")
