@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, final
 
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
@@ -22,6 +22,7 @@ else:
     R = TypeVar("R", covariant=True)
 
 
+@final
 class TaskCall(Generic[R]):
     """A call of a task function that is not enqueued yet, made by ``bind``. The function returns ``R``.
 
@@ -54,6 +55,7 @@ class TaskCall(Generic[R]):
         return f"<TaskCall {self.function}({', '.join(given)})>"
 
 
+@final
 class Command:
     """A command line to enqueue, for workers that allow commands. No shell reads it.
 

@@ -26,7 +26,7 @@ from .checks import check_queue, refuse_async_generator, shown
 from .errors import StoreUnavailable
 from .events import Events, TaskEnded
 from .extension import Extension, around_worker, notify_ended, overriding
-from .options import ExecutorName, WorkerOptions, check_options
+from .options import ExecutorName, RunOptions, WorkerOptions, check_options
 from .queue import TaskQueue
 from .states import ABANDONED, FAILED, PENDING
 from .task import Task
@@ -165,7 +165,8 @@ class Worker:
                 "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
                 " task functions (a Worker created with a URL has none)"
             )
-        limits = RunLimits(burst, max_tasks, idle_timeout)
+        given: RunOptions = {"burst": burst, "max_tasks": max_tasks, "idle_timeout": idle_timeout}
+        limits = RunLimits(**check_options(given, RunOptions))
         size = BatchSize(batch, self.concurrency)
         extensions = overriding(self._queue.extensions, "worker")
         with (

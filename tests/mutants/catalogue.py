@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "tasks of a worker without a row stay held",
         WORKERS,
-        "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: rescue_reserved",
-        "WHERE living.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE alive.id = dbtaskqueue_task.worker AND alive.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE alive.lost_at IS NULL)\n\n-- name: rescue_reserved",
         _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     # -- tokens --
@@ -476,6 +476,47 @@ MUTANTS = [
         'if tx.row("key_is_taken", {"id": task}):',
         "if False:",
         _conformance("keys"),
+    ),
+    # -- extensions and backoff --
+    Mutant(
+        "an extension does not see the exception of the code",
+        "_executors/runner.py",
+        "with guard(run), self._attempt(run):\n            yield",
+        "with guard(run):\n            with self._attempt(run):\n                pass\n            yield",
+        _conformance("extensions::test_extensions_see_the_exception"),
+        "process",
+    ),
+    Mutant(
+        "a child that is replaced does not leave what its extensions entered",
+        "_executors/process/children.py",
+        "if child.is_dying or not self._leaves_process:",
+        "if True:",
+        _conformance("extensions::test_each_child_enters_and_leaves_the_process"),
+        "",
+    ),
+    Mutant(
+        "an extension's thread makes a child unclean",
+        "_executors/process/child.py",
+        "self._threads = threading.active_count()",
+        "self._threads = 1",
+        _conformance("extensions::test_each_child_enters_and_leaves_the_process"),
+        "",
+    ),
+    Mutant(
+        "backoff is asked although the task has chosen",
+        "_executors/runner.py",
+        "isinstance(error, _CHOICES) or ",
+        "",
+        _conformance("backoff::test_what_the_task_chose_wins"),
+        "",
+    ),
+    Mutant(
+        "a backoff that fails abandons the task",
+        "outcomes.py",
+        "    return True, None\n",
+        "    return False, None\n",
+        _conformance("backoff::test_without_an_answer_the_policy_applies"),
+        "",
     ),
     # -- stopping --
     Mutant(
@@ -1060,7 +1101,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint of a claim that is gone seems to be kept",
         CHECKPOINTS,
-        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")',
+        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")',
         "return",
         _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),
@@ -1081,7 +1122,7 @@ MUTANTS = [
     Mutant(
         "a step is run again by the next attempt",
         "current.py",
-        "stored = self._all_kept().get(STEP + name)",
+        "stored = self._all_saved().get(STEP + name)",
         "stored = None",
         _conformance("long_tasks::test_a_step_is_run_once_over_all_attempts"),
     ),

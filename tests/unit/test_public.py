@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,27 @@ def test_it_is_typed() -> None:
     from helpers import source_of
 
     assert (source_of() / "py.typed").exists()
+
+
+def in_the_reference() -> set[str]:
+    """The names that docs/reference documents, such as "TaskQueue" and "TaskQueue.enqueue"."""
+    names, current = set(), ""
+    for page in ("api.md", "errors.md"):
+        for line in (Path(__file__).parents[2] / "docs" / "reference" / page).read_text().splitlines():
+            if found := re.fullmatch(r"\.\. auto\w+:: ([\w.]+)(?:\(\))?", line):
+                current = found[1].removeprefix("dbtaskqueue.functions.")
+                names.add(current)
+            elif found := re.fullmatch(r" +:members:(.*)", line):
+                members = found[1].split(",") if found[1] else dir(getattr(dbtaskqueue, current))
+                names |= {f"{current}.{member.strip()}" for member in members}
+    return names
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    names = in_the_reference()
+    assert names >= NAMES
+    methods = {(owner.__name__, name) for owner, members in SIGNATURES.items() for name in members}
+    attributes = {("Task", name) for name in TASK_ATTRIBUTES} | {("RunningTask", name) for name in RUNNING_ATTRIBUTES}
+    described_by_their_class = {"__init__", "TaskQueue.__enter__"}
+    expected = {f"{owner}.{name}" for owner, name in methods | attributes if name not in described_by_their_class}
+    assert expected - described_by_their_class <= names

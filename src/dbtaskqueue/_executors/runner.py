@@ -48,8 +48,8 @@ class Runner:
 
     ``lookup`` finds the code. ``max_payload`` is the most bytes of a result or a checkpoint. ``checkpoints`` makes the
     place where a task stores its checkpoints, when the task first asks for ``current_task()``. ``is_draining`` says
-    whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered
-    around the extensions and the code.
+    whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered around the
+    extensions and the code.
     """
 
     def __init__(

@@ -12,6 +12,8 @@ from ..connections import Conflict, Row, Transaction
 from ..contract import End, Enqueued, NewTask, Standing, TaskRecord, Tasks, Verdict
 from .base import CHUNK, SqlFacet, insert_attempt, is_large, is_soon, standing, wakes
 
+_NONE: frozenset[int] = frozenset()
+
 
 class SqlTasks(SqlFacet, Tasks):
     """See Tasks. An engine inserts tasks and knows its users' connections."""
@@ -26,14 +28,24 @@ class SqlTasks(SqlFacet, Tasks):
 
     def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
         if connection is None:
-            alone = len(groups) == 1 and self._is_one_statement(groups[0])
-            return self._connections.write(partial(self._enqueue, groups), alone=alone)
+            first = groups[0]
+            if len(groups) == 1 and first[0].key is None:  # the usual case, which must cost little
+                ids = self._connections.write(partial(self._store, first), alone=self._is_one_statement(first))
+                return Enqueued(ids, _NONE)
+            return self._connections.write(partial(self._enqueue, groups))
         with self._connections.translated():
             return self._enqueue(groups, self._borrow(connection))
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
-        """Return whether storing these tasks takes a single statement, which needs no BEGIN and COMMIT around it."""
-        return len(tasks) == 1 and tasks[0].key is None and not is_large(tasks[0].payload)
+        """Return whether ``_store`` takes one statement for these tasks: it needs no BEGIN and COMMIT around it."""
+        return len(tasks) == 1 and not is_large(tasks[0].payload)
+
+    def _store(self, tasks: Sequence[NewTask], tx: Any) -> list[int]:
+        """Store tasks without a key, and wake waiting workers; return the ids."""
+        ids = self._insert(tx, tasks)
+        if is_soon(tasks[0].due, tasks[0].created_at):
+            self._wake(tx, tasks[0].queue, wakes(tasks))
+        return ids
 
     def _enqueue(self, groups: Sequence[Sequence[NewTask]], tx: Transaction) -> Enqueued:
         if len(groups) == 1 and groups[0][0].key is None:
