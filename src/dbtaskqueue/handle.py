@@ -99,11 +99,13 @@ class Handle:
             store = open_store(chosen)
             try:
                 store.prepare(create=self._create)
-                self.require_open()
             except BaseException:
                 store.close()
                 raise
             self._url, self._store = chosen, store
+            if self.is_closed:  # in another thread meanwhile, which may have found nothing to close
+                store.close()
+                self.require_open()
 
     def require_open(self) -> None:
         """Raise TaskQueueError if it is closed."""

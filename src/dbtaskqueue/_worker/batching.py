@@ -76,9 +76,9 @@ class Batch:
         """How many isolated tasks wait."""
         return len(self._isolated)
 
-    def ids(self) -> set[int]:
-        """The ids of the isolated tasks that wait."""
-        return {run.record.id for run in self._isolated}
+    def waiting(self) -> list[TaskRun]:
+        """The isolated tasks that wait."""
+        return list(self._isolated)
 
     def note_claim(self) -> None:
         """Tasks were claimed now."""

@@ -40,7 +40,7 @@ class FetchMembership(Membership):
         self._in_doubt: dict[tuple[int, int], str] = {}  # (id, token): the verb that may have been stored
         self._leaving = False
         self._claiming = 0
-        self._lost_claims = LostClaims(self.held, lambda: set(self._holds), self.release)
+        self._lost_claims = LostClaims(self.held, self._known_claims, self.release)
         self.duties = [_LostClaimsDuty(self._check_lost_claims)]
 
     def join(self) -> int:
@@ -108,6 +108,9 @@ class FetchMembership(Membership):
                 self._lost_claims.suspect()
                 self._check_lost_claims_soon()
             raise
+
+    def _known_claims(self) -> set[tuple[int, int]]:
+        return {(task, token) for task, (token, _) in self._holds.items()}
 
     def _check_lost_claims_soon(self) -> None:
         assert self._loop is not None
@@ -177,7 +180,7 @@ class FetchMembership(Membership):
         if self._in_doubt.get(claim) != verb:
             return verdict
         verdict = settle(verdict)
-        del self._in_doubt[claim]
+        self._in_doubt.pop(claim, None)  # cleared already if this worker was marked lost meanwhile
         return verdict
 
     def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:

@@ -14,14 +14,15 @@ CHECKS = (0.0, 1.0, 5.0, 25.0, 60.0)
 class LostClaims:
     """Finds such tasks and releases them, until no lost claim can arrive any more.
 
-    ``held``: what the database says that this worker holds. ``known``: the ids that this process knows. ``release``
-    releases the others. The owner calls ``check`` where no claim is in progress: its tasks would look lost, too.
+    ``held``: what the database says that this worker holds. ``known``: the claims that this process knows, as ids and
+    tokens, since a task may be claimed again after it was released. ``release`` releases the others. The owner calls
+    ``check`` where no claim is in progress: its tasks would look lost, too.
     """
 
     def __init__(
         self,
         held: Callable[[], Sequence[Held]],
-        known: Callable[[], set[int]],
+        known: Callable[[], set[tuple[int, int]]],
         release: Callable[[Sequence[Held]], object],
     ) -> None:
         self._held = held
@@ -42,7 +43,7 @@ class LostClaims:
     def check(self) -> None:
         """Release what is lost. Raises StoreUnavailable; the check stays due then."""
         known = self._known()
-        if lost := [held for held in self._held() if held.id not in known]:
+        if lost := [held for held in self._held() if (held.id, held.token) not in known]:
             self._release(lost)
         now = time.monotonic()
         self._due = [due for due in self._due if due > now]
