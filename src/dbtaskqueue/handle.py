@@ -102,6 +102,10 @@ class Handle:
             except BaseException:
                 store.close()
                 raise
+            if self._store is not None:  # a signal's handler has used it meanwhile
+                store.close()
+                self.open(url)
+                return
             self._url, self._store = chosen, store
             if self.is_closed:  # in another thread meanwhile, which may have found nothing to close
                 store.close()

@@ -243,6 +243,17 @@ def test_calling_on_error_often_is_no_reason_to_believe_that_the_worker_hangs(
     assert max(turns) < 0.2
 
 
+@pytest.mark.parametrize(
+    "raises", ["import a_module_that_is_missing", "a_missing_name", "object().a_missing_attribute"]
+)
+def test_the_log_names_the_class_of_an_error(queue: TaskQueue, caplog: pytest.LogCaptureFixture, raises: str) -> None:
+    """Some exceptions have a ``name`` that is not the name of their class."""
+    task = queue.enqueue(raises, max_attempts=1)
+    Worker(queue).run(exec, burst=True)
+    [fields] = [vars(record)["fields"] for record in caplog.records if "task abandoned" in record.getMessage()]
+    assert f"builtins.{fields['error']}" == task.refresh().error_type
+
+
 # -- a plain fetch() user --------------------------------------------------------------------------
 
 
