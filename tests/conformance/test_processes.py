@@ -18,7 +18,7 @@ from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Work
 from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process import fork_server
 from dbtaskqueue._executors.process.server_handle import ServerHandle
-from dbtaskqueue._system import linux
+from dbtaskqueue._system.linux import Linux
 
 # a pooler between makes no difference to a child
 pytestmark = [
@@ -435,7 +435,7 @@ def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueu
 
 def stopped_descendant() -> int | None:
     """The pid of a suspended process of this test's worker. The machine may have others."""
-    return next((proc.pid for proc in linux.family(os.getpid()) if is_stopped(proc.pid)), None)
+    return next((proc.pid for proc in Linux().family(os.getpid()) if is_stopped(proc.pid)), None)
 
 
 def is_stopped(pid: int) -> bool:

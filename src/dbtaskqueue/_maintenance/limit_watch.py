@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from .._executors.task_run import TaskRun
 from .._formats import task_options
-from .._system import linux
+from .._system.contract import Proc
 from .._system.log import event
+from .._system.processes import system
 from ..errors import LimitExceeded
 from .stacks import stacks
 
@@ -26,7 +27,7 @@ class LimitWatch:
         self._watched: WeakKeyDictionary[TaskRun, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
-        look = functools.cache(linux.processes)  # one for all, if anybody needs it
+        look = functools.cache(system.processes)  # one for all, if anybody needs it
         for work in self._running():
             if work.record.options is None or work.started == 0.0 or work.cancelled:
                 continue
@@ -52,7 +53,7 @@ class _Watched:
         self._told: object = None
         self._told_at = 0.0
 
-    def exceeded(self, work: TaskRun, look: Callable[[], dict[int, linux.Proc]]) -> _Reason | None:
+    def exceeded(self, work: TaskRun, look: Callable[[], dict[int, Proc]]) -> _Reason | None:
         """The limit that it exceeds."""
         limits, now = self._limits, work.clock()
         if work.tracker is not None and (latest := work.tracker.latest) is not self._told:
@@ -62,12 +63,20 @@ class _Watched:
         if limits.stall is not None and now - max(self._told_at, work.started) > limits.stall:
             text = f"the task told no progress for longer than its stall_limit of {limits.stall:g} s"
             return _Reason(text, is_of_time=True)
-        if limits.memory is not None and work.pid is not None:
-            memory = linux.memory(proc.pid for proc in linux.family(work.pid, look()))
+        if limits.memory is not None and work.pid is not None and _sees_memory():
+            memory = system.memory(proc.pid for proc in system.family(work.pid, look()))
             if memory > limits.memory:
                 text = f"the task took {memory} bytes of memory, more than its memory_limit of {limits.memory}"
                 return _Reason(text, is_of_time=False)
         return None
+
+
+@functools.cache
+def _sees_memory() -> bool:
+    """Whether the system tells what processes take; if not, this is logged once."""
+    if not system.sees_processes:
+        event(logging.WARNING, "memory limits are not enforced on this system", fix="install psutil")
+    return system.sees_processes
 
 
 def _explained(work: TaskRun) -> str:

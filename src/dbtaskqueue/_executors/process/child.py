@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from ... import outcomes
 from ..._formats.command_line import CommandLine
 from ..._store.contract import TaskRecord
-from ..._system import linux
+from ..._system.contract import peak_memory
+from ..._system.processes import system
 from ...checkpoints import Checkpoints, Reach
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
 from ..lookup import Lookup
@@ -34,6 +35,8 @@ from .shared_flags import ASK_FOR_STACKS, SharedFlags
 
 _REPORT = 0.5
 """Seconds between two reports of progress to the worker."""
+_CHECK_PARENT = 1.0
+"""Seconds between two checks whether the fork server still exists, where the kernel does not watch it."""
 _PIPE = 2**16
 _REST = 2.0
 """Seconds without a task after which a connection to the database is closed."""
@@ -74,6 +77,7 @@ class Child:
         self._work: TaskRun | None = None
         self._is_in_code = False
         self._reporter: threading.Thread | None = None
+        self._own_threads = 1
         self._sending = threading.Lock()
         self._peak = _PeakMemory()
         self._runner = Runner(
@@ -88,9 +92,11 @@ class Child:
     def serve(self) -> None:
         """Run what comes until the worker hangs up."""
         os.setsid()
-        if linux.die_with_parent() and os.getppid() != self._parent:
+        if not system.die_with_parent():
+            self._start_thread(self._die_with_parent, "parent")
+        if os.getppid() != self._parent:
             return
-        linux.adopt_orphans()
+        system.adopt_orphans()
         self._set_up_output()
         signal.signal(signal.SIGTERM, self._on_term)
         faulthandler.enable()
@@ -173,9 +179,20 @@ class Child:
         self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> Checkpoints:
         if self._reporter is None:
-            self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
-            self._reporter.start()
+            self._reporter = self._start_thread(self._report, "progress")
         return self._surroundings.reach.checkpoints(record, started_at, is_over)
+
+    def _start_thread(self, act: Callable[[], object], name: str) -> threading.Thread:
+        thread = threading.Thread(target=act, name=f"dbtaskqueue-{name}", daemon=True)
+        thread.start()
+        self._own_threads += 1
+        return thread
+
+    def _die_with_parent(self) -> None:
+        """In a thread, where the kernel does not do it: kill this process and its group when its parent ends."""
+        while os.getppid() == self._parent:
+            time.sleep(_CHECK_PARENT)
+        os.killpg(self._pid, signal.SIGKILL)
 
     def _report(self) -> None:
         """In a thread: tell the worker how far the task has got, and rest from the database."""
@@ -228,14 +245,9 @@ class Child:
 
     def _is_clean(self) -> bool:
         """Whether the task has left nothing behind that would go on: no process, no thread."""
-        own = 1 + (self._reporter is not None)
-        if threading.active_count() > own:
+        if threading.active_count() > self._own_threads:
             return False
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # it has no children; orphans further down would be its children
-            return True
-        return False
+        return not system.has_children()  # where it adopts orphans, those further down are its children
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -278,8 +290,7 @@ class _PeakMemory:
                 os.write(self._clear, b"5")
 
     def bytes(self) -> int:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return peak_memory(resource.getrusage(resource.RUSAGE_SELF))
 
 
 def packed(error: BaseException) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from typing import NamedTuple
 
+from ..._system.processes import system
 from ..task_run import TaskRun
 from .channel import Channel, Message
 from .shared_flags import new_page
@@ -69,10 +70,17 @@ class ChildHandle:
         """What the child gets."""
         return ChildFds(self._theirs.fileno(), self.output_fd, self._written, self.page.fd)
 
+    def descriptors_sent(self) -> None:
+        """Close the child's ends; elsewhere than on Linux that has to wait until it has received them."""
+        if system.keeps_sent_descriptors:
+            self.close_theirs()
+
     def close_theirs(self) -> None:
-        """They have been sent."""
+        """Close the ends that only the child needs."""
         self._theirs.close()
-        os.close(self._written)
+        if self._written >= 0:
+            os.close(self._written)
+            self._written = -1
 
     @property
     def work(self) -> TaskRun | None:
@@ -126,6 +134,7 @@ class ChildHandle:
     def close(self) -> None:
         """Let go of everything."""
         self.is_closed = True
+        self.close_theirs()
         self.channel.close()
         os.close(self.output_fd)
         self.page.close()

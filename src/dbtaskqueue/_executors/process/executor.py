@@ -21,8 +21,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..._formats.progress import ProgressTracker
-from ..._system import clock, linux
+from ..._system import clock
 from ..._system.log import event
+from ..._system.processes import system
 from ...errors import TaskCancelled, TaskQueueError
 from ..task_run import Callbacks, Settings, TaskRun, take_all
 from .channel import Message
@@ -286,7 +287,7 @@ class ProcessExecutor:
                 self._shortage.note_failure(error.errno, str(error), len(self._children))
             return None
         finally:
-            child.close_theirs()
+            child.descriptors_sent()
         self._children[child.number] = child
         self._selector.register(child.channel, _READ, partial(self._hear, child))
         return child
@@ -570,6 +571,7 @@ class ProcessExecutor:
                 self._succeed()
                 if (child := self._children.get(message["forked"])) is not None:
                     child.pid = message["pid"]
+                    child.close_theirs()
                     if child.work is not None:
                         child.work.pid = child.pid
             elif "unborn" in message:
@@ -606,7 +608,7 @@ class ProcessExecutor:
         assert server is not None
         self._selector.unregister(server.channel)
         code = server.end()
-        linux.kill_marked(server.mark)
+        system.kill_marked(server.mark)
         for child in list(self._children.values()):
             del self._children[child.number]
             self._hear_last_words(child)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..._system import linux
+from ..._system.processes import system
 from ..._system.systemd import VARIABLES
 from ..lookup import Origin, import_path
 from ..task_run import Settings
@@ -67,7 +67,7 @@ class ServerHandle:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-            linux.kill_marked(self.mark)
+            system.kill_marked(self.mark)
             return code
 
 

@@ -30,6 +30,7 @@ from typing import TypeVar, TypeVarTuple
 from urllib.parse import quote
 
 from ..._formats.url import Target, refuse_unknown
+from ..._system.processes import system
 from ...errors import ConfigurationError, StoreUnavailable
 from .. import queries
 from ..connections import NOTHING, Connections, Row, Transaction, Values, mark_done
@@ -64,7 +65,10 @@ _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
 """What is no fault of whoever gave the path, and may be over the next time."""
 _RIGHTS = "the user of this program must be able to read and write the file, its -wal and -shm files, and the directory"
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
-_NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"}
+_NETWORK = {
+    *("nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"),
+    *("afpfs", "webdav"),  # macOS
+}
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
 
 
@@ -485,25 +489,9 @@ def _is_no_directory(path: str) -> bool:
 
 def _refuse_network(path: str) -> None:
     """WAL needs shared memory between all users of the file: a network file system breaks it silently."""
-    kind = _file_system(path)
+    kind = system.file_system(path)
     if kind in _NETWORK or kind in _NETWORK_FUSE:
         raise ConfigurationError(f"{path} is on a network file system ({kind}), which SQLite cannot share safely")
-
-
-def _file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
-    try:
-        lines = Path(mounts).read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return None
-    real = os.path.realpath(path)
-    best, kind = "", None
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        mount = fields.split()[4].replace("\\040", " ")
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, rest.split()[0]
-    return kind
 
 
 def not_writable(path: str) -> list[str]:

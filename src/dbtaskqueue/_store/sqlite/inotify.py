@@ -1,7 +1,7 @@
-"""Waiting for a write to a file without polling: Linux's inotify, through the C library.
+"""Waiting for a write to a file without polling, by Linux's inotify through the C library.
 
 A polled database costs an idle worker 1 to 2 % of a core at the pace that a quick start needs
-(``bench/idle.py``); a watch costs nothing. Where there is no inotify, ``open_watch`` returns None
+(``bench/idle.py``); a watch costs nothing. Elsewhere than on Linux, ``open_watch`` returns None
 and the caller polls.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import select
-import sys
+
+from ..._system.processes import system
 
 _CLOSE_ON_EXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _MODIFY = 0x2
@@ -33,7 +34,7 @@ class Watch:
         return True
 
     def is_stale(self) -> bool:
-        """Whether the path leads to another file by now, or to none."""
+        """Return whether the path leads to another file by now, or to none."""
         try:
             return os.stat(self._path).st_ino != self._inode
         except OSError:
@@ -52,8 +53,8 @@ class Watch:
 
 
 def open_watch(path: str) -> Watch | None:
-    """A watch on writes to ``path``; None where that cannot be had (no Linux, no file, no free watch)."""
-    if not sys.platform.startswith("linux"):
+    """Return a watch on writes to ``path``; None if there is none (not on Linux, no such file, no free watch)."""
+    if system.name != "linux":
         return None
     try:
         import ctypes
