@@ -42,5 +42,5 @@ def _start(bench: Bench, stack: contextlib.ExitStack) -> int:
     path = stack.enter_context(databases.fresh(bench))
     worker = stack.enter_context(start_child("idle_worker.py", databases.url(path)))
     with TaskQueue(databases.url(path)) as queue:
-        queue.enqueue({"number": 1}).wait(10)  # it has come up, with its heart
+        queue.enqueue({"number": 1}).wait(10)  # it has come up, with its heartbeat process
     return worker.pid

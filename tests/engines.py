@@ -98,17 +98,17 @@ def database(engine: str, directory: Path) -> Iterator[str]:
 def end_all_workers() -> None:
     """End what the handles of a test left running for tasks that they still hold.
 
-    Else their hearts and loops ask for a database that is gone, each second, until the end of this process.
+    Otherwise, their duties would ask for a database that does not exist any more, until the end of this process.
     """
     for member in list(membership._members):
         with member._lock:
-            loop, heart = member._loop, member._heart
-            member.id = member._loop = member._heart = None
-            member._held.clear()
+            loop, heartbeat = member._loop, member._heartbeat
+            member.id = member._loop = member._heartbeat = None
+            member._forget_claims()
         if loop is not None:
             loop.stop()
-        if heart is not None:
-            heart.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
         member.store.close()
 
 

@@ -17,7 +17,7 @@ from dbtaskqueue._store import queries
 from dbtaskqueue._store.mariadb.connections import MariadbLink
 from dbtaskqueue._store.postgresql.connections import PostgresqlLink
 from dbtaskqueue._store.records import column_lists
-from dbtaskqueue._store.sqlite.connections import SqliteTransaction
+from dbtaskqueue._store.sqlite.transaction import SqliteTransaction
 
 LINKS = {"sqlite": SqliteTransaction, "postgresql": PostgresqlLink, "mariadb": MariadbLink}
 """The class of each engine that runs named queries."""

@@ -67,7 +67,7 @@ class Report:
         self._absent.update((given or {}).get("absent", []))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.WorkerLoop) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(self._config, "workeroutput"):  # this is a process of pytest-xdist
             ran = {engine: sorted(names) for engine, names in self._ran.items()}
             self._config.workeroutput[OUTPUT] = {"ran": ran, "absent": sorted(absent), "complete": self._is_complete}

@@ -54,5 +54,5 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
 def _start(url: str, stack: contextlib.ExitStack) -> int:
     worker = stack.enter_context(start_child("idle_worker.py", url))
     with TaskQueue(url) as queue:
-        queue.enqueue({"number": 1}).wait(10)  # it has come up, with its heart
+        queue.enqueue({"number": 1}).wait(10)  # it has come up, with its heartbeat process
     return worker.pid

@@ -1,6 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
 from ._formats.progress import Progress
+from .calls import Command, TaskCall
 from .current import RunningTask, current_task
 from .errors import (
     AbandonTask,
@@ -19,8 +20,9 @@ from .errors import (
     TaskNotFound,
     TaskQueueError,
 )
-from .overview import FunctionStats
-from .queue import QueueStats, TaskQueue
+from .extension import Extension
+from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
+from .queue import TaskQueue
 from .retry import RetryPolicy
 from .states import TaskState
 from .task import Attempt, Task
@@ -30,13 +32,16 @@ __all__ = [
     "AbandonTask",
     "Attempt",
     "ChildFailed",
+    "Command",
     "ConfigurationError",
+    "Extension",
     "FunctionStats",
     "InvalidTransition",
     "LeaseLost",
     "LimitExceeded",
     "PayloadError",
     "Progress",
+    "QueueInfo",
     "QueueStats",
     "ReleaseTask",
     "RetryPolicy",
@@ -45,6 +50,7 @@ __all__ = [
     "SchemaError",
     "StoreUnavailable",
     "Task",
+    "TaskCall",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",
@@ -52,5 +58,6 @@ __all__ = [
     "TaskQueueError",
     "TaskState",
     "Worker",
+    "WorkerInfo",
     "current_task",
 ]

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from . import outcomes
 from ._store import close_free, open_store, surround_writes
-from ._store.contract import End, Store, TaskRecord
+from ._store.contract import End, Store, TaskRecord, Verdict
 from ._system import clock
+from ._system.backoff import doubling, jittered
 from .errors import LeaseLost, StoreUnavailable
-from .states import DONE
+from .states import TaskState
 
 T = TypeVar("T")
 
 CHECKPOINT = "checkpoint"
 STEP = "step:"
-_BACKOFF = 0.05, 2.0
+_RETRY_PAUSE = 0.05, 2.0
 
 
 class Checkpoints(Protocol):
@@ -74,25 +75,27 @@ class StoredCheckpoints:
     def transaction(self, result: str | None) -> Iterator[Any]:
         """See Checkpoints."""
 
+        ends: list[End] = []  # the last one is what is stored
+
         def end() -> End:
-            record, now = self._record, clock.now()
-            return End("finish", record.id, record.token, now, started_at=self._started_at(), result=result)
+            ends.append(outcomes.finish(self._record, result, clock.now(), self._started_at()))
+            return ends[-1]
 
         try:
             with _Unawaited(self._store.transaction(self._record.worker or 0, end)) as connection:
                 yield connection
         except StoreUnavailable as error:
-            if not error.maybe_done or not self._patiently(self._is_done):
+            if not error.maybe_done or not self._patiently(lambda: self._is_stored(ends[-1])):
                 raise
         self.has_ended = True
 
-    def _is_done(self) -> bool:
-        """Whether a commit whose answer was lost has been done: only this claim could have done it."""
-        now = self._store.get(self._record.id)
-        return now is not None and now.state == DONE and now.token == self._record.token
+    def _is_stored(self, end: End) -> bool:
+        """Whether a commit whose answer was lost has been carried out."""
+        now = self._store.get(end.id)
+        found = Verdict(False, None, None) if now is None else Verdict(False, TaskState(now.state), now.token)
+        return outcomes.settled(self._store, end, found).stored
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        first, last = _BACKOFF
         for tries in itertools.count():
             try:
                 answer = ask()
@@ -101,11 +104,11 @@ class StoredCheckpoints:
             except StoreUnavailable:
                 if self._is_over():
                     raise
-            time.sleep(min(last, first * 2 ** min(tries, 10)) * random.uniform(0.5, 1))
+            time.sleep(jittered(doubling(tries, *_RETRY_PAUSE)))
         raise AssertionError("unreachable")
 
 
-class Reach:
+class ChildStore:
     """How a child process reaches the database: connected when its first task keeps something.
 
     Made in the process that the children are forked from, so that an engine's driver is loaded there, once.

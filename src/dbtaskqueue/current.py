@@ -81,6 +81,13 @@ class RunningTask:
         return self._record.max_attempts
 
     @property
+    def meta(self) -> dict[str, JSON]:
+        """The JSON object that ``enqueue(meta=…)`` stored beside the payload; empty if none was given."""
+        text = self._record.meta
+        found: dict[str, JSON] = {} if text is None else payload.decode(text, name="meta")
+        return found
+
+    @property
     def token(self) -> int:
         """The fencing number of the claim."""
         return self._record.token
@@ -110,7 +117,7 @@ class RunningTask:
         """
         if self._is_cancelled():
             raise self._cancelled_error()
-        self._tracker.tell(done, total, message)
+        self._tracker.update(done, total, message)
 
     @property
     def saved(self) -> JSON:

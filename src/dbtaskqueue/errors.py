@@ -72,13 +72,18 @@ class LimitExceeded(TaskQueueError):
 class ChildFailed(TaskQueueError):
     """What a task raised in a child process, or how that process ended; ``on_error`` is told of it.
 
-    ``name``: the name of the exception's class there, ``text_in_child``: its text with the traceback.
+    ``name`` is the name of the exception's class there, ``text_in_child`` its text with the traceback, and
+    ``type_in_child`` the full name of its class (``package.module.Name``). If the process itself ended, ``name`` is
+    "ChildFailed" and ``type_in_child`` is None.
     """
 
-    def __init__(self, message: str, name: str = "ChildFailed", text: str | None = None) -> None:
+    def __init__(
+        self, message: str, name: str = "ChildFailed", text: str | None = None, type_in_child: str | None = None
+    ) -> None:
         super().__init__(message)
         self.name = name
         self.text_in_child = message if text is None else text
+        self.type_in_child = type_in_child
 
 
 class StoreUnavailable(TaskQueueError):

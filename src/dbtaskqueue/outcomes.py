@@ -7,12 +7,15 @@ import os
 import traceback
 from datetime import timedelta
 from types import TracebackType
+from typing import NamedTuple
 
 from ._formats import payload, task_options
-from ._store.contract import End, TaskRecord
+from ._store.contract import End, Store, TaskRecord, Verdict
 from ._system import clock
+from ._system.backoff import doubling
 from ._system.log import event
 from .errors import AbandonTask, ReleaseTask, RetryTask
+from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
 
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
@@ -22,6 +25,17 @@ UNKNOWN_DELAYS = 5.0, 300.0
 """Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
 
+class Backoff(NamedTuple):
+    """What the ``backoff`` of a task function answered about a failed attempt, where its code ran.
+
+    ``delay``: seconds until the task is due again; None abandons it. ``failure``: why there is no answer, so that the
+    task's policy applies.
+    """
+
+    delay: float | None = None
+    failure: str | None = None
+
+
 def fail(
     task: TaskRecord,
     error: BaseException | str,
@@ -29,12 +43,15 @@ def fail(
     retry: bool = True,
     delay: float | None = None,
     started_at: int | None = None,
+    backoff: Backoff | None = None,
 ) -> End:
     """The end of an attempt that failed: due again by the task's policy, or final after the last attempt.
 
-    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final. ``started_at`` says that the
-    start was not stored yet, so that the record's ``attempt`` is one behind.
+    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final; ``backoff`` may do either.
+    ``started_at`` says that the start was not stored yet, so that the record's ``attempt`` is one behind.
     """
+    if backoff is not None:
+        retry, delay = _chosen_by(backoff, task)
     now = clock.now()
     attempt = task.attempt + (started_at is not None)
     final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
@@ -62,8 +79,7 @@ def release_unknown(task: TaskRecord) -> End:
     The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
     """
     claims = task.token - task.retry_token - (task.retry_token > 0)  # the retry itself took a token, too
-    first, last = UNKNOWN_DELAYS
-    return release(task, min(last, first * 2 ** max(0, min(claims - 1, 30))))._replace(unrun=True)
+    return release(task, doubling(claims - 1, *UNKNOWN_DELAYS))._replace(unrun=True)
 
 
 def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None = None) -> End | None:
@@ -75,6 +91,41 @@ def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None 
     if isinstance(error, ReleaseTask):
         return release(record, error.delay, started_at=started_at)
     return None
+
+
+INTENDED: dict[str, frozenset[TaskState]] = {
+    "finish": frozenset({DONE}),
+    "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
+    "release": frozenset({PENDING, CANCELLED}),
+}
+"""The states in which an end leaves a task. Under its own token, only the holder can have stored them."""
+
+_STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
+"""The state in which an end with this outcome leaves a task."""
+
+
+def settled(store: Store, end: End, verdict: Verdict) -> Verdict:
+    """The verdict on an end that may have been stored by an earlier try, whose answer was lost.
+
+    An end is stored once: a second try finds nothing to change. So a verdict that it was not stored is checked against
+    the task's state and, if the task was claimed or retried since, against its attempts.
+    Raises StoreUnavailable if that cannot be read.
+    """
+    if verdict.stored:
+        return verdict
+    if verdict.token == end.token:
+        return verdict._replace(stored=verdict.state in INTENDED[end.verb])
+    for attempt in store.attempts(end.id, end.token):
+        if (attempt.token, attempt.finished_at) == (end.token, end.at) and attempt.outcome in _STATES:
+            return Verdict(True, _STATES[attempt.outcome], end.token)
+    return verdict
+
+
+def retry_in(end: End, state: TaskState | None) -> float | None:
+    """Seconds until a task that is in this state after its end is due again; None for never."""
+    if state not in (FAILED, PENDING) or end.due is None:
+        return None
+    return round(max(0, end.due - end.at) / 1e6, 3)
 
 
 def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:
@@ -100,6 +151,8 @@ def type_name(error: BaseException | str) -> str | None:
     """Return the full name of an exception's class, or None for a text."""
     if not isinstance(error, BaseException):
         return None
+    if (name := getattr(error, "type_in_child", None)) is not None:
+        return str(name)
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return name.encode(errors="replace").decode().replace("\0", "?")[:_LONGEST_NAME]
@@ -111,6 +164,21 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HERE):
         inner = inner.tb_next
     return trace if inner is None else inner
+
+
+def _chosen_by(backoff: Backoff, task: TaskRecord) -> tuple[bool, float | None]:
+    """Whether to retry, and after how many seconds; None leaves that to the policy."""
+    if backoff.failure is None:
+        return backoff.delay is not None, backoff.delay
+    event(
+        logging.WARNING,
+        "backoff= of a task function failed, the retry policy applies",
+        task_id=task.id,
+        queue=task.queue,
+        function=task.function,
+        error=backoff.failure,
+    )
+    return True, None
 
 
 def _due(task: TaskRecord, attempt: int, delay: float | None, now: int) -> int:

@@ -1,28 +1,229 @@
-"""How task functions do, from what their latest attempts were. Pure: records in, figures out."""
+"""What a store knows about its queues, workers and task functions, as public records.
+
+``TaskQueue`` returns these records, and ``monitoring`` builds on the same functions. They only read.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
-from ._store.contract import EndedRecord
+from ._store.contract import EndedRecord, Store, WorkerRecord
+from ._system import clock, place
+from .states import FINAL, TaskState
 
 LATEST = 10_000
-"""How many ended attempts are looked at, the newest ones."""
+"""How many ended attempts of a queue are read, the newest ones."""
 
 COMMANDS, CALLBACK = "(commands)", "(callback)"
-"""What has no task function is shown under these names."""
+"""The names that are shown for tasks without a task function."""
 _FAILURES = frozenset({"failed", "abandoned", "lost"})
+
+_FINAL_COUNTS_AGE = 10.0
+_QUICK_COUNT = 0.02
+"""Seconds. Final states that take longer to count are counted only every ``_FINAL_COUNTS_AGE`` seconds."""
+
+
+# -- queues ----------------------------------------------------------------------------------------
+
+
+class QueueStats(NamedTuple):
+    """The number of tasks in each state, and the condition of a queue.
+
+    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits since its due time, or since it was
+    enqueued, released, failed or retried if that was later. ``workers``: live ones of the whole database.
+    Counts of final states may be up to 10 s old.
+    """
+
+    pending: int
+    reserved: int
+    running: int
+    failed: int
+    done: int
+    cancelled: int
+    abandoned: int
+    oldest_due: float | None
+    workers: int
+    paused: bool
+
+
+class QueueInfo(NamedTuple):
+    """One queue of the database: its name, and what QueueStats has.
+
+    ``workers``: the live workers that serve this queue. A program that calls ``fetch()`` does not report its queue, so
+    it is not counted.
+    """
+
+    name: str
+    pending: int
+    reserved: int
+    running: int
+    failed: int
+    done: int
+    cancelled: int
+    abandoned: int
+    oldest_due: float | None
+    workers: int
+    paused: bool
+
+
+class TaskCounts:
+    """Counts the tasks of queues by state. Counts of final states are reused for 10 s where they take long."""
+
+    def __init__(self) -> None:
+        self._final: dict[str, tuple[float, dict[TaskState, int]]] = {}
+
+    def of(self, store: Store, queue: str) -> dict[TaskState, int]:
+        """Return the number of tasks in each state."""
+        started = time.monotonic()
+        good_until, final = self._final.get(queue, (-math.inf, {}))
+        if started < good_until:
+            return store.count(queue, final=False) | final
+        counts = store.count(queue, final=True)
+        seconds = time.monotonic() - started
+        if seconds > _QUICK_COUNT:
+            self._final[queue] = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
+        return counts
+
+
+def queue_stats(store: Store, queue: str, counts: TaskCounts) -> QueueStats:
+    """Return the statistics of a queue."""
+    by_state = counts.of(store, queue)
+    waited = seconds_waited(store, queue)
+    workers = len(live_workers(store))
+    return QueueStats(
+        **{state.value: by_state[state] for state in TaskState},
+        oldest_due=waited,
+        workers=workers,
+        paused=store.is_paused(queue),
+    )
+
+
+def queue_infos(store: Store, counts: TaskCounts) -> list[QueueInfo]:
+    """Return all queues that have tasks or are paused, by name."""
+    served = [names for worker in live_workers(store) if (names := queues_of(worker)) is not None]
+    found = []
+    for name in store.queues():
+        by_state = counts.of(store, name)
+        info = QueueInfo(
+            name,
+            **{state.value: by_state[state] for state in TaskState},
+            oldest_due=seconds_waited(store, name),
+            workers=sum(name in names for names in served),
+            paused=store.is_paused(name),
+        )
+        found.append(info)
+    return found
+
+
+def seconds_waited(store: Store, queue: str) -> float | None:
+    """Return how long the longest-waiting due task of a queue has waited, or None."""
+    now = clock.now()
+    since = store.waiting_since(queue, now)
+    return None if since is None else (now - since) / 1e6
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+class WorkerInfo(NamedTuple):
+    """One worker: live, or lost within the last day.
+
+    ``elsewhere``: it runs on another machine or in another container, where only its heartbeat shows that it is alive.
+    Such a worker counts as alive until another worker marks it lost. ``holds``: the number of tasks that it holds.
+    ``executor``: None for a program that calls ``fetch()``. ``queues``: None for such a program, too, and for a worker
+    of version 0.1.0. ``lease`` in seconds.
+    """
+
+    id: int
+    host: str
+    pid: int
+    state: Literal["alive", "lost"]
+    elsewhere: bool
+    holds: int
+    executor: str | None
+    queues: list[str] | None
+    lease: float
+    created_at: datetime
+    lost_at: datetime | None
+
+
+def worker_infos(store: Store) -> list[WorkerInfo]:
+    """Return all live workers, and those lost within the last day."""
+    here = place.here()
+    return [worker_info(store, worker, here) for worker in store.workers()]
+
+
+def find_worker(store: Store, id: int) -> WorkerInfo | None:
+    """Return one of those workers, or None."""
+    found = next((worker for worker in store.workers() if worker.id == id), None)
+    return None if found is None else worker_info(store, found, place.here())
+
+
+def worker_info(store: Store, worker: WorkerRecord, here: place.Place | None) -> WorkerInfo:
+    """Return what is known about a worker, as a process in the place ``here`` sees it."""
+    created_at = clock.to_datetime(worker.created_at)
+    assert created_at is not None
+    return WorkerInfo(
+        worker.id,
+        worker.host,
+        worker.pid,
+        "lost" if is_lost(worker, here) else "alive",
+        place.is_elsewhere(worker, here),
+        len(store.held(worker.id)),
+        worker.executor,
+        queues_of(worker),
+        worker.lease,
+        created_at,
+        clock.to_datetime(worker.lost_at),
+    )
+
+
+def live_workers(store: Store) -> list[WorkerRecord]:
+    """Return the workers that are not lost."""
+    here = place.here()
+    return [worker for worker in store.workers() if not is_lost(worker, here)]
+
+
+def is_lost(worker: WorkerRecord, here: place.Place | None) -> bool:
+    """Return whether a worker was marked lost, or its process in the place ``here`` no longer exists."""
+    return worker.lost_at is not None or place.is_gone(worker, here) is True
+
+
+def queues_of(worker: WorkerRecord) -> list[str] | None:
+    """Return the names of the queues that a worker serves, or None if it does not say."""
+    return _names(worker.queues)
+
+
+def functions_of(worker: WorkerRecord) -> list[str | None] | None:
+    """Return the task functions that a worker has code for, with None for a callback; None if it does not say."""
+    return _names(worker.functions)
+
+
+def _names(text: str | None) -> list[Any] | None:
+    """Parse a JSON list; None if there is none, or the row is damaged."""
+    try:
+        found = json.loads(text or "null")
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
+# -- task functions --------------------------------------------------------------------------------
 
 
 class FunctionStats(NamedTuple):
-    """How a task function did in its latest ended attempts, releases not counted.
+    """Statistics of a task function over its latest ended attempts, without releases.
 
-    ``failures``: how many ended failed, abandoned or lost. ``p50``, ``p95``: seconds that half of them, and 95 of 100,
-    took at the most; ``cpu_p50``: the same of CPU seconds, ``peak_memory`` in bytes. None where nothing was measured.
-    ``function`` is "(commands)" for command lines and "(callback)" for what a worker's callback runs.
+    ``failures``: how many ended failed, abandoned or lost. ``p50``, ``p95``: the run time in seconds that 50 % and 95 %
+    of the attempts did not exceed. ``cpu_p50``: the same for CPU seconds. ``peak_memory`` in bytes. Values that no
+    worker measured are None. ``function`` is "(commands)" for command lines and "(callback)" for tasks that a worker's
+    callback runs.
     """
 
     function: str
@@ -35,12 +236,12 @@ class FunctionStats(NamedTuple):
 
 
 def name_of(function: str | None, command: int) -> str:
-    """Under which name a task counts."""
+    """Return the name under which a task is counted."""
     return COMMANDS if command else CALLBACK if function is None else function
 
 
 def summarize(attempts: Iterable[EndedRecord]) -> list[FunctionStats]:
-    """A line for each function, by name."""
+    """Return the statistics of each function, by name."""
     by_name: defaultdict[str, list[EndedRecord]] = defaultdict(list)
     for attempt in attempts:
         if attempt.outcome != "released":
@@ -49,7 +250,7 @@ def summarize(attempts: Iterable[EndedRecord]) -> list[FunctionStats]:
 
 
 def percentile(values: Sequence[float], of_hundred: int) -> float | None:
-    """The nearest-rank percentile: the smallest of the values that so many of a hundred do not exceed."""
+    """Return the nearest-rank percentile: the smallest value that ``of_hundred`` percent do not exceed."""
     ordered = sorted(values)
     return ordered[math.ceil(len(ordered) * of_hundred / 100) - 1] if ordered else None
 

@@ -1,29 +1,47 @@
-"""TaskQueue: the producer's and the operator's handle, and with ``fetch`` a consumer's."""
+"""TaskQueue: enqueue tasks, operate a queue, and, with ``fetch``, consume tasks."""
 
 from __future__ import annotations
 
-import contextlib
+import copy
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from operator import attrgetter
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
-from ._formats import payload, task_options
-from ._formats.command_line import as_payload
-from ._formats.limits import check_limits
+from ._executors.lookup import Functions
+from ._formats import payload
 from ._formats.payload import JSON
-from ._formats.url import DEFAULT_URL
-from ._store import open_store
-from ._store.contract import NewTask, TaskRecord, Verdict, fresh
+from ._formats.url import mask
+from ._store.contract import Enqueued, NewTask, Store, TaskRecord, Verdict, fresh, maker
 from ._system import clock
-from ._worker.membership import Membership
-from .checks import MOST, check_count, check_key, check_lease, check_priority, check_queue, is_count, shown
-from .errors import InvalidTransition, PayloadError, TaskQueueError
-from .functions import FunctionOptions, Options, Registry, TaskFunction, refuse_unknown
-from .overview import LATEST, FunctionStats, summarize
+from ._worker.due import wait_until_due
+from ._worker.held import FetchMembership
+from .calls import Batch, Command, Target, batches_of
+from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
+from .errors import InvalidTransition, PayloadError
+from .events import Events, TasksEnqueued
+from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .functions import Registry, TaskFunction
+from .handle import Handle
+from .options import Columns, FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
+from .overview import (
+    LATEST,
+    FunctionStats,
+    QueueInfo,
+    QueueStats,
+    TaskCounts,
+    WorkerInfo,
+    queue_infos,
+    queue_stats,
+    summarize,
+    worker_infos,
+)
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, RUNNING, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up
@@ -32,44 +50,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_WAIT = 5.0
-_FINAL_COUNTS_AGE = 10.0
-_QUICK_COUNT = 0.02
-"""Seconds that counting everything may take before the final states are counted only now and then."""
-
-
-_SharedColumns = tuple[str, int, int, int | None, int, str | None, str | None, str | None]
-
-
-class QueueStats(NamedTuple):
-    """How many tasks are in each state, and how the queue does.
-
-    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits since its due time, or since it was
-    enqueued, released, failed or retried if that was later. ``workers``: live ones of the whole database.
-    Counts of final states may be up to 10 s old.
-    """
-
-    pending: int
-    reserved: int
-    running: int
-    failed: int
-    done: int
-    cancelled: int
-    abandoned: int
-    oldest_due: float | None
-    workers: int
-    paused: bool
+"""Seconds after which a fetch that waits also looks for tasks of dead workers."""
 
 
 class TaskQueue:
-    """A named lane of tasks in a database.
+    """A named queue of tasks in a database.
 
-    ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a
-    temporary file, removed at close) or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
-    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``lease``: the time without a heartbeat, in seconds or a
-    timedelta, after which other machines may take this handle's claims. ``create=False`` makes neither file nor schema.
+    ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a temporary file,
+    removed at close), ``postgresql://…``, ``mariadb://…`` or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``retry``: the policy of tasks that have none of their
+    own. ``lease``: the time without a heartbeat, in seconds or a timedelta, after which workers on other machines take
+    over the claims of this program. ``create=False`` creates neither a file nor a schema.
 
-    A context manager, safe to share between threads. After a fork the claims stay with the parent.
-    Raises ConfigurationError, SchemaError, StoreUnavailable, and ValueError for a bad name.
+    ``open=False`` opens the database later, by ``open`` or by the first use, with the URL or ``$DBTASKQUEUE_URL`` of
+    that moment. Until then nothing is read or written, and task functions can be registered and bound. ``extensions``:
+    see ``use``.
+
+    A context manager, safe to share between threads. After a fork, the claims stay with the parent. Raises
+    ConfigurationError, SchemaError, StoreUnavailable, and ValueError for an invalid name.
     """
 
     def __init__(
@@ -80,25 +78,19 @@ class TaskQueue:
         retry: RetryPolicy = retry.DEFAULT,
         lease: float | timedelta = 30.0,
         create: bool = True,
+        open: bool = True,
+        extensions: Iterable[Extension] = (),
     ) -> None:
-        self.url = url if url is not None else os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL
         self.name = check_queue(queue)
-        self.lease = check_lease(lease)
         self.retry_policy = check_policy(retry)
-        self.functions = Registry()
-        self._closed = False
-        self._stops: list[Callable[[], object]] = []
-        self._final_counts: tuple[float, dict[TaskState, int]] = (float("-inf"), {})
-        self.store = open_store(self.url)
-        try:
-            self.store.prepare(create=create)
-        except BaseException:
-            self.store.close()
-            raise
-        self._membership = Membership(self.store, self.lease, runs_tasks=False)
+        self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions)
+        self._counts = TaskCounts()
+        if open:
+            self._handle.open()
 
     def __repr__(self) -> str:
-        return f"<TaskQueue {self.name}>"
+        state = "" if self._handle.is_open else ", not open"
+        return f"<TaskQueue {self.name} of {mask(self.url)}{state}>"
 
     def __enter__(self) -> TaskQueue:
         return self
@@ -108,42 +100,99 @@ class TaskQueue:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Wake blocked fetches, release what is reserved and not started. Running tasks stay held.
+    def open(self, url: str | None = None) -> TaskQueue:
+        """Open the database of a queue that was made with ``open=False``, and return the queue.
 
-        A ``Worker`` that runs on this handle stops as by its ``stop``: what it runs comes to its end first. In the
-        handler of a signal that interrupted a call of this handle it returns at once, and the rest is done soon.
+        ``url``: the database; by default the URL that the queue was made with, else ``$DBTASKQUEUE_URL``. A queue that
+        is open already stays so. Raises ConfigurationError, SchemaError, StoreUnavailable, and TaskQueueError if the
+        queue is closed or open with another database.
         """
-        if self._closed:
-            return
-        self._closed = True
-        for stop in tuple(self._stops):
-            stop()
-        self.store.wakeups.ring()
-        self._membership.on_left = self._close_store_if_unused
-        self._membership.leave()
-        self._close_store_if_unused()
+        self._handle.open(url)
+        return self
 
-    @contextlib.contextmanager
-    def serving(self, stop: Callable[[], object]) -> Iterator[None]:
-        """For a worker: ``close`` calls ``stop``, and the database stays open to the block's end. TaskQueueError."""
-        self._stops.append(stop)
-        try:
-            self._require_open()  # from here on a close finds the stop
-            yield
-        finally:
-            self._stops.remove(stop)
-            self._close_store_if_unused()
+    def lane(self, queue: str) -> TaskQueue:
+        """Return the queue of another name in the same database, on the same connections.
 
-    def _close_store_if_unused(self) -> None:
-        if self._closed and not self._stops and self._membership.id is None:
-            self.store.close()
+        It has the same task functions, extensions, retry policy and claims. Closing either closes both. Raises
+        ValueError for an invalid name.
+        """
+        lane = copy.copy(self)
+        lane.name = check_queue(queue)
+        return lane
+
+    def use(self, extension: Extension) -> None:
+        """Add an extension, for this queue and its lanes. Raises TypeError if it is not an ``Extension``."""
+        self._handle.use(extension)
+
+    def close(self) -> None:
+        """Wake blocked fetches, and release reserved tasks that have not started. Running tasks stay held.
+
+        A ``Worker`` that runs on this queue stops as by its ``stop``: its running tasks may finish first. In the
+        handler of a signal that interrupted a call of this queue, it returns immediately, and the rest is done soon.
+        """
+        self._handle.close()
+
+    # -- what its lanes share ----------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The database's URL; of a queue that is not open, the URL that would be used now."""
+        return self._handle.url
+
+    @property
+    def lease(self) -> float:
+        """The time without a heartbeat, in seconds, after which workers on other machines take over."""
+        return self._handle.lease
+
+    @lease.setter
+    def lease(self, lease: float | timedelta) -> None:
+        self._handle.lease = check_lease(lease)
+
+    @property
+    def functions(self) -> Functions:
+        """The task functions. May be replaced by an object that finds them elsewhere."""
+        return self._handle.functions
+
+    @functions.setter
+    def functions(self, functions: Functions) -> None:
+        self._handle.functions = functions
+
+    @property
+    def extensions(self) -> list[Extension]:
+        """The extensions, in the order in which they are called."""
+        return self._handle.extensions
+
+    @property
+    def events(self) -> Events:
+        """Where facts about tasks and workers are emitted."""
+        return self._handle.events
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database has been opened."""
+        return self._handle.is_open
+
+    @property
+    def store(self) -> Store:
+        """The database, for the other parts of this package. The first use opens it."""
+        return self._handle.store
+
+    @property
+    def _membership(self) -> FetchMembership:
+        return self._handle.membership
+
+    def serving(self, stop: Callable[[], object]) -> AbstractContextManager[None]:
+        """For a worker: during the block, ``close`` calls ``stop`` and leaves the database open.
+
+        Raises TaskQueueError if the queue is closed.
+        """
+        return self._handle.serving(stop)
 
     # -- producing ---------------------------------------------------------------------------------
 
     def enqueue(
         self,
-        payload: JSON = None,
+        payload: Target = None,
         *,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
@@ -155,22 +204,27 @@ class TaskQueue:
         time_limit: float | timedelta | None = None,
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
+        meta: Mapping[str, JSON] | None = None,
     ) -> Task:
-        """Store a task; it is durable when this returns.
+        """Store a task in this queue; it is durable when this returns.
 
-        ``start_in`` in seconds or a timedelta, or ``start_at`` as an aware datetime: due then, else now.
-        Higher ``priority`` first (−32768 … 32767, strictly), then due time, then id. ``max_attempts``
-        overrides the number of the policy ``retry`` (by default this queue's). ``key``: if an unfinished
-        task of this queue has it, that one is returned, unchanged. ``connection``: a DB-API connection of
-        yours to the same database (sqlite3, psycopg, PyMySQL), in a transaction: the task is part of it, and
-        exists if and only if you commit.
+        ``payload``: JSON values, a call that ``bind`` of a task function returned, or a ``Command``. For a call, the
+        options of ``using`` win over those given here, and these win over those of ``@queue.task``.
 
-        Limits of each attempt, None for none: ``time_limit``, and ``stall_limit`` without ``progress``, in seconds or
-        timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails. A process is
-        always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has no limit.
+        ``start_in`` (seconds or a timedelta) or ``start_at`` (an aware datetime): when the task is due, else now.
+        ``priority``: from −32768 to 32767. Tasks run strictly in the order of priority (higher first), due time and id.
+        ``retry``: the retry policy, by default this queue's. ``max_attempts`` overrides its number. ``key``: if an
+        unfinished task of this queue has the same key, that task is returned, unchanged, and ``deduplicated`` is true.
+        ``connection``: your own DB-API connection to the same database (sqlite3, psycopg, PyMySQL), in a transaction.
+        The task is part of it, and exists if and only if you commit.
 
-        Raises PayloadError, ValueError, ConfigurationError for a connection of another kind, to another database, or
-        in autocommit.
+        Limits of each attempt, by default none: ``time_limit``, and ``stall_limit`` for the time without ``progress``,
+        in seconds or timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails.
+        A process is always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has
+        no limit. ``meta``: a JSON object of at most 8 KiB beside the payload, for programs around the task's code.
+
+        Raises PayloadError, ValueError, and ConfigurationError for a connection of another kind, to another database,
+        or in autocommit.
         """
         options: Options = {
             "start_in": start_in,
@@ -183,12 +237,13 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
+            "meta": meta,
         }
-        return self.submit([payload], options)[0]
+        return self._submit(batches_of([payload], options))[0]
 
     def enqueue_many(
         self,
-        payloads: Iterable[JSON],
+        payloads: Iterable[Target],
         *,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
@@ -199,20 +254,25 @@ class TaskQueue:
         time_limit: float | timedelta | None = None,
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
+        meta: Mapping[str, JSON] | None = None,
     ) -> list[Task]:
-        """Store a task for each payload in one transaction: all or none, in order. Otherwise as ``enqueue``."""
-        options = Options(
-            start_in=start_in,
-            start_at=start_at,
-            priority=priority,
-            max_attempts=max_attempts,
-            retry=retry,
-            connection=connection,
-            time_limit=time_limit,
-            stall_limit=stall_limit,
-            memory_limit=memory_limit,
-        )
-        return self.submit(list(payloads), options)
+        """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
+
+        The options are those of ``enqueue``, for all of them. A call may have a ``key`` of its own, by ``using``.
+        """
+        options: ManyOptions = {
+            "start_in": start_in,
+            "start_at": start_at,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "retry": retry,
+            "connection": connection,
+            "time_limit": time_limit,
+            "stall_limit": stall_limit,
+            "memory_limit": memory_limit,
+            "meta": meta,
+        }
+        return self._submit(batches_of(list(payloads), options))
 
     def enqueue_command(
         self,
@@ -222,135 +282,144 @@ class TaskQueue:
         env: Mapping[str, str] | None = None,
         **options: Unpack[Options],
     ) -> Task:
-        """Store a command line as a task, for workers that allow commands; no shell ever reads it.
+        """Store a command line as a task, for workers that allow commands. No shell reads it.
 
-        ``argv``: the program and its arguments. ``cwd``: the directory it runs in, by default the worker's. ``env`` is
-        added to the worker's environment, of which the command sees everything; it also finds ``DBTASKQUEUE_TASK_ID``,
-        ``_ATTEMPT`` and ``_TOKEN`` there. ``options`` are those of ``enqueue``, with its limits.
+        ``argv``: the program and its arguments. ``cwd``: the directory in which it runs, by default the worker's.
+        ``env`` is added to the worker's environment, all of which the command sees; it also finds
+        ``DBTASKQUEUE_TASK_ID``, ``_ATTEMPT`` and ``_TOKEN`` there. ``options`` are those of ``enqueue``.
 
-        Exit code 0 is done, with the result ``{"exit_code": 0}``, also when the command ends with it as it was told
-        to end; anything else has failed. A line ``::progress 3/10 some text`` of its output is its progress. ``argv``
-        and ``env`` can be read by whoever reads the database.
+        Exit code 0 means done, with the result ``{"exit_code": 0}``, also when the command exits with it after it was
+        asked to stop. Any other exit code fails the attempt. An output line ``::progress 3/10 some text`` reports
+        progress. Anyone who can read the database can read ``argv`` and ``env``.
 
         Raises TypeError and ValueError for what cannot be run.
         """
         refuse_unknown(options, Options, "enqueue_command")
-        return self.submit([as_payload(argv, cwd, env)], options, command=True)[0]
+        return self.submit([Command(argv, cwd, env).payload], options, command=True)[0]
 
     def submit(
-        self, payloads: list[JSON], options: Options, function: str | None = None, *, command: bool = False
+        self, payloads: list[JSON], options: Mapping[str, object], function: str | None = None, *, command: bool = False
     ) -> list[Task]:
-        """Store payloads with the same options; for task functions, with the function's name."""
-        self._require_open()
-        shared = self._shared_columns(options, function)
-        limit, single = self.store.max_payload, len(payloads) == 1
-        tasks = [
-            NewTask(
-                *shared,
-                payload.encode(value, limit=limit, name="payload" if single else f"payloads[{index}]"),
-                None,
-                int(command),
-            )
-            for index, value in enumerate(payloads)
-        ]
-        if not tasks:
-            return []
-        connection = options.get("connection")
-        ids = self.store.enqueue(tasks, connection)
-        self.store.wakeups.ring()
-        if tasks[0].key is not None:
-            with after_a_change():
-                return [Task(self.store, look_up(self.store, ids[0], connection))]
-        return [Task(self.store, record) for record in map(fresh, ids, tasks)]
+        """Store payloads with the same options; those of a task function's calls with its name."""
+        return self._submit([Batch(payloads, options, function, command)])
 
-    def _shared_columns(self, options: Options, function: str | None) -> _SharedColumns:
-        """What a NewTask has before its payload, from checked options."""
-        now = clock.now()
-        start_in, start_at = options.get("start_in"), options.get("start_at")
-        if start_in is not None and start_at is not None:
-            raise ValueError("give start_in or start_at, not both")
-        due = now
-        if start_in is not None:
-            due = clock.after(now, start_in, "start_in")
-        elif start_at is not None:
-            due = clock.from_datetime(start_at)
-        rank = -check_priority(options.get("priority", 0))
-        chosen = options.get("retry")
-        policy = self.retry_policy if chosen is None else check_policy(chosen)
-        budget = options.get("max_attempts")
-        if budget is None:
-            budget = policy.max_attempts
-        else:
-            retry.check_max_attempts(budget, or_none=False)
-        return self.name, rank, due, budget, now, check_key(options.get("key")), function, _stored(policy, options)
+    def _submit(self, batches: list[Batch]) -> list[Task]:
+        """Store all batches or none. Every task is enqueued here."""
+        handle = self._handle
+        handle.require_open()
+        store, now = handle.store, clock.now()
+        groups: list[list[NewTask]] = []
+        count = 0
+        for batch in batches:
+            is_alone = len(batches) == len(batch.payloads) == 1
+            groups += self._new_tasks(batch, None if is_alone else count, now)
+            count += len(batch.payloads)
+        if not count:
+            return []
+        connection = batches[0].options.get("connection") if len(batches) == 1 else _connection_of(batches)
+        stored = store.enqueue(groups, connection)
+        store.wakeups.ring()
+        if handle.events.wants(TasksEnqueued):
+            handle.events.emit(_enqueued(stored, groups))
+        found = [Task(store, record) for record in map(fresh, stored.ids, itertools.chain.from_iterable(groups))]
+        for index in stored.existing:
+            found[index] = self._existing(stored.ids[index], connection)
+        return found
+
+    def _new_tasks(self, batch: Batch, first: int | None, now: int) -> list[list[NewTask]]:
+        """Return the tasks of a batch, in groups that differ in their payloads only.
+
+        ``first``: the position of its first payload among those of the call; None for the only one.
+        """
+        handle = self._handle
+        columns = to_columns(batch.options, self.name, self.retry_policy, now)
+        shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
+        tasks = []
+        for index, value in enumerate(batch.payloads):
+            name = "payload" if first is None else f"payloads[{first + index}]"
+            text = payload.encode(value, limit=limit, name=name)
+            tasks.append(_new_task((*shared, text)))
+        if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
+            return self._extended(tasks, batch, extensions)
+        return [tasks] if tasks else []
+
+    def _extended(self, tasks: list[NewTask], batch: Batch, extensions: Sequence[Extension]) -> list[list[NewTask]]:
+        """Let extensions add to the ``meta`` of a batch's tasks."""
+        extended = []
+        for task, value in zip(tasks, batch.payloads, strict=True):
+            meta: dict[str, JSON] = dict(batch.options.get("meta") or {})  # type: ignore[call-overload]
+            new = NewTaskView(task.queue, task.function, value, meta)
+            notify_enqueuing(extensions, new)
+            extended.append(task._replace(meta=encode_meta(new.meta) if new.meta else None))
+        return [list(group) for _, group in itertools.groupby(extended, key=attrgetter("meta"))]
+
+    def _existing(self, id: int, connection: object) -> Task:
+        """Return the unfinished task that has the key of a new one."""
+        with after_a_change():
+            return Task(self.store, look_up(self.store, id, connection), deduplicated=True)
 
     # -- consuming ---------------------------------------------------------------------------------
 
     def fetch(self, max_items: int = 1, *, timeout: float | timedelta | None = None) -> list[Task]:
-        """Reserve up to ``max_items`` due tasks, in order; blocks until there is at least one.
+        """Reserve up to ``max_items`` due tasks, in order, and block until there is at least one.
 
-        ``[]`` only when ``timeout`` (seconds or a timedelta) has passed or the queue was closed. Also rescues the tasks
-        of dead workers. If interrupted, it leaves nothing reserved.
+        Returns ``[]`` only after ``timeout`` (seconds or a timedelta), or when the queue was closed. Also rescues the
+        tasks of dead workers, and never claims command lines. If interrupted, it leaves nothing reserved. Raises
+        ValueError if ``max_items`` is below 1.
         """
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
-        while not self._closed:
+        while not self._handle.is_closed:
             tasks = self._membership.claim([self.name], max_items, self._hold)
-            if self._closed:
+            if self._handle.is_closed:
                 self._membership.leave()  # the close may have come before the claim
                 break
             if tasks:
                 return tasks
-            if self._membership.look():
+            if self._membership.maintain():
                 continue
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
-            self._wait_for_due(left)
+            self._wait_until_due(left)
         return []
 
     def _hold(self, record: TaskRecord) -> Task:
         return Task(self.store, record, self._membership)
 
-    def _wait_for_due(self, left: float | None) -> None:
-        """Sleep until something may be due: without the write lock, whatever else changes."""
+    def _wait_until_due(self, left: float | None) -> None:
+        """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
-        while not self._closed:
-            with self.store.wakeups.waiting((self.name,)) as ticket:
-                due = self.store.next_due([self.name], commands=False)  # those are for workers
-                pause = deadline - time.monotonic()
-                if due is not None:
-                    pause = min(pause, (due - clock.now()) / 1e6)
-                if pause <= 0:
-                    return
-                self.store.wakeups.wait(ticket, pause)
+        while not self._handle.is_closed:
+            left = deadline - time.monotonic()
+            if wait_until_due(self.store, [self.name], left, commands=False) or left <= 0:  # commands are for workers
+                return
 
     next = fetch
 
     def __iter__(self) -> Iterator[Task]:
-        """Reserved tasks, one by one, until the queue is closed."""
+        """Yield reserved tasks one by one until the queue is closed."""
         while tasks := self.fetch():
             yield tasks.pop()
 
-    # -- looking and operating ---------------------------------------------------------------------
+    # -- inspecting and operating ------------------------------------------------------------------
 
     def get(self, id: int) -> Task:
-        """The task with this id, of any queue in the database; TaskNotFound."""
-        self._require_open()
+        """Return the task with this id, of any queue in the database. Raises TaskNotFound."""
+        self._handle.require_open()
         return Task(self.store, look_up(self.store, id))
 
     def cancel(self, id: int) -> None:
-        """Cancel a task of any queue, as ``Task.cancel`` does; TaskNotFound, InvalidTransition."""
-        self._require_open()
+        """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition."""
+        self._handle.require_open()
         cancel(self.store, id)
 
     def retry(self, id: int) -> Task:
-        """Run a failed, abandoned, cancelled or done task again, due now, with its attempts renewed.
+        """Run a failed, abandoned, cancelled or done task again: due now, with its original number of attempts.
 
-        Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task
-        has its key.
+        Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task has its key.
         """
-        self._require_open()
+        self._handle.require_open()
         before = look_up(self.store, id)
         verdict = self.store.retry(id, clock.now())
         if not verdict.stored:
@@ -362,22 +431,22 @@ class TaskQueue:
             return self.get(id)
 
     def suspend(self, id: int) -> None:
-        """Let a running task stand still until ``continue_``, all its processes, within 2 s.
+        """Pause all processes of a running task within 2 s, until ``continue_``.
 
-        It is not stopped in the middle of a transaction of ours. Meanwhile it is its worker's: nobody takes it, it
-        keeps its memory and its slot, and its limits do not count. A cancel ends it. It is for this claim: when its
-        worker stops or dies, whoever claims the task next runs it.
+        A task is not paused in the middle of a transaction of this library. The worker keeps the claim, and the task
+        keeps its slot and its memory; limits do not count. Cancelling the task ends it. The suspension ends with the
+        claim: if the worker stops or dies, the next worker runs the task.
 
-        Raises TaskNotFound, and InvalidTransition unless it runs in a process.
+        Raises TaskNotFound, and InvalidTransition unless the task runs in a child process.
         """
         self._suspend(id, True)
 
     def continue_(self, id: int) -> None:
-        """Let a suspended task go on, within 2 s; nothing happens to one that runs. Raises what ``suspend`` raises."""
+        """Resume a suspended task within 2 s. Does nothing to a running one. Raises what ``suspend`` raises."""
         self._suspend(id, False)
 
     def _suspend(self, id: int, suspended: bool) -> None:
-        self._require_open()
+        self._handle.require_open()
         before = look_up(self.store, id)
         verdict = self.store.suspend(id, suspended)
         if not verdict.stored:
@@ -389,89 +458,82 @@ class TaskQueue:
             return f"is {verdict.state or 'pruned'}; only a running task can be suspended"
         found = [worker for worker in self.store.workers() if worker.id == holder and worker.lost_at is None]
         if not found:
-            return "is held by a worker that is lost"
+            return "is held by a lost worker"
         if found[0].executor is None:
-            return "runs in a program that has fetched it; only a task in a worker's process can be suspended"
-        ways = {"thread": "by threads", "asyncio": "by asyncio"}
+            return "was fetched by a program; only a task in a child process of a worker can be suspended"
+        ways = {"thread": "in threads", "asyncio": "with asyncio"}
         return (
             f"cannot be suspended: its worker runs tasks {ways.get(found[0].executor, found[0].executor)};"
-            " only a task in a process can"
+            " only a task in a child process can"
         )
 
     def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """This queue's tasks, newest first: at most ``limit``, with ids below ``before`` (for paging)."""
-        self._require_open()
+        """Return this queue's tasks, newest first: at most ``limit``, all or those in one ``state``.
+
+        ``before``: return only tasks with lower ids, for the next page. Raises ValueError.
+        """
+        self._handle.require_open()
         if not is_count(limit):
-            raise ValueError(f"limit is a whole number of at least 1, not {shown(limit)}")
+            raise ValueError(f"limit must be a whole number of at least 1, not {shown(limit)}")
         if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
-            raise ValueError(f"before is a task's id, not {shown(before)}")
+            raise ValueError(f"before must be a task's id, not {shown(before)}")
         wanted = None if state is None else check_state(state)
         bound = None if before is None else max(0, min(before, 2**63 - 1))
         records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:
-        """A count for each state, the longest wait of a due task, living workers, and whether it is paused."""
-        self._require_open()
-        counts = self._counts()
-        now = clock.now()
-        since = self.store.waiting_since(self.name, now)
-        waited = None if since is None else (now - since) / 1e6
-        rescuer = self._membership.rescuer
-        living = [w for w in self.store.workers() if w.lost_at is None and not rescuer.is_gone(w)]
-        paused = self.store.is_paused(self.name)
-        return QueueStats(
-            **{state.value: counts[state] for state in TaskState}, oldest_due=waited, workers=len(living), paused=paused
-        )
+        """Count the tasks in each state, and more: see ``QueueStats``."""
+        self._handle.require_open()
+        return queue_stats(self.store, self.name, self._counts)
 
     def function_stats(self) -> list[FunctionStats]:
-        """How this queue's task functions did in its newest 10,000 ended attempts, by name."""
-        self._require_open()
+        """Return statistics of each task function, by name, over this queue's newest 10,000 ended attempts."""
+        self._handle.require_open()
         return summarize(self.store.ended(self.name, LATEST))
 
-    def _counts(self) -> dict[TaskState, int]:
-        good_until, final = self._final_counts
-        started = time.monotonic()
-        if started < good_until:
-            return self.store.count(self.name, final=False) | final
-        counts = self.store.count(self.name, final=True)
-        seconds = time.monotonic() - started
-        if seconds > _QUICK_COUNT:
-            self._final_counts = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
-        return counts
+    def workers(self) -> list[WorkerInfo]:
+        """Return the live workers of the whole database, and those lost within the last day."""
+        self._handle.require_open()
+        return worker_infos(self.store)
+
+    def queues(self) -> list[QueueInfo]:
+        """Return all queues of the database that have tasks or are paused, by name."""
+        self._handle.require_open()
+        return queue_infos(self.store, self._counts)
 
     def pause(self) -> None:
-        """Let nobody fetch from this queue; what is reserved or running goes on."""
-        self._require_open()
+        """Stop handing out tasks of this queue. Reserved and running tasks continue."""
+        self._handle.require_open()
         self.store.set_paused(self.name, True)
 
     def resume(self) -> None:
-        """Let this queue be fetched from again."""
-        self._require_open()
+        """Hand out tasks of this queue again."""
+        self._handle.require_open()
         self.store.set_paused(self.name, False)
         self.store.wakeups.ring()
 
     def purge(self) -> int:
-        """Mark every unfinished task of this queue abandoned, running ones too; how many."""
+        """Mark every unfinished task of this queue abandoned, also running ones, and return their number."""
         return sum(self.purge_in_steps())
 
     def purge_in_steps(self) -> Iterator[int]:
-        """As ``purge``, for whoever shows how far it is: how many each step abandoned."""
-        self._require_open()
+        """Purge the queue step by step, and yield how many tasks each step abandoned, to show progress."""
+        self._handle.require_open()
         return self.store.purge(self.name, clock.now())
 
     def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
-        """Delete this queue's tasks in these final states that ended longer ago than that; how many.
+        """Delete this queue's tasks in these final states that ended longer ago, and return their number.
 
-        ``older_than`` in seconds or a timedelta. ValueError for a state that is not final.
+        ``older_than``: seconds or a timedelta. Raises ValueError for a state that is not final.
         """
         return sum(self.prune_in_steps(older_than, states))
 
     def prune_in_steps(self, older_than: float | timedelta, states: Iterable[TaskState | str]) -> Iterator[int]:
-        """As ``prune``, for whoever shows how far it is: how many each step deleted."""
-        self._require_open()
+        """Prune the queue step by step, and yield how many tasks each step deleted, to show progress."""
+        self._handle.require_open()
         if isinstance(states, str):
-            raise ValueError(f"states is a collection of states, not {shown(states)}")
+            raise ValueError(f"states must be a collection of states, not {shown(states)}")
         wanted = {check_state(state) for state in states}
         if not wanted <= FINAL:
             raise ValueError(f"only final tasks can be pruned, not {', '.join(sorted(wanted - FINAL))}")
@@ -482,13 +544,14 @@ class TaskQueue:
     # -- Dancer::Plugin::Queue -----------------------------------------------------------------------
 
     def add_msg(self, data: JSON) -> Task:
-        """``enqueue``, as Dancer::Plugin::Queue spells it."""
+        """Enqueue a task: the name that Dancer::Plugin::Queue has for ``enqueue``."""
         return self.enqueue(data)
 
     def get_msg(self, timeout: float | timedelta | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
-        """Reserve one task: it and its payload, or (None, None) when none is due within ``timeout``.
+        """Reserve one task and return it with its payload, or (None, None) if none is due within ``timeout``.
 
-        Raises PayloadError for a payload that cannot be read; that attempt has failed then.
+        ``timeout``: seconds or a timedelta. Raises PayloadError for a payload that cannot be read, after it has failed
+        that attempt.
         """
         tasks = self.fetch(timeout=timeout)
         if not tasks:
@@ -498,7 +561,7 @@ class TaskQueue:
             return task, task.payload
         except PayloadError as error:
             if task.start():
-                task.fail(error)  # or it would come again and again
+                task.fail(error)  # otherwise the next call would get it again
             raise
 
     def remove_msg(self, task: Task) -> None:
@@ -522,33 +585,44 @@ class TaskQueue:
         (``pkg.app.hello`` for ``python -m pkg.app``). ``max_attempts``, ``priority``, ``retry`` and the limits become
         the defaults of its tasks.
 
+        ``backoff(error, attempt)``: called when an attempt fails, with its exception and number, in place of the retry
+        policy. It returns the seconds until the next attempt, or None to abandon the task. It is not stored.
+
         A function may be registered in several queues: ``@mail.task`` above ``@reports.task`` returns a task function
         that enqueues into ``mail``, with the options of ``@mail.task``. Workers of both queues know the function.
         """
 
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:
+            if not isinstance(self.functions, Registry):
+                raise TypeError("the functions of this TaskQueue come from elsewhere: register them there")
             return self.functions.register(self, function, options)
 
         if function is not None and not callable(function):
-            raise TypeError(f"@queue.task takes no argument without its name: write task(name={shown(function)})")
+            raise TypeError(f"@queue.task takes only a function without a keyword: write task(name={shown(function)})")
         return register if function is None else register(function)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise TaskQueueError("this TaskQueue is closed")
 
 
 def check_state(state: TaskState | str) -> TaskState:
-    """The TaskState of a word; ValueError that lists the known ones."""
+    """Return the TaskState of a word. Raises ValueError that lists the known ones."""
     try:
         return TaskState(state)
     except ValueError:
-        raise ValueError(f"{shown(state)} is no state; the states are {', '.join(TaskState)}") from None
+        raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
 
 
-def _stored(policy: RetryPolicy, options: Options) -> str | None:
-    """Return what only a worker reads, as it is stored. Checks the limits."""
-    given = options.get("time_limit"), options.get("stall_limit"), options.get("memory_limit")
-    if policy is retry.DEFAULT and given == (None, None, None):
-        return None
-    return task_options.encode(policy, check_limits(*given))
+_new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), {})
+
+
+def _enqueued(stored: Enqueued, groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:
+    """Return the fact that the new ones among these tasks were stored."""
+    tasks = zip(stored.ids, itertools.chain.from_iterable(groups), strict=True)
+    new = [pair for index, pair in enumerate(tasks) if index not in stored.existing]
+    return TasksEnqueued([id for id, _ in new], [task for _, task in new])
+
+
+def _connection_of(batches: Sequence[Batch]) -> object:
+    """Return the connection of all batches. Raises ValueError if they name different ones."""
+    connections = {id(found): found for batch in batches if (found := batch.options.get("connection")) is not None}
+    if len(connections) > 1:
+        raise ValueError("the calls name different connections; all tasks are stored in one transaction")
+    return next(iter(connections.values()), None)

@@ -24,7 +24,6 @@ class TaskState(enum.StrEnum):
 
 PENDING, RESERVED, RUNNING, FAILED, DONE, CANCELLED, ABANDONED = TaskState
 
-CLAIMABLE = frozenset({PENDING, FAILED})
 FINAL = frozenset({DONE, CANCELLED, ABANDONED})
 UNFINISHED = frozenset(TaskState) - FINAL
 

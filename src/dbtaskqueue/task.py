@@ -31,7 +31,7 @@ from .errors import (
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 
 if TYPE_CHECKING:
-    from ._worker.membership import Membership
+    from ._worker.held import FetchMembership
 
 _LONGEST_WAIT = 5.0
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
@@ -64,12 +64,15 @@ class Task:
     ``release``. A held task that is garbage-collected is released if reserved, and failed if running.
     """
 
-    def __init__(self, store: Store, record: TaskRecord, membership: Membership | None = None) -> None:
+    def __init__(
+        self, store: Store, record: TaskRecord, membership: FetchMembership | None = None, *, deduplicated: bool = False
+    ) -> None:
         self._store = store
         self._record = record
         self._membership = membership
         self._pid = membership.pid if membership else 0
         self._claim = record  # keeps the token it was claimed with, whatever a later look shows
+        self._deduplicated = deduplicated
         self._fate = _HELD if membership else _NEVER_HELD
         self._payload: tuple[JSON, ...] = ()
         self._result: tuple[JSON, ...] = ()
@@ -136,6 +139,11 @@ class Task:
         return self._record.key
 
     @property
+    def deduplicated(self) -> bool:
+        """Whether ``enqueue`` returned this task because it had the key already, and stored no new one."""
+        return self._deduplicated
+
+    @property
     def created_at(self) -> datetime:
         """When it was enqueued (aware, UTC, as all times here)."""
         return clock.to_datetime(self._record.created_at)  # type: ignore[return-value]
@@ -199,6 +207,13 @@ class Task:
     def memory_limit(self) -> int | None:
         """The bytes that an attempt may use; None: as many as there are."""
         return decode(self._record.options).limits.memory
+
+    @property
+    def meta(self) -> dict[str, JSON]:
+        """The JSON object that ``enqueue(meta=…)`` stored beside the payload; empty if none was given."""
+        text = self._record.meta
+        found: dict[str, JSON] = {} if text is None else payload.decode(text, name="meta")
+        return found
 
     @property
     def progress(self) -> Progress | None:
@@ -267,7 +282,7 @@ class Task:
         self._require_holder("release")
         self._end(outcomes.release(self._claim, delay))
 
-    def _require_holder(self, verb: str) -> Membership:
+    def _require_holder(self, verb: str) -> FetchMembership:
         if self._membership is None:
             raise InvalidTransition(f"{verb}: task {self.id} is not held here; only fetch() gives a task to hold")
         if self._pid != os.getpid():

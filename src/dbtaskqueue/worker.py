@@ -1,16 +1,17 @@
-"""Worker: runs tasks until it is told to stop. The loop itself is in ``session.py``."""
+"""Worker: runs tasks until it is asked to stop. The loop is in ``_worker/loop.py``."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from ._executors import EXECUTORS
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
 from ._store.contract import TaskRecord
@@ -18,9 +19,15 @@ from ._system.log import event
 from ._system.signals import draining
 from ._system.systemd import Notifier
 from ._worker.batching import BatchSize
-from ._worker.loop import RunLimits, WorkerLoop
-from .checks import check_count, check_lease, check_queue, check_seconds, refuse_async, refuse_async_generator, shown
+from ._worker.loop import LoopSettings, WorkerLoop
+from ._worker.run_limits import RunLimits
+from .checks import check_queue, refuse_async_generator, shown
+from .errors import StoreUnavailable
+from .events import Events, TaskEnded
+from .extension import Extension, around_worker, notify_ended, overriding
+from .options import WorkerOptions, check_options
 from .queue import TaskQueue
+from .states import ABANDONED, FAILED, PENDING
 from .task import Task
 
 OnError = Callable[[Task, BaseException], object]
@@ -29,33 +36,36 @@ OnError = Callable[[Task, BaseException], object]
 class Worker:
     """Runs the tasks of one queue, or of several in rotation.
 
-    ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease and task functions are used; its
-    ``close`` stops the worker.
-    ``concurrency``: how many tasks run at once. ``lease``: after how many seconds of silence another
-    machine may take its tasks.
+    Durations are seconds or timedeltas.
 
-    ``executor`` is where tasks run. "thread": each in a thread, which nobody can end; an ``async def`` in an event loop
-    of its own there. "asyncio": all ``async def`` in one event loop, hundreds at once, and plain functions in threads.
-    "process" (best for long tasks, and the command line's default): each in a child process, so that whatever it
-    dies of fails one attempt, and all that it has started ends with it. The code is imported there anew, so it has to
-    stand at the top of a module, or of a script that starts its worker behind ``if __name__ == "__main__":``; else
-    ``run`` raises TypeError for a callback, and a task function's task fails.
+    - ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease, task functions and extensions are used. Its
+      ``close`` stops the worker.
+    - ``queue`` or ``queues``: the names of the queues to serve; by default that of the ``TaskQueue``, or "default".
+    - ``concurrency``: how many tasks run at the same time.
+    - ``executor``: how tasks run. "thread": each in a thread, which cannot be stopped from outside; an ``async def`` in
+      an event loop of its own there. "asyncio": all ``async def`` in one event loop, hundreds at the same time, and
+      plain functions in threads. "process" (best for long tasks, and the command line's default): each in a child
+      process, so that a crash fails one attempt, and all processes that the task has started end with it. A child
+      imports the code, so it must be defined at the top of a module, or of a script that starts its worker under
+      ``if __name__ == "__main__":``. Otherwise ``run`` raises TypeError for a callback, and the task of a task function
+      fails.
+    - ``lease``: the time without a heartbeat after which other machines may take this worker's tasks.
+    - ``drain_timeout``: the time that running tasks get to finish when the worker stops. Then they are stopped, as far
+      as the executor can stop them, and released without spending an attempt. With processes, that takes up to
+      ``cancel_grace`` more.
+    - ``on_error(task, exception)`` is called exactly once for each attempt that failed, also if that abandoned the
+      task. An exception that it raises is logged. But SystemExit and KeyboardInterrupt stop the worker, and ``run``
+      raises them at its end.
 
-    For processes only: ``cancel_grace``, the seconds between SIGTERM and SIGKILL for one that is to end.
-    ``tasks_per_child``, the number of short tasks after which a child is replaced (after one that took a second it
-    always is). ``allow_commands``: run what ``enqueue_command`` has enqueued, too, which lets whoever can write to
-    the database run programs here.
+    For processes only:
 
-    ``drain_timeout``: seconds that running tasks get to end when it is to stop. Then they are stopped, as far as
-    the executor can, and given back unspent; with processes that takes up to ``cancel_grace`` more.
+    - ``cancel_grace``: the time from SIGTERM to SIGKILL for a task that has to stop.
+    - ``tasks_per_child``: the number of short tasks after which a child process is replaced. After a task of a second
+      it always is.
+    - ``allow_commands``: also run command lines from ``enqueue_command``. Then anyone who can write to the database can
+      run programs here.
 
-    Durations (``lease``, ``drain_timeout``, ``cancel_grace``, ``idle_timeout``) are seconds or timedeltas.
-
-    ``on_error(task, exception)`` is called exactly once for each attempt that failed, also if that abandoned the task.
-    An exception that it raises is logged. But SystemExit and KeyboardInterrupt stop the worker, and ``run`` raises them
-    at the end.
-
-    Raises TypeError for ``queue`` and ``queues`` together, ValueError for what is out of range.
+    Raises TypeError for ``queue`` and ``queues`` together, ValueError for a value that is out of range.
     """
 
     def __init__(
@@ -79,40 +89,40 @@ class Worker:
             raise TypeError("queues is a list of names; for one name there is queue")
         if queues is not None and not queues:
             raise ValueError("queues is empty")
-        if executor not in EXECUTORS:
-            raise ValueError(f"executor is one of {', '.join(EXECUTORS)}, not {shown(executor)}")
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error is not callable: {shown(on_error)}")
-        if on_error is not None:
-            refuse_async(on_error, "on_error")
-        check_count(concurrency, "concurrency")
-        check_count(tasks_per_child, "tasks_per_child")
-        drain_timeout = check_seconds(drain_timeout, "drain_timeout")
-        cancel_grace = check_seconds(cancel_grace, "cancel_grace")
-        if allow_commands and executor != "process":
+        given: WorkerOptions = {
+            "concurrency": concurrency,
+            "executor": executor,
+            "lease": lease,
+            "drain_timeout": drain_timeout,
+            "on_error": on_error,
+            "cancel_grace": cancel_grace,
+            "tasks_per_child": tasks_per_child,
+            "allow_commands": allow_commands,
+        }
+        options = {**given, **check_options(given, WorkerOptions)}
+        if options["allow_commands"] and executor != "process":
             raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
-        lease = check_lease(lease)
         names = queues if queues is not None else None if queue is None else [queue]
         checked = None if names is None else [check_queue(name) for name in dict.fromkeys(names)]
         self._owns_queue = not isinstance(url_or_queue, TaskQueue)
         self._queue = (
             url_or_queue
             if isinstance(url_or_queue, TaskQueue)
-            else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=lease)
+            else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=options["lease"])
         )
         self.url = self._queue.url
         self.queues = checked or [self._queue.name]
-        self.concurrency = concurrency
-        self.executor = executor
+        self.concurrency: int = options["concurrency"]
+        self.executor: str = options["executor"]
         self.lease = self._queue.lease
-        self.drain_timeout = drain_timeout
-        self.on_error = on_error
-        self.cancel_grace = cancel_grace
-        self.tasks_per_child = tasks_per_child
-        self.allow_commands = bool(allow_commands)
+        self.drain_timeout: float = options["drain_timeout"]
+        self.on_error: OnError | None = options["on_error"]
+        self.cancel_grace: float = options["cancel_grace"]
+        self.tasks_per_child: int = options["tasks_per_child"]
+        self.allow_commands: bool = options["allow_commands"]
         self._lock = threading.RLock()
-        self._session: WorkerLoop | None = None
-        self._stop_asked = False
+        self._loop: WorkerLoop | None = None
+        self._stop_requested = False
 
     def run(
         self,
@@ -125,15 +135,18 @@ class Worker:
     ) -> None:
         """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread; each signal is logged).
 
-        As a service of systemd (``$NOTIFY_SOCKET``) it tells, in the main thread, when it has started to work, when it
-        stops, how it does, and, for ``WatchdogSec``, that its loops turn.
+        ``callback``, plain or ``async def``, gets the payload and returns the result. Tasks of task functions do not
+        need it. An exception fails the attempt. A task that this worker has no code for is released, and is due again
+        after 5 seconds to 5 minutes.
 
-        ``callback``, plain or ``async def``, gets the payload and returns the result; tasks of task functions
-        do not need it. An exception fails the attempt. If there is no code for a task, it is released, and due again
-        after 5 s to 5 min. ``burst`` returns when nothing is due and all is done,
-        ``max_tasks`` after so many tasks, ``idle_timeout`` after so many seconds without one. ``batch``: "auto" runs
-        long tasks one by one and stores the ends of short ones together, at the latest after 0.1 s; 1
-        stores each at once; another number claims as many at once.
+        - ``burst``: return when nothing is due and all tasks have ended.
+        - ``max_tasks``: return after that many tasks.
+        - ``idle_timeout``: return after that many seconds (or a timedelta) without a task.
+        - ``batch``: "auto" runs long tasks one by one, and stores the ends of short ones together, after at most 0.1 s.
+          1 stores each end immediately. Another number claims that many tasks at a time.
+
+        As a systemd service (``$NOTIFY_SOCKET``, in the main thread), the worker notifies systemd when it is ready,
+        when it stops and what it does, and serves ``WatchdogSec``.
 
         Raises TypeError if there is nothing to run: no callback, no task functions and no ``allow_commands``. Raises
         TaskQueueError if the ``TaskQueue`` is closed.
@@ -142,69 +155,108 @@ class Worker:
             raise TypeError(f"callback is not callable: {shown(callback)}")
         if callback is not None:
             refuse_async_generator(callback, "the callback")
-        elif not len(self._queue.functions) and not self.allow_commands:
+        elif not self._queue.functions.names() and not self.allow_commands:
             raise TypeError(
                 "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
                 " task functions (a Worker created with a URL has none)"
             )
         limits = RunLimits(burst, max_tasks, idle_timeout)
         size = BatchSize(batch, self.concurrency)
-        with self._queue.serving(self.stop), draining(self._signalled, self._announce):
+        extensions = overriding(self._queue.extensions, "worker")
+        with (
+            self._queue.serving(self.stop),
+            draining(self._signalled, self._announce),
+            around_worker(extensions, self),
+        ):
             self._run(callback, limits, size)
 
     def _run(self, callback: Callable[[Any], JSON] | None, limits: RunLimits, size: BatchSize) -> None:
         with self._lock:
-            if self._session is not None:
+            if self._loop is not None:
                 raise RuntimeError("this worker is running already")
-            session = self._session = WorkerLoop(
+            loop = self._loop = WorkerLoop(
                 self._queue.store,
-                self.queues,
-                code=Lookup(callback, self._queue.functions),
-                concurrency=self.concurrency,
-                executor=self.executor,
-                cancel_grace=self.cancel_grace,
-                tasks_per_child=self.tasks_per_child,
-                lease=self.lease,
-                drain_timeout=self.drain_timeout,
-                on_error=self._on_error_of_task if self.on_error else None,
+                LoopSettings(
+                    queues=self.queues,
+                    concurrency=self.concurrency,
+                    executor=self.executor,
+                    cancel_grace=self.cancel_grace,
+                    tasks_per_child=self.tasks_per_child,
+                    lease=self.lease,
+                    drain_timeout=self.drain_timeout,
+                    allow_commands=self.allow_commands,
+                ),
+                lookup=Lookup(callback, self._queue.functions, self._queue.extensions, self._queue),
                 limits=limits,
                 batch=size,
-                allow_commands=self.allow_commands,
+                events=self._events(),
                 notifier=Notifier(os.environ if threading.current_thread() is threading.main_thread() else {}),
             )
-            if self._stop_asked:
-                session.request_stop()
+            if self._stop_requested:
+                loop.stop.request()
         try:
-            session.run()
+            loop.run()
         finally:
-            self._session, self._stop_asked = None, False
+            self._loop, self._stop_requested = None, False
             if self._owns_queue:
                 self._queue.store.disconnect()
 
-    def _on_error_of_task(self, record: TaskRecord, error: BaseException) -> None:
+    def _events(self) -> Events:
+        """Where this run emits what happens: its own listeners first, then those of the queue."""
+        events = Events(self._queue.events)
+        if self.on_error is not None:
+            events.listen(TaskEnded, self._call_on_error)
+        if listening := overriding(self._queue.extensions, "ended"):
+            events.listen(TaskEnded, partial(self._notify, listening))
+        return events
+
+    def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
+        outcome = "released" if fact.state == PENDING else str(fact.state)
+        notify_ended(extensions, Task(self._queue.store, _as_ended(fact)), outcome, fact.error)
+
+    def _call_on_error(self, fact: TaskEnded) -> None:
+        if fact.error is None or fact.state not in (FAILED, ABANDONED):
+            return
         assert self.on_error is not None
-        self.on_error(Task(self._queue.store, record), error)
+        record = _as_ended(fact)
+        store = self._queue.store
+        with contextlib.suppress(StoreUnavailable):  # then it gets what is known here
+            record = store.get(record.id) or record
+        try:
+            self.on_error(Task(store, record), fact.error)
+        except Exception as error:
+            event(logging.ERROR, "on_error raised", exc_info=error, task_id=record.id)
+        except BaseException as error:  # raised when everything is stored: here, what was just claimed would be lost
+            assert self._loop is not None
+            self._loop.stop.stop_with(error)
 
     def stop(self) -> None:
-        """End ``run`` after the running tasks, at most ``drain_timeout`` seconds later. Callable anywhere."""
-        session = self._session
-        if session is None:
-            self._stop_asked = True
-        elif not session.is_stopping:
-            session.request_stop()
+        """End ``run`` after the running tasks, at most ``drain_timeout`` seconds later. Call it anywhere."""
+        loop = self._loop
+        if loop is None:
+            self._stop_requested = True
+        elif not loop.stop.is_on:
+            loop.stop.request()
 
     def _signalled(self) -> None:
         """Request a stop, the second time an immediate one. Called by the signal handler."""
-        session = self._session
-        if session is None:
-            self._stop_asked = True
+        loop = self._loop
+        if loop is None:
+            self._stop_requested = True
         else:
-            session.request_stop()
+            loop.stop.request()
 
     def _announce(self, number: int) -> None:
         """Log that a signal has arrived, and what the worker does."""
-        session = self._session
-        if session is None:
-            event(logging.INFO, "stopping")  # there is no session yet: the executor is importing the code
+        loop = self._loop
+        if loop is None:
+            event(logging.INFO, "stopping")  # the loop does not exist yet: the executor is importing the code
         else:
-            session.announce_stop(typed=number == signal.SIGINT)
+            loop.announce_stop(typed=number == signal.SIGINT)
+
+
+def _as_ended(fact: TaskEnded) -> TaskRecord:
+    """The task as its end left it, without reading it again."""
+    record, end = fact.record, fact.end
+    record = record._replace(state=fact.state, attempt=fact.attempt, due=record.due if end.due is None else end.due)
+    return record if end.error is None else record._replace(error=end.error, error_type=end.error_type)

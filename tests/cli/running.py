@@ -265,3 +265,8 @@ def assert_wrong_usage(run: Run, *words: str) -> None:
     assert run.out == ""
     for word in words:
         assert word in run.err
+
+
+def widest(text: str) -> int:
+    """The length of the longest line."""
+    return max(len(line) for line in text.splitlines())

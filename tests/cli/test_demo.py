@@ -104,7 +104,7 @@ def test_the_demo_on_a_terminal_without_colours(cli: Cli, mark: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_nothing(cli: Cli, mark: str, number: signal.Signals) -> None:
     with cli.started("demo") as demo:
-        until(lambda: len(marked(mark)) >= 5, what="two workers and their hearts")
+        until(lambda: len(marked(mark)) >= 5, what="two workers and their heartbeat processes")
         os.killpg(demo.pid, number)  # a terminal's Ctrl-C reaches every process of the group
         _, err = demo.communicate(timeout=WITHIN)
     assert demo.returncode == 1

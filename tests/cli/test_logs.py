@@ -56,7 +56,7 @@ def tell(queue: TaskQueue, worker: int, record: TaskRecord, output: str | None) 
 
 @pytest.fixture
 def worker(queue: TaskQueue) -> int:
-    return Membership(queue.store, 30.0, runs_tasks=False, executor="process").join()
+    return Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor="process").join()
 
 
 def read_until(process: subprocess.Popen[bytes], text: str) -> str:

@@ -35,7 +35,7 @@ def test_suspend_and_continue(cli: Cli, queue: TaskQueue) -> None:
     held = queue.fetch()[0]
     assert_explained(cli("suspend", 1), "suspend: task 1 is reserved; only a running task can be suspended")
     held.start()
-    assert_explained(cli("suspend", 1), "suspend: task 1 runs in a program that has fetched it")
+    assert_explained(cli("suspend", 1), "suspend: task 1 was fetched by a program")
     with sqlite3.connect(Path(cli.directory, "taskqueue.sqlite")) as connection:
         connection.execute("UPDATE dbtaskqueue_worker SET executor = 'process'")
     assert cli("suspend", 1) == (0, "task 1 will be suspended\n", "")

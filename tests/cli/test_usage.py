@@ -17,7 +17,7 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("workers",), ("watch",)]
+LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),

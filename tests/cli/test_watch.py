@@ -83,7 +83,7 @@ def test_it_shows_what_goes_on_until_q_is_pressed(
         queue.continue_(2)
         go()
         seen(terminal, r"^default +0 +0 +0 +1 +2 +0")
-        seen(terminal, r"^nothing runs$")
+        seen(terminal, r"^no running tasks$")
         terminal.press("q")
         assert terminal.leaves() == 0
         assert terminal.is_as_before

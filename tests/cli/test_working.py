@@ -197,6 +197,27 @@ def test_an_async_generator_is_refused_in_one_line(cli: Cli) -> None:
     assert_explained(cli("worker", "later:numbers", "--burst"), "later:numbers", "async generator")
 
 
+@pytest.mark.parametrize("given", ["--url", "environment", "its own"])
+def test_a_task_queue_that_is_not_open_gets_the_url_of_the_command(cli: Cli, given: str) -> None:
+    own = repr(cli.url) if given == "its own" else "None"
+    Path(cli.directory, "mine.py").write_text(QUEUE.format(url=f"{own}, open=False"))
+    words = ["--url", cli.url] if given == "--url" else []
+    env = {"DBTASKQUEUE_URL": cli.url if given == "environment" else "sqlite:///unused.sqlite"}
+    with TaskQueue(cli.url, "functions") as queue:
+        [task] = queue.submit([{"args": [1, 2], "kwargs": {}}], {}, "add")
+        assert cli.run([*COMMAND, *words, "worker", "mine:queue", "--burst"], env=env).code == 0
+        assert task.refresh().result == 3
+    assert not list(Path(cli.directory).glob("unused.sqlite"))
+
+
+def test_the_worker_ends_after_some_tasks_or_some_time_without_one(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many(range(3))
+    assert cli("worker", "tasks:run", "--max-tasks", 2).code == 0
+    assert (queue.stats().done, queue.stats().pending) == (2, 1)
+    assert cli("worker", "tasks:run", "--idle-timeout", "0.2s").code == 0
+    assert queue.stats().done == 3
+
+
 def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
     Path(cli.directory, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
     assert_explained(cli("worker", "mine:queue", "--burst"), "a database of its own: leave out --url")

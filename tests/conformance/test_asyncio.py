@@ -322,7 +322,7 @@ def test_a_system_exit_in_what_a_task_started_does_not_end_the_loop(
     run(queue, callback, concurrency=3)
     expected = ["done", "failed" if way == "asyncio task" else "done", *["done"] * 4]
     assert [task.refresh().state for task in tasks] == expected
-    assert "what a task left in the event loop has raised" in caplog.text
+    assert "something that a task left in the event loop raised" in caplog.text
 
 
 def test_a_result_that_cannot_be_stored_fails_the_attempt(queue: TaskQueue) -> None:
@@ -577,7 +577,7 @@ def test_a_finish_that_comes_first_is_done(queue: TaskQueue) -> None:
 
 @BOTH
 def test_one_that_goes_on_is_cancelled_again(queue: TaskQueue, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coroutines, "_AGAIN", 0.05)
+    monkeypatch.setattr(coroutines, "_CANCEL_AGAIN", 0.05)
     task = queue.enqueue()
     gate = Gate()
 
@@ -644,7 +644,7 @@ def test_cancelled_before_it_started(queue: TaskQueue) -> None:
     task = queue.enqueue("waits")
     until(lambda: task.refresh().state == "running", what="the claim")
     task.cancel()
-    until(lambda: worker._session and any(work.cancelled for work in list(worker._session._active)), what="the news")
+    until(lambda: worker._loop and any(run.cancelled for run in list(worker._loop._active)), what="the news")
     go_on.set()
     thread.join()
     assert ran == ["blocks"]
@@ -813,7 +813,7 @@ def test_a_blocked_loop_is_named_with_its_stack_and_its_worker_is_not_robbed(
     assert fields.get("task_id") == (None if spawned else tasks[1].id)
     assert str(fields["at"]).partition(":")[0] == __file__
     assert "in freeze" in (blocked[0].stack_info or "")
-    assert sum("the event loop goes on" in record.getMessage() for record in caplog.records) == 1
+    assert sum("the event loop runs again" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_tasks_that_await_do_not_block_the_loop(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:

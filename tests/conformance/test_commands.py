@@ -161,7 +161,7 @@ def test_a_retried_and_a_failed_command_stays_one(queue: TaskQueue) -> None:
 @pytest.mark.engine("sqlite")
 def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
     """Told by the program of SQLite's machine: a passed command's own row is not looked at."""
-    from dbtaskqueue._store.sqlite.connections import SQL
+    from dbtaskqueue._store.sqlite.transaction import SQL
 
     values = {"queue": "default", "commands": 0}
     program = queue.store._connections.read(  # type: ignore[attr-defined]
@@ -174,7 +174,7 @@ def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
 
 def test_a_worker_tells_how_it_runs_tasks(queue: TaskQueue) -> None:
     for executor in (None, "thread", "process", "asyncio"):
-        member = Membership(queue.store, 30.0, runs_tasks=False, executor=executor)
+        member = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor=executor)
         id = member.join()
         assert [worker.executor for worker in queue.store.workers() if worker.id == id] == [executor]
         member.leave()

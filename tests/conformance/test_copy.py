@@ -88,7 +88,7 @@ def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Emp
     target = empty(other)
     with TaskQueue(url, queue="a") as queue:
         queue.enqueue_command(["true"], time_limit=5, stall_limit=0.5, memory_limit=2**40)
-        member = Membership(queue.store, 30.0, runs_tasks=False, executor="process")
+        member = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor="process")
         worker = member.join()
         for verb, output in (("fail", "ü" * 70_000), ("finish", "fine")):
             now = clock.now()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import dbtaskqueue
-from dbtaskqueue import ReleaseTask, RetryPolicy, RetryTask, Task, TaskQueue, Worker, functions
+from dbtaskqueue import ReleaseTask, RetryPolicy, RetryTask, Task, TaskQueue, Worker, options
 from dbtaskqueue._system import clock
 
 Give = Callable[[TaskQueue, Any], object]
@@ -143,9 +143,9 @@ def floats() -> set[str]:
             if is_public and inspect.isfunction(function):
                 parameters = inspect.signature(function).parameters.values()
                 found |= {f"{name}.{method} {each.name}" for each in parameters if "float" in str(each.annotation)}
-    for options in (functions.Options, functions.FunctionOptions):
-        hints = options.__annotations__.items()
-        found |= {f"{options.__name__} {name}" for name, hint in hints if "float" in hint.__forward_arg__}
+    for call in (options.Options, options.FunctionOptions):
+        hints = call.__annotations__.items()
+        found |= {f"{call.__name__} {name}" for name, hint in hints if "float" in hint.__forward_arg__}
     return found
 
 
@@ -162,7 +162,7 @@ def test_the_annotation_allows_a_timedelta(place: str) -> None:
     if method:
         annotation = inspect.signature(getattr(getattr(dbtaskqueue, name), method)).parameters[parameter].annotation
     else:
-        annotation = typing.get_type_hints(getattr(functions, name))[parameter]
+        annotation = typing.get_type_hints(getattr(options, name))[parameter]
     assert "timedelta" in str(annotation)
 
 

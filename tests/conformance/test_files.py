@@ -365,7 +365,7 @@ for payloads in (["one statement"], ["a", "transaction"]):
         print(error.maybe_done, error)
 try:
     with queue.store._connections.own_transaction() as tx:
-        tx.change("cancel", {"id": 1, "now": 1})
+        tx.change("cancel", {"id": 1, "now": 1, "running": 1})
 except StoreUnavailable as error:
     print(error.maybe_done, error)
 """

@@ -162,7 +162,7 @@ def test_a_child_that_ends_politely_takes_nothing_along(url: str) -> None:
 
 WAYS_OUT = """
 import os, sys, warnings
-warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)  # the heart's
+warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
 from dbtaskqueue import TaskQueue
 queue = TaskQueue(sys.argv[1])
 queue.enqueue("x")

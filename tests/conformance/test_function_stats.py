@@ -21,7 +21,7 @@ def ran(
     now = clock.now() - AGO
     options = encode(RetryPolicy(delay=3600), NONE)
     new = NewTask(queue.name, 0, now, 10, now, None, function, options, "1", command=command)
-    [id] = queue.store.enqueue([new])
+    [id] = queue.store.enqueue([[new]]).ids
     worker = queue._membership.join()
     [record] = queue.store.exchange(worker, claim=Claim([queue.name], 1, now, start=True, commands=True)).claimed
     assert record.id == id

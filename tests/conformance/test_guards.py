@@ -74,7 +74,7 @@ def test_what_a_worker_without_a_row_holds_is_given_back(queue: TaskQueue, other
     worker = _worker(queue)
     [held] = other.fetch(timeout=10)  # by a living worker
     queue.store.deregister(worker.id)
-    Rescuer(queue.store, None).look()  # unless the maintenance has done it already
+    Rescuer(queue.store, None, queue.events).check()  # unless the maintenance has done it already
     assert (running.refresh().state, reserved.refresh().state) == ("failed", "pending")
     assert held.start()
 
@@ -175,7 +175,7 @@ def test_a_claim_passes_over_a_task_that_somebody_else_is_claiming(
     first, second = queue.enqueue_many(range(2))
     worker = queue._membership.join()
     with _transaction(other) as tx:
-        assert tx.change("cancel", {"id": first.id, "now": clock.now()}) == 1
+        assert tx.change("cancel", {"id": first.id, "now": clock.now(), "running": 1}) == 1
         claiming = _beside(url, lambda: _claim(queue, worker))
         assert not claiming.runs, "it waits for the lock"
         assert claiming.join() == [second.id]
@@ -211,10 +211,10 @@ def test_a_deadlock_is_tried_again(queue: TaskQueue, other: TaskQueue) -> None:
     def cancel_both(handle: TaskQueue, first: int, second: int) -> None:
         def work(tx: Any) -> None:
             tries.append(first)
-            tx.change("cancel", {"id": first, "now": clock.now()})
+            tx.change("cancel", {"id": first, "now": clock.now(), "running": 1})
             if tries.count(first) == 1:
                 both_have_one.wait(30)
-            tx.change("cancel", {"id": second, "now": clock.now()})
+            tx.change("cancel", {"id": second, "now": clock.now(), "running": 1})
 
         handle.store._connections.write(work)  # type: ignore[attr-defined]
 

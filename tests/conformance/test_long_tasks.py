@@ -210,7 +210,7 @@ def test_what_json_cannot_hold_is_no_checkpoint(queue: TaskQueue, value: Any) ->
 @pytest.mark.one_engine("the patience is in Python")
 def test_a_checkpoint_waits_for_a_database_that_is_away(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     task = queue.enqueue()
-    keep, refused = queue.store.keep, [1, 2]
+    keep, refused = queue.store.save, [1, 2]
 
     def away_twice(*values: Any) -> bool:
         if refused:
@@ -221,7 +221,7 @@ def test_a_checkpoint_waits_for_a_database_that_is_away(queue: TaskQueue, monkey
         current_task().checkpoint("kept")
         return current_task().saved
 
-    monkeypatch.setattr(queue.store, "keep", away_twice)
+    monkeypatch.setattr(queue.store, "save", away_twice)
     run(queue, callback)
     assert not refused
     assert (task.refresh().state, task.result, task.attempt) == ("done", "kept", 1)
@@ -407,7 +407,7 @@ def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = queue.enqueue()
-    kept, store, read = queue.store.kept, threading.Event(), threading.Event()
+    kept, store, read = queue.store.saved, threading.Event(), threading.Event()
 
     def slowly(id: int) -> dict[str, str]:
         found = kept(id)
@@ -415,7 +415,7 @@ def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
         store.wait(0.5)  # ends early where the other thread does not have to wait for this one
         return found
 
-    monkeypatch.setattr(queue.store, "kept", slowly)
+    monkeypatch.setattr(queue.store, "saved", slowly)
 
     def callback(payload: None) -> Any:
         here = current_task()
@@ -580,7 +580,7 @@ def test_a_transaction_that_the_block_ends_itself(queue: TaskQueue, rows: Callab
 
     run(queue, callback)
     assert task.refresh().state == "abandoned"
-    assert "leave that to the block's end" in (task.error or "")
+    assert "leave that to the end of the block" in (task.error or "")
 
 
 def test_an_error_after_the_block_does_not_undo_it(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:

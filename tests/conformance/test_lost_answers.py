@@ -14,7 +14,7 @@ from helpers import Background, until
 from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker
 from dbtaskqueue._store.contract import End, Exchanged
 from dbtaskqueue._system import clock
-from dbtaskqueue._worker import membership
+from dbtaskqueue._worker import held
 
 pytestmark = pytest.mark.one_engine("the answers are lost above every engine")
 
@@ -295,7 +295,7 @@ def test_between_the_repeats_it_waits(queue: TaskQueue, faults: Faults) -> None:
 def test_an_end_in_doubt_may_be_asked_for_again_by_the_user(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    monkeypatch.setattr(membership, "_PAUSES", (0.01,))
+    monkeypatch.setattr(held, "_PAUSES", (0.01,))
     task = started(queue)
     act, state = VERBS[verb]
     faults.lose, faults.stored = is_end, True
@@ -312,7 +312,7 @@ def test_an_end_in_doubt_may_be_asked_for_again_by_the_user(
 def test_a_start_in_doubt_may_be_asked_for_again_by_the_user(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "_PAUSES", (0.01,))
+    monkeypatch.setattr(held, "_PAUSES", (0.01,))
     queue.enqueue("x")
     [task] = queue.fetch(timeout=10)
     faults.lose, faults.stored = lambda asked: asked.get("starts"), True
@@ -329,7 +329,7 @@ def test_a_start_in_doubt_may_be_asked_for_again_by_the_user(
 def test_another_verb_than_the_one_in_doubt_is_told_the_truth(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "_PAUSES", ())
+    monkeypatch.setattr(held, "_PAUSES", ())
     task = started(queue)
     faults.lose, faults.stored = is_end, True
     with pytest.raises(StoreUnavailable):
@@ -344,7 +344,7 @@ def test_what_was_in_doubt_stays_so_while_the_database_is_away(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server that lost the answer is down: the next try stores nothing, the first may have."""
-    monkeypatch.setattr(membership, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(held, "_PAUSES", (0.01, 0.01))
     task = started(queue)
     faults.lose, faults.stored, faults.times = is_end, True, 1
     faults.then_away = True
@@ -358,7 +358,7 @@ def test_a_holder_that_dropped_what_was_in_doubt_leaves_when_it_is_closed(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end had been stored: nothing is held any more."""
-    monkeypatch.setattr(membership, "_PAUSES", ())
+    monkeypatch.setattr(held, "_PAUSES", ())
     task = started(queue)
     faults.lose, faults.stored = is_end, True
     with pytest.raises(StoreUnavailable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -10,8 +11,9 @@ import pytest
 from helpers import Background, until
 
 from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState
-from dbtaskqueue._store.sqlite.connections import SQL, SqliteTransaction
+from dbtaskqueue._store.sqlite.transaction import SQL, SqliteTransaction
 from dbtaskqueue._system import clock
+from dbtaskqueue._worker.membership import Membership
 
 
 def bring(queue: TaskQueue, state: str) -> Task:
@@ -261,6 +263,60 @@ def test_unfinished_counts_are_exact_while_final_ones_may_be_old(queue: TaskQueu
             pass
     assert queue.stats().reserved == 0
     until(lambda: queue.stats().done == 3, what="the count of done tasks")
+
+
+# -- queues and workers ----------------------------------------------------------------------------
+
+
+def test_queues_of_the_database(queue: TaskQueue, url: str) -> None:
+    assert queue.queues() == []
+    queue.enqueue_many([1, 2])
+    with TaskQueue(url, queue="mail") as mail, TaskQueue(url, queue="paused") as paused:
+        mail.enqueue(3)
+        paused.pause()
+        held = queue.fetch(timeout=10)
+        member = Membership(
+            queue.store, 30.0, queue.events, runs_tasks=False, executor="thread", queues=["mail", "other"]
+        )
+        member.join()
+        found = {info.name: info for info in mail.queues()}
+    assert list(found) == ["default", "mail", "paused"]
+    assert (found["default"].pending, found["default"].reserved, found["default"].workers) == (1, 1, 0)
+    assert (found["mail"].pending, found["mail"].workers, found["mail"].paused) == (1, 1, False)
+    assert 0 <= (found["mail"].oldest_due or -1) < 60
+    assert found["paused"][1:] == QueueStats(0, 0, 0, 0, 0, 0, 0, oldest_due=None, workers=0, paused=True)
+    member.leave()
+    held[0].release()
+
+
+def test_workers_of_the_database(queue: TaskQueue) -> None:
+    assert queue.workers() == []
+    queue.enqueue_many([1, 2])
+    held = queue.fetch(2, timeout=10)
+    [fetching] = queue.workers()
+    assert (fetching.id, fetching.pid, fetching.state) == (held[0].worker, os.getpid(), "alive")
+    assert (fetching.holds, fetching.executor, fetching.queues, fetching.lost_at) == (2, None, None, None)
+    assert (fetching.elsewhere, fetching.lease, fetching.created_at.tzinfo) == (False, 30.0, UTC)
+    [row] = queue.store.workers()
+    remote = queue.store.register(row._replace(boot="another machine", executor="process", queues='["mail"]'))
+    dead = queue.store.register(row._replace(started=(row.started or 0) + 1))
+    found = {worker.id: worker for worker in queue.workers()}
+    assert (found[remote].state, found[remote].elsewhere) == ("alive", True)
+    assert (found[remote].executor, found[remote].queues) == ("process", ["mail"])
+    assert (found[dead].state, found[dead].elsewhere) == ("lost", False)
+    for id in (remote, dead):
+        queue.store.deregister(id)
+
+
+@pytest.mark.parametrize("damaged", ["", "[", "7", "{}"])
+def test_a_worker_whose_queues_cannot_be_read_is_listed(queue: TaskQueue, damaged: str) -> None:
+    queue.enqueue()
+    held = queue.fetch(timeout=10)
+    id = queue.store.register(queue.store.workers()[0]._replace(queues=damaged))
+    assert {worker.id: worker.queues for worker in queue.workers()}[id] is None
+    assert queue.queues()[0].workers == 0
+    queue.store.deregister(id)
+    held[0].release()
 
 
 Tick = Callable[[float], None]

@@ -218,7 +218,7 @@ def elsewhere(engine: str, url: str, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_connection_to_another_database(queue: TaskQueue, elsewhere: Any) -> None:
-    with pytest.raises(ConfigurationError, match="another database"):
+    with pytest.raises(ConfigurationError, match="a different database"):
         queue.enqueue(1, connection=elsewhere)
     assert queue.tasks() == []
 

@@ -15,8 +15,7 @@ from child_tasks import lines
 from helpers import Background, child_processes, until
 
 from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
-from dbtaskqueue._executors.process import executor as process_executor
-from dbtaskqueue._executors.process import fork_server
+from dbtaskqueue._executors.process import children, fork_server, server_handle
 from dbtaskqueue._executors.process.server_handle import ServerHandle
 from dbtaskqueue._system.linux import Linux
 
@@ -190,7 +189,7 @@ def test_a_child_that_is_replaced_has_begun_nothing_more(queue: TaskQueue, file:
 def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
     queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_executor, "_PIN_AFTER", 0.003)  # about when they end
+    monkeypatch.setattr(children, "_PIN_AFTER", 0.003)  # about when they end
     tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(600)]
     worker = Worker(queue, executor="process", drain_timeout=0, cancel_grace=1)
     running = Background(lambda: worker.run(child_tasks.act, burst=True, batch=20))
@@ -614,7 +613,7 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
     child = int(until(lambda: lines(file))[0])
     server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
     monkeypatch.setattr(fork_server, "command", lambda: ["false"])
-    monkeypatch.setattr(process_executor, "_GIVE_UP", 0.5)
+    monkeypatch.setattr(server_handle, "_GIVE_UP", 0.5)
     os.kill(server, signal.SIGKILL)
     with pytest.raises(Exception, match="fork server ended with exit code 1"):
         running.join()
@@ -626,7 +625,7 @@ def test_a_fork_server_that_is_killed_now_and_then_does_not_stop_an_idle_worker(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only time without a fork server counts."""
-    monkeypatch.setattr(process_executor, "_GIVE_UP", 0.0)
+    monkeypatch.setattr(server_handle, "_GIVE_UP", 0.0)
     servers: list[ServerHandle] = []
     start = ServerHandle.__init__
 

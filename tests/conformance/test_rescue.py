@@ -15,7 +15,7 @@ from helpers import Looks, ended, run_python, spawn, until
 from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue
 from dbtaskqueue._maintenance import rescuer
 from dbtaskqueue._store.contract import WorkerRecord
-from dbtaskqueue._system import clock
+from dbtaskqueue._system import clock, place
 from dbtaskqueue._system.place import Place
 from dbtaskqueue._worker import membership
 
@@ -23,7 +23,7 @@ HOLD = """
 import os, sys, time
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._worker import membership
-membership.here = lambda: None  # this one cannot tell either: its heart is a process of its own
+membership.here = lambda: None  # this one cannot tell either: its heartbeat process is a process of its own
 queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
 [task] = queue.fetch(timeout=30)
 task.start()
@@ -83,7 +83,7 @@ def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
 @pytest.mark.engine("sqlite")
 def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
     """Its tasks are taken, its late writes refused; its next claim is another worker's."""
-    # with such a lease its heart sees the row too late: it must notice when it looks at the workers
+    # with such a lease its heartbeat process sees the row too late: it must notice when it looks at the workers
     with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)
@@ -138,12 +138,12 @@ def test_silence_counts_only_while_the_rescuer_looked(
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     queue.store.register(worker_of())
-    looking = rescuer.Rescuer(queue.store, None)
+    looking = rescuer.Rescuer(queue.store, None, queue.events)
 
     def look(after: float = 1) -> bool:
         """Let the rescuer look; whether the worker is lost."""
         now[0] += after
-        looking.look()
+        looking.check()
         return queue.store.workers()[0].lost_at is not None
 
     assert not any(look() for _ in range(9))
@@ -181,8 +181,8 @@ def test_a_pid_counts_in_its_own_place_only(
     alive: bool | None,
     gone: bool | None,
 ) -> None:
-    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    monkeypatch.setattr(place, "exists", lambda pid, started: alive)
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
     assert looking.is_gone(worker_of(boot, namespace)) is gone
 
 
@@ -194,10 +194,10 @@ def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
     """A dead worker is lost at the first look; one that is alive but silent, as a stopped process is, never."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(rescuer, "exists", lambda pid, started: alive)
+    monkeypatch.setattr(place, "exists", lambda pid, started: alive)
     queue.store.register(worker_of("here", "ours"))
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1))
+    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
     for _ in range(looks):
         now[0] += 1
-        looking.look()
+        looking.check()
     assert (queue.store.workers()[0].lost_at is None) is alive

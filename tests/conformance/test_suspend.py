@@ -26,7 +26,7 @@ def run(queue: TaskQueue) -> Run:
 
 
 def again(queue: TaskQueue, executor: str | None) -> TaskRecord:
-    worker = Membership(queue.store, 30.0, runs_tasks=False, executor=executor).join()
+    worker = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor=executor).join()
     claim = Claim([queue.name], 1, clock.now(), start=True)
     return queue.store.exchange(worker, claim=claim).claimed[0]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from dbtaskqueue import Worker
-from dbtaskqueue._executors.process.executor import _START
+from dbtaskqueue._executors.process.executor import _START_TIME
+from dbtaskqueue._formats.quantities import seconds
 from dbtaskqueue._maintenance.supervision import HANGS
 from dbtaskqueue.cli import main
-from dbtaskqueue.cli.options import seconds
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNIT = EXAMPLES / "systemd" / "dbtaskqueue@.service"
@@ -77,7 +77,7 @@ def test_the_unit_says_what_the_worker_needs() -> None:
     expected = {"Type": "notify", "KillMode": "mixed", "NotifyAccess": "main", "OOMPolicy": "continue"}
     assert {name: service[name] for name in expected} == expected
     assert service["Restart"] == "always"
-    assert seconds(service["TimeoutStartSec"]) > _START
+    assert seconds(service["TimeoutStartSec"]) > _START_TIME
     assert 10 <= seconds(service["WatchdogSec"]) <= HANGS
 
 

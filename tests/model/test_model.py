@@ -280,7 +280,7 @@ class Queue(RuleBasedStateMachine):
     def look(self) -> None:
         self.model.rescue(set(self.dead))
         for handle in self.handles.values():
-            handle._membership.look()
+            handle._membership.maintain()
 
     # -- the invariants, by their names --------------------------------------------------------------
 
@@ -362,8 +362,8 @@ class Queue(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _nobody_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps must be the same each time: rescue happens in them, and in no thread of its own. Nor must a heart beat."""
-    monkeypatch.setattr(membership, "HeartProcess", ThreadHeartbeat)
+    """Steps must be the same each time: rescue happens in them, not in a thread, and no process sends heartbeats."""
+    monkeypatch.setattr(membership, "HeartbeatProcess", ThreadHeartbeat)
     monkeypatch.setattr(Rescuer, "interval", 3600.0)
     monkeypatch.setattr(ClockWatch, "interval", 3600.0)
     monkeypatch.setattr(clock, "source", clock.source)  # each machine sets its own

@@ -57,11 +57,11 @@ def test_a_task_is_suspended_and_continued_once() -> None:
     work, said = running(), list[bool]()
     rows = [CLAIM._replace(suspended=1)]
 
-    def hold(still: bool) -> None:
-        said.append(still)
-        work.note_hold(still)
+    def suspend(suspended: bool) -> None:
+        said.append(suspended)
+        work.note_suspended(suspended)
 
-    work.hold = hold
+    work.suspend = suspend
     watch = CancelWatch(lambda: rows, lambda: [work])
     watch()
     watch()

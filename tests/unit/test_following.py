@@ -7,19 +7,19 @@ import re
 
 import pytest
 
-from dbtaskqueue._formats.output import FIRST, LAST, Following, Output
+from dbtaskqueue._formats.output import FIRST, LAST, Output, OutputFollower
 
 LEFT_OUT = re.compile(r"\n\[… (\d+) bytes left out …\]\n")
 
 
 def follow(chunks: list[bytes], looks: random.Random) -> list[str]:
     """Write the chunks and look now and then; what each look showed."""
-    output, following, shown = Output(), Following(), []
+    output, follower, shown = Output(), OutputFollower(), []
     for chunk in chunks:
         output.write(chunk)
         if looks.random() < 0.4:
-            shown.append(following.news(output.text(), ended=False))
-    return [*shown, following.news(output.text())]
+            shown.append(follower.new_text(output.text(), ended=False))
+    return [*shown, follower.new_text(output.text())]
 
 
 def assert_in_order(shown: str, written: bytes) -> None:
@@ -72,31 +72,31 @@ def test_bytes_that_are_no_text_come_through() -> None:
 
 
 def test_half_a_character_and_half_a_line_end_wait() -> None:
-    following = Following()
-    assert following.news("50 %\r", ended=False) == "50 %"
-    assert following.news("50 %\r\n\ufffd", ended=False) == "\r\n"
-    assert following.news("50 %\r\né", ended=False) == "é"
-    assert following.news("50 %\r\né\r") == "\r"
+    follower = OutputFollower()
+    assert follower.new_text("50 %\r", ended=False) == "50 %"
+    assert follower.new_text("50 %\r\n\ufffd", ended=False) == "\r\n"
+    assert follower.new_text("50 %\r\né", ended=False) == "é"
+    assert follower.new_text("50 %\r\né\r") == "\r"
 
 
 def test_what_is_new_while_the_middle_is_cut() -> None:
-    output, following = Output(), Following()
+    output, follower = Output(), OutputFollower()
     output.write(b"f" * FIRST + b"1" * LAST)
-    assert following.news(output.text(), ended=False) == output.text()
+    assert follower.new_text(output.text(), ended=False) == output.text()
     output.write(b"2" * 100)
-    assert following.news(output.text(), ended=False) == "2" * 100, "cut, but all of it was seen"
+    assert follower.new_text(output.text(), ended=False) == "2" * 100, "cut, but all of it was seen"
     output.write(b"3" * (LAST + 7))
-    assert following.news(output.text(), ended=False) == "\n[… 7 bytes left out …]\n" + "3" * LAST
-    assert following.news(output.text()) == ""
+    assert follower.new_text(output.text(), ended=False) == "\n[… 7 bytes left out …]\n" + "3" * LAST
+    assert follower.new_text(output.text()) == ""
 
 
 def test_a_task_may_write_what_looks_like_our_own_line() -> None:
     own = "\n[… 5 bytes left out …]\n"
-    output, following = Output(), Following()
+    output, follower = Output(), OutputFollower()
     output.write(own.encode() * 3)
-    assert following.news(output.text()) == own * 3
+    assert follower.new_text(output.text()) == own * 3
     output.write(b"x" * LAST * 2 + own.encode())
-    last = following.news(output.text())
+    last = follower.new_text(output.text())
     assert LEFT_OUT.findall(last)[-1] == "5"
     assert last.endswith("x" + own)
-    assert following.news(output.text()) == ""
+    assert follower.new_text(output.text()) == ""

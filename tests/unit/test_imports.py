@@ -24,16 +24,23 @@ PURE = {"errors", "states", "retry", "checks", "_formats", "_system"}
 LAYERS: list[set[str]] = [
     PURE,
     {"_store"},
-    {"outcomes", "checkpoints", "overview"},
+    {"outcomes"},
+    {"events"},
+    {"checkpoints", "overview"},
+    {"options"},
+    {"calls"},
     {"current"},
+    {"extension"},
     {"_executors"},
     {"_maintenance"},
     {"_worker"},
     {"task"},
     {"functions"},
+    {"handle"},
     {"queue"},
     {"worker"},
     {"__init__"},
+    {"monitoring"},
     {"cli"},
     {"__main__"},
 ]
@@ -137,7 +144,7 @@ def test_engines_never_import_each_other(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((SOURCE / "_executors").rglob("*.py")), ids=named)
 def test_executors_never_touch_the_database(path: Path) -> None:
     for name in own_imports(path):
-        allowed = PURE | {"_executors", "current", "checkpoints", "outcomes"}
+        allowed = PURE | {"_executors", "current", "checkpoints", "outcomes", "extension"}
         assert name[0] in allowed or name[:2] == ("_store", "contract")
     names = {node.id for node in ast.walk(parsed(path)) if isinstance(node, ast.Name)}
     assert not names & {"Store", "open_store", "store"}
@@ -149,6 +156,21 @@ def test_the_library_imports_only_the_standard_library(path: Path) -> None:
     for name in imports(path):
         others = {"psutil"} if path.name == "psutil_.py" else drivers
         assert name[0] in sys.stdlib_module_names or name[0] in {"dbtaskqueue", "__future__", *others}, name
+
+
+FACES = [path for path in FILES if unit(path) in ("monitoring", "cli")]
+"""The modules that show the library to people: they use what others may use."""
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
+
+
+@pytest.mark.parametrize("path", FACES, ids=named)
+def test_private_attributes_of_the_library_are_not_read(path: Path) -> None:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            assert own or node.attr in NAMED_TUPLE, f"{named(path)}:{node.lineno} reads {ast.unparse(node)}"
+    for name in imports(path):
+        assert not (name[-1].startswith("_") and name[0] == "dbtaskqueue" and len(name) > 2), ".".join(name)
 
 
 BLOCKED = """

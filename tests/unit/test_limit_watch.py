@@ -60,7 +60,7 @@ def test_progress_begins_the_stall_limit_anew_and_not_the_time_limit(clock: Cloc
     watch = LimitWatch(lambda: [work])
     for done in range(3):
         clock.now += 8
-        work.tracker.tell(done, None, None)
+        work.tracker.update(done, None, None)
         watch()
         assert not work.cancelled
     clock.now += 8
@@ -73,11 +73,11 @@ def test_the_time_that_a_task_is_suspended_does_not_count(clock: Clock, name: st
     work = running(clock, f'{{"{name}_limit": 10}}')
     watch = LimitWatch(lambda: [work])
     clock.now += 5
-    work.note_hold(True)
+    work.note_suspended(True)
     clock.now += 60
     watch()
     assert not work.cancelled, "while it is suspended"
-    work.note_hold(False)
+    work.note_suspended(False)
     clock.now += 4
     watch()
     assert not work.cancelled, "after it continued"

@@ -10,7 +10,8 @@ import pytest
 from helpers import ended, spawn
 
 from dbtaskqueue import RetryPolicy, TaskQueue, Worker
-from dbtaskqueue._system.log import Outage, event, logger
+from dbtaskqueue._system.log import event, logger
+from dbtaskqueue.events import Events, Outage
 
 
 class Kept(logging.Handler):
@@ -71,8 +72,8 @@ def test_an_event_below_the_level_costs_nothing(kept: Kept) -> None:
     ("silent", "levels"),
     [(False, [logging.ERROR, logging.WARNING]), (True, [logging.DEBUG, logging.DEBUG])],
 )
-def test_an_outage_is_said_once_and_its_end_once(kept: Kept, silent: bool, levels: list[int]) -> None:
-    outage = Outage("worker", silent=silent)
+def test_an_outage_is_logged_once_and_its_end_once(kept: Kept, silent: bool, levels: list[int]) -> None:
+    outage = Outage("worker", Events(), silent=silent)
     outage.ends()
     for _ in range(3):
         outage.starts(OSError("gone"))

@@ -9,12 +9,24 @@ from typing import Any
 import pytest
 
 import dbtaskqueue
-from dbtaskqueue import Attempt, FunctionStats, QueueStats, RetryPolicy, RunningTask, Task, TaskQueue, TaskState, Worker
+from dbtaskqueue import (
+    Attempt,
+    FunctionStats,
+    QueueInfo,
+    QueueStats,
+    RetryPolicy,
+    RunningTask,
+    Task,
+    TaskQueue,
+    TaskState,
+    Worker,
+    WorkerInfo,
+)
 
 # Every capitalised name of the design page, but for what comes with the servers and with long tasks.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    "FunctionStats",
+    *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
@@ -23,14 +35,19 @@ NAMES = {
 NOT_YET = {
     TaskQueue: ["logs", "watch", "copy"],
 }
-LIMITS = "time_limit=None, stall_limit=None, memory_limit=None"
+LIMITS = "time_limit=None, stall_limit=None, memory_limit=None, meta=None"
 OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
-        "__init__": "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True",
+        "__init__": (
+            "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=()"
+        ),
         "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}",
         "enqueue_many": f"payloads, *, {OPTIONS}, connection=None, {LIMITS}",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
+        "open": "url=None",
+        "lane": "queue",
+        "use": "extension",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",
@@ -41,6 +58,8 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "tasks": "*, state=None, limit=100, before=None",
         "stats": "",
         "function_stats": "",
+        "workers": "",
+        "queues": "",
         "pause": "",
         "resume": "",
         "purge": "",
@@ -85,10 +104,11 @@ TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
     *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
+    *("meta", "deduplicated"),
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
-    *("progress", "checkpoint", "saved", "step", "transaction"),
+    *("progress", "checkpoint", "saved", "step", "transaction", "meta"),
 }
 
 
@@ -149,6 +169,10 @@ def test_attributes() -> None:
     )
     assert FunctionStats._fields == (*("function", "count", "failures", "p50", "p95", "cpu_p50", "peak_memory"),)
     assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")
+    assert QueueInfo._fields == ("name", *QueueStats._fields)
+    assert WorkerInfo._fields == (
+        *("id", "host", "pid", "state", "elsewhere", "holds", "executor", "queues", "lease", "created_at", "lost_at"),
+    )
 
 
 def test_the_exception_tree() -> None:

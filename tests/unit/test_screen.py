@@ -6,22 +6,30 @@ import random
 
 import pytest
 
+from dbtaskqueue._formats.display import short_duration
 from dbtaskqueue._formats.progress import Progress, Usage, part_done, read_usage
-from dbtaskqueue.cli.looks import Ended, Failure, Lane, Look, Running, Seen, share
-from dbtaskqueue.cli.output import lasted
 from dbtaskqueue.cli.screen import bar, changes, number, screen, shares
+from dbtaskqueue.monitoring.snapshot import (
+    Ended,
+    Failure,
+    QueueSnapshot,
+    Running,
+    Snapshot,
+    WorkerSnapshot,
+    cpu_share,
+)
 from dbtaskqueue.states import TaskState
 
 NOW = 1_800_000_000_000_000
 EVIL = "\x1b[31m[bold]:smile:\x9b\u202e\x07\r\n你好"
 
 
-def lane(name: str = "default", waited: float | None = None, paused: bool = False, **counts: int) -> Lane:
-    return Lane(name, {state: counts.get(state, 0) for state in TaskState}, waited, paused)
+def queue(name: str = "default", waited: float | None = None, paused: bool = False, **counts: int) -> QueueSnapshot:
+    return QueueSnapshot(name, {state: counts.get(state, 0) for state in TaskState}, waited, paused)
 
 
-def seen(id: int, state: str = "alive", host: str = "machine", executor: str | None = "process") -> Seen:
-    return Seen(id, state, executor, host, 4000 + id, NOW - 3_600_000_000)
+def worker(id: int, state: str = "alive", host: str = "machine", executor: str | None = "process") -> WorkerSnapshot:
+    return WorkerSnapshot(id, state, executor, host, 4000 + id, NOW - 3_600_000_000)
 
 
 def running(id: int, **changed: object) -> Running:
@@ -46,13 +54,13 @@ def failure(id: int, state: str = "failed", error: str = "ValueError: no") -> Fa
     return Failure(id, "default", state, 3, 10, NOW - 60_000_000, NOW + 30_000_000, error)
 
 
-def look(**changed: object) -> Look:
-    seen_then = Look(NOW, [lane(pending=3, running=1)], [seen(1)], [running(17)], False, [failure(9)], [])
-    return seen_then._replace(**changed)  # type: ignore[arg-type]
+def snapshot(**changed: object) -> Snapshot:
+    taken = Snapshot(NOW, [queue(pending=3, running=1)], [worker(1)], [running(17)], False, [failure(9)], [])
+    return taken._replace(**changed)  # type: ignore[arg-type]
 
 
-def lines(seen_now: Look | None, columns: int = 80, rows: int = 24, **more: str) -> list[str]:
-    return [line.plain.rstrip() for line in screen(seen_now, columns, rows, now=NOW, **more)]
+def lines(current: Snapshot | None, columns: int = 80, rows: int = 24, **more: str) -> list[str]:
+    return [line.plain.rstrip() for line in screen(current, columns, rows, now=NOW, **more)]
 
 
 def row(shown: list[str], start: str) -> list[str]:
@@ -64,7 +72,7 @@ def row(shown: list[str], start: str) -> list[str]:
 
 
 def test_each_part_says_what_one_wants_to_know() -> None:
-    shown = lines(look(), title="sqlite:///x.sqlite")
+    shown = lines(snapshot(), title="sqlite:///x.sqlite")
     assert shown[0].startswith("dbtaskqueue sqlite:///x.sqlite  ")
     assert shown[0].endswith("q quits")
     assert row(shown, "default") == ["default", "3", "0", "1", "0", "0", "0"]
@@ -74,56 +82,56 @@ def test_each_part_says_what_one_wants_to_know() -> None:
 
 
 def test_a_wide_screen_has_more() -> None:
-    shown = lines(look(), columns=140)
+    shown = lines(snapshot(), columns=140)
     assert row(shown, "17")[1:3] == ["1/10", "default"]
     assert 'page 45 · crawl {"args": [7]}' in next(line for line in shown if line.startswith("17"))
     assert "cancelled" in shown[2]
 
 
 def test_nothing_to_show_is_said() -> None:
-    shown = lines(Look(NOW, [], [], [], False, [], []))
-    assert {"no queue has tasks", "no workers", "nothing runs", "no task stands failed"} <= set(shown)
-    assert lines(None, trouble="looking …")[1] == "looking …"
+    shown = lines(Snapshot(NOW, [], [], [], False, [], []))
+    assert {"no tasks in any queue", "no workers", "no running tasks", "no failed tasks"} <= set(shown)
+    assert lines(None, warning="reading …")[1] == "reading …"
 
 
 def test_trouble_stands_on_top_and_what_was_seen_stays() -> None:
-    shown = lines(look(), trouble=f"the database is away {EVIL}")
+    shown = lines(snapshot(), warning=f"the database is away {EVIL}")
     assert shown[1].startswith("the database is away \\x1b")
     assert row(shown, "17")
 
 
 def test_what_stands_still_or_is_to_end_is_marked() -> None:
-    shown = lines(look(running=[running(5, words=("suspended", "cancellation requested"))]), columns=140)
+    shown = lines(snapshot(running=[running(5, words=("suspended", "cancellation requested"))]), columns=140)
     assert "(suspended, cancellation requested) page 45 · crawl" in next(
         line for line in shown if line.startswith("5 ")
     )
-    assert row(lines(look(queues=[lane("slow", paused=True)])), "slow")[:2] == ["slow", "(paused)"]
+    assert row(lines(snapshot(queues=[queue("slow", paused=True)])), "(paused)")[:2] == ["(paused)", "slow"]
 
 
 def test_the_living_come_before_the_lost_and_busy_queues_before_idle_ones() -> None:
-    workers = [seen(1, "lost"), seen(2, "lost"), seen(3, "silent"), seen(4)]
-    shown = lines(look(workers=workers, queues=[lane("a", done=9), lane("b", pending=1)]))
+    workers = [worker(1, "lost"), worker(2, "lost"), worker(3, "silent"), worker(4)]
+    shown = lines(snapshot(workers=workers, queues=[queue("a", done=9), queue("b", pending=1)]))
     order = [line.split()[1] for line in shown[shown.index("") :] if "process" in line.split()[2:3]]
     assert order == ["alive", "silent", "lost", "lost"]
     assert [line[0] for line in shown if line.startswith(("a ", "b "))] == ["b", "a"]
-    assert row(lines(look(workers=[seen(1, executor=None)])), "1 ")[2] == "(fetch)"
+    assert row(lines(snapshot(workers=[worker(1, executor=None)])), "1 ")[2] == "(fetch)"
 
 
 def test_values_that_nobody_told_are_blank() -> None:
     bare = running(3, progress=None, usage=None, cpu=None, started_at=None, max_attempts=None, what="7")
-    assert row(lines(look(running=[bare])), "3 ") == ["3", "7"]
+    assert row(lines(snapshot(running=[bare])), "3 ") == ["3", "7"]
 
 
 # -- it fits ---------------------------------------------------------------------------------------
 
 
-def crowd(dice: random.Random) -> Look:
+def crowd(dice: random.Random) -> Snapshot:
     """Far more than fits, in words that are up to no good."""
     names = [f"{'q' * dice.randrange(1, 128)}{n}" for n in range(30)]
-    return Look(
+    return Snapshot(
         NOW,
-        [lane(name, 1e9, bool(n % 2), pending=10**n, done=2**63) for n, name in enumerate(names)],
-        [seen(n, dice.choice(["alive", "lost", "silent"]), EVIL * 30) for n in range(40)],
+        [queue(name, 1e9, bool(n % 2), pending=10**n, done=2**63) for n, name in enumerate(names)],
+        [worker(n, dice.choice(["alive", "lost", "silent"]), EVIL * 30) for n in range(40)],
         [running(10**n, what=EVIL * n, worker=n, cpu=10.0**n, words=("suspended",)) for n in range(18)],
         True,
         [failure(n, "abandoned", EVIL * n) for n in range(10)],
@@ -134,14 +142,14 @@ def crowd(dice: random.Random) -> Look:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (132, 50), (66, 20), (40, 10), (300, 100), (10, 3), (1, 1)])
 def test_it_fits_every_screen(columns: int, rows: int, seed: int) -> None:
-    shown = screen(crowd(random.Random(seed)), columns, rows, now=NOW, title=EVIL * 50, trouble=EVIL * 50)
+    shown = screen(crowd(random.Random(seed)), columns, rows, now=NOW, title=EVIL * 50, warning=EVIL * 50)
     assert len(shown) <= rows
     assert max(line.cell_len for line in shown) <= columns
     assert all(line.plain.isprintable() for line in shown)
 
 
 def test_what_does_not_fit_is_counted() -> None:
-    shown = lines(look(running=[running(n) for n in range(100, 140)], more=True))
+    shown = lines(snapshot(running=[running(n) for n in range(100, 140)], more=True))
     assert len(shown) <= 24
     listed = [line for line in shown if line.startswith("1") and "page" in line]
     [rest] = [line for line in shown if "more" in line]
@@ -178,7 +186,7 @@ def test_rooms_are_shared_fairly() -> None:
     ],
 )
 def test_times_in_six_characters(seconds: float | None, words: str) -> None:
-    assert lasted(seconds) == words
+    assert short_duration(seconds) == words
     assert len(words) <= 6
 
 
@@ -194,10 +202,10 @@ def test_progress_as_a_bar_or_as_a_number() -> None:
 
 def test_numbers_and_shares() -> None:
     assert [number(n) for n in (0, 9_999_999, 12_345_678)] == ["0", "9999999", "12M"]
-    assert share([(0.0, 1.0)]) is None
-    assert share([(0.0, 1.0), (2.0, 4.0)]) == 1.5
-    assert share([(0.0, 1.0), (1.0, 9.0), (2.0, 1.0)]) == 0
-    assert share([(1.0, 1.0), (1.0, 2.0)]) is None
+    assert cpu_share([(0.0, 1.0)]) is None
+    assert cpu_share([(0.0, 1.0), (2.0, 4.0)]) == 1.5
+    assert cpu_share([(0.0, 1.0), (1.0, 9.0), (2.0, 1.0)]) == 0
+    assert cpu_share([(1.0, 1.0), (1.0, 2.0)]) is None
 
 
 def test_usage_that_cannot_be_read() -> None:
@@ -218,12 +226,12 @@ def test_usage_that_cannot_be_read() -> None:
 # -- on a pipe -------------------------------------------------------------------------------------
 
 
-def told(before: Look | None, after: Look) -> list[str]:
+def change_lines(before: Snapshot | None, after: Snapshot) -> list[str]:
     return [line.partition(" ")[2] for line in changes(before, after)]
 
 
 def test_the_first_lines_tell_everything() -> None:
-    assert told(None, look()) == [
+    assert change_lines(None, snapshot()) == [
         "queue default pending=3 reserved=0 running=1 failed=0 done=0 abandoned=0 cancelled=0",
         "worker 1 alive executor=process pid=4001 machine",
         'task 17 runs queue=default attempt=1/10 worker=1 crawl {"args": [7]}',
@@ -233,22 +241,24 @@ def test_the_first_lines_tell_everything() -> None:
 
 
 def test_then_only_what_has_changed() -> None:
-    assert told(look(), look(at=NOW + 1)) == []
-    after = look(running=[running(17, cpu=0.0, usage=None, progress=Progress(45.1, 60, "page 45.1", 89.0))])
-    assert told(look(), after) == [], "neither a part of a percent nor what it uses is worth a line"
-    after = look(running=[running(17, progress=Progress(60, 60, "page 60", 0.0))])
-    assert told(look(), after) == ["task 17 100% eta=0s page 60"]
-    assert told(look(), look(running=[running(17, words=("suspended",))])) == ["task 17 suspended"]
-    assert told(look(running=[running(17, words=("suspended",))]), look()) == ["task 17 continues"]
-    assert told(look(), look(running=[], ended=[Ended(17, "default", "done", 1)])) == [
+    assert change_lines(snapshot(), snapshot(at=NOW + 1)) == []
+    after = snapshot(running=[running(17, cpu=0.0, usage=None, progress=Progress(45.1, 60, "page 45.1", 89.0))])
+    assert change_lines(snapshot(), after) == [], "neither a part of a percent nor what it uses is worth a line"
+    after = snapshot(running=[running(17, progress=Progress(60, 60, "page 60", 0.0))])
+    assert change_lines(snapshot(), after) == ["task 17 100% eta=0s page 60"]
+    assert change_lines(snapshot(), snapshot(running=[running(17, words=("suspended",))])) == ["task 17 suspended"]
+    assert change_lines(snapshot(running=[running(17, words=("suspended",))]), snapshot()) == ["task 17 continues"]
+    assert change_lines(snapshot(), snapshot(running=[], ended=[Ended(17, "default", "done", 1)])) == [
         "task 17 is done queue=default attempt=1"
     ]
-    assert told(look(), look(workers=[])) == ["worker 1 has left"]
-    assert told(look(), look(workers=[seen(1, "lost")])) == ["worker 1 lost executor=process pid=4001 machine"]
-    assert told(look(failures=[]), look(failures=[failure(2, "abandoned")])) == [
+    assert change_lines(snapshot(), snapshot(workers=[])) == ["worker 1 has left"]
+    assert change_lines(snapshot(), snapshot(workers=[worker(1, "lost")])) == [
+        "worker 1 lost executor=process pid=4001 machine"
+    ]
+    assert change_lines(snapshot(failures=[]), snapshot(failures=[failure(2, "abandoned")])) == [
         "task 2 abandoned queue=default attempt=3/10 ValueError: no"
     ]
-    assert told(look(running=[]), look(running=[running(17, token=2)]))[0].startswith("task 17 runs")
+    assert change_lines(snapshot(running=[]), snapshot(running=[running(17, token=2)]))[0].startswith("task 17 runs")
 
 
 def test_lines_on_a_pipe_are_harmless() -> None:

@@ -1,4 +1,4 @@
-"""The page that a worker shares with a child: whoever is to stand still is in no transaction then."""
+"""The flags that a worker shares with a child: a child that is to be suspended starts no transaction."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections.abc import Iterator
 import pytest
 from helpers import Background, until
 
-from dbtaskqueue._executors.process.shared_flags import SharedFlags, new_page
+from dbtaskqueue._executors.process.shared_flags import SharedFlags, new_flags
 
 
 @pytest.fixture
-def page() -> Iterator[SharedFlags]:
-    page = new_page()
-    yield page
-    page.close()
+def flags() -> Iterator[SharedFlags]:
+    flags = new_flags()
+    yield flags
+    flags.close()
 
 
-def test_a_transaction_is_seen(page: SharedFlags) -> None:
-    assert not page.writing
-    with page.around_writes(), page.around_writes():
-        assert page.writing
-    assert not page.writing
+def test_a_transaction_is_seen(flags: SharedFlags) -> None:
+    assert not flags.writing
+    with flags.around_writes(), flags.around_writes():
+        assert flags.writing
+    assert not flags.writing
 
 
-def test_who_is_held_begins_none(page: SharedFlags) -> None:
+def test_a_suspended_child_starts_none(flags: SharedFlags) -> None:
     def write() -> str:
-        with page.around_writes():
+        with flags.around_writes():
             return "written"
 
-    page.held = True
+    flags.suspended = True
     writer = Background(write)
-    until(lambda: not page.writing and writer.runs)
-    page.held = False
+    until(lambda: not flags.writing and writer.runs)
+    flags.suspended = False
     assert writer.join() == "written"
 
 
-def test_who_is_in_one_already_does_not_wait(page: SharedFlags) -> None:
-    with page.around_writes():
-        page.held = True
-        with page.around_writes():
-            assert page.writing
-        assert page.writing
-    assert not page.writing
+def test_a_thread_in_a_transaction_does_not_wait(flags: SharedFlags) -> None:
+    with flags.around_writes():
+        flags.suspended = True
+        with flags.around_writes():
+            assert flags.writing
+        assert flags.writing
+    assert not flags.writing

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from dbtaskqueue._store import queries
-from dbtaskqueue._store.sqlite.connections import SQL
 from dbtaskqueue._store.sqlite.store import SqliteStore
+from dbtaskqueue._store.sqlite.transaction import SQL
 
 TASKS = 10_000
 STATES = {

@@ -22,7 +22,7 @@ def test_where_nobody_can_be_told_nobody_is(name: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000"})
     assert not notifier.is_there
     assert notifier.watchdog is None
-    assert notifier.tell(READY=1) is False
+    assert notifier.notify(READY=1) is False
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_it_arrives(kind: str) -> None:
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         name = f"{directory}/notify"
         end.bind(name if kind == "path" else f"\0{name}")
-        assert Notifier({"NOTIFY_SOCKET": name if kind == "path" else f"@{name}"}).tell(READY=1, STATUS="well")
+        assert Notifier({"NOTIFY_SOCKET": name if kind == "path" else f"@{name}"}).notify(READY=1, STATUS="well")
         assert end.recv(100) == b"READY=1\nSTATUS=well"
 
 
 def test_nobody_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/nobody"})
-    assert [notifier.tell(READY=1), notifier.tell(READY=1)] == [False, False]
+    assert [notifier.notify(READY=1), notifier.notify(READY=1)] == [False, False]
     assert len(caplog.records) == 1
 
 
@@ -62,7 +62,7 @@ def test_whoever_does_not_read_is_not_waited_for_long(caplog: pytest.LogCaptureF
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(f"{directory}/notify")
         notifier = Notifier({"NOTIFY_SOCKET": f"{directory}/notify"})
-        while notifier.tell(WATCHDOG=1):
+        while notifier.notify(WATCHDOG=1):
             pass
     assert len(caplog.records) == 1
 

@@ -1,4 +1,4 @@
-"""How task code runs. An executor never touches the database: work goes in, outcomes come out."""
+"""How task code runs. An executor never touches the database: tasks go in, and how they ended comes out."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from .thread import ThreadExecutor
 
 
 class Executor(Protocol):
-    """Runs works at once, as many as its settings say; the others wait in a line."""
+    """Runs tasks at the same time, as many as its settings say. The others wait."""
 
     grace: float
-    """Seconds that code gets to end which was told to stop, if it has a way to be told (``Work.stop``)."""
+    """Seconds that code gets to end after it was told to stop, if it can be told (``TaskRun.stop``)."""
 
     most: int
     """How many tasks it can run at the same time now; fewer than its settings allow during a shortage."""
 
-    def submit(self, works: Sequence[TaskRun]) -> None:
-        """Run them when there is room."""
+    def submit(self, runs: Sequence[TaskRun]) -> None:
+        """Run these tasks when there is room."""
 
     def is_drained(self) -> bool:
-        """Whether all work has started."""
+        """Return whether all tasks have started."""
 
     def take_back(self) -> list[TaskRun]:
-        """The work that has not started; it will not."""
+        """Return the tasks that have not started. They will not."""
 
     def drain(self) -> None:
-        """The worker is to stop: tell those who cannot see it."""
+        """Tell tasks that cannot see it that the worker drains."""
 
     def last_turn(self) -> float:
-        """When its own loop last made a turn, in monotonic time; now, where it has none."""
+        """Return when its own loop last made a turn, in monotonic time; the current time if it has no loop."""
 
     def close(self) -> None:
-        """End what it runs by, as far as it can be ended."""
+        """End its threads and processes, as far as they can be ended."""
 
 
 def _asyncio(settings: Settings, callbacks: Callbacks) -> Executor:
-    from .asyncio_ import AsyncioExecutor  # asyncio takes 5 MiB: only from who uses it
+    from .asyncio_ import AsyncioExecutor  # asyncio takes 5 MiB
 
     return AsyncioExecutor(settings, callbacks)
 
@@ -54,4 +54,4 @@ EXECUTORS: dict[str, Callable[[Settings, Callbacks], Executor]] = {
     "process": _process,
     "asyncio": _asyncio,
 }
-"""The executors by the name that ``Worker`` and the command line know them by."""
+"""The executors by their names for ``Worker`` and the command line."""

@@ -1,6 +1,6 @@
-"""Runs ``async def`` tasks in one event loop, in one thread of its own; plain functions in threads beside it.
+"""Runs ``async def`` tasks in one event loop, in a thread of its own, and plain functions in other threads.
 
-``concurrency`` counts both. What is claimed beyond it waits in a line, and can be taken back.
+``concurrency`` counts both. Tasks that are claimed beyond it wait, and can be taken back.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from .task_run import Callbacks, Settings, TaskRun, take_all
 
 
 class AsyncioExecutor:
-    """One event loop for all. Each task has its own copy of the context that the executor was made in."""
+    """One event loop for all tasks. Each task has its own copy of the context in which the executor was made."""
 
     grace = 1.0
 
     def __init__(self, settings: Settings, callbacks: Callbacks) -> None:
         self._runner = settings.runner
         self._callbacks = callbacks
-        self._context = contextvars.copy_context()
+        self._runner.process.enter()
+        self._context = contextvars.copy_context()  # with what extensions have set
         self.most = settings.concurrency
-        self._line: deque[TaskRun] = deque()
-        self._free = settings.concurrency  # what follows is touched in the loop only
+        self._waiting: deque[TaskRun] = deque()
+        self._free = settings.concurrency  # this and what follows is used in the loop only
         self._running: dict[asyncio.Task[None], TaskRun] = {}
         self._is_called = False
         self._closing = False
@@ -41,57 +42,58 @@ class AsyncioExecutor:
         self._thread.start()
         self._watch = LoopWatch(self._loop, self._thread, self._running)
 
-    def submit(self, works: Sequence[TaskRun]) -> None:
-        """Run them when there is room."""
-        self._line.extend(works)
-        if not self._is_called:  # one call for all that are submitted before the loop comes to it
+    def submit(self, runs: Sequence[TaskRun]) -> None:
+        """Run these tasks when there is room."""
+        self._waiting.extend(runs)
+        if not self._is_called:  # one call for all tasks that are submitted before the loop gets to it
             self._is_called = True
             self._loop.call_soon_threadsafe(self._fill)
 
     def is_drained(self) -> bool:
-        """Whether all work has started."""
-        return not self._line
+        """Return whether all tasks have started."""
+        return not self._waiting
 
     def take_back(self) -> list[TaskRun]:
-        """The work that has not started; it will not."""
-        return take_all(self._line)
+        """Return the tasks that have not started. They will not."""
+        return take_all(self._waiting)
 
     def drain(self) -> None:
-        """Nobody needs to be told: it is seen."""
+        """Do nothing: tasks of this process see that the worker drains."""
 
     def last_turn(self) -> float:
-        """Now: what blocks the loop is a task, and is logged."""
+        """Return the current time: only tasks can block the loop, which is logged."""
         return time.monotonic()
 
     def close(self) -> None:
-        """Cancel what is left in the loop and end its thread; one that is blocked is left behind."""
+        """Cancel what is left in the loop and end its thread. A thread that is blocked is left behind."""
         self._watch.close()
         self._threads.close()
         self._closing = True
         with contextlib.suppress(RuntimeError):  # closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(self.grace)
+        self._runner.process.leave()
 
     # -- in the loop -------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         self._is_called = False
-        while self._free and self._line:
+        while self._free and self._waiting:
             try:
-                work = self._line.popleft()
+                run = self._waiting.popleft()
             except IndexError:  # taken back meanwhile
                 return
             self._free -= 1
-            if self._runner.is_async(work):
-                task = self._loop.create_task(self._run(work), context=self._context.copy())
-                self._running[task] = work
+            if self._runner.is_async(run):
+                task = self._loop.create_task(self._run(run), context=self._context.copy())
+                self._running[task] = run
                 self._watch.wake()
             else:
-                self._threads.run(work)
+                self._threads.run(run)
 
-    async def _run(self, work: TaskRun) -> None:
-        await self._runner.execute_async(work)
-        self._callbacks.ended(work)
+    async def _run(self, run: TaskRun) -> None:
+        await self._runner.execute_async(run)
+        self._callbacks.ended(run)
         if (task := asyncio.current_task()) is not None:
             del self._running[task]
         self._free_slot()
@@ -102,9 +104,9 @@ class AsyncioExecutor:
 
     # -- in other threads --------------------------------------------------------------------------
 
-    def _run_plain(self, work: TaskRun) -> None:
-        self._context.copy().run(self._runner.execute, work)
-        self._callbacks.ended(work)
+    def _run_plain(self, run: TaskRun) -> None:
+        self._context.copy().run(self._runner.execute, run)
+        self._callbacks.ended(run)
 
     def _free_slot_from_outside(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing more is started
@@ -117,11 +119,11 @@ class AsyncioExecutor:
         self._loop.close()
 
     def _go(self, run: Callable[[], object]) -> None:
-        """Run the loop. What tasks raise never comes here, but a SystemExit of what they have started does."""
+        """Run the loop. Exceptions of tasks do not get here, but a SystemExit of something that they started does."""
         try:
             run()
         except BaseException as error:
-            event(logging.WARNING, "what a task left in the event loop has raised", exc_info=error)
+            event(logging.WARNING, "something that a task left in the event loop raised", exc_info=error)
 
     async def _unwind(self) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -133,36 +135,36 @@ class AsyncioExecutor:
 
 
 class _Threads:
-    """Daemon threads, as many as are busy at once; one that is free is used again.
+    """Daemon threads, as many as are busy at the same time. A free one is used again.
 
-    ``run`` runs a work in one of them, and ``is_free`` is called when it can take another.
+    ``execute`` runs a task in one of them, and ``is_free`` is called when it can take another.
     """
 
-    def __init__(self, run: Callable[[TaskRun], None], is_free: Callable[[], None]) -> None:
-        self._line: queue.SimpleQueue[TaskRun | None] = queue.SimpleQueue()
-        self._run = run
+    def __init__(self, execute: Callable[[TaskRun], None], is_free: Callable[[], None]) -> None:
+        self._tasks: queue.SimpleQueue[TaskRun | None] = queue.SimpleQueue()
+        self._execute = execute
         self._is_free = is_free
         self._lock = threading.Lock()
         self._idle = 0
         self._count = 0
 
-    def run(self, work: TaskRun) -> None:
+    def run(self, run: TaskRun) -> None:
         with self._lock:
             if self._idle:
                 self._idle -= 1
             else:
                 self._count += 1
                 threading.Thread(target=self._serve, name=f"dbtaskqueue-task-{self._count}", daemon=True).start()
-        self._line.put(work)
+        self._tasks.put(run)
 
     def close(self) -> None:
         for _ in range(self._count):
-            self._line.put(None)
+            self._tasks.put(None)
 
     def _serve(self) -> None:
-        while (work := self._line.get()) is not None:
-            self._run(work)
-            del work  # what a task returned or raised must not live until the next one
+        while (run := self._tasks.get()) is not None:
+            self._execute(run)
+            del run  # what a task returned or raised must not stay in memory until the next task
             with self._lock:
                 self._idle += 1
             self._is_free()

@@ -1,4 +1,4 @@
-"""Awaiting the code of one task, so that a cancel reaches it, in whatever event loop it runs."""
+"""Awaiting the code of one task in any event loop, so that it can be cancelled."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from typing import Any
 from ..errors import TaskCancelled
 from .task_run import TaskRun
 
-_AGAIN = 10.0
-"""Seconds after which a task that goes on in spite of its cancel is cancelled again."""
+_CANCEL_AGAIN = 10.0
+"""Seconds after which a task that continues although it was cancelled is cancelled again."""
 
 
-async def awaited(work: TaskRun, code: Awaitable[Any]) -> Any:
-    """What the code returns. From now on ``work.cancel()`` cancels the asyncio task that calls this.
+async def awaited(run: TaskRun, code: Awaitable[Any]) -> Any:
+    """Return what the code returns. Meanwhile ``run.cancel()`` cancels the asyncio task that awaits this.
 
-    A CancelledError is a TaskCancelled if the work was cancelled; else it is an error like any other.
+    A CancelledError becomes TaskCancelled if the run was cancelled. Otherwise it is an error like any other.
     """
-    stop = _Stop(work)
+    stop = _Stop(run)
     try:
         return await code
     except asyncio.CancelledError as error:
-        if work.cancelled:
-            raise TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone") from error
+        if run.cancelled:
+            text = f"task {run.record.id}: cancellation was requested, or its claim is gone"
+            raise TaskCancelled(text) from error
         raise
     finally:
         stop.is_over()
 
 
-def run_here(work: TaskRun, code: Awaitable[Any]) -> Any:
-    """What the code returns, in an event loop of its own in this thread."""
-    return asyncio.run(awaited(work, code))
+def run_here(run: TaskRun, code: Awaitable[Any]) -> Any:
+    """Return what the code returns, run in this thread in an event loop of its own."""
+    return asyncio.run(awaited(run, code))
 
 
 class _Stop:
-    """Cancels the asyncio task that made it when the work is cancelled, and again if it goes on."""
+    """Cancels the asyncio task that made it when the run is cancelled, and again if it continues."""
 
-    def __init__(self, work: TaskRun) -> None:
+    def __init__(self, run: TaskRun) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._next: asyncio.TimerHandle | None = None
         self._ended = False
-        work.stop = self._ask
-        if work.cancelled:  # before there was anybody to tell
-            self._ask()
+        run.stop = self._request
+        if run.cancelled:  # before it could be stopped
+            self._request()
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs there
             self._loop.call_soon_threadsafe(self._start)
 
@@ -58,7 +59,7 @@ class _Stop:
     def _cancel(self) -> None:
         if not self._ended and self._task is not None:
             self._task.cancel()
-            self._next = self._loop.call_later(_AGAIN, self._cancel)
+            self._next = self._loop.call_later(_CANCEL_AGAIN, self._cancel)
 
     def is_over(self) -> None:
         self._ended = True

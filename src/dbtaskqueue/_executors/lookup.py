@@ -12,7 +12,7 @@ import runpy
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from .._formats import payload
 from .._formats.payload import JSON
 from .._store.contract import TaskRecord
 from ..errors import PayloadError, TaskQueueError
+from ..extension import Extension, overriding
 
 _MAIN = "__main__"
 _COPY_OF_MAIN = "__mp_main__"  # the name that multiprocessing has made known for it
@@ -27,24 +28,40 @@ _is_loading = False
 
 
 class Functions(Protocol):
-    """Task functions by name; ``functions.Registry`` is one."""
+    """Task functions by name: ``functions.Registry``, or a provider of your own.
+
+    A provider at the top of a module is imported by child processes as a whole, so it may find functions that are not
+    at the top of a module, or that it loads at the first use.
+    """
 
     def find(self, name: str) -> Callable[..., Any] | None:
-        """The function of that name."""
+        """Return the function of that name, or None."""
 
     def names(self) -> list[str]:
-        """The names of all."""
+        """Return the names of all functions."""
 
 
 class Lookup:
-    """What a worker runs: tasks with a function's name by that function, the others by the callback."""
+    """What a worker runs: a task that names a function by that function, other tasks by the callback.
 
-    def __init__(self, callback: Callable[[JSON], Any] | None, functions: Functions) -> None:
+    ``extensions`` are entered around the code. ``owner`` is the ``TaskQueue`` whose attribute ``extensions`` they are:
+    a child process finds them there if they are not at the top of a module themselves.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[[JSON], Any] | None,
+        functions: Functions,
+        extensions: Sequence[Extension] = (),
+        owner: object = None,
+    ) -> None:
+        self.extensions = extensions
         self._callback = callback
         self._functions = functions
+        self._owner = owner
 
     def find(self, record: TaskRecord) -> Callable[..., Any] | None:
-        """What would run the task; None if nothing can."""
+        """Return what would run the task; None if nothing can."""
         return self._callback if record.function is None else self._function(record.function)
 
     def _function(self, name: str) -> Callable[..., Any] | None:
@@ -54,15 +71,15 @@ class Lookup:
         return found
 
     def has(self, record: TaskRecord) -> bool:
-        """Whether the task can be run. Another process may still fail to find a function that is known here."""
+        """Return whether the task can be run. A child process may still fail to find a function that is known here."""
         return bool(record.command) or self.find(record) is not None
 
     def runs(self) -> list[str | None]:
-        """The values of a task's ``function`` that can be run: names of task functions, None for the callback."""
+        """Return the values of a task's ``function`` that can be run: names of functions, None for the callback."""
         return [*([] if self._callback is None else [None]), *self._functions.names()]
 
     def call(self, record: TaskRecord) -> Any:
-        """What the task's code returns: of an ``async def``, what is to be awaited."""
+        """Call the task's code and return its result; of an ``async def``, an awaitable."""
         value = payload.decode(record.payload)  # type: ignore[arg-type]
         found = self.find(record)
         if found is None:
@@ -76,23 +93,50 @@ class Lookup:
         return f"this worker knows no task function {name!r}; it knows: {known}"
 
     def origin(self) -> Origin:
-        """Where another process finds all this. TypeError for a callback that it could not find."""
+        """Return where a child process finds all this.
+
+        Raises TypeError for a callback or an extension that it could not find. A function that it could not find fails
+        its tasks.
+        """
         if _is_loading:
             raise RuntimeError(
-                "a worker with executor='process' was started while its script is imported for the children: put what"
-                ' the script does, unlike what it defines, behind: if __name__ == "__main__":'
+                "a worker with executor='process' was started while its script is imported for the children: keep"
+                ' definitions at the top of the script, and put what it does under: if __name__ == "__main__":'
             )
         callback = None
         if self._callback is not None:
             callback = refer(self._callback)
             if callback is None:
                 raise TypeError(
-                    "a child process cannot find the callback: it has to be a function at the top of a module or of a"
-                    " script's file, not a lambda, a function inside of a function or something made at run time"
+                    "a child process cannot find the callback: it must be a function at the top of a module or script,"
+                    " not a lambda, a nested function or something made at run time"
                 )
-        found = {name: self._functions.find(name) for name in self._functions.names()}
-        functions = {name: refer(function) for name, function in found.items() if function is not None}
-        return Origin(callback, functions, _main_of([callback, *functions.values()]))
+        provider, functions = refer(self._functions), {}
+        if provider is None:
+            found = {name: self._functions.find(name) for name in self._functions.names()}
+            functions = {name: refer(function) for name, function in found.items() if function is not None}
+        extensions = self._extension_places()
+        main = _main_of([callback, provider, *functions.values(), *extensions])
+        return Origin(callback, functions, main, provider, extensions)
+
+    def _extension_places(self) -> list[tuple[str, str]]:
+        """Where a child process finds the extensions that it enters."""
+        entered = overriding(self.extensions, "attempt") + overriding(self.extensions, "process")
+        owner = refer(self._owner) if self._owner is not None and entered else None
+        places = []
+        for index, extension in enumerate(self.extensions):
+            if extension not in entered:
+                continue
+            place = refer(extension)
+            if place is None and owner is not None:
+                place = owner[0], f"{owner[1]}.extensions.{index}"
+            if place is None:
+                raise TypeError(
+                    f"a child process cannot find the extension {type(extension).__qualname__}: assign it, or the"
+                    " TaskQueue that uses it, to a name at the top of a module"
+                )
+            places.append(place)
+        return places
 
 
 def call(function: Callable[..., Any], name: str, value: JSON) -> Any:
@@ -126,14 +170,17 @@ def _name_of_main(namespace: Mapping[str, Any]) -> str:
 
 
 class Origin(NamedTuple):
-    """Where the code is: module and path for the callback and for each function, None where it cannot be found.
+    """Where a child process finds the code: module and path of the callback and of each function.
 
-    ``main`` is how the script that is running has to be loaded for it: None, its module's name, or its file.
+    None stands for a function that cannot be found. ``main`` says how to load the script that is running, if it is
+    needed: "module" or "file", and its name. ``provider`` has ``find`` and ``names``, and replaces ``functions``.
     """
 
     callback: tuple[str, str] | None
     functions: Mapping[str, tuple[str, str] | None]
     main: tuple[str, str] | None
+    provider: tuple[str, str] | None = None
+    extensions: Sequence[tuple[str, str]] = ()
 
 
 class FoundFunctions:
@@ -146,7 +193,7 @@ class FoundFunctions:
         """See Functions. TaskQueueError for one that this process could not find."""
         if name in self._functions and self._functions[name] is None:
             raise TaskQueueError(
-                f"a child process cannot find the task function {name!r}: it has to stand at the top of a module"
+                f"a child process cannot find the task function {name!r}: it must be defined at the top of a module"
             )
         return self._functions.get(name)
 
@@ -161,12 +208,27 @@ def import_path() -> list[str]:
 
 
 def load(origin: Origin) -> Lookup:
-    """The code, in the process that calls this. Raises what importing its modules raises."""
+    """Return the code, found in this process. Raises what importing its modules raises."""
     if origin.main is not None:
         _load_main(*origin.main)
     callback = None if origin.callback is None else _resolve(*origin.callback)
+    extensions = [_resolve_extension(*place) for place in origin.extensions]
+    if origin.provider is not None:
+        return Lookup(callback, _resolve(*origin.provider), extensions)
     functions = {name: None if place is None else _resolve(*place) for name, place in origin.functions.items()}
-    return Lookup(callback, FoundFunctions(functions))
+    return Lookup(callback, FoundFunctions(functions), extensions)
+
+
+def _resolve_extension(module: str, path: str) -> Extension:
+    try:
+        found = _resolve(module, path)
+    except (AttributeError, IndexError):
+        found = None
+    if not isinstance(found, Extension):
+        raise TaskQueueError(
+            f"{path} of {module} is not an extension in a child process: add it where its module is imported"
+        )
+    return found
 
 
 def place_of(error: BaseException) -> str:
@@ -177,8 +239,8 @@ def place_of(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
-def refer(code: Callable[..., Any]) -> tuple[str, str] | None:
-    """Module and path where it is found again; None if it is not."""
+def refer(code: object) -> tuple[str, str] | None:
+    """Return the module and path where another process finds it; None if there is none."""
     inner = getattr(code, "__wrapped__", code)
     for one in (code, inner):
         module, path = getattr(one, "__module__", None), getattr(one, "__qualname__", None)
@@ -195,8 +257,8 @@ def _is_there(module: str, path: str, *wanted: object) -> bool:
     return any(found is one or getattr(found, "__wrapped__", found) is one for one in wanted)
 
 
-def _search(code: Callable[..., Any]) -> tuple[str, str] | None:
-    """A method of an object, or an object that can be called, that stands at the top of a module."""
+def _search(code: object) -> tuple[str, str] | None:
+    """Find an object, or the object of a method, at the top of a module."""
     owner, suffix = (code.__self__, f".{code.__name__}") if isinstance(code, types.MethodType) else (code, "")
     for name in dict.fromkeys((type(owner).__module__, _MAIN, *sys.modules)):
         module = sys.modules.get(name)
@@ -208,9 +270,9 @@ def _search(code: Callable[..., Any]) -> tuple[str, str] | None:
     return None
 
 
-def _walk(root: object, path: str) -> Any:
+def _walk(root: Any, path: str) -> Any:
     for name in path.split("."):
-        root = getattr(root, name)
+        root = root[int(name)] if name.isdigit() else getattr(root, name)
     return root
 
 
@@ -219,7 +281,7 @@ def _resolve(module: str, path: str) -> Any:
 
 
 def _main_of(places: list[tuple[str, str] | None]) -> tuple[str, str] | None:
-    """How the running script is loaded again, if anything stands in it."""
+    """Return how to load the running script again, if anything is defined in it."""
     if not any(place is not None and place[0] == _MAIN for place in places):
         return None
     main = sys.modules[_MAIN]

@@ -1,4 +1,4 @@
-"""Names what blocks an event loop: while it does, no other task of that loop goes on, nor can any be cancelled."""
+"""Reports what blocks an event loop. Meanwhile no other task of that loop continues, nor can it be cancelled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .._system.log import event
 from .task_run import TaskRun
 
 _BLOCKED = 1.0
-"""Seconds without an answer after which a loop is called blocked."""
+"""Seconds without an answer after which a loop counts as blocked."""
 _PAUSE = 0.5
-_MANY = 20
-"""How many tasks are named."""
+_MOST_NAMED = 20
+"""How many task ids are logged."""
 
 
 class LoopWatch:
-    """A thread that asks the loop for an answer, as long as tasks run in it. Says each blockage once."""
+    """A thread that requests answers from the loop while tasks run in it. Each blockage is logged once."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: Mapping[asyncio.Task[None], TaskRun]
@@ -35,12 +35,12 @@ class LoopWatch:
         threading.Thread(target=self._watch, name="dbtaskqueue-loop-watch", daemon=True).start()
 
     def wake(self) -> None:
-        """A task starts."""
+        """Watch: a task starts."""
         if not self._awake.is_set():
             self._awake.set()
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._closed.set()
         self._awake.set()
 
@@ -48,12 +48,12 @@ class LoopWatch:
         while not self._closed.is_set():
             self._awake.clear()
             if self._running:
-                self._look()
+                self._check()
                 self._closed.wait(_PAUSE)
             else:  # a task that started since it was cleared has set it again
                 self._awake.wait()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         answered = threading.Event()
         started = time.monotonic()
         try:
@@ -62,25 +62,25 @@ class LoopWatch:
             return
         if answered.wait(_BLOCKED) or self._closed.is_set():
             return
-        self._tell(time.monotonic() - started)
+        self._report(time.monotonic() - started)
         while not answered.wait(_PAUSE) and not self._closed.is_set():
             pass
         if answered.is_set():
-            event(logging.WARNING, "the event loop goes on", seconds=round(time.monotonic() - started, 1))
+            event(logging.WARNING, "the event loop runs again", seconds=round(time.monotonic() - started, 1))
 
-    def _tell(self, seconds: float) -> None:
+    def _report(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._watched.ident or 0)
         if frame is None:
             return
-        # the frames of a thread that runs may change meanwhile; traceback copes with that
+        # the frames of a running thread may change meanwhile, which traceback can handle
         stack = traceback.extract_stack(frame)
         running = dict(self._running)
         now = asyncio.current_task(self._loop)
         fields: dict[str, Any] = {"seconds": round(seconds, 1)}
-        if now in running:  # not, if it is one that a task has started
+        if now in running:  # else a task has started the one that blocks
             fields["task_id"] = running[now].record.id
-        ids = sorted(work.record.id for work in running.values())
-        more = f" and {len(ids) - _MANY} more" if len(ids) > _MANY else ""
-        fields["tasks"] = ",".join(map(str, ids[:_MANY])) + more
+        ids = sorted(run.record.id for run in running.values())
+        more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+        fields["tasks"] = ",".join(map(str, ids[:_MOST_NAMED])) + more
         fields["at"] = f"{stack[-1].filename}:{stack[-1].lineno}"
         event(logging.WARNING, "the event loop is blocked", stack="".join(stack.format()), **fields)

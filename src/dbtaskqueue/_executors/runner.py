@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Token
 from typing import NoReturn
 
@@ -20,9 +20,13 @@ from .._formats.payload import JSON
 from .._formats.progress import ProgressTracker
 from .._store.contract import TaskRecord
 from .._system import clock
+from .._system.log import first_line
 from ..checkpoints import Checkpoints
-from ..checks import is_async
+from ..checks import check_delay, is_async
 from ..current import RunningTask, enter, leave
+from ..errors import AbandonTask, ReleaseTask, RetryTask
+from ..extension import ProcessContexts, around_attempt, overriding
+from ..outcomes import Backoff
 from . import task_log
 from .lookup import Lookup
 from .task_run import TaskRun
@@ -33,6 +37,9 @@ _MIN_CPU = 0.01
 MakeCheckpoints = Callable[[TaskRecord, Callable[[], int | None], Callable[[], bool]], Checkpoints]
 """Gets the task's record, a function that returns its start while that is not stored, and one that returns whether
 waiting for the database has become pointless."""
+_Guard = Callable[[TaskRun], contextlib.AbstractContextManager[object]]
+_CHOICES = RetryTask, AbandonTask, ReleaseTask
+_NOTHING = contextlib.nullcontext()
 _Context = tuple[Token[TaskRun], Token[Callable[[], RunningTask]]]
 
 
@@ -41,7 +48,8 @@ class Runner:
 
     ``lookup`` finds the code. ``max_payload`` is the most bytes of a result or a checkpoint. ``checkpoints`` makes the
     place where a task stores its checkpoints, when the task first asks for ``current_task()``. ``is_draining`` says
-    whether the worker is stopping, ``is_cancelled`` whether a task should stop.
+    whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered
+    around the extensions and the code.
     """
 
     def __init__(
@@ -52,7 +60,7 @@ class Runner:
         checkpoints: MakeCheckpoints,
         is_draining: Callable[[], bool],
         is_cancelled: Callable[[TaskRun], bool] = lambda run: run.cancelled,
-        guard: Callable[[TaskRun], contextlib.AbstractContextManager[object]] | None = None,
+        guard: _Guard | None = None,
     ) -> None:
         self.lookup = lookup
         self.max_payload = max_payload
@@ -60,7 +68,11 @@ class Runner:
         self._is_draining = is_draining
         self._is_cancelled = is_cancelled
         self._guard = guard
+        self._extensions = overriding(lookup.extensions, "attempt")
+        self._is_plain = guard is None and not self._extensions
         self._pid = os.getpid()
+        self.process = ProcessContexts(lookup.extensions)
+        """What the process that runs the code enters before its first task, and leaves at its end."""
 
     def is_async(self, run: TaskRun) -> bool:
         """Return whether the task's code is an ``async def``."""
@@ -72,7 +84,7 @@ class Runner:
         context = self._start(run)
         before = time.thread_time()
         try:
-            self._store_result(run, self._call(run) if self._guard is None else self._guarded_call(run))
+            self._store_result(run, self._call(run) if self._is_plain else self._call_inside(run))
         except BaseException as error:  # SystemExit is a failure like any other
             run.error = error
         # Reading the CPU time is a system call (0.4 µs). Skip it if less wall time than that has passed.
@@ -85,8 +97,11 @@ class Runner:
         from .coroutines import awaited
 
         context = self._start(run)
+        result = None
         try:
-            self._store_result(run, await awaited(run, self.lookup.call(run.record)))
+            with self._surroundings(run) if self._extensions else _NOTHING:
+                result = await awaited(run, self.lookup.call(run.record))
+            self._store_result(run, result)
         except BaseException as error:
             run.error = error
         self._end(run, context)
@@ -99,10 +114,24 @@ class Runner:
             result = run_here(run, result)
         return result
 
-    def _guarded_call(self, run: TaskRun) -> JSON:
-        assert self._guard is not None
-        with self._guard(run):
+    def _call_inside(self, run: TaskRun) -> JSON:
+        with self._surroundings(run):
             return self._call(run)
+        return None  # an extension suppressed the exception
+
+    def _surroundings(self, run: TaskRun) -> contextlib.AbstractContextManager[object]:
+        """What the code runs in: the guard, and the extensions' ``attempt``."""
+        if self._guard is None:
+            return self._attempt(run)
+        return self._guarded_attempt(run, self._guard) if self._extensions else self._guard(run)
+
+    def _attempt(self, run: TaskRun) -> contextlib.AbstractContextManager[object]:
+        return around_attempt(self._extensions, run.running(self._running_task))
+
+    @contextlib.contextmanager
+    def _guarded_attempt(self, run: TaskRun, guard: _Guard) -> Iterator[None]:
+        with guard(run), self._attempt(run):
+            yield
 
     def _start(self, run: TaskRun) -> _Context:
         run.started_at = clock.now()
@@ -116,22 +145,37 @@ class Runner:
     def _end(self, run: TaskRun, context: _Context) -> None:
         if os.getpid() != self._pid:  # a process that the task has forked, and that returned from the code
             _end_fork(run.error)
+        if run.error is not None:
+            run.backoff = self._backoff(run, run.error)
         task_log.running.reset(context[0])
         leave(context[1])
         run.ended_at = clock.now()
         run.stop = None
 
+    def _backoff(self, run: TaskRun, error: BaseException) -> Backoff | None:
+        """Ask the ``backoff`` of the task's function when to retry; None if the task chose, or if there is none."""
+        if run.record.function is None or isinstance(error, _CHOICES) or self._is_cancelled(run):
+            return None
+        try:
+            decide = getattr(self.lookup.find(run.record), "backoff", None)
+            if decide is None:
+                return None
+            delay = decide(error, run.attempt)
+            return Backoff(None if delay is None else check_delay(delay, "the result of backoff"))
+        except BaseException as raised:
+            return Backoff(failure=f"{type(raised).__name__}: {first_line(raised)}")
+
     def _running_task(self, run: TaskRun, attempt: int) -> RunningTask:
         def is_over() -> bool:
             return self._is_cancelled(run) or self._is_draining()
 
-        run.keeper = self._checkpoints(run.record, lambda: run.unstored_start, is_over)
+        run.checkpoints = self._checkpoints(run.record, lambda: run.unstored_start, is_over)
         run.tracker = ProgressTracker()
         return RunningTask(
             run.record,
             attempt,
             self._is_draining,
-            run.keeper,
+            run.checkpoints,
             run.tracker,
             max_payload=self.max_payload,
             is_cancelled=lambda: self._is_cancelled(run),

@@ -1,7 +1,7 @@
-"""What tasks log becomes their output, where they share a process and so have no output of their own.
+"""Makes log records the output of tasks that share a process, and so have no stdout of their own.
 
-No handler is set up for it, and no level changed: what the user's logging lets through is what is kept. A
-record is seen when it is made, by ``logging.setLogRecordFactory``.
+It adds no handler and changes no level: every record that the user's logging creates is kept, by
+``logging.setLogRecordFactory``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from .task_run import TaskRun
 
 running: ContextVar[TaskRun] = ContextVar("dbtaskqueue_running_work")
-"""The work that the calling code belongs to."""
+"""The task that the calling code belongs to."""
 
 _format = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format
 _lock = threading.Lock()
@@ -25,7 +25,7 @@ _before: Callable[..., logging.LogRecord] = logging.LogRecord
 
 
 def listen() -> None:
-    """From now on records made inside of tasks are kept as their output. To be ended by ``stop_listening``."""
+    """Keep records made inside tasks as their output from now on. End this with ``stop_listening``."""
     global _users, _before
     with _lock:
         _users += 1
@@ -35,18 +35,18 @@ def listen() -> None:
 
 
 def stop_listening() -> None:
-    """The end of one ``listen``; after the last one nothing of it is left."""
+    """End one ``listen``. After the last one, the record factory is what it was before."""
     global _users
     with _lock:
         _users -= 1
-        if _users == 0 and logging.getLogRecordFactory() is _make:  # else somebody has wrapped it meanwhile
+        if _users == 0 and logging.getLogRecordFactory() is _make:  # else the program has wrapped it meanwhile
             logging.setLogRecordFactory(_before)
 
 
 def _make(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = _before(*args, **kwargs)
-    work = running.get(None)
-    if work is not None and record.name != "dbtaskqueue":
-        with contextlib.suppress(Exception):  # a message that does not fit its arguments: its handlers say so
-            work.write_output(_format(record).encode("utf-8", "backslashreplace") + b"\n")
+    run = running.get(None)
+    if run is not None and record.name != "dbtaskqueue":
+        with contextlib.suppress(Exception):  # a message that does not fit its arguments: its handlers report that
+            run.write_output(_format(record).encode("utf-8", "backslashreplace") + b"\n")
     return record

@@ -1,4 +1,4 @@
-"""What a session hands to an executor, and what comes back in it."""
+"""What a worker hands to an executor, and what comes back in it."""
 
 from __future__ import annotations
 
@@ -15,39 +15,43 @@ from .._formats.progress import ProgressTracker
 from .._store.contract import Note, TaskRecord
 from ..checkpoints import Checkpoints
 from ..current import RunningTask
+from ..outcomes import Backoff
 
 if TYPE_CHECKING:
     from .runner import Runner
 
 
 class TaskRun:
-    """A claimed task on its way through an executor.
+    """A claimed task on its way through an executor, and what is known of how it ran.
 
-    ``started_at``, ``ended_at``: when its code started and ended (microseconds), None before; ``started`` is the same
-    on the monotonic clock. ``start_stored``: whether its start is stored. It ended with ``error``, or with
-    ``result`` as JSON text (None for none). ``cancelled`` reaches the running task whenever it starts.
-    ``given_back``: it was cancelled because the worker stops; unless it ends well, it is released.
-    ``exceeded``: the limit that it was stopped for. ``cpu`` (microseconds), ``memory`` (bytes, the peak): what it took.
+    - ``start_stored``: whether the database knows that it has started.
+    - ``started_at``, ``ended_at``: when its code started and ended, in microseconds; None before. ``started`` is the
+      start on the monotonic clock, in seconds.
+    - ``result``: what it returned, as JSON text. ``error``: what it raised. ``backoff``: what the ``backoff`` of its
+      function answered about the error.
+    - ``cancelled``: whether it was asked to stop; it learns of it whenever it starts. ``given_back``: it was cancelled
+      because its worker stops, so it is released unless it finishes. ``exceeded``: the limit that it was stopped for.
+    - ``cpu`` (microseconds) and ``memory`` (bytes, the peak): what it used.
 
-    Set by an executor while the code runs, where it can: ``stop`` is called when it is cancelled, ``hold(still)``
-    makes all of its processes stand still or go on, ``stacks()`` gives those of its threads; all in any
-    thread. ``pid`` is that of its own process.
+    While the code runs, its executor sets what it can do to it. All may be called in any thread. ``stop()`` is called
+    when the task is cancelled, ``suspend(True)`` suspends all of its processes and ``suspend(False)`` resumes them,
+    ``stacks()`` returns the stacks of its threads. ``pid`` is that of its own process.
     """
 
     __slots__ = (
         "__weakref__",
         "_has_ended",
-        "_held_for",
-        "_held_since",
         "_running",
+        "_suspended_for",
+        "_suspended_since",
+        "backoff",
         "cancelled",
+        "checkpoints",
         "cpu",
         "ended_at",
         "error",
         "exceeded",
         "given_back",
-        "hold",
-        "keeper",
         "memory",
         "output",
         "pid",
@@ -58,6 +62,7 @@ class TaskRun:
         "started",
         "started_at",
         "stop",
+        "suspend",
         "tracker",
         "usage",
     )
@@ -72,50 +77,51 @@ class TaskRun:
         self.given_back = False
         self.exceeded: BaseException | None = None
         self.stop: Callable[[], None] | None = None
-        self.hold: Callable[[bool], None] | None = None
+        self.suspend: Callable[[bool], None] | None = None
         self.stacks: Callable[[], str] | None = None
         self.pid: int | None = None
         self.result: str | None = None
         self.error: BaseException | None = None
-        self.keeper: Checkpoints | None = None
+        self.backoff: Backoff | None = None
+        self.checkpoints: Checkpoints | None = None
         self.tracker: ProgressTracker | None = None
         self.output: Output | None = None
         self.usage: str | None = None
         self.cpu: int | None = None
         self.memory: int | None = None
         self._has_ended = False
-        self._held_since: float | None = None
-        self._held_for = 0.0
+        self._suspended_since: float | None = None
+        self._suspended_for = 0.0
         self._running: RunningTask | None = None
 
     @property
     def has_ended(self) -> bool:
-        """Whether its code has stored its end itself, in a transaction of its own."""
-        return self._has_ended or (self.keeper is not None and self.keeper.has_ended)
+        """Whether its code has stored the end itself, in a transaction of its own."""
+        return self._has_ended or (self.checkpoints is not None and self.checkpoints.has_ended)
 
     def note_ended(self) -> None:
-        """It has, in another process."""
+        """Its code has stored the end, in another process."""
         self._has_ended = True
 
     def write_output(self, data: bytes) -> None:
-        """Keep what it has written."""
+        """Add to its output."""
         if data:
             if self.output is None:
                 self.output = Output()
             self.output.write(data)
 
     def notes(self) -> list[Note]:
-        """What it has told since the last time: its progress, its output, what it takes."""
+        """Return what has changed since the last call: its progress, its output, what it uses."""
         if self.tracker is None and self.output is None and self.usage is None:
             return []
-        news = {
-            "progress": None if self.tracker is None else self.tracker.news(),
-            "output": None if self.output is None else self.output.news(),
+        changed = {
+            "progress": None if self.tracker is None else self.tracker.take_changed(),
+            "output": None if self.output is None else self.output.take_changed(),
             "usage": self.usage,
         }
         self.usage = None
         record = self.record
-        return [Note(record.id, record.token, name, value) for name, value in news.items() if value is not None]
+        return [Note(record.id, record.token, name, value) for name, value in changed.items() if value is not None]
 
     @property
     def unstored_start(self) -> int | None:
@@ -129,64 +135,71 @@ class TaskRun:
 
     @property
     def seconds(self) -> float:
-        """How long its code took."""
+        """How long its code ran."""
         took = self.ended_at - (self.started_at or 0)
         return took / 1e6 if took > 0 else 0.0  # the clock may have been set back
 
     # -- while it runs -----------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Ask the task's code to end."""
+        """Request that the task's code stops."""
         self.cancelled = True
         if (stop := self.stop) is not None:
             stop()
 
     def running(self, make: Callable[[TaskRun, int], RunningTask]) -> RunningTask:
-        """What ``current_task()`` gives to its code; made when somebody asks, for the attempt of that number."""
+        """Return what its code gets from ``current_task()``; ``make`` makes it at the first call."""
         if self._running is None:
             self._running = make(self, self.attempt)
         return self._running
 
     @property
-    def is_held(self) -> bool:
-        """Whether it stands still."""
-        return self._held_since is not None
+    def is_suspended(self) -> bool:
+        """Whether its processes are suspended."""
+        return self._suspended_since is not None
 
-    def note_hold(self, still: bool) -> None:
-        """It stands still from now on, or goes on."""
+    def note_suspended(self, suspended: bool) -> None:
+        """Its processes are suspended from now on, or resumed."""
         now = time.monotonic()
-        if still:
-            self._held_since = now
-        elif self._held_since is not None:
-            self._held_for += now - self._held_since
-            self._held_since = None
+        if suspended:
+            self._suspended_since = now
+        elif self._suspended_since is not None:
+            self._suspended_for += now - self._suspended_since
+            self._suspended_since = None
 
     def clock(self) -> float:
-        """Monotonic seconds in which it did not stand still, for limits."""
-        now = time.monotonic() if self._held_since is None else self._held_since
-        return now - self._held_for
+        """Return the monotonic time without what it was suspended for. Limits count by it."""
+        now = time.monotonic() if self._suspended_since is None else self._suspended_since
+        return now - self._suspended_for
+
+    def forget_process(self) -> None:
+        """Nothing can be done to its code any more, as no process runs it."""
+        self.stop = self.suspend = self.stacks = self.pid = None
 
     def spend(self, cpu: float | None = None, memory: int | None = None) -> None:
-        """Note the seconds of a CPU that it took in all, and bytes that it had at some moment, where they are known."""
+        """Note CPU seconds that it has used so far, and bytes that it had at some moment. The largest values count."""
         if cpu is not None:
             self.cpu = max(self.cpu or 0, round(cpu * 1e6))
         if memory is not None:
             self.memory = max(self.memory or 0, memory)
 
     def command_line(self) -> CommandLine:
-        """What a command task runs, with what it is told of its attempt; PayloadError for what is no command line."""
+        """Return what a command task runs, with its id, attempt and token in the environment.
+
+        Raises PayloadError for an invalid command line.
+        """
         command = command_line.from_payload(payload.decode(self.record.payload))  # type: ignore[arg-type]
         own = {"ID": self.record.id, "ATTEMPT": self.attempt, "TOKEN": self.record.token}
-        told = {f"DBTASKQUEUE_TASK_{name}": str(value) for name, value in own.items()}
-        return command._replace(env={**command.env, **told})
+        variables = {f"DBTASKQUEUE_TASK_{name}": str(value) for name, value in own.items()}
+        return command._replace(env={**command.env, **variables})
 
 
-def take_all(line: deque[TaskRun]) -> list[TaskRun]:
-    """All that waits in a line, which others may take from at the same time."""
+def take_all(waiting: deque[TaskRun]) -> list[TaskRun]:
+    """Take everything that waits. Other threads may take from it at the same time."""
     taken: list[TaskRun] = []
     with contextlib.suppress(IndexError):
         while True:
-            taken.append(line.popleft())
+            taken.append(waiting.popleft())
     return taken
 
 
@@ -207,7 +220,7 @@ class Settings(NamedTuple):
 class Callbacks(Protocol):
     """What an executor reports to its worker, in any thread."""
 
-    def ended(self, work: TaskRun) -> None:
+    def ended(self, run: TaskRun) -> None:
         """Called when the code has ended, and its TaskRun says how."""
 
     def room_changed(self) -> None:

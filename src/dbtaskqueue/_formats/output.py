@@ -61,7 +61,7 @@ class Output:
         """Bytes that were written, kept or not."""
         return self._written
 
-    def news(self) -> str | None:
+    def take_changed(self) -> str | None:
         """The text, if anything was written since the last call."""
         if self._written == self._told:
             return None
@@ -81,10 +81,10 @@ def _marker(left_out: int) -> str:
     return f"\n[… {left_out} bytes left out …]\n"
 
 
-class Following:
-    """What is new in the text of an ``Output`` that grows while somebody looks at it now and then.
+class OutputFollower:
+    """Finds the new part of an ``Output`` that is read repeatedly while it grows.
 
-    Nothing comes twice. What was written and left out between two looks is replaced by a line that says so.
+    No text is returned twice. A line replaces what was written and left out between two reads.
     """
 
     def __init__(self) -> None:
@@ -92,8 +92,11 @@ class Following:
         self._tail = ""
         self._position: int | None = None  # in bytes, once something was left out; before that all is in the text
 
-    def news(self, text: str, *, ended: bool = True) -> str:
-        """What the text has that the ones before had not; unless it has ended, half a character or line end waits."""
+    def new_text(self, text: str, *, ended: bool = True) -> str:
+        """Return the part of ``text`` that earlier calls did not have.
+
+        Unless it has ended, an incomplete character or line end is kept for the next call.
+        """
         first, left_out, end = _parts(text)
         waiting = 0 if ended else len(_waiting(end if left_out else text))
         if not left_out:

@@ -40,7 +40,7 @@ class ProgressTracker:
         self._latest: tuple[float, float | None, str | None] | None = None
         self._stored: tuple[float, float | None, str | None] | None = None
 
-    def tell(self, done: float, total: float | None, message: str | None) -> None:
+    def update(self, done: float, total: float | None, message: str | None) -> None:
         """Take note of it. ValueError for what is no number."""
         if not (isinstance(done, _NUMBERS) and -1e308 <= done <= 1e308):
             raise ValueError(f"done is a number, not {done!r}")
@@ -55,7 +55,7 @@ class ProgressTracker:
         """What was told last; another object each time that something is told."""
         return self._latest
 
-    def news(self) -> str | None:
+    def take_changed(self) -> str | None:
         """What is to be stored now, as JSON; None if nothing was told since."""
         latest = self._latest
         if latest is None or latest is self._stored:

@@ -1,4 +1,7 @@
-"""Hearing within a second that a running task is to be cancelled, to stand still, or is not ours any more."""
+"""Reads within a second what the database wants of running tasks: cancel one, suspend one, or stop one that was lost.
+
+This is the one place where a worker reads such requests, with one query for all of its tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ class CancelWatch:
         self._running = running
 
     def __call__(self) -> None:
-        works = {work for work in self._running() if work.start_stored and not work.cancelled}
-        if not works:
+        runs = {run for run in self._running() if run.start_stored and not run.cancelled}
+        if not runs:
             return
         held = {(row.id, row.token): row for row in self._held()}
-        for work in works & set(self._running()):  # what ended meanwhile is not held, and no news
-            row = held.get((work.record.id, work.record.token))
+        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more
+            row = held.get((run.record.id, run.record.token))
             if row is None or row.cancel_requested:
-                work.cancel()
-            elif work.hold is not None and bool(row.suspended) != work.is_held:
-                work.hold(bool(row.suspended))
+                run.cancel()
+            elif run.suspend is not None and bool(row.suspended) != run.is_suspended:
+                run.suspend(bool(row.suspended))

@@ -1,4 +1,4 @@
-"""Two ways to beat: from a thread, and from a process that task code cannot starve."""
+"""Two ways to send heartbeats: from a thread, and from a process that task code cannot block."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pathlib import Path
 from .._executors.lookup import import_path
 from .._store.contract import Store
 from .._system.log import event
-from . import heart
+from . import heartbeat_process
 
 BEATS_PER_LEASE = 3.0
 _SHORT_LEASE = 10.0
 _HELP = 10.0
-"""Seconds in which a thread beats for a new heart, where the lease is short: on a busy machine it takes longer than
-such a lease until an interpreter has started and loaded a server's driver."""
+"""Seconds in which a thread sends heartbeats for a new process if the lease is short. On a busy machine it takes longer
+than such a lease until an interpreter has started and has loaded a server's driver."""
 
 
 class ThreadHeartbeat:
-    """A duty: beat from the maintenance thread. Enough where everybody looks at the pid instead."""
+    """A duty: send heartbeats from the maintenance thread. This suffices where others check the pid instead."""
 
     def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
         self.interval = lease / BEATS_PER_LEASE
@@ -38,11 +38,11 @@ class ThreadHeartbeat:
             self._lost()
 
     def stop(self) -> None:
-        """Nothing to end: the loop just no longer calls."""
+        """Nothing to end: the loop no longer calls it."""
 
 
-class HeartProcess:
-    """A duty: keep the worker's heart running, and hear when it found the worker's row lost."""
+class HeartbeatProcess:
+    """A duty: keep the heartbeat process running, and notice that it found the worker's row lost."""
 
     def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
         self.interval = min(1.0, lease / BEATS_PER_LEASE)
@@ -63,24 +63,24 @@ class HeartProcess:
 
     @property
     def pid(self) -> int:
-        """The process id of the heart."""
+        """The process id of the heartbeat process."""
         return self._process.pid
 
     def __call__(self) -> None:
         code = self._process.poll()
-        if code == heart.LOST:
+        if code == heartbeat_process.LOST:
             self._hang_up()
             self._lost()
             return
         if code is not None:
             self._hang_up()
-            event(logging.WARNING, "the heart of this worker ended and is started again", exit_code=code)
+            event(logging.WARNING, "the heartbeat process ended and is started again", exit_code=code)
             self._process = self._spawn()
         if time.monotonic() < self._help_until and not self._store.beat(self._worker):
             self._lost()
 
     def stop(self) -> None:
-        """End the heart and wait for it."""
+        """End the process and wait for it."""
         self._hang_up()
         try:
             self._process.wait(timeout=5)
@@ -89,7 +89,7 @@ class HeartProcess:
             self._process.wait()
 
     def disown(self) -> None:
-        """In a forked child: the heart is the parent's; just let go of its pipe."""
+        """In a forked child: the process belongs to the parent, so only close its pipe."""
         self._hang_up()
         self._process.returncode = 0
 
@@ -97,7 +97,7 @@ class HeartProcess:
         if not sys.executable:
             raise FileNotFoundError("this interpreter does not know its own executable")
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(heart.__file__))],
+            [sys.executable, "-I", "-S", str(Path(heartbeat_process.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -110,7 +110,7 @@ class HeartProcess:
             process.stdin.write(json.dumps(self._orders).encode() + b"\n")
             process.stdin.flush()
         except OSError as error:
-            event(logging.WARNING, "the heart of this worker could not be told what to do", error=error)
+            event(logging.WARNING, "the heartbeat process did not get its orders", error=error)
         return process
 
     def _hang_up(self) -> None:

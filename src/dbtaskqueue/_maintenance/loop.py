@@ -1,7 +1,7 @@
-"""The loop of all duties: one thread for each worker, one shape for all.
+"""The loop that runs duties: one thread, one shape for all of them.
 
-A duty has an ``interval`` in seconds and is called when it has passed. A database that cannot be
-reached is reported once, and the duty is tried again at its next turn.
+A duty has an ``interval`` in seconds and is called when it has passed. If the database is unavailable, that is reported
+once, and the duty is tried again at its next turn.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .._system.log import Outage, event
+from .._system.log import event
 from ..errors import StoreUnavailable, TaskQueueError
+from ..events import Outage
 
 
 class Duty(Protocol):
-    """Something to be done again and again."""
+    """Something that is done at regular intervals."""
 
     interval: float
 
@@ -27,7 +28,7 @@ class Duty(Protocol):
 
 
 class MaintenanceLoop:
-    """A thread that runs duties, and what other threads hand over to be done soon."""
+    """A thread that runs duties, and calls that other threads hand over."""
 
     def __init__(self, name: str, outage: Outage) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -45,9 +46,9 @@ class MaintenanceLoop:
         self._inbox.put(lambda: self._duties.pop(duty, None))
 
     def soon(self, act: Callable[[], object]) -> None:
-        """Do it once, soon; again each second while the database cannot be reached.
+        """Call it once, soon; again each second while the database is unavailable.
 
-        Safe from anywhere, a finalizer in the middle of a transaction included.
+        Safe to call anywhere, even in a finalizer in the middle of a transaction.
         """
         self._inbox.put(act)
 
@@ -56,7 +57,7 @@ class MaintenanceLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after what was handed over; wait for it unless called from it."""
+        """End the thread after the calls that were handed over; wait for it unless called in it."""
         self._inbox.put(None)
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
@@ -82,7 +83,7 @@ class MaintenanceLoop:
             self._attempt(duty)
 
     def _attempt(self, act: Callable[[], object]) -> bool:
-        """Do it; False when the database could not be reached."""
+        """Call it. Returns False if the database is unavailable."""
         try:
             act()
         except StoreUnavailable as error:

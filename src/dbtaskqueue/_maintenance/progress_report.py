@@ -1,4 +1,4 @@
-"""Telling the database once a second how far the running tasks have got, all of them in one transaction."""
+"""Stores the progress and the output of all running tasks once a second, in one transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .._store.contract import Note
 
 
 class ProgressReport:
-    """A duty: store what running tasks have told since the last time. The last words of a task come with its end."""
+    """A duty: store what running tasks have reported since the last time. The last report is stored with the end."""
 
     interval = 1.0
 
@@ -18,6 +18,6 @@ class ProgressReport:
         self._store = store
 
     def __call__(self) -> None:
-        notes = [note for work in self._running() for note in work.notes()]
+        notes = [note for run in self._running() for note in run.notes()]
         if notes:
             self._store(notes)

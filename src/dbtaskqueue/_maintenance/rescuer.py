@@ -1,13 +1,12 @@
-"""Giving back the tasks of workers that are gone.
+"""Rescue: tasks of dead workers are returned to the queue.
 
-In the same place a worker is gone when its process is: pid and start time decide, at once. Elsewhere it
-is gone when its counter stood still for a whole lease of *this* process's monotonic clock, during which
-this process looked all the time: no two clocks are ever compared, and an outage robs nobody.
+In the same place, a worker is dead when its process does not exist: pid and start time decide, immediately. Elsewhere,
+it is presumed dead when its counter ``beat`` has not changed for a whole lease of *this* process's monotonic clock, in
+which this process read it all the time. So two clocks are never compared, and an outage causes no false rescue.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,38 +14,39 @@ from collections.abc import Callable
 from .. import outcomes
 from .._store.contract import Store, WorkerRecord
 from .._system import clock
-from .._system.log import event
-from .._system.place import Place, exists
+from .._system.place import Place, is_elsewhere, is_gone
+from ..events import Events, WorkerLost
 
 _SELDOM = 10.0
-"""Seconds between two looks for tasks whose worker has no row, while no row goes away."""
+"""Seconds between two searches for tasks whose worker has no row, while no row disappears."""
 
 
 class Rescuer:
-    """A duty: look at all workers of the database, and rescue what the dead ones held."""
+    """A duty: read the rows of all workers, and rescue what the dead ones held."""
 
     interval = 1.0
 
-    def __init__(self, store: Store, place: Place | None) -> None:
+    def __init__(self, store: Store, place: Place | None, events: Events) -> None:
         self._store = store
+        self._events = events
         self._place = place
         self._lock = threading.Lock()
         self._silent_since: dict[int, tuple[int, float]] = {}
-        self._last_look = time.monotonic()
+        self._last_check = time.monotonic()
         self._known: set[int] = set()
         self._next_orphans = 0.0
-        self.on_look: Callable[[list[WorkerRecord]], None] = lambda workers: None
+        self.on_workers: Callable[[list[WorkerRecord]], None] = lambda workers: None
 
     def __call__(self) -> int:
-        """Look once; how many tasks were given back. A look that another thread is at is not repeated."""
-        return self.look(at_orphans=time.monotonic() >= self._next_orphans)
+        """Check once. Returns how many tasks were rescued; 0 if another thread is checking at the moment."""
+        return self.check(at_orphans=time.monotonic() >= self._next_orphans)
 
-    def look(self, *, at_orphans: bool = True) -> int:
-        """The same; ``at_orphans``: even if no worker's row has gone away, look for tasks of workers without one."""
+    def check(self, *, at_orphans: bool = True) -> int:
+        """The same. ``at_orphans``: search for tasks of workers without a row, even if no row has disappeared."""
         if not self._lock.acquire(blocking=False):
             return 0
         try:
-            return self._look(at_orphans)
+            return self._check(at_orphans)
         except BaseException:
             self._silent_since.clear()
             raise
@@ -54,21 +54,18 @@ class Rescuer:
             self._lock.release()
 
     def is_elsewhere(self, worker: WorkerRecord) -> bool:
-        """Whether only its heartbeat can say that the worker lives."""
-        return self._place is None or (worker.boot, worker.namespace) != (self._place.boot, self._place.namespace)
+        """Whether only its heartbeat can show that the worker is alive."""
+        return is_elsewhere(worker, self._place)
 
     def is_gone(self, worker: WorkerRecord) -> bool | None:
-        """Whether the worker's process is gone, as far as pids can tell; None where they cannot."""
-        if self.is_elsewhere(worker) or worker.started is None:
-            return None
-        alive = exists(worker.pid, worker.started)
-        return None if alive is None else not alive
+        """Whether the worker's process does not exist any more; None if its pid cannot be checked here."""
+        return is_gone(worker, self._place)
 
-    def _look(self, at_orphans: bool) -> int:
+    def _check(self, at_orphans: bool) -> int:
         now = time.monotonic()
-        if now - self._last_look > 3 * self.interval:
-            self._silent_since.clear()  # this process slept: the silence of the others proves nothing
-        self._last_look = now
+        if now - self._last_check > 3 * self.interval:
+            self._silent_since.clear()  # this process was stopped: the silence of the others proves nothing
+        self._last_check = now
         workers = self._store.workers()
         self._silent_since = {key: self._silent_since[key] for key in {w.id for w in workers} & set(self._silent_since)}
         gone = [worker for worker in workers if worker.lost_at is None and self._is_silent(worker, now)]
@@ -77,7 +74,7 @@ class Rescuer:
         if at_orphans or known - self._known:
             count += self._store.rescue(None, 0, _error("without a row"), clock.now(), outcomes.retry_time) or 0
             self._next_orphans = now + _SELDOM
-        self.on_look(workers)
+        self.on_workers(workers)
         return count
 
     def _is_silent(self, worker: WorkerRecord, now: float) -> bool:
@@ -95,7 +92,7 @@ class Rescuer:
         count = self._store.rescue(worker.id, worker.beat, _error(name), clock.now(), outcomes.retry_time)
         if count is None:
             return 0
-        event(logging.WARNING, "a worker was lost, its tasks are given back", worker=worker.id, tasks=count)
+        self._events.emit(WorkerLost(worker.id, count))
         return count
 
 

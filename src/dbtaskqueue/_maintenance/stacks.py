@@ -1,4 +1,4 @@
-"""The stacks of this process's threads, for whoever has to explain why something takes so long."""
+"""The stacks of this process's threads, for errors that explain why something takes long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def stacks(of: Callable[[str], bool] = lambda name: True) -> str:
-    """Those of all threads with such a name, but the one that asks."""
+    """Return the stacks of all threads whose names pass ``of``, except the calling thread's."""
     frames = sys._current_frames()
     parts = [
         f"Thread {thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"

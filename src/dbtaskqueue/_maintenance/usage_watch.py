@@ -1,4 +1,4 @@
-"""Measuring from time to time what the processes of running tasks take."""
+"""Measures the memory and the CPU time of running tasks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .._system.processes import system
 
 
 class UsageWatch:
-    """A duty: measure the memory and the CPU time of each running task's processes, for the people who watch it.
+    """A duty: measure the processes of each running task, so that ``show`` and ``watch`` can print their usage.
 
-    It starts when a task is a second old, so that short ones cost nothing here. Where the system shows no processes,
-    it does nothing.
+    A task is first measured when it is a second old, so short ones cost nothing here. If the system shows no processes,
+    nothing is measured.
     """
 
     interval = 1.0
@@ -25,16 +25,16 @@ class UsageWatch:
     def __call__(self) -> None:
         if not system.sees_processes:
             return
-        works = {work for work in self._running() if work.pid is not None}
-        old, self._known = works & self._known, works
+        runs = {run for run in self._running() if run.pid is not None}
+        old, self._known = runs & self._known, runs
         if not old:
             return
-        everybody = system.processes()
-        for work in old:
-            if work.pid is None:
+        every_process = system.processes()
+        for run in old:
+            if run.pid is None:
                 continue
-            family = system.family(work.pid, everybody)
+            family = system.family(run.pid, every_process)
             memory = system.memory(proc.pid for proc in family)
             cpu = sum(map(system.cpu, family))
-            work.spend(memory=memory)
-            work.usage = json.dumps({"memory": memory, "cpu": round(cpu, 2), "processes": len(family)})
+            run.spend(memory=memory)
+            run.usage = json.dumps({"memory": memory, "cpu": round(cpu, 2), "processes": len(family)})

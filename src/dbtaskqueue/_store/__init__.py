@@ -1,4 +1,4 @@
-"""The only package that speaks SQL. ``open_store`` is its door: a URL in, a Store out."""
+"""The only package that speaks SQL. ``open_store`` returns the Store that a URL names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import importlib
 
 from .._formats.url import parse
 from ..errors import ConfigurationError
-from . import connections as connections  # now, so that at exit it closes connections after who uses them has left
+
+# Imported now, so that at exit it closes connections after the workers that use them have left.
+from . import connections as connections
 from .connections import close_free as close_free
 from .connections import surround_writes as surround_writes
 from .contract import Store
 from .verbs import SqlStore
 
 _ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}
-"""Each has a package of its name with a module ``store``; a server's is loaded when it is wanted, with its driver."""
+"""The class in the module ``store`` of each engine's package. It is imported when it is needed, with its driver."""
 
 
 def open_store(url: str) -> Store:
-    """The store that ``url`` points to, not opened yet. Raises ConfigurationError."""
+    """Return the store that ``url`` names, not opened yet. Raises ConfigurationError."""
     target = parse(url)
     try:
         module = importlib.import_module(f"{__name__}.{target.engine}.store")

@@ -1,7 +1,7 @@
-"""What every engine's connections have in common: two of them, shared commits, forks.
+"""What every engine's connections have in common: two of them, group commits, forks.
 
-A process has one connection that writes and one that reads, opened when they are needed. Threads that
-want to write at the same moment share a commit (``line.py``). A connection never crosses a fork.
+A process has one connection that writes and one that reads, opened when they are needed. Threads that want to write at
+the same moment share a commit (``group_commit.py``). A connection never crosses a fork.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _around_writes: Callable[[], AbstractContextManager[object]] = contextlib.nullco
 
 
 def surround_writes(around: Callable[[], AbstractContextManager[object]]) -> None:
-    """From now on, enter what this makes before each transaction that writes in this process, and leave it after it."""
+    """From now on, run each writing transaction of this process inside the context manager that ``around`` returns."""
     global _around_writes
     _around_writes = around
 
 
 def around_writes() -> AbstractContextManager[object]:
-    """What is to be entered for a transaction that writes."""
+    """Return the context manager for a transaction that writes."""
     return _around_writes()
 
 
@@ -46,15 +46,15 @@ class Conflict(Exception):
 
 
 class Transaction(abc.ABC):
-    """What a verb sees of the database: the engine's named queries, on one connection."""
+    """The engine's named queries, on one connection."""
 
     @abc.abstractmethod
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
-        """All rows of the query ``name``."""
+        """Return all rows of the query ``name``."""
 
     @abc.abstractmethod
     def change(self, name: str, values: Values = NOTHING) -> int:
-        """Run the statement ``name``; how many rows it inserted, changed or deleted."""
+        """Run the statement ``name``; return the number of rows that it inserted, changed or deleted."""
 
     @abc.abstractmethod
     def change_each(self, name: str, values: Sequence[Values]) -> None:
@@ -62,7 +62,7 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def array(self, ids: Sequence[int]) -> object:
-        """Numbers as the engine's queries take a list of them; there is at least one."""
+        """Return numbers, at least one, in the form that the engine's queries take."""
 
     connection: Any
     """The driver's own connection."""
@@ -70,10 +70,10 @@ class Transaction(abc.ABC):
     @property
     @abc.abstractmethod
     def is_open(self) -> bool:
-        """Whether a transaction has started and not ended."""
+        """Return whether a transaction has started and not ended."""
 
     def row(self, name: str, values: Values = NOTHING) -> Row | None:
-        """The first row of the query ``name``, or None."""
+        """Return the first row of the query ``name``, or None."""
         rows = self.rows(name, values)
         return rows[0] if rows else None
 
@@ -82,30 +82,30 @@ class Connections(abc.ABC):
     """The connections of one process to one database. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._begin_anew()
+        self._reset()
         _all.add(self)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
-        self._line = GroupCommit(self._commit)
+        self._commits = GroupCommit(self._commit)
         self._asking: set[int] = set()  # threads in the middle of a call
-        self._later: Callable[[], None] | None = None  # what a signal's handler wanted in the middle of one
+        self._later: Callable[[], None] | None = None  # what a signal handler wants done after one
 
     def write(self, work: Callable[[Any], T], *, alone: bool = False) -> T:
         """Run ``work`` in a write transaction, together with what other threads want written now.
 
-        ``work`` may run twice, and must not raise for anything but a database error. ``alone``: it is
-        one statement, which needs no BEGIN and COMMIT around it. Raises StoreUnavailable in the handler of a signal
-        that has interrupted this thread in another call: it would wait for itself.
+        ``work`` may run twice, and must raise nothing but database errors. ``alone``: it is one statement, which needs
+        no BEGIN and COMMIT around it. Raises StoreUnavailable in a signal handler that has interrupted this thread in
+        another call: the call would wait for itself.
         """
         if threading.get_ident() in self._asking:
-            raise StoreUnavailable("asked by the handler of a signal, in the middle of another call of its thread")
-        result: T = self.converse(self._line.ask, work, alone)
+            raise StoreUnavailable("called by a signal handler during another call of its thread")
+        result: T = self.converse(self._commits.ask, work, alone)
         return result
 
     def converse(self, ask: Callable[[*Ts], T], *values: *Ts) -> T:
-        """Run what asks the database. A ``close`` by a signal's handler in the middle of it is done at its end."""
+        """Call ``ask``, which uses the database. A ``close`` by a signal handler meanwhile is done at its end."""
         thread = threading.get_ident()
         if thread in self._asking:
             return ask(*values)
@@ -124,19 +124,19 @@ class Connections(abc.ABC):
 
     @abc.abstractmethod
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
-        """All rows of one reading query."""
+        """Return all rows of one reading query."""
 
     @abc.abstractmethod
     def own_transaction(self) -> AbstractContextManager[Transaction]:
-        """A write transaction on a connection of its own: committed at the end of the block, or rolled back."""
+        """Open a write transaction on a connection of its own. It is committed at the end of the block."""
 
     @abc.abstractmethod
     def translated(self) -> AbstractContextManager[None]:
-        """Turn the driver's errors into StoreUnavailable, for what runs on a user's own connection."""
+        """Turn the driver's errors into StoreUnavailable, for statements on a user's own connection."""
 
     @abc.abstractmethod
     def _write_all(self, batch: list[Request]) -> None:
-        """Do the requests in one transaction; called under the write lock."""
+        """Run the requests in one transaction; called under the write lock."""
 
     @abc.abstractmethod
     def _disconnect(self) -> None:
@@ -144,7 +144,7 @@ class Connections(abc.ABC):
 
     @abc.abstractmethod
     def _disown(self) -> None:
-        """In a forked child: forget the parent's connections without a word to the server."""
+        """In a forked child: forget the parent's connections without telling the server."""
 
     def _commit(self, batch: list[Request]) -> None:
         try:
@@ -152,7 +152,7 @@ class Connections(abc.ABC):
                 self._write_all(batch)
         except Exception as error:
             if len(batch) > 1 and not getattr(error, "maybe_done", False):
-                for request in batch:  # one of them broke it: let each answer for itself
+                for request in batch:  # one of them failed: run each by itself
                     self._commit([request])
                 return
             for request in batch:
@@ -160,7 +160,7 @@ class Connections(abc.ABC):
 
     def disconnect(self) -> None:
         """Close both connections until they are needed again."""
-        self._between_calls(self._rest)
+        self._between_calls(self._disconnect_all)
 
     def close(self) -> None:
         """Close both connections for good."""
@@ -172,17 +172,17 @@ class Connections(abc.ABC):
         else:
             act()
 
-    def _rest(self) -> None:
+    def _disconnect_all(self) -> None:
         with self._write_lock, self._read_lock:
             self._disconnect()
 
     def _close(self) -> None:
-        self._rest()
+        self._disconnect_all()
 
     # -- forks and the end of the process ----------------------------------------------------------
 
     def close_if_free(self) -> None:
-        """Close both connections unless another thread is at one of them."""
+        """Close both connections unless another thread is using one of them."""
         with contextlib.ExitStack() as stack:
             for lock in (self._write_lock, self._read_lock):
                 if not lock.acquire(blocking=False):
@@ -191,23 +191,23 @@ class Connections(abc.ABC):
             self._disconnect()
 
     def before_fork(self) -> None:
-        """Stop at a moment when nothing is half done."""
+        """Wait until no thread uses a connection, and keep it so."""
         self._write_lock.acquire()
         self._read_lock.acquire()
 
     def after_fork(self) -> None:
-        """In the parent: go on."""
+        """In the parent: let threads use the connections again."""
         self._read_lock.release()
         self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """In the child: start anew; what other threads were asking for is the parent's."""
+        """In the child: start without connections. The requests of other threads are the parent's."""
         self._disown()
-        self._begin_anew()
+        self._reset()
 
 
 def mark_done(batch: list[Request]) -> None:
-    """Note that the requests are committed."""
+    """Mark the requests as committed."""
     for request in batch:
         request.done = True
 
@@ -240,6 +240,6 @@ os.register_at_fork(
 
 @atexit.register
 def close_free() -> None:
-    """A process that ends without closing its queues leaves tidily all the same."""
+    """Close the connections of a process that ends without closing its queues."""
     for connections in list(_all):
         connections.close_if_free()

@@ -11,6 +11,7 @@ import abc
 import contextlib
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -22,9 +23,20 @@ from .records import NewTask as NewTask
 from .records import TaskRecord as TaskRecord
 from .records import WorkerRecord as WorkerRecord
 from .records import fresh as fresh
+from .records import maker as maker
 
 OUTPUTS = 100
 """Most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
+
+
+class Enqueued(NamedTuple):
+    """The ids of enqueued tasks, in order.
+
+    ``existing``: the positions of those that are not new, because an unfinished task has the key.
+    """
+
+    ids: list[int]
+    existing: AbstractSet[int]
 
 
 class Claim(NamedTuple):
@@ -209,8 +221,8 @@ class Tasks(abc.ABC):
     """Tasks, for those who do not hold them: producers and operators."""
 
     @abc.abstractmethod
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
-        """Store tasks that differ in their payloads only, all or none; return their ids, or that of the key's task.
+    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
+        """Store tasks, all or none. Those of a group differ in their payloads only; one with a key is a group.
 
         Through a user's ``connection`` they are part of its transaction.
         """

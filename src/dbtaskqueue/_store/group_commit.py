@@ -1,7 +1,7 @@
-"""Threads that want to write at the same moment share one commit; one that is alone waits for nobody.
+"""Threads that want to write at the same moment share one commit. A single thread does not wait.
 
-Whoever comes when nobody leads takes the lead: commits what stands in line, makes the next one in line the
-leader, and only then wakes those whose work is done, so that the next commit is under way meanwhile.
+A thread that arrives when there is no leader becomes the leader. It commits what waits, makes the next waiting thread
+the leader, and only then wakes the threads whose work is done, so that the next commit runs meanwhile.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-_LOOK = 1.0
-"""Seconds after which a waiting thread looks for itself: an interrupt may have hit whoever was to wake it."""
+_CHECK_INTERVAL = 1.0
+"""Seconds after which a waiting thread checks by itself: an interrupt may have hit the thread that was to wake it."""
 
 
 class Request:
-    """One thread's part of a shared transaction: ``work`` is to be done, then ``done`` with result or error.
+    """One thread's part of a shared transaction: ``work``, then ``done`` with a result or an error.
 
-    ``alone``: it is one statement, which needs no transaction when nobody shares it.
+    ``alone``: it is one statement, which needs no transaction if no other thread shares it.
     """
 
     __slots__ = ("alone", "done", "error", "leads", "ready", "result", "work")
@@ -32,13 +32,13 @@ class Request:
         self.error: Exception | None = None
 
     def wake(self) -> None:
-        """Let its thread go on, if it waits."""
+        """Let its thread continue, if it waits."""
         if self.ready is not None and self.ready.locked():
             self.ready.release()
 
 
 class GroupCommit:
-    """Where the writing threads of a process stand. ``commit`` does a list of requests in one transaction."""
+    """The writing threads of a process. ``commit`` runs a list of requests in one transaction."""
 
     def __init__(self, commit: Callable[[list[Request]], None]) -> None:
         self._commit = commit
@@ -47,7 +47,7 @@ class GroupCommit:
         self._is_led = False
 
     def ask(self, work: Callable[[Any], Any], alone: bool = False) -> Any:
-        """Have ``work`` committed, alone or with others; its result, or its error raised."""
+        """Commit ``work``, alone or with that of other threads; return its result or raise its error."""
         request = Request(work, alone)
         try:
             with self._lock:
@@ -59,7 +59,7 @@ class GroupCommit:
             self._await_turn(request)
             if not request.done:
                 self._lead(request)
-        except BaseException:  # an interrupt: what nobody waits for must not be written later
+        except BaseException:  # an interrupt: its work must not be written later
             self._withdraw(request)
             raise
         if request.error is not None:
@@ -68,7 +68,7 @@ class GroupCommit:
 
     @staticmethod
     def _await_turn(request: Request) -> None:
-        while request.ready is not None and not request.ready.acquire(timeout=_LOOK):
+        while request.ready is not None and not request.ready.acquire(timeout=_CHECK_INTERVAL):
             if request.done or request.leads:
                 return
 

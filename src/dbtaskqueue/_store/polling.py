@@ -1,4 +1,4 @@
-"""Waiting for a database that tells nobody when it changes: look again soon after something happened, later else."""
+"""Waiting for a database that sends no notifications: poll often while tasks come, and less and less otherwise."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import time
 from .contract import Wakeups
 
 _SHORTEST, _LONGEST = 0.02, 2.0
-"""Seconds between two looks: while tasks come, and when none has come for a long time."""
-_PATIENCE = 3.0
-"""Seconds without a task until looks become rarer."""
+"""Seconds between two polls: while tasks come, and when none has come for a long time."""
+_BUSY_FOR = 3.0
+"""Seconds after the last task until polls become rarer."""
 
 
 class PollingWakeups(Wakeups):
-    """Each wait ends after a pause that grows while nothing happens; whoever waits looks then."""
+    """Each wait ends after a pause that grows while nothing happens. Then the waiting thread polls."""
 
     def __init__(self) -> None:
         self._waiters: set[queue.SimpleQueue[None]] = set()
         self._pid = os.getpid()
-        self._busy_until = time.monotonic() + _PATIENCE
+        self._busy_until = time.monotonic() + _BUSY_FOR
 
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
-        """Nothing to remember: the wait is short."""
+        """Return None: there is nothing to remember."""
         return None
 
     def give_up(self, ticket: object) -> None:
-        """Nothing to undo."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """No thread to end."""
+        """Do nothing: there is no thread to end."""
 
     def wait(self, ticket: object, timeout: float) -> None:
         """See the base class. Interruptible by signals."""
@@ -55,11 +55,11 @@ class PollingWakeups(Wakeups):
             bell.put(None)
 
     def stir(self) -> None:
-        """Something happened: more may follow soon."""
-        self._busy_until = time.monotonic() + _PATIENCE
+        """Poll often for a while: more tasks may follow."""
+        self._busy_until = time.monotonic() + _BUSY_FOR
 
     def _pause(self) -> float:
-        """A fortieth of the time that nothing has happened, within limits."""
+        """Return a fortieth of the time without a task, within limits."""
         idle = max(0.0, time.monotonic() - self._busy_until)
         return min(_LONGEST, max(_SHORTEST, idle / 40))
 

@@ -1,8 +1,8 @@
 """Loads the named queries of ``sql/*.sql``. Pure: text in, a dict of statements out.
 
-A query starts with ``-- name: NAME`` and runs to the next one; comments are for readers and stay
-behind. ``{{NAME}}`` stands for the text of another query of the same engine, so that a list of
-columns is written once. Nothing else is ever put into SQL text: values are bound, written ``:name``.
+A query starts with ``-- name: NAME`` and ends at the next one; comments are left out. ``{{NAME}}`` includes the text of
+another query of the same engine, or a list of columns (``records.py``). Nothing else is ever put into SQL text: values
+are bound, written ``:name``.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ def sources(engine: str) -> dict[str, str]:
 
 
 def migrations(engine: str, last: int, given: Mapping[str, str] | None = None) -> list[list[str]]:
-    """The statements that lead from an empty database to schema version ``last``, a list for each version."""
+    """Return the statements that lead from an empty database to schema version ``last``, a list for each version."""
     texts = [_text(f"sql/migrations/{engine}/{number:04}.sql") for number in range(1, last + 1)]
     return [_statements(_resolve(text, given or {})) for text in texts]
 
 
 def pyformat(queries: Mapping[str, str]) -> dict[str, str]:
-    """The statements with their parameters written ``%(name)s``, as the drivers of servers want them."""
+    """Return the statements with their parameters written ``%(name)s``, as the drivers of servers need them."""
     return {name: _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%")) for name, text in queries.items()}
 
 
 def positional(text: str) -> tuple[str, list[str]]:
-    """The statement with ``?`` for each parameter, and the names of its parameters in order."""
+    """Return the statement with ``?`` for each parameter, and the names of its parameters in order."""
     return _PARAMETER.sub("?", text), _PARAMETER.findall(text)
 
 
 def with_backticks(queries: Mapping[str, str]) -> dict[str, str]:
-    """The statements with names quoted as MariaDB takes them in any sql_mode; texts are in single quotes."""
+    """Return the statements with names quoted for MariaDB in any sql_mode. Texts are in single quotes."""
     return {name: text.replace('"', "`") for name, text in queries.items()}
 
 
 def repeated(text: str, times: int) -> str:
-    """The statement with each ``[[…]]`` so many times, its parameters ``…_n`` numbered; ``[[…,]]``: commas between."""
+    """Return the statement with each ``[[…]]`` repeated, its parameters ``…_n`` numbered; ``[[…,]]``: with commas."""
 
     def repeat(match: re.Match[str]) -> str:
         return f"{match[2]} ".join(match[1].replace("_n)s", f"_{number})s") for number in range(times))
@@ -88,7 +88,7 @@ def _split(text: str) -> dict[str, str]:
 
 
 def _statements(script: str) -> list[str]:
-    """Our scripts end each statement with ``;`` at the end of a line, and use it nowhere else."""
+    """Split a script: each statement ends with ``;`` at the end of a line, and no other line ends like that."""
     return [
         statement.strip()
         for statement in re.split(r";\s*$", _without_comments(script), flags=re.M)

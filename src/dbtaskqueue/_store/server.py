@@ -1,7 +1,7 @@
-"""What the engines that are servers have in common: connections that break, and transactions that are tried again.
+"""What the engines that are servers have in common: lost connections, and transactions that are retried.
 
-A lost connection is opened again when it is next needed. Whether a write whose answer was lost has been
-done is not guessed: the error says that it may have been (``StoreUnavailable.maybe_done``).
+A lost connection is opened again when it is next needed. If the answer to a write was lost, the error says that it may
+have been stored (``StoreUnavailable.maybe_done``).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import abc
 import contextlib
 import enum
 import itertools
-import random
 import select
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .._formats.url import Target
+from .._system.backoff import doubling, jittered
 from ..errors import StoreUnavailable
 from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, mark_done
 from .group_commit import Request
@@ -24,27 +24,27 @@ from .group_commit import Request
 T = TypeVar("T")
 
 TIMEOUT = 20.0
-"""Seconds after which a statement is given up, and a silent server taken for gone."""
+"""Seconds after which a statement is given up, and a silent server is presumed dead."""
 _TRIES = 20
 _PAUSE = 0.01, 0.5
 
 
 class ErrorKind(enum.Enum):
-    """What an error of a driver means for who waits for the answer."""
+    """What an error of a driver means for the caller."""
 
-    RETRY = "a deadlock or the like: rolled back, run it again"
-    CONFLICT = "a unique index refused it"
-    LOST = "the connection is gone, and with it the answer"
-    RECONNECT = "refused, for this server does not take writes now: connect anew"
-    FATAL = "the server said no"
+    RETRY = "a deadlock or similar: rolled back, to be run again"
+    CONFLICT = "refused by a unique index"
+    LOST = "the connection is lost, and the answer with it"
+    RECONNECT = "refused by a server that takes no writes now: connect again"
+    FATAL = "refused by the server"
 
 
 class Link(Transaction):
-    """One connection to a server; its methods raise the driver's errors. Each statement commits by itself."""
+    """One connection to a server. Its methods raise the driver's errors. Each statement commits by itself."""
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Start a transaction in which each statement sees what is committed by then."""
+        """Start a transaction in which each statement sees what was committed before it."""
 
     @abc.abstractmethod
     def start_reading(self) -> None:
@@ -60,15 +60,15 @@ class Link(Transaction):
 
     @abc.abstractmethod
     def has_hung_up(self) -> bool:
-        """Whether the server has closed the connection while nobody used it; asks nobody."""
+        """Return whether the server has closed the idle connection; sends nothing."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Say goodbye."""
+        """Close the connection."""
 
     @abc.abstractmethod
     def disown(self) -> None:
-        """In a forked child: let go of the parent's connection without a word."""
+        """In a forked child: forget the parent's connection without telling the server."""
 
 
 class ServerConnections(Connections):
@@ -83,18 +83,18 @@ class ServerConnections(Connections):
 
     @abc.abstractmethod
     def _connect(self, *, reads: bool) -> Link:
-        """A new connection. Raises the driver's errors, and ConfigurationError for a server that cannot serve."""
+        """Open a connection. Raises the driver's errors, and ConfigurationError for an unsuitable server."""
 
     @abc.abstractmethod
     def _trouble(self, error: Exception) -> ErrorKind:
-        """What an error of the driver means."""
+        """Return what an error of the driver means."""
 
     @abc.abstractmethod
     def is_forbidden(self, error: BaseException | None) -> bool:
-        """Whether an error of the driver means that this account lacks a right."""
+        """Return whether an error of the driver means that this account lacks a right."""
 
     def explain(self, error: Exception) -> str:
-        """An error of the driver in one line."""
+        """Return an error of the driver in one line."""
         return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
 
     # -- writing -----------------------------------------------------------------------------------
@@ -121,10 +121,10 @@ class ServerConnections(Connections):
             except BaseException:
                 self._interrupted(batch if committing else [])
                 raise
-            _pause(tries)
+            _back_off(tries)
 
     def _may_try_again(self, link: Link, error: Exception, committing: bool) -> bool:
-        """Tidy up after an error; whether the transaction may be run again. Raises what else is to be said."""
+        """Clean up after an error; return whether the transaction may be run again, or raise the caller's error."""
         trouble = self._trouble(error)
         if trouble in (ErrorKind.LOST, ErrorKind.RECONNECT):
             self._hang_up_writer()
@@ -138,7 +138,7 @@ class ServerConnections(Connections):
         return trouble is ErrorKind.RETRY
 
     def _interrupted(self, batch: list[Request]) -> None:
-        """Nobody can tell what the server made of a commit that was interrupted here."""
+        """Give up a commit that was interrupted: it may have been stored, or not."""
         self._hang_up_writer()
         for request in batch:
             request.error = StoreUnavailable(f"{self._target.text}: interrupted at its commit", maybe_done=True)
@@ -157,7 +157,7 @@ class ServerConnections(Connections):
                 with contextlib.suppress(Exception):
                     link.roll_back()
                 raise
-            link.roll_back()  # not after an interrupt: its connection is closed, for an answer may be on its way
+            link.roll_back()  # not after an interrupt: its connection is closed, since an answer may still arrive
             return result
 
         return self.ask(run)
@@ -167,7 +167,7 @@ class ServerConnections(Connections):
         return self.ask(lambda link: link.rows(name, values))
 
     def ask(self, act: Callable[[Any], T]) -> T:
-        """Run ``act`` on the connection that reads; once more if the connection was lost, so it must bear that."""
+        """Run ``act`` on the reading connection, a second time if the connection was lost."""
         return self.converse(lambda: self._ask(act))
 
     def _ask(self, act: Callable[[Any], T]) -> T:
@@ -200,7 +200,7 @@ class ServerConnections(Connections):
             except self._driver_error as error:
                 raise self._unavailable(error, maybe_done=self._trouble(error) is ErrorKind.LOST) from error
         finally:
-            _close(link)  # what is not committed is rolled back by that
+            _close(link)  # this rolls back what is not committed
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -213,7 +213,7 @@ class ServerConnections(Connections):
     # -- connections -------------------------------------------------------------------------------
 
     def _live(self, link: Link | None, *, reads: bool) -> Link:
-        """The connection, or another one if the server has closed it meanwhile: nothing was asked of it yet."""
+        """Return the connection, or a new one if the server has closed it meanwhile."""
         if link is not None and not link.has_hung_up():
             return link
         _close(link)
@@ -245,7 +245,7 @@ class ServerConnections(Connections):
 
 
 def is_readable(fd: int) -> bool:
-    """Whether something waits to be read: on a connection that nobody uses, news or its end."""
+    """Return whether data can be read: on an idle connection, a notification or its end."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
@@ -257,6 +257,5 @@ def _close(link: Link | None) -> None:
             link.close()
 
 
-def _pause(tries: int) -> None:
-    first, last = _PAUSE
-    time.sleep(min(last, first * 2**tries) * random.uniform(0.2, 1))
+def _back_off(tries: int) -> None:
+    time.sleep(jittered(doubling(tries, *_PAUSE), least=0.2))  # far apart: it may be a deadlock

@@ -64,29 +64,3 @@ class Throttle:
             return False
         self._last[key] = now
         return True
-
-
-class Outage:
-    """Says once that the database is gone, and once that it is back; not once for each try.
-
-    A ``silent`` one says nothing: where one outage has two witnesses, one of them speaks.
-    """
-
-    def __init__(self, what: str, *, silent: bool = False) -> None:
-        self._what = what
-        self._level_start = logging.DEBUG if silent else logging.ERROR
-        self._level_end = logging.DEBUG if silent else logging.WARNING
-        self._since: int | None = None
-
-    def starts(self, error: Exception) -> None:
-        """Called at every failure; logs the first."""
-        if self._since is None:
-            event(self._level_start, f"{self._what}: database unavailable, trying on", error=error)
-            self._since = 0
-        self._since += 1
-
-    def ends(self) -> None:
-        """Called at every success; logs the first after a failure."""
-        if self._since is not None:
-            event(self._level_end, f"{self._what}: database available again", failures=self._since)
-            self._since = None

@@ -33,8 +33,8 @@ class Notifier:
         """Whether somebody wants to be told."""
         return self._address is not None
 
-    def tell(self, **fields: object) -> bool:
-        """Send ``NAME=value`` lines; whether they have arrived. A failure is logged once."""
+    def notify(self, **fields: object) -> bool:
+        """Send ``NAME=value`` lines. Returns whether they have arrived; a failure is logged once."""
         if self._address is None:
             return False
         text = "\n".join(f"{name}={value}" for name, value in fields.items())

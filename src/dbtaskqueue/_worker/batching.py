@@ -1,4 +1,4 @@
-"""How many tasks a worker claims at once: long ones one by one, short ones in batches. Pure.
+"""How many tasks a worker claims at once: long ones one by one, short ones in batches.
 
 A batch saves transactions, at the price that its starts are stored with its ends. So only tasks that
 were seen to be short are batched, and a batch is as much as runs in a fraction of a tenth of a second.
@@ -6,8 +6,20 @@ were seen to be short are batched, and a batch is as much as runs in a fraction 
 
 from __future__ import annotations
 
-from ..checks import MOST, is_count, shown
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
 
+from .._executors.task_run import TaskRun
+from .._store.contract import Start, TaskRecord, Verdict
+from .._system import clock
+from ..checks import MOST, is_count, shown
+from ..states import RUNNING
+
+STORED_WITHIN = 0.1
+"""Seconds after which the ends of short tasks, and the start of one that is not short, are stored."""
+MAX_RESERVED = 1.0
+"""Seconds that a claimed task may wait for a free slot before it is released."""
 _SHORT = 0.01
 """Seconds on average over which tasks are long and run one by one."""
 _BATCH_SECONDS = 0.05
@@ -45,3 +57,87 @@ class BatchSize:
         fitting = int(_BATCH_SECONDS / max(self._average, 1e-6)) * self._concurrency
         self._last = max(1, min(fitting, self._last * 2, _LARGEST))
         return self._last
+
+
+class Batch:
+    """The tasks that were claimed together and whose starts are not stored one by one.
+
+    If the worker dies, no one can tell which of them had started. Those that were in such a batch before are
+    *isolated*: each waits here until it can run alone, with its start stored.
+    """
+
+    def __init__(self) -> None:
+        self._isolated: deque[TaskRun] = deque()
+        self._claimed_at = time.monotonic()
+        self.is_open = False
+        """Whether a batch runs, so that ends may wait for each other."""
+
+    def __len__(self) -> int:
+        """How many isolated tasks wait."""
+        return len(self._isolated)
+
+    def ids(self) -> set[int]:
+        """The ids of the isolated tasks that wait."""
+        return {run.record.id for run in self._isolated}
+
+    def note_claim(self) -> None:
+        """Tasks were claimed now."""
+        self._claimed_at = time.monotonic()
+
+    def open(self, runs: Sequence[TaskRun]) -> list[TaskRun]:
+        """Start a batch. Returns what may run together; what must run alone waits."""
+        self.is_open = True
+        self._isolated.extend(run for run in runs if run.record.isolated)
+        return [run for run in runs if not run.record.isolated]
+
+    def close_if_stored(self, active: Collection[TaskRun]) -> None:
+        """The batch is over when the start of everything that runs is stored."""
+        self.is_open = self.is_open and not all(run.start_stored for run in active)
+
+    @property
+    def has_waited_long(self) -> bool:
+        """Whether what was claimed last and waits for a slot should be released."""
+        return time.monotonic() - self._claimed_at > MAX_RESERVED
+
+    def take_isolated(self) -> list[TaskRun]:
+        """Everything that waits to run alone, to be released."""
+        waiting = list(self._isolated)
+        self._isolated.clear()
+        return waiting
+
+    # -- starts that are stored by themselves ------------------------------------------------------
+
+    def late_starts(self, active: Collection[TaskRun], *, may_isolate: bool) -> list[tuple[TaskRun, Start]]:
+        """Starts to store now: of a task that is to run alone, and of tasks that turned out long."""
+        starts = []
+        if self._isolated and may_isolate and not active:
+            run = self._isolated[0]
+            starts.append((run, Start(run.record.id, run.record.token, clock.now())))
+        for run in active:
+            if not run.start_stored and run.started_at is not None and is_late(run.started_at):
+                starts.append((run, Start(run.record.id, run.record.token, run.started_at)))
+        return starts
+
+    def on_starts(self, starts: Sequence[tuple[TaskRun, Start]], verdicts: Sequence[Verdict]) -> list[TaskRun]:
+        """These starts were stored, or their claims are gone. Returns the isolated task that may run now, if any."""
+        ready = []
+        for (run, _), verdict in zip(starts, verdicts, strict=True):
+            if verdict.stored or (verdict.token == run.record.token and verdict.state == RUNNING):
+                run.start_stored = True
+                run.record = _started(run.record)
+            else:
+                run.cancel()
+            if self._isolated and run is self._isolated[0]:
+                self._isolated.popleft()
+                if run.start_stored:
+                    ready.append(run)
+        return ready
+
+
+def is_late(started_at: int) -> bool:
+    """Whether a task that started then (microseconds) is not short."""
+    return started_at <= clock.now() - int(STORED_WITHIN * 1e6)
+
+
+def _started(record: TaskRecord) -> TaskRecord:
+    return record._replace(attempt=record.attempt + 1)

@@ -10,19 +10,21 @@ import click
 from .commands import Commands
 from .copying import copy
 from .demo import demo
-from .following import logs
-from .looking import list_tasks, show, stats, workers
+from .doctor import doctor
+from .listing import list_queues, list_tasks, list_workers, stats
+from .logs import logs
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
-from .schema import doctor, migrate
-from .watching import watch
+from .schema import migrate
+from .show import show
+from .watch import watch
 from .working import worker
 
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, show, logs, stats, workers, watch],
+    "Inspect": [list_tasks, show, logs, stats, list_queues, list_workers, watch],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],

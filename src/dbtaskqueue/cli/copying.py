@@ -12,6 +12,7 @@ from .._store import open_store
 from .._store.contract import Store
 from .._system.place import here
 from ..errors import SchemaError, TaskQueueError
+from ..events import Events
 from .output import counted, progress
 
 _BATCH = 500
@@ -42,7 +43,7 @@ def copy(source: str, target: str) -> None:
 
 def _refuse_living_workers(store: Store) -> None:
     """Give back what dead workers hold. Only its silence tells that a worker elsewhere is dead: that takes a lease."""
-    rescuer = Rescuer(store, here())
+    rescuer = Rescuer(store, here(), Events())
     beats: dict[int, int] = {}
     while workers := [worker for worker in store.workers() if worker.lost_at is None]:
         for worker in workers:

@@ -1,4 +1,4 @@
-"""``dbtaskqueue demo``: enqueue, retry, kill -9 and recover, with real workers, in ten seconds."""
+"""The command demo: enqueue, retry, kill -9 and recover, with real workers, in ten seconds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SECONDS = 0.15
 """For each page of the long task."""
 _KILL_AFTER = 20
 """Pages of the long task."""
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 _POLL = 0.03
 _LOG = "log"
 _STYLES = {
@@ -67,7 +67,7 @@ def work(payload: dict[str, JSON]) -> JSON:
 
 
 class _Failed(Exception):
-    """Something that the demo promises did not hold."""
+    """The demo did not show what it promises."""
 
 
 class _Tasks(NamedTuple):
@@ -85,7 +85,7 @@ class _Tasks(NamedTuple):
 def demo(url: str | None) -> None:
     """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C does, so that the workers end, too
     _say("Eight tasks, two workers, one kill -9, on a temporary SQLite file: ten seconds.", "bold")
     _say("One task fails and is retried; one worker is killed, and the other takes over.\n")
     try:
@@ -106,28 +106,28 @@ def _play(directory: str, stage: _Stage) -> str:
     url = f"sqlite:///{directory}/demo.sqlite"
     with TaskQueue(url, "demo") as queue:
         tasks = _enqueue(queue)
-        stage.tell("stored", f"{len(tasks.all)} tasks, in one SQLite file; no server is needed")
+        stage.print("stored", f"{len(tasks.all)} tasks, in one SQLite file; no server is needed")
         with _workers(url, directory, 2) as workers:
-            stage.tell("workers", f"processes {' and '.join(str(worker.pid) for worker in workers)}")
-            show = _Show(queue, tasks, workers, stage)
-            show.until(lambda: tasks.long.state == RUNNING, "no worker started the long task")
-            victim = show.worker_of(tasks.long)
-            show.until(lambda: show.page >= _KILL_AFTER, "the long task got no further")
+            stage.print("workers", f"processes {' and '.join(str(worker.pid) for worker in workers)}")
+            follower = _Follower(queue, tasks, workers, stage)
+            follower.until(lambda: tasks.long.state == RUNNING, "no worker started the long task")
+            victim = follower.worker_of(tasks.long)
+            follower.until(lambda: follower.page >= _KILL_AFTER, "the long task got no further")
             victim.kill()
             victim.wait()
             killed = time.monotonic()
-            stage.tell("KILL -9", f"worker {victim.pid}, in the middle of task {tasks.long.id}", "bold red")
-            stage.point_out(f"worker {victim.pid} is dead", "red")
-            show.until(lambda: show.started(2), "the killed worker's task was not run again")
+            stage.print("KILL -9", f"worker {victim.pid}, in the middle of task {tasks.long.id}", "bold red")
+            stage.label_bar(f"worker {victim.pid} is dead", "red")
+            follower.until(lambda: follower.started(2), "the killed worker's task was not run again")
             rescued = time.monotonic() - killed
-            second, first = show.worker_of(tasks.long), show.first_page(2)
-            stage.tell(
+            second, first = follower.worker_of(tasks.long), follower.first_page(2)
+            stage.print(
                 "rescued",
                 f"task {tasks.long.id}: worker {second.pid} continues at page {first}, not at 1",
                 "bold green",
             )
-            stage.point_out(f"worker {second.pid}", "green")
-            show.until(lambda: all(task.state == DONE for task in tasks.all), "some task was not done")
+            stage.label_bar(f"worker {second.pid}", "green")
+            follower.until(lambda: all(task.state == DONE for task in tasks.all), "some task was not done")
             return _conclude(tasks, victim.pid, second.pid, first, rescued)
 
 
@@ -152,14 +152,14 @@ def _say(text: str, style: str = "") -> None:
 
 
 class _Stage:
-    """Prints each event with its time; on a terminal, also a progress bar of the long task."""
+    """Prints each event with its time, and on a terminal a progress bar of the long task."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._screen = console()
         self._bar: Progress | None = None
         self._long: TaskID | None = None
-        self._told = 0
+        self._printed_page = 0
 
     def __enter__(self) -> _Stage:
         return self
@@ -170,10 +170,10 @@ class _Stage:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """The seconds since the start."""
         return time.monotonic() - self._started
 
-    def tell(self, event: str, text: str, style: str = "") -> None:
+    def print(self, event: str, text: str, style: str = "") -> None:
         """Print an event."""
         clock = f"{self.seconds:5.1f} s"
         if not self._screen.is_terminal:
@@ -189,20 +189,20 @@ class _Stage:
         """Show the progress of the long task: on a pipe, a line for every ten pages."""
         if self._bar is not None and self._long is not None:
             self._bar.update(self._long, completed=page)
-        elif not self._can_draw and page >= self._told + 10:
-            self._told = page - page % 10
-            self.tell("progress", f"task {task}: page {self._told} of {_PAGES}")
+        elif not self._can_draw and page >= self._printed_page + 10:
+            self._printed_page = page - page % 10
+            self.print("progress", f"task {task}: page {self._printed_page} of {_PAGES}")
 
-    def point_out(self, text: str, style: str) -> None:
+    def label_bar(self, text: str, style: str) -> None:
         """Show which worker runs the long task, at the end of the bar."""
         if not self._can_draw:
             return
         if self._bar is None:
             self._bar = self._new_bar()
-            self._long = self._bar.add_task("", total=_PAGES, who="", style="")
+            self._long = self._bar.add_task("", total=_PAGES, worker="", style="")
             self._bar.start()
         assert self._long is not None
-        self._bar.update(self._long, who=text, style=style, refresh=True)
+        self._bar.update(self._long, worker=text, style=style, refresh=True)
 
     @property
     def _can_draw(self) -> bool:
@@ -215,45 +215,45 @@ class _Stage:
             TextColumn("         "),
             BarColumn(complete_style="cyan", finished_style="green"),
             TextColumn("page {task.completed} of {task.total}"),
-            TextColumn("[{task.fields[style]}]{task.fields[who]}"),
+            TextColumn("[{task.fields[style]}]{task.fields[worker]}"),
             console=self._screen,
         )
 
 
-class _Show:
-    """Follows the tasks, and tells the stage what happens to them."""
+class _Follower:
+    """Follows the tasks, and prints what happens to them."""
 
     def __init__(self, queue: TaskQueue, tasks: _Tasks, workers: list[subprocess.Popen[bytes]], stage: _Stage) -> None:
         self._queue, self._tasks, self._workers, self._stage = queue, tasks, workers, stage
-        self._kept: dict[str, Any] = {}
+        self._stored: dict[str, Any] = {}
 
     def until(self, condition: Callable[[], bool], otherwise: str) -> None:
         """Follow the tasks until the condition holds."""
-        deadline = time.monotonic() + _PATIENCE
-        self._look()
+        deadline = time.monotonic() + _TIMEOUT
+        self._poll()
         while not condition():
             if time.monotonic() > deadline or all(worker.poll() is not None for worker in self._workers):
                 raise _Failed(otherwise)
             time.sleep(_POLL)
-            self._look()
+            self._poll()
 
     @property
     def page(self) -> int:
         """The last page of the long task that has a checkpoint."""
         if self._tasks.long.state == DONE:
             return _PAGES
-        return int(self._kept.get(CHECKPOINT, 0))
+        return int(self._stored.get(CHECKPOINT, 0))
 
     def started(self, attempt: int) -> bool:
         """Whether this attempt of the long task has started."""
-        return f"{STEP}{_START} {attempt}" in self._kept
+        return f"{STEP}{_START} {attempt}" in self._stored
 
     def first_page(self, attempt: int) -> int:
         """The page at which this attempt of the long task has started."""
-        return int(self._kept[f"{STEP}{_START} {attempt}"]) + 1
+        return int(self._stored[f"{STEP}{_START} {attempt}"]) + 1
 
     def worker_of(self, task: Task) -> subprocess.Popen[bytes]:
-        """The worker that runs the task, or has run it last."""
+        """The worker that runs the task, or ran it last."""
         worker = task.refresh().attempts()[-1].worker
         pids = {row.pid for row in self._queue.store.workers() if row.id == worker}
         for process in self._workers:
@@ -261,29 +261,29 @@ class _Show:
                 return process
         raise _Failed(f"task {task.id} is {task.state}, and neither of the two workers has it")
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         before = {task.id: (task.state, task.attempt) for task in self._tasks.all}
         changed = [task for task in self._tasks.all if (task.refresh().state, task.attempt) != before[task.id]]
         if self._tasks.long.state != DONE:
-            self._kept = self._queue.store.saved(self._tasks.long.id)
+            self._stored = self._queue.store.saved(self._tasks.long.id)
         self._stage.advance(self._tasks.long.id, self.page)
-        for task in sorted(changed, key=lambda task: task.state != DONE):  # done first: it made room for the others
-            self._tell(task)
+        for task in sorted(changed, key=lambda task: task.state != DONE):  # done first: that made room for the others
+            self._print(task)
 
-    def _tell(self, task: Task) -> None:
+    def _print(self, task: Task) -> None:
         is_long = task.id == self._tasks.long.id
         if task.state == DONE:
             attempt = f", at attempt {task.attempt}" if task.attempt > 1 else ""
-            self._stage.tell("done", f"task {task.id} by worker {self.worker_of(task).pid}{attempt}")
+            self._stage.print("done", f"task {task.id} by worker {self.worker_of(task).pid}{attempt}")
         elif task.state == FAILED and not is_long:
             error = (task.error or "").rstrip().rpartition("\n")[2]
-            self._stage.tell("failed", f"task {task.id}: {error}; retry in 1 s")
+            self._stage.print("failed", f"task {task.id}: {error}; retry in 1 s")
         elif task.state == RUNNING and task.attempt == 2 and not is_long:
-            self._stage.tell("retried", f"task {task.id} by worker {self.worker_of(task).pid}")
+            self._stage.print("retried", f"task {task.id} by worker {self.worker_of(task).pid}")
         elif task.state == RUNNING and is_long and task.attempt == 1:
             pid = self.worker_of(task).pid
-            self._stage.tell("started", f"task {task.id}, a long one of {_PAGES} pages, by worker {pid}")
-            self._stage.point_out(f"worker {pid}", "cyan")
+            self._stage.print("started", f"task {task.id}, a long one of {_PAGES} pages, by worker {pid}")
+            self._stage.label_bar(f"worker {pid}", "cyan")
 
 
 # -- the workers -----------------------------------------------------------------------------------
@@ -291,18 +291,18 @@ class _Show:
 
 @contextlib.contextmanager
 def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Worker processes, started as a user would; all are gone at the end."""
+    """Worker processes, started as a user would start them; they end with the block."""
     command = [sys.executable, "-P", "-m", "dbtaskqueue", "--url", url, "worker", f"{__name__}:work", "--queue", "demo"]
     command += ["--drain-timeout", "0"]
     workers: list[subprocess.Popen[bytes]] = []
     try:
         with open(Path(directory, _LOG), "wb") as log:
-            for _ in range(count):  # one by one: an interruption in between must find those that run
+            for _ in range(count):  # one by one, so that an interruption ends those that run
                 workers.append(_spawn(command, directory, log))
         yield workers
     except _Failed as error:
         last = Path(directory, _LOG).read_text("utf-8", "replace").splitlines()[-1:]
-        raise _Failed(f"{error}; the workers' last words: {''.join(last) or 'none'}") from None
+        raise _Failed(f"{error}; the last line of the workers' log: {''.join(last) or 'none'}") from None
     finally:
         for worker in workers:
             worker.terminate()
@@ -311,7 +311,7 @@ def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.P
 
 
 def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """In the empty directory no module of the user's is in the way; and a Ctrl-C is for the demo alone."""
+    """Start a worker in an empty directory, where no module of the user is imported, and out of reach of Ctrl-C."""
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -324,7 +324,7 @@ def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Pop
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without options that were meant for the user's own queue."""
+    """The environment of this process, without options that are meant for the user's own queue."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DBTASKQUEUE_")}
     directories = filter(None, ours.get("PYTHONPATH", "").split(os.pathsep))
     return {**ours, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, directories))}
@@ -338,14 +338,14 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
         worker.wait()
 
 
-# -- judging ---------------------------------------------------------------------------------------
+# -- the summary -----------------------------------------------------------------------------------
 
 
 def _conclude(tasks: _Tasks, victim: int, second: int, first: int, rescued: float) -> str:
     lost, again = _two_attempts(tasks.long, "lost")
     failed, retried = _two_attempts(tasks.flaky, "failed")
     if _time(again.started_at) < _time(lost.finished_at):
-        raise _Failed("two workers ran the long task at once")
+        raise _Failed("two workers ran the long task at the same time")
     if first <= _KILL_AFTER:
         raise _Failed(f"the long task started again at page {first}, though {_KILL_AFTER} pages had a checkpoint")
     pause = (_time(retried.started_at) - _time(failed.finished_at)).total_seconds()
@@ -386,7 +386,7 @@ def _what_next(url: str | None) -> list[tuple[str, str]]:
 
 
 def _program() -> list[str]:
-    """How the user can call this program again: by name if it is on the PATH, else by its path."""
+    """How the user can call this program again: by its name if it is on the PATH, else by its path."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return [sys.executable, "-m", "dbtaskqueue"]

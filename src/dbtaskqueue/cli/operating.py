@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from .._formats.quantities import duration
 from ..states import FINAL, UNFINISHED
-from .options import checked, confirm, duration, open_queue, queue_option, url_option, yes_option
+from .options import checked, confirm, open_queue, queue_option, url_option, yes_option
 from .output import counted, progress
 from .queues import refuse_unknown, warn_of_unknown
 
@@ -18,8 +19,8 @@ from .queues import refuse_unknown, warn_of_unknown
 @click.pass_obj
 def retry(url: str | None, id: int) -> None:
     """Run a failed or finished task again, now."""
-    with open_queue(url) as lane:
-        task = lane.retry(id)
+    with open_queue(url) as task_queue:
+        task = task_queue.retry(id)
     click.echo(f"task {id} is {task.state}")
 
 
@@ -29,9 +30,9 @@ def retry(url: str | None, id: int) -> None:
 @click.pass_obj
 def cancel(url: str | None, id: int) -> None:
     """Cancel a task; request the cancellation of a running one."""
-    with open_queue(url) as lane:
-        lane.cancel(id)
-        task = lane.get(id)
+    with open_queue(url) as task_queue:
+        task_queue.cancel(id)
+        task = task_queue.get(id)
     click.echo(f"task {id}: cancellation requested" if task.cancel_requested else f"task {id} is {task.state}")
 
 
@@ -41,8 +42,8 @@ def cancel(url: str | None, id: int) -> None:
 @click.pass_obj
 def suspend(url: str | None, id: int) -> None:
     """Suspend a running task; its worker keeps it."""
-    with open_queue(url) as lane:
-        lane.suspend(id)
+    with open_queue(url) as task_queue:
+        task_queue.suspend(id)
     click.echo(f"task {id} will be suspended")
 
 
@@ -52,8 +53,8 @@ def suspend(url: str | None, id: int) -> None:
 @click.pass_obj
 def continue_task(url: str | None, id: int) -> None:
     """Continue a suspended task."""
-    with open_queue(url) as lane:
-        lane.continue_(id)
+    with open_queue(url) as task_queue:
+        task_queue.continue_(id)
     click.echo(f"task {id} will continue")
 
 
@@ -63,9 +64,9 @@ def continue_task(url: str | None, id: int) -> None:
 @click.pass_obj
 def pause(url: str | None, queue: str) -> None:
     """Pause a queue; its running tasks continue."""
-    with open_queue(url, queue) as lane:
-        warn_of_unknown(lane.store, queue)
-        lane.pause()
+    with open_queue(url, queue) as task_queue:
+        warn_of_unknown(task_queue.store, queue)
+        task_queue.pause()
     click.echo(f"queue {queue} is paused")
 
 
@@ -75,9 +76,9 @@ def pause(url: str | None, queue: str) -> None:
 @click.pass_obj
 def resume(url: str | None, queue: str) -> None:
     """Resume a paused queue."""
-    with open_queue(url, queue) as lane:
-        refuse_unknown(lane.store, queue)
-        lane.resume()
+    with open_queue(url, queue) as task_queue:
+        refuse_unknown(task_queue.store, queue)
+        task_queue.resume()
     click.echo(f"queue {queue} is not paused")
 
 
@@ -88,14 +89,14 @@ def resume(url: str | None, queue: str) -> None:
 @click.pass_obj
 def purge(url: str | None, queue: str, yes: bool) -> None:
     """Abandon all unfinished tasks of a queue, including running ones."""
-    with open_queue(url, queue) as lane:
-        refuse_unknown(lane.store, queue)
-        counts = lane.stats()._asdict()
+    with open_queue(url, queue) as task_queue:
+        refuse_unknown(task_queue.store, queue)
+        counts = task_queue.stats()._asdict()
         unfinished = sum(counts[state] for state in UNFINISHED)
         if not yes:
             confirm(f"Abandon {counted(unfinished, 'unfinished task')} of queue {queue}?")
-        with progress("abandoning tasks", unfinished) as tell:
-            count = _add_up(lane.purge_in_steps(), tell)
+        with progress("abandoning tasks", unfinished) as advance:
+            count = _add_up(task_queue.purge_in_steps(), advance)
     click.echo(f"{counted(count)} abandoned")
 
 
@@ -120,19 +121,19 @@ def prune(url: str | None, older_than: float, queue: str, states: tuple[str, ...
 
     DURATION is a number and a unit: 30d, 12h, 5m, 0s.
     """
-    with open_queue(url, queue) as lane:
-        refuse_unknown(lane.store, queue)
+    with open_queue(url, queue) as task_queue:
+        refuse_unknown(task_queue.store, queue)
         if not yes:
             words = " and ".join(states)
             confirm(f"Delete the {words} tasks of queue {queue} that finished at least {older_than:g} s ago?")
-        with progress("deleting tasks") as tell:
-            count = _add_up(lane.prune_in_steps(older_than, states), tell)
+        with progress("deleting tasks") as advance:
+            count = _add_up(task_queue.prune_in_steps(older_than, states), advance)
     click.echo(f"{counted(count)} deleted")
 
 
-def _add_up(steps: Iterator[int], tell: Callable[[int], None]) -> int:
+def _add_up(steps: Iterator[int], advance: Callable[[int], None]) -> int:
     count = 0
     for step in steps:
         count += step
-        tell(count)
+        advance(count)
     return count

@@ -1,15 +1,12 @@
-"""What commands share: opening the queue, options, and the kinds of values that they take."""
+"""What commands share: opening the queue, their options, and the kinds of values that options take."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -17,20 +14,14 @@ from click.core import ParameterSource
 
 from .._formats.payload import JSON
 from .._formats.url import DEFAULT_URL, mask
-from .._system import clock
 from ..checks import check_queue
+from ..options import Flag, options_of
 from ..queue import TaskQueue
 from .output import harmless
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 S = TypeVar("S")
 T = TypeVar("T")
-
-_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
-_DURATION = re.compile(rf"(?P<number>{_NUMBER.pattern})(?P<unit>[smhdw])", re.ASCII)
-_SIZE = re.compile(rf"(?P<number>{_NUMBER.pattern})(?P<unit>[KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
-_UNITS = ("", "K", "M", "G", "T")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def open_queue(url: str | None, queue: str = "default", *, create: bool = False) -> TaskQueue:
@@ -39,13 +30,13 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
 
 
 def command_line(url: str | None, *words: str) -> str:
-    """A command that the user may run next, for the same database; a password in it is masked."""
+    """Return a command that the user may run next for the same database. A password in it is masked."""
     shown = mask(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     return shlex.join(["dbtaskqueue", "--url", shown, *words])
 
 
 def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter, S | None], T | None]:
-    """A callback of an option: what ``check`` makes of its value; a ValueError there is wrong usage."""
+    """Return a callback for an option: its value becomes what ``check`` returns. A ValueError is wrong usage."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, value: S | None) -> T | None:
         try:
@@ -56,69 +47,51 @@ def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter
     return callback
 
 
+def flags_of(call: type, command: str) -> Callable[[Function], Function]:
+    """Add a flag for each of the call's options that has one (see ``options.py``).
+
+    The command gets the values as keyword arguments, by the names of the options.
+    """
+
+    def add(function: Function) -> Function:
+        for name, option in reversed(list(options_of(call).items())):
+            if option.flag is not None:
+                function = _click_option(name, option.flag, option.default, command)(function)
+        return function
+
+    return add
+
+
+def _click_option(name: str, flag: Flag, default: object, command: str) -> Callable[[Function], Function]:
+    kind = click.IntRange(*flag.range) if flag.range else click.Choice(flag.words) if flag.words else None
+    return click.option(
+        flag.name,
+        name,
+        metavar=flag.metavar,
+        help=flag.help,
+        type=kind,
+        default=default if flag.default is None else flag.default,
+        is_flag=kind is None and flag.metavar is None,
+        callback=checked(flag.parse) if flag.parse else None,
+        envvar=f"DBTASKQUEUE_{command}{flag.name[1:]}".upper().replace("-", "_"),
+    )
+
+
 def confirm(question: str) -> None:
-    """Ask before something is destroyed."""
+    """Ask before a command deletes or abandons tasks."""
     click.confirm(question, abort=True, err=True)
 
 
-def duration(text: str) -> float:
-    """The seconds that 30d, 12h, 5m or 0s mean. ValueError without a unit: 30 could mean anything."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"invalid duration {text!r}: must be a number and a unit, such as 30d, 12h, 5m or 90s")
-    return _possible(float(match["number"]) * _SECONDS[match["unit"]], text)
-
-
-def seconds(text: str) -> float:
-    """The seconds of a duration, or of a bare number."""
-    return _possible(float(text), text) if _NUMBER.fullmatch(text) else duration(text)
-
-
-def _possible(duration: float, text: str) -> float:
-    if math.isinf(duration):
-        raise ValueError(f"{text!r} is too long")
-    return duration
-
-
-def limit(text: str) -> float:
-    """The seconds of a limit: as ``seconds``, but not zero."""
-    found = seconds(text)
-    if found <= 0:
-        raise ValueError(f"invalid limit {text!r}: must be more than 0")
-    return found
-
-
-def size(text: str) -> int:
-    """The bytes that 512M, 2G, 1.5GiB or a bare number mean; a K is 1024."""
-    match = _SIZE.fullmatch(text)
-    number = float(match["number"]) * 1024 ** _UNITS.index(match["unit"].upper()) if match else 0.0
-    found = int(number) if number < 2**63 else 0
-    if found < 1:
-        raise ValueError(f"invalid size {text!r}: must be 512M, 2G or the like, or a number of bytes")
-    return found
-
-
 def variable(text: str) -> tuple[str, str]:
-    """The name and the value of NAME=VALUE."""
+    """Return the name and the value of NAME=VALUE. Raises ValueError."""
     name, sign, value = text.partition("=")
     if not name or not sign:
         raise ValueError(f"invalid variable {text!r}: must be NAME=VALUE")
     return name, value
 
 
-def moment(text: str) -> datetime:
-    """A time as ISO 8601 writes it; without an offset it is in the local time zone."""
-    try:
-        found = datetime.fromisoformat(text)
-        found = found if found.utcoffset() is not None else found.astimezone()
-    except (ValueError, OverflowError):
-        raise ValueError(f"invalid time {text!r}: must be like 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
-    clock.from_datetime(found)  # refuses what is beyond the years that there are
-    return found
-
-
 def json_value(text: str) -> JSON:
-    """The value of a JSON text; ``-`` reads it from stdin, where it may be longer than an argument."""
+    """Return the value of a JSON text. ``-`` reads it from stdin, for texts that are too long for an argument."""
     try:
         return json.loads(sys.stdin.buffer.read() if text == "-" else text, parse_constant=_no_constant)
     except RecursionError:
@@ -168,18 +141,18 @@ def _use_url(ctx: click.Context, parameter: click.Parameter, url: str | None) ->
 
 
 def is_url_given(ctx: click.Context) -> bool:
-    """Whether the command line, not the environment, names the database."""
+    """Return whether the command line, not the environment, names the database."""
     given = ParameterSource.COMMANDLINE
     return given in (ctx.get_parameter_source("url"), ctx.find_root().get_parameter_source("url"))
 
 
 def queue_names(names: tuple[str, ...]) -> list[str]:
-    """Check the names of queues; ValueError."""
+    """Return the names of queues. Raises ValueError if one is invalid."""
     return [check_queue(name) for name in names]
 
 
 def default_queue() -> str:
-    """The queue that a command uses unless one is named."""
+    """Return the queue that a command uses unless ``--queue`` is given."""
     return os.environ.get("DBTASKQUEUE_QUEUE") or "default"
 
 
@@ -221,7 +194,7 @@ def _all_queues(ctx: click.Context, parameter: click.Parameter, names: tuple[str
 
 
 def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:
-    """The queues that were named before the command; none if the command's own option is given."""
+    """Return the queues that were named before the command, or none if the command's own option is given."""
     if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
         return []
     found: list[str] = ctx.find_root().params.get("queues") or []

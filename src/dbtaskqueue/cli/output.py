@@ -1,38 +1,29 @@
-"""How things are shown: tables that fit the terminal, plain text on a pipe, JSON for programs.
+"""Print results: tables that fit the terminal, plain text on a pipe, JSON for programs.
 
-What comes from the database is data: neither rich's markup nor the control characters in it take effect.
-rich is imported where it is used, since a worker that logs to a file does without it (7 MiB).
+Text from the database is data: rich's markup in it has no effect, and control characters are escaped.
+rich is imported where it is used, since it takes 7 MiB, which a worker that logs to a file does not need.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .._formats.payload import JSON
 from ..checks import counted as counted  # the other files of the command line import both from here
 from ..checks import harmless as harmless
-from ..errors import PayloadError
-from ..task import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-_ATTRIBUTES = (
-    *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
-    *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token", "cancel_requested"),
-    *("progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
-)
 _STYLES = {
     "running": "cyan",
     "reserved": "cyan",
@@ -44,12 +35,14 @@ _STYLES = {
     "abandoned": "red",
     "cancelled": "dim",
 }
+WIDE = 110
+"""Columns from which on a terminal shows what a smaller one leaves out."""
 _LONGEST_CELL = 500
 _GAP = 2
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Colours on a terminal only, and none at all where NO_COLOR is set."""
+    """Return a console that uses colours on a terminal only, and not if NO_COLOR is set."""
     from rich.console import Console
 
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -64,12 +57,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def note(text: str) -> None:
-    """A line for the user's eyes, not for a program that reads the output."""
+    """Print a line to stderr, for the user and not for a program that reads the output."""
     click.echo(harmless(text), err=True)
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table as wide as the terminal, 80 on a pipe: the last column is cut where the line ends."""
+    """Print a table as wide as the terminal, or 80 columns on a pipe; the last column is cut at the end of the line."""
     from rich.table import Table
 
     screen = console()
@@ -93,7 +86,7 @@ def _show(screen: Console, grid: Table) -> None:
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """Names and values, one below the other; nothing is cut, and only a terminal wraps it."""
+    """Print names and values, one pair a line. Values are not cut, and are wrapped on a terminal only."""
     from rich.table import Table
     from rich.text import Text
 
@@ -115,7 +108,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def styled(value: str) -> Text:
-    """A cell of a table: harmless, on one line, in the colour that its word has."""
+    """Return a table cell on one line, with control characters escaped, in the colour of its first word."""
     from rich.text import Text
 
     shown = harmless(value[:_LONGEST_CELL])
@@ -124,7 +117,7 @@ def styled(value: str) -> Text:
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, gone at the end; gives a function that is told how much is done."""
+    """Show a progress bar, on a terminal only and until the block ends. Yields a function to call with what is done."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -137,69 +130,25 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
 
 def print_json(value: object) -> None:
-    """One JSON document. In ASCII: it reaches every program, and no terminal obeys it."""
+    """Print one JSON document, in ASCII, so that any program can read it and control characters are escaped."""
     click.echo(json_line(value, indent=2))
 
 
 def json_line(value: object, indent: int | None = None) -> str:
-    """A value as JSON, in ASCII."""
+    """Return a value as JSON, in ASCII."""
     return json.dumps(value, indent=indent, default=datetime.isoformat).replace("\x7f", "\\u007f")
 
 
-def compact(value: JSON) -> str:
-    """A JSON value on one line, as people like to read it."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def attributes(task: Task) -> dict[str, Any]:
-    """A task's attributes by name; None for a value that cannot be read."""
-    progress = task.progress and task.progress._asdict()
-    return {name: readable(task, name) for name in _ATTRIBUTES} | {"progress": progress}
-
-
-def readable(task: Task, name: str, otherwise: object = None) -> Any:
-    """An attribute of a task, or ``otherwise`` where what is stored is damaged."""
-    try:
-        return getattr(task, name)
-    except PayloadError:
-        return otherwise
+def queue_name(name: str, *, paused: bool) -> str:
+    """Return the name of a queue after a mark if it is paused, so that cutting a long name does not hide the mark."""
+    return f"(paused) {name}" if paused else name
 
 
 def local(moment: datetime | None) -> str:
-    """A time as the user's clock shows it; "" for None."""
+    """Return a time in the user's time zone; "" for None."""
     if moment is None:
         return ""
     try:
         return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):  # at the end of all days there is no local time
+    except (OverflowError, ValueError, OSError):  # near the year 9999, the local time may not exist
         return moment.strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def took(seconds: float | None) -> str:
-    """A time that something took; "" for None."""
-    return "" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def lasted(seconds: float | None) -> str:
-    """A time in at most six characters: ``42s``, ``3m07s``, ``2h05m``, ``9d04h``; "" for None, and for no number."""
-    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        return ""
-    whole = max(0, int(seconds))
-    if whole >= 100 * 86400:
-        return f"{min(whole // 86400, 99999)}d"
-    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // small:02}{smaller}"
-    return f"{whole}s"
-
-
-def in_bytes(number: int | None) -> str:
-    """A size as people read it: ``512.0 MiB``; "" for None."""
-    if number is None:
-        return ""
-    unit, rest = "B", float(number)
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if rest < 1024:
-            break
-        unit, rest = larger, rest / 1024
-    return f"{number} B" if unit == "B" else f"{rest:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What the command watch shows, as functions of what was seen: a screen of lines, or on a pipe what has changed.
+"""What the command watch prints, as functions of snapshots: the lines of a screen, or on a pipe what has changed.
 
 rich is imported where it is used, as in output.py.
 """
@@ -6,32 +6,32 @@ rich is imported where it is used, as in output.py.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._formats.display import byte_size, short_duration
 from .._formats.progress import Progress, part_done
 from .._system.clock import to_datetime
+from ..monitoring.snapshot import Failure, QueueSnapshot, Running, Snapshot, WorkerSnapshot
+from ..monitoring.tasks import attempt_text
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING
-from .looks import Failure, Lane, Look, Running, Seen
-from .output import harmless, in_bytes, lasted, local, styled
+from .output import WIDE, harmless, local, queue_name, styled
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 _GAP = 2
 _BAR = 8
-_WIDE = 110
-"""Columns from which on there is room for what is left out on a small screen."""
 _TALL = 20
 """Rows from which on there are blank lines between the parts."""
 _LONGEST = 500
-_TROUBLE = 3
-"""Lines that the words of a database in trouble may take."""
+_WARNING_LINES = 3
+"""Lines that a warning about the database may take."""
 _COUNTED = (PENDING, RESERVED, RUNNING, FAILED, DONE, ABANDONED)
 
 
 class Column(NamedTuple):
-    """A column of a part: as wide as ``width``, or as wide as is left (None)."""
+    """A column of a part. ``width``: in cells; None takes what the other columns leave."""
 
     name: str
     width: int | None = None
@@ -51,18 +51,18 @@ class Part(NamedTuple):
 
 
 def screen(
-    look: Look | None, columns: int, rows: int, *, now: int, title: str = "", key: str = "q", trouble: str = ""
+    snapshot: Snapshot | None, columns: int, rows: int, *, now: int, title: str = "", key: str = "q", warning: str = ""
 ) -> list[Text]:
-    """At most ``rows`` lines of at most ``columns`` cells.
+    """Return at most ``rows`` lines of at most ``columns`` cells.
 
-    ``now`` in microseconds; ``key`` is the one that leaves; ``trouble`` is said on top.
+    ``now`` in microseconds. ``key`` is the one that quits. ``warning`` is shown at the top.
     """
     from rich.text import Text
 
     lines = [_header(columns, title, f"{local(to_datetime(now))[11:]}  {key} quits")]
-    for line in textwrap.wrap(harmless(trouble[:_LONGEST]), columns)[:_TROUBLE]:
+    for line in textwrap.wrap(harmless(warning[:_LONGEST]), columns)[:_WARNING_LINES]:
         lines.append(_cut(Text(line, style="bold red"), columns))
-    parts = [] if look is None else _parts(look, now, wide=columns >= _WIDE)
+    parts = [] if snapshot is None else _parts(snapshot, now, wide=columns >= WIDE)
     blank = len(parts) if rows >= _TALL else 0
     rooms = shares([max(1, len(part.rows)) for part in parts], rows - len(lines) - len(parts) - blank)
     for part, room in zip(parts, rooms, strict=True):
@@ -73,7 +73,7 @@ def screen(
 
 
 def shares(wants: Sequence[int], room: int) -> list[int]:
-    """How many rows each part gets of ``room``: none more than it wants, and the small ones all that they want."""
+    """Share ``room`` rows among the parts: none gets more than it wants, and small parts get all that they want."""
     given = [0] * len(wants)
     left = max(0, room)
     while left > 0 and given != list(wants):
@@ -109,7 +109,7 @@ def _drawn(part: Part, room: int, columns: int) -> Iterator[Text]:
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str], width: int, style: str = "") -> Text:
-    """The cells in their columns; the one without a width gets what is left."""
+    """The cells in their columns. The column without a width gets what is left."""
     from rich.text import Text
 
     fixed = sum(column.width or 0 for column in columns) + _GAP * (len(columns) - 1)
@@ -133,11 +133,16 @@ def _cut(line: Text, columns: int) -> Text:
     return line
 
 
-def _parts(look: Look, now: int, *, wide: bool) -> list[Part]:
-    return [_queues(look, wide), _workers(look, now), _running(look, now, wide), _failures(look, now, wide)]
+def _parts(snapshot: Snapshot, now: int, *, wide: bool) -> list[Part]:
+    return [
+        _queues(snapshot, wide),
+        _workers(snapshot, now),
+        _running(snapshot, now, wide),
+        _failures(snapshot, now, wide),
+    ]
 
 
-def _queues(look: Look, wide: bool) -> Part:
+def _queues(snapshot: Snapshot, wide: bool) -> Part:
     states = (*_COUNTED, CANCELLED) if wide else _COUNTED
     columns = (
         Column("queues"),
@@ -146,20 +151,20 @@ def _queues(look: Look, wide: bool) -> Part:
     )
     rows = [
         (
-            f"{lane.name} (paused)" if lane.paused else lane.name,
-            *(number(lane.counts[state]) for state in states),
-            lasted(lane.waited),
+            queue_name(queue.name, paused=queue.paused),
+            *(number(queue.counts[state]) for state in states),
+            short_duration(queue.waited),
         )
-        for lane in sorted(look.queues, key=lambda lane: (-_unfinished(lane), lane.name))
+        for queue in sorted(snapshot.queues, key=lambda queue: (-_unfinished(queue), queue.name))
     ]
-    return Part(columns, rows, "no queue has tasks")
+    return Part(columns, rows, "no tasks in any queue")
 
 
-def _unfinished(lane: Lane) -> int:
-    return lane.counts[PENDING] + lane.counts[RESERVED] + lane.counts[RUNNING] + lane.counts[FAILED]
+def _unfinished(queue: QueueSnapshot) -> int:
+    return sum(queue.counts[state] for state in (PENDING, RESERVED, RUNNING, FAILED))
 
 
-def _workers(look: Look, now: int) -> Part:
+def _workers(snapshot: Snapshot, now: int) -> Part:
     columns = (
         Column("workers", 8),
         Column("state", 6),
@@ -169,27 +174,27 @@ def _workers(look: Look, now: int) -> Part:
         Column("pid", 8, right=True),
         Column("host"),
     )
-    holds = [task.worker for task in look.running]
+    runs = [task.worker for task in snapshot.running]
     rows = [
         (
             str(worker.id),
             worker.state,
             worker.executor or "(fetch)",
-            f"{holds.count(worker.id)}{'+' if look.more else ''}",
-            lasted((now - worker.created_at) / 1e6),
+            f"{runs.count(worker.id)}{'+' if snapshot.more else ''}",
+            short_duration((now - worker.created_at) / 1e6),
             str(worker.pid),
             worker.host,
         )
-        for worker in sorted(look.workers, key=_alive_first)
+        for worker in sorted(snapshot.workers, key=_alive_first)
     ]
     return Part(columns, rows, "no workers")
 
 
-def _alive_first(worker: Seen) -> tuple[int, int]:
+def _alive_first(worker: WorkerSnapshot) -> tuple[int, int]:
     return ("alive", "silent", "lost").index(worker.state), worker.id if worker.state != "lost" else -worker.id
 
 
-def _running(look: Look, now: int, wide: bool) -> Part:
+def _running(snapshot: Snapshot, now: int, wide: bool) -> Part:
     columns = [
         Column("running", 8),
         Column("runs", 6, right=True),
@@ -201,30 +206,27 @@ def _running(look: Look, now: int, wide: bool) -> Part:
     ]
     if wide:
         columns[1:1] = [Column("attempt", 7), Column("queue", 16)]
-    return Part(columns, [_running_row(task, now, wide) for task in look.running], "nothing runs", _at_least(look))
-
-
-def _at_least(look: Look) -> str:
-    return ", at least" if look.more else ""
+    rows = [_running_row(task, now, wide) for task in snapshot.running]
+    return Part(columns, rows, "no running tasks", ", at least" if snapshot.more else "")
 
 
 def _running_row(task: Running, now: int, wide: bool) -> tuple[str, ...]:
-    more = (_attempt(task), task.queue) if wide else ()
+    more = (attempt_text(task.attempt, task.max_attempts), task.queue) if wide else ()
     message = task.progress.message if task.progress else None
     name = f"{message} · {task.what}" if message else task.what
     return (
         str(task.id),
         *more,
-        lasted(None if task.started_at is None else (now - task.started_at) / 1e6),
+        short_duration(None if task.started_at is None else (now - task.started_at) / 1e6),
         bar(task.progress),
-        lasted(task.progress.eta if task.progress else None),
-        in_bytes(task.usage.memory) if task.usage else "",
+        short_duration(task.progress.eta if task.progress else None),
+        byte_size(task.usage.memory) if task.usage else "",
         "" if task.cpu is None else f"{min(task.cpu, 99.99):.0%}",
         f"({', '.join(task.words)}) {name}" if task.words else name,
     )
 
 
-def _failures(look: Look, now: int, wide: bool) -> Part:
+def _failures(snapshot: Snapshot, now: int, wide: bool) -> Part:
     columns = [
         Column("failures", 8),
         Column("state", 9),
@@ -235,7 +237,8 @@ def _failures(look: Look, now: int, wide: bool) -> Part:
     ]
     if wide:
         columns[1:1] = [Column("queue", 16)]
-    return Part(columns, [_failure_row(failure, now, wide) for failure in look.failures], "no task stands failed")
+    rows = [_failure_row(failure, now, wide) for failure in snapshot.failures]
+    return Part(columns, rows, "no failed tasks")
 
 
 def _failure_row(failure: Failure, now: int, wide: bool) -> tuple[str, ...]:
@@ -244,27 +247,23 @@ def _failure_row(failure: Failure, now: int, wide: bool) -> tuple[str, ...]:
         str(failure.id),
         *((failure.queue,) if wide else ()),
         failure.state,
-        _attempt(failure),
-        lasted((now - failure.at) / 1e6),
-        lasted(soon) if failure.state == FAILED else "",
+        attempt_text(failure.attempt, failure.max_attempts),
+        short_duration((now - failure.at) / 1e6),
+        short_duration(soon) if failure.state == FAILED else "",
         failure.error,
     )
-
-
-def _attempt(task: Running | Failure) -> str:
-    return str(task.attempt) if task.max_attempts is None else f"{task.attempt}/{task.max_attempts}"
 
 
 # -- words -----------------------------------------------------------------------------------------
 
 
 def number(count: int) -> str:
-    """A count in at most seven characters."""
+    """Return a count in at most seven characters."""
     return str(count) if count < 10_000_000 else f"{count / 1e6:.0f}M"
 
 
 def bar(progress: Progress | None) -> str:
-    """A progress as a bar with its percentage, or as the number that it is."""
+    """Return progress as a bar with a percentage, or as a number if there is no total."""
     part = part_done(progress)
     if part is not None:
         full = int(part * _BAR)
@@ -277,55 +276,54 @@ def bar(progress: Progress | None) -> str:
 # -- a pipe ----------------------------------------------------------------------------------------
 
 
-def changes(before: Look | None, after: Look) -> list[str]:
-    """What is to be told of a look after another one, a line for each thing that has changed; harmless."""
+def changes(before: Snapshot | None, after: Snapshot) -> list[str]:
+    """Return a line for each change since the snapshot ``before``, with control characters escaped."""
     at = local(to_datetime(after.at))[11:]
     return [f"{at} {harmless(line[:_LONGEST])}" for line in _changes(before, after)]
 
 
-def _changes(before: Look | None, after: Look) -> Iterator[str]:
-    yield from _news([_told(lane) for lane in before.queues] if before else [], map(_told, after.queues))
+def _changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
+    known = {_queue_line(queue) for queue in before.queues} if before else set()
+    yield from (line for line in map(_queue_line, after.queues) if line not in known)
     workers = {worker.id: worker for worker in before.workers} if before else {}
     for worker in after.workers:
-        known = workers.pop(worker.id, None)
-        if known is None or known.state != worker.state:
+        previous = workers.pop(worker.id, None)
+        if previous is None or previous.state != worker.state:
             yield f"worker {worker.id} {worker.state} executor={worker.executor or '-'} pid={worker.pid} {worker.host}"
-    for gone in workers.values():
-        yield f"worker {gone.id} has left"
-    ran = {(task.id, task.token): task for task in before.running} if before else {}
+    for missing in workers.values():
+        yield f"worker {missing.id} has left"
+    were_running = {(task.id, task.token): task for task in before.running} if before else {}
     for ended in after.ended:
         yield f"task {ended.id} is {ended.state} queue={ended.queue} attempt={ended.attempt}"
     for task in after.running:
-        yield from _told_of(ran.get((task.id, task.token)), task)
+        yield from _task_changes(were_running.get((task.id, task.token)), task)
     failures = {(each.id, each.attempt, each.state) for each in before.failures} if before else set()
     for each in reversed(after.failures):
         if (each.id, each.attempt, each.state) not in failures:
-            yield f"task {each.id} {each.state} queue={each.queue} attempt={_attempt(each)} {each.error}"
+            attempt = attempt_text(each.attempt, each.max_attempts)
+            yield f"task {each.id} {each.state} queue={each.queue} attempt={attempt} {each.error}"
 
 
-def _news(before: Iterable[str], after: Iterable[str]) -> Iterator[str]:
-    known = set(before)
-    yield from (line for line in after if line not in known)
+def _queue_line(queue: QueueSnapshot) -> str:
+    counts = " ".join(f"{state}={queue.counts[state]}" for state in (*_COUNTED, CANCELLED))
+    return f"queue {queue.name} {counts}{' paused' if queue.paused else ''}"
 
 
-def _told(lane: Lane) -> str:
-    counts = " ".join(f"{state}={lane.counts[state]}" for state in (*_COUNTED, CANCELLED))
-    return f"queue {lane.name} {counts}{' paused' if lane.paused else ''}"
-
-
-def _told_of(before: Running | None, task: Running) -> Iterator[str]:
+def _task_changes(before: Running | None, task: Running) -> Iterator[str]:
     if before is None:
-        yield f"task {task.id} runs queue={task.queue} attempt={_attempt(task)} worker={task.worker} {task.what}"
+        attempt = attempt_text(task.attempt, task.max_attempts)
+        yield f"task {task.id} runs queue={task.queue} attempt={attempt} worker={task.worker} {task.what}"
     if task.words != (before.words if before else ()):
         yield f"task {task.id} {', '.join(task.words) or 'continues'}"
-    if task.progress is not None and _step(task.progress) != _step(before.progress if before else None):
-        eta = lasted(task.progress.eta)
-        yield " ".join(
-            filter(None, (f"task {task.id}", _step(task.progress), eta and f"eta={eta}", task.progress.message))
-        )
+    if task.progress is not None and _progress_text(task.progress) != _progress_text(
+        before.progress if before else None
+    ):
+        eta = short_duration(task.progress.eta)
+        words = f"task {task.id}", _progress_text(task.progress), eta and f"eta={eta}", task.progress.message
+        yield " ".join(filter(None, words))
 
 
-def _step(progress: Progress | None) -> str:
+def _progress_text(progress: Progress | None) -> str:
     part = part_done(progress)
     if part is not None:
         return f"{int(part * 100)}%"

@@ -1,4 +1,4 @@
-"""The command of workers: find what runs the tasks, log to stderr, work until told to stop."""
+"""The command of workers: find the code of the tasks, log to stderr, run tasks until stopped."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
-from .._executors import EXECUTORS
 from .._executors.lookup import place_of, refer
 from .._formats.payload import JSON
 from .._formats.url import mask, same_database
 from .._system.log import event
 from .._system.signals import draining_until_exit
-from ..checks import MOST, check_lease, refuse_async_generator
+from ..checks import refuse_async_generator
 from ..functions import TaskFunction
+from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
-from .options import checked, is_url_given, queues_option, seconds, url_option
+from .options import flags_of, is_url_given, queues_option, url_option
 from .output import console, harmless
 
 Callback = Callable[[Any], JSON]
 
 _NOT_FOUND = (
-    "a child process cannot find {} again: it has to be a function of a module, or an object at the top of one or a"
-    " method of that; or run it in threads: --executor thread"
+    "a child process cannot find {}: it must be a function in a module, an object at the top of one, or a method of"
+    " such an object; or run it in threads: --executor thread"
 )
-
-
-def _positive_seconds(text: str) -> float:
-    return check_lease(seconds(text))
-
 
 _EXAMPLES = """
 \b
@@ -51,51 +46,8 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("target", metavar="[MODULE:NAME]", required=False)
 @queues_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 1000),
-    default=1,
-    metavar="NUMBER",
-    help="Number of tasks to run at the same time.",
-)
-@click.option(
-    "--executor",
-    type=click.Choice(list(EXECUTORS)),
-    default="process",
-    help="How to run tasks: each in a child process, in threads, or as coroutines of one event loop.",
-)
-@click.option("--burst", is_flag=True, help="Exit once no task is due and none is running.")
-@click.option(
-    "--lease",
-    metavar="DURATION",
-    default="30s",
-    callback=checked(_positive_seconds),
-    help="Time without a heartbeat after which workers on other machines take over its tasks.",
-)
-@click.option(
-    "--drain-timeout",
-    metavar="DURATION",
-    default="20s",
-    callback=checked(seconds),
-    help="Time that running tasks get to finish when the worker stops.",
-)
-@click.option(
-    "--cancel-grace",
-    metavar="DURATION",
-    default="10s",
-    callback=checked(seconds),
-    help="Time between SIGTERM and SIGKILL for a cancelled child process.",
-)
-@click.option(
-    "--tasks-per-child",
-    type=click.IntRange(1, MOST),
-    metavar="NUMBER",
-    default=1000,
-    help="Number of short tasks after which a child process is replaced.",
-)
-@click.option(
-    "--allow-commands", is_flag=True, help="Also run command lines (enqueue --command). Needs --executor process."
-)
+@flags_of(WorkerOptions, "worker")
+@flags_of(RunOptions, "worker")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -106,17 +58,11 @@ Examples:
 @click.pass_context
 def worker(
     ctx: click.Context,
+    /,
     target: str | None,
     queues: list[str],
-    concurrency: int,
-    executor: str,
-    burst: bool,
-    lease: float,
-    drain_timeout: float,
-    cancel_grace: float,
-    tasks_per_child: int,
-    allow_commands: bool,
     log_level: str,
+    **options: Any,
 ) -> None:
     """Run tasks until stopped.
 
@@ -127,60 +73,61 @@ def worker(
     On SIGTERM or Ctrl-C, the worker claims no new tasks and gives running ones the drain timeout to finish. It then
     returns the rest to the queue without spending an attempt. A second signal makes it do that immediately.
     """
-    if allow_commands and executor != "process":
+    executor = options["executor"]
+    if options["allow_commands"] and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
-    if target is None and not allow_commands:
+    if target is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
         # before _find, which adds the current directory to the path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
-    source: TaskQueue | str | None = ctx.obj
-    callback: Callback | None = None
-    runs: dict[str, Any] = {"commands": "only"}
-    if target is not None:
-        found = _find(target, ctx.obj)
-        if isinstance(found, TaskQueue):
-            if not len(found.functions) and not allow_commands:
-                raise click.ClickException(
-                    f"{target} has no task functions; does its module import the modules that define them?"
-                )
-            _fit(found, target, ctx, lease)
-            source, runs = found, {"functions": len(found.functions)}
-        else:
-            if executor == "process" and refer(found) is None:
-                raise click.ClickException(harmless(_NOT_FOUND.format(target)))
-            callback, runs = found, {"callback": target}
+    code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
     set_up_logging(log_level)
-    options: dict[str, Any] = {
-        "concurrency": concurrency,
-        "executor": executor,
-        "lease": lease,
-        "drain_timeout": drain_timeout,
-        "cancel_grace": cancel_grace,
-        "tasks_per_child": tasks_per_child,
-        "allow_commands": allow_commands,
-    }
-    works = Worker(source, queues=queues or None, **options)
-    with draining_until_exit(works.stop):
+    when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
+    worker = Worker(code.source, queues=queues or None, **options)
+    with draining_until_exit(worker.stop):
         event(
             logging.INFO,
             "worker starts",
             pid=os.getpid(),
-            database=mask(works.url),
-            queues=",".join(works.queues),
-            concurrency=concurrency,
+            database=mask(worker.url),
+            queues=",".join(worker.queues),
+            concurrency=worker.concurrency,
             executor=executor,
-            **runs,
+            **code.fields,
         )
-        works.run(callback, burst=burst)
+        worker.run(code.callback, **when_to_end)
         event(logging.INFO, "worker ends", pid=os.getpid())
+
+
+class _Code(NamedTuple):
+    """What a worker runs: a TaskQueue's functions or a callback; and the fields that describe it in the log."""
+
+    source: TaskQueue | str | None
+    callback: Callback | None
+    fields: dict[str, Any]
+
+
+def _code(target: str, ctx: click.Context) -> _Code:
+    """Import what MODULE:NAME names, and check that a worker with these options can run it."""
+    found = _find(target, ctx.obj)
+    if isinstance(found, TaskQueue):
+        if not found.functions.names() and not ctx.params["allow_commands"]:
+            raise click.ClickException(
+                f"{target} has no task functions; does its module import the modules that define them?"
+            )
+        _fit(found, target, ctx)
+        return _Code(found, None, {"functions": len(found.functions.names())})
+    if ctx.params["executor"] == "process" and refer(found) is None:
+        raise click.ClickException(harmless(_NOT_FOUND.format(target)))
+    return _Code(ctx.obj, found, {"callback": target})
 
 
 # -- MODULE:NAME -----------------------------------------------------------------------------------
 
 
 def _find(target: str, url: str | None) -> TaskQueue | Callback:
-    """What MODULE:NAME names. A ``TaskQueue()`` without a URL in the module gets the command's."""
+    """Return what MODULE:NAME names. A ``TaskQueue()`` without a URL in the module uses the command's."""
     module_name, colon, path = target.partition(":")
     if not (module_name and colon and path):
         raise click.BadParameter(f"{target!r} is not of the form MODULE:NAME", param_hint="MODULE:NAME")
@@ -198,12 +145,14 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
     return _suitable(found, target)
 
 
-def _fit(queue: TaskQueue, target: str, ctx: click.Context, lease: float) -> None:
-    """Apply options of the command line to the module's TaskQueue. Its database cannot be replaced."""
-    if is_url_given(ctx) and not same_database(ctx.obj, queue.url):
+def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
+    """Apply options of the command line to the module's TaskQueue. The database of an open one cannot be replaced."""
+    if not queue.is_open:
+        queue.open(ctx.obj if is_url_given(ctx) else None)
+    elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
     if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
-        queue.lease = lease
+        queue.lease = ctx.params["lease"]
 
 
 def _suitable(found: Any, target: str) -> TaskQueue | Callback:
@@ -221,7 +170,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
 
 
 def _module_for(file: str, path: str) -> str:
-    """What to give instead of a file's path."""
+    """Return the advice for a file's path in place of a module's name."""
     parts = file.removeprefix("./").removesuffix(".py").split("/")
     if all(part.isidentifier() for part in parts):
         return f"perhaps you mean {'.'.join(parts)}:{path}"
@@ -246,7 +195,7 @@ def _import(name: str) -> Any:
 
 
 class _Format(logging.Formatter):
-    """``time level message field=value``, one line but for a traceback."""
+    """Format a record as ``time level message field=value``: one line, except for a traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return harmless(super().formatMessage(record))

@@ -32,7 +32,7 @@ def test_no_zombies_gather_around_process_one(start, url, tmp_path):
         place = Elsewhere(start, PROCESS_ONE, url, Path(__file__).parents[2])
         until(lambda: all(task.refresh().state == "done" for task in tasks), within=60)
         until(lambda: len(place.pids()) <= 5 and all(map(is_running, place.pids())), what="no zombie, and nothing left")
-        assert len(place.pids()) >= 3, "the worker, its heart and its fork server"
+        assert len(place.pids()) >= 3, "the worker, its heartbeat process and its fork server"
         task = queue.enqueue({"do": "until_told", "file": f"{tmp_path}/told"})
         until(lambda: (tmp_path / "told").exists())
         place.signal(signal.SIGTERM)  # to all of them, as some supervisors do it

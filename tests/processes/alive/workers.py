@@ -93,19 +93,19 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def heart_of(pid: int) -> int:
-    """The pid of a worker's heart."""
+def heartbeat_process_of(pid: int) -> int:
+    """The pid of a worker's heartbeat process."""
 
     def find() -> int:
         for child in children_of(pid):
             try:
-                if b"heart.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"heartbeat_process.py" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return child
             except FileNotFoundError:
                 continue
         return 0
 
-    return until(find, what="a heart")
+    return until(find, what="a heartbeat process")
 
 
 class Elsewhere:

@@ -41,9 +41,9 @@ def _has_in_its_line(pid: int, what: bytes) -> bool:
         return False
 
 
-def is_heart(pid: int) -> bool:
+def is_heartbeat_process(pid: int) -> bool:
     """Whether that process beats for a worker."""
-    return _has_in_its_line(pid, b"heart.py")
+    return _has_in_its_line(pid, b"heartbeat_process.py")
 
 
 def fork_server_of(worker: int) -> int | None:
@@ -52,9 +52,9 @@ def fork_server_of(worker: int) -> int | None:
     return found[0] if found and is_running(found[0]) else None
 
 
-def heart_of(worker: int) -> int | None:
-    """The pid of its heart, while it has one."""
-    found = [pid for pid in children_of(worker) if is_heart(pid)]
+def heartbeat_process_of(worker: int) -> int | None:
+    """The pid of its heartbeat process, while it has one."""
+    found = [pid for pid in children_of(worker) if is_heartbeat_process(pid)]
     return found[0] if found and is_running(found[0]) else None
 
 

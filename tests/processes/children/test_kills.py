@@ -19,7 +19,7 @@ from processes.children.supervised import (
     Supervisor,
     check_journal,
     fork_server_of,
-    heart_of,
+    heartbeat_process_of,
     marked,
     read_journal,
     runners_of,
@@ -70,8 +70,8 @@ def victim_of(kind: str, supervisor: Supervisor) -> int | None:
     worker = random.choice(supervisor.workers).pid
     if kind == "worker":
         return worker
-    if kind == "heart":
-        return heart_of(worker)
+    if kind == "heartbeat process":
+        return heartbeat_process_of(worker)
     runners = runners_of(worker)
     if kind == "child":
         return random.choice(runners or [None])
@@ -87,7 +87,7 @@ def is_through(queue: TaskQueue) -> bool:
     return stats.pending + stats.failed + stats.reserved + stats.running == 0
 
 
-@pytest.mark.parametrize("kind", ["worker", "child", "fork server", "heart"])
+@pytest.mark.parametrize("kind", ["worker", "child", "fork server", "heartbeat process"])
 def test_killed_at_random_under_load(url: str, tmp_path: Path, supervisor: Supervisor, kind: str, kills: int) -> None:
     with TaskQueue(url, retry=EAGER) as queue:
         tasks = queue.enqueue_many(load(tmp_path))
@@ -126,7 +126,7 @@ def check_the_end(queue: TaskQueue, ids: list[int], directory: Path, kind: str, 
     lost = {"worker": "lost", "child": "failed", "fork server": "failed"}.get(kind)
     spent = sum(count for outcome, count in outcomes.items() if outcome != "done")
     assert set(outcomes) <= {"done", "abandoned", lost} - {None}, outcomes
-    assert spent <= kills * (0 if kind == "heart" else 1 if kind == "child" else CONCURRENCY), outcomes
+    assert spent <= kills * (0 if kind == "heartbeat process" else 1 if kind == "child" else CONCURRENCY), outcomes
     for task in tasks.values():
         assert task.attempt <= (task.max_attempts or task.attempt)
         assert len(task.attempts()) == task.attempt

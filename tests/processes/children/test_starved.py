@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers import until
-from processes.children.supervised import TESTS, WORKER, is_heart
+from processes.children.supervised import TESTS, WORKER, is_heartbeat_process
 from workers import Elsewhere, need_namespaces
 
 from dbtaskqueue import Task, TaskQueue
@@ -76,7 +76,7 @@ def test_a_heart_that_is_killed_over_and_over(url: str, elsewhere: Elsewhere) ->
         killed: set[int] = set()
         while not is_over(queue, task):
             for pid in elsewhere.pids():
-                if pid not in killed and is_heart(pid) and len(killed) < 4:
+                if pid not in killed and is_heartbeat_process(pid) and len(killed) < 4:
                     os.kill(pid, signal.SIGKILL)
                     killed.add(pid)
         assert len(killed) == 4

@@ -12,8 +12,8 @@ import pytest
 from processes.children import newer_version
 
 from dbtaskqueue import RetryPolicy, TaskQueue, Worker
-from dbtaskqueue._executors.process import executor as process_executor
 from dbtaskqueue._executors.process.channel import Channel, record_from
+from dbtaskqueue._executors.process.children import Children
 from dbtaskqueue._store.contract import TaskRecord
 
 pytestmark = pytest.mark.engine("sqlite")
@@ -24,10 +24,8 @@ ONCE = RetryPolicy(max_attempts=1)
 def test_messages_of_a_newer_version_are_understood(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Channel, "send", newer_version.send)
     heard: list[dict[str, Any]] = []
-    hear = process_executor.ProcessExecutor._heed
-    monkeypatch.setattr(
-        process_executor.ProcessExecutor, "_heed", lambda self, child, m: (heard.append(m), hear(self, child, m))[1]
-    )
+    hear = Children._on_message
+    monkeypatch.setattr(Children, "_on_message", lambda self, child, m: (heard.append(m), hear(self, child, m))[1])
     tasks = [
         queue.enqueue({"do": "return", "value": 7}, retry=ONCE),
         queue.enqueue({"do": "raise", "text": "no good"}, retry=ONCE),

@@ -31,7 +31,7 @@ from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
 from dbtaskqueue._store.contract import Claim, End, TaskRecord, WorkerRecord
 from dbtaskqueue._system import clock
 from dbtaskqueue._system.place import here
-from dbtaskqueue._worker import loop, membership
+from dbtaskqueue._worker import held, loop, membership
 
 T = TypeVar("T")
 
@@ -188,10 +188,10 @@ def _live_and_exit(shim: ctypes.CDLL, directory: str, how: int, first: int, time
 
 
 def main() -> None:
-    """Serve until stdin ends. A heart of its own for each life, and patience, would cost more than the life."""
-    membership.HeartProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
-    membership._PAUSES = (0.001,) * len(membership._PAUSES)  # type: ignore[assignment]
-    loop._BACKOFF = 0.001, 0.005
+    """Serve until stdin ends. A heartbeat process for each life, and long pauses, would cost more than the life."""
+    membership.HeartbeatProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
+    held._PAUSES = (0.001,) * len(held._PAUSES)  # type: ignore[assignment]
+    loop._RETRY_PAUSE = 0.001, 0.005
     shim = ctypes.CDLL(sys.argv[1])
     for line in sys.stdin:
         directory, how, first, times = line.split()

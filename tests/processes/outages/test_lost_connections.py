@@ -125,7 +125,7 @@ def test_a_transaction_says_whether_it_may_be_stored(
     proxy.arm(commits if at == "COMMIT" else containing(b"UPDATE"), when)
     connections = queue.store._connections  # type: ignore[attr-defined]
     with pytest.raises(StoreUnavailable) as caught, connections.own_transaction() as tx, connections.translated():
-        tx.change("cancel", {"id": task.id, "now": clock.now()})
+        tx.change("cancel", {"id": task.id, "now": clock.now(), "running": 1})
     assert proxy.fired
     assert caught.value.maybe_done is (at == "COMMIT")
     is_stored = (at, when) == ("COMMIT", "after")

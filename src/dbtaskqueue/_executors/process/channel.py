@@ -1,4 +1,4 @@
-"""JSON messages between a worker, its fork server and a child, over a socket; file descriptors can come along.
+"""JSON messages between a worker, its fork server and a child, over a socket. They can carry file descriptors.
 
 If this package is upgraded while a worker runs, the three may have different versions. So every value in a message has
 a name, a reader ignores names that it does not know, and a name that is added later has a default.
@@ -6,6 +6,7 @@ a name, a reader ignores names that it does not know, and a name that is added l
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,26 +17,26 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-_BEGIN = b"dbtq"
-"""What each message starts with: whatever else a task writes into its socket is known for nonsense at once."""
-_HEADER = struct.Struct(f"!{len(_BEGIN)}sI")
+_MAGIC = b"dbtq"
+"""What each message starts with. Anything else that a task writes into its socket is recognized as invalid."""
+_HEADER = struct.Struct(f"!{len(_MAGIC)}sI")
 _CHUNK = 2**16
-_MOST_FDS = 16
+_MAX_FDS = 16
 
 Message = dict[str, Any]
 _Record = TypeVar("_Record", bound=NamedTuple)
 
 
 def record_from(kind: type[_Record], named: Mapping[str, Any]) -> _Record:
-    """The record that was sent as its ``_asdict()``; TypeError if a name without a default is missing."""
+    """Return the record that was sent as its ``_asdict()``. Raises TypeError if a name without a default is missing."""
     make: Callable[..., _Record] = kind
     return make(**{name: named[name] for name in kind._fields if name in named})
 
 
 class Channel:
-    """One end. Never blocks, but in ``deliver``, ``flush_all`` and ``next``.
+    """One end. Only ``deliver``, ``flush_all`` and ``next`` block.
 
-    OSError when the other end is gone; ValueError when what comes is no message.
+    Raises OSError if the other end is closed, and ValueError if it sent something that is not a message.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -47,22 +48,27 @@ class Channel:
         self._messages: deque[Message] = deque()
 
     def fileno(self) -> int:
-        """Of the socket, for a selector."""
+        """Return the socket's descriptor, for a selector."""
         return self._end.fileno()
 
     def close(self) -> None:
-        """Let go of this end."""
+        """Close this end."""
         self._end.close()
+
+    def end_sending(self) -> None:
+        """Send nothing more. The other end reads EOF; what it still sends is received."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self._end.shutdown(socket.SHUT_WR)
 
     @property
     def is_behind(self) -> bool:
-        """Whether something waits to be sent: then ``flush`` when the socket can be written."""
+        """Whether something waits to be sent. If so, call ``flush`` when the socket can be written."""
         return bool(self._outgoing)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send it now, or when there is room. The fds are sent before this returns, or OSError."""
+        """Send a message now, or when there is room. Raises OSError if its descriptors cannot be sent now."""
         text = json.dumps(message).encode()
-        outgoing = _HEADER.pack(_BEGIN, len(text)) + text, fds
+        outgoing = _HEADER.pack(_MAGIC, len(text)) + text, fds
         self._outgoing.append(outgoing)
         try:
             self.flush()
@@ -74,7 +80,7 @@ class Channel:
             raise
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send what waits, as much as there is room for."""
         while self._outgoing:
             data, fds = self._outgoing[0]
             try:
@@ -87,7 +93,7 @@ class Channel:
                 self._outgoing[0] = data[sent:], ()
 
     def deliver(self, message: Message) -> None:
-        """Send it, and wait until it is sent."""
+        """Send a message, and wait until it is sent."""
         self.send(message)
         self.flush_all()
 
@@ -98,16 +104,16 @@ class Channel:
             self.flush()
 
     def receive(self) -> list[Message]:
-        """What has come. EOFError when nothing is left and the other end is gone."""
+        """Return the messages that have arrived. Raises EOFError if there are none and the other end is closed."""
         ended = False
         try:
             while not ended:
-                data, fds, _, _ = socket.recv_fds(self._end, _CHUNK, _MOST_FDS)
+                data, fds, _, _ = socket.recv_fds(self._end, _CHUNK, _MAX_FDS)
                 for fd in fds:
                     os.set_inheritable(fd, False)
                 self._fds += fds
                 self._incoming += data
-                self._parse()  # before the next: nonsense is not collected
+                self._parse()  # before the next chunk, so that invalid data is not collected
                 ended = not data
                 if len(data) < _CHUNK:
                     break
@@ -118,11 +124,11 @@ class Channel:
         messages = list(self._messages)
         self._messages.clear()
         if ended and not messages:
-            raise EOFError("the other end is gone")
+            raise EOFError("the other end is closed")
         return messages
 
     def next(self, timeout: float | None = None) -> Message | None:
-        """The next message; None after so many seconds. EOFError when the other end is gone."""
+        """Return the next message, or None after ``timeout`` seconds. Raises EOFError if the other end is closed."""
         while not self._messages:
             if not self._wait(select.POLLIN, timeout):
                 return None
@@ -130,7 +136,7 @@ class Channel:
         return self._messages.popleft()
 
     def take_fds(self, count: int) -> list[int]:
-        """Return the next file descriptors that were received; OSError if this process could not open that many."""
+        """Return the next received file descriptors. Raises OSError if this process could not open that many."""
         if len(self._fds) < count:  # too many open files: the kernel has dropped some
             while self._fds:
                 os.close(self._fds.popleft())
@@ -145,8 +151,8 @@ class Channel:
     def _parse(self) -> None:
         data, start = self._incoming, 0
         while rest := len(data) - start:
-            if data[start : start + len(_BEGIN)] != _BEGIN[:rest]:
-                raise ValueError("what comes is no message")
+            if data[start : start + len(_MAGIC)] != _MAGIC[:rest]:
+                raise ValueError("what was received is not a message")
             if rest < _HEADER.size:
                 break
             body = start + _HEADER.size
@@ -155,7 +161,7 @@ class Channel:
                 break
             message = json.loads(data[body:end])
             if not isinstance(message, dict):
-                raise ValueError("what comes is no message")
+                raise ValueError("what was received is not a message")
             self._messages.append(message)
             start = end
         del data[:start]

@@ -1,8 +1,8 @@
-"""A child: runs tasks of one worker, one after the other, in a process of its own.
+"""A child process: runs tasks of one worker, one after the other.
 
-It leads a session and a process group. SIGTERM ends the task that runs, if its worker has asked for that;
-from anybody else it means nothing here: a supervisor that stops a whole service sends it to everyone,
-and the worker will say what is to be done. With its parent, the fork server, it dies at once.
+It leads a session and a process group. SIGTERM stops the running task if the worker has requested that. Otherwise
+SIGTERM is ignored: a supervisor that stops a service sends it to every process, and the worker decides what follows.
+If its parent, the fork server, ends, the child ends at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..._formats.command_line import CommandLine
 from ..._store.contract import TaskRecord
 from ..._system.contract import peak_memory
 from ..._system.processes import system
-from ...checkpoints import Checkpoints, Reach
+from ...checkpoints import Checkpoints, ChildStore
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
 from ..lookup import Lookup
 from ..runner import Runner
@@ -36,19 +36,19 @@ from .shared_flags import ASK_FOR_STACKS, SharedFlags
 _REPORT = 0.5
 """Seconds between two reports of progress to the worker."""
 _CHECK_PARENT = 1.0
-"""Seconds between two checks whether the fork server still exists, where the kernel does not watch it."""
+"""Seconds between checks whether the fork server is alive, on systems whose kernel does not report its end."""
 _PIPE = 2**16
-_REST = 2.0
-"""Seconds without a task after which a connection to the database is closed."""
-_IDLE = 10.0
-"""Seconds in which a running task has kept nothing after which it is closed, too: a server has not many."""
+_DISCONNECT_AFTER = 2.0
+"""Seconds without a task after which the connection to the database is closed."""
+_DISCONNECT_TASK_AFTER = 10.0
+"""Seconds without a checkpoint after which a running task's is closed, too: a server has a limited number."""
 
 
 class Surroundings(NamedTuple):
-    """What the fork server has prepared for all children: the code, and the way to the database."""
+    """What the fork server has prepared for all children: the code, and access to the database."""
 
-    code: Lookup
-    reach: Reach
+    lookup: Lookup
+    store: ChildStore
     max_payload: int
 
 
@@ -60,62 +60,75 @@ def flush_streams() -> None:
 
 
 def _cpu_so_far() -> float:
-    """Seconds of a CPU that this process has taken, and the children that it waited for."""
+    """CPU seconds that this process has used, and the children that it waited for."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 class Child:
-    """Serves one worker. Runs in the main thread, so that SIGTERM can end a task where it is."""
+    """Serves one worker. Runs in the main thread, so that SIGTERM can interrupt a task."""
 
     def __init__(self, fds: ChildFds, *, parent: int, surroundings: Surroundings) -> None:
         self._fds = fds
-        self._page = SharedFlags(fds.page)
+        self._flags = SharedFlags(fds.flags)
         self._parent = parent
-        self._surroundings = surroundings
+        self._store = surroundings.store
         self._pid = os.getpid()
-        self._work: TaskRun | None = None
+        self._run: TaskRun | None = None
         self._is_in_code = False
         self._reporter: threading.Thread | None = None
-        self._own_threads = 1
+        self._threads = 0  # how many it has without a task, apart from the reporter
         self._sending = threading.Lock()
         self._peak = _PeakMemory()
         self._runner = Runner(
-            surroundings.code,
+            surroundings.lookup,
             max_payload=surroundings.max_payload,
             checkpoints=self._checkpoints,
-            is_draining=lambda: self._page.draining,
-            is_cancelled=lambda run: self._page.cancelled,
-            guard=self._in_code,
+            is_draining=lambda: self._flags.draining,
+            is_cancelled=lambda run: self._flags.cancelled,
+            guard=self._interruptible,
         )
 
     def serve(self) -> None:
-        """Run what comes until the worker hangs up."""
+        """Run the tasks that are sent, until the worker closes its end."""
         os.setsid()
         if not system.die_with_parent():
-            self._start_thread(self._die_with_parent, "parent")
+            threading.Thread(target=self._die_with_parent, name="dbtaskqueue-parent", daemon=True).start()
         if os.getppid() != self._parent:
             return
         system.adopt_orphans()
         self._set_up_output()
         signal.signal(signal.SIGTERM, self._on_term)
         faulthandler.enable()
-        self._page.ready_for_stacks()
-        faulthandler.register(ASK_FOR_STACKS, file=self._page.fd, all_threads=True)
+        self._flags.ready_for_stacks()
+        faulthandler.register(ASK_FOR_STACKS, file=self._flags.fd, all_threads=True)
         self._channel = Channel(socket.socket(fileno=self._fds.channel))
-        self._surroundings.reach.surround_writes(self._page.around_writes)
+        self._store.surround_writes(self._flags.around_writes)
         while (message := self._next()) is not None:
             if "command" in message:
                 self._become_command(message)
+            self._enter_process()
             self._run_all(message["tasks"])
+        self._runner.process.leave()
+
+    def _die_with_parent(self) -> None:
+        """In a thread, if the kernel does not do it: kill this process and its group when its parent has ended."""
+        while os.getppid() == self._parent:
+            time.sleep(_CHECK_PARENT)
+        os.killpg(self._pid, signal.SIGKILL)
+
+    def _enter_process(self) -> None:
+        if not self._threads:
+            self._runner.process.enter()
+            self._threads = threading.active_count()
 
     def _run_all(self, orders: list[Message]) -> None:
         last = len(orders) - 1
         for number, order in enumerate(orders):
-            is_clean = self._run(order)
+            is_clean = self._run_one(order)
             if number == last:
                 return
-            if not is_clean or self._page.pinned:  # the rest is for others
+            if not is_clean or self._flags.pinned:  # other children get the rest
                 self._channel.deliver({"stopped": True})
                 return
 
@@ -129,9 +142,9 @@ class Child:
 
     def _next(self) -> Message | None:
         try:
-            message = self._channel.next(_REST)
+            message = self._channel.next(_DISCONNECT_AFTER)
             if message is None:
-                self._surroundings.reach.disconnect()
+                self._store.disconnect()
                 message = self._channel.next()
             return message
         except (EOFError, OSError):
@@ -139,104 +152,101 @@ class Child:
 
     # -- one task ----------------------------------------------------------------------------------
 
-    def _run(self, message: Message) -> bool:
-        work = self._work = TaskRun(record_from(TaskRecord, message["record"]), start_stored=message["start_stored"])
+    def _run_one(self, order: Message) -> bool:
+        """Run a task and report its end. Return whether the child is clean afterwards."""
+        run = self._run = TaskRun(record_from(TaskRecord, order["record"]), start_stored=order["start_stored"])
         self._peak.reset()
         before = _cpu_so_far()
-        self._runner.execute(work)
-        self._is_in_code = False  # also if SIGTERM came while the guard was entered or left
+        self._runner.execute(run)
+        self._is_in_code = False  # also if SIGTERM arrived while the guard was entered or left
         flush_streams()
-        work.spend(_cpu_so_far() - before, self._peak.bytes())
-        return self._report_end(work)
+        run.spend(_cpu_so_far() - before, self._peak.bytes())
+        return self._report_end(run)
 
     @contextlib.contextmanager
-    def _in_code(self, work: TaskRun) -> Iterator[None]:
+    def _interruptible(self, run: TaskRun) -> Iterator[None]:
         """While the block runs, SIGTERM raises TaskCancelled in it."""
         try:
             self._is_in_code = True
-            if self._page.cancelled:
-                work.cancel()
-                raise _cancelled(work)
+            if self._flags.cancelled:
+                run.cancel()
+                raise _cancelled(run)
             yield
         finally:
             self._is_in_code = False
 
     def _on_term(self, number: int, frame: object) -> None:
-        if os.getpid() != self._pid:  # a process that the task has forked (multiprocessing): to it, it means the end
+        if os.getpid() != self._pid:  # in a process that the task has forked (multiprocessing), it ends the process
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        work = self._work
-        if work is None or not self._page.cancelled:
+        run = self._run
+        if run is None or not self._flags.cancelled:
             return
-        work.cancelled = True
-        if (stop := work.stop) is not None:  # a coroutine: its loop ends it
+        run.cancelled = True
+        if (stop := run.stop) is not None:  # a coroutine: its loop stops it
             stop()
         elif self._is_in_code:
-            raise _cancelled(work)
+            raise _cancelled(run)
+
+    # -- reports to the worker ---------------------------------------------------------------------
 
     def _checkpoints(
         self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> Checkpoints:
+        """Called when a task first asks for ``current_task()``: only such a task can report progress."""
         if self._reporter is None:
-            self._reporter = self._start_thread(self._report, "progress")
-        return self._surroundings.reach.checkpoints(record, started_at, is_over)
-
-    def _start_thread(self, act: Callable[[], object], name: str) -> threading.Thread:
-        thread = threading.Thread(target=act, name=f"dbtaskqueue-{name}", daemon=True)
-        thread.start()
-        self._own_threads += 1
-        return thread
-
-    def _die_with_parent(self) -> None:
-        """In a thread, where the kernel does not do it: kill this process and its group when its parent ends."""
-        while os.getppid() == self._parent:
-            time.sleep(_CHECK_PARENT)
-        os.killpg(self._pid, signal.SIGKILL)
+            self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
+            self._reporter.start()
+        return self._store.checkpoints(record, started_at, is_over)
 
     def _report(self) -> None:
-        """In a thread: tell the worker how far the task has got, and rest from the database."""
-        told: object = None
+        """In a thread: report the task's progress to the worker, and close a connection that is not used."""
+        reported: object = None
         while True:
             time.sleep(_REPORT)
-            work = self._work
-            if work is not None and work.keeper is not None:
-                self._rest_from(work.keeper)
-            latest = None if work is None or work.tracker is None else work.tracker.latest
-            if work is None or latest is None or latest is told:
+            run = self._run
+            if run is None:
+                continue
+            if run.checkpoints is not None:
+                self._disconnect_unused(run.checkpoints)
+            latest = None if run.tracker is None else run.tracker.latest
+            if latest is None or latest is reported:
                 continue
             with self._sending, contextlib.suppress(OSError):
-                if self._work is work:  # else its end has told it
+                if self._run is run:  # else its end has reported it
                     self._channel.deliver({"progress": _named(latest)})
-                    told = latest
+                    reported = latest
 
-    def _rest_from(self, keeper: Checkpoints) -> None:
-        if 0.0 < keeper.used_at < time.monotonic() - _IDLE:
-            keeper.used_at = 0.0  # before it is closed: whoever uses it meanwhile opens it again
-            self._surroundings.reach.disconnect_if_free()
+    def _disconnect_unused(self, checkpoints: Checkpoints) -> None:
+        if 0.0 < checkpoints.used_at < time.monotonic() - _DISCONNECT_TASK_AFTER:
+            checkpoints.used_at = 0.0  # first, since the next use opens a connection again
+            self._store.disconnect_if_free()
 
-    def _report_end(self, work: TaskRun) -> bool:
+    def _report_end(self, run: TaskRun) -> bool:
         message: Message = {
-            "end": work.ended_at,
-            "start": work.started_at,
-            "result": work.result,
-            "has_ended": work.has_ended,
-            "progress": None if work.tracker is None else _named(work.tracker.latest),
-            "cpu": None if work.cpu is None else work.cpu / 1e6,
-            "memory": work.memory,
+            "end": run.ended_at,
+            "start": run.started_at,
+            "result": run.result,
+            "has_ended": run.has_ended,
+            "progress": None if run.tracker is None else _named(run.tracker.latest),
+            "cpu": None if run.cpu is None else run.cpu / 1e6,
+            "memory": run.memory,
         }
         is_clean = message["is_clean"] = self._is_clean()
-        if not self._page.pinned and (output := self._own_output()):
+        if not self._flags.pinned and (output := self._own_output()):
             message["output"] = output
-        if work.error is not None:
-            message["error"] = packed(work.error)
+        if run.error is not None:
+            message["error"] = packed(run.error)
+        if run.backoff is not None:
+            message["backoff"] = run.backoff._asdict()
         with self._sending:
-            self._work = None
+            self._run = None
             self._channel.deliver(message)
         return is_clean
 
     def _own_output(self) -> str:
-        """What the task wrote, unless the worker has read it; each character is a byte."""
+        """Return what the task wrote, unless the worker has read it. Each character is a byte."""
         data = bytearray()
         with contextlib.suppress(BlockingIOError):
             while len(data) < _PIPE and (chunk := os.read(self._fds.output, _PIPE)):
@@ -244,15 +254,16 @@ class Child:
         return data.decode("latin-1")
 
     def _is_clean(self) -> bool:
-        """Whether the task has left nothing behind that would go on: no process, no thread."""
-        if threading.active_count() > self._own_threads:
+        """Whether the task has left nothing behind that continues: no process, no thread."""
+        own = self._threads + (self._reporter is not None)
+        if threading.active_count() > own:
             return False
-        return not system.has_children()  # where it adopts orphans, those further down are its children
+        return not system.has_children()  # if it adopts orphans, those further down are its children
 
     # -- commands ----------------------------------------------------------------------------------
 
     def _become_command(self, message: Message) -> None:
-        """Be the command from now on: its exit is the end of the attempt."""
+        """Replace this process by the command. Its exit ends the attempt."""
         argv, directory, environment = record_from(CommandLine, message["command"])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
@@ -262,14 +273,12 @@ class Child:
             os.execvpe(argv[0], argv, {**os.environ, **environment})
         except (OSError, ValueError) as error:
             reason = f"the command {argv[0]!r} could not be started: {error}"
-            self._channel.deliver(
-                {"end": True, "error": {"name": type(error).__name__, "message": reason, "text": reason}}
-            )
+            self._channel.deliver({"end": True, "error": {**packed(error), "message": reason, "text": reason}})
             os._exit(127)
 
 
-def _cancelled(work: TaskRun) -> TaskCancelled:
-    return TaskCancelled(f"task {work.record.id} was asked to end, or its claim is gone")
+def _cancelled(run: TaskRun) -> TaskCancelled:
+    return TaskCancelled(f"task {run.record.id}: cancellation was requested, or its claim is gone")
 
 
 def _named(progress: tuple[float, float | None, str | None] | None) -> Message | None:
@@ -294,12 +303,17 @@ class _PeakMemory:
 
 
 def packed(error: BaseException) -> dict[str, Any]:
-    """An exception as a message: its text as it is stored, and what it chooses."""
+    """Return an exception as a message: its name, its text as it is stored, and the outcome that it chooses."""
     try:
         message = str(error)
     except Exception:
         message = "(its text cannot be shown)"
-    found: dict[str, Any] = {"name": type(error).__name__, "message": message, "text": outcomes.describe(error)}
+    found: dict[str, Any] = {
+        "name": type(error).__name__,
+        "type": outcomes.type_name(error),
+        "message": message,
+        "text": outcomes.describe(error),
+    }
     if isinstance(error, RetryTask | ReleaseTask):
         found["delay"] = error.delay
     for kind in (RetryTask, ReleaseTask, AbandonTask, TaskCancelled, LeaseLost, StoreUnavailable):

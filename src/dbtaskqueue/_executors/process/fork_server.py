@@ -1,11 +1,11 @@
 """The fork server: imports the task's code once, and forks the children that run it.
 
-It stands between a worker and its children so that they start clean (no thread, lock or connection of the
-worker) and quickly. It has one thread, talks to its worker by messages, and does to children what must
-not hit a stranger: as their parent, it alone knows for certain which pid is still theirs.
+Children that it forks start quickly, and without any thread, lock or connection of the worker. The server has one
+thread, and talks to its worker by messages. It sends all signals to children: as their parent, it alone knows for
+certain which pids are still theirs.
 
-Nothing that a child leaves behind outlives it: a child is the foster parent of what is orphaned below it, this
-server that of what a child orphans by its own end. When the worker is gone, everything ends.
+Nothing that a child starts outlives it. A child is the subreaper of its descendants, and this server is the subreaper
+of what a child leaves behind when it ends. When the worker ends, everything ends.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from typing import NoReturn
 
 from ..._system.contract import Proc, peak_memory
 from ..._system.processes import system
-from ...checkpoints import Reach
+from ...checkpoints import ChildStore
 from .. import lookup
 from .channel import Channel, Message, record_from
 from .child import Child, Surroundings, flush_streams
 from .child_handle import ChildFds
 
-_LOOK = 1.0
-"""Seconds between looks for the worker, where the kernel does not tell."""
-_LAST = 5.0
-"""Seconds that the end of the killed may take."""
+_CHECK_PARENT = 1.0
+"""Seconds between checks whether the worker is alive, on systems whose kernel does not report its end."""
+_END = 5.0
+"""Seconds that killed processes may take to end."""
+_RETRY_PAUSE = 0.001
 _START = f"""
 import importlib.machinery, importlib.util, sys
 spec = importlib.machinery.PathFinder.find_spec(sys.argv[1], [sys.argv[2]])
@@ -69,7 +70,7 @@ def main() -> NoReturn:
         os.dup2(nothing.fileno(), 0)
     for stream in (sys.stdout, sys.stderr):  # now, as errors= fails once a child has replaced a file by its pipe
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker is gone already
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker has ended already
         orders = channel.next()
         assert orders is not None
         surroundings = _prepare(orders, channel)
@@ -87,14 +88,14 @@ def _prepare(orders: Message, channel: Channel) -> Surroundings:
         logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         sys.path[:] = [*_standard_library(), *orders["path"]]  # for the database driver and its imports
-        reach = Reach(orders["url"])
+        store = ChildStore(orders["url"])
         sys.path[:] = orders["path"]
         found = lookup.load(record_from(lookup.Origin, orders["origin"]))
-        reach.disconnect_if_free()
-        return Surroundings(found, reach, orders["max_payload"])
+        store.disconnect_if_free()
+        return Surroundings(found, store, orders["max_payload"])
     except BaseException as error:  # what importing the code raised
-        why = f"{type(error).__name__}: {error}{lookup.place_of(error)}"
-        channel.deliver({"broken": f"the fork server cannot import the code: {why}"})
+        reason = f"{type(error).__name__}: {error}{lookup.place_of(error)}"
+        channel.deliver({"broken": f"the fork server cannot import the code: {reason}"})
         sys.exit(1)
 
 
@@ -104,7 +105,7 @@ def _standard_library() -> list[str]:
 
 
 class ForkServer:
-    """The loop: requests of the worker, and ends of children."""
+    """Carries out the worker's requests, and reports which children have ended."""
 
     def __init__(self, channel: Channel, parent: int, surroundings: Surroundings) -> None:
         self._channel = channel
@@ -124,11 +125,11 @@ class ForkServer:
         }
 
     def serve(self) -> None:
-        """Until the worker is gone; then everything ends."""
+        """Serve until the worker ends. Then everything ends."""
         for fd in (self._wakeup, self._waker):
             os.set_blocking(fd, False)
         for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: None)  # just wake up: the loop looks itself
+            signal.signal(number, lambda number, frame: None)  # just wake up: the loop checks itself
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self._adopts = system.adopt_orphans()
         self._selector.register(self._channel, selectors.EVENT_READ)
@@ -139,14 +140,14 @@ class ForkServer:
             while os.getppid() == self._parent:
                 self._turn()
         except (EOFError, OSError):
-            pass  # the worker is gone
+            pass  # the worker has ended
         finally:
             self._end_everything()
 
     def _turn(self) -> None:
         mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._channel.is_behind else 0)
         self._selector.modify(self._channel, mask)
-        for key, ready in self._selector.select(_LOOK):
+        for key, ready in self._selector.select(_CHECK_PARENT):
             if key.fd == self._wakeup:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wakeup, 4096)
@@ -166,7 +167,7 @@ class ForkServer:
             fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
             pid = os.fork()
         except OSError as error:
-            self._channel.send({"unborn": number, "error": str(error), "errno": error.errno})
+            self._channel.send({"fork_failed": number, "error": str(error), "errno": error.errno})
             pid = -1
         if pid == 0:
             self._become(fds)
@@ -178,13 +179,13 @@ class ForkServer:
             self._channel.send({"forked": number, "pid": pid})
 
     def _become(self, fds: dict[str, int]) -> NoReturn:
-        """In the new process: be a child, and nothing of a fork server."""
+        """In the new process: be a child, with nothing of the fork server."""
         status = 70
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             parent = os.getppid()
-            with contextlib.suppress(OSError):  # a kqueue is not inherited, and older Pythons do not know it
+            with contextlib.suppress(OSError):  # a kqueue is not inherited; Python before 3.13 does not know that
                 self._selector.close()
             self._channel.close()
             os.close(self._wakeup)
@@ -202,22 +203,21 @@ class ForkServer:
             _send(pid, request["number"])
 
     def _ask(self, request: Message) -> None:
-        """A signal for the child alone, not for what it has started."""
+        """Send a signal to the child alone, not to what it has started."""
         pid = self._pids.get(request["child"])
         if pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(pid, request["number"])
 
     def _kill(self, request: Message) -> None:
-        """Kill a child and its group. What has left the group is an orphan then, and is ended as that.
+        """Kill a child and its group. What has left the group is an orphan then, and is killed as such.
 
-        So there is no need to list all processes of the machine, which would take milliseconds for each child.
-        Where this process adopts no orphans, they can be found only before the child ends.
+        So this does not read the list of all processes, which would cost milliseconds for each child. If this process
+        adopts no orphans, it has to: they can be found only before the child ends.
         """
         pid = self._pids.get(request["child"])
-        if pid is None:
-            return
-        _kill_all(pid, [] if self._adopts else system.family(pid))
+        if pid is not None:
+            _kill_all(pid, [] if self._adopts else system.family(pid))
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -250,15 +250,15 @@ class ForkServer:
                 os.killpg(pid, signal.SIGKILL)
 
     def _end_orphans(self) -> None:
-        """Kill what the dead have left; living children are the foster parents of their own orphans."""
+        """Kill what ended children have left. Live children are the subreapers of their own orphans."""
         if not self._adopts:
             return
-        deadline = time.monotonic() + _LAST
+        deadline = time.monotonic() + _END
         while orphans := system.children() - self._numbers.keys() - self._own:
             for pid in orphans:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.001)
+            time.sleep(_RETRY_PAUSE)
             for pid in orphans:
                 with contextlib.suppress(OSError):
                     os.waitpid(pid, os.WNOHANG)
@@ -266,16 +266,16 @@ class ForkServer:
                 return
 
     def _end_everything(self) -> None:
-        everybody = system.processes()
+        processes = system.processes()
         for pid in self._numbers:
-            _kill_all(pid, system.family(pid, everybody))
+            _kill_all(pid, system.family(pid, processes))
         self._numbers.clear()
         self._end_orphans()
-        with contextlib.suppress(ChildProcessError):  # there are none left: nobody else has to wait for them
-            deadline = time.monotonic() + _LAST
+        with contextlib.suppress(ChildProcessError):  # none are left
+            deadline = time.monotonic() + _END
             while time.monotonic() < deadline:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    time.sleep(0.001)
+                    time.sleep(_RETRY_PAUSE)
 
 
 def _kill_all(pid: int, family: list[Proc]) -> None:

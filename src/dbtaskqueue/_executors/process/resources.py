@@ -12,10 +12,11 @@ import resource
 import time
 from collections.abc import Sequence
 
+from ..._system.backoff import doubling
 from ..._system.log import event
 
 PER_CHILD = 4
-"""File descriptors that a worker has for each child: its channel, its output, its page (mmap duplicates that one)."""
+"""File descriptors that a worker has for each child: its channel, its output, its flags (mmap duplicates that one)."""
 SPARE = 32
 """File descriptors kept free for the rest: connections, log files, a new fork server."""
 _FIXES = {
@@ -95,8 +96,7 @@ class Shortage:
     def note_failure(self, number: int | None, why: str, children: int) -> None:
         """A child could not be started: ``number`` is the errno, ``children`` how many others exist."""
         self._last = time.monotonic()
-        first, longest = _RETRY
-        self.next_try = self._last + min(longest, first * 2 ** min(self._failures, 10))
+        self.next_try = self._last + doubling(self._failures, *_RETRY)
         self._failures += 1
         if not self.is_on:
             self.is_on = True

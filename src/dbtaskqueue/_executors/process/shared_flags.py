@@ -1,6 +1,6 @@
-"""A page of memory that a worker shares with one child: what the child is to know at once, without a message.
+"""A page of memory that a worker shares with one child: flags that either sees immediately, without a message.
 
-Behind it, in the same file, the child leaves the stacks of its threads when it is asked for them.
+In the same file, behind the page, the child writes the stacks of its threads when the worker asks for them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from ..._system.processes import system
 _CANCELLED = 0
 _DRAINING = 1
 _PINNED = 2
-_HELD = 3
+_SUSPENDED = 3
 _WRITING = 4
 _STACKS_AT = mmap.PAGESIZE
 _LONGEST_STACKS = 64 * 1024
-_PATIENCE = 1.0
-_SHORT_PAUSE = 0.01
+_STACKS_WITHIN = 1.0
+"""Seconds that a child may take to write its stacks."""
+_STACKS_PAUSE = 0.02
+_SUSPENDED_PAUSE = 0.01
 
 ASK_FOR_STACKS = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
-"""The signal at which a child writes down its stacks; one that task code hardly uses."""
+"""The signal at which a child writes its stacks. Task code hardly uses it."""
 
 
 class SharedFlags:
-    """Both sides open it by its file descriptor."""
+    """The flags. Both sides open them by their file descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -42,26 +44,26 @@ class SharedFlags:
         self._owner = os.getpid()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close this side."""
         self._memory.close()
         os.close(self.fd)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the running task is to end."""
+        """Whether the running task should stop."""
         return self._memory[_CANCELLED] != 0
 
     def cancel(self) -> None:
-        """Tell the running task to end."""
+        """Request that the running task stops."""
         self._memory[_CANCELLED] = 1
 
     @property
     def draining(self) -> bool:
-        """Whether the worker is to stop."""
+        """Whether the worker is draining."""
         return self._memory[_DRAINING] != 0
 
     def drain(self) -> None:
-        """Tell the running task that the worker is to stop."""
+        """Tell the running task that the worker is draining."""
         self._memory[_DRAINING] = 1
 
     @property
@@ -74,35 +76,35 @@ class SharedFlags:
         self._memory[_PINNED] = value
 
     @property
-    def held(self) -> bool:
-        """Whether the child is to start no transaction, since it will be stopped: it must not take locks along."""
-        return self._memory[_HELD] != 0
+    def suspended(self) -> bool:
+        """Whether the child must start no transaction: it will be suspended, and must hold no locks then."""
+        return self._memory[_SUSPENDED] != 0
 
-    @held.setter
-    def held(self, value: bool) -> None:
-        self._memory[_HELD] = value
+    @suspended.setter
+    def suspended(self, value: bool) -> None:
+        self._memory[_SUSPENDED] = value
 
     @property
     def writing(self) -> bool:
-        """Whether the child is in a transaction. Once it is held and has left it, it enters none."""
+        """Whether the child is in a transaction. While it is suspended, it starts none."""
         return self._memory[_WRITING] != 0
 
     @contextlib.contextmanager
     def around_writes(self) -> Iterator[None]:
-        """In the child: waits while it is held, and tells that it is in a transaction during the block.
+        """In the child: wait while it is suspended, and mark the block as a transaction.
 
-        A thread that is in one already does not wait, and what the task has forked does as it likes.
+        A thread that is in a transaction already does not wait. A process that the task has forked ignores all this.
         """
         if os.getpid() != self._owner or getattr(self._thread, "is_in", False):
             yield
             return
         self._enter(1)
         try:
-            while self.held:
+            while self.suspended:
                 self._enter(-1)
                 try:
-                    while self.held:
-                        time.sleep(_SHORT_PAUSE)
+                    while self.suspended:
+                        time.sleep(_SUSPENDED_PAUSE)
                 finally:
                     self._enter(1)
             self._thread.is_in = True
@@ -117,24 +119,24 @@ class SharedFlags:
             self._memory[_WRITING] = self._writers > 0
 
     def ready_for_stacks(self) -> None:
-        """Where the next stacks are written."""
+        """Remove the last stacks, and set where the next ones are written."""
         os.ftruncate(self.fd, _STACKS_AT)
         os.lseek(self.fd, _STACKS_AT, os.SEEK_SET)
 
     def stacks(self) -> str:
-        """What the child wrote down since it was asked, once it has written; empty if it cannot."""
-        deadline, length = time.monotonic() + _PATIENCE, -1
+        """Return the stacks that the child writes after it was asked, as soon as they are complete; "" if none come."""
+        deadline, length = time.monotonic() + _STACKS_WITHIN, -1
         while time.monotonic() < deadline:
             size = os.fstat(self.fd).st_size - _STACKS_AT
             if size > 0 and size == length:
                 break
             length = size
-            time.sleep(0.02)
+            time.sleep(_STACKS_PAUSE)
         return os.pread(self.fd, _LONGEST_STACKS, _STACKS_AT).decode("utf-8", "replace")
 
 
-def new_page() -> SharedFlags:
-    """A page that nobody shares yet."""
+def new_flags() -> SharedFlags:
+    """Return flags that are not shared yet."""
     fd = system.anonymous_file()
     try:
         os.ftruncate(fd, _STACKS_AT)

@@ -1,6 +1,6 @@
-"""The one statement that the heart of a worker sends to MariaDB, and how to reach a server that takes it.
+"""The one statement that a heartbeat process sends to MariaDB, and how to reach a server that takes it.
 
-Stands alone: the heart imports no package.
+Imports no package, since that process imports none.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from typing import Any
 import pymysql  # type: ignore[import-untyped]
 
 ERRORS = (pymysql.MySQLError, OSError, EOFError, struct.error, AssertionError)
-"""What PyMySQL raises when a server or the way to it is not as it should be."""
+"""What PyMySQL raises for errors of the server or the network."""
 
-# a server that vanished without a word is noticed within half a minute, idle or in the middle of a statement
+# a server that has vanished is noticed within half a minute, on an idle connection and during a statement
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 
 
 def open_beat(options: dict[str, Any]) -> Callable[[int], bool]:
-    """A function that beats for a worker; it returns False when the worker's row is gone or lost."""
+    """Return a function that stores a heartbeat; False if the worker's row is marked lost or does not exist."""
     connections: list[Any] = []
 
     def beat(worker: int) -> bool:
@@ -40,7 +40,7 @@ def open_beat(options: dict[str, Any]) -> Callable[[int], bool]:
 
 
 def dial(options: dict[str, Any]) -> tuple[Any, int]:
-    """A connection to the first address that takes writes, else to the first that answers; and its file descriptor."""
+    """Connect to the first address that takes writes, else to the first that answers; return its descriptor, too."""
     spare: tuple[Any, int] | None = None
     failure: Exception | None = None
     for address in options["addresses"]:
@@ -91,7 +91,7 @@ def _socket(address: list[Any], options: dict[str, Any]) -> socket.socket:
 
 
 def tls(options: dict[str, Any]) -> ssl.SSLContext:
-    """The TLS context for the URL's options. PyMySQL's own would check no name where no CA is given."""
+    """Return the TLS context for the URL's options. PyMySQL's own would check no host name without a CA."""
     if not (options["verify"] or "ssl_ca" in options or "ssl_cert" in options):
         return _unverified()
     context = ssl.create_default_context(cafile=options.get("ssl_ca"))
@@ -105,7 +105,7 @@ def tls(options: dict[str, Any]) -> ssl.SSLContext:
 
 @functools.cache
 def _unverified() -> ssl.SSLContext:
-    """The context of all connections of this process that verify nothing.
+    """Return the context of all connections of this process that verify nothing.
 
     PyMySQL creates one for each connection and loads the system's CAs into it: 50 ms.
     """
@@ -123,7 +123,7 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
 
 
 def _takes_writes(connection: Any) -> bool:
-    """A node of a cluster that is not ready refuses even this question, with an error."""
+    """Return whether the server takes writes. A node of a cluster that is not ready raises an error."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@global.read_only")
         return str(cursor.fetchone()[0]) in ("0", "OFF")

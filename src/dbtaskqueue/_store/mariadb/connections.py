@@ -20,14 +20,14 @@ from .beat import ERRORS, dial, tls
 
 OLDEST = (10, 6)
 _SILENCE = TIMEOUT + 5
-"""Seconds without an answer after which a server is taken for gone: it would have given up the statement itself."""
+"""Seconds without an answer after which a server is presumed dead: it would have given up the statement itself."""
 _LOCK_TIMEOUT = 10
 _PACKET_OVERHEAD = 65_536
 
 _DUPLICATE = {1022, 1062}
 _AGAIN = {1020, 1205, 1213, 1412}
-# the server ends or the line broke (1053, 1152…1161, 1184, 1927); a COMMIT that went wrong half-way (1180, 1598); a
-# statement that somebody or the timeout interrupted: nobody can tell what a COMMIT among them did (1317, 1969)
+# the server ends or the connection broke (1053, 1152…1161, 1184, 1927); a COMMIT that failed half-way (1180, 1598); a
+# statement that an administrator or the timeout interrupted, perhaps a COMMIT (1317, 1969)
 _LOST = {1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1317, 1598, 1927, 1969}
 _ELSEWHERE = {1047, 1290, 1792, 1836}
 _FORBIDDEN = {1044, 1142, 1143, 1227}
@@ -51,12 +51,12 @@ class MariadbLink(Link):
         self._cursor = connection.cursor(Cursor)
 
     def rows(self, name: str, values: Values = NOTHING, *, times: int | None = None) -> list[Row]:
-        """All rows of the query ``name``; ``times``: how often to repeat what it repeats."""
+        """Return all rows of the query ``name``. ``times``: how often its ``[[…]]`` are repeated."""
         self._execute(name, values, times)
         return list(self._cursor.fetchall())
 
     def change(self, name: str, values: Values = NOTHING, *, times: int | None = None) -> int:
-        """Run the statement ``name``; how many rows it found to change, inserted or deleted."""
+        """Run the statement ``name``; return the number of rows that it inserted, deleted or found to change."""
         return self._execute(name, values, times)
 
     def _execute(self, name: str, values: Values, times: int | None) -> int:
@@ -70,7 +70,7 @@ class MariadbLink(Link):
         self._cursor.executemany(self._sql[name], values)
 
     def rows_unless_taken(self, name: str, values: Values, *, times: int) -> list[Row]:
-        """The rows of an INSERT, none where somebody has the key; the transaction goes on."""
+        """Return the rows of an INSERT, none if the key is taken; the transaction continues."""
         try:
             return self.rows(name, values, times=times)
         except pymysql.IntegrityError as error:
@@ -79,7 +79,7 @@ class MariadbLink(Link):
             raise
 
     def rows_if_allowed(self, name: str) -> list[Row] | None:
-        """The rows of a query for which the user may lack the right: then None."""
+        """Return the rows of a query, None if the account lacks the right for it."""
         try:
             return self.rows(name)
         except pymysql.MySQLError as error:
@@ -88,7 +88,7 @@ class MariadbLink(Link):
             raise
 
     def change_if_known(self, name: str) -> None:
-        """Run a statement that sets what not every server has."""
+        """Run a statement that sets a variable that not every server has."""
         try:
             self.change(name)
         except pymysql.MySQLError as error:
@@ -119,7 +119,7 @@ class MariadbLink(Link):
         return bool(self.connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
     def has_hung_up(self) -> bool:
-        # what the server says unasked is that it closes
+        # an unrequested message of the server means that it closes the connection
         return not self.connection.open or self._fd is None or is_readable(self._fd)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class MariadbLink(Link):
             self.connection.close()
 
     def disown(self) -> None:
-        # closes this process's copy of the socket, and unlike close() does not tell the server
+        # closes this process's copy of the socket; unlike close(), it does not tell the server
         with contextlib.suppress(*ERRORS):
             self.connection._force_close()
 
@@ -155,13 +155,13 @@ class MariadbConnections(ServerConnections):
         return link
 
     def _addresses(self) -> list[list[Any]]:
-        """Where to look for a server: first where the other connection is, so that what was written is read."""
+        """Return the addresses to try, that of the other connection first, so that it reads what that has written."""
         links = [link for link in (self._writer, self._reader) if isinstance(link, MariadbLink)]
         used = [[link.connection.host, link.connection.port] for link in links if not link.has_hung_up()]
         return [*used, *(address for address in self.options["addresses"] if address not in used)]
 
     def _check(self, version: str, comment: str, max_packet: int) -> None:
-        """ConfigurationError for a server that cannot serve."""
+        """Raise ConfigurationError for an unsuitable server."""
         name = self._target.text
         if "mariadb" not in f"{version} {comment}".lower():
             raise ConfigurationError(f"{name}: this is MySQL {version}, which is not supported: MariaDB is needed")
@@ -177,7 +177,7 @@ class MariadbConnections(ServerConnections):
             )
 
     def borrow(self, connection: object) -> MariadbLink:
-        """A user's own connection, in a transaction of its own."""
+        """Return a user's own connection, in its transaction."""
         if not isinstance(connection, pymysql.connections.Connection):
             raise ConfigurationError(
                 f"connection: a pymysql.connections.Connection is needed here, not {type(connection).__name__}"
@@ -210,12 +210,12 @@ class MariadbConnections(ServerConnections):
 
 
 def _is_of_id(error: Exception) -> bool:
-    """Whether a duplicate is one of ids: in a Galera cluster two nodes may give the same, and the later one loses."""
+    """Return whether a duplicate is an id: two nodes of a Galera cluster may give the same, and the later one loses."""
     return str(error.args[1]).endswith("'PRIMARY'")
 
 
 def error_code(error: Exception) -> int | None:
-    """The server's number of an error, or the client library's (2000 and more); None for what has none."""
+    """Return the number of an error, the client library's from 2000 on; None if it has none."""
     if isinstance(error, pymysql.InterfaceError) or not isinstance(error, pymysql.MySQLError):
         return None
     number = error.args[0] if len(error.args) > 1 else None
@@ -223,7 +223,7 @@ def error_code(error: Exception) -> int | None:
 
 
 def _options(target: Target) -> dict[str, Any]:
-    """What ``dial`` needs, as JSON; ConfigurationError for an option that is unknown or broken."""
+    """Return what ``dial`` needs, as JSON. Raises ConfigurationError for an unknown or invalid option."""
     refuse_unknown(target, [*_TLS_FILES, *_TLS_SWITCHES, "unix_socket", "connect_timeout", "charset"])
     if target.options.get("charset", "utf8mb4").lower() != "utf8mb4":
         raise ConfigurationError(f"{target.text}: charset is always utf8mb4, not {target.options['charset']!r}")
@@ -232,7 +232,7 @@ def _options(target: Target) -> dict[str, Any]:
         "password": target.password,
         "database": target.database,
         "charset": "utf8mb4",
-        "client_flag": CLIENT.FOUND_ROWS,  # a change that changes nothing has found its row all the same
+        "client_flag": CLIENT.FOUND_ROWS,  # count the rows that an UPDATE finds, also if it changes nothing
         "read_timeout": _SILENCE,
         "write_timeout": _SILENCE,
         "program_name": "dbtaskqueue",
@@ -250,7 +250,7 @@ def _options(target: Target) -> dict[str, Any]:
 
 
 def _tls(target: Target, switches: dict[str, bool]) -> dict[str, Any] | None:
-    """None: encrypted where both sides can, checked by nobody. A CA that is named is there to be checked."""
+    """Return the options of TLS; None: encrypted if both sides can, not verified. A given CA is verified."""
     files = {name: target.options[name] for name in _TLS_FILES if name in target.options}
     if switches.get("ssl") is False or not (files or any(switches.values())):
         return None

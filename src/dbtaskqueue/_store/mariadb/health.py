@@ -1,4 +1,4 @@
-"""What ``doctor`` says of a MariaDB server and of our tables in it."""
+"""What ``doctor`` reports about a MariaDB server and our tables in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def findings(link: MariadbLink) -> list[Finding]:
-    """Engine, version, durability, size, what delays purging, cluster, rights, each with a suggested fix if needed."""
+    """Return engine, version, durability, size, what delays purging, cluster and rights, with suggested fixes."""
     variables = {str(name): str(value) for name, value in link.rows("variables")}
     status = {str(name): str(value) for name, value in link.rows("status")}
     isolation = variables.get("tx_isolation") or variables.get("transaction_isolation", "unknown")
@@ -38,10 +38,10 @@ def _durability(variables: dict[str, str]) -> Iterator[Finding]:
     said += f"sync_binlog={variables['sync_binlog']}" if binlog else "no binary log"
     if flush not in ("1", "3"):
         advice = "mariadb -e 'SET GLOBAL innodb_flush_log_at_trx_commit = 1', and in the server's configuration"
-        yield Finding("durability", f"{said}: a power failure may take the last second", advice)
+        yield Finding("durability", f"{said}: a power failure may lose the last second", advice)
     elif binlog and variables["sync_binlog"] == "0":
         advice = "mariadb -e 'SET GLOBAL sync_binlog = 1', and in the server's configuration"
-        yield Finding("durability", f"{said}: a power failure may take what the binary log had not on disk", advice)
+        yield Finding("durability", f"{said}: a power failure may lose what the binary log had not on disk", advice)
     else:
         yield Finding("durability", f"{said}: an accepted task survives a power failure")
     if variables["innodb_doublewrite"] == "OFF":
@@ -89,7 +89,7 @@ def _purging(link: MariadbLink, status: dict[str, str]) -> Iterator[Finding]:
 
 def _rights(link: MariadbLink) -> Iterator[Finding]:
     if link.rows("roles")[0][0]:
-        return  # what a role may do is not told to everybody
+        return  # the rights of a role cannot be read by every account
     granted = {(table, right) for table, right in link.rows("rights")}
     missing = [
         f"{right} on {table}"

@@ -1,4 +1,4 @@
-"""The store in a MariaDB database: what differs because a round trip costs, and because UPDATE returns no rows."""
+"""The store in a MariaDB database: what differs because round trips cost time, and UPDATE returns no rows."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from .connections import MariadbConnections, MariadbLink
 from .health import findings
 
 _TASKS = 500
-"""Rows in one INSERT: some 600 KB at the most, far below any max_allowed_packet that is let in."""
+"""Rows in one INSERT: at most about 600 KB, far below any max_allowed_packet that is accepted."""
 _ENDS = 100
-"""Ends in one UPDATE, which looks each row up in a list of all."""
+"""Ends in one UPDATE, which searches a list of all for each row."""
 _BELOW_ALL_RANKS = -(2**31)
 _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
-"""How the statement of a migration starts that makes the schema one of its version."""
+"""The start of the statement of a migration that stores the version of a new schema."""
 
 
 class MariadbStore(SqlStore):
     """Tables of their own in a MariaDB database."""
 
-    schema_version = 3
     place_is_shared = False
 
     def __init__(self, target: Target) -> None:
@@ -66,9 +65,9 @@ class MariadbStore(SqlStore):
     def _migrate(self, link: MariadbLink) -> tuple[int, int]:
         """Each statement commits by itself; after an interruption, the next migration runs them again."""
         if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
-            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for long")
+            raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for a long time")
         try:
-            version, oldest = self._look_up_versions(link)
+            version, oldest = self._read_versions(link)
             for statement in self.upgrade(version):
                 link.run(statement)
             return version, oldest
@@ -82,9 +81,9 @@ class MariadbStore(SqlStore):
         return [*steps, *last]
 
     def _versions(self) -> tuple[int, int]:
-        return self._connections.read(self._look_up_versions)
+        return self._connections.read(self._read_versions)
 
-    def _look_up_versions(self, link: MariadbLink) -> tuple[int, int]:
+    def _read_versions(self, link: MariadbLink) -> tuple[int, int]:
         row = link.row("schema_version") if link.rows("has_schema") else None
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
@@ -99,16 +98,20 @@ class MariadbStore(SqlStore):
             values = some[0]._replace(payload="")._asdict()
             values |= {f"payload_{n}": inline(task.payload) for n, task in enumerate(some)}
             rows = tx.rows_unless_taken("insert_task", values, times=len(some))
-            if not rows:  # the snapshot of a user's transaction may be too old to see who has the key
-                return [row[0] for row in self._connections.query("unfinished_with_key", tasks[0]._asdict())]
+            if not rows:
+                return []
             ids += [row[0] for row in rows]
         insert_large(tx, ids, tasks)
         return ids
 
+    def _with_key(self, tx: MariadbLink, task: NewTask) -> Row | None:
+        # on a connection of our own: the snapshot of a user's transaction may be too old to see the other task
+        return next(iter(self._connections.query("unfinished_with_key", task._asdict())), None)
+
     def _borrow(self, connection: object) -> MariadbLink:
         link = self._mariadb.borrow(connection)
         if not link.rows("has_schema") or link.rows("identity") != self._connections.query("identity"):
-            raise ConfigurationError(f"connection: leads to another database than {self._target.text}")
+            raise ConfigurationError(f"connection: leads to a different database than {self._target.text}")
         return link
 
     def get(self, task: int, connection: object = None) -> TaskRecord | None:
@@ -152,7 +155,7 @@ class MariadbStore(SqlStore):
                 tx.change("insert_large_result", {"task": end.id, "token": end.token, "value": end.result})
         return count == len(ends)
 
-    # -- moving to another database ----------------------------------------------------------------
+    # -- copying ------------------- ----------------------------------------------------------------
 
     def _highest_id(self, tx: MariadbLink) -> int:
         return int(tx.rows("highest_used")[0][0])
@@ -161,7 +164,7 @@ class MariadbStore(SqlStore):
         if highest > 0:
             tx.change("raise_auto_increment", {"next": highest + 1})
 
-    # -- looking -----------------------------------------------------------------------------------
+    # -- listing -----------------------------------------------------------------------------------
 
     def waiting_since(self, queue: str, now: int) -> int | None:
         firsts = _firsts(self._connections.query, queue, even_paused=True, commands=True)
@@ -183,7 +186,7 @@ class _First(NamedTuple):
 def _firsts(
     ask: Callable[[str, Values], list[Row]], queue: str, *, even_paused: bool = False, commands: bool
 ) -> Iterator[_First]:
-    """The first waiting task of each rank of the queue, one round trip for each."""
+    """Yield the first waiting task of each rank of the queue; one round trip for each."""
     values = {"queue": queue, "even_paused": int(even_paused), "commands": int(commands)}
     rank = _BELOW_ALL_RANKS
     while rows := ask("first_of_rank", {**values, "rank": rank}):
@@ -199,7 +202,7 @@ def _firsts_due(tx: MariadbLink, claim: Claim) -> Iterator[tuple[str, _First]]:
 
 
 def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, first: _First, limit: int) -> list[TaskRecord]:
-    """Take what nobody else is taking of a rank, and tell how it stands now."""
+    """Reserve tasks of a rank that no other worker is reserving; return their records as they are now."""
     place = {"rank": first.rank, "first_due": first.due, "first": first.id}
     values = {"queue": queue, **place, "now": claim.now, "limit": limit, "commands": int(claim.commands)}
     found = [TaskRecord(*row) for row in tx.rows("claimable", values)]

@@ -1,6 +1,6 @@
-"""The one statement that the heart of a worker sends to PostgreSQL, and a connection that does not wait for ever.
+"""The one statement that a heartbeat process sends to PostgreSQL, and a connection that does not wait forever.
 
-Stands alone: the heart imports no package.
+Imports no package, since that process imports none.
 """
 
 import time
@@ -11,13 +11,13 @@ import psycopg
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection that gives up a statement whose answer does not come.
+    """A connection that gives up a statement that gets no answer.
 
-    The kernel notices a machine that is gone, but not a server that hangs behind a kernel which acknowledges.
+    The kernel notices a machine that has vanished, but not a server that hangs while its kernel acknowledges.
     """
 
     silence = 10.0
-    """Seconds without any word from the server after which it is taken for gone."""
+    """Seconds without an answer after which the server is presumed dead."""
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
         """See psycopg: wait for what a command's generator waits for."""
@@ -25,7 +25,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 def _bounded(command: Any, silence: float) -> Generator[Any, Any, Any]:
-    """The command, asked several times a second whether the server has said anything."""
+    """Run the command, and check several times a second whether the server has answered."""
     heard = time.monotonic()
     try:
         wanted = next(command)
@@ -41,7 +41,7 @@ def _bounded(command: Any, silence: float) -> Generator[Any, Any, Any]:
 
 
 def open_beat(options: dict[str, Any]) -> Callable[[int], bool]:
-    """A function that beats for a worker; it returns False when the worker's row is gone or lost."""
+    """Return a function that stores a heartbeat; False if the worker's row is marked lost or does not exist."""
     connections: list[Connection] = []
 
     def beat(worker: int) -> bool:

@@ -22,12 +22,12 @@ from .beat import Connection
 
 OLDEST = 130000
 _SILENCE = TIMEOUT + 5
-"""Seconds without an answer after which a server is taken for gone: it would have given up the statement itself."""
+"""Seconds without an answer after which a server is presumed dead: it would have given up the statement itself."""
 _DEFAULTS = {
     "application_name": "dbtaskqueue",
     "client_encoding": "UTF8",
     "connect_timeout": "10",
-    # a server that vanished without a word is noticed within half a minute, idle or in the middle of a statement
+    # a server that has vanished is noticed within half a minute, on an idle connection and during a statement
     "keepalives": "1",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -52,7 +52,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class PostgresqlLink(Link):
-    """One connection; through a pooler it is another server process for each transaction."""
+    """One connection. Through a pooler, each transaction may run in another server process."""
 
     def __init__(
         self, connection: psycopg.Connection[Any], queries: dict[str, bytes], *, is_borrowed: bool = False
@@ -61,7 +61,7 @@ class PostgresqlLink(Link):
         self.is_borrowed = is_borrowed
         self._queries = queries
         self._cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        self._cursor.adapters.register_dumper(int, Int8Dumper)  # or each size of number would be another plan
+        self._cursor.adapters.register_dumper(int, Int8Dumper)  # or each size of number would need its own plan
         self._heard: Callable[[str], None] = lambda text: None
         self.channel: str | None = None
         """The channel that this connection listens to."""
@@ -128,7 +128,7 @@ class PostgresqlLink(Link):
         self.connection.close()
 
     def disown(self) -> None:
-        # put something else in the place of the socket, which is only a copy here: then close() tells nobody
+        # replace the socket, which is only a copy here, so that close() does not tell the server
         with contextlib.suppress(OSError, psycopg.Error), open(os.devnull, "rb+") as nowhere:
             os.dup2(nowhere.fileno(), self.connection.fileno())
             self.connection.close()
@@ -154,7 +154,7 @@ class PostgresqlConnections(ServerConnections):
         return PostgresqlLink(connection, self._queries)
 
     def borrow(self, connection: object) -> PostgresqlLink:
-        """A user's own connection, in a transaction of its own."""
+        """Return a user's own connection, in its transaction."""
         if not isinstance(connection, psycopg.Connection):
             raise ConfigurationError(
                 f"connection: a psycopg.Connection is needed here, not {type(connection).__name__}"
@@ -164,10 +164,10 @@ class PostgresqlConnections(ServerConnections):
             raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
         return PostgresqlLink(connection, self._queries, is_borrowed=True)
 
-    # -- for who waits -----------------------------------------------------------------------------
+    # -- for waiting threads -----------------------------------------------------------------------
 
     def reader_fd(self) -> int | None:
-        """The socket on which notifications arrive, None while there is none."""
+        """Return the socket on which notifications arrive, None while there is none."""
         link = self._reader
         with contextlib.suppress(psycopg.Error):
             return link.connection.fileno() if isinstance(link, PostgresqlLink) else None
@@ -202,7 +202,7 @@ class PostgresqlConnections(ServerConnections):
     def _check(self, connection: psycopg.Connection[Any], *, reads: bool) -> None:
         asked = "SELECT pg_backend_pid(), current_setting('server_encoding')"
         pid, encoding = connection.execute(asked).fetchone() or (0, "")
-        # a pooler makes up a process id of its own; each transaction may run in another session of the server
+        # a pooler invents a process id; each transaction may run in another session of the server
         self.is_pooled = pid != connection.info.backend_pid
         if connection.info.server_version < OLDEST:
             version = connection.info.server_version // 10000
@@ -232,7 +232,7 @@ class PostgresqlConnections(ServerConnections):
 
 
 def _parameters(target: Target) -> dict[str, str]:
-    """What libpq needs to connect; ConfigurationError for an option that it does not know."""
+    """Return what libpq needs to connect. Raises ConfigurationError for an unknown option."""
     given = {name: value for name, value in target.options.items() if name != "schema"}
     if target.hosts:
         given["host"] = ",".join(host.name for host in target.hosts)

@@ -1,4 +1,4 @@
-"""What ``doctor`` says of a PostgreSQL server and of our schema in it."""
+"""What ``doctor`` reports about a PostgreSQL server and our schema in it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .connections import PostgresqlConnections, PostgresqlLink
 
 _MANY_DEAD = 100_000
 LONG = 300.0
-"""Seconds from which on a transaction is called a long one."""
+"""Seconds after which a transaction is called long."""
 _DURABLE = {"on", "remote_apply", "remote_write", "local"}
 
 
 def findings(connections: PostgresqlConnections, schema: str, link: PostgresqlLink) -> list[Finding]:
-    """Engine, version, durability, size, vacuum, what delays it, and rights, each with a suggested fix if needed."""
+    """Return engine, version, durability, size, vacuum and what delays it, and rights, with suggested fixes."""
     settings = {str(name): str(value) for name, value in link.rows("settings")}
     return [
         Finding("engine", "PostgreSQL"),

@@ -1,4 +1,4 @@
-"""The store on a PostgreSQL schema: what differs because a round trip costs, and because it can wake who waits."""
+"""The store on a PostgreSQL schema: what differs because round trips cost time, and to wake waiting workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...errors import ConfigurationError, SchemaError, StoreUnavailable
 from ...states import RESERVED, RUNNING
 from .. import queries
 from ..connections import Values
-from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
+from ..contract import Claim, End, Enqueued, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..verbs import SqlStore
 from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
 from ..verbs.claims import finish_verdicts, in_order
@@ -31,7 +31,6 @@ _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 class PostgresqlStore(SqlStore):
     """A schema of its own in a PostgreSQL database."""
 
-    schema_version = 3
     place_is_shared = False
     _from_the_start = BEGIN._asdict()
 
@@ -67,7 +66,7 @@ class PostgresqlStore(SqlStore):
     def migrate(self) -> tuple[int, int]:
         def run(link: PostgresqlLink) -> tuple[int, int]:
             link.rows("lock_schema", {"table": self._table("schema")})
-            version, oldest = self._look_up_versions(link)
+            version, oldest = self._read_versions(link)
             for statement in self.upgrade(version):
                 link.connection.execute(statement.encode())
             return version, oldest
@@ -95,20 +94,21 @@ class PostgresqlStore(SqlStore):
         return f'"{self.schema}".dbtaskqueue_{name}'
 
     def _versions(self) -> tuple[int, int]:
-        return self._connections.read(self._look_up_versions)
+        return self._connections.read(self._read_versions)
 
-    def _look_up_versions(self, link: PostgresqlLink) -> tuple[int, int]:
+    def _read_versions(self, link: PostgresqlLink) -> tuple[int, int]:
         row = link.row("schema_version") if link.rows("has_schema", {"name": self.schema}) else None
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
-        if tasks[0].key is None and connection is None:
-            return self._connections.write(partial(self._enqueue_at_once, tasks), alone=True)
-        return super().enqueue(tasks, connection)
+    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
+        if len(groups) == 1 and groups[0][0].key is None and connection is None:
+            ids = self._connections.write(partial(self._enqueue_in_one_statement, groups[0]), alone=True)
+            return Enqueued(ids, frozenset())
+        return super().enqueue(groups, connection)
 
-    def _enqueue_at_once(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
+    def _enqueue_in_one_statement(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
         soon = is_soon(tasks[0].due, tasks[0].created_at)
         return self._store_new(link, tasks, wake=wakes(tasks) if soon else 0)
 
@@ -126,7 +126,7 @@ class PostgresqlStore(SqlStore):
         return self._store_new(tx, tasks, wake=0)
 
     def _wake(self, tx: PostgresqlLink, queue: str, tasks: int | None) -> None:
-        # nobody waits for a lock until a user's transaction ends: a row that is taken there would keep others asleep
+        # a row that a user's transaction deletes stays locked until its end, and would keep other waiters asleep
         tx.rows("notify" if tx.is_borrowed else "wake", {"queue": queue, "wake": tasks})
 
     def _wake_for(self, tx: PostgresqlLink, tasks: Sequence[int], now: int) -> None:
@@ -141,7 +141,7 @@ class PostgresqlStore(SqlStore):
         if not link.rows("has_schema", {"name": self.schema}) or link.rows("identity") != self._connections.query(
             "identity"
         ):
-            raise ConfigurationError(f"connection: leads to another database than {self._name}")
+            raise ConfigurationError(f"connection: leads to a different database than {self._name}")
         return link
 
     # -- workers -----------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class PostgresqlStore(SqlStore):
     def _finish_together(self, tx: PostgresqlLink, ends: Sequence[End]) -> bool:
         return bool(tx.rows("finish_batch", _endings(ends))[0][0] == len(ends))
 
-    # -- moving to another database ----------------------------------------------------------------
+    # -- copying ------------------- ----------------------------------------------------------------
 
     def _highest_id(self, tx: PostgresqlLink) -> int:
         return int(tx.rows("highest_used", {"table": self._table("task")})[0][0])
@@ -208,19 +208,19 @@ class PostgresqlStore(SqlStore):
         workers = [row[0] for row in tx.rows("workers")]
         tx.rows("raise_sequence", {"table": self._table("worker"), "highest": max(workers, default=0)})
 
-    # -- looking -----------------------------------------------------------------------------------
+    # -- health ------------------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:
         return [self._schema_finding(), *self._connections.read(partial(findings, self._postgresql, self.schema))]
 
 
 def _split(values: Sequence[str | None]) -> tuple[list[str | None], list[str | None]]:
-    """What stands in the tasks' own rows, and what is too large for that."""
+    """Return what the tasks' own rows have, and what is too large for them."""
     return [inline(value) for value in values], [value if is_large(value) else None for value in values]
 
 
 def _endings(ends: Sequence[End]) -> Values:
-    """Finishes as columns."""
+    """Return finishes as columns."""
     results, larges = _split([end.result for end in ends])
     return {
         "end_ids": numbers([end.id for end in ends]),

@@ -21,10 +21,11 @@ from .connections import PostgresqlConnections, PostgresqlLink
 
 _GOOD_FOR = 7.0
 """Seconds for which a waiter's row is valid; it sleeps for at most five at a time."""
-_LOOK = 1.0
-_PATIENCE = 10.0
+_CHECK_INTERVAL = 1.0
+_IDLE_FOR = 10.0
+"""Seconds for which the listening thread outlives the last waiting thread."""
 
-_LOOK_AGAIN = object()
+_CHECK_FIRST = object()
 """The ticket of a waiter that has just woken: it checks for due tasks before it registers again."""
 
 
@@ -41,9 +42,9 @@ class PostgresqlWakeups(PollingWakeups):
     def __init__(self, connections: PostgresqlConnections) -> None:
         super().__init__()
         self._connections = connections
-        self._begin_anew()
+        self._start_without_waiters()
 
-    def _begin_anew(self) -> None:
+    def _start_without_waiters(self) -> None:
         self._lock = threading.RLock()  # the handler of a signal may close
         self._rings = 0
         self._tickets = 0  # registered tickets that are in use
@@ -56,7 +57,7 @@ class PostgresqlWakeups(PollingWakeups):
 
     def _after_fork(self) -> None:
         if os.getpid() != self._pid:
-            self._begin_anew()
+            self._start_without_waiters()
         super()._after_fork()
 
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
@@ -66,7 +67,7 @@ class PostgresqlWakeups(PollingWakeups):
             return None
         if self._was_awake:  # it may be about to run a task, and must not take a notification from another waiter
             self._was_awake = False
-            return _LOOK_AGAIN
+            return _CHECK_FIRST
 
         def register(link: PostgresqlLink) -> bool:
             if self._connections.is_pooled:
@@ -101,7 +102,7 @@ class PostgresqlWakeups(PollingWakeups):
 
     def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
         """See the base class."""
-        if ticket is _LOOK_AGAIN:
+        if ticket is _CHECK_FIRST:
             return
         if not isinstance(ticket, _Ticket):
             super().wait_on(bell, ticket, timeout)
@@ -151,12 +152,12 @@ class PostgresqlWakeups(PollingWakeups):
         while self._is_wanted():
             fd = self._connections.reader_fd()
             if fd is not None:
-                _await_news(fd)
+                _await_notification(fd)
             if self._rows and not self._connections.hears(self._channel):
                 self._ring_all()  # the listening connection is closed: waiters register on another
-                self._await_waiters(_LOOK)
+                self._await_waiters(_CHECK_INTERVAL)
             elif fd is None:
-                self._await_waiters(_LOOK)
+                self._await_waiters(_CHECK_INTERVAL)
 
     def _await_waiters(self, seconds: float) -> bool:
         with contextlib.suppress(queue.Empty):
@@ -167,7 +168,7 @@ class PostgresqlWakeups(PollingWakeups):
     def _is_wanted(self) -> bool:
         """Sleep until a thread waits; False after a close, and when none has waited for a long time."""
         while not self._waiters:
-            if self._is_closed or not self._await_waiters(_PATIENCE):
+            if self._is_closed or not self._await_waiters(_IDLE_FOR):
                 with self._lock:
                     if not self._waiters:
                         self._listener = None
@@ -175,8 +176,8 @@ class PostgresqlWakeups(PollingWakeups):
         return True
 
 
-def _await_news(fd: int) -> None:
+def _await_notification(fd: int) -> None:
     poll = select.poll()
     with contextlib.suppress(OSError):
         poll.register(fd, select.POLLIN)
-        poll.poll(_LOOK * 1000)
+        poll.poll(_CHECK_INTERVAL * 1000)

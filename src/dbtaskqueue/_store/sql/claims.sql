@@ -7,7 +7,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}}
 
 -- name: finish
--- Of one that runs, or of one whose batch stores start and finish at once.
+-- A running task, or a reserved one whose batch stores start and finish together.
 UPDATE {{schema}}dbtaskqueue_task
    SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
@@ -30,7 +30,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}}
 
 -- name: release_running
--- The attempt that had started is not counted, but for a task that was asked to end: that one is cancelled.
+-- The attempt that had started does not count, unless cancellation was requested: then the task is cancelled.
 UPDATE {{schema}}dbtaskqueue_task
    SET attempt = CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END,
        due = CASE WHEN cancel_requested = 1 THEN due ELSE coalesce(:due, due) END,
@@ -41,7 +41,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_running}}
 
 -- name: ended_attempt
--- What an attempt that has just ended was; a release has taken its number back.
+-- The attempt that has just ended. A release has already subtracted it.
 SELECT state, CASE WHEN state = 'pending' THEN attempt + 1 ELSE attempt END, started_at
   FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
@@ -61,23 +61,7 @@ SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_start
 -- name: lock_claim
 SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_update}}
 
--- name: ranks
--- The distinct priorities among what is claimable, one index seek each: tasks due in the future are
--- never walked over.
-ranks(level) AS (
-    SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}}
-    UNION ALL
-    SELECT (SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank > ranks.level)
-      FROM ranks WHERE ranks.level IS NOT NULL)
-
--- name: next_due
-WITH RECURSIVE {{ranks}}
-SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level
-                                                                      AND command <= :commands))
-  FROM ranks
- WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
-
 -- name: next_functions
--- The first waiting tasks, in the order of a claim. At most :limit rows are read, however many wait.
+-- The first waiting tasks, in the order of a claim. Reads at most :limit rows, however many tasks wait.
 SELECT function, command, due FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}}
  ORDER BY rank, due, id LIMIT :limit

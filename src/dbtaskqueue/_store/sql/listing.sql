@@ -39,7 +39,7 @@ SELECT {{attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE token >= :
  ORDER BY token
 
 -- name: attempt_output
--- Outputs are read by themselves: a task may have any number of them.
+-- Outputs are read separately: a task may have any number of them.
 NULL
 
 -- name: outputs
@@ -52,7 +52,7 @@ SELECT token, value FROM {{schema}}dbtaskqueue_note
 SELECT value FROM {{schema}}dbtaskqueue_note WHERE task = :id AND token = :token AND name = 'output'
 
 -- name: done_attempts
--- The newest; they have no rows of their own.
+-- The newest attempts that made a task done: they have no rows but the tasks'.
 SELECT {{ended_columns}}
   FROM (SELECT function, command, 'done' AS outcome, started_at, finished_at, cpu, memory
           FROM {{schema}}dbtaskqueue_task {{by_ended}}
@@ -60,7 +60,7 @@ SELECT {{ended_columns}}
          ORDER BY id DESC LIMIT :limit) AS newest
 
 -- name: past_attempts
--- Of the newest tasks in a state.
+-- Earlier attempts of the newest tasks in a state.
 SELECT {{ended_columns}}
   FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task {{by_ended}}
          WHERE {{is_ended}} AND queue = :queue
@@ -68,8 +68,8 @@ SELECT {{ended_columns}}
   JOIN {{schema}}dbtaskqueue_attempt AS past ON past.task = newest.id
 
 -- name: open_attempts
--- Of tasks that will be retried, if they are among the newest attempts of the database. CROSS JOIN keeps the order of
--- the loops: SQLite 3.46 would scan the tasks and build an index of the attempts for the query.
+-- Attempts of unfinished tasks, if they are among the newest of the database. CROSS JOIN keeps the order of the loops:
+-- SQLite 3.46 would scan the tasks and build an index of the attempts for the query.
 SELECT {{ended_columns}}
   FROM (SELECT task, outcome, started_at, finished_at, cpu, memory FROM {{schema}}dbtaskqueue_attempt
          ORDER BY task DESC, token DESC LIMIT :limit) AS latest
@@ -88,7 +88,7 @@ SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}}
  WHERE {{is_ended}} AND queue = :queue
 
 -- name: waiting_since
--- Since when the longest-waiting due task has waited, also in a paused queue.
+-- Since when the longest-waiting due task has waited, including in a paused queue.
 WITH RECURSIVE {{ranks}}
 SELECT min((SELECT min({{since}})
               FROM (SELECT due, due_set_at FROM {{schema}}dbtaskqueue_task
@@ -97,7 +97,7 @@ SELECT min((SELECT min({{since}})
   FROM ranks
 
 -- name: since
--- A task waits since its due time, or since that was decided if this was later: it may be enqueued with a start in the
+-- A task waits since its due time, or since that was set if this was later: it may be enqueued with a start in the
 -- past. So the first due task of a priority may not be the one that has waited longest. Only the first 1,000 are read.
 CASE WHEN due_set_at > :now THEN :now WHEN due_set_at > due THEN due_set_at ELSE due END
 

@@ -3,10 +3,10 @@
 -- [[…]] is repeated, with 0, 1, 2, … for n in the names that end with _n; [[…,]] with commas between.
 
 -- name: schema
--- Differs because the tables stand in the user's database: nothing stands in front of them but their prefix.
+-- Differs because the tables are in the user's database: their names have a prefix, and no schema.
 
 -- name: waiting
--- Differs because MariaDB has no partial index: generated columns are NULL where a task does not belong; as below.
+-- Differs because MariaDB has no partial index: generated columns are NULL where a task does not belong. So below.
 waiting = :queue
 
 -- name: is_held_by
@@ -28,19 +28,19 @@ FOR UPDATE
 LOCK IN SHARE MODE
 
 -- name: save
--- Differs because MariaDB does not know ON CONFLICT; as below.
+-- Differs because MariaDB has no ON CONFLICT; the same below.
 INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_started}} {{for_share}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
 -- name: save_note
--- Differs because of ON CONFLICT.
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_note (task, token, name, value)
 SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_started}}
     ON DUPLICATE KEY UPDATE value = VALUES(value)
 
 -- name: by_id
--- Differs because the plan must not depend on outdated statistics, as below.
+-- Differs because the plan must not depend on outdated statistics; the same below.
 FORCE INDEX (PRIMARY)
 
 -- name: by_claimable
@@ -57,7 +57,7 @@ FORCE INDEX (dbtaskqueue_ended)
 SELECT VERSION(), @@version_comment, @@max_allowed_packet
 
 -- name: settings_for_all
--- Whatever the server's own are. A transaction whose process is frozen must not keep its locks for ever.
+-- Independent of the server's own. A transaction whose process is frozen must not keep its locks forever.
 SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,SIMULTANEOUS_ASSIGNMENT',
     collation_connection = 'utf8mb4_nopad_bin', max_statement_time = :timeout, idle_transaction_timeout = :timeout,
     innodb_lock_wait_timeout = :lock_timeout, lock_wait_timeout = :lock_timeout, sql_safe_updates = 0,
@@ -67,8 +67,8 @@ SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_S
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE
 
 -- name: settings_for_galera
--- Where two nodes are written, one of two statements loses. A cluster would run it again by itself, and give the rows
--- of both runs to INSERT … RETURNING, with ids that were never stored: it is to say so instead.
+-- If two nodes are written, one of two conflicting statements loses. A cluster would run it again by itself, and return
+-- the rows of both runs from INSERT … RETURNING, with ids that were never stored. Now it raises an error instead.
 SET SESSION wsrep_retry_autocommit = 0
 
 -- name: settings_for_reading
@@ -111,29 +111,29 @@ RETURNING id
 :payload_n
 
 -- name: insert_large
--- Differs because MariaDB does not know ON CONFLICT, and INSERT IGNORE would ignore much more.
+-- Differs because MariaDB has no ON CONFLICT, and INSERT IGNORE would ignore much more.
 INSERT INTO dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
     ON DUPLICATE KEY UPDATE task = task
 
 -- name: insert_large_result
--- Only of those that the batch made done.
+-- Only for tasks that the batch made done.
 INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, 'result', :value FROM dbtaskqueue_task WHERE id = :task AND state = 'done' AND token = :token
     ON DUPLICATE KEY UPDATE task = task
 
 -- name: unfinished_with_key
--- Differs because the unique index has the keys of unfinished tasks in a column of its own; as below.
+-- Differs because the keys of unfinished tasks have a column of their own, for the unique index; the same below.
 SELECT id FROM dbtaskqueue_task WHERE queue = :queue AND open_key = :key
 
 -- name: key_is_taken
--- Differs because of open_key.
+-- Differs because of that column.
 SELECT 1 FROM dbtaskqueue_task AS other
  WHERE other.queue = (SELECT queue FROM dbtaskqueue_task WHERE id = :id)
    AND other.open_key = (SELECT "key" FROM dbtaskqueue_task WHERE id = :id)
    AND other.id <> :id
 
 -- name: set_paused
--- Differs because MariaDB does not know ON CONFLICT.
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
     ON DUPLICATE KEY UPDATE paused = VALUES(paused)
 
@@ -142,7 +142,7 @@ INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
 UPDATE dbtaskqueue_task SET {{finished_columns}} WHERE {{is_finished}}
 
 -- name: finish_batch_measured
--- Of ends that say what they took: each further value costs a look into a list of all.
+-- Of ends with measurements. Each further value is searched in a list of all, so it costs time.
 UPDATE dbtaskqueue_task
    SET cpu = CASE id [[WHEN :id_n THEN :cpu_n]] END, memory = CASE id [[WHEN :id_n THEN :memory_n]] END,
        {{finished_columns}}
@@ -175,12 +175,12 @@ SELECT min({{since}})
          ORDER BY due, id LIMIT 1000) AS first
 
 -- name: lock_worker
--- Whoever takes this worker for dead waits for this claim, or this claim sees it.
+-- A rescue of this worker waits for this claim, or this claim sees that it is lost.
 SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN SHARE MODE
 
 -- name: claimable
--- From a task on that a reading look has found to be the first: a locking one walks over every task that was claimed
--- since the oldest transaction on the server started, 55 ms for 50,000.
+-- Starts at a task that a read without locks has found to be the first: a locking one walks over every task that was
+-- claimed since the oldest transaction on the server started, 55 ms for 50,000.
 SELECT {{claim_columns}} FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank = :rank AND (due = :first_due AND id >= :first OR due > :first_due AND due <= :now)
    AND command <= :commands
@@ -195,7 +195,7 @@ UPDATE dbtaskqueue_task
  WHERE id {{in_ids}} AND state IN ('pending', 'failed')
 
 -- name: fix_due_after_clock_change
--- Differs because the index of what waits starts with its column.
+-- Differs because the index of waiting tasks starts with that column.
 UPDATE dbtaskqueue_task {{by_claimable}} SET due = :now, due_set_at = :now
  WHERE waiting IS NOT NULL AND due > :now AND due <= due_set_at
 
@@ -227,7 +227,7 @@ SELECT table_name FROM information_schema.tables
 SELECT COUNT(*) FROM information_schema.enabled_roles WHERE role_name IS NOT NULL
 
 -- name: rights
--- A right on the whole server or the whole database stands with no table.
+-- A right on the whole server or database has no table.
 SELECT table_name, privilege_type
   FROM (SELECT grantee, NULL AS table_name, privilege_type FROM information_schema.user_privileges
         UNION ALL

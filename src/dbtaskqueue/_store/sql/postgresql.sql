@@ -13,16 +13,16 @@ state IN ('reserved', 'running')
 state = :state AND (finished_at IS NOT NULL OR state = 'failed')
 
 -- name: is_reserved
--- Differs because PostgreSQL would take the index of held tasks for one that it knows the id of: analyzed while nothing
--- runs, that index seems to be empty, and each start and finish would walk through all that is held then.
+-- Differs because PostgreSQL would use the index of held tasks to find one whose id it knows. If the table was analyzed
+-- while nothing ran, that index seems empty, and each start and finish would walk through all held tasks.
 id = :id AND token = :token AND CASE state WHEN 'reserved' THEN true ELSE false END
 
 -- name: is_running
--- Differs because of the same.
+-- Differs because of that index, too.
 id = :id AND token = :token AND CASE state WHEN 'running' THEN true ELSE false END
 
 -- name: is_started
--- Differs because of the same.
+-- Differs because of that index, too.
 id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN 'reserved' THEN batched = 1 ELSE false END
 
 -- name: in_ids
@@ -40,7 +40,7 @@ FOR SHARE
 CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
 -- name: by_id
--- Differs because PostgreSQL takes no orders which index to use; as below.
+-- Differs because PostgreSQL has no way to name the index; the same below.
 
 -- name: by_claimable
 
@@ -49,8 +49,8 @@ CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 -- name: by_ended
 
 -- name: ranks
--- Differs because claimed tasks stay in the index while somebody's old transaction could still see them: the scan
--- that finds a priority finds its first task, too, and a claim starts there instead of walking over them again.
+-- Differs because claimed tasks stay in the index while an old transaction could still see them. The scan that finds a
+-- priority also finds its first task, and a claim starts there instead of walking over them again.
 ranks(level, first_due, first_id) AS (
     (SELECT rank, due, id FROM {{schema}}dbtaskqueue_task
       WHERE {{waiting}} AND (rank, due, id) >= (:floor_rank, :floor_due, :floor_id) AND command <= :commands
@@ -63,7 +63,7 @@ ranks(level, first_due, first_id) AS (
             ORDER BY rank, due, id LIMIT 1) AS next)
 
 -- name: next_due
--- Differs because ranks know their first due time.
+-- The query ranks has the first due time of each priority.
 WITH RECURSIVE {{ranks}}
 SELECT min(first_due) FROM ranks
  WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
@@ -182,11 +182,11 @@ WITH given AS (SELECT payload, large, number
 SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
 
 -- name: many_payload
--- Of each row of the array.
+-- That of each row of the array.
 payload
 
 -- name: many_budget
--- Nothing else says what the type of a NULL is.
+-- PostgreSQL cannot tell the type of a NULL from the column.
 CAST(:budget AS bigint)
 
 -- name: many_key
@@ -218,9 +218,9 @@ WITH ended AS ({{finish_all}}), large AS ({{insert_large_results}})
 SELECT count(*) FROM ended
 
 -- name: exchange
--- Differs because PostgreSQL can end what was done and claim what comes next in one statement. The worker's row is
--- locked, so that whoever takes this worker for dead waits for this claim, or this claim sees it. The ids go through
--- an array, so that no plan ever reads the whole table. The rows are locked, so their state needs no second look.
+-- Differs because PostgreSQL can store ends and claim the next tasks in one statement. The worker's row is locked, so
+-- that a rescue of this worker waits for this claim, or this claim sees that it is lost. The ids go through an array, so
+-- that no plan ever reads the whole table. The rows are locked, so their state needs no second check.
 WITH RECURSIVE ended AS ({{finish_all}}),
      large AS ({{insert_large_results}}),
      {{ranks}},
@@ -256,7 +256,7 @@ SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id')
 SELECT setval(pg_get_serial_sequence(:table, 'id'), CAST(:highest AS bigint)) WHERE CAST(:highest AS bigint) > 0
 
 -- name: past_attempts
--- Differs because PostgreSQL might read all attempts there are to join them.
+-- Differs because PostgreSQL might read all attempts of the database for the join.
 SELECT {{ended_columns}}
   FROM (SELECT id, function, command FROM {{schema}}dbtaskqueue_task
          WHERE {{is_ended}} AND queue = :queue

@@ -1,7 +1,7 @@
 -- The facet Queues.
 
 -- name: queues
--- One index seek for each name, however much a queue holds. Only what is held is read row by row, and that is little.
+-- One index seek for each name, however many tasks a queue has. Only held tasks are read row by row; they are few.
 WITH RECURSIVE waiting_in(name) AS (
     SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE state IN ('pending', 'failed')
     UNION ALL

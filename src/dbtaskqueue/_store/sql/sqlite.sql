@@ -1,7 +1,7 @@
 -- SQLite: only what differs from the other engines, and why.
 
 -- name: schema
--- Differs because a file has no schemas: nothing stands in front of a table.
+-- Differs because a file has no schemas: tables have no prefix.
 
 -- name: waiting
 queue = :queue AND state IN ('pending', 'failed')
@@ -20,17 +20,17 @@ state = :state AND (finished_at IS NOT NULL OR state = 'failed')
 IN (SELECT value FROM json_each(:ids))
 
 -- name: for_update
--- Differs because there is one writer at a time: nothing is locked row by row.
+-- Differs because there is one writer at a time: no rows are locked.
 
 -- name: for_share
--- Differs because of the same.
+-- Differs because there is one writer at a time.
 
 -- name: by_id
--- Differs because SQLite finds rows by id if it may use no index.
+-- Differs because SQLite finds rows by id if no index is allowed.
 NOT INDEXED
 
 -- name: by_claimable
--- Differs because SQLite's planner is told which partial index holds the few rows in question.
+-- Differs because SQLite needs to be told which partial index has the few rows in question.
 INDEXED BY dbtaskqueue_claimable
 
 -- name: by_held
@@ -53,10 +53,26 @@ SELECT max(coalesce((SELECT max(id) FROM dbtaskqueue_task), 0), (SELECT highest 
 -- name: insert_next_task
 INSERT INTO dbtaskqueue_task (id, {{new_task_columns}}) VALUES (({{next_task_id}}), {{new_task_values}})
 
+-- name: ranks
+-- The distinct priorities among waiting tasks, one index seek each: tasks due in the future are never walked over. Each
+-- engine finds them in its own way.
+ranks(level) AS (
+    SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}}
+    UNION ALL
+    SELECT (SELECT min(rank) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank > ranks.level)
+      FROM ranks WHERE ranks.level IS NOT NULL)
+
+-- name: next_due
+WITH RECURSIVE {{ranks}}
+SELECT min((SELECT min(due) FROM {{schema}}dbtaskqueue_task WHERE {{waiting}} AND rank = ranks.level
+                                                                      AND command <= :commands))
+  FROM ranks
+ WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
+
 -- name: claimable
--- Differs because SQLite has one writer: no SKIP LOCKED is needed between looking and claiming. All rows come
--- as one JSON text: fetched one by one, each row would wait for the interpreter lock while tasks run.
--- CROSS JOIN fixes the order of the loops, so that LIMIT stops the scan.
+-- Differs because SQLite has one writer: no SKIP LOCKED is needed between reading and claiming. All rows come as one
+-- JSON text: fetched one by one, each row would wait for the interpreter lock while tasks run. CROSS JOIN keeps the
+-- order of the loops, so that LIMIT stops the scan.
 WITH RECURSIVE {{ranks}}
 SELECT json_group_array(json_array({{found_columns}}))
   FROM (SELECT task.*
@@ -99,7 +115,7 @@ INSERT INTO dbtaskqueue_task (id, {{new_task_columns}}) VALUES (:id, {{new_task_
 UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)
 
 -- name: insert_large_result
--- Only of those that the batch made done.
+-- Only for tasks that the batch made done.
 INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, 'result', :value FROM dbtaskqueue_task WHERE id = :task AND state = 'done' AND token = :token
     ON CONFLICT (task, name) DO NOTHING

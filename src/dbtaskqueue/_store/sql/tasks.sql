@@ -10,7 +10,7 @@ INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task
 :created_at
 
 -- name: insert_large
--- It may be there: a finish whose answer was lost is stored again.
+-- The row may exist: a finish whose answer was lost is stored again.
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
     ON CONFLICT (task, name) DO NOTHING
 
@@ -37,7 +37,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)
 
 -- name: suspendable
--- Only processes can stand still.
+-- Only processes can be suspended.
 SELECT 1 FROM {{schema}}dbtaskqueue_task
  WHERE id = :id AND state = 'running'
    AND EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living
@@ -61,11 +61,12 @@ SELECT {{stored_attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE out
 -- name: retry
 UPDATE {{schema}}dbtaskqueue_task
    SET retry_token = token, token = token + 1, due = :now, due_set_at = :now, retry_base = attempt,
-       finished_at = NULL, result = NULL, cpu = NULL, memory = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
+       finished_at = NULL, result = NULL, cpu = NULL, memory = NULL, worker = NULL, cancel_requested = 0,
+       state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')
 
 -- name: delete_results
--- The result, the checkpoint and the steps.
+-- The result, the checkpoint and the results of steps.
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task = :id AND name <> 'payload'
 
 -- name: highest_id
@@ -77,7 +78,8 @@ SELECT id, token, state, attempt, worker, started_at FROM {{schema}}dbtaskqueue_
 
 -- name: purgeable
 -- Unordered: for each step, a sort would read and lock all waiting tasks.
-SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest LIMIT :limit {{for_update}}
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest
+ LIMIT :limit {{for_update}}
 
 -- name: purge
 UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, worker = NULL, state = 'abandoned'
@@ -85,7 +87,8 @@ UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, wor
 
 -- name: is_left
 SELECT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest)
-    OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND queue = :queue AND id <= :highest)
+    OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}}
+                WHERE {{is_held}} AND queue = :queue AND id <= :highest)
 
 -- name: prunable
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}

@@ -25,7 +25,7 @@ SELECT {{held_columns}} FROM {{schema}}dbtaskqueue_task WHERE {{is_held_by}}
 UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND beat = :beat AND lost_at IS NULL
 
 -- name: vanished_workers
--- Ids that hold tasks but have no living row.
+-- Ids of workers that hold tasks, but have no row or are marked lost.
 SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
  WHERE {{is_held}} AND worker IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living

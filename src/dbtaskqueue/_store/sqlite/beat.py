@@ -1,7 +1,7 @@
-"""The one statement that the heart of a worker sends to SQLite. Stands alone: the heart imports no package.
+"""The one statement that a heartbeat process sends to SQLite. Imports no package, since that process imports none.
 
-A beat need not survive a power failure, so it is not synchronised to the disk. It waits for the write
-lock as the store does, asking often: SQLite's own busy handler may be passed over for a second.
+A heartbeat need not survive a power failure, so it is not synchronised to the disk. It waits for the write lock as the
+store does, trying often: SQLite's own busy handler may not get the lock for a second.
 """
 
 import sqlite3
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 _BEAT = "UPDATE dbtaskqueue_worker SET beat = beat + 1 WHERE id = ? AND lost_at IS NULL"
-_PATIENCE = 5.0
+_LOCK_TIMEOUT = 5.0
 _PAUSE = 0.001
 
 
 def open_beat(options: dict[str, str]) -> Callable[[int], bool]:
-    """A function that beats for a worker; it returns False when the worker's row is gone or lost."""
+    """Return a function that stores a heartbeat; False if the worker's row is marked lost or does not exist."""
     connections: list[sqlite3.Connection] = []
 
     def beat(worker: int) -> bool:
@@ -24,7 +24,7 @@ def open_beat(options: dict[str, str]) -> Callable[[int], bool]:
             connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA synchronous = OFF")
             connections.append(connection)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 return connections[0].execute(_BEAT, (worker,)).rowcount == 1

@@ -2,54 +2,39 @@
 
 Three rules come from measurements or from SQLite's own documentation:
 
-- SQLite's busy handler is unfair: single writers waited up to 0.9 s. Here every write takes the write
-  lock first, by BEGIN IMMEDIATE or as a single statement in autocommit, and tries again every 100 µs
-  while another connection has it (``bench/contention.py``).
-- Threads that write at the same moment share one commit; a thread that is alone waits for nobody.
-- A connection must not cross a fork: a child that inherits one loses its commits. So connections are
-  closed before a fork, under their locks, and each side opens its own.
+- SQLite's busy handler is unfair: single writers waited up to 0.9 s. Here every write takes the write lock first, by
+  BEGIN IMMEDIATE or as a single statement in autocommit. While another connection has the lock, it tries again every
+  100 µs (``bench/contention.py``).
+- Threads that write at the same moment share one commit. A single thread does not wait.
+- A connection must not cross a fork: a child that inherits one loses its commits. So connections are closed before a
+  fork, under their locks, and each side opens its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
-import operator
 import os
 import random
 import sqlite3
-import stat
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TypeVar, TypeVarTuple
 from urllib.parse import quote
 
 from ..._formats.url import Target, refuse_unknown
-from ..._system.processes import system
 from ...errors import ConfigurationError, StoreUnavailable
-from .. import queries
-from ..connections import NOTHING, Connections, Row, Transaction, Values, mark_done
-from ..contract import NewTask
+from ..connections import NOTHING, Connections, Row, Values, mark_done
 from ..group_commit import Request
+from .files import identity, is_no_directory, refuse_network, remove_directory
+from .transaction import SQL, SqliteTransaction
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SQL = queries.load("sqlite")
-_INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
-_values_of = operator.attrgetter(*_names)
-"""The values of a NewTask in the statement's order. Otherwise SQLite would look up each one by name at every call."""
-
-_ROWS = 100, 10, 1
-"""Numbers of rows that a statement over a list is prepared for; the prepared statements are cached."""
-
 LOCK_PATIENCE = 60.0
-"""Seconds to wait for a write lock that another program keeps before saying so."""
+"""Seconds to wait for a write lock that another program holds, before the call fails."""
 
 _SYNCHRONOUS = {
     "NORMAL": "PRAGMA synchronous = NORMAL",
@@ -58,87 +43,19 @@ _SYNCHRONOUS = {
 }
 _OLDEST_SQLITE = (3, 38, 0)  # RETURNING, and ->> on JSON
 _CHECK_INTERVAL = 0.001
-"""Seconds between two looks whether the file is still there; a look at each write would cost it a twentieth."""
+"""Seconds between two checks that the file still exists. A check at each write would take a twentieth of its time."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
-"""What is no fault of whoever gave the path, and may be over the next time."""
+"""Errors that do not come from a wrong path, and may not occur again."""
 _RIGHTS = "the user of this program must be able to read and write the file, its -wal and -shm files, and the directory"
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
-_NETWORK = {
-    *("nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"),
-    *("afpfs", "webdav"),  # macOS
-}
-_NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
-
-
 _OLD_SNAPSHOT = (
     "the transaction of this connection started with a read, and another connection has written since. SQLite does not"
     " let such a transaction write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again."
     ' To avoid this, start it with BEGIN IMMEDIATE (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode":'
     ' "IMMEDIATE" in OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
 )
-
-
-class SqliteTransaction(Transaction):
-    """The named queries on a SQLite connection."""
-
-    __slots__ = ("_execute", "connection")
-
-    def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor | None = None) -> None:
-        self.connection = connection
-        self._execute = (cursor or connection).execute
-
-    def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
-        return self._execute(SQL[name], values).fetchall()
-
-    def row(self, name: str, values: Values = NOTHING) -> Row | None:
-        row: Row | None = self._execute(SQL[name], values).fetchone()
-        return row
-
-    def change(self, name: str, values: Values = NOTHING) -> int:
-        return self._execute(SQL[name], values).rowcount
-
-    def change_each(self, name: str, values: Sequence[Values]) -> None:
-        self.connection.executemany(SQL[name], values)
-
-    def change_together(self, name: str, rows: Sequence[Sequence[object]], values: Values = NOTHING) -> int:
-        """Run a statement with a list ``[[…]]`` for many rows at once; how many it changed.
-
-        Each row is its values in the order of the list; ``values`` are those that come before the list.
-        """
-        changed = 0
-        for some in _portions(rows):
-            text, names = _over_rows(name, len(some))
-            changed += self._execute(text, [*map(values.__getitem__, names), *chain.from_iterable(some)]).rowcount
-        return changed
-
-    def array(self, ids: Sequence[int]) -> str:
-        return json.dumps(ids)
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self.connection.in_transaction)
-
-    def insert(self, task: NewTask) -> int:
-        """Store one task; its id."""
-        return self._execute(_INSERT_ONE, _values_of(task)).lastrowid or 0
-
-
-def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    at = 0
-    for size in _ROWS:
-        while len(rows) - at >= size:
-            yield rows[at : at + size]
-            at += size
-
-
-@functools.cache
-def _over_rows(name: str, times: int) -> tuple[str, list[str]]:
-    """The statement for so many rows, and the names of the values that come before them."""
-    text, _ = queries.positional(queries.repeated(SQL[name], times))
-    _, names = queries.positional(SQL[name].partition("[[")[0])
-    return text, names
 
 
 class SqliteConnections(Connections):
@@ -162,18 +79,19 @@ class SqliteConnections(Connections):
 
     @property
     def is_open(self) -> bool:
-        """Whether ``open`` found or made the file; ``rest`` and ``close`` end that."""
+        """Whether ``open`` has found or made the file; ``disconnect`` and ``close`` reset it."""
         return self._file is not None
 
     def open(self, *, create: bool) -> None:
-        """Open the file for the first time, with ``create`` making it.
+        """Open the file for the first time; with ``create``, make it if it does not exist.
 
-        ConfigurationError if it cannot be; StoreUnavailable where it is locked or its disk fails.
+        Raises FileNotFoundError, ConfigurationError if this user may not open it, and StoreUnavailable if it is
+        locked or its disk fails.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             needed = ".".join(map(str, _OLDEST_SQLITE))
             raise ConfigurationError(f"this Python's SQLite is {sqlite3.sqlite_version}; {needed} or later is needed")
-        _refuse_network(self.path)
+        refuse_network(self.path)
         try:
             if not create:
                 os.stat(self.path)
@@ -212,7 +130,7 @@ class SqliteConnections(Connections):
             return row
 
     def borrow(self, connection: object) -> SqliteTransaction:
-        """A user's own connection, in a transaction that locks the file for writing."""
+        """Return a user's own connection, in a transaction that locks the file for writing."""
         if not isinstance(connection, sqlite3.Connection):
             raise ConfigurationError(
                 f"connection: a sqlite3.Connection is needed here, not {type(connection).__name__}"
@@ -220,8 +138,8 @@ class SqliteConnections(Connections):
         cursor = connection.cursor()
         cursor.row_factory = None
         file = next((file for _, name, file in cursor.execute("PRAGMA database_list") if name == "main"), "")
-        if not file or _identity(file) != _identity(self.path):
-            raise ConfigurationError(f"connection: leads to another database than {self.path}")
+        if not file or identity(file) != identity(self.path):
+            raise ConfigurationError(f"connection: leads to a different database than {self.path}")
         if not connection.in_transaction:
             commits_itself = getattr(connection, "autocommit", -1) is True or connection.isolation_level is None
             if commits_itself:
@@ -231,7 +149,7 @@ class SqliteConnections(Connections):
 
     @contextlib.contextmanager
     def own_transaction(self) -> Iterator[SqliteTransaction]:
-        """See the base class. It has the file's write lock from its start to its end."""
+        """See the base class. It holds the file's write lock from its start to its end."""
         self._check_file()
         transaction = self._reconnect()
         connection = transaction.connection
@@ -256,7 +174,7 @@ class SqliteConnections(Connections):
 
     def _temporary_file(self) -> str:
         directory = tempfile.mkdtemp(prefix="dbtaskqueue-")
-        self._cleanup = weakref.finalize(self, _remove_directory, directory, os.getpid())
+        self._cleanup = weakref.finalize(self, remove_directory, directory, os.getpid())
         return os.path.join(directory, "taskqueue.sqlite")
 
     # -- transactions ------------------------------------------------------------------------------
@@ -269,7 +187,7 @@ class SqliteConnections(Connections):
         alone = len(batch) == 1 and batch[0].alone
         if connection.in_transaction:  # a second interrupt left it open
             _roll_back(connection)
-        try:  # from the BEGIN on: an interrupt right behind it must not leave the lock to nobody
+        try:  # from the BEGIN on: an interrupt right after it must not leave the file locked
             if alone:
                 batch[0].result = _wait_for_lock(batch[0].work, writer)
             else:
@@ -286,7 +204,7 @@ class SqliteConnections(Connections):
             doubtful = (committing or alone) and _code(error).startswith("SQLITE_IOERR")
             raise self._unavailable(error, maybe_done=doubtful) from error
         except BaseException:
-            # an interrupt may come right behind the commit: what is stored must not be stored again
+            # an interrupt may come right after the commit: what is stored must not be stored again
             if committing and not connection.in_transaction:
                 mark_done(batch)
             _roll_back(connection)
@@ -306,7 +224,10 @@ class SqliteConnections(Connections):
     def _retry_decoding(
         self, transaction: SqliteTransaction, act: Callable[[SqliteTransaction, *Ts], T], *values: *Ts
     ) -> T:
-        """A row with bytes that are not UTF-8 must not stop everybody: read it again, leniently."""
+        """Run ``act``; where a row has bytes that are not UTF-8, again with a lenient decoder.
+
+        One such row must not stop all workers.
+        """
         try:
             return act(transaction, *values)
         except sqlite3.Error as error:
@@ -346,7 +267,7 @@ class SqliteConnections(Connections):
             cached_statements=128,
         )
         try:
-            # a look at another program's file must not change it
+            # opening another program's file must not change it
             if mode == "rwc" or _until_free(lambda: connection.execute(SQL["has_schema"]).fetchone()):
                 _until_free(lambda: connection.execute("PRAGMA journal_mode = WAL"))
             connection.execute(_SYNCHRONOUS[self.synchronous])
@@ -356,17 +277,17 @@ class SqliteConnections(Connections):
         return connection
 
     def _check_file(self) -> None:
-        """Refuse to write into a file that was deleted or replaced a while ago: nobody would find it again."""
+        """Raise StoreUnavailable if the file was deleted or replaced: what is written to it would be lost."""
         now = time.monotonic()
         if self._file is None or now < self._next_check:
             return
         self._next_check = now + _CHECK_INTERVAL
-        if _identity(self.path) != self._file:
+        if identity(self.path) != self._file:
             self._disconnect()
             raise StoreUnavailable(f"{self.path}: the database file was deleted or replaced")
 
     def _remember_file(self) -> None:
-        self._file = _identity(self.path)
+        self._file = identity(self.path)
 
     def _disconnect(self) -> None:
         transactions = self._writer, self._reader
@@ -377,7 +298,7 @@ class SqliteConnections(Connections):
                     transaction.connection.close()
 
     def _disown(self) -> None:
-        """Nothing to forget: ``before_fork`` closed both connections."""
+        """Do nothing: ``before_fork`` has closed both connections."""
 
     def before_fork(self) -> None:
         """Close both connections: a child that inherits one loses its commits."""
@@ -396,24 +317,8 @@ class SqliteConnections(Connections):
             raise self._unavailable(error) from error
 
 
-def _remove_directory(directory: str, owner: int) -> None:
-    if os.getpid() == owner:
-        for file in Path(directory).glob("*"):
-            file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            Path(directory).rmdir()
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _wait_for_lock(act: Callable[[*Ts], T], *values: *Ts) -> T:
-    """Run a statement that takes a lock; while another connection has the lock, run it again."""
+    """Run a statement that takes a lock, again and again while another connection holds the lock."""
     pause, deadline = _FIRST_PAUSE, 0.0
     while True:
         try:
@@ -427,7 +332,7 @@ def _wait_for_lock(act: Callable[[*Ts], T], *values: *Ts) -> T:
 
 
 def _until_free(act: Callable[[], T]) -> T:
-    """Switching a new file to WAL fails under contention in spite of a busy timeout: ask again."""
+    """Run a statement again while the file is locked: switching to WAL ignores the busy timeout."""
     deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
@@ -457,11 +362,11 @@ def _is_undecodable(error: Exception) -> bool:
 
 
 def _explain(error: Exception, path: str) -> str:
-    """What went wrong, in words that help: SQLite's own, and what to look at."""
+    """Return what went wrong, in SQLite's words, and what to check."""
     code = _code(error)
     directory = os.path.dirname(path)
     if code.startswith("SQLITE_CANTOPEN"):
-        if _is_no_directory(directory):
+        if is_no_directory(directory):
             return f"the directory {directory} does not exist"
         if os.path.isdir(path):
             return "this is a directory, not a file"
@@ -475,29 +380,3 @@ def _explain(error: Exception, path: str) -> str:
     if _is_busy(error):
         return f"another program has kept the database locked for {LOCK_PATIENCE:.0f} s"
     return f"{error}" + (f" ({code})" if code else "")
-
-
-def _is_no_directory(path: str) -> bool:
-    """Whether there is no such directory; False if this user may not know."""
-    try:
-        return not stat.S_ISDIR(os.stat(path).st_mode)
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-
-
-def _refuse_network(path: str) -> None:
-    """WAL needs shared memory between all users of the file: a network file system breaks it silently."""
-    kind = system.file_system(path)
-    if kind in _NETWORK or kind in _NETWORK_FUSE:
-        raise ConfigurationError(f"{path} is on a network file system ({kind}), which SQLite cannot share safely")
-
-
-def not_writable(path: str) -> list[str]:
-    """Which of the file, its log, the log's index and their directory this user may not write; SQLite needs them all.
-
-    SQLite gives the log and the index the mode of the file. They keep it when the file's is changed.
-    """
-    needed = (path, f"{path}-wal", f"{path}-shm", os.path.dirname(path))
-    return [each for each in needed if os.path.lexists(each) and not os.access(each, os.W_OK)]

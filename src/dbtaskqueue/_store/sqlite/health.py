@@ -7,14 +7,14 @@ import shlex
 import sqlite3
 
 from ..contract import Finding
-from .connections import not_writable
+from .files import not_writable
 
 _LARGE_LOG = 64 * 1024 * 1024
 _WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 
 def findings(path: str, synchronous: str, connection: sqlite3.Connection) -> list[Finding]:
-    """Engine, version, durability, journal mode, size and integrity, each with a suggested fix if it needs one."""
+    """Return engine, version, durability, journal mode, size and integrity, each with a suggested fix if needed."""
     journal, file = _pragma(connection, "PRAGMA journal_mode"), shlex.quote(path)
     found = [
         Finding("engine", "SQLite"),

@@ -1,8 +1,7 @@
-"""Waiting for a write to a file without polling, by Linux's inotify through the C library.
+"""Waiting for a write to a file without polling: Linux's inotify, through the C library.
 
-A polled database costs an idle worker 1 to 2 % of a core at the pace that a quick start needs
-(``bench/idle.py``); a watch costs nothing. Elsewhere than on Linux, ``open_watch`` returns None
-and the caller polls.
+Polling as often as a quick start needs costs an idle worker 1 to 2 % of a core (``bench/idle.py``); a watch costs
+nothing. Where there is no inotify, ``open_watch`` returns None and the caller polls.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Watch:
         return True
 
     def is_stale(self) -> bool:
-        """Return whether the path leads to another file by now, or to none."""
+        """Return whether the path now leads to another file, or to none."""
         try:
             return os.stat(self._path).st_ino != self._inode
         except OSError:
@@ -53,7 +52,7 @@ class Watch:
 
 
 def open_watch(path: str) -> Watch | None:
-    """Return a watch on writes to ``path``; None if there is none (not on Linux, no such file, no free watch)."""
+    """Return a watch on writes to ``path``; None where there is none (no Linux, no file, no free watch)."""
     if system.name != "linux":
         return None
     try:

@@ -17,15 +17,15 @@ from ..contract import Claim, End, Finding, NewTask, TaskRecord
 from ..records import FOUND, maker
 from ..verbs import SqlStore
 from ..verbs.base import inline, insert_large, is_large
-from .connections import SqliteConnections, SqliteTransaction
+from .connections import SqliteConnections
 from .health import findings
+from .transaction import SqliteTransaction
 from .wakeups import SqliteWakeups
 
 
 class SqliteStore(SqlStore):
     """A SQLite file in WAL mode; by default each commit is on the disk when it returns."""
 
-    schema_version = 3
     place_is_shared = True
 
     def __init__(self, target: Target) -> None:
@@ -36,7 +36,7 @@ class SqliteStore(SqlStore):
         self.beater = str(Path(__file__).with_name("beat.py")), {"path": self.path}
 
     def address(self, url: str) -> str:
-        """The file's own path: another process may be in another directory, and a temporary file is this one."""
+        """Return the URL of the file's own path: the other process may be in another directory."""
         options = {**self._target.options, "max_payload": str(self.max_payload)}
         return f"sqlite:///{quote(self.path)}?{urlencode(options)}"
 
@@ -134,7 +134,7 @@ class SqliteStore(SqlStore):
                 break
         return records
 
-    # -- moving to another database ----------------------------------------------------------------
+    # -- copying ------------------- ----------------------------------------------------------------
 
     def _highest_id(self, tx: SqliteTransaction) -> int:
         return int(tx.rows("next_task_id")[0][0]) - 1
@@ -142,7 +142,7 @@ class SqliteStore(SqlStore):
     def _use_no_id_up_to(self, tx: SqliteTransaction, highest: int) -> None:
         tx.change("raise_pruned", {"id": highest})
 
-    # -- looking -----------------------------------------------------------------------------------
+    # -- health ------------------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:
         own = self._sqlite.read(lambda tx: findings(self.path, self._sqlite.synchronous, tx.connection))

@@ -1,9 +1,8 @@
-"""Who waits for SQLite to change: one watching thread for each process and file, while somebody waits.
+"""Waiting for a change of a SQLite file: one watching thread for each process and file, while any thread waits.
 
-``PRAGMA data_version`` tells whether any other connection has committed; it takes no lock. When to
-ask is told by a watch on the write-ahead log. A write to the log comes before its commit, and no
-event follows the commit, so after an event the version is asked again at growing intervals. Where no
-watch can be had, the same intervals stop growing early: an ordinary poll.
+``PRAGMA data_version`` shows whether another connection has committed; it takes no lock. A watch on the write-ahead log
+shows when to read it. A write to the log comes before its commit, and no event follows the commit. So after an event,
+the version is read again at growing intervals. Without a watch, these intervals stop growing early: an ordinary poll.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ _LONGEST_WATCHED = 0.5
 _LONGEST_POLLED = 0.02
 _QUIET = 0.005
 """While the database changes all the time, waiters are woken at most this often (seconds)."""
-_PATIENCE = 10.0
+_IDLE_FOR = 10.0
+"""Seconds for which the watching thread outlives the last waiting thread."""
 
 
 class SqliteWakeups(Wakeups):
@@ -43,21 +43,21 @@ class SqliteWakeups(Wakeups):
         self._pid = os.getpid()
 
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
-        """The file's data version; None where it cannot be read, which equals nothing."""
+        """Return the file's data version; None if it cannot be read, which equals no version."""
         try:
             return self._version()
         except StoreUnavailable:
             return None
 
     def give_up(self, ticket: object) -> None:
-        """Nothing to undo."""
+        """Do nothing."""
 
     def wait(self, ticket: object, timeout: float) -> None:
         """See the base class. Interruptible by signals."""
         self.wait_on(queue.SimpleQueue(), ticket, timeout)
 
     def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
-        """Wait on the caller's own ``bell``: whatever is put there ends the wait, too."""
+        """See the base class."""
         if os.getpid() != self._pid:
             self._reset()
         with self._lock:
@@ -89,11 +89,11 @@ class SqliteWakeups(Wakeups):
             self._watcher.wanted.put(None)
 
     def _patience(self) -> float:
-        """Seconds for which the watcher outlives the last waiter."""
-        return 0.0 if self._is_closed else _PATIENCE
+        """Return the seconds for which the watcher outlives the last waiter."""
+        return 0.0 if self._is_closed else _IDLE_FOR
 
     def _retire(self) -> bool:
-        """Called by the watcher when no thread has waited for its patience; True ends it."""
+        """Return whether the watcher ends; it asks when no thread has waited for a while."""
         with self._lock:
             if not self._waiters:
                 self._watcher = None
@@ -101,7 +101,7 @@ class SqliteWakeups(Wakeups):
 
 
 class _Watcher(threading.Thread):
-    """The thread that asks for the data version when the log was written to."""
+    """The thread that reads the data version when the log was written to."""
 
     def __init__(
         self,

@@ -9,14 +9,13 @@ from __future__ import annotations
 from ..contract import Store
 from .claims import SqlClaims
 from .copying import SqlCopying
-from .database import SqlDatabase
 from .listing import SqlListing
 from .queues import SqlQueues
 from .tasks import SqlTasks
 from .workers import SqlWorkers
 
 
-class SqlStore(SqlDatabase, SqlTasks, SqlClaims, SqlWorkers, SqlQueues, SqlListing, SqlCopying, Store):
+class SqlStore(SqlCopying, SqlTasks, SqlClaims, SqlWorkers, SqlQueues, SqlListing, Store):
     """A store on a database that speaks SQL."""
 
     def address(self, url: str) -> str:

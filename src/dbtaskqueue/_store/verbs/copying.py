@@ -8,21 +8,14 @@ from typing import Any
 from ..connections import Transaction
 from ..contract import Copying, ExportBatch
 from ..records import TABLES
-from .base import SqlFacet
-from .database import IMPORTING
+from .database import IMPORTING, SqlDatabase
 
-OLDEST = 3
-"""The oldest version that a program may know and still use this program's schema."""
 LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
 """The query that stores a row of each table, in the order of the tables."""
 
 
-class SqlCopying(SqlFacet, Copying):
+class SqlCopying(SqlDatabase, Copying):
     """See Copying. An engine knows the highest id that was ever used."""
-
-    @abc.abstractmethod
-    def _versions(self) -> tuple[int, int]:
-        """See SqlDatabase."""
 
     @abc.abstractmethod
     def _highest_id(self, tx: Any) -> int:
@@ -63,7 +56,7 @@ class SqlCopying(SqlFacet, Copying):
     def end_import(self, highest: int) -> None:
         def run(tx: Transaction) -> None:
             self._use_no_id_up_to(tx, highest)
-            tx.change("set_oldest", {"oldest": OLDEST})
+            tx.change("set_oldest", {"oldest": self.oldest})
 
         self._connections.write(run)
 

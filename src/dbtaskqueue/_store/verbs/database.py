@@ -16,8 +16,10 @@ IMPORTING = 2_000_000_000
 class SqlDatabase(SqlFacet, Database):
     """See Database. An engine reads the versions and runs the migrations."""
 
-    schema_version: int
+    schema_version = 3
     """The version of the schema that this program creates and knows."""
+    oldest = 3
+    """The oldest version that a program may know and still use this program's schema."""
 
     @abc.abstractmethod
     def _versions(self) -> tuple[int, int]:

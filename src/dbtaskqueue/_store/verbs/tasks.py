@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from ...states import RUNNING, TaskState
-from ..connections import Conflict, Transaction
-from ..contract import End, NewTask, Standing, TaskRecord, Tasks, Verdict
+from ..connections import Conflict, Row, Transaction
+from ..contract import End, Enqueued, NewTask, Standing, TaskRecord, Tasks, Verdict
 from .base import CHUNK, SqlFacet, insert_attempt, is_large, is_soon, standing, wakes
 
 
@@ -24,26 +24,39 @@ class SqlTasks(SqlFacet, Tasks):
     def _borrow(self, connection: object) -> Transaction:
         """A user's connection in its transaction; ConfigurationError unless it leads to this database."""
 
-    def enqueue(self, tasks: Sequence[NewTask], connection: object = None) -> list[int]:
+    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
         if connection is None:
-            return self._connections.write(partial(self._enqueue, tasks), alone=self._is_one_statement(tasks))
+            alone = len(groups) == 1 and self._is_one_statement(groups[0])
+            return self._connections.write(partial(self._enqueue, groups), alone=alone)
         with self._connections.translated():
-            return self._enqueue(tasks, self._borrow(connection))
+            return self._enqueue(groups, self._borrow(connection))
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
         """Return whether storing these tasks takes a single statement, which needs no BEGIN and COMMIT around it."""
         return len(tasks) == 1 and tasks[0].key is None and not is_large(tasks[0].payload)
 
-    def _enqueue(self, tasks: Sequence[NewTask], tx: Transaction) -> list[int]:
-        first = tasks[0]
+    def _enqueue(self, groups: Sequence[Sequence[NewTask]], tx: Transaction) -> Enqueued:
         ids: list[int] = []
-        while not ids:  # the task that has the key may end between the two statements
-            if first.key is not None and (taken := tx.row("unfinished_with_key", first._asdict())):
-                return [int(taken[0])]
-            ids = self._insert(tx, tasks)
-        if is_soon(first.due, first.created_at):
-            self._wake(tx, first.queue, wakes(tasks))
-        return ids
+        existing: set[int] = set()
+        for tasks in groups:
+            first = tasks[0]
+            taken = None if first.key is None else tx.row("unfinished_with_key", first._asdict())
+            stored = [] if taken else self._insert(tx, tasks)
+            while not taken and not stored:  # another task got the key, and may end before it is read
+                taken = self._with_key(tx, first)
+                stored = [] if taken else self._insert(tx, tasks)
+            if taken:
+                existing.add(len(ids))
+                stored = [int(taken[0])]
+            elif is_soon(first.due, first.created_at):
+                self._wake(tx, first.queue, wakes(tasks))
+            ids += stored
+        return Enqueued(ids, existing)
+
+    def _with_key(self, tx: Any, task: NewTask) -> Row | None:
+        """Return the id of the unfinished task whose key kept ``task`` from being stored."""
+        row: Row | None = tx.row("unfinished_with_key", task._asdict())
+        return row
 
     def get(self, task: int, connection: object = None) -> TaskRecord | None:
         if connection is None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from .._formats.output import Following
+from .._formats.output import OutputFollower
 from ..errors import StoreUnavailable
 from ..queue import TaskQueue
 from ..states import FINAL
@@ -41,38 +41,39 @@ def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool
     """
     if follow and json:
         raise click.UsageError("--json and --follow exclude each other")
-    with open_queue(url) as lane:
+    with open_queue(url) as task_queue:
         if follow:
-            _follow(lane, id, attempt)
+            _follow(task_queue, id, attempt)
             return
-        found = [with_output(lane.store, id, each) for each in _wanted(id, lane.get(id).attempts(), attempt)[:1]]
+        wanted = _wanted(id, task_queue.get(id).attempts(), attempt)[:1]
+        found = [with_output(task_queue.store, id, each) for each in wanted]
     if json:
         print_json(found[0]._asdict() if found else None)
         return
-    screen = _Screen()
+    printer = _Printer()
     if found:
-        screen.show(found[0], Following().news(found[0].output or ""))
-    screen.conclude(id)
+        printer.print(found[0], OutputFollower().new_text(found[0].output or ""))
+    printer.conclude(id)
 
 
 def _wanted(id: int, attempts: list[Attempt], number: int | None) -> list[Attempt]:
-    """The last attempt, or the last one with that number, and what came after it; none before the first start."""
+    """The last attempt, or the last one with that number, and later ones; none before the first start."""
     places = [place for place, attempt in enumerate(attempts) if number in (None, attempt.number)]
     if number is not None and not places:
         raise click.ClickException(f"task {id} has no attempt {number}; it has had {counted(len(attempts), 'attempt')}")
     return attempts[places[-1] :] if places else []
 
 
-class _Screen:
-    """Prints pieces of outputs, and says on stderr whose they are."""
+class _Printer:
+    """Prints pieces of output, and names the attempt on stderr when it changes."""
 
     def __init__(self) -> None:
         self._token: int | None = None
         self._outcome: str | None = None
-        self._is_silent = True
+        self._has_printed = False
         self._is_in_line = False
 
-    def show(self, attempt: Attempt, piece: str) -> None:
+    def print(self, attempt: Attempt, piece: str) -> None:
         """Print the next piece of an attempt's output."""
         if attempt.token != self._token:
             if self._token is not None:
@@ -83,76 +84,79 @@ class _Screen:
         self._outcome = attempt.outcome
         if piece:
             shown = harmless(re.sub("\r\n?", "\n", piece), keep="\n\t")
-            self._is_silent, self._is_in_line = False, not shown.endswith("\n")
+            self._has_printed, self._is_in_line = True, not shown.endswith("\n")
             click.echo(shown, nl=False)
 
     def conclude(self, id: int) -> None:
-        """The end; where nothing was printed, say why."""
+        """End the output; if nothing was printed, note why."""
         self.end_line()
         if self._token is None:
             note(f"task {id} has not started")
-        elif self._is_silent:
+        elif not self._has_printed:
             note(f"task {id} has no stored output")
 
     def end_line(self) -> None:
-        """Let what comes next start in a line of its own."""
+        """End an unfinished line."""
         if self._is_in_line:
             click.echo()
         self._is_in_line = False
 
 
-class _Database:
-    """Looks at a task; one that is away for a while is said once, and asked again."""
+class _Reader:
+    """Reads a task, and retries while the database is unavailable, with one note for each outage."""
 
-    def __init__(self, lane: TaskQueue, id: int) -> None:
-        self._lane = lane
+    def __init__(self, task_queue: TaskQueue, id: int) -> None:
+        self._task_queue = task_queue
         self._id = id
-        self._is_away = False
+        self._is_unavailable = False
 
-    def look(self, since: int) -> tuple[Task, list[Attempt]]:
-        """The task, then its attempts from a token on: they are complete where the task has reached a final state."""
-        return self._ask(lambda: (self._lane.get(self._id), attempts_of(self._lane.store, self._id, since)))
+    def read(self, since: int) -> tuple[Task, list[Attempt]]:
+        """Read the task, then its attempts from the token ``since`` on. If the task is final, they are complete."""
+        return self._retry(
+            lambda: (self._task_queue.get(self._id), attempts_of(self._task_queue.store, self._id, since))
+        )
 
     def output(self, attempt: Attempt) -> str:
-        """The output of an attempt that was seen."""
-        return self._ask(lambda: with_output(self._lane.store, self._id, attempt)).output or ""
+        """Read the output of an attempt."""
+        return self._retry(lambda: with_output(self._task_queue.store, self._id, attempt)).output or ""
 
-    def _ask(self, ask: Callable[[], T]) -> T:
+    def _retry(self, read: Callable[[], T]) -> T:
         while True:
             try:
-                answer = ask()
-            except StoreUnavailable as gone:
-                self._tell(f"database unavailable, retrying: {gone}", is_away=True)
+                answer = read()
+            except StoreUnavailable as error:
+                self._note(f"database unavailable, retrying: {error}", is_unavailable=True)
             else:
-                self._tell("database available again", is_away=False)
+                self._note("database available again", is_unavailable=False)
                 return answer
             time.sleep(_INTERVAL)
 
-    def _tell(self, news: str, *, is_away: bool) -> None:
-        if is_away != self._is_away:
-            note(news)
-        self._is_away = is_away
+    def _note(self, text: str, *, is_unavailable: bool) -> None:
+        if is_unavailable != self._is_unavailable:
+            note(text)
+        self._is_unavailable = is_unavailable
 
 
-def _follow(lane: TaskQueue, id: int, number: int | None) -> None:
-    screen, database = _Screen(), _Database(lane, id)
-    since, following = -1, Following()
+def _follow(task_queue: TaskQueue, id: int, number: int | None) -> None:
+    printer, reader = _Printer(), _Reader(task_queue, id)
+    since, follower = -1, OutputFollower()
     try:
-        task, attempts = database.look(0)
+        task, attempts = reader.read(0)
         attempts = _wanted(id, attempts, number)
         if not attempts and task.state not in FINAL:
             note(f"task {id} has not started yet")
         while True:
             for attempt in attempts:
                 if attempt.token != since:
-                    since, following = attempt.token, Following()
-                screen.show(attempt, following.news(database.output(attempt), ended=attempt.outcome is not None))
+                    since, follower = attempt.token, OutputFollower()
+                text = follower.new_text(reader.output(attempt), ended=attempt.outcome is not None)
+                printer.print(attempt, text)
             if task.state in FINAL:
                 break
             time.sleep(_INTERVAL)
-            task, attempts = database.look(since)
+            task, attempts = reader.read(since)
     except KeyboardInterrupt:
-        screen.end_line()
+        printer.end_line()
         raise SystemExit(_INTERRUPTED) from None
-    screen.conclude(id)
+    printer.conclude(id)
     note(f"task {id} is {task.state}")

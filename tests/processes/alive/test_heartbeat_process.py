@@ -1,4 +1,4 @@
-"""The heart: a process of its own that beats while its worker exists, and not a moment longer."""
+"""The heartbeat process: a process of its own that beats while its worker exists, and not a moment longer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 
 from helpers import until
-from workers import heart_of, is_running, said
+from workers import heartbeat_process_of, is_running, said
 
 from dbtaskqueue import TaskQueue
 
@@ -16,9 +16,9 @@ def test_a_heart_that_dies_is_started_again(url, worker, note):
         task = queue.enqueue(["sleep", 4])
         process = worker(lease=1)
         until(lambda: said(note, "start"))
-        first = heart_of(process.pid)
+        first = heartbeat_process_of(process.pid)
         os.kill(first, signal.SIGKILL)
-        until(lambda: heart_of(process.pid) != first, what="another heart")
+        until(lambda: heartbeat_process_of(process.pid) != first, what="another heartbeat process")
         assert task.get_result(timeout=30) == "sleep"
         assert task.attempt == 1
 
@@ -26,10 +26,10 @@ def test_a_heart_that_dies_is_started_again(url, worker, note):
 def test_the_heart_ends_with_its_worker(url, worker):
     TaskQueue(url).close()
     process = worker()
-    heart = heart_of(process.pid)
+    heartbeat = heartbeat_process_of(process.pid)
     process.kill()
     process.wait()
-    until(lambda: not is_running(heart), what="the heart's end")
+    until(lambda: not is_running(heartbeat), what="the heartbeat process's end")
 
 
 def test_the_heart_ends_although_a_child_inherited_its_pipe(url, worker, note):
@@ -38,11 +38,11 @@ def test_the_heart_ends_although_a_child_inherited_its_pipe(url, worker, note):
         process = worker()
         until(lambda: said(note, "child"))
         child = int(next(line for line in note.read_text().splitlines() if line.startswith("child")).split()[1])
-        heart = heart_of(process.pid)
+        heartbeat = heartbeat_process_of(process.pid)
         process.kill()
         process.wait()
         try:
-            until(lambda: not is_running(heart), what="the heart's end")
+            until(lambda: not is_running(heartbeat), what="the heartbeat process's end")
             assert is_running(child)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -51,9 +51,9 @@ def test_the_heart_ends_although_a_child_inherited_its_pipe(url, worker, note):
 def test_a_worker_that_stops_leaves_no_process_and_no_row(url, worker):
     with TaskQueue(url) as queue:
         process = worker()
-        heart = heart_of(process.pid)
+        heartbeat = heartbeat_process_of(process.pid)
         until(lambda: queue.stats().workers == 1)
         process.terminate()
         assert process.wait(timeout=30) == 0
-        assert not is_running(heart)
+        assert not is_running(heartbeat)
         assert queue.stats().workers == 0

@@ -1,9 +1,8 @@
-"""The heart of a worker: a process of its own that beats while the worker's process exists.
+"""The heartbeat process: it sends heartbeats for a worker while the worker's process exists.
 
-Nothing that a task does can starve it: not a held interpreter lock, not a blocked main thread. It
-stands alone and imports nothing of the package but the file that beats, to stay small. Its orders come as
-one line of JSON on stdin, so that no password is ever on a command line. It ends with LOST when the
-worker's row is lost.
+Nothing that a task does can block it, neither a held interpreter lock nor a blocked main thread. It imports only one
+file of the package, the one with the engine's statement, to stay small. Its orders come as one line of JSON on stdin,
+so that no password is ever on a command line. It exits with LOST when the worker's row is lost.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 LOST = 3
-_LOOK = 1.0
+_CHECK = 1.0
 
 
 def load_beat(orders: dict[str, Any]) -> Callable[[int], bool]:
-    """The engine's beat, on a connection of its own."""
+    """Return the engine's function that sends one heartbeat, on a connection of its own."""
     sys.path += orders["path"]  # where the driver of a server is; a beat on a file needs none
     spec = importlib.util.spec_from_file_location("beater", orders["beater"])
     assert spec is not None
@@ -35,7 +34,7 @@ def load_beat(orders: dict[str, Any]) -> Callable[[int], bool]:
 
 
 def main() -> int:
-    """Beat until the parent is gone (0) or the worker's row is lost (LOST)."""
+    """Send heartbeats until the parent has ended (returns 0) or the worker's row is lost (LOST)."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     line = b""
@@ -46,18 +45,18 @@ def main() -> int:
         line += chunk
     orders = json.loads(line)
     beat = None
-    next_beat = time.monotonic() + orders["interval"]  # the worker's row is new: that is its first beat
-    # the pipe's end tells at once, unless a child of the worker inherited it; then the parent's pid does
+    next_beat = time.monotonic() + orders["interval"]  # the worker's row is new: that is its first heartbeat
+    # the end of the pipe is noticed immediately, unless a child of the worker inherited it; then the pid is
     while os.getppid() == orders["parent"]:
         if time.monotonic() >= next_beat:
-            beat = beat or load_beat(orders)  # not before: to load a server's driver costs more than all the rest
+            beat = beat or load_beat(orders)  # not before: loading a server's driver costs more than all the rest
             try:
                 if not beat(orders["worker"]):
                     return LOST
                 next_beat = time.monotonic() + orders["interval"]
-            except Exception:  # the database is away: beat again soon
-                next_beat = time.monotonic() + min(_LOOK, orders["interval"])
-        pause = min(_LOOK, max(0.0, next_beat - time.monotonic()))
+            except Exception:  # the database is unavailable: try again soon
+                next_beat = time.monotonic() + min(_CHECK, orders["interval"])
+        pause = min(_CHECK, max(0.0, next_beat - time.monotonic()))
         if select.select([0], [], [], pause)[0] and not os.read(0, 1):
             return 0
     return 0

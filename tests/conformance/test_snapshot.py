@@ -9,24 +9,22 @@ import child_tasks
 import pytest
 from helpers import Background, until
 
-from dbtaskqueue import RetryPolicy, TaskQueue, Worker
-from dbtaskqueue.cli import looks
-from dbtaskqueue.cli.looks import Ended, Look, Looker
-from dbtaskqueue.states import TaskState
+from dbtaskqueue import RetryPolicy, TaskQueue, TaskState, Worker
+from dbtaskqueue.monitoring.snapshot import MOST_RUNNING, Ended, Monitor, Snapshot
 
 
 @pytest.fixture
-def looker(queue: TaskQueue) -> Looker:
-    return Looker(queue, with_ends=True)
+def monitor(queue: TaskQueue) -> Monitor:
+    return Monitor(queue.store, with_ended=True)
 
 
-def test_an_empty_database(queue: TaskQueue, looker: Looker) -> None:
-    look = looker.look()
-    assert look._replace(at=0) == Look(0, [], [], [], False, [], [])
+def test_an_empty_database(queue: TaskQueue, monitor: Monitor) -> None:
+    snapshot = monitor.snapshot()
+    assert snapshot._replace(at=0) == Snapshot(0, [], [], [], False, [], [])
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_worker_and_what_it_runs(queue: TaskQueue, looker: Looker, tmp_path: Path) -> None:
+def test_a_worker_and_what_it_runs(queue: TaskQueue, monitor: Monitor, tmp_path: Path) -> None:
     busy = queue.enqueue({"do": "spin", "file": str(tmp_path / "go")})
     told = queue.enqueue({"do": "progress", "count": 20, "pause": 0.2})
     bad = queue.enqueue({"do": "raise", "text": "no luck"}, retry=RetryPolicy(delay=3600))
@@ -35,15 +33,15 @@ def test_a_worker_and_what_it_runs(queue: TaskQueue, looker: Looker, tmp_path: P
     try:
         until(lambda: bad.refresh().state == "failed" or told.refresh().progress, what="the tasks run")
 
-        def seen() -> Look | None:
-            look = looker.look()
-            known = {task.id: task for task in look.running}
-            return look if busy.id in known and (known[busy.id].cpu or 0) > 0.05 else None
+        def seen() -> Snapshot | None:
+            snapshot = monitor.snapshot()
+            known = {task.id: task for task in snapshot.running}
+            return snapshot if busy.id in known and (known[busy.id].cpu or 0) > 0.05 else None
 
-        look = until(seen, what="the share of a CPU")
-        [member] = look.workers
+        snapshot = until(seen, what="the share of a CPU")
+        [member] = snapshot.workers
         assert (member.state, member.executor, member.pid) == ("alive", "process", os.getpid())
-        [task] = [task for task in look.running if task.id == busy.id]
+        [task] = [task for task in snapshot.running if task.id == busy.id]
         assert task.usage is not None
         assert task.usage.memory > 0
         assert (task.worker, task.attempt, task.words) == (member.id, 1, ())
@@ -52,17 +50,17 @@ def test_a_worker_and_what_it_runs(queue: TaskQueue, looker: Looker, tmp_path: P
         (tmp_path / "go").touch()
         ended: list[Ended] = []
 
-        def over() -> Look | None:
-            look = looker.look()
-            ended.extend(look.ended)
-            return look if not look.running and look.queues[0].counts[TaskState.DONE] == 2 else None
+        def over() -> Snapshot | None:
+            snapshot = monitor.snapshot()
+            ended.extend(snapshot.ended)
+            return snapshot if not snapshot.running and snapshot.queues[0].counts[TaskState.DONE] == 2 else None
 
         until(over, what="nothing runs")
         assert Ended(busy.id, "default", "done", 1) in ended
     finally:
         worker.stop()
         running.join()
-    [failure] = until(lambda: looker.look().failures, what="the failure")  # it is looked for less often
+    [failure] = until(lambda: monitor.snapshot().failures, what="the failure")  # it is looked for less often
     assert (failure.id, failure.state, failure.attempt) == (bad.id, "failed", 1)
     assert failure.error.endswith("no luck")
 
@@ -72,38 +70,38 @@ def test_queues_and_their_waiting_tasks(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, "other") as other:
         other.enqueue(2, start_in=3600)
         other.pause()
-    first, second = Looker(queue).look().queues
+    first, second = Monitor(queue.store).snapshot().queues
     assert (first.name, second.name) == ("default", "other")
     assert first.waited is not None
     assert (second.waited, second.paused, second.counts[TaskState.PENDING]) == (None, True, 1)
-    [only] = Looker(queue, "other").look().queues
+    [only] = Monitor(queue.store, "other").snapshot().queues
     assert only.name == "other"
 
 
 def test_what_is_looked_at_is_bounded(queue: TaskQueue) -> None:
-    queue.enqueue_many(range(looks.MOST + 30), max_attempts=1)
-    held = queue.fetch(looks.MOST + 30)
+    queue.enqueue_many(range(MOST_RUNNING + 30), max_attempts=1)
+    held = queue.fetch(MOST_RUNNING + 30)
     assert all(task.start() for task in held)
-    look = Looker(queue).look()
-    assert (len(look.running), look.more) == (looks.MOST, True)
+    snapshot = Monitor(queue.store).snapshot()
+    assert (len(snapshot.running), snapshot.more) == (MOST_RUNNING, True)
     for task in held:
         task.fail("no", retry=False)
-    look = Looker(queue).look()
-    assert (look.running, look.more) == ([], False)
-    assert 0 < len(look.failures) < 30
-    assert {failure.state for failure in look.failures} == {"abandoned"}
+    snapshot = Monitor(queue.store).snapshot()
+    assert (snapshot.running, snapshot.more) == ([], False)
+    assert 0 < len(snapshot.failures) < 30
+    assert {failure.state for failure in snapshot.failures} == {"abandoned"}
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_worker_elsewhere_that_is_silent(queue: TaskQueue) -> None:
     queue.enqueue(1)
     [task] = queue.fetch()
-    looker = Looker(queue)
-    assert [worker.state for worker in looker.look().workers] == ["alive"]
+    monitor = Monitor(queue.store)
+    assert [worker.state for worker in monitor.snapshot().workers] == ["alive"]
     [record] = queue.store.workers()
     stranger = record._replace(boot="another machine", lease=0.0, executor="thread")
     id = queue.store.register(stranger)
-    looker.look()
-    states = {worker.id: worker.state for worker in looker.look().workers}
+    monitor.snapshot()
+    states = {worker.id: worker.state for worker in monitor.snapshot().workers}
     assert states[id] in ("silent", "lost"), "a rescuer may have been quicker"
     task.release()

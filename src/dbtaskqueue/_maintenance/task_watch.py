@@ -1,0 +1,36 @@
+"""The thread that watches running tasks: their limits and what they use. It asks the database for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .._executors.task_run import TaskRun
+from ..events import Events, Outage
+from .limit_watch import LimitWatch
+from .loop import MaintenanceLoop
+from .usage_watch import UsageWatch
+
+
+class TaskWatch:
+    """Starts its thread when the first task needs it. ``measures``: tasks have processes whose usage is shown."""
+
+    def __init__(self, running: Callable[[], Iterable[TaskRun]], events: Events, *, measures: bool) -> None:
+        self._running = running
+        self._measures = measures
+        self._loop = MaintenanceLoop("limits", Outage("limits", events))
+        self._is_started = False
+
+    def start_if_needed(self, has_limits: bool) -> None:
+        """Start the thread if a task has limits, or if usage is measured."""
+        if self._is_started or not (has_limits or self._measures):
+            return
+        self._is_started = True
+        self._loop.add(LimitWatch(self._running))
+        if self._measures:
+            self._loop.add(UsageWatch(self._running))
+        self._loop.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        if self._is_started:
+            self._loop.stop()

@@ -1,0 +1,215 @@
+"""What a plain ``fetch()`` user holds: tasks that are reserved or run, each until its holder ends it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from .. import outcomes
+from .._store.contract import Claim, End, Start, Store, TaskRecord, Verdict
+from .._system import clock
+from .._system.backoff import doubling, jittered
+from ..errors import StoreUnavailable
+from ..events import Events, TaskEnded, TaskStarted
+from ..states import DONE, RESERVED, RUNNING
+from .lost_claims import LostClaims
+from .membership import Membership
+
+T = TypeVar("T")
+
+_PAUSES = tuple(doubling(tries, 0.05, 1.6) for tries in range(6))
+"""Seconds between the repeats of what may have been stored; random between half of that and all of it."""
+_CHECK = 1.0
+
+
+class FetchMembership(Membership):
+    """A plain ``fetch()`` user as a worker among others, and what it holds.
+
+    It leaves when its handle was closed and the last running task has ended.
+    """
+
+    def __init__(self, store: Store, lease: float, events: Events) -> None:
+        super().__init__(store, lease, events, runs_tasks=False)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._holds: dict[int, tuple[int, bool]] = {}  # id: (token, whether it runs)
+        self._in_doubt: dict[tuple[int, int], str] = {}  # (id, token): the verb that may have been stored
+        self._leaving = False
+        self._claiming = 0
+        self._lost_claims = LostClaims(self.held, lambda: set(self._holds), self.release)
+        self.duties = [_LostClaimsDuty(self._check_lost_claims)]
+
+    def join(self) -> int:
+        """See Membership."""
+        with self._lock:
+            if self.id is None:
+                self._leaving = False
+            return super().join()
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    def leave(self, unstored: Sequence[End] = ()) -> None:
+        """Release what is reserved; remove the row now, or when the last running task has ended."""
+        with self._lock:
+            self._leaving = True
+            in_a_claim = self._claiming > 0  # of this thread, which has the lock: a signal's handler is asking
+        if not in_a_claim:
+            super().leave(unstored)
+        elif self._loop is not None:
+            self._loop.soon(self._leave_now)
+
+    def _leave_now(self) -> None:
+        with self._lock:
+            self._release_reserved()
+            if not self._leaving or self._holds:
+                return
+        self._remove()
+
+    def _release_reserved(self) -> None:
+        if self.id is None:
+            return
+        now = clock.now()
+        reserved = [(task, token) for task, (token, runs) in self._holds.items() if not runs]
+        if reserved:
+            self.store.exchange(self.id, ends=[End("release", task, token, now) for task, token in reserved])
+        for task, _ in reserved:
+            self._holds.pop(task, None)
+
+    def _forget_claims(self) -> None:
+        self._holds.clear()
+        self._in_doubt.clear()
+
+    # -- claiming ----------------------------------------------------------------------------------
+
+    def claim(self, queues: Sequence[str], limit: int, hold: Callable[[TaskRecord], T]) -> list[T]:
+        """Reserve up to ``limit`` due tasks, each passed to ``hold``. If interrupted, it leaves nothing reserved.
+
+        ``hold`` makes a holder of it, which releases the task when it is dropped. Until then no one knows of the claim.
+        """
+        with self._lock:
+            try:
+                self._claiming += 1
+                return self._claim(self.join(), queues, limit, hold)
+            finally:
+                self._claiming -= 1
+
+    def _claim(self, worker: int, queues: Sequence[str], limit: int, hold: Callable[[TaskRecord], T]) -> list[T]:
+        try:
+            records = self.store.exchange(worker, claim=Claim(queues, limit, clock.now())).claimed
+            holders = [hold(record) for record in records]
+            self._holds.update((record.id, (record.token, False)) for record in records)
+            return holders
+        except BaseException as error:
+            if not isinstance(error, StoreUnavailable) or error.maybe_done:
+                self._lost_claims.suspect()
+                self._check_lost_claims_soon()
+            raise
+
+    def _check_lost_claims_soon(self) -> None:
+        assert self._loop is not None
+        try:
+            self._check_lost_claims()
+        except StoreUnavailable:
+            self._loop.soon(self._check_lost_claims)
+
+    def _check_lost_claims(self) -> None:
+        with self._lock:  # what another thread is just claiming is not lost
+            if self._lost_claims.is_due:
+                self._lost_claims.check()
+
+    # -- starting and ending -----------------------------------------------------------------------
+
+    def start(self, record: TaskRecord, now: int) -> Verdict:
+        """Store that a reserved task starts."""
+        start = Start(record.id, record.token, now)
+        verdict = self._ask(
+            "start",
+            start,
+            lambda: self.store.exchange(record.worker or 0, starts=[start]).started[0],
+            lambda verdict: verdict._replace(stored=verdict.token == start.token and verdict.state == RUNNING),
+        )
+        with self._lock:
+            if verdict.stored and record.id in self._holds:
+                self._holds[record.id] = record.token, True
+        if verdict.stored and self.events.wants(TaskStarted):
+            self.events.emit(TaskStarted(record, record.attempt + 1))
+        self._forget_if_over(record, verdict)
+        return verdict
+
+    def end(self, record: TaskRecord, end: End) -> Verdict:
+        """Store how a held task ends."""
+        verdict = self._ask(
+            end.verb,
+            end,
+            lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0],
+            lambda verdict: outcomes.settled(self.store, end, verdict),
+        )
+        if verdict.stored and self.events.wants(TaskEnded):
+            self.events.emit(TaskEnded(record, record.attempt, verdict.state or DONE, end, in_worker=False))
+        self._forget_if_over(record, verdict)
+        return verdict
+
+    def _ask(
+        self, verb: str, what: Start | End, ask: Callable[[], Verdict], settle: Callable[[Verdict], Verdict]
+    ) -> Verdict:
+        """Repeat what may have been stored; finding the intended state under one's own token is success.
+
+        The doubt is remembered: when the database stays unavailable and the holder asks again later, that is a repeat,
+        too.
+        """
+        claim = (what.id, what.token)
+        for pause in (*_PAUSES, None):
+            try:
+                verdict = ask()
+                break
+            except StoreUnavailable as error:
+                if error.maybe_done:
+                    self._in_doubt[claim] = verb
+                if self._in_doubt.get(claim) != verb:
+                    raise
+                if pause is None:
+                    raise StoreUnavailable(str(error), maybe_done=True) from error
+                time.sleep(jittered(pause))
+        if self._in_doubt.get(claim) != verb:
+            return verdict
+        verdict = settle(verdict)
+        del self._in_doubt[claim]
+        return verdict
+
+    def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:
+        """What ended may have been stored by an earlier try, so that the last one found nothing to do."""
+        if verdict.token == record.token and verdict.state in (RESERVED, RUNNING):
+            return
+        with self._lock:
+            if self._holds.get(record.id, (None,))[0] == record.token:
+                del self._holds[record.id]
+        if self._leaving:
+            self.leave()
+
+    def drop(self, record: TaskRecord, *, runs: bool) -> None:
+        """A held task was garbage-collected. A finalizer calls this, so the rest is done soon, in another thread."""
+        loop = self._loop
+        if loop is not None and os.getpid() == self.pid:
+            loop.soon(partial(self._end_dropped, record, runs))
+
+    def _end_dropped(self, record: TaskRecord, runs: bool) -> None:
+        with self._lock:
+            if self._holds.get(record.id, (None,))[0] != record.token:
+                return  # released with everything else, when its handle was closed
+        self.end(record, outcomes.fail(record, outcomes.DROPPED) if runs else outcomes.release(record))
+
+
+class _LostClaimsDuty:
+    """A duty: check for claims whose answer was lost, while any may still arrive."""
+
+    interval = _CHECK
+
+    def __init__(self, check: Callable[[], object]) -> None:
+        self._check = check
+
+    def __call__(self) -> None:
+        self._check()

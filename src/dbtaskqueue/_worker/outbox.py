@@ -1,0 +1,102 @@
+"""The ends of tasks that are not stored yet.
+
+Ends are stored in one transaction with the next claim. While the database is unavailable they wait here, and are tried
+again until each is stored or its claim is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .. import outcomes
+from .._executors.task_run import TaskRun
+from .._store.contract import Claim, End, Exchanged, Note, Start, Store, Verdict
+from ..errors import StoreUnavailable
+from ..events import ClaimLost, Events, Outage, TaskEnded, TaskStarted, logs_finished_tasks
+from ..states import DONE
+from .membership import Membership
+
+
+class Ended(NamedTuple):
+    """A task whose code has ended, or was never called, and what is to be stored about it."""
+
+    run: TaskRun
+    end: End
+
+
+class Outbox:
+    """Stores ends as one worker, and emits what became of them.
+
+    ``failures`` counts the tries since the database was last available.
+    """
+
+    def __init__(self, store: Store, membership: Membership, events: Events) -> None:
+        self._store = store
+        self._membership = membership
+        self._events = events
+        self._outage = Outage("worker", events)
+        self._ended: list[Ended] = []
+        self._notes: list[Note] = []
+        self._emits_all = logs_finished_tasks() or events.wants(TaskEnded) or events.wants(TaskStarted)
+        self.failures = 0
+
+    def __len__(self) -> int:
+        return len(self._ended)
+
+    def add(self, run: TaskRun, end: End, notes: Sequence[Note] = ()) -> None:
+        """Store this end with the next exchange. ``notes`` are the task's last progress and output."""
+        self._ended.append(Ended(run, end))
+        self._notes += notes
+
+    def add_stored(self, run: TaskRun, end: End) -> None:
+        """This end is stored already: the task ended in a transaction of its own."""
+        self._report(run, end, Verdict(True, DONE, run.record.token))
+
+    def ids(self) -> set[int]:
+        """The ids of the tasks whose ends wait here."""
+        return {ended.run.record.id for ended in self._ended}
+
+    def ends(self) -> list[End]:
+        """The ends that wait here."""
+        return [ended.end for ended in self._ended]
+
+    def exchange(self, starts: Sequence[Start] = (), claim: Claim | None = None) -> Exchanged:
+        """Store everything and claim the next tasks, in one transaction. Raises StoreUnavailable: everything waits."""
+        ended = self._ended
+        try:
+            exchanged = self._membership.exchange(
+                starts=starts, notes=self._notes, ends=[end for _, end in ended], claim=claim
+            )
+        except StoreUnavailable as error:
+            self.failed(error)
+            raise
+        self._outage.ends()
+        self.failures, self._ended, self._notes = 0, [], []
+        for (run, end), verdict in zip(ended, exchanged.ended, strict=True):
+            if not verdict.stored or run.error is not None or self._emits_all:
+                self._report(run, end, verdict)
+        return exchanged
+
+    def failed(self, error: StoreUnavailable) -> None:
+        """The database is unavailable, also for something else of this worker."""
+        self._outage.starts(error)
+        self.failures += 1
+
+    def _report(self, run: TaskRun, end: End, verdict: Verdict) -> None:
+        """Emit how a claim ended, once: after it is certain that it is stored."""
+        try:
+            verdict = outcomes.settled(self._store, end, verdict)
+        except StoreUnavailable as unavailable:
+            self._ended.append(Ended(run, end))  # the next try finds out whether it was stored; it stores nothing twice
+            self.failed(unavailable)
+            return
+        record, error = run.record, run.error
+        run.error = None  # its traceback leads back to the run: no cycle may keep what the task had in hand
+        attempt = record.attempt if run.started_at is None else run.attempt
+        if not verdict.stored:
+            self._events.emit(ClaimLost(record, attempt, verdict.state))
+        elif error is not None or not end.unrun:
+            if end.started_at is not None and self._events.wants(TaskStarted):
+                self._events.emit(TaskStarted(record, attempt))
+            self._events.emit(TaskEnded(record, attempt, verdict.state or DONE, end, error, run.seconds))

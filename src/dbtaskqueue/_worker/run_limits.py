@@ -1,0 +1,48 @@
+"""When a run of a worker ends by itself: see ``Worker.run``."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from ..checks import check_count, check_seconds
+
+
+class RunLimits:
+    """The limits of one run, and how far it is from them.
+
+    ``burst``: end when no task is due. ``max_tasks``: end after that many tasks. ``idle_timeout``: end after that many
+    seconds (or a timedelta) without a task. Raises ValueError for a limit that is out of range.
+    """
+
+    def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | timedelta | None) -> None:
+        self.burst = burst
+        self._max_tasks = None if max_tasks is None else check_count(max_tasks, "max_tasks")
+        self._idle_timeout = None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout")
+        self._started = 0
+        self._last_task = time.monotonic()
+
+    def count(self, tasks: int) -> None:
+        """So many tasks were taken on; a negative number was released without having started."""
+        self._started += tasks
+        if tasks > 0:
+            self.note_activity()
+
+    def note_activity(self) -> None:
+        """A task was taken on or has ended."""
+        self._last_task = time.monotonic()
+
+    @property
+    def room(self) -> int | None:
+        """How many tasks may still be taken on; None for any number."""
+        return None if self._max_tasks is None else max(0, self._max_tasks - self._started)
+
+    def idle_left(self) -> float | None:
+        """Seconds until the run has been idle for too long; None for never."""
+        return None if self._idle_timeout is None else self._last_task + self._idle_timeout - time.monotonic()
+
+    @property
+    def is_reached_when_idle(self) -> bool:
+        """Whether the run ends if nothing runs and nothing is due."""
+        left = self.idle_left()
+        return self.burst or (left is not None and left <= 0)

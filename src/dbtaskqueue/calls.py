@@ -1,0 +1,105 @@
+"""What ``enqueue`` takes besides a JSON payload: a call of a task function, or a command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ._formats.command_line import as_payload
+from ._formats.payload import JSON
+from .checks import shown
+from .options import UsingOptions, given
+
+
+class TaskCall:
+    """A call of a task function that is not enqueued yet, made by ``bind``.
+
+    ``function``: the name of the task function. ``options``: those of ``@queue.task`` and ``using``.
+    """
+
+    __slots__ = ("args", "function", "kwargs", "options", "using")
+
+    def __init__(
+        self,
+        function: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, object],
+        using: Mapping[str, object],
+    ) -> None:
+        self.function = function
+        self.args = tuple(args)
+        self.kwargs = dict(kwargs)
+        self.options = options
+        self.using = using
+
+    @property
+    def payload(self) -> JSON:
+        """The arguments as they are stored."""
+        return {"args": list(self.args), "kwargs": self.kwargs}
+
+    def __repr__(self) -> str:
+        given = [*map(shown, self.args), *(f"{name}={shown(value)}" for name, value in self.kwargs.items())]
+        return f"<TaskCall {self.function}({', '.join(given)})>"
+
+
+class Command:
+    """A command line to enqueue, for workers that allow commands. No shell reads it.
+
+    ``argv``: the program and its arguments. ``cwd``: the directory in which it runs, by default the worker's. ``env``
+    is added to the worker's environment. Raises TypeError and ValueError for what cannot be run.
+    """
+
+    __slots__ = ("payload",)
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.payload = as_payload(argv, cwd, env)
+
+    def __repr__(self) -> str:
+        return f"<Command {shown(self.payload['argv'])}>"
+
+
+Target = JSON | TaskCall | Command
+"""What ``enqueue`` takes."""
+
+
+class Batch(NamedTuple):
+    """Tasks that differ in their payloads only."""
+
+    payloads: list[JSON]
+    options: Mapping[str, object]
+    function: str | None = None
+    is_command: bool = False
+
+
+def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]:
+    """Return targets as batches, in their order.
+
+    The options of ``using`` win over ``options``, which win over those of ``@queue.task``.
+    """
+    kinds = set(map(type, targets))
+    if TaskCall not in kinds and Command not in kinds:
+        return [Batch(targets, options)]
+    common = given(options, UsingOptions)
+    batches: list[Batch] = []
+    for target in targets:
+        batch = _batch_of(target, common)
+        if batches and batch.options.get("key") is None and batch[1:] == batches[-1][1:]:
+            batches[-1].payloads.extend(batch.payloads)
+        else:
+            batches.append(batch)
+    return batches
+
+
+def _batch_of(target: Any, options: Mapping[str, object]) -> Batch:
+    if isinstance(target, TaskCall):
+        return Batch([target.payload], {**target.options, **options, **target.using}, target.function)
+    if isinstance(target, Command):
+        return Batch([target.payload], options, is_command=True)
+    return Batch([target], options)

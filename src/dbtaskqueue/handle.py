@@ -1,0 +1,155 @@
+"""A database as a ``TaskQueue`` and its lanes share it: opened once, at the first use at the latest, and closed once.
+
+It also has what belongs to all lanes: the task functions, the extensions, and this program's place among the workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+
+from ._executors.lookup import Functions
+from ._formats.url import DEFAULT_URL, mask, same_database
+from ._store import open_store
+from ._store.contract import Store
+from ._worker.held import FetchMembership
+from .errors import TaskQueueError
+from .events import Events
+from .extension import Extension
+from .functions import Registry
+
+
+class Handle:
+    """One database, perhaps not open yet.
+
+    ``url`` None: ``$DBTASKQUEUE_URL`` of the moment in which it is opened, else the default. ``lease`` in seconds.
+    ``create``: make a missing schema.
+    """
+
+    def __init__(self, url: str | None, *, lease: float, create: bool, extensions: Iterable[Extension]) -> None:
+        self.lease = lease
+        self.functions: Functions = Registry()
+        self.events = Events()
+        self.extensions: list[Extension] = []
+        for extension in extensions:
+            self.use(extension)
+        self.is_closed = False
+        self._url = url
+        self._create = create
+        self._stops: list[Callable[[], object]] = []
+        self._store: Store | None = None
+        self._membership: FetchMembership | None = None
+        self._renew_lock()
+        _handles.add(self)
+
+    def _renew_lock(self) -> None:
+        self._opening = threading.RLock()  # a signal's handler may use what its thread is opening
+
+    @property
+    def url(self) -> str:
+        """The database's URL; before it is open, the URL that would be used now."""
+        return self._url if self._url is not None else os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database has been opened."""
+        return self._store is not None
+
+    @property
+    def store(self) -> Store:
+        """The database. The first use opens it, which may raise what ``open`` raises."""
+        if self._store is None:
+            self.open()
+        assert self._store is not None
+        return self._store
+
+    @property
+    def membership(self) -> FetchMembership:
+        """The place of a plain ``fetch()`` user among the workers. The first use opens the database."""
+        if self._membership is None:
+            with self._opening:
+                if self._membership is None:
+                    membership = FetchMembership(self.store, self.lease, self.events)
+                    membership.on_left = self._close_if_unused
+                    self._membership = membership
+        return self._membership
+
+    def use(self, extension: Extension) -> None:
+        """Add an extension. Raises TypeError if it is none."""
+        if not isinstance(extension, Extension):
+            raise TypeError(f"an extension must be an Extension, not {type(extension).__name__}")
+        self.extensions.append(extension)
+
+    def open(self, url: str | None = None) -> None:
+        """Open the database unless it is open.
+
+        Raises ConfigurationError, SchemaError, StoreUnavailable, and TaskQueueError if it is closed, or already open
+        with another URL.
+        """
+        with self._opening:
+            self.require_open()
+            if self._store is not None:
+                if url is not None and not same_database(url, self.url):
+                    raise TaskQueueError(f"this TaskQueue is already open, with another database: {mask(self.url)}")
+                return
+            chosen = self.url if url is None else url
+            store = open_store(chosen)
+            try:
+                store.prepare(create=self._create)
+                self.require_open()
+            except BaseException:
+                store.close()
+                raise
+            self._url, self._store = chosen, store
+
+    def require_open(self) -> None:
+        """Raise TaskQueueError if it is closed."""
+        if self.is_closed:
+            raise TaskQueueError("this TaskQueue is closed")
+
+    def close(self) -> None:
+        """Stop the workers that run on it, release what is reserved, and close the database when nothing uses it."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for stop in tuple(self._stops):
+            stop()
+        if self._store is None:
+            return
+        self._store.wakeups.ring()
+        if self._membership is not None:
+            self._membership.leave()
+        self._close_if_unused()
+
+    @contextlib.contextmanager
+    def serving(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Let ``close`` call ``stop`` during the block, and keep the database open until its end.
+
+        Raises TaskQueueError if it is closed.
+        """
+        self._stops.append(stop)
+        try:
+            self.require_open()  # from here on, a close finds the stop
+            yield
+        finally:
+            self._stops.remove(stop)
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        is_member = self._membership is not None and self._membership.id is not None
+        if self.is_closed and self._store is not None and not self._stops and not is_member:
+            self._store.close()
+
+
+_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for handle in list(_handles):
+        handle._renew_lock()  # the thread that was opening the database exists in the parent only
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,278 @@
+"""Snapshots of everything that happens in a database, of bounded size however much is stored."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+from .._formats.progress import Progress, Usage, read_usage
+from .._store.contract import Store, TaskRecord, WorkerRecord
+from .._system import clock
+from .._system.place import here, is_gone
+from ..overview import seconds_waited
+from ..states import ABANDONED, FAILED, FINAL, RUNNING, TaskState
+from ..task import Task
+from .tasks import describe, error_line
+
+T = TypeVar("T")
+
+MOST_RUNNING = 50
+"""Running tasks of a queue that are read."""
+_MOST_FAILURES = 10
+_MOST_ENDED = 50
+_COUNTING_SHARE = 0.05
+"""Counting takes at most this share of the time: where it takes long, tasks are counted less often."""
+_CPU_WINDOW = 5.0
+"""Seconds over which CPU use is measured. A worker reports what its tasks use about once a second."""
+_LONG_PAYLOAD = 5000
+_TIMES = {"at", "created_at", "started_at", "due"}
+"""Fields that are times, in microseconds."""
+
+
+class QueueSnapshot(NamedTuple):
+    """A queue. ``counts``: tasks in each state. ``waited``: seconds that the longest-waiting due task has waited."""
+
+    name: str
+    counts: dict[TaskState, int]
+    waited: float | None
+    paused: bool
+
+
+class WorkerSnapshot(NamedTuple):
+    """A worker. ``state``: alive, lost, or silent: it runs elsewhere and sent no heartbeat for its lease."""
+
+    id: int
+    state: str
+    executor: str | None
+    host: str
+    pid: int
+    created_at: int
+
+
+class Running(NamedTuple):
+    """A running task.
+
+    ``what``: its function and payload, or its command line. ``cpu``: the share of one CPU that it uses. ``words``:
+    "suspended", "cancellation requested".
+    """
+
+    id: int
+    token: int
+    queue: str
+    what: str
+    attempt: int
+    max_attempts: int | None
+    started_at: int | None
+    worker: int | None
+    progress: Progress | None
+    usage: Usage | None
+    cpu: float | None
+    words: tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """A failed or abandoned task. ``at``: about when it failed."""
+
+    id: int
+    queue: str
+    state: str
+    attempt: int
+    max_attempts: int | None
+    at: int
+    due: int
+    error: str
+
+
+class Ended(NamedTuple):
+    """A task that was running in the previous snapshot and no longer is."""
+
+    id: int
+    queue: str
+    state: str
+    attempt: int
+
+
+class Snapshot(NamedTuple):
+    """The database at a moment ``at`` (microseconds). ``more``: it does not contain all running tasks."""
+
+    at: int
+    queues: list[QueueSnapshot]
+    workers: list[WorkerSnapshot]
+    running: list[Running]
+    more: bool
+    failures: list[Failure]
+    ended: list[Ended]
+
+
+def to_plain(value: object, name: str = "") -> object:
+    """Return a snapshot, or its field ``name``, as JSON values and datetimes."""
+    if isinstance(value, int) and name in _TIMES:
+        return clock.to_datetime(value)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {str(key): to_plain(each, key) for key, each in value.items()}
+    return [to_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def cpu_share(samples: Iterable[tuple[float, float]]) -> float | None:
+    """Return the share of one CPU used from the first to the last sample; None if there is only one.
+
+    A sample is the time in seconds and the CPU seconds used until then.
+    """
+    known = list(samples)
+    if len(known) < 2 or known[-1][0] <= known[0][0]:
+        return None
+    return max(0.0, (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0]))
+
+
+class _Paced(Generic[T]):
+    """A value that is computed only as often as ``_COUNTING_SHARE`` allows."""
+
+    def __init__(self, compute: Callable[[], T]) -> None:
+        self._compute = compute
+        self._known: list[T] = []
+        self._next_at = 0.0
+
+    def __call__(self) -> T:
+        started = time.monotonic()
+        if not self._known or started >= self._next_at:
+            self._known = [self._compute()]
+            now = time.monotonic()
+            self._next_at = now + (now - started) * (1 / _COUNTING_SHARE - 1)
+        return self._known[0]
+
+
+class Monitor:
+    """Takes snapshots of all queues, or of one.
+
+    ``with_ended``: look up how tasks ended that were running in the previous snapshot.
+    """
+
+    def __init__(self, store: Store, queue: str | None = None, *, with_ended: bool = False) -> None:
+        self._store = store
+        self._queue = queue
+        self._with_ended = with_ended
+        self._place = here()
+        self._final = _Paced(lambda: {name: store.count(name, final=True) for name in self._names()})
+        self._unfinished = _Paced(lambda: [self._read_queue(name) for name in self._names()])
+        self._queues: list[QueueSnapshot] = []
+        self._failures = _Paced(self._read_failures)
+        self._beats: dict[int, tuple[int, float]] = {}
+        self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
+        self._were_running: dict[int, Running] = {}
+
+    def snapshot(self) -> Snapshot:
+        """Take a snapshot. Raises StoreUnavailable."""
+        at = clock.now()
+        workers = [self._read_worker(record) for record in self._store.workers()]
+        self._beats = {worker.id: self._beats[worker.id] for worker in workers}
+        final = self._final()
+        self._queues = [_with_final(queue, final.get(queue.name, {})) for queue in self._unfinished()]
+        busy = [queue.name for queue in self._queues if queue.counts[RUNNING]]
+        found = [self._store.tasks(name, RUNNING, MOST_RUNNING, None) for name in busy]
+        running = self._read_running(record for records in found for record in records)
+        more = any(len(records) == MOST_RUNNING for records in found)
+        ended = self._read_ended(running) if self._with_ended else []
+        return Snapshot(at, self._queues, workers, running, more, self._failures(), ended)
+
+    def _names(self) -> list[str]:
+        return self._store.queues() if self._queue is None else [self._queue]
+
+    def _read_queue(self, name: str) -> QueueSnapshot:
+        waited = seconds_waited(self._store, name)
+        return QueueSnapshot(name, self._store.count(name, final=False), waited, self._store.is_paused(name))
+
+    def _read_worker(self, record: WorkerRecord) -> WorkerSnapshot:
+        gone, is_silent = is_gone(record, self._place), self._is_silent(record)
+        state = "alive"
+        if record.lost_at is not None or gone:
+            state = "lost"
+        elif gone is None and is_silent:
+            state = "silent"
+        return WorkerSnapshot(record.id, state, record.executor, record.host, record.pid, record.created_at)
+
+    def _is_silent(self, record: WorkerRecord) -> bool:
+        now = time.monotonic()
+        beat, since = self._beats.get(record.id, (None, now))
+        if beat != record.beat:
+            since = now
+        self._beats[record.id] = record.beat, since
+        return now - since >= record.lease
+
+    def _read_running(self, records: Iterable[TaskRecord]) -> list[Running]:
+        now, before, self._samples = time.monotonic(), self._samples, {}
+        running = []
+        for record in records:
+            key, usage = (record.id, record.token), read_usage(record.usage)
+            if usage is not None:
+                samples = self._samples[key] = before.get(key, deque())
+                samples.append((now, usage.cpu))
+                while len(samples) > 2 and samples[1][0] <= now - _CPU_WINDOW:
+                    samples.popleft()
+            running.append(_running(Task(self._store, record), record, usage, cpu_share(self._samples.get(key, ()))))
+        return sorted(running, key=lambda task: (task.started_at or 0, task.id))
+
+    def _read_failures(self) -> list[Failure]:
+        found = []
+        for queue in self._queues:
+            for state in (FAILED, ABANDONED):
+                if queue.counts[state]:
+                    found += self._store.tasks(queue.name, state, _MOST_FAILURES, None)
+        failures = sorted(map(_failure, found), key=lambda failure: failure.at, reverse=True)
+        return failures[:_MOST_FAILURES]
+
+    def _read_ended(self, running: list[Running]) -> list[Ended]:
+        before, self._were_running = self._were_running, {task.id: task for task in running}
+        stopped = [before[id] for id in sorted(before.keys() - self._were_running.keys())][:_MOST_ENDED]
+        found = [(task, self._store.get(task.id)) for task in stopped]
+        return [Ended(task.id, task.queue, now.state if now else "deleted", task.attempt) for task, now in found]
+
+
+def _with_final(queue: QueueSnapshot, final: dict[TaskState, int]) -> QueueSnapshot:
+    counts = {state: final.get(state, 0) if state in FINAL else count for state, count in queue.counts.items()}
+    return queue._replace(counts=counts)
+
+
+def _running(task: Task, record: TaskRecord, usage: Usage | None, cpu: float | None) -> Running:
+    words = [
+        word
+        for word, applies in (("suspended", task.suspended), ("cancellation requested", task.cancel_requested))
+        if applies
+    ]
+    return Running(
+        id=task.id,
+        token=task.token,
+        queue=task.queue,
+        what=_label(task, record),
+        attempt=task.attempt,
+        max_attempts=task.max_attempts,
+        started_at=record.started_at,
+        worker=task.worker,
+        progress=task.progress,
+        usage=usage,
+        cpu=cpu,
+        words=tuple(words),
+    )
+
+
+def _label(task: Task, record: TaskRecord) -> str:
+    text = record.payload or ""
+    if len(text) > _LONG_PAYLOAD:  # parsing it for every snapshot takes too long
+        return " ".join(filter(None, (task.function, text[:_LONG_PAYLOAD])))
+    return describe(task)
+
+
+def _failure(record: TaskRecord) -> Failure:
+    return Failure(
+        record.id,
+        record.queue,
+        record.state,
+        record.attempt,
+        record.max_attempts,
+        record.finished_at or record.started_at or record.created_at,
+        record.due,
+        error_line(record.error or ""),
+    )

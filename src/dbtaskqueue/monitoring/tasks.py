@@ -1,0 +1,65 @@
+"""A task in words: what it does, and what an error says, in one line each. Damaged values do not raise."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from .._formats.payload import JSON
+from ..errors import PayloadError
+from ..task import Task
+
+ATTRIBUTES = tuple(name for name, attribute in vars(Task).items() if isinstance(attribute, property))
+"""The names of a task's public attributes."""
+
+
+def attributes(task: Task) -> dict[str, Any]:
+    """Return a task's attributes by name; None for a value that cannot be read."""
+    progress = task.progress and task.progress._asdict()
+    return {name: readable(task, name) for name in ATTRIBUTES} | {"progress": progress}
+
+
+def readable(task: Task, name: str, otherwise: object = None) -> Any:
+    """Return an attribute of a task, or ``otherwise`` if the stored value is damaged."""
+    try:
+        return getattr(task, name)
+    except PayloadError:
+        return otherwise
+
+
+def describe(task: Task) -> str:
+    """Return what a task does, in one line: its function and payload, or its command line."""
+    payload = value_text(task, "payload")
+    if task.is_command:
+        return command_text(task) or payload
+    return payload if task.function is None else f"{task.function} {payload}"
+
+
+def command_text(task: Task) -> str:
+    """Return a task's command line as one would type it; "" if its payload is not one."""
+    payload: JSON = readable(task, "payload")
+    argv = payload.get("argv") if isinstance(payload, dict) else None
+    return shlex.join(map(str, argv)) if isinstance(argv, list) else ""
+
+
+def value_text(task: Task, name: str) -> str:
+    """Return a task's payload or result as JSON on one line, or a note that it cannot be read."""
+    damaged = object()
+    value = readable(task, name, damaged)
+    return f"(the {name} cannot be read)" if value is damaged else json.dumps(value, ensure_ascii=False)
+
+
+def attempt_text(attempt: int, max_attempts: int | None) -> str:
+    """Return an attempt and the number of attempts that are allowed: ``3/10``, or ``3`` without a limit."""
+    return str(attempt) if max_attempts is None else f"{attempt}/{max_attempts}"
+
+
+def error_line(error: str) -> str:
+    """Return the line of an error that says most, without the module of its type.
+
+    This is the last line of a traceback, or else the first line, as of an exceeded limit.
+    """
+    lines = error.strip().splitlines() or [""]
+    return re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1] if "Traceback" in lines[0] else lines[0])

@@ -1,0 +1,204 @@
+"""Extensions around attempts and processes, with each executor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import extended_tasks
+import pytest
+from extended_tasks import inner, notes, outer
+
+from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue.extension import (
+    Extension,
+    NewTaskView,
+    around_worker,
+    notify_ended,
+    notify_enqueuing,
+    overriding,
+)
+
+pytestmark = [
+    pytest.mark.engine("sqlite"),
+    pytest.mark.one_engine("an extension never touches a database"),
+]
+
+EXECUTORS = pytest.mark.parametrize("executor", ["thread", "asyncio", "process"])
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the notes."""
+    monkeypatch.setenv(extended_tasks.FILE, str(tmp_path / "notes"))
+    return tmp_path / "notes"
+
+
+def run(queue: TaskQueue, executor: str, *extensions: Extension, **options: Any) -> None:
+    queue.extensions[:] = extensions
+    Worker(queue, executor=executor, **options).run(extended_tasks.act, burst=True)
+
+
+def texts() -> list[str]:
+    return [text for _, text in notes()]
+
+
+def enqueue(queue: TaskQueue, **payload: Any) -> Task:
+    return queue.enqueue(payload, retry=RetryPolicy(delay=0, max_attempts=1))
+
+
+@EXECUTORS
+def test_attempts_run_inside_of_the_extensions(queue: TaskQueue, executor: str) -> None:
+    task = enqueue(queue, **{"return": 5})
+    run(queue, executor, outer, inner)
+    assert task.refresh().result == 5
+    assert texts() == [
+        *("outer starts", "inner starts"),
+        *(f"outer enters {task.id}", f"inner enters {task.id}", "code in inner"),
+        *(f"inner leaves {task.id}", f"outer leaves {task.id}"),
+        *("inner stops", "outer stops"),
+    ]
+    [pid] = {pid for pid, _ in notes()}
+    assert (pid == os.getpid()) == (executor != "process")
+
+
+@EXECUTORS
+@pytest.mark.parametrize("code", [extended_tasks.act, extended_tasks.act_async])
+def test_extensions_see_the_exception(queue: TaskQueue, executor: str, code: Callable[..., Any]) -> None:
+    task = enqueue(queue, **{"raise": "no good"})
+    queue.use(outer)
+    Worker(queue, executor=executor).run(code, burst=True)
+    assert texts()[1:-1] == [
+        f"outer enters {task.id}",
+        "code in outer",
+        "outer sees ValueError",
+        f"outer leaves {task.id}",
+    ]
+    assert task.refresh().state == "abandoned"
+    assert "no good" in str(task.error)
+    assert "extension.py" not in str(task.error)
+    assert "contextlib" not in str(task.error)
+
+
+@EXECUTORS
+@pytest.mark.parametrize("where", ["in", "out"])
+def test_an_exception_of_an_extension_fails_the_attempt(queue: TaskQueue, executor: str, where: str) -> None:
+    task = enqueue(queue)
+    run(queue, executor, getattr(extended_tasks, f"broken_{where}"))
+    assert task.refresh().state == "abandoned"
+    assert "LookupError" in str(task.error)
+    assert texts() == ["code in nothing"] * (where == "out")
+
+
+@EXECUTORS
+def test_an_extension_may_suppress_an_exception(queue: TaskQueue, executor: str) -> None:
+    task = enqueue(queue, **{"raise": "no good"})
+    run(queue, executor, extended_tasks.suppressing)
+    assert (task.refresh().state, task.result) == ("done", None)
+
+
+@EXECUTORS
+@pytest.mark.parametrize("where", ["start", "stop"])
+def test_an_exception_of_process_is_logged(
+    queue: TaskQueue, executor: str, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = enqueue(queue, **{"return": 1})
+    run(queue, executor, getattr(extended_tasks, f"broken_{where}"), outer)
+    assert task.refresh().result == 1
+    assert texts()[0] == "outer starts"
+    assert texts()[-1] == "outer stops"
+    if executor != "process":  # a child logs to its output
+        when = "entered" if where == "start" else "left"
+        assert f"Broken.process raised when it was {when}" in caplog.text
+
+
+@pytest.mark.parametrize("tasks_per_child", [1, 100])
+def test_each_child_enters_and_leaves_the_process(queue: TaskQueue, tasks_per_child: int) -> None:
+    for _ in range(3):
+        enqueue(queue)
+    run(queue, "process", outer, tasks_per_child=tasks_per_child)
+    pids = {pid for pid, _ in notes()}
+    assert len(pids) == (3 if tasks_per_child == 1 else 1)
+    for pid in pids:
+        own = [text for found, text in notes() if found == pid]
+        assert (own[0], own[-1]) == ("outer starts", "outer stops")
+        assert sum(text.startswith("outer st") for text in own) == 2
+
+
+def test_a_child_finds_an_extension_by_the_queue_that_uses_it(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extended_tasks, "queue", queue)
+    enqueue(queue)
+    run(queue, "process", Extension(), extended_tasks.Around("inline"))
+    assert "code in inline" in texts()
+
+
+def test_an_extension_that_a_child_cannot_find_is_refused(queue: TaskQueue) -> None:
+    enqueue(queue)
+    with pytest.raises(TypeError, match="a child process cannot find the extension Around: assign it"):
+        run(queue, "process", extended_tasks.Around("nowhere"))
+
+
+def test_children_need_only_extensions_that_they_enter(queue: TaskQueue) -> None:
+    class Ended(Extension):
+        def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
+            """Called in the worker."""
+
+    task = enqueue(queue, **{"return": 2})
+    run(queue, "process", Ended(), Extension())
+    assert task.refresh().result == 2
+
+
+def test_what_overrides_nothing_is_not_called() -> None:
+    assert overriding([Extension(), outer, extended_tasks.suppressing], "process") == [outer]
+
+
+def test_exceptions_of_ended_are_logged(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[object] = []
+
+    class Ended(Extension):
+        def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
+            heard.append((task.id, outcome, error))
+            raise LookupError("no good")
+
+    task = enqueue(queue)
+    notify_ended([Ended(), Ended()], task, "done", None)
+    assert heard == [(task.id, "done", None)] * 2
+    assert caplog.records[0].levelno == logging.ERROR
+    assert "ended raised" in caplog.text
+
+
+def test_exceptions_of_enqueuing_and_worker_are_raised(queue: TaskQueue) -> None:
+    class Raising(Extension):
+        def enqueuing(self, new: NewTaskView) -> None:
+            new.meta["seen"] = [new.queue, new.function, new.payload]
+            raise LookupError("enqueuing")
+
+        def worker(self, worker: Worker) -> Any:
+            raise LookupError("worker")
+
+    new = NewTaskView("mail", None, {"to": "me"}, {})
+    with pytest.raises(LookupError, match="enqueuing"):
+        notify_enqueuing([Raising()], new)
+    assert new.meta == {"seen": ["mail", None, {"to": "me"}]}
+    with pytest.raises(LookupError, match="worker"), around_worker([Raising()], Worker(queue)):
+        pass
+
+
+# -- a provider of functions -------------------------------------------------------------------------
+
+
+@EXECUTORS
+def test_functions_come_from_a_provider(queue: TaskQueue, url: str, executor: str) -> None:
+    with TaskQueue(url) as producer:
+        functions = [producer.task(name=f"made.{name}")(lambda number: None) for name in ("one", "two")]
+        tasks = [function.enqueue(number) for number, function in enumerate(functions)]
+    queue.functions = extended_tasks.provider  # type: ignore[assignment]
+    Worker(queue, executor=executor).run(extended_tasks.act, burst=True)
+    results = [queue.get(task.id).get_result(0) for task in tasks]
+    assert [result[:2] for result in results] == [["made.one", 0], ["made.two", 1]]
+    assert (results[0][2] == os.getpid()) == (executor != "process")

@@ -1,0 +1,146 @@
+"""A TaskQueue that is opened later, and the lanes of one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from helpers import Background, until
+
+from dbtaskqueue import ConfigurationError, TaskQueue, TaskQueueError, Worker
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+@pytest.mark.engine("sqlite")
+def test_nothing_is_read_or_written_before_the_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DBTASKQUEUE_URL", "nonsense://")
+    queue = TaskQueue(open=False)
+    function = queue.task(name="double", max_attempts=3)(double)
+    call = function.using(priority=2).bind(21)
+    mail = queue.lane("mail")
+    assert (function(2), queue.is_open, mail.is_open, os.listdir()) == (4, False, False, [])
+    assert "not open" in repr(queue)
+    monkeypatch.setenv("DBTASKQUEUE_URL", "sqlite:///later.sqlite")
+    task = mail.enqueue(call)
+    assert (queue.is_open, os.listdir()[0].startswith("later.sqlite"), queue.url) == (
+        True,
+        True,
+        "sqlite:///later.sqlite",
+    )
+    Worker(queue, queues=["mail"]).run(burst=True)
+    assert task.get_result(10) == 42
+    queue.close()
+
+
+def test_open_takes_the_url(url: str) -> None:
+    queue = TaskQueue(open=False)
+    function = queue.task(name="double")(double)
+    with queue.open(url):
+        task = function.enqueue(1)
+        assert queue.open(url) is queue, "it is open already"
+        assert queue.open().get(task.id).id == task.id
+        with pytest.raises(TaskQueueError, match="another database"):
+            queue.open("sqlite:///another.sqlite")
+    with pytest.raises(TaskQueueError, match="closed"):
+        queue.open(url)
+
+
+@pytest.mark.engine("sqlite")
+def test_a_failed_open_can_be_repeated(url: str) -> None:
+    queue = TaskQueue("nonsense://", open=False)
+    with pytest.raises(ConfigurationError):
+        queue.enqueue(1)
+    assert not queue.is_open
+    with queue.open(url):
+        assert queue.enqueue(1).id == 1
+
+
+@pytest.mark.engine("sqlite")
+def test_a_queue_that_was_never_opened_can_be_closed(url: str) -> None:
+    with TaskQueue(url, open=False) as queue:
+        pass
+    assert not queue.is_open
+    assert queue.fetch() == []
+    with pytest.raises(TaskQueueError, match="closed"):
+        queue.enqueue(1)
+
+
+@pytest.mark.engine("sqlite")
+def test_many_threads_open_it_once(url: str) -> None:
+    queue = TaskQueue(url, open=False)
+    stores = set()
+    barrier = threading.Barrier(8)
+
+    def use() -> None:
+        barrier.wait(10)
+        stores.add(queue.store)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(stores) == 1
+    queue.close()
+
+
+@pytest.mark.engine("sqlite")
+def test_a_child_of_a_fork_opens_its_own(url: str) -> None:
+    queue = TaskQueue(url, open=False)
+    queue._handle._opening.acquire()  # as a thread of the parent that is opening the database
+    child = os.fork()
+    if child == 0:
+        try:
+            queue.enqueue("from the child")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    queue._handle._opening.release()
+    assert os.waitpid(child, 0)[1] == 0
+    assert [task.payload for task in queue.tasks()] == ["from the child"]
+    queue.close()
+
+
+# -- lanes -----------------------------------------------------------------------------------------
+
+
+def test_a_lane_is_another_queue_of_the_same_database(queue: TaskQueue) -> None:
+    mail = queue.lane("mail")
+    task = mail.enqueue(1)
+    assert (task.queue, mail.name, queue.tasks()) == ("mail", "mail", [])
+    assert [found.id for found in mail.tasks()] == [task.id]
+    [held] = mail.fetch(timeout=10)
+    assert held.id == task.id
+    assert mail.store is queue.store
+    with pytest.raises(ValueError, match="name"):
+        queue.lane("no name")
+
+
+@pytest.mark.engine("sqlite")
+def test_one_worker_serves_the_functions_of_all_lanes(queue: TaskQueue) -> None:
+    mail = queue.lane("mail")
+    tasks = [
+        queue.task(name="double")(double).enqueue(1),
+        mail.task(name="triple")(lambda number: 3 * number).enqueue(1),
+    ]
+    assert [task.queue for task in tasks] == ["default", "mail"]
+    Worker(queue, queues=["default", "mail"]).run(burst=True)
+    assert [task.get_result(10) for task in tasks] == [2, 3]
+
+
+@pytest.mark.engine("sqlite")
+def test_closing_a_lane_closes_the_queue(url: str) -> None:
+    queue = TaskQueue(url)
+    mail = queue.lane("mail")
+    fetching = Background(mail.fetch)
+    until(lambda: queue.stats().workers == 1)
+    queue.close()
+    assert fetching.join(10) == []
+    with pytest.raises(TaskQueueError, match="closed"):
+        mail.enqueue(1)
