@@ -216,8 +216,11 @@ class ForkServer:
         adopts no orphans, it has to: they can be found only before the child ends.
         """
         pid = self._pids.get(request["child"])
-        if pid is not None:
-            _kill_all(pid, [] if self._adopts else system.family(pid))
+        if pid is None:
+            return
+        family = [] if self._adopts else system.family(pid)
+        _kill_all(pid, family)
+        _wait_for_end({proc.pid for proc in family} - {pid})
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -286,6 +289,15 @@ def _kill_all(pid: int, family: list[Proc]) -> None:
     for proc in family:
         with contextlib.suppress(OSError):
             os.kill(proc.pid, signal.SIGKILL)
+
+
+def _wait_for_end(pids: set[int]) -> None:
+    """Wait until these killed processes have ended, which are not this process's children."""
+    deadline = time.monotonic() + _END
+    while pids and time.monotonic() < deadline:
+        time.sleep(_RETRY_PAUSE)
+        processes = system.processes()
+        pids = {pid for pid in pids if pid in processes and not processes[pid].is_zombie}
 
 
 def _send(pid: int, number: int) -> None:
