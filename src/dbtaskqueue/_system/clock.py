@@ -32,7 +32,7 @@ def now() -> int:
 
 
 def from_datetime(moment: datetime) -> int:
-    """Return an aware datetime as microseconds. Raise ValueError if it is naive or beyond the years 1 to 9999 in UTC."""
+    """Return an aware datetime as microseconds. Raise ValueError if it is naive or beyond the years 1 to 9999."""
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {shown(moment)}")
     time = (moment - _EPOCH) // _MICROSECOND
