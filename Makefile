@@ -8,7 +8,7 @@ AT_ONCE ?= $(shell echo $$((3 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutants lint bench clean
+.PHONY: help demo test test-all mutants lint bench docs clean
 
 help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-all  the whole product: every test on every engine"
 	@echo "make mutants   break the code on purpose, one fault at a time, and check that the tests notice"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     measure the figures of the README"
+	@echo "make bench     measure the figures of docs/benchmarks.md"
+	@echo "make docs      build the documentation site into docs/_build/html"
 	@echo "make clean     remove what the other commands installed"
 
 demo: $(VENV)/.demo
@@ -38,6 +39,11 @@ mutants: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.docs
+	@rm -rf docs/_build
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html $(ARGS)
+	@echo "The site is in docs/_build/html/index.html"
 
 # The interpreter is part of a file's name, so a different one gets a new environment. This code runs on every Python,
 # including those that are too old.
@@ -69,5 +75,10 @@ $(VENV)/.test: $(ENVIRONMENT) pyproject.toml
 	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py test lint)
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: $(ENVIRONMENT) pyproject.toml
+	@echo "Installing dbtaskqueue and Sphinx into $(VENV)."
+	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py docs)
+	@touch $@ $(VENV)/.demo
+
 clean:
-	rm -rf .venv .venv-* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .bench docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,1 +1,1 @@
-"""``make bench``: the figures that the README promises, measured against rivals. Not part of the distribution."""
+"""``make bench``: the figures of docs/benchmarks.md, measured beside other queues. Not part of the distribution."""

@@ -126,7 +126,7 @@ def show(header: Mapping[str, str], rows: list[Row]) -> None:
 
 
 def show_markdown(header: Mapping[str, str], rows: list[Row]) -> None:
-    """Print everything as it goes into the README."""
+    """Print everything as Markdown, for docs/benchmarks.md."""
     print("| what | measured: median (min…max) | target | |\n|---|---|---|---|")
     for row in rows:
         details = f"<br>{row.details}" if row.details else ""

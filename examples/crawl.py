@@ -1,4 +1,4 @@
-"""A task of hours: it crawls a site page by page, and goes on where it was, whatever happens to its worker.
+"""A task of hours: it crawls a site page by page and continues where it was, whatever happens to its worker.
 
 dbtaskqueue worker --executor process examples.crawl:queue
 
@@ -24,15 +24,15 @@ def names(site: str) -> list[str]:
     return read(f"{site}/names").decode().split()
 
 
-@queue.task(name="crawl", stall_limit=600)  # ten minutes without progress: stopped, and tried again
-def crawl(site: str, folder: str) -> dict:
+@queue.task(name="crawl", stall_limit=600)  # stopped and retried after ten minutes without progress
+def crawl(site: str, directory: str) -> dict:
     task = current_task()
-    pages = task.step("names", names, site)  # asked once, however often the task begins
+    pages = task.step("names", names, site)  # runs once, however often the task starts
     for number in range(task.saved or 0, len(pages)):
-        if task.should_stop:  # a deploy: the next worker goes on here, and no attempt is spent
+        if task.should_stop:  # a deploy: the next worker continues here, no attempt is spent
             raise ReleaseTask
         page = read(f"{site}/{pages[number]}")
-        Path(folder, pages[number]).write_bytes(page)  # killed after this line: the same again, which does no harm
-        task.checkpoint(number + 1)  # killed after this line: never again
+        Path(directory, pages[number]).write_bytes(page)  # if killed here, the page is written again
+        task.checkpoint(number + 1)  # if killed here, it is not
         task.progress(number + 1, len(pages), pages[number])
     return {"pages": len(pages)}

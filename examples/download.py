@@ -1,4 +1,4 @@
-"""The seed program: fetch pages into files, one task for each; a failing URL is tried again later.
+"""Fetch pages into files, one task for each; a URL that fails is retried later.
 
 python examples/download.py enqueue http://example.com/ example.com.html
 python examples/download.py work

@@ -1,8 +1,8 @@
 """What a long task survives, in ten seconds: python examples/long_task.py
 
-A site on this machine, the task of crawl.py, and three workers, each of which comes to its end: killed, stopped for
-a deploy, and stopped when all is done. Everything is in a temporary folder. What is told at the end was checked: exit
-code 1 if something did not hold.
+The script starts a local web site, the task of crawl.py, and three workers. The first is killed, the second is stopped
+for a deploy, the third finishes. Everything is in a temporary directory. The script checks each of its statements and
+exits with code 1 if one is false.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """Takes its time for each page, and notes which process has asked for it."""
+    """Serves each page slowly, and records which process asked for it."""
 
     seconds = 0.1
     asked: list[tuple[str, int]] = []  # noqa: RUF012
@@ -38,7 +38,7 @@ class Site(http.server.BaseHTTPRequestHandler):
         self.wfile.write(" ".join(PAGES).encode() if name == "names" else content(name).encode())
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):  # whoever asked was killed meanwhile
+        with contextlib.suppress(ConnectionError):  # the process that asked was killed
             super().handle()
 
     def log_message(self, *args: object) -> None:
@@ -46,7 +46,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
     @classmethod
     def pages_for(cls, process: int) -> list[str]:
-        """The pages that this process has asked for, in their order."""
+        """The pages that this process asked for, in order."""
         return [name for name, asker in cls.asked if asker == process and name != "names"]
 
 
@@ -54,51 +54,51 @@ def content(name: str) -> str:
     return f"<h1>{name}</h1>"
 
 
-def play(folder: str, site: str) -> None:
+def play(directory: str, site: str) -> None:
     from crawl import crawl, queue
 
-    task = crawl.enqueue(site, f"{folder}/pages")
+    task = crawl.enqueue(site, f"{directory}/pages")
     print(f"Task {task.id} crawls {len(PAGES)} pages. Imagine that it takes nine hours.")
-    with workers(folder) as start:
+    with workers(directory) as start:
         first = start()
         process = crawling(8)
         first.kill()
         first.wait()
         until(lambda: state_of(process) in "ZX", "a task's process ends with its worker")
         last = Site.pages_for(process)[-1]
-        print(f"At {last} worker {first.pid} gets SIGKILL. Process {process}, in which the task ran, ends with it.")
+        print(f"At {last} worker {first.pid} gets SIGKILL. Process {process}, which ran the task, ends with it.")
 
         second = start()
         process = crawling(8, besides=[process])
-        begin = Site.pages_for(process)[0]
-        check(PAGES.index(begin) - PAGES.index(last) in (0, 1), f"it goes on where it was, not with {begin}")
-        print(f"A new worker has it. It goes on with {begin}, not with {PAGES[0]}.")
+        resumed = Site.pages_for(process)[0]
+        check(PAGES.index(resumed) - PAGES.index(last) in (0, 1), f"it continues where it was, not at {resumed}")
+        print(f"A new worker has it. It continues at {resumed}, not at {PAGES[0]}.")
 
         queue.suspend(task.id)
-        until(lambda: state_of(process) == "T", "a suspended task stands still")
+        until(lambda: state_of(process) == "T", "the suspended task is stopped")
         before = len(Site.pages_for(process))
         time.sleep(1)
-        check(len(Site.pages_for(process)) - before <= 1, "it asks for nothing meanwhile")  # 1 was on its way
-        check(task.refresh().state == "running" and task.suspended, "it stays its worker's")
+        check(len(Site.pages_for(process)) - before <= 1, "it asks for no page meanwhile")  # one may be on its way
+        check(task.refresh().state == "running" and task.suspended, "its worker still holds it")
         at = Site.pages_for(process)[-1]
         queue.continue_(task.id)
-        until(lambda: Site.pages_for(process)[-1] != at, "it goes on when it is continued")
-        print(f"At {at} it is suspended. For a second it asks for nothing. Continued, it goes on.")
+        until(lambda: Site.pages_for(process)[-1] != at, "it continues")
+        print(f"At {at} it is suspended. For a second it asks for no page. Then it is continued.")
 
         second.send_signal(signal.SIGTERM)
-        check(second.wait(PATIENCE) == 0, "a worker that is to stop ends well")
-        check((task.refresh().state, task.attempt) == ("pending", 1), "it is given back, and no attempt is spent")
-        print(f"At {Site.pages_for(process)[-1]} a deploy: worker {second.pid} gets SIGTERM, gives it back and ends.")
+        check(second.wait(PATIENCE) == 0, "a worker exits with 0 after SIGTERM")
+        check((task.refresh().state, task.attempt) == ("pending", 1), "it is released, and no attempt is spent")
+        print(f"At {Site.pages_for(process)[-1]} a deploy: worker {second.pid} gets SIGTERM, releases it and exits.")
 
-        Site.seconds = 0.0  # nobody has to wait for the rest
+        Site.seconds = 0.0  # the rest may be quick
         third = start()
-        until(lambda: task.refresh().state == "done", "it comes to its end")
-        print(f"Worker {third.pid}, the third, does the rest: {task.result}.")
-    judge(task, Path(folder, "pages"))
+        until(lambda: task.refresh().state == "done", "it finishes")
+        print(f"Worker {third.pid}, the third, finishes it: {task.result}.")
+    judge(task, Path(directory, "pages"))
 
 
 def crawling(pages: int, besides: list[int] = []) -> int:  # noqa: B006
-    """Wait until a process, another than these, has asked for so many pages; its pid."""
+    """Wait until another process than *besides* has asked for this many pages; return its pid."""
 
     def found() -> int | None:
         counts = Counter(process for name, process in Site.asked if name != "names" and process not in besides)
@@ -107,24 +107,27 @@ def crawling(pages: int, besides: list[int] = []) -> int:  # noqa: B006
     return until(found, f"{pages} pages are crawled")
 
 
-def judge(task, folder: Path) -> None:
-    """Check what is claimed, by what the site, the disk and the database say; then claim it."""
+def judge(task, directory: Path) -> None:
+    """Compare the site, the disk and the database with the summary, then print it."""
     attempts = [(attempt.number, attempt.outcome) for attempt in task.attempts()]
     check(attempts == [(1, "lost"), (2, "released"), (2, "done")], f"lost, released, done, not {attempts}")
-    written = {path.name: path.read_text() for path in folder.iterdir()}
-    check(written == {name: content(name) for name in PAGES}, "every page is on the disk, as the site has it")
+    written = {path.name: path.read_text() for path in directory.iterdir()}
+    check(written == {name: content(name) for name in PAGES}, "every page is on the disk, with its content")
     times = Counter(name for name, _ in Site.asked)
     twice = [name for name in PAGES if times[name] > 1]
-    check(times["names"] == 1, "the list of pages was asked for once: it is a step")
-    check(len(twice) <= 1 and times.total() == 1 + len(PAGES) + len(twice), f"at most one page came twice: {twice}")
+    check(times["names"] == 1, "the list of pages was requested once: it is a step")
+    check(
+        len(twice) <= 1 and times.total() == 1 + len(PAGES) + len(twice),
+        f"at most one page was requested twice: {twice}",
+    )
     check(all(state_of(process) in "ZX" for _, process in Site.asked), "no process is left")
-    which = f"{twice[0]} twice, since nobody had noted it when SIGKILL came" if twice else "none of them twice"
+    which = f"{twice[0]} twice, as SIGKILL came before its checkpoint" if twice else "none of them twice"
     print(
         f"""
-What you saw, as the site's own record has it, too:
-- All {len(PAGES)} pages were asked for, {which}.
-- Attempt 1 was lost with its worker. The next one was given back for the deploy, which costs nothing, and went on as
-  attempt {task.attempt} in the third worker. Nobody had to do anything but to start workers."""
+What you saw, confirmed by the log of the web site:
+- All {len(PAGES)} pages were requested, {which}.
+- Attempt 1 was lost with its worker. Attempt 2 was released for the deploy, which spends no attempt, and the
+  third worker continued it, still as attempt {task.attempt}. All that was needed was to start workers."""
     )
 
 
@@ -132,14 +135,14 @@ What you saw, as the site's own record has it, too:
 
 
 @contextlib.contextmanager
-def workers(folder: str):
-    """Starts workers as a user would; none of them outlives the block."""
+def workers(directory: str):
+    """Start workers as a user would; none of them outlives the block."""
     command = [sys.executable, "-m", "dbtaskqueue", "worker", "--executor", "process"]
     command += ["--drain-timeout", "5s", "crawl:queue"]
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        with open(Path(folder, "log"), "ab") as log, uninterrupted():
+        with open(Path(directory, "log"), "ab") as log, uninterrupted():
             started.append(subprocess.Popen(command, cwd=EXAMPLES, stdout=log, stderr=log, process_group=0))
         return started[-1]
 
@@ -154,7 +157,7 @@ def workers(folder: str):
 
 @contextlib.contextmanager
 def uninterrupted():
-    """Who interrupts during the block is heard at its end: in between, a process would be started and not known."""
+    """Delay interrupts to the end of the block, so that no process is started and forgotten."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in INTERRUPTIONS}
     try:
@@ -167,7 +170,7 @@ def uninterrupted():
 
 
 def until(condition, claim: str):
-    """Wait until the condition is true; its value."""
+    """Wait until the condition is true; return its value."""
     deadline = time.monotonic() + PATIENCE
     while not (value := condition()):
         check(time.monotonic() < deadline, f"{claim}, within {PATIENCE:.0f} s")
@@ -177,11 +180,11 @@ def until(condition, claim: str):
 
 def check(holds: bool, claim: str) -> None:
     if not holds:
-        sys.exit(f"This did not hold: {claim}.")
+        sys.exit(f"This is false: {claim}.")
 
 
 def state_of(pid: int) -> str:
-    """The state of a process as Linux has it: T stands still, Z and X have ended."""
+    """The state of a process on Linux: T is stopped, Z and X have ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -190,21 +193,21 @@ def state_of(pid: int) -> str:
 
 def main() -> None:
     sys.dont_write_bytecode = True
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is left behind, also beside this file
-    sys.stdout.reconfigure(line_buffering=True)  # a story is told while it happens
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # leave no file behind
+    sys.stdout.reconfigure(line_buffering=True)  # print each line as it happens
     for number in INTERRUPTIONS:
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C does: the workers end, too
+        signal.signal(number, signal.default_int_handler)  # like Ctrl-C, so that the workers end, too
     with (
-        tempfile.TemporaryDirectory(prefix="dbtaskqueue-long-task-") as folder,
+        tempfile.TemporaryDirectory(prefix="dbtaskqueue-long-task-") as directory,
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server,
     ):
         for name in [name for name in os.environ if name.startswith("DBTASKQUEUE_")]:
-            del os.environ[name]  # meant for other workers than these
-        os.environ["DBTASKQUEUE_URL"] = f"sqlite:///{folder}/tasks.sqlite"
-        Path(folder, "pages").mkdir()
+            del os.environ[name]  # not meant for these workers
+        os.environ["DBTASKQUEUE_URL"] = f"sqlite:///{directory}/tasks.sqlite"
+        Path(directory, "pages").mkdir()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            play(folder, f"http://127.0.0.1:{server.server_address[1]}")
+            play(directory, f"http://127.0.0.1:{server.server_address[1]}")
         finally:
             server.shutdown()
 

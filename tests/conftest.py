@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # what a shell starts with & ignores it, and so would the programs that tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONG = ("unit/test_servers", "processes", "model")
+LONG = ("unit/test_servers", "processes", "model", "docs/test_howto")
 """Where single tests take long, mostly because they wait. Each is started with five short ones that use the CPU."""
 
 

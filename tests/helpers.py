@@ -135,11 +135,11 @@ def with_option(url: str, option: str) -> str:
 
 
 def documented_options(engine: str) -> set[str]:
-    """The options of a URL of this engine that docs/operating.md lists, by the engine's name there."""
-    page = (Path(__file__).parent.parent / "docs" / "operating.md").read_text()
-    _, _, table = page.partition("| option of the URL |")
-    cells = [row.split("|")[1] for row in table.partition("\n\n")[0].splitlines()[2:]]
-    return {name for cell in cells if "(" not in cell or f"({engine})" in cell for name in re.findall(r"`(\w+)`", cell)}
+    """The options of a URL that docs/reference/configuration.md lists for this engine, by its heading there."""
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "configuration.md").read_text()
+    sections = [page.partition(f"\n### {title}\n")[2].partition("\n#")[0] for title in ("All databases", engine)]
+    cells = re.findall(r"^\| (`.*?) \|", "".join(sections), re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
 
 
 def child_processes() -> set[int]:

@@ -1,4 +1,4 @@
-"""The two-hour task of docs/coming-from.md, an hour scaled down to 20 seconds; work.log tells what each run did."""
+"""The two-hour task of docs/lab-reports.md, an hour scaled down to 20 seconds; work.log tells what each run did."""
 
 import os
 import time

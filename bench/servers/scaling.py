@@ -1,4 +1,4 @@
-"""``python -m bench.servers.scaling``: figures for docs/scaling.md that are no promises.
+"""``python -m bench.servers.scaling``: figures for docs/scaling.md, without targets.
 
 What a task costs that is claimed and ended alone, as every task longer than 10 ms is; with how many workers that
 goes on growing; what a worker that waits, or whose tasks run for long, costs the server; what a task weighs.

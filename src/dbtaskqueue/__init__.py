@@ -28,6 +28,8 @@ from .states import TaskState
 from .task import Attempt, Task
 from .worker import Worker
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AbandonTask",
     "Attempt",

@@ -1,7 +1,7 @@
-"""What a running task keeps in the database: its checkpoint, its steps, and a transaction that is its end.
+"""What a running task stores itself: its checkpoint, its steps, and a transaction that ends it.
 
-A database that is away is waited for: a task of hours must not fail because of a restart. Only a claim
-that is gone, or a task that was asked to end, is told at once.
+If the database is unavailable, the task waits: one that has run for hours must not fail because of a restart. It does
+not wait if its claim is gone, if its cancellation was requested, or if its worker drains.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ T = TypeVar("T")
 CHECKPOINT = "checkpoint"
 STEP = "step:"
 _RETRY_PAUSE = 0.05, 2.0
+"""Seconds between tries while the database is unavailable: at first, and at most."""
 
 
 class Checkpoints(Protocol):
-    """Where a running task keeps things. Values are JSON texts."""
+    """Where a running task stores its checkpoint and its steps, as JSON texts."""
 
     has_ended: bool
-    """Whether a transaction was the task's end."""
+    """Whether a transaction has ended the task."""
     used_at: float
-    """When something was last kept or asked for, in monotonic time; 0.0 if that was never."""
+    """When it last read or stored something, in monotonic time; 0.0 for never."""
 
-    def kept(self) -> dict[str, str]:
-        """What this and earlier attempts have kept, by name."""
+    def saved(self) -> dict[str, str]:
+        """Return what this and earlier attempts have stored, by name."""
 
-    def keep(self, name: str, value: str) -> None:
-        """Store it durably under its name; LeaseLost if the claim is gone."""
+    def save(self, name: str, value: str) -> None:
+        """Store a value durably. Raises LeaseLost if the claim is gone."""
 
     def transaction(self, result: str | None) -> contextlib.AbstractContextManager[Any]:
-        """A DB-API connection whose commit is also the end of the task."""
+        """Return a block with a DB-API connection, whose commit also ends the task with this result."""
 
 
 class StoredCheckpoints:
-    """Keeps things in the store, under the fence of one claim.
+    """Checkpoints in the database, fenced by one claim.
 
-    ``is_over`` tells whether it is no use to wait for the database any longer.
+    ``started_at`` returns when the attempt started while the database does not know it yet, else None. ``is_over``
+    returns whether waiting for an unavailable database has become pointless.
     """
 
     def __init__(
@@ -62,19 +64,18 @@ class StoredCheckpoints:
         self.has_ended = False
         self.used_at = 0.0
 
-    def kept(self) -> dict[str, str]:
+    def saved(self) -> dict[str, str]:
         """See Checkpoints."""
         return self._patiently(lambda: self._store.saved(self._record.id))
 
-    def keep(self, name: str, value: str) -> None:
+    def save(self, name: str, value: str) -> None:
         """See Checkpoints."""
         if not self._patiently(lambda: self._store.save(self._record.id, self._record.token, name, value)):
-            raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")
+            raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")
 
     @contextlib.contextmanager
     def transaction(self, result: str | None) -> Iterator[Any]:
         """See Checkpoints."""
-
         ends: list[End] = []  # the last one is what is stored
 
         def end() -> End:
@@ -109,9 +110,9 @@ class StoredCheckpoints:
 
 
 class ChildStore:
-    """How a child process reaches the database: connected when its first task keeps something.
+    """The database in a child process, which connects when its first task stores something.
 
-    Made in the process that the children are forked from, so that an engine's driver is loaded there, once.
+    It is made in the fork server, so that an engine's driver is loaded there, once.
     """
 
     def __init__(self, url: str) -> None:
@@ -120,7 +121,7 @@ class ChildStore:
     def checkpoints(
         self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> StoredCheckpoints:
-        """Where the task of this record keeps things."""
+        """Return where the task of this record stores its checkpoints. See StoredCheckpoints."""
         return StoredCheckpoints(self._store, record, started_at, is_over)
 
     def disconnect(self) -> None:
@@ -128,19 +129,19 @@ class ChildStore:
         self._store.disconnect()
 
     def surround_writes(self, around: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
-        """Enter what this makes before each transaction of this process that writes, and leave it after it."""
+        """Enter a context manager that ``around`` makes around each writing transaction of this process."""
         surround_writes(around)
 
     def disconnect_if_free(self) -> None:
-        """The same for all connections of this process that no thread is at; in any thread, without waiting."""
+        """Close all connections of this process that no thread uses. May be called in any thread; does not wait."""
         close_free()
 
 
 class _Unawaited:
     """A transaction in which a coroutine must not await.
 
-    Others of its event loop would go on, and on SQLite the first of them that writes would wait for a lock that
-    nobody can give back while it waits. So the transaction is rolled back as soon as the loop has its turn.
+    Other coroutines of its event loop would continue. On SQLite, the first of them that writes would wait for a lock
+    which cannot be released while it waits. So the transaction is rolled back as soon as the loop has its turn.
     """
 
     def __init__(self, block: contextlib.AbstractContextManager[Any]) -> None:
@@ -157,8 +158,8 @@ class _Unawaited:
 
     def _roll_back(self) -> None:
         self._broken = RuntimeError(
-            "something was awaited inside of transaction(), so it was rolled back; do in it what needs no await,"
-            " or give the whole block to asyncio.to_thread"
+            "something was awaited inside transaction(), so it was rolled back; await nothing in it,"
+            " or run the whole block with asyncio.to_thread"
         )
         self._block.__exit__(RuntimeError, self._broken, None)
 

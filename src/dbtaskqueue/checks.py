@@ -1,4 +1,4 @@
-"""What a user may give where a number or a function is wanted, and how messages show values. Pure."""
+"""Checks of what a caller passes, and how messages show values. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import TypeGuard
 
 MOST = 2**31 - 1
-"""The largest count that every engine can take."""
+"""The largest count that every engine can store."""
 _PRIORITIES = range(-32768, 32768)
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: on one line, in ASCII, and cut where it is long."""
+    """Return a value as messages show it: on one line, in ASCII, and truncated if it is long."""
     try:
         text = ascii(value)
     except Exception:  # an integer of 5000 digits, or a __repr__ that raises
@@ -25,18 +25,18 @@ def shown(value: object) -> str:
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names as a message lists them, at most ``most`` of them."""
+    """Return names as messages list them, at most ``most`` of them."""
     more = len(names) - most
     return (", ".join(names[:most]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def counted(number: int, noun: str = "task") -> str:
-    """``1 task``, ``2 tasks``."""
+    """Return a number with its noun: ``1 task``, ``2 tasks``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def harmless(text: str, keep: str = "") -> str:
-    """``text`` with control characters and invisible ones escaped, except those in ``keep``."""
+    """Return ``text`` with control characters and invisible characters escaped, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(
@@ -45,21 +45,21 @@ def harmless(text: str, keep: str = "") -> str:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number that a float can hold; an infinity is, NaN is none."""
+    """Return whether it is a number that a float can hold. An infinity is one, NaN is not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max or abs(value) == math.inf
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether it is a whole number of at least 1."""
+    """Return whether it is a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def check_count(value: int, name: str) -> int:
-    """``value`` if it is a whole number from 1 to MOST; else ValueError."""
+    """Return ``value``. Raises ValueError unless it is a whole number from 1 to MOST."""
     if not is_count(value) or value > MOST:
-        raise ValueError(f"{name} is a whole number of at least 1 and at most {MOST}, not {shown(value)}")
+        raise ValueError(f"{name} must be a whole number from 1 to {MOST}, not {shown(value)}")
     return value
 
 
@@ -92,28 +92,28 @@ def check_lease(lease: float | timedelta) -> float:
 
 
 def check_priority(priority: int) -> int:
-    """``priority`` if it is one; else ValueError."""
+    """Return ``priority``. Raises ValueError unless it is a whole number from -32768 to 32767."""
     if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _PRIORITIES:
-        raise ValueError(f"priority is a whole number from -32768 to 32767, not {shown(priority)}")
+        raise ValueError(f"priority must be a whole number from -32768 to 32767, not {shown(priority)}")
     return priority
 
 
 def is_async(code: Callable[..., object]) -> bool:
-    """Whether it is an ``async def``: a function, a partial of one, or an object with such a ``__call__``."""
+    """Return whether it is an ``async def``: a function, a partial of one, or an object with such a ``__call__``."""
     return any(map(inspect.iscoroutinefunction, _functions(code)))
 
 
 def refuse_async(code: Callable[..., object], what: str) -> None:
-    """TypeError for ``async def``, where nobody would await it."""
+    """Raise TypeError for ``async def`` code that is called without being awaited."""
     if is_async(code):
-        raise TypeError(f"{what} is async, and nobody would await it: use a plain function")
+        raise TypeError(f"{what} is async, but it is called without being awaited; use a plain function")
     refuse_async_generator(code, what)
 
 
 def refuse_async_generator(code: Callable[..., object], what: str) -> None:
-    """TypeError for an ``async def`` that yields: what it returns is no result."""
+    """Raise TypeError for an ``async def`` that yields: it returns no result."""
     if any(map(inspect.isasyncgenfunction, _functions(code))):
-        raise TypeError(f"{what} is an async generator; a task returns its result, it yields none")
+        raise TypeError(f"{what} is an async generator; a task must return its result, not yield it")
 
 
 def _functions(code: Callable[..., object]) -> tuple[object, object]:
@@ -129,23 +129,23 @@ _MAX_FUNCTION = 500
 
 
 def check_queue(name: str) -> str:
-    """``name`` if it is a queue's: 1 to 128 ASCII letters, digits and ``._:-``; else ValueError."""
+    """Return ``name``. Raises ValueError unless it is 1 to 128 ASCII letters, digits and ``._:-``."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"a queue's name is 1 to 128 ASCII letters, digits and '._:-', not {shown(name)}")
+        raise ValueError(f"a queue's name must be 1 to 128 ASCII letters, digits and '._:-', not {shown(name)}")
     return name
 
 
 def check_key(key: str | None) -> str | None:
-    """``key`` if it is a task's key: 1 to 255 characters of any text, told apart exactly; or None; else ValueError."""
+    """Return ``key``. Raises ValueError unless it is None, or 1 to 255 characters without U+0000 and surrogates."""
     if key is None:
         return None
     if not isinstance(key, str) or not 1 <= len(key) <= _MAX_KEY or _UNSTORABLE.search(key):
-        raise ValueError(f"a task's key is a text of 1 to {_MAX_KEY} characters without U+0000, not {shown(key)}")
+        raise ValueError(f"a task's key must be 1 to {_MAX_KEY} characters without U+0000, not {shown(key)}")
     return key
 
 
 def check_function(name: str) -> str:
-    """``name`` if a task function may have it: 1 to 500 printable characters; else ValueError."""
+    """Return ``name``. Raises ValueError unless it is 1 to 500 printable characters."""
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_FUNCTION or not name.isprintable():
-        raise ValueError(f"a task function's name is 1 to {_MAX_FUNCTION} printable characters, not {shown(name)}")
+        raise ValueError(f"a task function's name must be 1 to {_MAX_FUNCTION} printable characters, not {shown(name)}")
     return name

@@ -1,19 +1,19 @@
-"""Every exception of the package, in one tree.
+"""The exceptions of the package, in one tree.
 
 TaskQueueError
-├── ConfigurationError    a URL, DSN or option that is unknown or broken
+├── ConfigurationError    a URL, DSN or option is unknown or malformed
 ├── SchemaError           the database's schema is missing, too old or too new
-├── PayloadError          a value that cannot be stored as JSON (also a ValueError)
+├── PayloadError          a value cannot be stored as JSON (also a ValueError)
 ├── TaskNotFound          no task has this id (also a LookupError)
-├── InvalidTransition     the task's state does not allow this
-├── LeaseLost             the claim is gone: another holds the task, or nobody
-├── TaskFailed            the awaited task ended abandoned
-├── TaskCancelled         the awaited task ended cancelled; inside a task: it was asked to end
-├── LimitExceeded         a task was stopped for a limit of its own
-├── ChildFailed           a task in a child process: what it raised there, or how the process ended
+├── InvalidTransition     the task's state, or the caller, does not allow the call
+├── LeaseLost             the claim is gone: another worker may hold the task
+├── TaskFailed            the awaited task was abandoned
+├── TaskCancelled         the awaited task was cancelled; inside a task: its cancellation was requested
+├── LimitExceeded         a task was stopped because it exceeded a limit of its own
+├── ChildFailed           what a task raised in a child process, or how that process ended
 └── StoreUnavailable      the database cannot be reached or written now
 
-Three more are no errors: a task raises them to choose its own outcome.
+Three more are not errors: a task raises them to choose its own outcome.
 
 RetryTask, AbandonTask, ReleaseTask
 """
@@ -26,11 +26,11 @@ from .checks import check_delay
 
 
 class TaskQueueError(Exception):
-    """The base of all errors that this package raises."""
+    """The base class of all errors that this package raises."""
 
 
 class ConfigurationError(TaskQueueError):
-    """A URL, DSN or option is unknown or broken. Passwords in the message are masked."""
+    """A URL, DSN or option is unknown or malformed. Passwords in the message are masked."""
 
 
 class SchemaError(TaskQueueError):
@@ -42,19 +42,19 @@ class PayloadError(TaskQueueError, ValueError):
 
 
 class TaskNotFound(TaskQueueError, LookupError):
-    """No task of this database has the id."""
+    """No task in this database has the id."""
 
 
 class InvalidTransition(TaskQueueError):
-    """The task's state, or who asks, does not allow the transition. Nothing was stored."""
+    """The task's state does not allow the transition, or the caller does not hold the task. Nothing was stored."""
 
 
 class LeaseLost(TaskQueueError):
-    """The claim is gone: the task was taken away or given to another. Nothing was stored."""
+    """The claim is gone: the task was cancelled, purged, or given to another worker. Nothing was stored."""
 
 
 class TaskFailed(TaskQueueError):
-    """The awaited task ended abandoned. ``error`` is the text of its last error, or None."""
+    """The awaited task was abandoned. ``error`` is the text of its last error, or None."""
 
     def __init__(self, message: str, error: str | None = None) -> None:
         super().__init__(message)
@@ -62,15 +62,15 @@ class TaskFailed(TaskQueueError):
 
 
 class TaskCancelled(TaskQueueError):
-    """The awaited task ended cancelled; raised inside a task, that the task was asked to end."""
+    """The awaited task was cancelled. Raised inside a task, it means that its cancellation was requested."""
 
 
 class LimitExceeded(TaskQueueError):
-    """A task was stopped because it took more than its ``time_limit``, ``stall_limit`` or ``memory_limit``."""
+    """A task was stopped because it exceeded its ``time_limit``, ``stall_limit`` or ``memory_limit``."""
 
 
 class ChildFailed(TaskQueueError):
-    """What a task raised in a child process, or how that process ended; ``on_error`` is told of it.
+    """A task in a child process failed: what it raised there, or how the process ended. ``on_error`` gets it.
 
     ``name`` is the name of the exception's class there, ``text_in_child`` its text with the traceback, and
     ``type_in_child`` the full name of its class (``package.module.Name``). If the process itself ended, ``name`` is
@@ -89,8 +89,8 @@ class ChildFailed(TaskQueueError):
 class StoreUnavailable(TaskQueueError):
     """The database cannot be reached or written now.
 
-    ``maybe_done`` says whether what was asked may have been done all the same: False means that
-    nothing was stored, True that the answer to the commit was lost.
+    ``maybe_done``: False if nothing was stored, True if the answer to the commit was lost, so that the change may have
+    been stored.
     """
 
     def __init__(self, message: str, *, maybe_done: bool = False) -> None:
@@ -99,10 +99,10 @@ class StoreUnavailable(TaskQueueError):
 
 
 class RetryTask(Exception):
-    """Raised by a task: this attempt failed, run me again.
+    """Raised by a task to fail this attempt and run again.
 
-    ``delay``: seconds or a timedelta; None leaves it to the retry policy. It must be finite and at least 0, else
-    ValueError. If it leads beyond the year 9999, the task is due at the end of that year. The attempt is spent.
+    ``delay``: the time until then, in seconds or as a timedelta; None leaves it to the retry policy. If it leads beyond
+    the year 9999, the task is due at the end of that year. Raises ValueError unless it is finite and at least 0.
     """
 
     def __init__(self, delay: float | timedelta | None = None) -> None:
@@ -111,7 +111,7 @@ class RetryTask(Exception):
 
 
 class AbandonTask(Exception):
-    """Raised by a task: never run me again. ``reason`` becomes its error."""
+    """Raised by a task to be abandoned, without another attempt. ``reason`` is stored as its error."""
 
     def __init__(self, reason: str = "abandoned by the task itself") -> None:
         super().__init__(reason)
@@ -119,9 +119,9 @@ class AbandonTask(Exception):
 
 
 class ReleaseTask(Exception):
-    """Raised by a task: release me, without spending an attempt.
+    """Raised by a task to return to the queue without spending an attempt.
 
-    The task is due again after ``delay``, as in ``RetryTask``.
+    The task is due again after ``delay``, which is checked as in ``RetryTask``.
     """
 
     def __init__(self, delay: float | timedelta = 0) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ._executors.lookup import module_of
 from ._formats.payload import JSON
@@ -19,6 +19,8 @@ from .task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 
 
 class Submitter(Protocol):
@@ -28,7 +30,7 @@ class Submitter(Protocol):
         """Store payloads with the same options."""
 
 
-class TaskFunction(Generic[P, R]):
+class TaskFunction(Generic[P, R_co]):
     """A registered function: call it as before, or ``enqueue`` the call.
 
     ``backoff``: that of ``@queue.task``, or None.
@@ -38,7 +40,7 @@ class TaskFunction(Generic[P, R]):
         self,
         queue: Submitter,
         name: str,
-        function: Callable[P, R],
+        function: Callable[P, R_co],
         defaults: Mapping[str, object],
         using: Mapping[str, object] | None = None,
         backoff: Backoff | None = None,
@@ -56,18 +58,30 @@ class TaskFunction(Generic[P, R]):
             if not hasattr(self, attribute):  # keep our own `name`, `enqueue` and so on
                 setattr(self, attribute, value)
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:  # a parameter of the function may be called self
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:  # a parameter of the function may be called self
         return self._function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<TaskFunction {self.name}>"
 
-    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
+    @overload  # the result of an async def is what it returns when awaited
+    def enqueue(self: TaskFunction[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+
+    @overload
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[R_co]: ...
+
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
         """Store a call of the function as a task. Raises TypeError if the arguments do not fit its signature."""
         self._signature.bind(*args, **kwargs)
         return self._queue.submit([{"args": list(args), "kwargs": kwargs}], self._options, self.name)[0]
 
-    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall:
+    @overload
+    def bind(self: TaskFunction[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[T]: ...
+
+    @overload
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[R_co]: ...
+
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[Any]:
         """Return a call of the function for ``TaskQueue.enqueue`` and ``enqueue_many``.
 
         Raises TypeError if the arguments do not fit its signature.
@@ -75,7 +89,7 @@ class TaskFunction(Generic[P, R]):
         self._signature.bind(*args, **kwargs)
         return TaskCall(self.name, args, kwargs, self._defaults, self._using)
 
-    def using(self, **options: Unpack[UsingOptions]) -> TaskFunction[P, R]:
+    def using(self, **options: Unpack[UsingOptions]) -> TaskFunction[P, R_co]:
         """Return the same function with other options for the tasks that are enqueued through it.
 
         Takes any option of ``TaskQueue.enqueue``, and ``queue``: the name of another queue of the database.

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
 
 from ._formats import payload, quantities, task_options
-from ._formats.limits import NONE, Limits, check_limits
+from ._formats.limits import check_limits
 from ._formats.payload import JSON
 from ._system import clock
 from .checks import (
@@ -275,7 +275,7 @@ class WorkerOptions(TypedDict, total=False):
         ),
     ]
     executor: Annotated[
-        str,
+        ExecutorName,
         Option(
             check=_check_executor,
             default="thread",
@@ -425,7 +425,7 @@ def check_options(options: Mapping[str, Any], call: type) -> dict[str, Any]:
     return {name: options_of(call)[name].check(value) for name, value in given(options, call).items()}
 
 
-_DEFAULTS = defaults_of(UsingOptions)
+_IN_OPTIONS = {name for name, option in options_of(UsingOptions).items() if option.column == "options"}
 
 
 class Columns(NamedTuple):
@@ -440,31 +440,37 @@ class Columns(NamedTuple):
     meta: str | None
 
 
+_usual_columns = functools.partial(tuple.__new__, Columns)
+"""Makes Columns from a tuple, in half of the time that a call of the class takes."""
+
+
 def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, now: int) -> Columns:
     """Return the columns of a task that is enqueued now, in microseconds, by a queue with this retry policy.
 
     Raises what ``check_options`` raises, and ValueError for two options that exclude each other.
     """
-    chosen = {name: value for name, value in options.items() if value is not _DEFAULTS[name]}
-    if not chosen and policy is DEFAULT:  # the usual task costs little
-        return Columns(queue, 0, now, policy.max_attempts, None, None, None)
-    checked = check_options(chosen, UsingOptions)
-    policy = checked.get("retry", policy)
-    limits = Limits(checked.get("time_limit"), checked.get("stall_limit"), checked.get("memory_limit"))
+    if policy is DEFAULT and _are_usual(options):
+        return _usual_columns((queue, 0, now, policy.max_attempts, None, None, None))
+    checked = check_options(options, UsingOptions)
+    policy = checked.setdefault("retry", policy)
     return Columns(
         checked.get("queue", queue),
         -checked.get("priority", 0),
         _due(checked, now),
         checked.get("max_attempts", policy.max_attempts),
         checked.get("key"),
-        _stored(policy, limits),
+        task_options.encode({name: value for name, value in checked.items() if name in _IN_OPTIONS}),
         checked.get("meta"),
     )
 
 
-def _stored(policy: RetryPolicy, limits: Limits) -> str | None:
-    """Return the JSON column ``options``."""
-    return None if policy is DEFAULT and limits == NONE else task_options.encode(policy, limits)
+_USUAL = tuple(tuple(defaults_of(call).values()) for call in (Options, ManyOptions))
+
+
+def _are_usual(options: Mapping[str, object]) -> bool:
+    """Return whether ``enqueue`` or ``enqueue_many`` was called without options: quickly, as it is the usual call."""
+    values = tuple(options.values())
+    return not values or (values in _USUAL and type(options["priority"]) is int)
 
 
 def _due(checked: Mapping[str, Any], now: int) -> int:

@@ -6,7 +6,7 @@ import copy
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -18,11 +18,11 @@ from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import mask
-from ._store.contract import Enqueued, NewTask, Store, TaskRecord, Verdict, fresh, maker
+from ._store.contract import NewTask, Store, TaskRecord, Verdict, fresh, maker
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .calls import Batch, Command, Target, batches_of
+from .calls import Batch, Command, Target, TaskCall, batches_of
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .errors import InvalidTransition, PayloadError
 from .events import Events, TasksEnqueued
@@ -43,8 +43,8 @@ from .overview import (
     worker_infos,
 )
 from .retry import RetryPolicy, check_policy
-from .states import FINAL, RUNNING, TaskState, sources
-from .task import Task, after_a_change, cancel, look_up
+from .states import FINAL, RUNNING, StateName, TaskState, sources
+from .task import Task, after_a_change, cancel, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -190,6 +190,12 @@ class TaskQueue:
 
     # -- producing ---------------------------------------------------------------------------------
 
+    @overload
+    def enqueue(self, payload: TaskCall[R], **options: Unpack[Options]) -> Task[R]: ...
+
+    @overload
+    def enqueue(self, payload: Command | JSON = None, **options: Unpack[Options]) -> Task[Any]: ...
+
     def enqueue(
         self,
         payload: Target = None,
@@ -241,6 +247,12 @@ class TaskQueue:
         }
         return self._submit(batches_of([payload], options))[0]
 
+    @overload
+    def enqueue_many(self, payloads: Iterable[TaskCall[R]], **options: Unpack[ManyOptions]) -> list[Task[R]]: ...
+
+    @overload
+    def enqueue_many(self, payloads: Iterable[Target], **options: Unpack[ManyOptions]) -> list[Task[Any]]: ...
+
     def enqueue_many(
         self,
         payloads: Iterable[Target],
@@ -281,7 +293,7 @@ class TaskQueue:
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **options: Unpack[Options],
-    ) -> Task:
+    ) -> Task[dict[str, int]]:
         """Store a command line as a task, for workers that allow commands. No shell reads it.
 
         ``argv``: the program and its arguments. ``cwd``: the directory in which it runs, by default the worker's.
@@ -307,38 +319,45 @@ class TaskQueue:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
-        store, now = handle.store, clock.now()
-        groups: list[list[NewTask]] = []
-        count = 0
-        for batch in batches:
-            is_alone = len(batches) == len(batch.payloads) == 1
-            groups += self._new_tasks(batch, None if is_alone else count, now)
-            count += len(batch.payloads)
-        if not count:
+        now = clock.now()
+        if len(batches) == 1:
+            [batch] = batches
+            groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
+            connection = batch.options.get("connection")
+        else:
+            groups, first = [], 0
+            for batch in batches:
+                groups += self._new_tasks(batch, first, now)
+                first += len(batch.payloads)
+            connection = _connection_of(batches)
+        if not groups:
             return []
-        connection = batches[0].options.get("connection") if len(batches) == 1 else _connection_of(batches)
-        stored = store.enqueue(groups, connection)
+        store = handle.store
+        ids, existing = store.enqueue(groups, connection)
         store.wakeups.ring()
         if handle.events.wants(TasksEnqueued):
-            handle.events.emit(_enqueued(stored, groups))
-        found = [Task(store, record) for record in map(fresh, stored.ids, itertools.chain.from_iterable(groups))]
-        for index in stored.existing:
-            found[index] = self._existing(stored.ids[index], connection)
+            handle.events.emit(_enqueued(ids, existing, groups))
+        tasks = groups[0] if len(groups) == 1 else itertools.chain.from_iterable(groups)
+        found = [Task(store, record) for record in map(fresh, ids, tasks)]
+        for index in existing:
+            found[index] = self._existing(ids[index], connection)
         return found
 
-    def _new_tasks(self, batch: Batch, first: int | None, now: int) -> list[list[NewTask]]:
+    def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
         """Return the tasks of a batch, in groups that differ in their payloads only.
 
-        ``first``: the position of its first payload among those of the call; None for the only one.
+        ``first``: the position of its first payload among those of the call. ``is_alone``: there is no other payload.
         """
         handle = self._handle
         columns = to_columns(batch.options, self.name, self.retry_policy, now)
         shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
-        tasks = []
-        for index, value in enumerate(batch.payloads):
-            name = "payload" if first is None else f"payloads[{first + index}]"
-            text = payload.encode(value, limit=limit, name=name)
-            tasks.append(_new_task((*shared, text)))
+        if is_alone:
+            tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
+        else:
+            tasks = [
+                _new_task((*shared, payload.encode(value, limit=limit, name=f"payloads[{index}]")))
+                for index, value in enumerate(batch.payloads, first)
+            ]
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
             return self._extended(tasks, batch, extensions)
         return [tasks] if tasks else []
@@ -409,10 +428,19 @@ class TaskQueue:
         self._handle.require_open()
         return Task(self.store, look_up(self.store, id))
 
-    def cancel(self, id: int) -> None:
+    def cancel(self, id: int, *, running: bool = True) -> bool:
         """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition."""
         self._handle.require_open()
-        cancel(self.store, id)
+        return cancel(self.store, id, running=running)
+
+    def wait_all(self, tasks: Iterable[Task[R]], timeout: float | timedelta | None = None) -> list[Task[R]]:
+        """Wait until all these tasks are done, abandoned or cancelled, and return them in the same order.
+
+        It takes one query for each change of the database, however many tasks there are. Raises TimeoutError after
+        ``timeout`` (seconds or a timedelta), and TaskNotFound if one of the tasks is pruned.
+        """
+        self._handle.require_open()
+        return wait_all(tasks, timeout)
 
     def retry(self, id: int) -> Task:
         """Run a failed, abandoned, cancelled or done task again: due now, with its original number of attempts.
@@ -467,7 +495,9 @@ class TaskQueue:
             " only a task in a child process can"
         )
 
-    def tasks(self, *, state: TaskState | str | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self, *, state: TaskState | StateName | None = None, limit: int = 100, before: int | None = None
+    ) -> list[Task]:
         """Return this queue's tasks, newest first: at most ``limit``, all or those in one ``state``.
 
         ``before``: return only tasks with lower ids, for the next page. Raises ValueError.
@@ -522,7 +552,9 @@ class TaskQueue:
         self._handle.require_open()
         return self.store.purge(self.name, clock.now())
 
-    def prune(self, older_than: float | timedelta, *, states: Iterable[TaskState | str] = ("done", "cancelled")) -> int:
+    def prune(
+        self, older_than: float | timedelta, *, states: Iterable[TaskState | StateName] = ("done", "cancelled")
+    ) -> int:
         """Delete this queue's tasks in these final states that ended longer ago, and return their number.
 
         ``older_than``: seconds or a timedelta. Raises ValueError for a state that is not final.
@@ -613,10 +645,10 @@ def check_state(state: TaskState | str) -> TaskState:
 _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), {})
 
 
-def _enqueued(stored: Enqueued, groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:
+def _enqueued(ids: Sequence[int], existing: Set[int], groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:
     """Return the fact that the new ones among these tasks were stored."""
-    tasks = zip(stored.ids, itertools.chain.from_iterable(groups), strict=True)
-    new = [pair for index, pair in enumerate(tasks) if index not in stored.existing]
+    tasks = zip(ids, itertools.chain.from_iterable(groups), strict=True)
+    new = [pair for index, pair in enumerate(tasks) if index not in existing]
     return TasksEnqueued([id for id, _ in new], [task for _, task in new])
 
 

@@ -1,4 +1,4 @@
-"""How long a failed task waits before it is tried again. Pure."""
+"""The retry policy: how long a failed task waits before its next attempt. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from .checks import MOST, check_delay, is_count, is_number, shown
 
 @dataclass(frozen=True, init=False)
 class RetryPolicy:
-    """The delay before each retry, and how many attempts a task gets.
+    """The delay before each retry, and the number of attempts that a task gets.
 
-    ``delay`` and ``max_delay`` are in seconds, or timedeltas, which become seconds. The wait before retry *n* is
-    ``delay × n`` for the first ``linear`` retries; after that
-    the last one times ``factor`` for each further retry. It is multiplied by a random number from
-    ``1 − jitter`` to ``1 + jitter`` and never exceeds ``max_delay`` seconds. ``max_attempts`` counts
-    runs, the first included; None retries for ever. The defaults wait 60, 120, 180, 240, 300, 600,
-    1200 … seconds, at most a day, ten attempts in all: those of DBIx::TaskQueue.
+    ``delay`` and ``max_delay`` are seconds or timedeltas, and are kept as seconds. The delay before retry *n* is
+    ``delay × n`` for the first ``linear`` retries. Each further retry multiplies the last delay by ``factor``. The
+    delay is multiplied by a random number from ``1 − jitter`` to ``1 + jitter``, and then capped at ``max_delay``.
+    ``max_attempts`` includes the first attempt. None: retry without limit.
 
-    Raises ValueError for a number out of range.
+    The defaults are those of DBIx::TaskQueue: 60, 120, 180, 240, 300, 600, 1200 … seconds, at most a day, and ten
+    attempts.
+
+    Raises ValueError if a number is out of range.
     """
 
     delay: float
@@ -60,9 +61,9 @@ class RetryPolicy:
             object.__setattr__(self, field, checked)  # frozen
 
     def delay_before(self, n: int) -> float:
-        """The seconds to wait before retry ``n``, numbered from 1."""
+        """Return the seconds to wait before retry ``n``, numbered from 1."""
         if not is_count(n):
-            raise ValueError(f"retries are numbered from 1, not {shown(n)}")
+            raise ValueError(f"the number of a retry must be a whole number from 1, not {shown(n)}")
         base = self.delay * min(n, self.linear)
         if n > self.linear:
             try:
@@ -75,14 +76,14 @@ class RetryPolicy:
 
 
 def check_policy(policy: RetryPolicy) -> RetryPolicy:
-    """``policy`` if it is one; else TypeError."""
+    """Return ``policy``. Raises TypeError if it is not a RetryPolicy."""
     if not isinstance(policy, RetryPolicy):
-        raise TypeError(f"retry is a RetryPolicy, not {shown(policy)}")
+        raise TypeError(f"retry must be a RetryPolicy, not {shown(policy)}")
     return policy
 
 
 def check_max_attempts(value: int | None, *, or_none: bool) -> None:
-    """Raise ValueError unless ``value`` counts attempts: a whole number of at least 1."""
+    """Raise ValueError unless ``value`` is a number of attempts: a whole number of at least 1."""
     if value is None and or_none:
         return
     if not is_count(value) or value is None or value > MOST:

@@ -1,17 +1,20 @@
-"""The states of a task and the one table of transitions. Pure: no database, no clock.
+"""The states of a task, and the table of transitions between them. Pure: no database, no clock.
 
-The guards in ``_store/sql`` repeat this table in SQL; ``tests/conformance/test_transitions.py`` is
-generated from it and tries every verb in every state on every engine.
+The guards in ``_store/sql`` repeat this table in SQL. ``tests/conformance/test_transitions.py`` is generated from it
+and tries every verb in every state on every engine.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+StateName = Literal["pending", "reserved", "running", "failed", "done", "cancelled", "abandoned"]
+"""The states as plain words."""
 
 
 class TaskState(enum.StrEnum):
-    """Where a task stands. ``str(state)`` is the word, and ``TaskState.DONE == "done"``."""
+    """The state of a task. ``str(state)`` is the word, and ``TaskState.DONE == "done"``."""
 
     PENDING = "pending"
     RESERVED = "reserved"
@@ -29,10 +32,10 @@ UNFINISHED = frozenset(TaskState) - FINAL
 
 
 class Transition(NamedTuple):
-    """One arrow: ``verb`` takes a task from ``source`` to one of ``targets``.
+    """One transition: ``verb`` takes a task from ``source`` to one of ``targets``.
 
-    ``by_holder``: only the holder of the claim may. ``new_token``: the token rises, so a late holder
-    is fenced. An empty ``targets`` means that the state stays and only a request is stored.
+    ``by_holder``: only the holder of the claim may do it. ``new_token``: the token rises, so that writes of a former
+    holder are refused. With empty ``targets``, the state does not change: only a request is stored.
     """
 
     verb: str
@@ -42,27 +45,27 @@ class Transition(NamedTuple):
     new_token: bool
 
 
-def _arrow(verb: str, sources: str, targets: str, *, by_holder: bool, new_token: bool) -> list[Transition]:
+def _transitions(verb: str, sources: str, targets: str, *, by_holder: bool, new_token: bool) -> list[Transition]:
     goals = frozenset(TaskState(word) for word in targets.split())
     return [Transition(verb, TaskState(word), goals, by_holder, new_token) for word in sources.split()]
 
 
 TRANSITIONS: tuple[Transition, ...] = (
-    *_arrow("fetch", "pending failed", "reserved", by_holder=False, new_token=True),
-    *_arrow("start", "reserved", "running", by_holder=True, new_token=False),
-    *_arrow("finish", "running", "done", by_holder=True, new_token=False),
-    *_arrow("fail", "running", "failed abandoned cancelled", by_holder=True, new_token=False),
-    *_arrow("release", "reserved", "pending", by_holder=True, new_token=False),
-    *_arrow("release", "running", "pending cancelled", by_holder=True, new_token=False),
-    *_arrow("cancel", "pending failed reserved", "cancelled", by_holder=False, new_token=True),
-    *_arrow("cancel", "running", "", by_holder=False, new_token=False),
-    *_arrow("rescue", "reserved", "pending", by_holder=False, new_token=True),
-    *_arrow("rescue", "running", "failed abandoned cancelled", by_holder=False, new_token=True),
-    *_arrow("retry", "failed abandoned cancelled done", "pending", by_holder=False, new_token=True),
-    *_arrow("purge", "pending reserved running failed", "abandoned", by_holder=False, new_token=True),
+    *_transitions("fetch", "pending failed", "reserved", by_holder=False, new_token=True),
+    *_transitions("start", "reserved", "running", by_holder=True, new_token=False),
+    *_transitions("finish", "running", "done", by_holder=True, new_token=False),
+    *_transitions("fail", "running", "failed abandoned cancelled", by_holder=True, new_token=False),
+    *_transitions("release", "reserved", "pending", by_holder=True, new_token=False),
+    *_transitions("release", "running", "pending cancelled", by_holder=True, new_token=False),
+    *_transitions("cancel", "pending failed reserved", "cancelled", by_holder=False, new_token=True),
+    *_transitions("cancel", "running", "", by_holder=False, new_token=False),
+    *_transitions("rescue", "reserved", "pending", by_holder=False, new_token=True),
+    *_transitions("rescue", "running", "failed abandoned cancelled", by_holder=False, new_token=True),
+    *_transitions("retry", "failed abandoned cancelled done", "pending", by_holder=False, new_token=True),
+    *_transitions("purge", "pending reserved running failed", "abandoned", by_holder=False, new_token=True),
 )
 
 
 def sources(verb: str) -> frozenset[TaskState]:
-    """The states from which ``verb`` is allowed."""
-    return frozenset(arrow.source for arrow in TRANSITIONS if arrow.verb == verb)
+    """Return the states from which ``verb`` is allowed."""
+    return frozenset(each.source for each in TRANSITIONS if each.verb == verb)

@@ -1,24 +1,24 @@
-"""Task: one task, as of the last look, and what its holder may do with it."""
+"""``Task``: one task as it was last read from the database, and what its holder and others can do with it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self
 
 from . import outcomes
-from ._formats import payload
+from ._formats import payload, task_options
 from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
-from ._formats.task_options import decode
-from ._store.contract import AttemptRecord, End, Store, TaskRecord
+from ._formats.url import database_of
+from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
 from ._system import clock
-from .checks import shown
+from .checks import counted, harmless, shown
 from .errors import (
     InvalidTransition,
     LeaseLost,
@@ -29,20 +29,35 @@ from .errors import (
     TaskNotFound,
 )
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
+from .waiting import Waiting
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # type checkers bring it; a default needs Python 3.13 at run time
+
     from ._worker.held import FetchMembership
 
-_LONGEST_WAIT = 5.0
+    R = TypeVar("R", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
+Outcome = Literal["done", "failed", "abandoned", "cancelled", "released", "lost"]
+
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
+_SHOWN_TEXT = 60
+"""Characters of a text that the repr of an ``Attempt`` shows."""
+_database = functools.lru_cache(maxsize=64)(database_of)  # a store's URL has an absolute path, so it stays true
 
 
 class Attempt(NamedTuple):
     """One run of a task.
 
-    ``number`` counts from 1 and repeats after a release. ``outcome`` is done, failed, abandoned,
-    cancelled, released, lost or, while it runs, None. ``output`` is None where none was kept; of a task with more than
-    100 outputs only the newest 100 are read. ``cpu_seconds`` and ``peak_memory`` (bytes) are None if not measured.
+    ``number`` counts from 1 and repeats after a release. ``outcome`` is None while the attempt runs. ``error_type`` is
+    the full name of the class of the exception that failed it, None if it was failed with a text. ``output`` is None if
+    none was stored; only the newest 100 outputs of a task are read. ``cpu_seconds`` and ``peak_memory`` (bytes) are
+    None if they were not measured.
     """
 
     number: int
@@ -50,18 +65,30 @@ class Attempt(NamedTuple):
     worker: int | None
     started_at: datetime | None
     finished_at: datetime | None
-    outcome: str | None
+    outcome: Outcome | None
     error: str | None
     output: str | None = None
     cpu_seconds: float | None = None
     peak_memory: int | None = None
+    error_type: str | None = None
+
+    def __repr__(self) -> str:
+        """Show the fields that are not None, with texts truncated: an output may have 64 KiB."""
+        fields = self._asdict().items()
+        return f"Attempt({', '.join(f'{name}={_brief(value)}' for name, value in fields if value is not None)})"
 
 
-class Task:
-    """A task of the queue. Its attributes are what the last look at the database showed.
+class Task(Generic[R]):
+    """A task of the queue. Its attributes show what was last read from the database.
 
-    A ``Task`` that ``fetch`` returned is its *holder*: only it may ``start``, ``finish``, ``fail`` and
-    ``release``. A held task that is garbage-collected is released if reserved, and failed if running.
+    A ``Task`` that ``fetch`` returned is the *holder* of the task: only it may ``start``, ``finish``, ``fail`` and
+    ``release``. A holder that is garbage-collected releases a reserved task and fails a running one.
+
+    Two ``Task`` objects are equal if they have the same id and the same database: the same file, or the same name,
+    hosts and schema on a server, whatever else their URLs say.
+
+    For a type checker, a ``Task[R]`` is a task whose function is annotated to return ``R``. The result is stored as
+    JSON, so that a tuple comes back as a list.
     """
 
     def __init__(
@@ -71,43 +98,56 @@ class Task:
         self._record = record
         self._membership = membership
         self._pid = membership.pid if membership else 0
-        self._claim = record  # keeps the token it was claimed with, whatever a later look shows
+        self._claim = record  # keeps the token of the claim, whatever is read later
         self._deduplicated = deduplicated
         self._fate = _HELD if membership else _NEVER_HELD
         self._payload: tuple[JSON, ...] = ()
         self._result: tuple[JSON, ...] = ()
 
+    def __repr__(self) -> str:
+        function = "" if self.function is None else f" {harmless(self.function)}"
+        return f"<Task {self.id} {self.queue}{function} {self.state} attempt={self.attempt}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Task):
+            return NotImplemented
+        return self.id == other.id and _database(self._store.url) == _database(other._store.url)
+
+    def __hash__(self) -> int:
+        return hash((self.id, _database(self._store.url)))
+
     # -- attributes --------------------------------------------------------------------------------
 
     @property
     def id(self) -> int:
-        """Its number in the database; rises, and is never used again."""
+        """The task's number in the database. Ids rise and are never reused."""
         return self._record.id
 
     @property
     def queue(self) -> str:
-        """The name of its queue."""
+        """The name of the task's queue."""
         return self._record.queue
 
     @property
     def state(self) -> TaskState:
-        """Where it stands."""
+        """The task's state."""
         return TaskState(self._record.state)
 
     @property
     def payload(self) -> JSON:
-        """What it is to work on, as JSON values. PayloadError when what is stored cannot be read."""
+        """The payload, as JSON values. Raises PayloadError if what is stored cannot be read."""
         if not self._payload:
             self._payload = (payload.decode(self._record.payload),)  # type: ignore[arg-type]
         return self._payload[0]
 
     @property
-    def result(self) -> JSON:
-        """What it returned, None before it is done. Set it in a ``with`` block to store it."""
+    def result(self) -> R | None:
+        """The result; None until the task is done. Set it in a ``with`` block to store it."""
         if not self._result:
             text = self._record.result
             self._result = (None if text is None else payload.decode(text, name="result"),)
-        return self._result[0]
+        result: R | None = self._result[0]
+        return result
 
     @result.setter
     def result(self, value: JSON) -> None:
@@ -115,98 +155,38 @@ class Task:
 
     @property
     def error(self) -> str | None:
-        """The text of its last error with the traceback, or None."""
+        """The text of the last error with its traceback, or None."""
         return self._record.error
 
     @property
+    def error_type(self) -> str | None:
+        """The full name of the class of the last error, such as ``"builtins.ValueError"``. None for a plain text."""
+        return self._record.error_type
+
+    @property
     def attempt(self) -> int:
-        """How many attempts have started, released ones not counted."""
+        """The number of attempts that have started, without released ones."""
         return self._record.attempt
 
     @property
     def max_attempts(self) -> int | None:
-        """The attempt after which a failure is final; None: never."""
+        """The attempt after which a failure is final. None: no limit."""
         return self._record.max_attempts
 
     @property
     def priority(self) -> int:
-        """Higher comes first."""
+        """Tasks with a higher priority come first."""
         return -self._record.rank
 
     @property
     def key(self) -> str | None:
-        """At most one unfinished task of a queue has it."""
+        """The key for deduplication, or None. At most one unfinished task of a queue has it."""
         return self._record.key
 
     @property
     def deduplicated(self) -> bool:
         """Whether ``enqueue`` returned this task because it had the key already, and stored no new one."""
         return self._deduplicated
-
-    @property
-    def created_at(self) -> datetime:
-        """When it was enqueued (aware, UTC, as all times here)."""
-        return clock.to_datetime(self._record.created_at)  # type: ignore[return-value]
-
-    @property
-    def start_at(self) -> datetime:
-        """When it is due."""
-        return clock.to_datetime(self._record.due)  # type: ignore[return-value]
-
-    @property
-    def started_at(self) -> datetime | None:
-        """When its last attempt started."""
-        return clock.to_datetime(self._record.started_at)
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """When it reached a final state."""
-        return clock.to_datetime(self._record.finished_at)
-
-    @property
-    def worker(self) -> int | None:
-        """The id of the worker that holds it, or that ended it."""
-        return self._record.worker
-
-    @property
-    def function(self) -> str | None:
-        """The name of its task function, None where a callback runs it."""
-        return self._record.function
-
-    @property
-    def token(self) -> int:
-        """The fencing number of its claim; a write with an old one is not accepted."""
-        return self._record.token
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Whether it was asked to end while it ran."""
-        return bool(self._record.cancel_requested)
-
-    @property
-    def suspended(self) -> bool:
-        """Whether it runs and is to stand still."""
-        return bool(self._record.suspended)
-
-    @property
-    def is_command(self) -> bool:
-        """Whether its payload is a command line."""
-        return bool(self._record.command)
-
-    @property
-    def time_limit(self) -> float | None:
-        """The seconds that an attempt may take; None: no end."""
-        return decode(self._record.options).limits.time
-
-    @property
-    def stall_limit(self) -> float | None:
-        """The seconds that an attempt may go on without progress; None: no end."""
-        return decode(self._record.options).limits.stall
-
-    @property
-    def memory_limit(self) -> int | None:
-        """The bytes that an attempt may use; None: as many as there are."""
-        return decode(self._record.options).limits.memory
 
     @property
     def meta(self) -> dict[str, JSON]:
@@ -216,25 +196,87 @@ class Task:
         return found
 
     @property
+    def created_at(self) -> datetime:
+        """When the task was enqueued. Like all times here, an aware datetime in UTC."""
+        return clock.to_datetime(self._record.created_at)  # type: ignore[return-value]
+
+    @property
+    def start_at(self) -> datetime:
+        """When the task is due."""
+        return clock.to_datetime(self._record.due)  # type: ignore[return-value]
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the last attempt started."""
+        return clock.to_datetime(self._record.started_at)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task reached a final state."""
+        return clock.to_datetime(self._record.finished_at)
+
+    @property
+    def worker(self) -> int | None:
+        """The id of the worker that holds the task, or that ended it."""
+        return self._record.worker
+
+    @property
+    def function(self) -> str | None:
+        """The name of the task function. None if a callback runs the task."""
+        return self._record.function
+
+    @property
+    def token(self) -> int:
+        """The fencing token of the claim. A write with an old token is refused."""
+        return self._record.token
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether a cancellation was requested while the task was running."""
+        return bool(self._record.cancel_requested)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the task runs and its processes are paused."""
+        return bool(self._record.suspended)
+
+    @property
+    def is_command(self) -> bool:
+        """Whether the payload is a command line."""
+        return bool(self._record.command)
+
+    @property
+    def time_limit(self) -> float | None:
+        """The seconds that an attempt may take. None: no limit."""
+        return task_options.decode(self._record.options).limits.time
+
+    @property
+    def stall_limit(self) -> float | None:
+        """The seconds that an attempt may run without progress. None: no limit."""
+        return task_options.decode(self._record.options).limits.stall
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The bytes of memory that an attempt may use. None: no limit."""
+        return task_options.decode(self._record.options).limits.memory
+
+    @property
     def progress(self) -> Progress | None:
-        """What its last attempt told of its progress; None where it told nothing."""
+        """The progress that the last attempt reported, or None."""
         return read_progress(self._record.progress)
 
-    def __repr__(self) -> str:
-        return f"<Task {self.id} {self.queue} {self.state} attempt={self.attempt}>"
-
-    def refresh(self) -> Task:
-        """Look again; the task itself. TaskNotFound when it was pruned."""
+    def refresh(self) -> Self:
+        """Read the task again and return it. Raises TaskNotFound if it was pruned."""
         self._record = look_up(self._store, self.id)
         self._result = ()
         return self
 
-    # -- what its holder may do --------------------------------------------------------------------
+    # -- for the holder ----------------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Start an attempt. False when the claim is gone: cancelled, or given to another.
+        """Start an attempt. Return False if the claim is gone: cancelled, or given to another worker.
 
-        Raises InvalidTransition for a task that is not held, has started, or was ended by its holder.
+        Raises InvalidTransition if this object does not hold the task, or if it has started or ended it already.
         """
         membership = self._require_holder("start")
         if self._fate == _ENDED:
@@ -249,13 +291,13 @@ class Task:
         if verdict.token != self._claim.token:
             self._fate = _LOST
             return False
-        raise InvalidTransition(f"start: task {self.id} is {verdict.state}, not reserved")
+        raise InvalidTransition(f"start: task {self.id} {_standing(verdict)}, not reserved")
 
     def finish(self, result: JSON = None) -> None:
-        """End as done and store the result.
+        """End the task as done and store its result.
 
-        Raises PayloadError for a result that is not JSON or too large (the task goes on running),
-        LeaseLost when the claim is gone, InvalidTransition unless it runs.
+        Raises PayloadError if the result is not JSON or is too large (the task keeps running), LeaseLost if the claim
+        is gone, and InvalidTransition if the task is not running.
         """
         self._require_holder("finish")
         text = None if result is None else payload.encode(result, limit=self._store.max_payload, name="result")
@@ -265,26 +307,27 @@ class Task:
         self._result = (result,)
 
     def fail(self, error: BaseException | str, *, retry: bool = True) -> None:
-        """End this attempt as failed: it is due again by the retry policy, or abandoned after the last.
+        """End the attempt as failed. The task is due again by its retry policy, or abandoned after the last attempt.
 
-        ``error`` is an exception or a text; ``retry=False`` abandons at once. A task that was asked to
-        end becomes cancelled. Raises LeaseLost and InvalidTransition as ``finish`` does.
+        ``error`` is an exception or a text. ``retry=False`` abandons the task now. A task whose cancellation was
+        requested becomes cancelled. Raises LeaseLost and InvalidTransition as ``finish`` does.
         """
         self._require_holder("fail")
         self._end(outcomes.fail(self._claim, error, retry=retry))
 
     def release(self, delay: float | timedelta = 0) -> None:
-        """Return the task to the queue without spending an attempt; it is due after ``delay``, seconds or a timedelta.
+        """Return the task to the queue without spending an attempt.
 
-        A running task whose cancellation was requested becomes cancelled. Raises LeaseLost, InvalidTransition, and
-        ValueError unless the delay is finite and at least 0.
+        The task is due after ``delay``: seconds or a timedelta. A running task whose cancellation was requested becomes
+        cancelled. Raises LeaseLost and InvalidTransition as ``finish`` does, and ValueError unless the delay is finite
+        and at least 0.
         """
         self._require_holder("release")
         self._end(outcomes.release(self._claim, delay))
 
     def _require_holder(self, verb: str) -> FetchMembership:
         if self._membership is None:
-            raise InvalidTransition(f"{verb}: task {self.id} is not held here; only fetch() gives a task to hold")
+            raise InvalidTransition(f"{verb}: task {self.id} is not held here; only fetch() returns a task that is")
         if self._pid != os.getpid():
             raise InvalidTransition(f"{verb}: task {self.id} is held by the process that fetched it, {self._pid}")
         return self._membership
@@ -294,53 +337,57 @@ class Task:
         verdict = self._membership.end(self._claim, end)
         if not verdict.stored and verdict.token != self._claim.token:
             self._fate = _ENDED if self._fate == _ENDED else _LOST
-            raise LeaseLost(f"{end.verb}: the claim on task {self.id} is gone; it is {verdict.state or 'no more'}")
+            raise LeaseLost(f"{end.verb}: the claim on task {self.id} is gone; the task {_standing(verdict)}")
         if not verdict.stored:
-            raise InvalidTransition(f"{end.verb}: task {self.id} is {verdict.state}")
+            raise InvalidTransition(f"{end.verb}: task {self.id} {_standing(verdict)}")
         self._fate = _ENDED
         self._record = self._record._replace(state=verdict.state or self.state)
         if end.verb != "finish":
-            with contextlib.suppress(StoreUnavailable):  # it is stored, whatever comes of another look
+            with contextlib.suppress(StoreUnavailable):  # the end is stored, whether or not it can be read now
                 self._record = self._store.get(self.id) or self._record
 
-    # -- what anyone may do ------------------------------------------------------------------------
+    # -- for anyone --------------------------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """Cancel it, or ask its holder to end it if it runs. InvalidTransition when done or abandoned."""
-        cancel(self._store, self.id)
+    def cancel(self, *, running: bool = True) -> bool:
+        """Cancel the task, or request it of the holder of a running task. Return whether the task is cancelled now.
+
+        ``running=False`` requests nothing: a running task continues, and the call returns False. Raises
+        InvalidTransition if the task is done or abandoned.
+        """
+        is_cancelled = cancel(self._store, self.id, running=running)
         with after_a_change():
             self._record = look_up(self._store, self.id)
+        return is_cancelled
 
-    def wait(self, timeout: float | timedelta | None = None) -> Task:
-        """Wait until it is done, abandoned or cancelled; the task itself.
+    def wait(self, timeout: float | timedelta | None = None) -> Self:
+        """Wait until the task is done, abandoned or cancelled, and return it.
 
-        Raises TimeoutError after ``timeout`` (seconds or a timedelta), TaskNotFound when it is pruned meanwhile.
+        Raises TimeoutError after ``timeout`` (seconds or a timedelta), and TaskNotFound if the task is pruned.
         """
         deadline = clock.deadline_of(timeout)
-        while True:
-            with self._store.wakeups.waiting() as ticket:
-                if self.refresh().state in FINAL:
-                    return self
-                left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-                if left <= 0:
-                    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-                    raise TimeoutError(f"task {self.id} is still {self.state} after {seconds} s")
-                self._store.wakeups.wait(ticket, min(left, _LONGEST_WAIT))
+        while self.refresh().state not in FINAL:
+            if clock.has_passed(deadline):
+                raise TimeoutError(f"task {self.id} is still {self.state} after {_seconds(timeout)} s")
+            Waiting.on(self._store).wait([self.id], deadline)
+        return self
 
-    def get_result(self, timeout: float | timedelta | None = None) -> JSON:
-        """Wait as ``wait`` does, then its result; TaskFailed when abandoned, TaskCancelled when cancelled."""
+    def get_result(self, timeout: float | timedelta | None = None) -> R:
+        """Wait for the task as ``wait`` does, and return its result.
+
+        Raises TaskFailed if the task was abandoned, and TaskCancelled if it was cancelled.
+        """
         self.wait(timeout)
         if self.state == ABANDONED:
             last = (self.error or "").strip().splitlines()
             why = f": {last[-1]}" if last else ""
-            attempts = "1 attempt" if self.attempt == 1 else f"{self.attempt} attempts"
-            raise TaskFailed(f"task {self.id} was abandoned after {attempts}{why}", self.error)
+            raise TaskFailed(f"task {self.id} was abandoned after {counted(self.attempt, 'attempt')}{why}", self.error)
         if self.state == CANCELLED:
             raise TaskCancelled(f"task {self.id} was cancelled")
-        return self.result
+        result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
+        return result
 
     def attempts(self) -> list[Attempt]:
-        """Every start of the task and how it ended, oldest first; the newest 100 outputs with them.
+        """Return every start of the task and how it ended, oldest first, with the newest 100 outputs.
 
         ``dbtaskqueue logs ID --attempt N`` prints an older output.
         """
@@ -348,7 +395,7 @@ class Task:
 
     # -- with task: --------------------------------------------------------------------------------
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> Self:
         runs = self._fate == _HELD and self._claim.state == RUNNING
         if not runs and not self.start():
             raise LeaseLost(f"the claim on task {self.id} is gone")
@@ -371,7 +418,7 @@ class Task:
         return chosen is not None
 
     def _finish_or_fail(self) -> None:
-        """Finish with ``result``; one that cannot be stored fails the attempt, and is raised."""
+        """Finish with ``result``. If it cannot be stored, fail the attempt and raise the PayloadError."""
         try:
             self.finish(self.result)
         except PayloadError as error:
@@ -389,7 +436,7 @@ class Task:
 
 
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
-    """The record of a task, through a user's connection if one is given; TaskNotFound when there is none."""
+    """Return the record of a task, read through a user's connection if one is given. Raises TaskNotFound."""
     valid = isinstance(task, int) and not isinstance(task, bool) and 0 < task < 2**63
     record = store.get(task, connection) if valid else None
     if record is None:
@@ -398,43 +445,77 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
 
 
 def attempts_of(store: Store, task: int, since: int = 0) -> list[Attempt]:
-    """Every start of a task, or those from the token ``since`` on, oldest first."""
+    """Return every start of a task, or those from the token ``since`` on, oldest first."""
     return [_attempt(record) for record in store.attempts(task, since)]
 
 
 def with_output(store: Store, task: int, attempt: Attempt) -> Attempt:
-    """The attempt with its output, which ``attempts_of`` reads only for the newest ones."""
+    """Return the attempt with its output, which ``attempts_of`` reads only for the newest ones."""
     return attempt if attempt.output is not None else attempt._replace(output=store.output(task, attempt.token))
 
 
 @contextlib.contextmanager
 def after_a_change() -> Iterator[None]:
-    """Look at what was just changed: when that fails, the change has been made all the same."""
+    """Read in the block what was just changed: if that fails, the error says that the change may have been made."""
     try:
         yield
     except StoreUnavailable as error:
         raise StoreUnavailable(str(error), maybe_done=True) from error
 
 
-def cancel(store: Store, task: int) -> None:
+def cancel(store: Store, task: int, *, running: bool = True) -> bool:
     """Cancel a task of any queue, as ``Task.cancel`` does."""
     look_up(store, task)
-    verdict = store.cancel(task, clock.now())
-    if verdict.stored or verdict.state == CANCELLED:
-        return
-    raise InvalidTransition(f"cancel: task {task} is {verdict.state or 'no more'}")
+    verdict = store.cancel(task, clock.now(), running=running)
+    if verdict.stored or verdict.state in (CANCELLED, RUNNING):
+        return verdict.state == CANCELLED
+    raise InvalidTransition(f"cancel: task {task} {_standing(verdict)}")
+
+
+def wait_all(tasks: Iterable[Task[T]], timeout: float | timedelta | None = None) -> list[Task[T]]:
+    """Wait until all these tasks are done, abandoned or cancelled, as ``TaskQueue.wait_all`` does."""
+    deadline = clock.deadline_of(timeout)
+    waited = list(tasks)
+    for store in {task._store: None for task in waited}:
+        ids = list(dict.fromkeys(task.id for task in waited if task._store is store))
+        while unfinished := _unfinished(store, ids):
+            if clock.has_passed(deadline):
+                number = len(unfinished)
+                raise TimeoutError(f"{number} of {counted(len(waited))} unfinished after {_seconds(timeout)} s")
+            Waiting.on(store).wait(unfinished, deadline)
+    return [task.refresh() for task in waited]
+
+
+def _unfinished(store: Store, tasks: list[int]) -> list[int]:
+    return [task for task, standing in store.standings(tasks).items() if standing.state not in FINAL]
+
+
+def _standing(verdict: Verdict) -> str:
+    return "no longer exists" if verdict.state is None else f"is {verdict.state}"
+
+
+def _seconds(timeout: float | timedelta | None) -> float | None:
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, str) and len(value) > _SHOWN_TEXT:
+        return f"{value[:_SHOWN_TEXT]!r}…"
+    return repr(value)
 
 
 def _attempt(record: AttemptRecord) -> Attempt:
+    outcome: Any = record.outcome
     return Attempt(
         record.number,
         record.token,
         record.worker,
         clock.to_datetime(record.started_at),
         clock.to_datetime(record.finished_at),
-        record.outcome,
+        outcome,
         record.error,
         record.output,
         None if record.cpu is None else record.cpu / 1e6,
         record.memory,
+        record.error_type,
     )

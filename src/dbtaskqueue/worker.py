@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
+from ._formats.url import mask
 from ._store.contract import TaskRecord
 from ._system.log import event
 from ._system.signals import draining
@@ -25,7 +26,7 @@ from .checks import check_queue, refuse_async_generator, shown
 from .errors import StoreUnavailable
 from .events import Events, TaskEnded
 from .extension import Extension, around_worker, notify_ended, overriding
-from .options import WorkerOptions, check_options
+from .options import ExecutorName, RunOptions, WorkerOptions, check_options
 from .queue import TaskQueue
 from .states import ABANDONED, FAILED, PENDING
 from .task import Task
@@ -75,7 +76,7 @@ class Worker:
         *,
         queues: list[str] | tuple[str, ...] | None = None,
         concurrency: int = 1,
-        executor: str = "thread",
+        executor: ExecutorName = "thread",
         lease: float | timedelta = 30.0,
         drain_timeout: float | timedelta = 20.0,
         on_error: OnError | None = None,
@@ -124,6 +125,10 @@ class Worker:
         self._loop: WorkerLoop | None = None
         self._stop_requested = False
 
+    def __repr__(self) -> str:
+        settings = f"executor={self.executor} concurrency={self.concurrency}"
+        return f"<Worker {', '.join(self.queues)} of {mask(self.url)} {settings}>"
+
     def run(
         self,
         callback: Callable[[Any], JSON] | None = None,
@@ -131,7 +136,7 @@ class Worker:
         burst: bool = False,
         max_tasks: int | None = None,
         idle_timeout: float | timedelta | None = None,
-        batch: int | str = "auto",
+        batch: int | Literal["auto"] = "auto",
     ) -> None:
         """Run tasks until stopped by ``stop()``, SIGTERM or SIGINT (in the main thread; each signal is logged).
 
@@ -160,7 +165,8 @@ class Worker:
                 "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
                 " task functions (a Worker created with a URL has none)"
             )
-        limits = RunLimits(burst, max_tasks, idle_timeout)
+        given: RunOptions = {"burst": burst, "max_tasks": max_tasks, "idle_timeout": idle_timeout}
+        limits = RunLimits(**check_options(given, RunOptions))
         size = BatchSize(batch, self.concurrency)
         extensions = overriding(self._queue.extensions, "worker")
         with (

@@ -195,8 +195,8 @@ def test_queues(cli: Cli, busy: TaskQueue) -> None:
     assert set(cli("queues", "--json").json[0]) == set(QueueInfo._fields)
     lines = cli("queues").out.splitlines()
     assert lines[0].split() == ["pending", "running", "failed", "done", "abandoned", "waits", "workers", "queue"]
-    assert re.fullmatch(r"17 +0 +1 +1 +1 +\d+s +0 +default", lines[1])
-    assert re.fullmatch(r"0 +0 +0 +0 +0 +0 +\(paused\) mail", lines[2])
+    assert re.fullmatch(r" +17 +0 +1 +1 +1 +\d+s +0  default", lines[1])
+    assert re.fullmatch(r" +0 +0 +0 +0 +0 +0  \(paused\) mail", lines[2])
     assert (found[0].cancelled, found[1].paused) == (1, True)
     wide = cli.on_terminal("queues", columns=120, env={"NO_COLOR": "1"}).out.splitlines()
     assert wide[0].split()[:7] == ["pending", "reserved", "running", "failed", "done", "cancelled", "abandoned"]

@@ -1,4 +1,4 @@
-"""dbtaskqueue logs: what an attempt has put out, and following one that runs."""
+"""dbtaskqueue logs: the output of an attempt, and following a running task."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def run(payload):
 
 @pytest.fixture
 def go(cli: Cli) -> Callable[[], None]:
-    """Lets the tasks go on, which wait for it."""
+    """Lets the waiting tasks continue."""
     Path(cli.directory, "tasks.py").write_text(TASKS)
     return Path(cli.directory, "go").touch
 
 
 def start(queue: TaskQueue, worker: int, output: str | None) -> TaskRecord:
-    """Start a task as a process worker does, with what it has put out."""
+    """Start a task as a worker with processes does, with output."""
     [record] = queue.store.exchange(worker, claim=Claim(["default"], 1, clock.now(), start=True)).claimed
     tell(queue, worker, record, output)
     return record
@@ -60,7 +60,7 @@ def worker(queue: TaskQueue) -> int:
 
 
 def read_until(process: subprocess.Popen[bytes], text: str) -> str:
-    """What it prints, until the text is among it."""
+    """Return what it prints, until it contains the text."""
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     shown = b""
@@ -106,7 +106,7 @@ def test_an_old_attempt_of_very_many(cli: Cli, queue: TaskQueue, worker: int) ->
     ]
 
 
-def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int) -> None:
+def test_with_json_the_whole_attempt_is_printed(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     assert cli("logs", task.id, "--json") == (0, "null\n", "")
     start(queue, worker, "a \x1b[31mred\n")
@@ -119,14 +119,14 @@ def test_as_json_it_is_the_whole_attempt(cli: Cli, queue: TaskQueue, worker: int
     assert_wrong_usage(cli("logs", task.id, "--json", "--follow"), "exclude each other")
 
 
-def test_a_task_without_output_says_so_beside_it(cli: Cli, queue: TaskQueue, worker: int) -> None:
+def test_a_task_without_output_is_noted_on_stderr(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     assert cli("logs", task.id) == (0, "", f"task {task.id} has not started\n")
     start(queue, worker, None)
     assert cli("logs", task.id) == (0, "", f"task {task.id} has no stored output\n")
 
 
-def test_no_terminal_obeys_the_output(cli: Cli, queue: TaskQueue, worker: int) -> None:
+def test_control_characters_in_output_are_escaped(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     start(queue, worker, "10 %\r100 %\r\n\tred \x1b[31m:smile: [bold]x[/]\x07 \u202egnp \x9b31m")
     expected = "10 %\n100 %\n\tred \\x1b[31m:smile: [bold]x[/]\\x07 \\u202egnp \\x9b31m\n"
@@ -178,7 +178,7 @@ def test_the_attempt_after_a_rescue_is_followed_too(cli: Cli, queue: TaskQueue, 
     assert (shown + rest.decode()).splitlines()[-1] == "last"
 
 
-def test_a_flood_is_cut_and_said_to_be(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
+def test_too_much_output_is_cut_and_the_gap_is_marked(cli: Cli, queue: TaskQueue, go: Callable[[], None]) -> None:
     task = queue.enqueue("flood")
     with cli.started("worker", "tasks:run", "--executor", "process"), cli.started("logs", "-f", task.id) as logs:
         shown = read_until(logs, "of attempt 1\n")
@@ -190,7 +190,7 @@ def test_a_flood_is_cut_and_said_to_be(cli: Cli, queue: TaskQueue, go: Callable[
     assert left_out
 
 
-def test_what_does_not_run_is_not_waited_for(cli: Cli, queue: TaskQueue, worker: int) -> None:
+def test_a_final_task_is_not_followed(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     record = start(queue, worker, "all")
     queue.store.exchange(worker, ends=[End("finish", record.id, record.token, clock.now())])
@@ -198,7 +198,7 @@ def test_what_does_not_run_is_not_waited_for(cli: Cli, queue: TaskQueue, worker:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_it(cli: Cli, queue: TaskQueue, worker: int, number: signal.Signals) -> None:
+def test_an_interrupt_ends_following(cli: Cli, queue: TaskQueue, worker: int, number: signal.Signals) -> None:
     task = queue.enqueue(1)
     start(queue, worker, "so far")
     with cli.started("logs", "-f", task.id) as logs:
@@ -211,7 +211,7 @@ def test_an_interrupt_ends_it(cli: Cli, queue: TaskQueue, worker: int, number: s
     assert queue.get(task.id).state == "running"
 
 
-def test_a_database_that_is_away_for_a_while(cli: Cli, queue: TaskQueue, worker: int) -> None:
+def test_a_database_that_is_unavailable_for_a_while(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     record = start(queue, worker, "before\n")
     file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")

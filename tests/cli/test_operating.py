@@ -94,7 +94,7 @@ def test_prune_of_abandoned_tasks(cli: Cli, queue: TaskQueue) -> None:
 
 
 @pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
-def test_what_destroys_asks_on_a_terminal(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) -> None:
+def test_destructive_commands_ask_on_a_terminal(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) -> None:
     queue.enqueue_many(range(3))
     if command[0] == "prune":
         finish_all(queue)
@@ -117,7 +117,7 @@ def test_what_destroys_asks_on_a_terminal(cli: Cli, queue: TaskQueue, command: t
     [(("purge",), ["1000/2500", "2000/2500"]), (("prune", "0s", "--state", "abandoned"), ["1000/?", "2000/?"])],
     ids=["purge", "prune"],
 )
-def test_what_takes_long_shows_how_far_it_is(
+def test_long_commands_show_their_progress(
     cli: Cli, queue: TaskQueue, command: tuple[str, ...], steps: list[str]
 ) -> None:
     queue.enqueue_many(range(2500))
@@ -131,7 +131,7 @@ def test_what_takes_long_shows_how_far_it_is(
     assert "/" not in cli(*command, "--yes").err, "on a pipe nothing moves"
 
 
-def test_the_question_says_how_much_is_at_stake(cli: Cli, queue: TaskQueue) -> None:
+def test_the_question_has_the_number_of_tasks(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     assert "Abandon 3 unfinished tasks of queue default?" in cli.on_terminal("purge", answer="n").out
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-from cli.running import Cli, assert_explained
+import pytest
+from cli.running import Cli, assert_explained, assert_wrong_usage
 
 from dbtaskqueue import TaskQueue
 
@@ -95,3 +96,31 @@ def test_a_command_line(cli: Cli, queue: TaskQueue) -> None:
     assert_explained(
         cli("enqueue", "--command", "--", "ls", b"\xff".decode("utf-8", "surrogateescape")), "a lone surrogate"
     )
+
+
+# -- calls of task functions -----------------------------------------------------------------------
+
+
+def test_a_call_of_a_task_function(cli: Cli) -> None:
+    assert cli("enqueue", "--function", "app.thumbnail", '["a.png", 2]', "--kwargs", '{"crop": true}').code == 0
+    assert cli("enqueue", "--function", "app.thumbnail", "--priority", 3).code == 0
+    with TaskQueue(cli.url) as queue:
+        first, second = queue.get(1), queue.get(2)
+        assert (first.function, first.payload) == ("app.thumbnail", {"args": ["a.png", 2], "kwargs": {"crop": True}})
+        assert (second.payload, second.priority) == ({"args": [], "kwargs": {}}, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--function", "f", "{}"], "array"),
+        (["--function", "f", "[]", "--kwargs", "[]"], "object"),
+        (["--function", "f", "[]", "--kwargs", "{"], "--kwargs"),
+        (["--function", "", "[]"], "name"),
+        (["--function", "f", "--command", "--", "ls"], "not both"),
+        (["1", "--kwargs", "{}"], "needs --function"),
+    ],
+    ids=str,
+)
+def test_a_bad_call_is_refused(cli: Cli, words: list[str], why: str) -> None:
+    assert_wrong_usage(cli("enqueue", *words), why)

@@ -1,4 +1,4 @@
-"""dbtaskqueue watch: on a pseudo-terminal beside a worker that works, and on a pipe."""
+"""dbtaskqueue watch: on a pseudo-terminal, next to a worker that runs tasks, and on a pipe."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def run(payload):
 
 @pytest.fixture
 def go(cli: Cli) -> Callable[[], None]:
-    """Lets the tasks come to their end."""
+    """Lets the tasks finish."""
     Path(cli.directory, "tasks.py").write_text(TASKS)
     return Path(cli.directory, "go").touch
 
 
 @pytest.fixture
 def worker(cli: Cli, queue: TaskQueue, go: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with processes, that runs two tasks with progress, and whose third has failed."""
+    """A worker with processes that runs two tasks with progress; a third task has failed."""
     queue.enqueue("fail", retry=RetryPolicy(delay=3600))
     queue.enqueue_many(["long", "longer"])
     with cli.started("worker", "tasks:run", "--executor", "process", "--concurrency", 2) as process:
@@ -54,7 +54,7 @@ def worker(cli: Cli, queue: TaskQueue, go: object) -> Iterator[subprocess.Popen[
 
 
 def seen(terminal: Terminal, pattern: str) -> str:
-    """The line of the screen that fits the pattern, once there is one."""
+    """Wait for a line of the screen that matches the pattern, and return it."""
 
     def found() -> list[str]:
         return [line for line in terminal.frame if re.search(pattern, line)]
@@ -65,7 +65,7 @@ def seen(terminal: Terminal, pattern: str) -> str:
 # -- on a terminal ---------------------------------------------------------------------------------
 
 
-def test_it_shows_what_goes_on_until_q_is_pressed(
+def test_the_screen_is_live_until_q_is_pressed(
     cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
 ) -> None:
     with cli.terminal("watch", "--interval", "0.2s") as terminal:
@@ -110,7 +110,7 @@ def end_by_signal(number: signal.Signals) -> Callable[[Terminal], None]:
     ],
     ids=["Q", "Ctrl-C", "Ctrl-D", "SIGINT", "SIGTERM", "SIGHUP"],
 )
-def test_every_way_out_leaves_the_terminal_as_it_was(
+def test_every_way_to_quit_restores_the_terminal(
     cli: Cli, queue: TaskQueue, end: Callable[[Terminal], None], code: int
 ) -> None:
     queue.enqueue(1)
@@ -124,12 +124,12 @@ def test_every_way_out_leaves_the_terminal_as_it_was(
         assert "Aborted" not in terminal.shown
 
 
-def test_what_the_database_says_is_shown_and_it_goes_on(cli: Cli, queue: TaskQueue) -> None:
+def test_an_error_of_the_database_is_shown_and_watch_continues(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     with cli.terminal("watch", "--interval", "0.2") as terminal:
         seen(terminal, "^default ")
         execute(cli.url, "ALTER TABLE dbtaskqueue_queue RENAME TO other")
-        until(lambda: "no such table" in " ".join(terminal.frame), what="its own words")
+        until(lambda: "no such table" in " ".join(terminal.frame), what="the error of the database")
         execute(cli.url, "ALTER TABLE other RENAME TO dbtaskqueue_queue")
         terminal.press("q")
         assert terminal.leaves() == 0
@@ -149,7 +149,7 @@ sys.exit(watch.wait())
 """
 
 
-def test_it_can_be_stopped_and_continued_as_by_a_shell(cli: Cli, queue: TaskQueue) -> None:
+def test_ctrl_z_and_fg(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     with cli.terminal("watch", command=[sys.executable, "-c", SHELL]) as terminal:
         seen(terminal, "^default ")
@@ -178,18 +178,18 @@ def test_it_follows_the_size_of_the_window(cli: Cli, queue: TaskQueue, columns: 
         assert terminal.leaves() == 0
 
 
-def test_a_database_that_is_away_is_said_and_waited_for(cli: Cli, queue: TaskQueue) -> None:
+def test_an_unavailable_database_is_shown_until_it_is_available_again(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
-    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
+    file, moved = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "moved")
     with cli.terminal("watch", "--interval", "0.2") as terminal:
         seen(terminal, "^default +1 ")
-        file.rename(away)
+        file.rename(moved)
         seen(terminal, r"^database unavailable for \d+ s, retrying:")
-        assert seen(terminal, "^default +1 "), "what was seen last stays"
-        away.rename(file)
+        assert seen(terminal, "^default +1 "), "the last snapshot stays"
+        moved.rename(file)
         queue.enqueue(2)
         seen(terminal, "^default +2 ")
-        assert not any("away for" in line for line in terminal.frame)
+        assert not any("unavailable for" in line for line in terminal.frame)
         terminal.press("q")
         assert terminal.leaves() == 0
 
@@ -215,7 +215,7 @@ def test_without_colours_and_in_ascii(cli: Cli, queue: TaskQueue, worker: object
 
 
 def until_line(process: subprocess.Popen[bytes], pattern: str) -> str:
-    """What it prints, up to the line that fits the pattern."""
+    """Return what it prints, up to a line that matches the pattern."""
     assert process.stdout is not None
     read = ""
     while line := process.stdout.readline().decode():
@@ -225,7 +225,7 @@ def until_line(process: subprocess.Popen[bytes], pattern: str) -> str:
     raise AssertionError(f"no {pattern!r} in {read!r}")
 
 
-def test_on_a_pipe_it_tells_what_changes(
+def test_changes_are_printed_on_a_pipe(
     cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
 ) -> None:
     with cli.started("watch", "--interval", "0.2") as watch:
@@ -240,53 +240,62 @@ def test_on_a_pipe_it_tells_what_changes(
         rest += last.decode()
     assert (watch.returncode, errors) == (0, b"")
     assert "\x1b" not in rest
-    assert not re.search("worker .* alive", rest), "told once"
+    assert not re.search("worker .* alive", rest), "printed once"
 
 
-def test_its_end_is_told_on_a_pipe(cli: Cli, queue: TaskQueue, worker: object, go: Callable[[], None]) -> None:
+def test_the_end_of_a_task_is_printed_on_a_pipe(
+    cli: Cli, queue: TaskQueue, worker: object, go: Callable[[], None]
+) -> None:
     with cli.started("watch", "--interval", "0.2") as watch:
         until_line(watch, r"task 1 failed .*")
         go()
         until_line(watch, r"task 2 is done queue=default attempt=1")
 
 
-def test_as_json_each_look_is_an_object_in_a_line(
+def test_with_json_each_snapshot_is_an_object_on_one_line(
     cli: Cli, queue: TaskQueue, worker: subprocess.Popen[bytes], go: Callable[[], None]
 ) -> None:
     with cli.started("watch", "--interval", "0.2", "--json") as watch:
-        looks = map(json.loads, watch.stdout or ())
-        look = next(look for look in looks if all(task["progress"] and task["usage"] for task in look["running"]))
-        assert look.keys() == {"at", "queues", "workers", "running", "more", "failures", "ended"}
-        [lane], [seen], [failure] = look["queues"], look["workers"], look["failures"]
-        assert (lane["name"], lane["paused"], lane["counts"]["running"]) == ("default", False, 2)
-        assert (seen["state"], seen["executor"], seen["pid"]) == ("alive", "process", worker.pid)
-        assert [(task["id"], task["progress"]["total"], task["attempt"]) for task in look["running"]] == [
+        snapshots = map(json.loads, watch.stdout or ())
+        snapshot = next(
+            each for each in snapshots if all(task["progress"] and task["usage"] for task in each["running"])
+        )
+        assert snapshot.keys() == {"at", "queues", "workers", "running", "more", "failures", "ended"}
+        [shown_queue], [shown_worker], [failure] = (snapshot[name] for name in ("queues", "workers", "failures"))
+        assert (shown_queue["name"], shown_queue["paused"], shown_queue["counts"]["running"]) == ("default", False, 2)
+        assert (shown_worker["state"], shown_worker["executor"], shown_worker["pid"]) == (
+            "alive",
+            "process",
+            worker.pid,
+        )
+        assert [(task["id"], task["progress"]["total"], task["attempt"]) for task in snapshot["running"]] == [
             (2, 60, 1),
             (3, 60, 1),
         ]
         assert (failure["id"], failure["error"]) == (1, "ValueError: no \x1b[31m luck")
-        moments = look["at"], seen["created_at"], look["running"][0]["started_at"], failure["at"], failure["due"]
+        started_at = snapshot["running"][0]["started_at"]
+        moments = snapshot["at"], shown_worker["created_at"], started_at, failure["at"], failure["due"]
         assert all(datetime.fromisoformat(moment).tzinfo == UTC for moment in moments)
         go()
-        ended = next(each for look in looks for each in look["ended"] if each["id"] == 2)
+        ended = next(each for later in snapshots for each in later["ended"] if each["id"] == 2)
     assert ended == {"id": 2, "queue": "default", "state": "done", "attempt": 1}
 
 
-def test_on_a_pipe_a_database_that_is_away_is_said_on_stderr(cli: Cli, queue: TaskQueue) -> None:
+def test_an_unavailable_database_is_noted_on_stderr_on_a_pipe(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
-    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
+    file, moved = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "moved")
     with cli.started("watch", "--interval", "0.2") as watch:
         until_line(watch, "queue default pending=1 .*")
-        file.rename(away)
+        file.rename(moved)
         assert watch.stderr is not None
         assert b"database unavailable" in watch.stderr.readline()
-        away.rename(file)
+        moved.rename(file)
         assert watch.stderr.readline() == b"database available again\n"
         queue.enqueue(2)
         until_line(watch, "queue default pending=2 .*")
 
 
-def test_a_terminal_that_can_do_nothing_gets_lines(cli: Cli, queue: TaskQueue) -> None:
+def test_a_dumb_terminal_gets_lines(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     with cli.terminal("watch", env={"TERM": "dumb"}) as terminal:
         until(lambda: "queue default pending=1" in terminal.shown, what="a line")
@@ -295,7 +304,7 @@ def test_a_terminal_that_can_do_nothing_gets_lines(cli: Cli, queue: TaskQueue) -
         assert terminal.leaves() == 0
 
 
-def test_who_reads_may_leave(cli: Cli, queue: TaskQueue) -> None:
+def test_the_reader_of_the_pipe_may_exit(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     reader, writer = os.pipe()
     os.close(reader)
@@ -307,4 +316,4 @@ def test_who_reads_may_leave(cli: Cli, queue: TaskQueue) -> None:
 def test_what_cannot_be_watched(cli: Cli) -> None:
     assert_wrong_usage(cli("watch", "--interval", "0.01"), "must be at least 0.1 s")
     assert_wrong_usage(cli("watch", "--interval", "often"), "invalid duration")
-    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name is")
+    assert_wrong_usage(cli("watch", "--queue", "?"), "a queue's name must be")

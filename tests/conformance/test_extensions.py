@@ -38,7 +38,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(queue: TaskQueue, executor: str, *extensions: Extension, **options: Any) -> None:
-    queue.extensions[:] = extensions
+    for extension in extensions:
+        queue.use(extension)
     Worker(queue, executor=executor, **options).run(extended_tasks.act, burst=True)
 
 
@@ -128,12 +129,14 @@ def test_each_child_enters_and_leaves_the_process(queue: TaskQueue, tasks_per_ch
         assert sum(text.startswith("outer st") for text in own) == 2
 
 
+@pytest.mark.parametrize("lane", [None, "mail"])
 def test_a_child_finds_an_extension_by_the_queue_that_uses_it(
-    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, lane: str | None
 ) -> None:
     monkeypatch.setattr(extended_tasks, "queue", queue)
-    enqueue(queue)
-    run(queue, "process", Extension(), extended_tasks.Around("inline"))
+    used = queue if lane is None else queue.lane(lane)
+    enqueue(used)
+    run(used, "process", Extension(), extended_tasks.Around("inline"))
     assert "code in inline" in texts()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dbtaskqueue import FunctionStats, RetryPolicy, TaskQueue
-from dbtaskqueue._formats.limits import NONE
 from dbtaskqueue._formats.task_options import encode
 from dbtaskqueue._store.contract import Claim, End, EndedRecord, NewTask
 from dbtaskqueue._system import clock
@@ -19,7 +18,7 @@ def ran(
 ) -> int:
     """Let an attempt start now, and end so many seconds later; the task's id."""
     now = clock.now() - AGO
-    options = encode(RetryPolicy(delay=3600), NONE)
+    options = encode({"retry": RetryPolicy(delay=3600)})
     new = NewTask(queue.name, 0, now, 10, now, None, function, options, "1", command=command)
     [id] = queue.store.enqueue([[new]]).ids
     worker = queue._membership.join()
@@ -49,7 +48,7 @@ def test_figures_of_each_function(queue: TaskQueue) -> None:
     ]
 
 
-def test_the_newest_attempts_of_every_kind_are_told(queue: TaskQueue) -> None:
+def test_the_newest_attempts_of_every_kind_count(queue: TaskQueue) -> None:
     wanted = [(verb, ran(queue, verb, verb, seconds)) for seconds, verb in enumerate(["finish", "fail", "release"], 1)]
     done = queue.get(wanted[0][1])
     queue.retry(done.id)  # a done attempt of a task that waits again

@@ -371,7 +371,7 @@ def test_a_name_used_twice_is_an_error(queue: TaskQueue) -> None:
         current_task().step("twice", lambda: 2)
 
     run(queue, callback)
-    assert "'twice' was taken already" in (task.refresh().error or "")
+    assert "used the step 'twice' already" in (task.refresh().error or "")
 
 
 @pytest.mark.one_engine("refused before any engine is asked")
@@ -447,7 +447,7 @@ def test_from_any_thread_of_the_task(queue: TaskQueue) -> None:
         for thread in threads:
             thread.join()
         here.progress(8, 8)
-        return [here._all_kept()[f"step:step {n}"] for n in range(8)]
+        return [here._all_saved()[f"step:step {n}"] for n in range(8)]
 
     run(queue, callback)
     assert task.refresh().result == [str(n) for n in range(8)]

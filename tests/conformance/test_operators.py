@@ -1,8 +1,9 @@
-"""What an operator does: look, cancel, pause, resume, purge, prune."""
+"""What an operator does: list, cancel, pause, resume, purge, prune."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers import Background, until
 
-from dbtaskqueue import QueueStats, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState
+from dbtaskqueue import (
+    InvalidTransition,
+    QueueStats,
+    RetryPolicy,
+    Task,
+    TaskNotFound,
+    TaskQueue,
+    TaskQueueError,
+    TaskState,
+)
 from dbtaskqueue._store.sqlite.transaction import SQL, SqliteTransaction
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker.membership import Membership
@@ -66,6 +76,23 @@ def test_a_cancel_that_never_asks_a_running_task(queue: TaskQueue, state: TaskSt
     else:
         assert verdict == (False, state, before.token)
         assert (after.state, after.cancel_requested) == (state, False)
+
+
+@pytest.mark.parametrize("state", list(TaskState))
+@pytest.mark.one_engine("decided in Python, with a verb that the test before runs on every engine")
+def test_cancel_returns_whether_the_task_is_cancelled_now(queue: TaskQueue, state: TaskState) -> None:
+    holder = bring(queue, state)
+    task = queue.get(holder.id)
+    by_queue = functools.partial(queue.cancel, task.id)
+    for cancel in (task.cancel, by_queue):
+        for running in (False, True):
+            if state in ("done", "abandoned"):
+                with pytest.raises(InvalidTransition, match=f"cancel: task {task.id} is {state}"):
+                    cancel(running=running)
+            else:
+                assert cancel(running=running) is (state != "running")
+            assert task.refresh().cancel_requested is (state == "running" and (running or cancel is by_queue))
+    assert task.state == (state if state in ("running", "done", "abandoned") else "cancelled")
 
 
 # -- purge -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What watch sees in a database, with a real worker of processes, on every engine."""
+"""Snapshots of a database, with a real worker that uses processes, on every engine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_an_empty_database(queue: TaskQueue, monitor: Monitor) -> None:
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_worker_and_what_it_runs(queue: TaskQueue, monitor: Monitor, tmp_path: Path) -> None:
     busy = queue.enqueue({"do": "spin", "file": str(tmp_path / "go")})
-    told = queue.enqueue({"do": "progress", "count": 20, "pause": 0.2})
+    reporting = queue.enqueue({"do": "progress", "count": 20, "pause": 0.2})
     bad = queue.enqueue({"do": "raise", "text": "no luck"}, retry=RetryPolicy(delay=3600))
     worker = Worker(queue, executor="process", concurrency=2, drain_timeout=0)
     running = Background(lambda: worker.run(child_tasks.act))
     try:
-        until(lambda: bad.refresh().state == "failed" or told.refresh().progress, what="the tasks run")
+        until(lambda: bad.refresh().state == "failed" or reporting.refresh().progress, what="the tasks run")
 
         def seen() -> Snapshot | None:
             snapshot = monitor.snapshot()
@@ -46,7 +46,7 @@ def test_a_worker_and_what_it_runs(queue: TaskQueue, monitor: Monitor, tmp_path:
         assert task.usage.memory > 0
         assert (task.worker, task.attempt, task.words) == (member.id, 1, ())
         assert '"do": "spin"' in task.what
-        until(lambda: told.refresh().state == "done" and bad.refresh().state == "failed", what="the others ended")
+        until(lambda: reporting.refresh().state == "done" and bad.refresh().state == "failed", what="the others ended")
         (tmp_path / "go").touch()
         ended: list[Ended] = []
 
@@ -55,12 +55,12 @@ def test_a_worker_and_what_it_runs(queue: TaskQueue, monitor: Monitor, tmp_path:
             ended.extend(snapshot.ended)
             return snapshot if not snapshot.running and snapshot.queues[0].counts[TaskState.DONE] == 2 else None
 
-        until(over, what="nothing runs")
+        until(over, what="no running tasks")
         assert Ended(busy.id, "default", "done", 1) in ended
     finally:
         worker.stop()
         running.join()
-    [failure] = until(lambda: monitor.snapshot().failures, what="the failure")  # it is looked for less often
+    [failure] = until(lambda: monitor.snapshot().failures, what="the failure")  # failures are read less often
     assert (failure.id, failure.state, failure.attempt) == (bad.id, "failed", 1)
     assert failure.error.endswith("no luck")
 
@@ -78,7 +78,7 @@ def test_queues_and_their_waiting_tasks(queue: TaskQueue, url: str) -> None:
     assert only.name == "other"
 
 
-def test_what_is_looked_at_is_bounded(queue: TaskQueue) -> None:
+def test_a_snapshot_is_bounded(queue: TaskQueue) -> None:
     queue.enqueue_many(range(MOST_RUNNING + 30), max_attempts=1)
     held = queue.fetch(MOST_RUNNING + 30)
     assert all(task.start() for task in held)

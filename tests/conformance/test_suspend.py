@@ -54,7 +54,9 @@ def test_a_running_task_stands_still_and_goes_on(queue: TaskQueue, run: Run) -> 
     assert verdict == (True, TaskState.RUNNING, record.token)
 
 
-@pytest.mark.parametrize(("executor", "why"), [("thread", "threads"), ("asyncio", "asyncio"), (None, "fetched it")])
+@pytest.mark.parametrize(
+    ("executor", "why"), [("thread", "threads"), ("asyncio", "asyncio"), (None, "was fetched by a program")]
+)
 def test_only_processes_can_stand_still(queue: TaskQueue, run: Run, executor: str | None, why: str) -> None:
     record = run(executor)
     for act in (queue.suspend, queue.continue_):

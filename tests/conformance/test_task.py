@@ -43,17 +43,17 @@ def test_the_state_is_a_word(held: Task) -> None:
     assert str(held.state) == f"{held.state}" == "reserved"
 
 
-def test_attributes_show_the_last_look(queue: TaskQueue, held: Task) -> None:
-    looker = queue.get(held.id)
+def test_attributes_show_what_was_last_read(queue: TaskQueue, held: Task) -> None:
+    seen = queue.get(held.id)
     held.start()
-    assert (looker.state, looker.attempt, looker.started_at) == ("reserved", 0, None)
-    assert looker.refresh() is looker
-    assert (looker.state, looker.attempt) == ("running", 1)
-    assert looker.started_at == held.started_at
+    assert (seen.state, seen.attempt, seen.started_at) == ("reserved", 0, None)
+    assert seen.refresh() is seen
+    assert (seen.state, seen.attempt) == ("running", 1)
+    assert seen.started_at == held.started_at
     held.finish([1])
-    assert looker.result is None
-    assert looker.refresh().result == [1]
-    assert looker.finished_at == held.finished_at is not None
+    assert seen.result is None
+    assert seen.refresh().result == [1]
+    assert seen.finished_at == held.finished_at is not None
 
 
 def test_times_are_aware_and_in_order(queue: TaskQueue, held: Task) -> None:
@@ -65,7 +65,7 @@ def test_times_are_aware_and_in_order(queue: TaskQueue, held: Task) -> None:
     assert times == sorted(times)  # type: ignore[type-var]
 
 
-def test_the_worker_is_who_holds_it(queue: TaskQueue, other: TaskQueue) -> None:
+def test_worker_is_the_id_of_the_holder(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue_many(range(2))
     mine, also = queue.fetch(timeout=10)[0], None
     [also] = other.fetch(timeout=10)
@@ -75,7 +75,7 @@ def test_the_worker_is_who_holds_it(queue: TaskQueue, other: TaskQueue) -> None:
     assert mine.worker is None
 
 
-def test_a_pruned_task_cannot_be_looked_at(queue: TaskQueue, held: Task) -> None:
+def test_a_pruned_task_cannot_be_read(queue: TaskQueue, held: Task) -> None:
     held.start()
     held.finish()
     assert queue.prune(0) == 1
@@ -85,7 +85,7 @@ def test_a_pruned_task_cannot_be_looked_at(queue: TaskQueue, held: Task) -> None
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_repr_tells_what_it_is(held: Task) -> None:
+def test_repr_says_what_it_is(held: Task) -> None:
     assert all(word in repr(held) for word in (str(held.id), "default", "reserved"))
 
 
@@ -146,7 +146,7 @@ def test_with_does_nothing_to_what_its_holder_ended(queue: TaskQueue, held: Task
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_with_fails_on_an_exception_that_goes_on(queue: TaskQueue, held: Task) -> None:
+def test_an_exception_in_the_block_fails_the_attempt_and_propagates(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         _ = 1 / 0
     failed = queue.get(held.id)
@@ -157,7 +157,7 @@ def test_with_fails_on_an_exception_that_goes_on(queue: TaskQueue, held: Task) -
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_an_exception_after_the_end_goes_on(queue: TaskQueue, held: Task) -> None:
+def test_an_exception_after_the_end_propagates(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         held.finish("done")
         _ = 1 / 0
@@ -193,7 +193,9 @@ def test_a_chosen_outcome_ends_there(queue: TaskQueue, held: Task, choice: Excep
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_releases_and_goes_on(queue: TaskQueue, held: Task, interrupt: type[BaseException]) -> None:
+def test_an_interrupt_releases_the_task_and_propagates(
+    queue: TaskQueue, held: Task, interrupt: type[BaseException]
+) -> None:
     with pytest.raises(interrupt), held:
         raise interrupt
     task = queue.get(held.id)
@@ -209,14 +211,14 @@ def test_with_of_a_lost_claim(queue: TaskQueue, held: Task) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_with_whose_claim_is_taken_away(queue: TaskQueue, held: Task) -> None:
+def test_with_when_the_claim_is_taken_away(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(LeaseLost), held:
         queue.purge()
     assert queue.get(held.id).state == "abandoned"
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_with_whose_claim_is_taken_away_hides_no_exception(queue: TaskQueue, held: Task) -> None:
+def test_with_when_the_claim_is_taken_away_hides_no_exception(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(ZeroDivisionError), held:
         queue.purge()
         _ = 1 / 0
@@ -224,7 +226,7 @@ def test_with_whose_claim_is_taken_away_hides_no_exception(queue: TaskQueue, hel
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_with_whose_claim_is_taken_away_and_an_outcome_chosen(queue: TaskQueue, held: Task) -> None:
+def test_with_when_the_claim_is_taken_away_and_an_outcome_is_chosen(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(LeaseLost), held:
         queue.purge()
         raise ReleaseTask
@@ -239,7 +241,7 @@ def test_with_of_a_cancelled_task(queue: TaskQueue, held: Task) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_with_of_a_stranger(queue: TaskQueue, held: Task) -> None:
+def test_with_of_a_task_that_is_not_held(queue: TaskQueue, held: Task) -> None:
     with pytest.raises(InvalidTransition), queue.get(held.id):
         pytest.fail("the block must not run")
 
@@ -315,7 +317,7 @@ def test_wait_and_get_result(queue: TaskQueue, other: TaskQueue) -> None:
     assert getter.join() == {"answer": 42}
 
 
-def test_wait_hears_of_another_process(queue: TaskQueue, url: str) -> None:
+def test_wait_notices_another_process(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue("x")
     waiter = Background(task.get_result)
     run_python("import sys; from dbtaskqueue import Worker; Worker(sys.argv[1]).run(str.upper, burst=True)", url)
@@ -324,7 +326,7 @@ def test_wait_hears_of_another_process(queue: TaskQueue, url: str) -> None:
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_wait_gives_up(queue: TaskQueue, timeout: float) -> None:
+def test_wait_times_out(queue: TaskQueue, timeout: float) -> None:
     task = queue.enqueue()
     with pytest.raises(TimeoutError, match="pending"):
         task.wait(timeout)
@@ -415,6 +417,18 @@ def test_the_error_is_the_last_one(queue: TaskQueue) -> None:
     assert queue.get(task.id).attempts()[0].error == "one"
 
 
+def test_the_class_of_an_error(queue: TaskQueue) -> None:
+    task = queue.enqueue(retry=RetryPolicy(delay=0))
+    for error, name in ((PayloadError("x"), "dbtaskqueue.errors.PayloadError"), ("a text", None)):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.fail(error)
+        assert task.refresh().error_type == name
+    assert [attempt.error_type for attempt in task.attempts()] == ["dbtaskqueue.errors.PayloadError", None]
+    queue.cancel(task.id)
+    assert (queue.retry(task.id).error, queue.get(task.id).error_type) == (None, None)
+
+
 # -- dropped by their holder -----------------------------------------------------------------------
 
 
@@ -426,7 +440,7 @@ def test_a_dropped_reserved_task_is_released(queue: TaskQueue) -> None:
     assert (task.attempt, task.attempts()) == (0, [])
 
 
-def test_a_dropped_running_task_has_failed(queue: TaskQueue) -> None:
+def test_a_dropped_running_task_fails(queue: TaskQueue) -> None:
     task = queue.enqueue()
     queue.fetch(timeout=10)[0].start()
     gc.collect()
@@ -456,13 +470,13 @@ def test_a_dropped_task_that_was_ended_or_lost_stays_as_it_is(queue: TaskQueue) 
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_stranger_that_is_dropped_changes_nothing(queue: TaskQueue, held: Task) -> None:
+def test_dropping_a_task_that_is_not_held_changes_nothing(queue: TaskQueue, held: Task) -> None:
     queue.get(held.id)
     gc.collect()
     assert held.start()
 
 
-def test_who_has_ended_a_claim_is_told_so_whatever_came_after(queue):
+def test_a_holder_cannot_start_what_it_has_ended_whatever_came_after(queue):
     queue.enqueue()
     [task] = queue.fetch()
     task.release()

@@ -1,4 +1,4 @@
-"""examples/long_task.py: a long task survives a kill, a suspension and a deploy; the script checks that."""
+"""examples/long_task.py: a long task survives a kill, a suspension and a deploy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WITHIN = 180
 
 
 class Show:
-    """Runs a copy of the examples, with a word in the environment of whatever it starts."""
+    """Runs a copy of the examples, with a mark in the environment of all processes that it starts."""
 
     def __init__(self, directory: Path) -> None:
         self.examples = directory / "examples"
@@ -40,7 +40,7 @@ class Show:
         )
 
     def processes(self) -> list[str]:
-        """What runs with the word in its environment."""
+        """The processes with the mark in their environment."""
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
@@ -53,10 +53,10 @@ class Show:
 
 @pytest.fixture
 def show(tmp_path: Path) -> Iterator[Show]:
-    """Nothing of it is left afterwards: no process, no file."""
+    """A copy that leaves no process and no file behind."""
     show = Show(tmp_path)
     yield show
-    until(lambda: not show.processes(), what="the end of every process of the show")
+    until(lambda: not show.processes(), what="the end of all its processes")
     assert list(show.temporary.iterdir()) == []
 
 
@@ -65,9 +65,9 @@ def test_it_shows_what_a_long_task_survives(show: Show) -> None:
         out, err = process.communicate(timeout=WITHIN)
     assert (process.returncode, err) == (0, "")
     story, _, lesson = out.partition("What you saw")
-    for what in (r"worker \d+ gets SIGKILL", r"is suspended", r"a deploy: worker \d+ gets SIGTERM", r"does the rest"):
+    for what in (r"worker \d+ gets SIGKILL", r"is suspended", r"a deploy: worker \d+ gets SIGTERM", r"finishes it"):
         assert re.search(what, story), what
-    assert "All 120 pages were asked for" in lesson
+    assert "All 120 pages were requested" in lesson
 
 
 def test_it_fails_when_what_it_claims_does_not_hold(show: Show) -> None:
@@ -78,14 +78,14 @@ def test_it_fails_when_what_it_claims_does_not_hold(show: Show) -> None:
     with ended(show.start()) as process:
         _, err = process.communicate(timeout=WITHIN)
     assert process.returncode == 1
-    assert err.startswith("This did not hold: it goes on where it was, not with page-1.html")
+    assert err.startswith("This is false: it continues where it was, not at page-1.html")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_nothing(show: Show, number: signal.Signals) -> None:
     with ended(show.start()) as process:
         assert process.stdout is not None
-        until(lambda: "SIGKILL" in process.stdout.readline(), what="the first of its kills")  # type: ignore[union-attr]
+        until(lambda: "SIGKILL" in process.stdout.readline(), what="its first kill")  # type: ignore[union-attr]
         process.send_signal(number)
         process.communicate(timeout=WITHIN)
     assert process.returncode != 0

@@ -1,10 +1,12 @@
-"""README as a reader uses it: the first screen, each block pasted alone, and the server section line by line."""
+"""README as a reader uses it: the first screen, each block pasted alone, the server section line by line, its links."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,60 @@ def test_the_first_screen_has_the_commands_to_try() -> None:
     assert all(word in needs for word in ("git", "make", "python3 ≥ 3.11", "pip"))
 
 
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_link_is_absolute_and_leads_to_a_page_of_the_site_or_a_file() -> None:
+    """PyPI shows README, and knows no other file."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    pages = re.findall(r"^([\w/-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+    definitions = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", README, re.MULTILINE))
+    text = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL).partition("\n[documentation badge]:")[0]
+    used = re.findall(r"\]\[([^\]]+)\]", text) + re.findall(r"(?<!\])\[([^\[\]!]+)\](?![\[(:])", text)
+    assert {name.lower() for name in used} == set(definitions), "each definition is used, each use is defined"
+    for link in definitions.values():
+        if link.startswith(urls["Documentation"]):
+            page = link.removeprefix(urls["Documentation"]).removesuffix(".html")
+            assert page in ["", *pages], link
+        elif link.startswith(urls["Repository"]):
+            _, _, file = link.removeprefix(f"{urls['Repository']}/").split("/", 2)
+            assert (ROOT / file).is_file(), link
+        else:
+            assert link.startswith("https://img.shields.io/badge/"), link
+    assert not re.search(r"\]\((?!https://)", text)
+
+
+def test_it_says_what_the_benchmarks_say() -> None:
+    """Each figure of the section about speed is in docs/benchmarks.md, rounded."""
+    speed = README.partition("\n## Speed\n")[2].partition("\n## ")[0]
+    measured = (ROOT / "docs" / "benchmarks.md").read_text()
+    for figure, exact in {
+        "71,000": "71,191",
+        "21 times": "21.5 ×",
+        "38,000": "37,835",
+        "2.2 times": "2.17 ×",
+        "3 to 4 ms": "2.89 ms",
+        "0.1 %": "0.10 % of a core",
+    }.items():
+        assert figure in speed
+        assert exact in measured
+
+
+def test_the_commands_of_the_benchmarks_exist() -> None:
+    named = re.findall(r"make bench ARGS=(?:\"([^\"]*)\"|([\w.]+))", (ROOT / "docs" / "benchmarks.md").read_text())
+    words = {word for found in named for word in "".join(found).split()}
+    assert len(words) > 15
+    tree = ast.parse((ROOT / "bench" / "__main__.py").read_text())
+    constants = {
+        ast.unparse(node.targets[0]): ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("GROUPS", "ON_SERVERS")
+    }
+    on_servers = {f"{engine}.{part}" for engine, parts in constants["ON_SERVERS"].items() for part in parts}
+    assert words <= {*constants["GROUPS"], *constants["ON_SERVERS"], *on_servers}
+
+
 def first_words(code: str) -> str:
     """The name of a block among the tests: what it defines or enqueues first."""
     found = re.search(r"^def (\w+)|^(?:\w+ = )?(queue\.enqueue|connection\b)", code, re.MULTILINE)
@@ -70,7 +126,7 @@ def test_the_ten_lines_and_the_command_line_use_the_same_file(tmp_path: Path) ->
 def test_the_module_of_task_functions_is_served_by_the_command_line(tmp_path: Path) -> None:
     """The block as a file, run and imported."""
     [code] = [block for block in BLOCKS if "pictures.sqlite" in block]
-    [command] = re.findall(r"`(dbtaskqueue [^`]*worker pictures:queue[^`]*)`", README)
+    [command] = re.findall(r"`(dbtaskqueue [^`]*worker\spictures:queue[^`]*)`", README)
     Path(tmp_path, "pictures.py").write_text(code)
     run([sys.executable, "pictures.py"], tmp_path, environment())
     with TaskQueue(f"sqlite:///{tmp_path}/pictures.sqlite", "pictures") as queue:

@@ -1,4 +1,4 @@
-"""The seed program of the design page: a real page from a real server, and a failing URL that is tried again."""
+"""examples/download.py: it fetches a page from a server, and a URL that fails is retried."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_page_is_fetched_into_a_file(url, server, download, tmp_path):
     assert target.read_bytes() == PAGE
 
 
-def test_a_failing_url_is_tried_again(url, server, download, tmp_path):
+def test_a_url_that_fails_is_retried(url, server, download, tmp_path):
     target = tmp_path / "page.html"
     queue = TaskQueue(url, queue="http.fetch", retry=RetryPolicy(delay=0.05))
     task = queue.enqueue({"url": f"{server}/flaky", "target": str(target)})

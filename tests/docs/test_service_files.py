@@ -24,7 +24,7 @@ from dbtaskqueue.cli import main
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNIT = EXAMPLES / "systemd" / "dbtaskqueue@.service"
 REST = 30.0
-"""Seconds that a worker may need besides, to store what it owes and to end its helpers."""
+"""Further seconds that a worker may need to store outcomes and to end its helper processes."""
 
 
 def unit() -> configparser.SectionProxy:
@@ -47,20 +47,20 @@ def time_to_stop(words: Sequence[str]) -> float:
         return float(context.params["drain_timeout"] + context.params["cancel_grace"]) + REST
 
 
-def test_the_unit_gives_the_time_to_stop_that_its_worker_asks_for() -> None:
+def test_the_unit_gives_the_time_to_stop_that_its_worker_needs() -> None:
     program, *words = shlex.split(unit()["ExecStart"])
     assert program.endswith("/dbtaskqueue")
     assert time_to_stop(words) <= seconds(unit()["TimeoutStopSec"]) <= time_to_stop(words) + 60
 
 
-def test_the_container_gets_the_time_to_stop_that_its_worker_asks_for() -> None:
+def test_the_container_gets_the_time_to_stop_that_its_worker_needs() -> None:
     [words] = re.findall(r"^ +command: (\[.*\])$", compose(), re.MULTILINE)
     [period] = re.findall(r"^ +stop_grace_period: (\w+)$", compose(), re.MULTILINE)
     assert time_to_stop(json.loads(words)) <= seconds(period) <= time_to_stop(json.loads(words)) + 60
 
 
-def test_what_systemd_asks_when_nothing_is_said_is_enough_for_the_defaults() -> None:
-    """DefaultTimeoutStopSec is 90 s; docker's 10 s are not enough, and docs/operating.md says so."""
+def test_the_default_time_to_stop_of_systemd_is_enough_for_the_defaults() -> None:
+    """DefaultTimeoutStopSec is 90 s; Docker's 10 s are not enough, as docs/howto/containers.md says."""
     assert 10 < time_to_stop(["worker", "app:queue"]) <= 90
 
 

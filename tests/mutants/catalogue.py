@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "tasks of a worker without a row stay held",
         WORKERS,
-        "WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL)\n\n-- name: rescue_reserved",
-        "WHERE living.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE alive.id = dbtaskqueue_task.worker AND alive.lost_at IS NULL)\n\n-- name: rescue_reserved",
+        "WHERE alive.lost_at IS NULL)\n\n-- name: rescue_reserved",
         _conformance("guards::test_what_a_worker_without_a_row_holds_is_given_back"),
     ),
     # -- tokens --
@@ -477,6 +477,47 @@ MUTANTS = [
         "if False:",
         _conformance("keys"),
     ),
+    # -- extensions and backoff --
+    Mutant(
+        "an extension does not see the exception of the code",
+        "_executors/runner.py",
+        "with guard(run), self._attempt(run):\n            yield",
+        "with guard(run):\n            with self._attempt(run):\n                pass\n            yield",
+        _conformance("extensions::test_extensions_see_the_exception"),
+        "process",
+    ),
+    Mutant(
+        "a child that is replaced does not leave what its extensions entered",
+        "_executors/process/children.py",
+        "if child.is_dying or not self._leaves_process:",
+        "if True:",
+        _conformance("extensions::test_each_child_enters_and_leaves_the_process"),
+        "",
+    ),
+    Mutant(
+        "an extension's thread makes a child unclean",
+        "_executors/process/child.py",
+        "self._threads = threading.active_count()",
+        "self._threads = 1",
+        _conformance("extensions::test_each_child_enters_and_leaves_the_process"),
+        "",
+    ),
+    Mutant(
+        "backoff is asked although the task has chosen",
+        "_executors/runner.py",
+        "isinstance(error, _CHOICES) or ",
+        "",
+        _conformance("backoff::test_what_the_task_chose_wins"),
+        "",
+    ),
+    Mutant(
+        "a backoff that fails abandons the task",
+        "outcomes.py",
+        "    return True, None\n",
+        "    return False, None\n",
+        _conformance("backoff::test_without_an_answer_the_policy_applies"),
+        "",
+    ),
     # -- stopping --
     Mutant(
         "a drain waits for no task",
@@ -503,7 +544,7 @@ MUTANTS = [
     Mutant(
         "a task that a drain releases has failed",
         LOOP,
-        "if error is not None and run.given_back:",
+        "if run.given_back:",
         "if False:",
         _conformance("processes::test_a_drain_gives_the_task_back_with_its_checkpoint"),
     ),
@@ -1041,11 +1082,26 @@ MUTANTS = [
         _unit("states"),
         "",
     ),
+    Mutant(
+        "tasks with the same id in two databases are equal",
+        "task.py",
+        "return self.id == other.id and _database(self._store.url) == _database(other._store.url)",
+        "return self.id == other.id",
+        _unit("public::test_tasks_are_equal_by_id_and_database"),
+        "",
+    ),
+    Mutant(
+        "a wait for a task that does not exist never ends",
+        "waiting.py",
+        "found[task].state if task in found else None for task in tasks}",
+        "found[task].state for task in tasks if task in found}",
+        _conformance("waiting::test_a_callback_gets_the_final_state_once"),
+    ),
     # -- what a task keeps --
     Mutant(
         "a checkpoint of a claim that is gone seems to be kept",
         CHECKPOINTS,
-        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was kept")',
+        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")',
         "return",
         _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),
@@ -1066,7 +1122,7 @@ MUTANTS = [
     Mutant(
         "a step is run again by the next attempt",
         "current.py",
-        "stored = self._all_kept().get(STEP + name)",
+        "stored = self._all_saved().get(STEP + name)",
         "stored = None",
         _conformance("long_tasks::test_a_step_is_run_once_over_all_attempts"),
     ),

@@ -1,4 +1,4 @@
-"""Reading an output that grows: nothing twice, and what was left out is said."""
+"""Following an output that grows: no text comes twice, and gaps are marked."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dbtaskqueue._formats.output import FIRST, LAST, Output, OutputFollower
 LEFT_OUT = re.compile(r"\n\[… (\d+) bytes left out …\]\n")
 
 
-def follow(chunks: list[bytes], looks: random.Random) -> list[str]:
-    """Write the chunks and look now and then; what each look showed."""
+def follow(chunks: list[bytes], reads: random.Random) -> list[str]:
+    """Write the chunks, read now and then, and return what each read showed."""
     output, follower, shown = Output(), OutputFollower(), []
     for chunk in chunks:
         output.write(chunk)
-        if looks.random() < 0.4:
+        if reads.random() < 0.4:
             shown.append(follower.new_text(output.text(), ended=False))
     return [*shown, follower.new_text(output.text())]
 
 
 def assert_in_order(shown: str, written: bytes) -> None:
-    """Each part stands where the part before and the bytes left out have led to."""
+    """Check that each part follows the previous part and the bytes left out."""
     position = 0
     parts = LEFT_OUT.split(shown)
     for part, left_out in zip(parts[::2], [*parts[1::2], "0"], strict=True):
@@ -34,7 +34,7 @@ def assert_in_order(shown: str, written: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_nothing_twice_and_nothing_unsaid(seed: int) -> None:
+def test_no_text_comes_twice_and_gaps_are_marked(seed: int) -> None:
     dice = random.Random(seed)
     longest = dice.choice((50, 3000, 40_000, 200_000))
     chunks = [dice.randbytes(dice.randrange(1, longest)).hex().encode() for _ in range(12)]
@@ -63,7 +63,7 @@ def test_characters_of_several_bytes(seed: int) -> None:
     )
 
 
-def test_bytes_that_are_no_text_come_through() -> None:
+def test_bytes_that_are_not_utf_8() -> None:
     dice = random.Random(1)
     chunks = [dice.randbytes(5000) for _ in range(60)]
     shown = "".join(follow(chunks, dice))
@@ -71,7 +71,7 @@ def test_bytes_that_are_no_text_come_through() -> None:
     assert shown.endswith(chunks[-1].decode("utf-8", "replace").replace("\x00", "\ufffd")[-1000:])
 
 
-def test_half_a_character_and_half_a_line_end_wait() -> None:
+def test_incomplete_characters_and_line_ends_wait() -> None:
     follower = OutputFollower()
     assert follower.new_text("50 %\r", ended=False) == "50 %"
     assert follower.new_text("50 %\r\n\ufffd", ended=False) == "\r\n"
@@ -79,7 +79,7 @@ def test_half_a_character_and_half_a_line_end_wait() -> None:
     assert follower.new_text("50 %\r\né\r") == "\r"
 
 
-def test_what_is_new_while_the_middle_is_cut() -> None:
+def test_new_text_while_the_middle_is_cut() -> None:
     output, follower = Output(), OutputFollower()
     output.write(b"f" * FIRST + b"1" * LAST)
     assert follower.new_text(output.text(), ended=False) == output.text()
@@ -90,7 +90,7 @@ def test_what_is_new_while_the_middle_is_cut() -> None:
     assert follower.new_text(output.text()) == ""
 
 
-def test_a_task_may_write_what_looks_like_our_own_line() -> None:
+def test_a_task_may_print_a_line_like_that_of_a_gap() -> None:
     own = "\n[… 5 bytes left out …]\n"
     output, follower = Output(), OutputFollower()
     output.write(own.encode() * 3)

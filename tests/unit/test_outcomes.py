@@ -6,7 +6,6 @@ import pytest
 
 from dbtaskqueue import RetryPolicy, outcomes
 from dbtaskqueue._executors.lookup import FoundFunctions, Lookup
-from dbtaskqueue._formats.limits import NONE
 from dbtaskqueue._formats.task_options import encode
 from dbtaskqueue._store.contract import TaskRecord
 from dbtaskqueue._system import clock
@@ -32,7 +31,7 @@ def record(
         "budget": budget,
         "retry_base": retry_base,
         "due": NOW - 5,
-        "options": encode(policy, NONE) if policy else None,
+        "options": encode({"retry": policy}) if policy else None,
         "payload": "null",
     }
     return TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,7 +54,8 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",
-        "cancel": "id",
+        "cancel": "id, *, running=True",
+        "wait_all": "tasks, timeout=None",
         "suspend": "id",
         "continue_": "id",
         "retry": "id",
@@ -78,7 +82,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "finish": "result=None",
         "fail": "error, *, retry=True",
         "release": "delay=0",
-        "cancel": "",
+        "cancel": "*, running=True",
         "wait": "timeout=None",
         "get_result": "timeout=None",
         "attempts": "",
@@ -104,7 +108,7 @@ TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
     *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
-    *("meta", "deduplicated"),
+    *("meta", "deduplicated", "error_type"),
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
@@ -124,7 +128,7 @@ def test_every_name_can_be_imported_and_has_a_docstring(name: str) -> None:
     assert inspect.getdoc(thing)
 
 
-def test_what_comes_later_does_not_exist_yet() -> None:
+def test_later_features_do_not_exist_yet() -> None:
     for owner, names in NOT_YET.items():
         assert [name for name in names if hasattr(owner, name)] == []
 
@@ -165,7 +169,7 @@ def test_attributes() -> None:
     assert {name for name in dir(RunningTask) if not name.startswith("_")} == RUNNING_ATTRIBUTES
     assert Attempt._fields == (
         *("number", "token", "worker", "started_at", "finished_at", "outcome", "error", "output"),
-        *("cpu_seconds", "peak_memory"),
+        *("cpu_seconds", "peak_memory", "error_type"),
     )
     assert FunctionStats._fields == (*("function", "count", "failures", "p50", "p95", "cpu_p50", "peak_memory"),)
     assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")
@@ -204,12 +208,86 @@ def test_the_exception_tree() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_survives_a_pickle(error: Exception) -> None:
-    """Somebody's process pool hands it on."""
+    """A process pool pickles it."""
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    project = Path(__file__).parent.parent.parent / "pyproject.toml"
+    assert dbtaskqueue.__version__ == tomllib.loads(project.read_text())["project"]["version"]
+
+
+def test_reprs_say_what_a_thing_is_without_passwords(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tasks.sqlite"
+    with TaskQueue(url, "mail", retry=RetryPolicy(delay=0)) as queue:
+
+        @queue.task(name="send")
+        def send() -> str:
+            reprs.append(repr(dbtaskqueue.current_task()))
+            raise ValueError("x" * 100)
+
+        reprs: list[str] = []
+        task = send.enqueue()
+        assert repr(task) == "<Task 1 mail send pending attempt=0>"
+        assert repr(queue.enqueue()) == "<Task 2 mail pending attempt=0>"
+        assert repr(queue) == f"<TaskQueue mail of {url}>"
+        assert repr(send) == "<TaskFunction send>"
+        assert repr(send.bind()) == "<TaskCall send()>"
+        assert repr(Worker(queue, concurrency=4)) == f"<Worker mail of {url} executor=thread concurrency=4>"
+        Worker(queue).run(max_tasks=1)
+        assert reprs == ["<RunningTask 1 mail send attempt=1>"]
+        [attempt] = task.attempts()
+        assert repr(attempt).startswith(f"Attempt(number=1, token={attempt.token}, worker=")
+        assert "outcome='failed', error='Traceback" in repr(attempt)
+        assert len(repr(attempt)) < 500
+    assert repr(RetryPolicy(delay=5)).startswith("RetryPolicy(delay=5.0, linear=5")
+    server = TaskQueue("postgresql://me:secret@host/tasks", open=False)
+    assert repr(server) == "<TaskQueue default of postgresql://me:***@host/tasks, not open>"
+
+
+def test_tasks_are_equal_by_id_and_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        TaskQueue("sqlite:///tasks.sqlite") as queue,
+        TaskQueue(f"sqlite:///{tmp_path}/tasks.sqlite?synchronous=NORMAL", "mail") as same,
+        TaskQueue("sqlite:///elsewhere.sqlite") as elsewhere,
+    ):
+        task, other = queue.enqueue_many([1, 2])
+        assert task == queue.get(task.id) == same.get(task.id)
+        assert task != other
+        assert task != elsewhere.enqueue()
+        assert task != task.id
+        assert len({task, other, queue.get(task.id), same.get(other.id), *elsewhere.tasks()}) == 3
+        task.cancel()
+        assert task == same.get(task.id)
 
 
 def test_it_is_typed() -> None:
     from helpers import source_of
 
     assert (source_of() / "py.typed").exists()
+
+
+def in_the_reference() -> set[str]:
+    """The names that docs/reference documents, such as "TaskQueue" and "TaskQueue.enqueue"."""
+    names, current = set(), ""
+    for page in ("api.md", "errors.md"):
+        for line in (Path(__file__).parents[2] / "docs" / "reference" / page).read_text().splitlines():
+            if found := re.fullmatch(r"\.\. auto\w+:: ([\w.]+)(?:\(\))?", line):
+                current = found[1].removeprefix("dbtaskqueue.functions.")
+                names.add(current)
+            elif found := re.fullmatch(r" +:members:(.*)", line):
+                members = found[1].split(",") if found[1] else dir(getattr(dbtaskqueue, current))
+                names |= {f"{current}.{member.strip()}" for member in members}
+    return names
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    names = in_the_reference()
+    assert names >= NAMES
+    methods = {(owner.__name__, name) for owner, members in SIGNATURES.items() for name in members}
+    attributes = {("Task", name) for name in TASK_ATTRIBUTES} | {("RunningTask", name) for name in RUNNING_ATTRIBUTES}
+    described_by_their_class = {"__init__", "TaskQueue.__enter__"}
+    expected = {f"{owner}.{name}" for owner, name in methods | attributes if name not in described_by_their_class}
+    assert expected - described_by_their_class <= names

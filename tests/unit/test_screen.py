@@ -1,4 +1,4 @@
-"""What watch shows, without a terminal: it fits, the important comes first, and nothing in it is obeyed."""
+"""What watch prints, without a terminal: it fits, the important comes first, and control characters are escaped."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def row(shown: list[str], start: str) -> list[str]:
 # -- what is on it ---------------------------------------------------------------------------------
 
 
-def test_each_part_says_what_one_wants_to_know() -> None:
+def test_each_part_of_the_screen() -> None:
     shown = lines(snapshot(), title="sqlite:///x.sqlite")
     assert shown[0].startswith("dbtaskqueue sqlite:///x.sqlite  ")
     assert shown[0].endswith("q quits")
@@ -88,19 +88,19 @@ def test_a_wide_screen_has_more() -> None:
     assert "cancelled" in shown[2]
 
 
-def test_nothing_to_show_is_said() -> None:
+def test_empty_parts_have_a_note() -> None:
     shown = lines(Snapshot(NOW, [], [], [], False, [], []))
     assert {"no tasks in any queue", "no workers", "no running tasks", "no failed tasks"} <= set(shown)
     assert lines(None, warning="reading …")[1] == "reading …"
 
 
-def test_trouble_stands_on_top_and_what_was_seen_stays() -> None:
+def test_a_warning_is_at_the_top_and_the_last_snapshot_stays() -> None:
     shown = lines(snapshot(), warning=f"the database is away {EVIL}")
     assert shown[1].startswith("the database is away \\x1b")
     assert row(shown, "17")
 
 
-def test_what_stands_still_or_is_to_end_is_marked() -> None:
+def test_suspended_and_cancelled_tasks_and_paused_queues_are_marked() -> None:
     shown = lines(snapshot(running=[running(5, words=("suspended", "cancellation requested"))]), columns=140)
     assert "(suspended, cancellation requested) page 45 · crawl" in next(
         line for line in shown if line.startswith("5 ")
@@ -108,7 +108,7 @@ def test_what_stands_still_or_is_to_end_is_marked() -> None:
     assert row(lines(snapshot(queues=[queue("slow", paused=True)])), "(paused)")[:2] == ["(paused)", "slow"]
 
 
-def test_the_living_come_before_the_lost_and_busy_queues_before_idle_ones() -> None:
+def test_live_workers_and_busy_queues_come_first() -> None:
     workers = [worker(1, "lost"), worker(2, "lost"), worker(3, "silent"), worker(4)]
     shown = lines(snapshot(workers=workers, queues=[queue("a", done=9), queue("b", pending=1)]))
     order = [line.split()[1] for line in shown[shown.index("") :] if "process" in line.split()[2:3]]
@@ -117,7 +117,7 @@ def test_the_living_come_before_the_lost_and_busy_queues_before_idle_ones() -> N
     assert row(lines(snapshot(workers=[worker(1, executor=None)])), "1 ")[2] == "(fetch)"
 
 
-def test_values_that_nobody_told_are_blank() -> None:
+def test_unknown_values_are_blank() -> None:
     bare = running(3, progress=None, usage=None, cpu=None, started_at=None, max_attempts=None, what="7")
     assert row(lines(snapshot(running=[bare])), "3 ") == ["3", "7"]
 
@@ -126,7 +126,7 @@ def test_values_that_nobody_told_are_blank() -> None:
 
 
 def crowd(dice: random.Random) -> Snapshot:
-    """Far more than fits, in words that are up to no good."""
+    """Far more than fits, with hostile text."""
     names = [f"{'q' * dice.randrange(1, 128)}{n}" for n in range(30)]
     return Snapshot(
         NOW,
@@ -148,7 +148,7 @@ def test_it_fits_every_screen(columns: int, rows: int, seed: int) -> None:
     assert all(line.plain.isprintable() for line in shown)
 
 
-def test_what_does_not_fit_is_counted() -> None:
+def test_rows_that_do_not_fit_are_counted() -> None:
     shown = lines(snapshot(running=[running(n) for n in range(100, 140)], more=True))
     assert len(shown) <= 24
     listed = [line for line in shown if line.startswith("1") and "page" in line]
@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_counted() -> None:
     assert row(shown, "9 "), "a long part leaves room for the short ones"
 
 
-def test_rooms_are_shared_fairly() -> None:
+def test_rows_are_shared_fairly() -> None:
     assert shares([3, 1, 40, 2], 16) == [3, 1, 10, 2]
     assert shares([9, 9, 9, 9], 4) == [1, 1, 1, 1]
     assert shares([1, 1], 10) == [1, 1]
@@ -185,7 +185,7 @@ def test_rooms_are_shared_fairly() -> None:
         ("nonsense", ""),
     ],
 )
-def test_times_in_six_characters(seconds: float | None, words: str) -> None:
+def test_short_durations_have_at_most_six_characters(seconds: float | None, words: str) -> None:
     assert short_duration(seconds) == words
     assert len(words) <= 6
 
@@ -230,7 +230,7 @@ def change_lines(before: Snapshot | None, after: Snapshot) -> list[str]:
     return [line.partition(" ")[2] for line in changes(before, after)]
 
 
-def test_the_first_lines_tell_everything() -> None:
+def test_the_first_snapshot_prints_everything() -> None:
     assert change_lines(None, snapshot()) == [
         "queue default pending=3 reserved=0 running=1 failed=0 done=0 abandoned=0 cancelled=0",
         "worker 1 alive executor=process pid=4001 machine",
@@ -240,7 +240,7 @@ def test_the_first_lines_tell_everything() -> None:
     ]
 
 
-def test_then_only_what_has_changed() -> None:
+def test_later_snapshots_print_changes_only() -> None:
     assert change_lines(snapshot(), snapshot(at=NOW + 1)) == []
     after = snapshot(running=[running(17, cpu=0.0, usage=None, progress=Progress(45.1, 60, "page 45.1", 89.0))])
     assert change_lines(snapshot(), after) == [], "neither a part of a percent nor what it uses is worth a line"
@@ -261,7 +261,7 @@ def test_then_only_what_has_changed() -> None:
     assert change_lines(snapshot(running=[]), snapshot(running=[running(17, token=2)]))[0].startswith("task 17 runs")
 
 
-def test_lines_on_a_pipe_are_harmless() -> None:
+def test_control_characters_are_escaped_on_a_pipe() -> None:
     evil = crowd(random.Random(1))
     for line in changes(None, evil):
         assert line.isprintable()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from dbtaskqueue import TaskState
-from dbtaskqueue.states import FINAL, TRANSITIONS, UNFINISHED, sources
+from dbtaskqueue.states import FINAL, TRANSITIONS, UNFINISHED, StateName, sources
 
 # verb: (from, to, by the holder only, new token), as on the design page
 DESIGN = {
@@ -22,6 +24,7 @@ DESIGN = {
 def test_the_words() -> None:
     words = ["pending", "reserved", "running", "failed", "done", "cancelled", "abandoned"]
     assert [str(state) for state in TaskState] == words
+    assert list(get_args(StateName)) == words
     assert all(state == word and f"{state}" == word for state, word in zip(TaskState, words, strict=True))
 
 

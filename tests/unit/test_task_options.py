@@ -17,14 +17,15 @@ KEYS = ("retry", "time_limit", "stall_limit", "memory_limit")
 @pytest.mark.parametrize("limits", [NONE, Limits(1.5, None, 2**40), Limits(stall=3.0)])
 @pytest.mark.parametrize("policy", [DEFAULT, RetryPolicy(1, 2, 3.5, 4, 0.5, 6), RetryPolicy(max_attempts=None)])
 def test_options_are_stored_and_read(policy: RetryPolicy, limits: Limits) -> None:
-    assert decode(encode(policy, limits)) == TaskOptions(policy, limits)
-    assert has_limits(encode(policy, limits)) == (limits != NONE)
+    options = {"retry": policy, "time_limit": limits.time, "stall_limit": limits.stall, "memory_limit": limits.memory}
+    assert decode(encode(options)) == TaskOptions(policy, limits)
+    assert has_limits(encode(options)) == (limits != NONE)
 
 
 def test_only_what_is_set_is_stored() -> None:
-    assert encode(RetryPolicy(), NONE) is None
-    assert encode(DEFAULT, Limits(stall=2.0)) == '{"stall_limit": 2.0}'
-    assert list(json.loads(encode(RetryPolicy(delay=1), NONE) or "")) == ["retry"]
+    assert encode({"retry": RetryPolicy(), "time_limit": None}) is None
+    assert encode({"retry": DEFAULT, "stall_limit": 2.0}) == '{"stall_limit": 2.0}'
+    assert list(json.loads(encode({"retry": RetryPolicy(delay=1)}) or "")) == ["retry"]
 
 
 def test_keys_of_a_newer_version_are_ignored() -> None:

@@ -119,10 +119,17 @@ class Lookup:
         main = _main_of([callback, provider, *functions.values(), *extensions])
         return Origin(callback, functions, main, provider, extensions)
 
+    def _owner_place(self) -> tuple[str, str] | None:
+        """Where a child process finds the owner, or another ``TaskQueue`` with the same extensions, as of a lane."""
+        return refer(self._owner) or _find(
+            lambda value: type(value) is type(self._owner) and getattr(value, "extensions", None) is self.extensions,
+            type(self._owner),
+        )
+
     def _extension_places(self) -> list[tuple[str, str]]:
         """Where a child process finds the extensions that it enters."""
         entered = overriding(self.extensions, "attempt") + overriding(self.extensions, "process")
-        owner = refer(self._owner) if self._owner is not None and entered else None
+        owner = self._owner_place() if self._owner is not None and entered else None
         places = []
         for index, extension in enumerate(self.extensions):
             if extension not in entered:
@@ -260,13 +267,19 @@ def _is_there(module: str, path: str, *wanted: object) -> bool:
 def _search(code: object) -> tuple[str, str] | None:
     """Find an object, or the object of a method, at the top of a module."""
     owner, suffix = (code.__self__, f".{code.__name__}") if isinstance(code, types.MethodType) else (code, "")
-    for name in dict.fromkeys((type(owner).__module__, _MAIN, *sys.modules)):
+    found = _find(lambda value: value is owner, type(owner))
+    return None if found is None else (found[0], found[1] + suffix)
+
+
+def _find(is_wanted: Callable[[Any], bool], kind: type) -> tuple[str, str] | None:
+    """Return the first object at the top of a module that is wanted. The module of ``kind`` comes first."""
+    for name in dict.fromkeys((kind.__module__, _MAIN, *sys.modules)):
         module = sys.modules.get(name)
         if not isinstance(module, types.ModuleType) or name == _COPY_OF_MAIN:
             continue
         for path, value in list(vars(module).items()):
-            if value is owner:
-                return name, path + suffix
+            if is_wanted(value):
+                return name, path
     return None
 
 

@@ -48,8 +48,8 @@ class Runner:
 
     ``lookup`` finds the code. ``max_payload`` is the most bytes of a result or a checkpoint. ``checkpoints`` makes the
     place where a task stores its checkpoints, when the task first asks for ``current_task()``. ``is_draining`` says
-    whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered
-    around the extensions and the code.
+    whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered around the
+    extensions and the code.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Runner:
         self._guard = guard
         self._extensions = overriding(lookup.extensions, "attempt")
         self._is_plain = guard is None and not self._extensions
-        self._pid = os.getpid()
+        self._forks = _forks
         self.process = ProcessContexts(lookup.extensions)
         """What the process that runs the code enters before its first task, and leaves at its end."""
 
@@ -139,11 +139,11 @@ class Runner:
         return task_log.running.set(run), enter(lambda: run.running(self._running_task))
 
     def _store_result(self, run: TaskRun, result: JSON) -> None:
-        if result is not None and os.getpid() == self._pid:
+        if result is not None and _forks == self._forks:
             run.result = payload.encode(result, limit=self.max_payload, name="result")
 
     def _end(self, run: TaskRun, context: _Context) -> None:
-        if os.getpid() != self._pid:  # a process that the task has forked, and that returned from the code
+        if _forks != self._forks:  # a process that the task has forked, and that returned from the code
             _end_fork(run.error)
         if run.error is not None:
             run.backoff = self._backoff(run, run.error)
@@ -180,6 +180,18 @@ class Runner:
             max_payload=self.max_payload,
             is_cancelled=lambda: self._is_cancelled(run),
         )
+
+
+_forks = 0
+"""How many forks lie between this process and the interpreter's start. To read it costs less than ``os.getpid()``."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 def _end_fork(error: BaseException | None) -> NoReturn:

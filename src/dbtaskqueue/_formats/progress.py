@@ -1,4 +1,4 @@
-"""How far a task has got: what a task tells, and what others read. Pure."""
+"""The progress of a task: what it reports, and what others read. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _NUMBERS = int, float  # made once: it is asked in inner loops
 
 
 class Progress(NamedTuple):
-    """What a running attempt told last: ``done`` of ``total``, in units of its own.
+    """What a running attempt reported last: ``done`` of ``total``, in units of its own.
 
-    ``eta``: seconds that the rest will take at the pace so far, as of then; None without a total or a pace.
+    ``eta``: seconds that the rest will take at the pace so far; None if the total or the pace is not known.
     """
 
     done: float
@@ -23,7 +23,7 @@ class Progress(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What the processes of a task use: bytes, CPU seconds so far, how many they are."""
+    """What the processes of a task use: memory in bytes, CPU seconds so far, and how many processes there are."""
 
     memory: int
     cpu: float
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
 
 class ProgressTracker:
-    """The progress of one attempt. Telling it is cheap enough for an inner loop; storing it is somebody else's."""
+    """The progress of one attempt. Updating it is cheap enough for an inner loop; it does not store anything."""
 
     __slots__ = ("_latest", "_started", "_stored")
 
@@ -41,22 +41,22 @@ class ProgressTracker:
         self._stored: tuple[float, float | None, str | None] | None = None
 
     def update(self, done: float, total: float | None, message: str | None) -> None:
-        """Take note of it. ValueError for what is no number."""
+        """Note the latest progress. Raises ValueError for something that is not a number."""
         if not (isinstance(done, _NUMBERS) and -1e308 <= done <= 1e308):
-            raise ValueError(f"done is a number, not {done!r}")
+            raise ValueError(f"done must be a number, not {done!r}")
         if total is not None and not (isinstance(total, _NUMBERS) and -1e308 <= total <= 1e308):
-            raise ValueError(f"total is a number or None, not {total!r}")
+            raise ValueError(f"total must be a number or None, not {total!r}")
         if self._started is None:
             self._started = time.monotonic(), done
         self._latest = done, total, message
 
     @property
     def latest(self) -> tuple[float, float | None, str | None] | None:
-        """What was told last; another object each time that something is told."""
+        """The latest progress: a new object after each update."""
         return self._latest
 
     def take_changed(self) -> str | None:
-        """What is to be stored now, as JSON; None if nothing was told since."""
+        """Return the latest progress as JSON; None if it has not changed since the last call."""
         latest = self._latest
         if latest is None or latest is self._stored:
             return None
@@ -74,7 +74,7 @@ class ProgressTracker:
 
 
 def read(text: str | None) -> Progress | None:
-    """What was stored; None for nothing, and for what cannot be read."""
+    """Return stored progress; None if there is none, or if it cannot be read."""
     if text is None:
         return None
     try:
@@ -85,7 +85,7 @@ def read(text: str | None) -> Progress | None:
 
 
 def read_usage(text: str | None) -> Usage | None:
-    """What was stored of a task's use; None for nothing, and for what cannot be read."""
+    """Return the stored usage of a task; None if there is none, or if it cannot be read."""
     try:
         found = json.loads(text or "null")
         return Usage(int(found["memory"]), float(found["cpu"]), int(found["processes"]))
@@ -94,7 +94,7 @@ def read_usage(text: str | None) -> Usage | None:
 
 
 def part_done(progress: Progress | None) -> float | None:
-    """How much is done, from 0 to 1; None where nobody can tell."""
+    """Return the part that is done, from 0 to 1; None if it is not known."""
     if progress is None or not isinstance(progress.total, int | float) or not isinstance(progress.done, int | float):
         return None
     return min(1.0, max(0.0, progress.done / progress.total)) if progress.total > 0 else None

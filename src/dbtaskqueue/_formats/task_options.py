@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..retry import DEFAULT, RetryPolicy
@@ -23,19 +23,10 @@ class TaskOptions(NamedTuple):
     unreadable: tuple[str, ...] = ()
 
 
-def encode(retry: RetryPolicy, limits: Limits) -> str | None:
-    """Return the text for the column, or None where every option has its default."""
-    stored: dict[str, object] = {}
-    if retry != DEFAULT:
-        stored["retry"] = vars(retry)
-    for key, value in (
-        ("time_limit", limits.time),
-        ("stall_limit", limits.stall),
-        ("memory_limit", limits.memory),
-    ):
-        if value is not None:
-            stored[key] = value
-    return json.dumps(stored) if stored else None
+def encode(options: Mapping[str, object]) -> str | None:
+    """Return the text for the column, from checked options by name. None if all of them have their defaults."""
+    given = {name: value for name, value in options.items() if value is not None and value != DEFAULT}
+    return json.dumps(given, default=vars) if given else None  # a RetryPolicy is stored as an object
 
 
 @functools.lru_cache(maxsize=64)  # most tasks of a program share their options

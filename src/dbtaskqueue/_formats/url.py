@@ -80,15 +80,17 @@ def mask(url: str) -> str:
 
 
 def same_database(one: str, other: str) -> bool:
-    """Whether two URLs or DSNs lead to one database, however it is spelled and whoever asks; ConfigurationError."""
-    return _address(parse(one)) == _address(parse(other))
+    """Return whether two URLs or DSNs name the same database, for any user and options. Raises ConfigurationError."""
+    return database_of(one) == database_of(other)
 
 
-def _address(target: Target) -> tuple[object, ...]:
+def database_of(url: str) -> tuple[object, ...]:
+    """Return what identifies the database of a URL or DSN: equal for all its spellings. Raises ConfigurationError."""
+    target = parse(url)
     if target.engine == "sqlite":
         return target.engine, os.path.realpath(target.database)
     hosts = target.hosts or (Host("localhost", None),)
-    ports = [(host.name, host.port or _PORTS[target.engine]) for host in hosts]
+    ports = tuple((host.name, host.port or _PORTS[target.engine]) for host in hosts)
     return target.engine, ports, target.database, target.options.get("schema")
 
 

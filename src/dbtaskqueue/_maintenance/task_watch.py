@@ -18,13 +18,14 @@ class TaskWatch:
         self._running = running
         self._measures = measures
         self._loop = MaintenanceLoop("limits", Outage("limits", events))
-        self._is_started = False
+        self.is_started = False
+        """Whether the thread runs."""
 
     def start_if_needed(self, has_limits: bool) -> None:
         """Start the thread if a task has limits, or if usage is measured."""
-        if self._is_started or not (has_limits or self._measures):
+        if self.is_started or not (has_limits or self._measures):
             return
-        self._is_started = True
+        self.is_started = True
         self._loop.add(LimitWatch(self._running))
         if self._measures:
             self._loop.add(UsageWatch(self._running))
@@ -32,5 +33,5 @@ class TaskWatch:
 
     def stop(self) -> None:
         """End the thread."""
-        if self._is_started:
+        if self.is_started:
             self._loop.stop()

@@ -36,7 +36,7 @@ class Enqueued(NamedTuple):
     """
 
     ids: list[int]
-    existing: AbstractSet[int]
+    existing: AbstractSet[int] = frozenset()
 
 
 class Claim(NamedTuple):

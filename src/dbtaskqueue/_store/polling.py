@@ -50,11 +50,11 @@ class PollingWakeups(Wakeups):
     def ring(self) -> None:
         """Wake every waiter of this process."""
         self._after_fork()
-        self.stir()
+        self.poll_often()
         for bell in tuple(self._waiters):
             bell.put(None)
 
-    def stir(self) -> None:
+    def poll_often(self) -> None:
         """Poll often for a while: more tasks may follow."""
         self._busy_until = time.monotonic() + _BUSY_FOR
 

@@ -9,6 +9,7 @@ Times are integers: microseconds since 1970, UTC.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -217,12 +218,14 @@ def maker(record: type[R], given: Sequence[str], constants: Mapping[str, object]
 
     Of a field that is given twice, the last value counts. As fast as writing the order by hand.
     """
-    values = (*constants, *given)
-    last = {name: index for index, name in enumerate(values)}
+    others = {name: value for name, value in constants.items() if name not in given}
+    last = {name: index for index, name in enumerate((*given, *others))}
     pick = operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
-    fixed = tuple(constants.values())
-    make = record._make  # type: ignore[attr-defined]
-    return lambda row: make(pick(fixed + row))
+    fixed = tuple(others.values())
+    make = functools.partial(tuple.__new__, record)  # half the time of _make
+    if not fixed:
+        return lambda row: make(pick(row))
+    return lambda row: make(pick(row + fixed))
 
 
 _fresh = maker(

@@ -60,3 +60,8 @@ def after(start: int, delay: float | timedelta, name: str = "delay") -> int:
 def deadline_of(timeout: float | timedelta | None) -> float | None:
     """Return when a timeout ends by the monotonic clock; None is never. ValueError if it is not a number of seconds."""
     return None if timeout is None else time.monotonic() + check_seconds(timeout, "timeout", signed=True)
+
+
+def has_passed(deadline: float | None) -> bool:
+    """Return whether a deadline that ``deadline_of`` gave has passed."""
+    return deadline is not None and time.monotonic() >= deadline

@@ -250,7 +250,9 @@ class WorkerLoop:
 
     def _submit(self, runs: list[TaskRun]) -> None:
         self._active.update(runs)
-        self._watch.start_if_needed(any(has_limits(run.record.options) for run in runs))
+        if not self._watch.is_started:
+            options = [run.record.options for run in runs if run.record.options is not None]
+            self._watch.start_if_needed(any(map(has_limits, options)))
         self._executor.submit(runs)
 
     def _emit_starts(self, runs: list[TaskRun]) -> None:
@@ -280,19 +282,20 @@ class WorkerLoop:
         self._batch.close_if_stored(self._active)
 
     def _end_of(self, run: TaskRun) -> End:
-        end = self._outcome(run)
+        if run.error is None:
+            end = outcomes.finish(run.record, run.result, run.ended_at, run.unstored_start)
+        else:
+            end = self._end_after_error(run, run.error)
         return end if run.cpu is None and run.memory is None else end._replace(cpu=run.cpu, memory=run.memory)
 
-    def _outcome(self, run: TaskRun) -> End:
-        record, error, started_at = run.record, run.error, run.unstored_start
-        if error is not None and run.given_back:
+    def _end_after_error(self, run: TaskRun, error: BaseException) -> End:
+        record, started_at = run.record, run.unstored_start
+        if run.given_back:
             run.error = None  # it stopped as requested
             return outcomes.release(record, started_at=started_at)
-        if error is not None and run.exceeded is not None:
+        if run.exceeded is not None:
             run.error, run.backoff = run.exceeded, None
-            error = run.error
-        if error is None:
-            return outcomes.finish(record, run.result, run.ended_at, started_at)
+            error = run.exceeded
         try:
             chosen = outcomes.chosen_end(record, error, started_at)
             return chosen or outcomes.fail(record, error, started_at=started_at, backoff=run.backoff)

@@ -7,7 +7,6 @@ again until each is stored or its claim is gone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from .. import outcomes
 from .._executors.task_run import TaskRun
@@ -16,13 +15,6 @@ from ..errors import StoreUnavailable
 from ..events import ClaimLost, Events, Outage, TaskEnded, TaskStarted, logs_finished_tasks
 from ..states import DONE
 from .membership import Membership
-
-
-class Ended(NamedTuple):
-    """A task whose code has ended, or was never called, and what is to be stored about it."""
-
-    run: TaskRun
-    end: End
 
 
 class Outbox:
@@ -36,7 +28,7 @@ class Outbox:
         self._membership = membership
         self._events = events
         self._outage = Outage("worker", events)
-        self._ended: list[Ended] = []
+        self._ended: list[tuple[TaskRun, End]] = []
         self._notes: list[Note] = []
         self._emits_all = logs_finished_tasks() or events.wants(TaskEnded) or events.wants(TaskStarted)
         self.failures = 0
@@ -46,7 +38,7 @@ class Outbox:
 
     def add(self, run: TaskRun, end: End, notes: Sequence[Note] = ()) -> None:
         """Store this end with the next exchange. ``notes`` are the task's last progress and output."""
-        self._ended.append(Ended(run, end))
+        self._ended.append((run, end))
         self._notes += notes
 
     def add_stored(self, run: TaskRun, end: End) -> None:
@@ -55,11 +47,11 @@ class Outbox:
 
     def ids(self) -> set[int]:
         """The ids of the tasks whose ends wait here."""
-        return {ended.run.record.id for ended in self._ended}
+        return {run.record.id for run, _ in self._ended}
 
     def ends(self) -> list[End]:
         """The ends that wait here."""
-        return [ended.end for ended in self._ended]
+        return [end for _, end in self._ended]
 
     def exchange(self, starts: Sequence[Start] = (), claim: Claim | None = None) -> Exchanged:
         """Store everything and claim the next tasks, in one transaction. Raises StoreUnavailable: everything waits."""
@@ -88,7 +80,7 @@ class Outbox:
         try:
             verdict = outcomes.settled(self._store, end, verdict)
         except StoreUnavailable as unavailable:
-            self._ended.append(Ended(run, end))  # the next try finds out whether it was stored; it stores nothing twice
+            self._ended.append((run, end))  # the next try finds out whether it was stored; it stores nothing twice
             self.failed(unavailable)
             return
         record, error = run.record, run.error

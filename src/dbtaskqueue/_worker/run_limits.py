@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
-
-from ..checks import check_count, check_seconds
 
 
 class RunLimits:
     """The limits of one run, and how far it is from them.
 
     ``burst``: end when no task is due. ``max_tasks``: end after that many tasks. ``idle_timeout``: end after that many
-    seconds (or a timedelta) without a task. Raises ValueError for a limit that is out of range.
+    seconds without a task. ``Worker.run`` has checked them.
     """
 
-    def __init__(self, burst: bool, max_tasks: int | None, idle_timeout: float | timedelta | None) -> None:
+    def __init__(self, *, burst: bool = False, max_tasks: int | None = None, idle_timeout: float | None = None) -> None:
         self.burst = burst
-        self._max_tasks = None if max_tasks is None else check_count(max_tasks, "max_tasks")
-        self._idle_timeout = None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout")
+        self._max_tasks = max_tasks
+        self._idle_timeout = idle_timeout
         self._started = 0
         self._last_task = time.monotonic()
 

@@ -7,7 +7,7 @@ import click
 from .._formats.display import byte_size, duration, short_duration
 from ..monitoring.tasks import attempt_text, attributes, describe
 from ..overview import FunctionStats, QueueInfo, WorkerInfo
-from ..states import TaskState
+from ..states import StateName, TaskState
 from ..task import Task
 from .options import json_option, open_queue, queue_option, url_option
 from .output import WIDE, console, counted, fields, local, note, print_json, queue_name, table
@@ -28,7 +28,7 @@ from .queues import refuse_unknown
 @json_option
 @url_option
 @click.pass_obj
-def list_tasks(url: str | None, queue: str, state: str | None, limit: int, json: bool) -> None:
+def list_tasks(url: str | None, queue: str, state: StateName | None, limit: int, json: bool) -> None:
     """List the tasks of a queue, newest first."""
     with open_queue(url, queue) as task_queue:
         refuse_unknown(task_queue.store, queue)
@@ -114,7 +114,8 @@ def list_queues(url: str | None, json: bool) -> None:
     elif found:
         states = _IF_WIDE if console().width >= WIDE else _ALWAYS
         # the name comes last: a long one is cut there
-        table((*states, "waits", "workers", "queue"), [_queue_row(queue, states) for queue in found])
+        names = (*states, "waits", "workers", "queue")
+        table(names, [_queue_row(queue, states) for queue in found], numbers=True)
     else:
         note("no queues")
 

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -61,8 +61,11 @@ def note(text: str) -> None:
     click.echo(harmless(text), err=True)
 
 
-def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table as wide as the terminal, or 80 columns on a pipe; the last column is cut at the end of the line."""
+def table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> None:
+    """Print a table as wide as the terminal, or 80 columns on a pipe; the last column is cut at the end of the line.
+
+    ``numbers``: all columns but the last one contain numbers, and are aligned right.
+    """
     from rich.table import Table
 
     screen = console()
@@ -70,7 +73,9 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max([len(name), *(row[index].cell_len for row in cells)]) for index, name in enumerate(names)]
     grid = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for name, width in zip(names, widths, strict=True):
-        grid.add_column(name, no_wrap=True, min_width=len(name) if name == names[-1] else min(width, 20))
+        is_last = name == names[-1]
+        justify: Literal["left", "right"] = "right" if numbers and not is_last else "left"
+        grid.add_column(name, no_wrap=True, justify=justify, min_width=len(name) if is_last else min(width, 20))
     room = max(len(names[-1]), screen.width - sum(widths[:-1]) - _GAP * (len(names) - 1))
     for row in cells:
         row[-1].truncate(room, overflow="ellipsis")

@@ -7,7 +7,9 @@ from typing import Unpack
 
 import click
 
-from ..calls import Command, Target
+from .._formats.payload import JSON
+from ..calls import Command, Target, TaskCall
+from ..checks import check_function
 from ..options import Options
 from .options import checked, flags_of, json_value, open_queue, queue_option, url_option, variable
 from .output import harmless
@@ -18,6 +20,7 @@ Examples:
   dbtaskqueue enqueue '{"page": 7}' --in 5m
   dbtaskqueue enqueue '"a text"' --queue mail --key welcome-17
   dbtaskqueue enqueue - < payload.json
+  dbtaskqueue enqueue --function app.resize '["a.png"]' --kwargs '{"w": 9}'
   dbtaskqueue enqueue --command -- ffmpeg -i film.mkv film.webm
 """
 
@@ -26,6 +29,13 @@ Examples:
 @click.argument("words", metavar="PAYLOAD", nargs=-1)
 @queue_option
 @flags_of(Options, "enqueue")
+@click.option(
+    "--function",
+    metavar="NAME",
+    callback=checked(check_function),
+    help="Enqueue a call of this task function. PAYLOAD is the JSON array of its arguments.",
+)
+@click.option("--kwargs", metavar="OBJECT", help="Keyword arguments of the --function, as a JSON object.")
 @click.option("--command", is_flag=True, help="Enqueue the command line that follows -- instead of a PAYLOAD.")
 @click.option("--cwd", metavar="DIRECTORY", help="Directory in which the command runs.  [default: the worker's]")
 @click.option(
@@ -41,6 +51,8 @@ def enqueue(
     url: str | None,
     words: tuple[str, ...],
     queue: str,
+    function: str | None,
+    kwargs: str | None,
     command: bool,
     cwd: str | None,
     env: dict[str, str],
@@ -49,26 +61,48 @@ def enqueue(
     """Add a task and print its id.
 
     PAYLOAD is JSON; "-" reads it from stdin. With --command, a command line replaces it, which only workers with
-    --allow-commands run.
+    --allow-commands run. With --function, the arguments are checked when the task runs.
     """
     if options["start_in"] is not None and options["start_at"] is not None:
         raise click.UsageError("give --in or --at, not both")
-    target = _command(words, cwd, env) if command else _payload(words, cwd, env)
+    if function is not None and command:
+        raise click.UsageError("give --function or --command, not both")
+    if kwargs is not None and function is None:
+        raise click.UsageError("--kwargs needs --function")
+    if not command and (cwd is not None or env):
+        raise click.UsageError("--cwd and --env need --command")
+    if command:
+        target: Target = _command(words, cwd, env)
+    elif function is not None:
+        target = _call(function, words or ("[]",), kwargs or "{}")
+    else:
+        target = _payload(words)
     with open_queue(url, queue, create=True) as opened:
         click.echo(opened.enqueue(target, **options).id)
 
 
-def _payload(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> Target:
-    if cwd is not None or env:
-        raise click.UsageError("--cwd and --env need --command")
+def _payload(words: tuple[str, ...]) -> JSON:
     if not words:
         raise click.UsageError("Missing argument 'PAYLOAD'.")
     if len(words) > 1:
         raise click.UsageError(f"PAYLOAD is one argument; quote it for the shell: {harmless(shlex.join(words))}")
+    return _json(words[0], "PAYLOAD")
+
+
+def _json(text: str, name: str) -> JSON:
     try:
-        return json_value(words[0])
+        return json_value(text)
     except ValueError as error:
-        raise click.UsageError(f"Invalid value for 'PAYLOAD': {harmless(str(error))}") from None
+        raise click.UsageError(f"Invalid value for '{name}': {harmless(str(error))}") from None
+
+
+def _call(function: str, words: tuple[str, ...], kwargs: str) -> TaskCall:
+    arguments, keywords = _payload(words), _json(kwargs, "--kwargs")
+    if not isinstance(arguments, list):
+        raise click.UsageError("with --function, PAYLOAD is a JSON array of arguments")
+    if not isinstance(keywords, dict):
+        raise click.UsageError("--kwargs is a JSON object")
+    return TaskCall(function, arguments, keywords, {}, {})
 
 
 def _command(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> Command:

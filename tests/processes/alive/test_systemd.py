@@ -145,7 +145,7 @@ def on_error(task, error):
     if sys.argv[3] == "session":
         hang()
     else:
-        worker._loop._executor._tell(hang)
+        worker._loop._executor._soon(hang)
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)

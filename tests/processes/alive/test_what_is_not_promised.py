@@ -1,4 +1,4 @@
-"""Where a promise about processes ends: each sentence of docs/long-tasks.md that says so is shown here."""
+"""What is not guaranteed about processes; docs/concepts/executors.md and long-tasks.md say so."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def test_a_strangers_sigterm_ends_a_command(queue: TaskQueue) -> None:
     assert "the command was killed by SIGTERM" in (task.error or "")
 
 
-def test_a_drain_gives_back_a_task_that_stands_still_and_the_next_worker_runs_it(
-    queue: TaskQueue, tmp_path: Path
-) -> None:
+def test_a_drain_releases_a_suspended_task_and_the_next_worker_runs_it(queue: TaskQueue, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     task = queue.enqueue({"do": "resume", "file": str(notes), "steps": 30, "seconds": 0.1})
     worker = Worker(queue, executor="process", drain_timeout=0)
@@ -82,7 +80,7 @@ def test_a_drain_gives_back_a_task_that_stands_still_and_the_next_worker_runs_it
     assert (task.refresh().state, task.attempt) == ("done", 1)
 
 
-def test_worker_and_fork_server_killed_at_once_leave_what_the_task_has_started(
+def test_programs_of_a_task_survive_its_worker_and_fork_server(
     queue: TaskQueue, url: str, start: Start, tmp_path: Path
 ) -> None:
     """The task's process ends, by the kernel. What it has started goes on until its cgroup or container ends."""

@@ -48,7 +48,7 @@ class Surroundings(NamedTuple):
     """What the fork server has prepared for all children: the code, and access to the database."""
 
     lookup: Lookup
-    store: ChildStore
+    database: ChildStore
     max_payload: int
 
 
@@ -72,7 +72,7 @@ class Child:
         self._fds = fds
         self._flags = SharedFlags(fds.flags)
         self._parent = parent
-        self._store = surroundings.store
+        self._database = surroundings.database
         self._pid = os.getpid()
         self._run: TaskRun | None = None
         self._is_in_code = False
@@ -103,7 +103,7 @@ class Child:
         self._flags.ready_for_stacks()
         faulthandler.register(ASK_FOR_STACKS, file=self._flags.fd, all_threads=True)
         self._channel = Channel(socket.socket(fileno=self._fds.channel))
-        self._store.surround_writes(self._flags.around_writes)
+        self._database.surround_writes(self._flags.around_writes)
         while (message := self._next()) is not None:
             if "command" in message:
                 self._become_command(message)
@@ -144,7 +144,7 @@ class Child:
         try:
             message = self._channel.next(_DISCONNECT_AFTER)
             if message is None:
-                self._store.disconnect()
+                self._database.disconnect()
                 message = self._channel.next()
             return message
         except (EOFError, OSError):
@@ -198,7 +198,7 @@ class Child:
         if self._reporter is None:
             self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
             self._reporter.start()
-        return self._store.checkpoints(record, started_at, is_over)
+        return self._database.checkpoints(record, started_at, is_over)
 
     def _report(self) -> None:
         """In a thread: report the task's progress to the worker, and close a connection that is not used."""
@@ -221,7 +221,7 @@ class Child:
     def _disconnect_unused(self, checkpoints: Checkpoints) -> None:
         if 0.0 < checkpoints.used_at < time.monotonic() - _DISCONNECT_TASK_AFTER:
             checkpoints.used_at = 0.0  # first, since the next use opens a connection again
-            self._store.disconnect_if_free()
+            self._database.disconnect_if_free()
 
     def _report_end(self, run: TaskRun) -> bool:
         message: Message = {

@@ -88,11 +88,11 @@ def _prepare(orders: Message, channel: Channel) -> Surroundings:
         logging.basicConfig(level=orders["log_level"], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         sys.path[:] = [*_standard_library(), *orders["path"]]  # for the database driver and its imports
-        store = ChildStore(orders["url"])
+        database = ChildStore(orders["url"])
         sys.path[:] = orders["path"]
         found = lookup.load(record_from(lookup.Origin, orders["origin"]))
-        store.disconnect_if_free()
-        return Surroundings(found, store, orders["max_payload"])
+        database.disconnect_if_free()
+        return Surroundings(found, database, orders["max_payload"])
     except BaseException as error:  # what importing the code raised
         reason = f"{type(error).__name__}: {error}{lookup.place_of(error)}"
         channel.deliver({"broken": f"the fork server cannot import the code: {reason}"})

@@ -90,7 +90,7 @@ class MariadbStore(SqlStore):
     # -- producers ---------------------------------------------------------------------------------
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
-        return tasks[0].key is None and len(tasks) <= _TASKS and not any(is_large(task.payload) for task in tasks)
+        return len(tasks) <= _TASKS and not any(is_large(task.payload) for task in tasks)
 
     def _insert(self, tx: MariadbLink, tasks: Sequence[NewTask]) -> list[int]:
         ids: list[int] = []
@@ -135,7 +135,7 @@ class MariadbStore(SqlStore):
             if len(records) >= claim.limit:
                 break
         if records:
-            self._polling.stir()
+            self._polling.poll_often()
         return records
 
     def _finish_together(self, tx: MariadbLink, ends: Sequence[End]) -> bool:

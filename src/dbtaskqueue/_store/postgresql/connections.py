@@ -200,8 +200,8 @@ class PostgresqlConnections(ServerConnections):
         self.converse(run)
 
     def _check(self, connection: psycopg.Connection[Any], *, reads: bool) -> None:
-        asked = "SELECT pg_backend_pid(), current_setting('server_encoding')"
-        pid, encoding = connection.execute(asked).fetchone() or (0, "")
+        query = "SELECT pg_backend_pid(), current_setting('server_encoding')"
+        pid, encoding = connection.execute(query).fetchone() or (0, "")
         # a pooler invents a process id; each transaction may run in another session of the server
         self.is_pooled = pid != connection.info.backend_pid
         if connection.info.server_version < OLDEST:
@@ -213,8 +213,8 @@ class PostgresqlConnections(ServerConnections):
             connection.prepare_threshold = None
         else:
             settings = _SESSION | {"statement_timeout": str(int(TIMEOUT * 1000))} | ({} if reads else _WRITING)
-            asked = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
-            connection.execute(asked, [list(settings), list(settings.values())])
+            query = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
+            connection.execute(query, [list(settings), list(settings.values())])
 
     def is_forbidden(self, error: BaseException | None) -> bool:
         """See the base class."""

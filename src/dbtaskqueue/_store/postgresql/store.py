@@ -13,7 +13,7 @@ from ...errors import ConfigurationError, SchemaError, StoreUnavailable
 from ...states import RESERVED, RUNNING
 from .. import queries
 from ..connections import Values
-from ..contract import Claim, End, Enqueued, Exchanged, Finding, NewTask, Note, Start, TaskRecord
+from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..verbs import SqlStore
 from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
 from ..verbs.claims import finish_verdicts, in_order
@@ -102,13 +102,10 @@ class PostgresqlStore(SqlStore):
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
-        if len(groups) == 1 and groups[0][0].key is None and connection is None:
-            ids = self._connections.write(partial(self._enqueue_in_one_statement, groups[0]), alone=True)
-            return Enqueued(ids, frozenset())
-        return super().enqueue(groups, connection)
+    def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
+        return True
 
-    def _enqueue_in_one_statement(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
+    def _store(self, tasks: Sequence[NewTask], link: PostgresqlLink) -> list[int]:
         soon = is_soon(tasks[0].due, tasks[0].created_at)
         return self._store_new(link, tasks, wake=wakes(tasks) if soon else 0)
 

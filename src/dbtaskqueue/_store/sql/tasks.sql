@@ -40,8 +40,8 @@ UPDATE {{schema}}dbtaskqueue_task
 -- Only processes can be suspended.
 SELECT 1 FROM {{schema}}dbtaskqueue_task
  WHERE id = :id AND state = 'running'
-   AND EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS living
-                WHERE living.id = dbtaskqueue_task.worker AND living.lost_at IS NULL AND living.executor = 'process')
+   AND EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS alive
+                WHERE alive.id = dbtaskqueue_task.worker AND alive.lost_at IS NULL AND alive.executor = 'process')
 {{for_update}}
 
 -- name: suspend

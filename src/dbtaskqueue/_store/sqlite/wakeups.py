@@ -63,7 +63,7 @@ class SqliteWakeups(Wakeups):
         with self._lock:
             self._waiters.add(bell)
             if self._watcher is None:
-                self._watcher = _Watcher(self._version, self._log_path, self._waiters, self._patience, self._retire)
+                self._watcher = _Watcher(self._version, self._log_path, self._waiters, self._idle_for, self._retire)
                 self._watcher.start()
             self._watcher.wanted.put(None)
         try:
@@ -88,7 +88,7 @@ class SqliteWakeups(Wakeups):
         if self._watcher is not None and os.getpid() == self._pid:
             self._watcher.wanted.put(None)
 
-    def _patience(self) -> float:
+    def _idle_for(self) -> float:
         """Return the seconds for which the watcher outlives the last waiter."""
         return 0.0 if self._is_closed else _IDLE_FOR
 
@@ -108,7 +108,7 @@ class _Watcher(threading.Thread):
         version: Callable[[], object],
         log_path: str,
         waiters: set[queue.SimpleQueue[None]],
-        patience: Callable[[], float],
+        idle_for: Callable[[], float],
         retire: Callable[[], bool],
     ) -> None:
         super().__init__(name="dbtaskqueue-wakeups", daemon=True)
@@ -116,7 +116,7 @@ class _Watcher(threading.Thread):
         self._version = version
         self._log_path = log_path
         self._waiters = waiters
-        self._patience = patience
+        self._idle_for = idle_for
         self._retire = retire
         self._seen: object = None
         self._watch: Watch | None = None
@@ -132,7 +132,7 @@ class _Watcher(threading.Thread):
         """Sleep until a thread waits; False after a close, and when none has waited for a long time."""
         while not self._waiters:
             try:
-                self.wanted.get(timeout=self._patience())
+                self.wanted.get(timeout=self._idle_for())
             except queue.Empty:
                 if self._retire():
                     return False

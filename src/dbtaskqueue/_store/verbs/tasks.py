@@ -12,6 +12,8 @@ from ..connections import Conflict, Row, Transaction
 from ..contract import End, Enqueued, NewTask, Standing, TaskRecord, Tasks, Verdict
 from .base import CHUNK, SqlFacet, insert_attempt, is_large, is_soon, standing, wakes
 
+_NONE: frozenset[int] = frozenset()
+
 
 class SqlTasks(SqlFacet, Tasks):
     """See Tasks. An engine inserts tasks and knows its users' connections."""
@@ -26,32 +28,49 @@ class SqlTasks(SqlFacet, Tasks):
 
     def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
         if connection is None:
-            alone = len(groups) == 1 and self._is_one_statement(groups[0])
-            return self._connections.write(partial(self._enqueue, groups), alone=alone)
+            first = groups[0]
+            if len(groups) == 1 and first[0].key is None:  # the usual case, which must cost little
+                ids = self._connections.write(partial(self._store, first), alone=self._is_one_statement(first))
+                return Enqueued(ids, _NONE)
+            return self._connections.write(partial(self._enqueue, groups))
         with self._connections.translated():
             return self._enqueue(groups, self._borrow(connection))
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
-        """Return whether storing these tasks takes a single statement, which needs no BEGIN and COMMIT around it."""
-        return len(tasks) == 1 and tasks[0].key is None and not is_large(tasks[0].payload)
+        """Return whether ``_store`` takes one statement for these tasks: it needs no BEGIN and COMMIT around it."""
+        return len(tasks) == 1 and not is_large(tasks[0].payload)
+
+    def _store(self, tasks: Sequence[NewTask], tx: Any) -> list[int]:
+        """Store tasks without a key, and wake waiting workers; return the ids."""
+        ids = self._insert(tx, tasks)
+        if is_soon(tasks[0].due, tasks[0].created_at):
+            self._wake(tx, tasks[0].queue, wakes(tasks))
+        return ids
 
     def _enqueue(self, groups: Sequence[Sequence[NewTask]], tx: Transaction) -> Enqueued:
+        if len(groups) == 1 and groups[0][0].key is None:
+            return Enqueued(self._insert_and_wake(tx, groups[0]))
         ids: list[int] = []
         existing: set[int] = set()
         for tasks in groups:
             first = tasks[0]
             taken = None if first.key is None else tx.row("unfinished_with_key", first._asdict())
-            stored = [] if taken else self._insert(tx, tasks)
+            stored = [] if taken else self._insert_and_wake(tx, tasks)
             while not taken and not stored:  # another task got the key, and may end before it is read
                 taken = self._with_key(tx, first)
-                stored = [] if taken else self._insert(tx, tasks)
+                stored = [] if taken else self._insert_and_wake(tx, tasks)
             if taken:
                 existing.add(len(ids))
                 stored = [int(taken[0])]
-            elif is_soon(first.due, first.created_at):
-                self._wake(tx, first.queue, wakes(tasks))
             ids += stored
         return Enqueued(ids, existing)
+
+    def _insert_and_wake(self, tx: Transaction, tasks: Sequence[NewTask]) -> list[int]:
+        ids = self._insert(tx, tasks)
+        first = tasks[0]
+        if ids and is_soon(first.due, first.created_at):
+            self._wake(tx, first.queue, wakes(tasks))
+        return ids
 
     def _with_key(self, tx: Any, task: NewTask) -> Row | None:
         """Return the id of the unfinished task whose key kept ``task`` from being stored."""
