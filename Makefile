@@ -71,7 +71,7 @@ $(VENV)/.demo: $(ENVIRONMENT) pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(ENVIRONMENT) pyproject.toml
-	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL among them: 200 MB."
+	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL and Node.js among them: 500 MB."
 	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py test lint)
 	@touch $@ $(VENV)/.demo
 
