@@ -209,7 +209,7 @@ def test_a_process_that_ends_while_its_maintenance_is_about_to_ask_ends(queue: T
 
 
 @pytest.mark.parametrize("waits", ["fetch", "worker"])
-def test_no_thread_of_ours_outlives_a_close(url: str, waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_of_ours_outlives_a_close(engine: str, url: str, waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "IDLE_FOR", 1000.0)
     before = set(threading.enumerate())
 
