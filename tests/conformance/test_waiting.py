@@ -221,8 +221,12 @@ def test_waiting_does_not_keep_a_store_alive() -> None:
     store = weakref.ref(queue.store)
     queue.close()
     del queue, task
-    gc.collect()
-    until(lambda: store() is None, what="the end of the threads that still use it")
+
+    def is_freed() -> bool:
+        gc.collect()
+        return store() is None
+
+    until(is_freed, what="the end of the watching thread, which uses the store")
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
