@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -106,18 +107,12 @@ class FetchMembership(Membership):
         except BaseException as error:
             if not isinstance(error, StoreUnavailable) or error.maybe_done:
                 self._lost_claims.suspect()
-                self._check_lost_claims_soon()
+                with contextlib.suppress(StoreUnavailable):  # the check stays due, and the duty repeats it
+                    self._check_lost_claims()
             raise
 
     def _known_claims(self) -> set[tuple[int, int]]:
         return {(task, token) for task, (token, _) in self._holds.items()}
-
-    def _check_lost_claims_soon(self) -> None:
-        assert self._loop is not None
-        try:
-            self._check_lost_claims()
-        except StoreUnavailable:
-            self._loop.soon(self._check_lost_claims)
 
     def _check_lost_claims(self) -> None:
         with self._lock:  # what another thread is just claiming is not lost
