@@ -1,7 +1,7 @@
 """What a running task stores itself: its checkpoint, its steps, and a transaction that ends it.
 
 If the database is unavailable, the task waits: one that has run for hours must not fail because of a restart. It does
-not wait if its claim is gone, if its cancellation was requested, or if its worker drains.
+not wait if its claim was lost, if its cancellation was requested, or if its worker drains.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Checkpoints(Protocol):
         """Return what this and earlier attempts have stored, by name."""
 
     def save(self, name: str, value: str) -> None:
-        """Store a value durably. Raises LeaseLost if the claim is gone."""
+        """Store a value durably. Raises LeaseLost if the claim was lost."""
 
     def transaction(self, result: str | None) -> contextlib.AbstractContextManager[Any]:
         """Return a block with a DB-API connection, whose commit also ends the task with this result."""
@@ -71,7 +71,7 @@ class StoredCheckpoints:
     def save(self, name: str, value: str) -> None:
         """See Checkpoints."""
         if not self._patiently(lambda: self._store.save(self._record.id, self._record.token, name, value)):
-            raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")
+            raise LeaseLost(f"the claim on task {self._record.id} was lost; nothing was stored")
 
     @contextlib.contextmanager
     def transaction(self, result: str | None) -> Iterator[Any]:

@@ -102,7 +102,7 @@ class RunningTask:
 
     @property
     def cancelled(self) -> bool:
-        """Whether cancellation was requested, or the claim is gone. Return or raise soon."""
+        """Whether cancellation was requested, or the claim was lost. Return or raise soon."""
         return self._is_cancelled()
 
     @property
@@ -132,7 +132,7 @@ class RunningTask:
         """Store a JSON value, which the next attempt finds in ``saved``. It is durable when this returns.
 
         Waits while the database is unavailable. Raises TaskCancelled if cancellation was requested, LeaseLost if the
-        claim is gone, and PayloadError for a value that is not JSON or is too large.
+        claim was lost, and PayloadError for a value that is not JSON or is too large.
         """
         self._save(CHECKPOINT, payload.encode(value, limit=self._limit, name="checkpoint"))
 
@@ -181,7 +181,7 @@ class RunningTask:
         block, unless the block raises. The task is done then, with ``result``: what its function does or returns
         afterwards changes nothing. On SQLite the block holds the write lock, so keep it short.
 
-        Raises LeaseLost if the claim is gone, and RuntimeError if a coroutine awaits something in the block. In both
+        Raises LeaseLost if the claim was lost, and RuntimeError if a coroutine awaits something in the block. In both
         cases nothing is written.
         """
         if self.cancelled:
@@ -204,7 +204,7 @@ class RunningTask:
             return self._saved
 
     def _cancelled_error(self) -> TaskCancelled:
-        return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim is gone")
+        return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim was lost")
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")

@@ -6,7 +6,7 @@ TaskQueueError
 ├── PayloadError          a value cannot be stored as JSON (also a ValueError)
 ├── TaskNotFound          no task has this id (also a LookupError)
 ├── InvalidTransition     the task's state, or the caller, does not allow the call
-├── LeaseLost             the claim is gone: another worker may hold the task
+├── LeaseLost             the claim was lost: another worker may hold the task
 ├── TaskFailed            the awaited task was abandoned
 ├── TaskCancelled         the awaited task was cancelled; inside a task: its cancellation was requested
 ├── LimitExceeded         a task was stopped because it exceeded a limit of its own
@@ -50,7 +50,7 @@ class InvalidTransition(TaskQueueError):
 
 
 class LeaseLost(TaskQueueError):
-    """The claim is gone: the task was cancelled, purged, or given to another worker. Nothing was stored."""
+    """The claim was lost: the task was cancelled, purged, or given to another worker. Nothing was stored."""
 
 
 class TaskFailed(TaskQueueError):

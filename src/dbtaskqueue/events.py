@@ -55,7 +55,7 @@ class TaskEnded(NamedTuple):
 
 
 class ClaimLost(NamedTuple):
-    """A task ended here, but its claim was gone by then: nothing was stored. ``state`` is None if it was deleted."""
+    """A task ended here, but its claim was lost by then: nothing was stored. ``state`` is None if it was deleted."""
 
     record: TaskRecord
     attempt: int

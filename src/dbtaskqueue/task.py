@@ -274,7 +274,7 @@ class Task(Generic[R]):
     # -- for the holder ----------------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Start an attempt. Return False if the claim is gone: cancelled, or given to another worker.
+        """Start an attempt. Return False if the claim was lost: cancelled, or given to another worker.
 
         Raises InvalidTransition if this object does not hold the task, or if it has started or ended it already.
         """
@@ -337,7 +337,7 @@ class Task(Generic[R]):
         verdict = self._membership.end(self._claim, end)
         if not verdict.stored and verdict.token != self._claim.token:
             self._fate = _ENDED if self._fate == _ENDED else _LOST
-            raise LeaseLost(f"{end.verb}: the claim on task {self.id} is gone; the task {_standing(verdict)}")
+            raise LeaseLost(f"{end.verb}: the claim on task {self.id} was lost; the task {_standing(verdict)}")
         if not verdict.stored:
             raise InvalidTransition(f"{end.verb}: task {self.id} {_standing(verdict)}")
         self._fate = _ENDED
@@ -398,7 +398,7 @@ class Task(Generic[R]):
     def __enter__(self) -> Self:
         runs = self._fate == _HELD and self._claim.state == RUNNING
         if not runs and not self.start():
-            raise LeaseLost(f"the claim on task {self.id} is gone")
+            raise LeaseLost(f"the claim on task {self.id} was lost")
         return self
 
     def __exit__(

@@ -143,8 +143,8 @@ MUTANTS = [
     Mutant(
         "a start compares no token",
         COMMON,
-        "-- Reserved by the claim with this token.\nid = :id AND token = :token AND",
-        "-- Reserved by the claim with this token.\nid = :id AND",
+        "-- Whether the claim with this token has reserved the task.\nid = :id AND token = :token AND",
+        "-- Whether the claim with this token has reserved the task.\nid = :id AND",
         _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
@@ -1101,7 +1101,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint of a claim that is gone seems to be kept",
         CHECKPOINTS,
-        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")',
+        'raise LeaseLost(f"the claim on task {self._record.id} was lost; nothing was stored")',
         "return",
         _conformance("long_tasks::test_a_fenced_holder_keeps_nothing"),
     ),

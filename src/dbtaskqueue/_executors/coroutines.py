@@ -24,7 +24,7 @@ async def awaited(run: TaskRun, code: Awaitable[Any]) -> Any:
         return await code
     except asyncio.CancelledError as error:
         if run.cancelled:
-            text = f"task {run.record.id}: cancellation was requested, or its claim is gone"
+            text = f"task {run.record.id}: cancellation was requested, or its claim was lost"
             raise TaskCancelled(text) from error
         raise
     finally:

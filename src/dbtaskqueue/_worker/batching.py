@@ -119,7 +119,7 @@ class Batch:
         return starts
 
     def on_starts(self, starts: Sequence[tuple[TaskRun, Start]], verdicts: Sequence[Verdict]) -> list[TaskRun]:
-        """These starts were stored, or their claims are gone. Returns the isolated task that may run now, if any."""
+        """These starts were stored, or their claims were lost. Returns the isolated task that may run now, if any."""
         ready = []
         for (run, _), verdict in zip(starts, verdicts, strict=True):
             if verdict.stored or (verdict.token == run.record.token and verdict.state == RUNNING):

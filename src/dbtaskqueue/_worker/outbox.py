@@ -1,7 +1,7 @@
 """The ends of tasks that are not stored yet.
 
 Ends are stored in one transaction with the next claim. While the database is unavailable they wait here, and are tried
-again until each is stored or its claim is gone.
+again until each is stored or its claim was lost.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ class Child:
 
 
 def _cancelled(run: TaskRun) -> TaskCancelled:
-    return TaskCancelled(f"task {run.record.id}: cancellation was requested, or its claim is gone")
+    return TaskCancelled(f"task {run.record.id}: cancellation was requested, or its claim was lost")
 
 
 def _named(progress: tuple[float, float | None, str | None] | None) -> Message | None:

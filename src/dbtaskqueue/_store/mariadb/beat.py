@@ -40,7 +40,10 @@ def open_beat(options: dict[str, Any]) -> Callable[[int], bool]:
 
 
 def dial(options: dict[str, Any]) -> tuple[Any, int]:
-    """Connect to the first address that takes writes, else to the first that answers; return its descriptor, too."""
+    """Connect to the first address that accepts writes, or else to the first that answers.
+
+    Returns the connection and its file descriptor.
+    """
     spare: tuple[Any, int] | None = None
     failure: Exception | None = None
     for address in options["addresses"]:
@@ -91,11 +94,11 @@ def _socket(address: list[Any], options: dict[str, Any]) -> socket.socket:
 
 
 def tls(options: dict[str, Any]) -> ssl.SSLContext:
-    """Return the TLS context for the URL's options. PyMySQL's own would check no host name without a CA."""
+    """Return the TLS context for the URL's options. PyMySQL's own would not check the host name without a CA."""
     if not (options["verify"] or "ssl_ca" in options or "ssl_cert" in options):
         return _unverified()
     context = ssl.create_default_context(cafile=options.get("ssl_ca"))
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates that MariaDB's tools make do not pass it
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates made by MariaDB's tools would fail the strict check
     context.check_hostname = options["identity"]
     context.verify_mode = ssl.CERT_REQUIRED if options["verify"] else ssl.CERT_NONE
     if "ssl_cert" in options:

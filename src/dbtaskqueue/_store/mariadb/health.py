@@ -24,9 +24,9 @@ def findings(link: MariadbLink) -> list[Finding]:
         *_replication(variables),
         *(_cluster(status) if variables.get("wsrep_on") == "ON" else ()),
         _connections(variables, status),
-        Finding("sql_mode", f"{variables['sql_mode']} (no matter: our sessions set their own)"),
-        Finding("isolation", f"{isolation} (no matter: our sessions set their own)"),
-        Finding("time zone", f"{variables['time_zone']} (no matter: times are stored as numbers)"),
+        Finding("sql_mode", f"{variables['sql_mode']} (irrelevant: our sessions set their own)"),
+        Finding("isolation", f"{isolation} (irrelevant: our sessions set their own)"),
+        Finding("time zone", f"{variables['time_zone']} (irrelevant: times are stored as numbers)"),
         *_purging(link, status),
         *_rights(link),
     ]
@@ -41,7 +41,7 @@ def _durability(variables: dict[str, str]) -> Iterator[Finding]:
         yield Finding("durability", f"{said}: a power failure may lose the last second", advice)
     elif binlog and variables["sync_binlog"] == "0":
         advice = "mariadb -e 'SET GLOBAL sync_binlog = 1', and in the server's configuration"
-        yield Finding("durability", f"{said}: a power failure may lose what the binary log had not on disk", advice)
+        yield Finding("durability", f"{said}: a power failure may lose the end of the binary log", advice)
     else:
         yield Finding("durability", f"{said}: an accepted task survives a power failure")
     if variables["innodb_doublewrite"] == "OFF":
@@ -51,7 +51,7 @@ def _durability(variables: dict[str, str]) -> Iterator[Finding]:
 
 def _replication(variables: dict[str, str]) -> Iterator[Finding]:
     if variables["log_bin"] == "ON" and variables["binlog_format"] == "STATEMENT":
-        said = "STATEMENT: nothing can be written at the isolation that we need"
+        said = "STATEMENT: nothing can be written at the isolation level that we need"
         yield Finding("binlog_format", said, "mariadb -e \"SET GLOBAL binlog_format = 'MIXED'\"", True)
     if variables["read_only"] not in ("OFF", "0"):
         advice = "give the URL the addresses of all servers, host1,host2: the first that takes writes is used"
@@ -83,13 +83,13 @@ def _purging(link: MariadbLink, status: dict[str, str]) -> Iterator[Finding]:
     if running is None:
         yield Finding("long transactions", "cannot be seen without the right PROCESS")
     for thread, seconds in running or []:
-        said = f"connection {thread} has one open for {seconds} s, which keeps old rows from being purged"
+        said = f"connection {thread} has one open for {seconds} s, which prevents the purge of old rows"
         yield Finding("long transaction", said, f"mariadb -e 'KILL {thread}'")
 
 
 def _rights(link: MariadbLink) -> Iterator[Finding]:
     if link.rows("roles")[0][0]:
-        return  # the rights of a role cannot be read by every account
+        return  # not every account can read the rights of its role
     granted = {(table, right) for table, right in link.rows("rights")}
     missing = [
         f"{right} on {table}"

@@ -11,16 +11,16 @@ import psycopg
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection that gives up a statement that gets no answer.
+    """A connection that abandons a statement without an answer.
 
-    The kernel notices a machine that has vanished, but not a server that hangs while its kernel acknowledges.
+    The kernel notices when the other machine vanishes, but not when only the server hangs.
     """
 
     silence = 10.0
     """Seconds without an answer after which the server is presumed dead."""
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """See psycopg: wait for what a command's generator waits for."""
+        """Wait until a command has its answer, as psycopg does, but not forever."""
         return super().wait(_bounded(gen, self.silence), *arguments, **options)
 
 

@@ -93,7 +93,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(:table, 0))
 
 -- name: is_waiting
 -- Whether a waiter's row is valid, and the session that listens to its channel is alive. That session holds an advisory
--- lock on the channel. Another session that gets the lock knows that the waiter's has ended, and unlocks it again.
+-- lock on the channel. A session that can get this lock knows that the waiter's session has ended, and releases it.
 CASE WHEN good_until <= statement_timestamp() THEN false
      WHEN pg_try_advisory_lock(hashtextextended(channel, 0))
      THEN NOT pg_advisory_unlock(hashtextextended(channel, 0))
@@ -136,7 +136,7 @@ SELECT pg_notify(channel, '')
          WHERE queue = :queue AND {{is_waiting}} LIMIT :wake) AS chosen
 
 -- name: wait
--- Unlogged: it costs no flush of the log.
+-- The table is unlogged, so this needs no flush of the log.
 INSERT INTO {{schema}}dbtaskqueue_waiter (queue, channel, good_until)
 SELECT queue, :channel, statement_timestamp() + CAST(:seconds AS double precision) * interval '1 second'
   FROM unnest(CAST(:queues AS text[])) AS queue
@@ -154,7 +154,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
  WHERE waiter.queue = dead.queue AND waiter.channel = dead.channel
 
 -- name: insert_task
--- Differs because a refused insert would spoil the whole transaction, which may be a user's.
+-- Differs because a refused insert would abort the whole transaction, which may be a user's.
 INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}})
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
 RETURNING id
@@ -182,7 +182,7 @@ WITH given AS (SELECT payload, large, number
 SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
 
 -- name: many_payload
--- That of each row of the array.
+-- The payload of each row of the array.
 payload
 
 -- name: many_budget

@@ -134,7 +134,7 @@ class SqliteStore(SqlStore):
                 break
         return records
 
-    # -- copying ------------------- ----------------------------------------------------------------
+    # -- copying -----------------------------------------------------------------------------------
 
     def _highest_id(self, tx: SqliteTransaction) -> int:
         return int(tx.rows("next_task_id")[0][0]) - 1
@@ -160,7 +160,7 @@ _claimed_record = maker(
 
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: list[Any]) -> TaskRecord:
     """Return the record of a task as it is now, from how it was found."""
-    if row[_PAYLOAD] is None or row[_ATTEMPT]:  # a large payload, an earlier error: these are in other tables
+    if row[_PAYLOAD] is None or row[_ATTEMPT]:  # a large payload and an earlier error are in other tables
         return TaskRecord(*tx.rows("get", {"id": row[_ID]})[0])
     state, attempt, started_at = (RUNNING, 1, claim.now) if claim.start else (RESERVED, 0, row[_STARTED_AT])
     return _claimed_record((*row, queue, state, worker, row[_TOKEN] + 1, attempt, started_at))

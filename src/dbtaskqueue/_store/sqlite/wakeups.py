@@ -2,7 +2,7 @@
 
 ``PRAGMA data_version`` shows whether another connection has committed; it takes no lock. A watch on the write-ahead log
 shows when to read it. A write to the log comes before its commit, and no event follows the commit. So after an event,
-the version is read again at growing intervals. Without a watch, these intervals stop growing early: an ordinary poll.
+the version is read again at growing intervals. Without a watch, the version is polled: the intervals grow less.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class SqliteWakeups(Wakeups):
         return 0.0 if self._is_closed else _IDLE_FOR
 
     def _retire(self) -> bool:
-        """Return whether the watcher ends; it asks when no thread has waited for a while."""
+        """Return whether the watcher should end. It asks when no thread has waited for a while."""
         with self._lock:
             if not self._waiters:
                 self._watcher = None

@@ -1,4 +1,4 @@
-"""How all tasks of a database that speaks SQL get into another one: rows are stored as they are read, in batches."""
+"""Copying all tasks of a database that speaks SQL to another one, in batches. Rows are stored as they were read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" fo
 
 
 class SqlCopying(SqlDatabase, Copying):
-    """See Copying. An engine knows the highest id that was ever used."""
+    """See Copying. Each engine has its own way to know the highest id that was ever used."""
 
     @abc.abstractmethod
     def _highest_id(self, tx: Any) -> int:

@@ -54,7 +54,7 @@ class SqlWorkers(SqlFacet, Workers):
         return self._connections.write(run)
 
     def _forget_dead_waiters(self, tx: Any) -> None:
-        """Remove the registrations of dead waiting workers, if the engine has any."""
+        """Remove the registrations of waiting workers that have died, if the engine has such registrations."""
 
 
 def _rescue(tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime) -> int:
