@@ -24,7 +24,7 @@ _LONGEST_STEP = 200
 
 
 class RunningTask:
-    """The task that the calling code runs in, as of its start.
+    """The task that the calling code runs in. Its attributes are as of the start of the attempt.
 
     A coroutine may call everything directly. ``saved``, ``checkpoint``, ``step`` and ``transaction`` block its event
     loop until the database has answered. If that may take long (a large transaction, or a database that is unavailable,
@@ -52,7 +52,7 @@ class RunningTask:
         self._checkpoints = checkpoints
         self._limit = max_payload
         self._saved: dict[str, str] | None = None
-        self._saved_lock = threading.Lock()  # what one thread stores while another reads must not be forgotten
+        self._saved_lock = threading.Lock()  # a read in one thread must not overwrite what another stores meanwhile
         self._steps: set[str] = set()
         self._tracker = tracker
         self.attempt = attempt
@@ -113,9 +113,9 @@ class RunningTask:
     # -- progress, checkpoints and steps -----------------------------------------------------------
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Report progress, in units of your own. Anyone can read it as ``task.progress``.
+        """Report progress, in units of your own. Any program can read it as ``task.progress``.
 
-        It is cheap enough for an inner loop: progress is stored about once a second, and the last call always. Raises
+        It is fast enough for an inner loop: progress is stored about once a second, and the last call always. Raises
         TaskCancelled if cancellation was requested, and ValueError for something that is not a number.
         """
         if self._is_cancelled():
@@ -209,7 +209,7 @@ class RunningTask:
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")
 enter, leave = _current.set, _current.reset
-"""For the Runner: set how the code of this context gets its task, and reset it."""
+"""For the Runner: set and reset the function that ``current_task()`` calls in this context."""
 
 
 def current_task() -> RunningTask:

@@ -113,7 +113,7 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("enqueue", "1", "--at", "9999-12-31T23:59-14:00"), "beyond the years 1 to 9999"),
         (("enqueue", "1", "--at", "0001-01-01"), "0001-01-01"),
         (("enqueue", "1", "--in", "1", "--at", "2030-01-01"), "not both"),
-        (("enqueue", "1", "2"), "PAYLOAD is one argument"),
+        (("enqueue", "1", "2"), "PAYLOAD must be one argument"),
         (("enqueue", "--command"), "after two dashes"),
         (("enqueue", "--command", "--", ""), "argv[0] is empty"),
         (("enqueue", "--command", "--cwd", "", "--", "true"), "cwd is empty"),

@@ -45,9 +45,9 @@ def test_the_payload_is_the_command_line(queue: TaskQueue) -> None:
     ("argv", "more", "error", "says"),
     [
         ("ls -l", {}, TypeError, "shlex.split"),
-        (b"ls", {}, TypeError, "argv is a list"),
-        ({"ls"}, {}, TypeError, "argv is a list"),
-        (None, {}, TypeError, "argv is a list"),
+        (b"ls", {}, TypeError, "argv must be a list"),
+        ({"ls"}, {}, TypeError, "argv must be a list"),
+        (None, {}, TypeError, "argv must be a list"),
         ([], {}, ValueError, "argv is empty"),
         (["", "x"], {}, ValueError, "the program"),
         (["ls", 7], {}, TypeError, r"argv\[1\]"),

@@ -544,15 +544,15 @@ MUTANTS = [
     Mutant(
         "a task that a drain releases has failed",
         LOOP,
-        "if run.given_back:",
+        "if run.worker_stops:",
         "if False:",
         _conformance("processes::test_a_drain_gives_the_task_back_with_its_checkpoint"),
     ),
     Mutant(
         "a task that a drain releases is not cancelled",
         LOOP,
-        "            run.given_back = True\n            run.cancel()\n",
-        "            run.given_back = True\n",
+        "            run.worker_stops = True\n            run.cancel()\n",
+        "            run.worker_stops = True\n",
         _conformance("asyncio::test_what_outlasts_the_drain_is_cancelled_and_released_unspent"),
     ),
     Mutant(

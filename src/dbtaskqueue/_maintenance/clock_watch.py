@@ -1,7 +1,7 @@
 """Corrects due times after the clock was set back.
 
 A task without a delay is due when it is enqueued, released or retried. If the clock is then set back by an hour, such a
-task would wait for an hour. Delays and times that a user has asked for follow the clock.
+task would wait for an hour. Due times that a user has set are left as they are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .._system.log import event
 
 _TOLERANCE = 1_000_000
 _SELDOM = 10.0
-"""Seconds between two reads of the newest task. A change of the clock while this process runs is noticed without it."""
+"""Seconds between reads of the newest task. A change of the clock while this process runs is noticed without them."""
 
 
 class ClockWatch:
-    """A duty: notice that the clock was set back, by the monotonic clock or by the newest task's time."""
+    """A duty: notice that the clock was set back, by the monotonic clock or by the newest task's creation time."""
 
     interval = 1.0
 

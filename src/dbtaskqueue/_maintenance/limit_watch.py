@@ -26,7 +26,7 @@ class LimitWatch:
         self._watched: WeakKeyDictionary[TaskRun, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
-        processes = functools.cache(linux.processes)  # read once for all tasks, if one needs it
+        processes = functools.cache(linux.processes)  # read once for all tasks, and only if one needs it
         for run in self._running():
             if run.record.options is None or run.started == 0.0 or run.cancelled:
                 continue
@@ -38,7 +38,7 @@ class LimitWatch:
 
 
 class _Reason(NamedTuple):
-    """The limit that a task exceeds, in words. For a limit of time, the stacks of that moment are added."""
+    """The limit that a task exceeds, in words. For a time limit, the stacks of its threads are added."""
 
     text: str
     is_of_time: bool

@@ -22,7 +22,7 @@ from .queues import refuse_unknown
 def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """Check the database, and suggest fixes.
 
-    It covers all queues unless --queue names one. The exit code is 1 only if something must be repaired.
+    All queues are checked unless --queue names one. The exit code is 1 only if something must be repaired.
     """
     try:
         with open_queue(url) as task_queue:
@@ -40,7 +40,7 @@ def doctor(url: str | None, queue: str | None, json: bool) -> None:
 
 
 def _command_line(url: str | None, command: str, *words: str, queue: str | None = None) -> str:
-    """A command line that the user can copy; it does not name the default queue."""
+    """Return a command line that the user can copy. It omits the default queue."""
     option = () if queue in (None, default_queue()) else ("--queue", queue)
     return command_line(url, command, *option, *words)
 

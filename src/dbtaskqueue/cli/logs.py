@@ -20,7 +20,7 @@ from .output import counted, harmless, note, print_json
 T = TypeVar("T")
 
 _INTERVAL = 1.0
-"""Seconds between reads: a worker stores the output of its tasks as often."""
+"""Seconds between reads. A worker stores the output of its tasks at the same interval."""
 _INTERRUPTED = 130
 
 
@@ -57,7 +57,7 @@ def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool
 
 
 def _wanted(id: int, attempts: list[Attempt], number: int | None) -> list[Attempt]:
-    """The last attempt, or the last one with that number, and later ones; none before the first start."""
+    """Return the last attempt, or the last one with this number, and later ones; none before the first start."""
     places = [place for place, attempt in enumerate(attempts) if number in (None, attempt.number)]
     if number is not None and not places:
         raise click.ClickException(f"task {id} has no attempt {number}; it has had {counted(len(attempts), 'attempt')}")
@@ -88,7 +88,7 @@ class _Printer:
             click.echo(shown, nl=False)
 
     def conclude(self, id: int) -> None:
-        """End the output; if nothing was printed, note why."""
+        """End the output. If nothing was printed, print the reason to stderr."""
         self.end_line()
         if self._token is None:
             note(f"task {id} has not started")
@@ -103,7 +103,7 @@ class _Printer:
 
 
 class _Reader:
-    """Reads a task, and retries while the database is unavailable, with one note for each outage."""
+    """Reads a task. While the database is unavailable, it retries, and reports each outage once."""
 
     def __init__(self, task_queue: TaskQueue, id: int) -> None:
         self._task_queue = task_queue

@@ -1,4 +1,4 @@
-"""The command of producers: enqueue."""
+"""The command enqueue: store a task."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _payload(words: tuple[str, ...]) -> JSON:
     if not words:
         raise click.UsageError("Missing argument 'PAYLOAD'.")
     if len(words) > 1:
-        raise click.UsageError(f"PAYLOAD is one argument; quote it for the shell: {harmless(shlex.join(words))}")
+        raise click.UsageError(f"PAYLOAD must be one argument; quote it for the shell: {harmless(shlex.join(words))}")
     return _json(words[0], "PAYLOAD")
 
 
@@ -99,9 +99,9 @@ def _json(text: str, name: str) -> JSON:
 def _call(function: str, words: tuple[str, ...], kwargs: str) -> TaskCall:
     arguments, keywords = _payload(words), _json(kwargs, "--kwargs")
     if not isinstance(arguments, list):
-        raise click.UsageError("with --function, PAYLOAD is a JSON array of arguments")
+        raise click.UsageError("with --function, PAYLOAD must be a JSON array of arguments")
     if not isinstance(keywords, dict):
-        raise click.UsageError("--kwargs is a JSON object")
+        raise click.UsageError("--kwargs must be a JSON object")
     return TaskCall(function, arguments, keywords, {}, {})
 
 

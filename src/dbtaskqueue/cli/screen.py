@@ -1,6 +1,6 @@
-"""What the command watch prints, as functions of snapshots: the lines of a screen, or on a pipe what has changed.
+"""Format snapshots for the command watch: the lines of a screen, or for a pipe, a line for each change.
 
-rich is imported where it is used, as in output.py.
+rich is imported in the functions that use it, as in output.py.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 _GAP = 2
 _BAR = 8
 _TALL = 20
-"""Rows from which on there are blank lines between the parts."""
+"""The number of rows from which on there are blank lines between the parts."""
 _LONGEST = 500
 _WARNING_LINES = 3
-"""Lines that a warning about the database may take."""
+"""The most lines of a warning about the database."""
 _COUNTED = (PENDING, RESERVED, RUNNING, FAILED, DONE, ABANDONED)
 
 
@@ -109,7 +109,7 @@ def _drawn(part: Part, room: int, columns: int) -> Iterator[Text]:
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str], width: int, style: str = "") -> Text:
-    """The cells in their columns. The column without a width gets what is left."""
+    """Return the cells in their columns. The column without a width gets the rest."""
     from rich.text import Text
 
     fixed = sum(column.width or 0 for column in columns) + _GAP * (len(columns) - 1)

@@ -1,4 +1,4 @@
-"""The command of workers: find the code of the tasks, log to stderr, run tasks until stopped."""
+"""The command worker: find the code of the tasks, log to stderr, run tasks until stopped."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def worker(
     if target is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
-        # before _find, which adds the current directory to the path: a secrets.py there would replace Python's own
+        # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
     code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
     set_up_logging(log_level)
@@ -101,7 +101,7 @@ def worker(
 
 
 class _Code(NamedTuple):
-    """What a worker runs: a TaskQueue's functions or a callback; and the fields that describe it in the log."""
+    """The code that a worker runs, a TaskQueue or a callback, and the fields that describe it in the log."""
 
     source: TaskQueue | str | None
     callback: Callback | None
@@ -146,7 +146,7 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
 
 
 def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
-    """Apply options of the command line to the module's TaskQueue. The database of an open one cannot be replaced."""
+    """Apply command-line options to the module's TaskQueue. The database of an open one cannot be replaced."""
     if not queue.is_open:
         queue.open(ctx.obj if is_url_given(ctx) else None)
     elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
@@ -160,7 +160,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
         raise click.ClickException(f"{target} is a task function; name the TaskQueue that it belongs to")
     if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):
         kind = f"the class {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
-        raise click.ClickException(f"{target} is {kind}, neither a callback nor a TaskQueue")
+        raise click.ClickException(f"{target} is {kind}; it must be a callback or a TaskQueue")
     if not isinstance(found, TaskQueue):
         try:
             refuse_async_generator(found, target)
@@ -170,7 +170,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
 
 
 def _module_for(file: str, path: str) -> str:
-    """Return the advice for a file's path in place of a module's name."""
+    """Return advice for a user who gave the path of a file in place of the name of a module."""
     parts = file.removeprefix("./").removesuffix(".py").split("/")
     if all(part.isidentifier() for part in parts):
         return f"perhaps you mean {'.'.join(parts)}:{path}"
