@@ -51,7 +51,7 @@ def test_the_payload_is_the_command_line(queue: TaskQueue) -> None:
         ([], {}, ValueError, "argv is empty"),
         (["", "x"], {}, ValueError, "the program"),
         (["ls", 7], {}, TypeError, r"argv\[1\]"),
-        (["ls", "a\0b"], {}, ValueError, r"argv\[1\] has a U\+0000"),
+        (["ls", "a\0b"], {}, ValueError, r"argv\[1\] contains U\+0000"),
         (["ls"], {"cwd": 7}, TypeError, "cwd"),
         (["ls"], {"cwd": ""}, ValueError, "cwd is empty"),
         (["ls"], {"cwd": "a\0"}, ValueError, "cwd"),

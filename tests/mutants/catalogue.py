@@ -645,10 +645,10 @@ MUTANTS = [
     ),
     Mutant(
         "a pid that was given to another process counts as the worker's",
-        PLACE,
+        "_system/linux.py",
         "return found == pid and ticks_at_start == started and state",
         "return found == pid and state",
-        _unit("place"),
+        _unit("system"),
         "",
     ),
     Mutant(
@@ -919,10 +919,10 @@ MUTANTS = [
         "another claim on the same task counts as its own",
         CANCEL_WATCH,
         "held = {(row.id, row.token): row for row in self._held()}\n"
-        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "        for run in runs & set(self._running()):  # a task that has ended meanwhile is no longer held\n"
         "            row = held.get((run.record.id, run.record.token))",
         "held = {row.id: row for row in self._held()}\n"
-        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "        for run in runs & set(self._running()):  # a task that has ended meanwhile is no longer held\n"
         "            row = held.get(run.record.id)",
         _unit("cancel_watch"),
         "",

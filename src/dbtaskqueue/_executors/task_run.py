@@ -51,7 +51,6 @@ class TaskRun:
         "ended_at",
         "error",
         "exceeded",
-        "worker_stops",
         "memory",
         "output",
         "pid",
@@ -65,6 +64,7 @@ class TaskRun:
         "suspend",
         "tracker",
         "usage",
+        "worker_stops",
     )
 
     def __init__(self, record: TaskRecord, *, start_stored: bool) -> None:
