@@ -429,7 +429,7 @@ _IN_OPTIONS = {name for name, option in options_of(UsingOptions).items() if opti
 
 
 class Columns(NamedTuple):
-    """What the options of a task store in its row."""
+    """The columns of a task's row that its options set."""
 
     queue: str
     rank: int

@@ -150,7 +150,7 @@ class TaskQueue:
 
     @property
     def functions(self) -> Functions:
-        """The task functions. May be replaced by an object that finds them elsewhere."""
+        """The task functions. Set it to a provider of your own to find them in another way."""
         return self._handle.functions
 
     @functions.setter

@@ -58,7 +58,7 @@ class LoopWatch:
         started = time.monotonic()
         try:
             self._loop.call_soon_threadsafe(answered.set)
-        except RuntimeError:  # closed
+        except RuntimeError:  # the loop is closed
             return
         if answered.wait(_BLOCKED) or self._closed.is_set():
             return

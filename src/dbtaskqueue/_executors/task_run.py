@@ -227,4 +227,4 @@ class Callbacks(Protocol):
         """Called when the number of tasks that the executor can run has changed: see ``Executor.most``."""
 
     def broken(self, error: BaseException) -> None:
-        """Called when no task can be run any more: the worker stops and raises ``error``."""
+        """Called when no more tasks can be run. The worker stops and raises ``error``."""

@@ -73,7 +73,7 @@ class _Watched:
 
 @functools.cache
 def _sees_memory() -> bool:
-    """Whether the system tells how much memory processes use; if not, log that once."""
+    """Return whether the memory of processes can be read on this system. If not, log that once."""
     if not system.sees_processes:
         event(logging.WARNING, "memory limits are not enforced on this system", fix="install psutil")
     return system.sees_processes

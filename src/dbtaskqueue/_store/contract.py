@@ -153,7 +153,7 @@ class Wakeups(abc.ABC):
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
         """Return the state of the database now. Take it before a check, and pass it to ``wait``.
 
-        ``queues``: the thread waits for a due task of these; empty: for something else.
+        ``queues``: the thread waits for a due task of these queues. Empty: it waits for any other change.
         """
 
     @abc.abstractmethod
@@ -273,7 +273,7 @@ class Claims(abc.ABC):
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        """Store starts, notes and ends, in this order, and claim what comes next, in one transaction."""
+        """Store starts, notes and ends, in this order, and claim the next tasks, all in one transaction."""
 
     @abc.abstractmethod
     def save(self, task: int, token: int, name: str, value: str) -> bool:

@@ -214,7 +214,7 @@ def _parameter(name: str) -> str:
 
 
 def picker(record: type[R], given: Sequence[str]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Return a function that puts values in the order of ``given`` into that of a record; the last of a name counts."""
+    """Return a function that reorders values from ``given`` to a record's fields; of a repeated name, the last."""
     last = {name: index for index, name in enumerate(given)}
     return operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
 

@@ -67,7 +67,7 @@ class Linux(System):
         return sum(map(_memory, pids))
 
     def die_with_parent(self, number: int = signal.SIGKILL) -> bool:
-        """Request a signal for when the thread of the parent ends that has forked this process."""
+        """Request a signal. It arrives when the parent's thread that has forked this process ends."""
         return _prctl(_PR_SET_PDEATHSIG, number)
 
     def adopt_orphans(self) -> bool:

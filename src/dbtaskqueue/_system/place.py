@@ -33,7 +33,7 @@ class Process(Protocol):
 
     @property
     def boot(self) -> str | None:
-        """The id of the boot of its machine."""
+        """An id of the machine and its last boot."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from typing import Any
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 _NUMBERS = signal.SIGTERM, signal.SIGINT
 _TO_EXIT = 5.0
-"""Seconds in which the process must exit after its worker has ended. Then signals have their previous effect again."""
+"""Seconds after the end of the worker for which signals are ignored, so that the process can exit."""
 
 
 @contextlib.contextmanager
@@ -83,4 +83,5 @@ def _ignore_all() -> None:
 
 
 def _set(number: int, handler: _Handler) -> None:
-    signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
+    # A handler that Python code did not set is None.
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -70,7 +70,7 @@ class Batch:
         self._isolated: deque[TaskRun] = deque()
         self._claimed_at = time.monotonic()
         self.is_open = False
-        """Whether a batch runs, so that ends may wait for each other."""
+        """Whether a batch is running. If so, ends are stored together instead of immediately."""
 
     def __len__(self) -> int:
         """Return the number of isolated tasks that wait."""

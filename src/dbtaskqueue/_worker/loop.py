@@ -175,7 +175,7 @@ class WorkerLoop:
             self._dispatch(exchanged.claimed, claim)
 
     def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
-        """Store starts and ends and claim; None while the database is unavailable."""
+        """Store starts and ends, and claim tasks. Return None while the database is unavailable."""
         try:
             exchanged = self._outbox.exchange([start for _, start in starts], claim)
         except StoreUnavailable as error:

@@ -55,7 +55,7 @@ _START = "start of attempt"
 
 
 def work(payload: dict[str, JSON]) -> JSON:
-    """The callback of the demo's workers: each task has pages, and a checkpoint after each page."""
+    """Work on the pages of a task, with a checkpoint after each. This is the callback of the demo's workers."""
     task = current_task()
     if payload.get("fails_at_first") and task.attempt == 1:
         raise ConnectionError("no answer")

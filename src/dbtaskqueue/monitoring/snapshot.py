@@ -41,7 +41,7 @@ class QueueSnapshot(NamedTuple):
 
 
 class WorkerSnapshot(NamedTuple):
-    """A worker. ``state``: alive, lost, or silent: it runs elsewhere and sent no heartbeat for its lease."""
+    """A worker. ``state``: alive, lost, or silent (it runs elsewhere and has sent no heartbeat for its lease)."""
 
     id: int
     state: str

@@ -14,9 +14,9 @@ from ..task import Task
 ATTRIBUTES = tuple(
     name
     for name, attribute in vars(Task).items()
-    if isinstance(attribute, property) and name != "deduplicated"  # that is about the call that enqueued it
+    if isinstance(attribute, property) and name != "deduplicated"  # this attribute describes the call that enqueued it
 )
-"""The names of a task's public attributes, as they are stored."""
+"""The names of a task's public attributes whose values are stored."""
 
 
 def attributes(task: Task) -> dict[str, Any]:

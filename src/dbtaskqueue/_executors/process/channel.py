@@ -136,7 +136,7 @@ class Channel:
         return self._messages.popleft()
 
     def take_fds(self, count: int) -> list[int]:
-        """Return the next received file descriptors. Raises OSError if this process could not open that many."""
+        """Return the next received file descriptors. Raises OSError if this process has too many open files."""
         if len(self._fds) < count:  # too many open files: the kernel has dropped some
             while self._fds:
                 os.close(self._fds.popleft())

@@ -41,7 +41,7 @@ _PIPE = 2**16
 _DISCONNECT_AFTER = 2.0
 """Seconds without a task after which the connection to the database is closed."""
 _DISCONNECT_TASK_AFTER = 10.0
-"""Seconds without a checkpoint after which it is closed while a task runs: a server has few connections."""
+"""Seconds without a checkpoint after which it is closed while a task runs, since a server has few connections."""
 
 
 class Surroundings(NamedTuple):
@@ -112,7 +112,7 @@ class Child:
         self._runner.process.leave()
 
     def _die_with_parent(self) -> None:
-        """In a thread, if the kernel does not do it: kill this process and its group when its parent has ended."""
+        """Kill this process and its group when its parent has ended. Runs in a thread, unless the kernel does this."""
         while os.getppid() == self._parent:
             time.sleep(_CHECK_PARENT)
         os.killpg(self._pid, signal.SIGKILL)
@@ -184,7 +184,7 @@ class Child:
         if run is None or not self._flags.cancelled:
             return
         run.cancelled = True
-        if (stop := run.stop) is not None:  # its event loop stops a coroutine
+        if (stop := run.stop) is not None:  # a coroutine: its event loop stops it
             stop()
         elif self._is_in_code:
             raise _cancelled(run)
@@ -194,7 +194,7 @@ class Child:
     def _checkpoints(
         self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> Checkpoints:
-        """Called when a task first asks for ``current_task()``: only such a task can report progress."""
+        """Return the task's ``Checkpoints``. Called at its first ``current_task()``: others report no progress."""
         if self._reporter is None:
             self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
             self._reporter.start()
@@ -254,7 +254,7 @@ class Child:
         return data.decode("latin-1")
 
     def _is_clean(self) -> bool:
-        """Whether the task has left nothing behind that continues: no process, no thread."""
+        """Return whether the task has left no process and no thread running."""
         own = self._threads + (self._reporter is not None)
         if threading.active_count() > own:
             return False

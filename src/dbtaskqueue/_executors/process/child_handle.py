@@ -42,7 +42,7 @@ class ChildHandle:
     - ``reply``: its report about the end of a task, if the child must end before the report counts.
     - ``deadline``: when to kill it. ``pin_at``: when to pin it. ``suspend_at``: when to check whether it can be
       suspended. All in monotonic time; None for never.
-    - ``is_retired``: it gets no more tasks. ``is_stopping``: its task was cancelled. ``is_dying``: it was told to end,
+    - ``is_retired``: it gets no more tasks. ``is_stopping``: its task was cancelled. ``is_dying``: it was asked to end,
       or killed. ``is_hung_up``: its channel is closed. ``is_read``: this worker reads its output. ``is_silent``: no
       more output can come.
     - ``fault``: what it did wrong, for the error of its task.
@@ -80,7 +80,7 @@ class ChildHandle:
         return ChildFds(self._theirs.fileno(), self.output_fd, self._written, self.flags.fd)
 
     def close_sent(self) -> None:
-        """Close the child's ends, which have been sent; on macOS that has to wait until they were received."""
+        """Close the child's ends, which were sent to it; on macOS, wait until it has received them."""
         if system.keeps_sent_descriptors:
             self.close_theirs()
 

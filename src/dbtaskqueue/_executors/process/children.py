@@ -26,7 +26,7 @@ from .shared_flags import ASK_FOR_STACKS
 HANG_UP = 1.0
 """Seconds in which a child that has closed its channel must end."""
 _SHORT = 1.0
-"""Seconds: a child whose task took longer is not used again, as it may have grown."""
+"""A child whose task took longer than this (seconds) is not used again: it may have grown."""
 _PIN_AFTER = 0.05
 """Seconds after which a child that was given several tasks has its output read while the first of them runs."""
 _CHECK_WRITING = 0.02
@@ -370,7 +370,7 @@ class Children:
 
     @property
     def are_ending(self) -> bool:
-        """Whether any child was told to end or was killed, and is not reaped yet."""
+        """Whether any child was asked to end or was killed, and is not reaped yet."""
         return any(child.is_dying for child in self._children.values())
 
     @property

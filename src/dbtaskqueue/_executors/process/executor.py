@@ -216,7 +216,7 @@ class ProcessExecutor:
         return runs
 
     def _may_fork(self) -> bool:
-        """Whether to request another child now."""
+        """Return whether to request another child now."""
         return (
             len(self._children) < self._settings.concurrency
             and self._shortage.next_try <= time.monotonic()

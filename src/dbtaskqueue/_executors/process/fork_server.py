@@ -186,7 +186,7 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             parent = os.getppid()
-            with contextlib.suppress(OSError):  # a kqueue is not inherited; Python before 3.13 does not know that
+            with contextlib.suppress(OSError):  # a kqueue is not inherited, which Python handles only from 3.13 on
                 self._selector.close()
             self._channel.close()
             os.close(self._wakeup)
@@ -284,7 +284,7 @@ class ForkServer:
 
 def _kill_all(pid: int, family: list[Proc]) -> None:
     """Kill a child, its group, and the members of its family."""
-    for kill in (os.killpg, os.kill):  # it leads no group yet if it was forked just now
+    for kill in (os.killpg, os.kill):  # a child that was forked just now may not lead a group yet
         with contextlib.suppress(OSError):
             kill(pid, signal.SIGKILL)
     for proc in family:
@@ -293,7 +293,7 @@ def _kill_all(pid: int, family: list[Proc]) -> None:
 
 
 def _wait_for_end(pids: set[int]) -> None:
-    """Wait until these killed processes have ended, which are not this process's children."""
+    """Wait until these killed processes, which are not children of this one, have ended."""
     deadline = time.monotonic() + _END
     while pids and time.monotonic() < deadline:
         time.sleep(_RETRY_PAUSE)

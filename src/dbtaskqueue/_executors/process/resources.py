@@ -32,7 +32,7 @@ _RETRY = 0.1, 5.0
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether the error means that a resource has run out, which may be freed again."""
+    """Return whether the error means that a resource has run out temporarily."""
     return error.errno in _FIXES
 
 

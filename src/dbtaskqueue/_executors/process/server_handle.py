@@ -239,7 +239,7 @@ class Server:
 
 
 def _inherited(stream: object) -> int | None:
-    """The stream that a child process inherits: this process's own, or /dev/null if it has none."""
+    """Return the stream for a child process to inherit: this process's own, or /dev/null if it has none."""
     return subprocess.DEVNULL if stream is None else None
 
 

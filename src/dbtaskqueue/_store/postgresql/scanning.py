@@ -19,7 +19,7 @@ _FAR = 5_000
 PAGE = 20
 """The cost of an index page all of whose entries are known to be dead, as a number of entries."""
 _PER_TASK = 250
-"""The cost of a claimed task that is the only one of its priority, as a number of entries."""
+"""The cost of a claimed task without others of its priority, as a number of entries."""
 _SECONDS_PER_ENTRY = 1e-5
 _LONGEST = 0.5
 

@@ -69,7 +69,8 @@ SELECT min(first_due) FROM ranks
  WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
 -- name: has_schema
--- Differs because each engine has its own catalogue. to_regclass() may answer from before the lock on the schema.
+-- Differs because each engine has its own catalogue. to_regclass() is not used: it may return a state from before the
+-- lock on the schema.
 SELECT 1 FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
  WHERE space.nspname = :name AND class.relname = 'dbtaskqueue_schema'
 

@@ -120,7 +120,7 @@ class SqliteConnections(Connections):
             return self._retry_decoding(self._read_transaction(), act, *values)
 
     def ask(self, name: str) -> Row:
-        """The first row of a query that reads no table."""
+        """Return the first row of a query that reads no table."""
         return self.converse(self._ask, name)
 
     def _ask(self, name: str) -> Row:

@@ -20,7 +20,7 @@ class SqlClaims(SqlFacet, Claims):
 
     @abc.abstractmethod
     def _claim(self, tx: Any, worker: int, claim: Claim) -> list[TaskRecord]:
-        """Reserve tasks, and start them if the claim says so."""
+        """Reserve tasks. If ``claim.start`` is set, also start them."""
 
     @abc.abstractmethod
     def _finish_together(self, tx: Any, ends: Sequence[End]) -> bool:

@@ -11,7 +11,7 @@ from ..records import TABLES
 from .database import IMPORTING, SqlDatabase
 
 LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
-"""The query that stores a row of each table, in the order of the tables."""
+"""For each table, in order, the query that stores one row."""
 
 
 class SqlCopying(SqlDatabase, Copying):
@@ -19,7 +19,7 @@ class SqlCopying(SqlDatabase, Copying):
 
     @abc.abstractmethod
     def _highest_id(self, tx: Any) -> int:
-        """The highest id that a task ever had here."""
+        """Return the highest id that a task of this database has ever had."""
 
     @abc.abstractmethod
     def _use_no_id_up_to(self, tx: Any, highest: int) -> None:
