@@ -35,7 +35,7 @@ def counted(number: int, noun: str = "task") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def harmless(text: str, keep: str = "") -> str:
+def escaped(text: str, keep: str = "") -> str:
     """Return ``text`` with control characters and invisible characters escaped, except those in ``keep``."""
     if text.isprintable():
         return text

@@ -14,7 +14,7 @@ from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
 from ._store.contract import TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
-from .checks import harmless, is_async
+from .checks import escaped, is_async
 from .errors import TaskCancelled
 
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ class RunningTask:
         self._is_cancelled = is_cancelled
 
     def __repr__(self) -> str:
-        function = "" if self.function is None else f" {harmless(self.function)}"
+        function = "" if self.function is None else f" {escaped(self.function)}"
         return f"<RunningTask {self.id} {self.queue}{function} attempt={self.attempt}>"
 
     @property

@@ -18,7 +18,7 @@ from ._formats.progress import read as read_progress
 from ._formats.url import database_of
 from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
 from ._system import clock
-from .checks import counted, harmless, shown
+from .checks import counted, escaped, shown
 from .errors import (
     InvalidTransition,
     LeaseLost,
@@ -105,7 +105,7 @@ class Task(Generic[R]):
         self._result: tuple[JSON, ...] = ()
 
     def __repr__(self) -> str:
-        function = "" if self.function is None else f" {harmless(self.function)}"
+        function = "" if self.function is None else f" {escaped(self.function)}"
         return f"<Task {self.id} {self.queue}{function} {self.state} attempt={self.attempt}>"
 
     def __eq__(self, other: object) -> bool:

@@ -1,6 +1,6 @@
 """Runs ``async def`` tasks in one event loop, in a thread of its own, and plain functions in other threads.
 
-``concurrency`` counts both. Tasks that are claimed beyond it wait, and can be taken back.
+``concurrency`` counts both. Tasks that are claimed beyond it wait, and can be returned by ``take_back``.
 """
 
 from __future__ import annotations

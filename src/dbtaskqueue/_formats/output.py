@@ -18,7 +18,7 @@ _MOST_CANDIDATES = 200
 class Output:
     """The output of one attempt, at most 64 KiB of it. Safe to write in one thread and read in another."""
 
-    __slots__ = ("_end", "_first", "_left_out", "_lock", "_told", "_written")
+    __slots__ = ("_end", "_first", "_left_out", "_lock", "_reported", "_written")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Output:
         self._end = bytearray()
         self._left_out = 0
         self._written = 0
-        self._told = 0
+        self._reported = 0
 
     def write(self, data: bytes) -> None:
         """Add output. Only the first and the last bytes of all output are kept."""
@@ -63,9 +63,9 @@ class Output:
 
     def take_changed(self) -> str | None:
         """Return the text if anything was written since the last call, else None."""
-        if self._written == self._told:
+        if self._written == self._reported:
             return None
-        self._told = self._written
+        self._reported = self._written
         return self.text()
 
     def last_lines(self, lines: int = 20, characters: int = 2000) -> str:

@@ -74,11 +74,11 @@ class System:
         """Return all processes that this one can see, by pid."""
         return {}
 
-    def family(self, root: int, everybody: dict[int, Proc] | None = None) -> list[Proc]:
+    def family(self, root: int, processes: dict[int, Proc] | None = None) -> list[Proc]:
         """Return the process with this pid, its descendants, and the members of the group that it leads."""
-        everybody = self.processes() if everybody is None else everybody
+        processes = self.processes() if processes is None else processes
         below: dict[int, list[int]] = {}
-        for proc in everybody.values():
+        for proc in processes.values():
             below.setdefault(proc.parent, []).append(proc.pid)
             if proc.group == root and proc.pid != root:
                 below.setdefault(root, []).append(proc.pid)
@@ -86,8 +86,8 @@ class System:
         to_visit = [root]
         while to_visit:
             pid = to_visit.pop()
-            if pid in everybody and pid not in members:
-                members[pid] = everybody[pid]
+            if pid in processes and pid not in members:
+                members[pid] = processes[pid]
                 to_visit += below.get(pid, [])
         return list(members.values())
 

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 
-from ..checks import harmless
+from ..checks import escaped
 
 logger = logging.getLogger("dbtaskqueue")
 _LONGEST_LINE = 300
@@ -27,7 +27,7 @@ def event(
     if not logger.isEnabledFor(level):
         return
     shown = " ".join(f"{name}={value}" for name, value in fields.items())
-    text, extra = harmless(f"{message} {shown}".rstrip()), {"fields": fields}
+    text, extra = escaped(f"{message} {shown}".rstrip()), {"fields": fields}
     if stack is None:
         logger.log(level, "%s", text, exc_info=exc_info, extra=extra)
     else:  # Logger.log could add only the stack of its own caller
@@ -41,7 +41,7 @@ def first_line(error: BaseException) -> str:
         lines = str(error).strip().splitlines()
     except Exception:  # the exception's own __str__ raises
         return "(its text cannot be shown)"
-    line = harmless(lines[0]) if lines else ""
+    line = escaped(lines[0]) if lines else ""
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 

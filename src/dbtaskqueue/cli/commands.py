@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import TaskQueueError
-from .output import harmless
+from .output import escaped
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -56,11 +56,11 @@ class Commands(click.Group):
         except click.Abort:
             return _Aborted("Aborted!")
         except TaskQueueError as error:
-            return click.ClickException(harmless(str(error)))
+            return click.ClickException(escaped(str(error)))
         except OSError as error:
             is_full = error.errno in _FULL and error.filename is None
             why = f"cannot write the output: {error.strerror}" if is_full else str(error)
-            return click.ClickException(harmless(why))
+            return click.ClickException(escaped(why))
         except SystemExit as end:  # for example, click exits when the reader of a pipe has exited
             return end.code if isinstance(end.code, int) else 1
 

@@ -26,7 +26,7 @@ from ..queue import TaskQueue
 from ..retry import RetryPolicy
 from ..states import DONE, FAILED, RUNNING
 from ..task import Attempt, Task
-from .output import console, harmless
+from .output import console, escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -92,7 +92,7 @@ def demo(url: str | None) -> None:
         with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as directory, _Stage() as stage:
             lesson = _play(directory, stage)
     except (_Failed, TimeoutError) as error:
-        raise click.ClickException(harmless(f"the demo did not show what it should: {error}")) from error
+        raise click.ClickException(escaped(f"the demo did not show what it should: {error}")) from error
     _say(f"\nWhat you saw, in {stage.seconds:.0f} seconds:", "bold")
     _say(lesson)
     _say("\nThree commands to try next:", "bold")
@@ -177,12 +177,12 @@ class _Stage:
         """Print an event."""
         clock = f"{self.seconds:5.1f} s"
         if not self._screen.is_terminal:
-            click.echo(f"{clock}  {event:8}  {harmless(text)}")
+            click.echo(f"{clock}  {event:8}  {escaped(text)}")
             return
         from rich.text import Text
 
         gap = " " * (10 - len(event))
-        line = Text.assemble((clock, "dim"), "  ", (event, _STYLES[event]), gap, (harmless(text), style))
+        line = Text.assemble((clock, "dim"), "  ", (event, _STYLES[event]), gap, (escaped(text), style))
         (self._screen if self._bar is None else self._bar.console).print(line)
 
     def advance(self, task: int, page: int) -> None:

@@ -15,7 +15,7 @@ from ..queue import TaskQueue
 from ..states import FINAL
 from ..task import Attempt, Task, attempts_of, with_output
 from .options import json_option, open_queue, url_option
-from .output import counted, harmless, note, print_json
+from .output import counted, escaped, note, print_json
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class _Printer:
             self._token = attempt.token
         self._outcome = attempt.outcome
         if piece:
-            shown = harmless(re.sub("\r\n?", "\n", piece), keep="\n\t")
+            shown = escaped(re.sub("\r\n?", "\n", piece), keep="\n\t")
             self._has_printed, self._is_in_line = True, not shown.endswith("\n")
             click.echo(shown, nl=False)
 

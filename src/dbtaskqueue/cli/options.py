@@ -17,7 +17,7 @@ from .._formats.url import DEFAULT_URL, mask
 from ..checks import check_queue
 from ..options import Flag, options_of
 from ..queue import TaskQueue
-from .output import harmless
+from .output import escaped
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 S = TypeVar("S")
@@ -42,7 +42,7 @@ def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter
         try:
             return None if value is None else check(value)
         except ValueError as error:
-            raise click.BadParameter(harmless(str(error)), ctx, parameter) from None
+            raise click.BadParameter(escaped(str(error)), ctx, parameter) from None
 
     return callback
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..checks import counted as counted  # the other modules of the command line import both from here
-from ..checks import harmless as harmless
+from ..checks import escaped as escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def note(text: str) -> None:
     """Print a line to stderr: it is for the user, not for a program that reads the output."""
-    click.echo(harmless(text), err=True)
+    click.echo(escaped(text), err=True)
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> None:
@@ -100,14 +100,14 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
     screen = console()
     if not screen.is_terminal:
         for name, value in known:
-            lines = harmless(value, keep="\n").expandtabs().splitlines() or [""]
+            lines = escaped(value, keep="\n").expandtabs().splitlines() or [""]
             click.echo(f"{name:{width}}" + f"\n{'':{width}}".join(lines))
         return
     grid = Table.grid(padding=(0, _GAP, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in known:
-        shown = harmless(value, keep="\n\t").expandtabs()
+        shown = escaped(value, keep="\n\t").expandtabs()
         grid.add_row(name, Text(shown, style=_STYLES.get(value, "")))
     _show(screen, grid)
 
@@ -116,7 +116,7 @@ def styled(value: str) -> Text:
     """Return a table cell on one line, with control characters escaped, in the colour of its first word."""
     from rich.text import Text
 
-    shown = harmless(value[:_LONGEST_CELL])
+    shown = escaped(value[:_LONGEST_CELL])
     return Text(shown, style=_STYLES.get(shown.partition(" ")[0], "") if len(shown) < 20 else "")
 
 

@@ -15,7 +15,7 @@ from ..states import RESERVED, RUNNING
 from ..task import Attempt, Task, look_up
 from .listing import worker_state
 from .options import json_option, open_queue, url_option
-from .output import counted, fields, harmless, local, print_json, table
+from .output import counted, escaped, fields, local, print_json, table
 
 _LAST_LINES = 10
 """The number of lines of an attempt's output that are shown."""
@@ -70,7 +70,7 @@ def _show_output(attempt: Attempt, error: str) -> None:
             f"\noutput of attempt {attempt.number}, {f'last {_LAST_LINES} of ' if lines != last else ''}{length}:"
         )
         for line in last:
-            click.echo(f"  {harmless(line, keep=chr(9)).expandtabs()}")
+            click.echo(f"  {escaped(line, keep=chr(9)).expandtabs()}")
 
 
 def _described(task: Task) -> dict[str, str]:

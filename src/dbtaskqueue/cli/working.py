@@ -23,7 +23,7 @@ from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
 from .options import flags_of, is_url_given, queues_option, url_option
-from .output import console, harmless
+from .output import console, escaped
 
 Callback = Callable[[Any], JSON]
 
@@ -119,7 +119,7 @@ def _code(target: str, ctx: click.Context) -> _Code:
         _fit(found, target, ctx)
         return _Code(found, None, {"functions": len(found.functions.names())})
     if ctx.params["executor"] == "process" and refer(found) is None:
-        raise click.ClickException(harmless(_NOT_FOUND.format(target)))
+        raise click.ClickException(escaped(_NOT_FOUND.format(target)))
     return _Code(ctx.obj, found, {"callback": target})
 
 
@@ -141,7 +141,7 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise click.ClickException(harmless(f"the module {module_name!r} has no {path!r}")) from None
+            raise click.ClickException(escaped(f"the module {module_name!r} has no {path!r}")) from None
     return _suitable(found, target)
 
 
@@ -188,7 +188,7 @@ def _import(name: str) -> Any:
             why = f"there is no module {error.name!r}, neither in {directory} nor installed"
         else:
             why = f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{place_of(error)}"
-        raise click.ClickException(harmless(why)) from error
+        raise click.ClickException(escaped(why)) from error
 
 
 # -- logging ---------------------------------------------------------------------------------------
@@ -198,13 +198,13 @@ class _Format(logging.Formatter):
     """Format a record as ``time level message field=value``: one line, except for a traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return harmless(super().formatMessage(record))
+        return escaped(super().formatMessage(record))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 (logging's name)
-        return harmless(super().formatStack(stack_info), keep="\n")
+        return escaped(super().formatStack(stack_info), keep="\n")
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
-        return harmless(super().formatException(ei), keep="\n")
+        return escaped(super().formatException(ei), keep="\n")
 
 
 def set_up_logging(level: str) -> None:

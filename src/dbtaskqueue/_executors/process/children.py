@@ -218,7 +218,7 @@ class Children:
             if child.is_retired:
                 self.end(child)
 
-    def _hear_last_words(self, child: ChildHandle) -> None:
+    def _read_last_messages(self, child: ChildHandle) -> None:
         """Read the messages that it sent before its end."""
         with contextlib.suppress(Exception):
             for message in child.channel.receive():
@@ -400,12 +400,12 @@ class Children:
         self._close_child(child)
         self._shortage.note_failure(message.get("errno"), message["error"], len(self._children))
 
-    def on_gone(self, message: Message) -> None:
+    def on_reaped(self, message: Message) -> None:
         """See Reports."""
         child = self._children.pop(message["gone"], None)
         if child is None:
             return
-        self._hear_last_words(child)
+        self._read_last_messages(child)
         if (run := child.run) is not None:
             child.read_all()
             if child.tasks == 0:  # otherwise it is the usage of all its tasks together
@@ -419,7 +419,7 @@ class Children:
         """See Reports."""
         for child in list(self._children.values()):
             del self._children[child.number]
-            self._hear_last_words(child)
+            self._read_last_messages(child)
             if (run := child.run) is not None:
                 child.read_all()
                 how = process_failed(f"the fork server of this worker {how_it_ended(code)}", run.output)

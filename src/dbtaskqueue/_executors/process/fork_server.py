@@ -68,7 +68,7 @@ def main() -> NoReturn:
     channel = Channel(socket.socket(fileno=os.dup(0)))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    # now, since errors= fails once a child has replaced a file by its pipe
+    # done now: once a child has replaced a file by its pipe, setting errors= fails
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker has ended already

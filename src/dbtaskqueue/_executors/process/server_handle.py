@@ -38,7 +38,7 @@ _GIVE_UP = 30.0
 
 
 class ServerHandle:
-    """A fork server: its process and channel, and the mark in the environment of all processes that it starts."""
+    """A fork server: its process and channel, and the mark that all of its descendants have in their environment."""
 
     def __init__(self, settings: Settings, origin: Origin, open_files: int) -> None:
         self.mark = f"{_MARK}={secrets.token_hex(16)}"
@@ -95,7 +95,7 @@ class Reports(Protocol):
     def on_fork_failed(self, message: Message) -> None:
         """Called when a child could not be forked."""
 
-    def on_gone(self, message: Message) -> None:
+    def on_reaped(self, message: Message) -> None:
         """Called when a child was reaped, with everything that it had started."""
 
     def on_server_ended(self, code: int) -> None:
@@ -196,7 +196,7 @@ class Server:
     def _on_message(self, handle: ServerHandle, message: Message) -> None:
         assert self._reports is not None
         if "gone" in message:
-            self._reports.on_gone(message)
+            self._reports.on_reaped(message)
         elif "forked" in message:
             self._failures, self._failing_since, self.next_try = 0, None, 0.0
             self._reports.on_forked(message)

@@ -69,7 +69,7 @@ def _dial(address: list[Any], options: dict[str, Any]) -> tuple[Any, int]:
         parameters["ssl"] = tls(options["tls"])
     connection = _Connection(**parameters, autocommit=True, defer_connect=True)
     sock = _socket(address, options)
-    fd = sock.fileno()  # stays the same with TLS
+    fd = sock.fileno()  # TLS keeps the same descriptor
     connection.connect(sock)
     return connection, fd
 
@@ -119,7 +119,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
-    """A connection that needs no new TLS context for the default: TLS if the server offers it."""
+    """A connection that shares one TLS context with others in the default case: TLS if the server offers it."""
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else _unverified()

@@ -30,7 +30,7 @@ _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
 
 
 class MariadbStore(SqlStore):
-    """Tables of their own in a MariaDB database."""
+    """The tables with the prefix ``dbtaskqueue_`` in a MariaDB database."""
 
     place_is_shared = False
 

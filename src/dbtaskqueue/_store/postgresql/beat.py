@@ -26,14 +26,14 @@ class Connection(psycopg.Connection[Any]):
 
 def _bounded(command: Any, silence: float) -> Generator[Any, Any, Any]:
     """Run the command, and check several times a second whether the server has answered."""
-    heard = time.monotonic()
+    answered_at = time.monotonic()
     try:
         wanted = next(command)
         while True:
             ready = yield wanted
             if ready:
-                heard = time.monotonic()
-            elif time.monotonic() > heard + silence:
+                answered_at = time.monotonic()
+            elif time.monotonic() > answered_at + silence:
                 raise psycopg.OperationalError(f"no answer within {silence:g} s")
             wanted = command.send(ready)
     except StopIteration as done:

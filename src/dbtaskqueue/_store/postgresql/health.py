@@ -38,14 +38,14 @@ def _standby(link: PostgresqlLink) -> Iterator[Finding]:
 
 def _durability(settings: dict[str, str]) -> Finding:
     commit, fsync = settings["synchronous_commit"], settings["fsync"]
-    said = f"synchronous_commit={commit}, fsync={fsync}, full_page_writes={settings['full_page_writes']}"
+    value = f"synchronous_commit={commit}, fsync={fsync}, full_page_writes={settings['full_page_writes']}"
     if fsync != "on" or settings["full_page_writes"] != "on":
         advice = "psql -c 'ALTER SYSTEM SET fsync = on' -c 'ALTER SYSTEM SET full_page_writes = on'"
-        return Finding("durability", f"{said}: a power failure may destroy the database", advice)
+        return Finding("durability", f"{value}: a power failure may destroy the database", advice)
     if commit not in _DURABLE:
         advice = "psql -c 'ALTER SYSTEM SET synchronous_commit = on' -c 'SELECT pg_reload_conf()'"
-        return Finding("durability", f"{said}: a crash of the server may lose what was committed last", advice)
-    return Finding("durability", f"{said}: an accepted task survives a power failure")
+        return Finding("durability", f"{value}: a crash of the server may lose what was committed last", advice)
+    return Finding("durability", f"{value}: an accepted task survives a power failure")
 
 
 def _connections(settings: dict[str, str], link: PostgresqlLink, *, pooled: bool) -> Iterator[Finding]:
@@ -67,14 +67,14 @@ def _vacuum(schema: str, settings: dict[str, str], link: PostgresqlLink) -> Iter
     if settings["autovacuum"] != "on":
         yield Finding("autovacuum", "off: the tables grow without limit", "psql -c 'ALTER SYSTEM SET autovacuum = on'")
     for pid, seconds, name in link.rows("long_transactions", {"seconds": LONG}):
-        said = f"process {pid} ({name}) has one open for {seconds:.0f} s, which prevents vacuum from removing dead rows"
-        yield Finding("long transaction", said, f"psql -c 'SELECT pg_terminate_backend({pid})'")
+        value = f"process {pid} ({name}) has one open for {seconds:.0f} s, so vacuum removes no dead rows"
+        yield Finding("long transaction", value, f"psql -c 'SELECT pg_terminate_backend({pid})'")
 
 
 def _rights(schema: str, link: PostgresqlLink) -> Iterator[Finding]:
     missing = [f"{right} on {table}" for table, right in link.rows("missing_rights", {"schema": schema})]
     if missing:
-        said = f"missing: {listed(missing, 4)}"
+        value = f"missing: {listed(missing, 4)}"
         rights = "SELECT, INSERT, UPDATE, DELETE"
         grant = f"""psql -c 'GRANT {rights} ON ALL TABLES IN SCHEMA "{schema}" TO …'"""
-        yield Finding("rights", said, grant, True)
+        yield Finding("rights", value, grant, True)

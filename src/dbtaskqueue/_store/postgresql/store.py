@@ -29,7 +29,7 @@ _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 
 class PostgresqlStore(SqlStore):
-    """A schema of its own in a PostgreSQL database."""
+    """A schema in a PostgreSQL database, which contains only the tables of the queue."""
 
     place_is_shared = False
     _from_the_start = BEGIN._asdict()

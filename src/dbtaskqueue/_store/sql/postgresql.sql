@@ -36,7 +36,7 @@ FOR UPDATE
 FOR SHARE
 
 -- name: is_listed
--- Differs because PostgreSQL would use a condition on the state to sort a partial index that it estimates to be small.
+-- Differs because PostgreSQL might estimate that a partial index on the state is small, and sort all of its rows.
 CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
 -- name: by_id
