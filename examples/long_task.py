@@ -78,9 +78,8 @@ def play(directory: str, site: str) -> None:
         until(lambda: state_of(process) == "T", "the suspended task is stopped")
         before = len(Site.pages_for(process))
         time.sleep(1)
-        check(
-            len(Site.pages_for(process)) - before <= 1, "it requests no page meanwhile"
-        )  # one request may be in progress
+        # One request may still be in progress.
+        check(len(Site.pages_for(process)) - before <= 1, "it requests no page meanwhile")
         check(task.refresh().state == "running" and task.suspended, "its worker still holds it")
         at = Site.pages_for(process)[-1]
         queue.continue_(task.id)

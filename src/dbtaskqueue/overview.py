@@ -160,7 +160,7 @@ def worker_infos(store: Store) -> list[WorkerInfo]:
 
 
 def find_worker(store: Store, id: int) -> WorkerInfo | None:
-    """Return one of those workers, or None."""
+    """Return the worker with this id if it is live or was lost within the last day, or None."""
     found = next((worker for worker in store.workers() if worker.id == id), None)
     return None if found is None else worker_info(store, found, place.here())
 

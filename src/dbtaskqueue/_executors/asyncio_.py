@@ -69,7 +69,7 @@ class AsyncioExecutor:
         self._watch.close()
         self._threads.close()
         self._closing = True
-        with contextlib.suppress(RuntimeError):  # closed already
+        with contextlib.suppress(RuntimeError):  # the loop is already closed
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(self.grace)
         self._runner.process.leave()

@@ -45,7 +45,7 @@ class _Stop:
         self._next: asyncio.TimerHandle | None = None
         self._ended = False
         run.stop = self._request
-        if run.cancelled:  # before it could be stopped
+        if run.cancelled:  # it was cancelled before it could be stopped
             self._request()
 
     def _request(self) -> None:

@@ -23,7 +23,7 @@ from ..errors import PayloadError, TaskQueueError
 from ..extension import Extension, overriding
 
 _MAIN = "__main__"
-_COPY_OF_MAIN = "__mp_main__"  # the established name for it, from multiprocessing
+_COPY_OF_MAIN = "__mp_main__"  # multiprocessing uses this name for such a copy
 _is_loading = False
 
 

@@ -35,8 +35,8 @@ _MIN_CPU = 0.01
 """Seconds of CPU time below which it is not measured."""
 
 MakeCheckpoints = Callable[[TaskRecord, Callable[[], int | None], Callable[[], bool]], Checkpoints]
-"""Makes the ``Checkpoints`` of a task. Gets its record, a function that returns its start while that is not stored, and
-one that returns whether waiting for the database has become pointless."""
+"""Creates the ``Checkpoints`` of a task. The arguments are those of ``StoredCheckpoints``: ``record``, ``started_at``,
+``is_over``."""
 _Guard = Callable[[TaskRun], contextlib.AbstractContextManager[object]]
 _CHOICES = RetryTask, AbandonTask, ReleaseTask
 _NOTHING = contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""The only package that speaks SQL. ``open_store`` returns the Store that a URL names."""
+"""The only package that uses SQL. ``open_store`` returns the Store that a URL names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine's connections have in common: two of them, group commits, forks.
+"""What the connections of all engines have in common: reading and writing, group commits, forks.
 
 A process has one connection that writes and one that reads, opened when they are needed. Threads that want to write at
 the same moment share a commit (``group_commit.py``). A connection never crosses a fork.

@@ -32,7 +32,7 @@ OUTPUTS = 100
 class Enqueued(NamedTuple):
     """The ids of enqueued tasks, in order.
 
-    ``existing``: the positions of those that are not new, because an unfinished task has the key.
+    ``existing``: the positions of tasks that were not stored because an unfinished task had the key.
     """
 
     ids: list[int]
@@ -422,4 +422,4 @@ class Store(Database, Tasks, Claims, Workers, Queues, Listing, Copying):
     place_is_shared: bool
     """Whether all programs that can open the database share one machine (not one PID namespace)."""
     beater: tuple[str, dict[str, Any]]
-    """For the heartbeat process: the path of a file with ``open_beat(options)``, and its options."""
+    """For the heartbeat process: the path of a module with a function ``open_beat``, and the options to pass to it."""

@@ -2,7 +2,7 @@
 
 Queries include lists that are made from these declarations, such as ``{{task_columns}}`` (see ``column_lists``). Rows
 come back in the same order. To add a column of a task, add a field to ``TaskRecord``, and to ``NewTask`` if ``enqueue``
-sets it. A field is the column of its name, or the expression of the query ``task_FIELD`` where there is one.
+sets it. A field is read from the column of its name, or by the query ``task_FIELD`` if there is one.
 
 Times are integers: microseconds since 1970, UTC.
 """

@@ -52,7 +52,7 @@ class Notifier:
 
 
 def _address(name: str) -> bytes | None:
-    """Return the address for a path, or for ``@`` and an abstract name; None for a socket of another family."""
+    """Return the address for a path, or for ``@`` and an abstract name; None for a socket that is not a Unix one."""
     if name[:1] not in ("/", "@") or len(name) < 2:
         return None
     return os.fsencode("\0" + name[1:] if name[0] == "@" else name)

@@ -144,7 +144,7 @@ class Channel:
         return [self._fds.popleft() for _ in range(count)]
 
     def _wait(self, events: int, timeout: float | None = None) -> bool:
-        poll = select.poll()  # select() takes no descriptor above 1023
+        poll = select.poll()  # unlike select(), it takes descriptors above 1023
         poll.register(self._end, events)
         return bool(poll.poll(None if timeout is None else timeout * 1000))
 

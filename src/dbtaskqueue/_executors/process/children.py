@@ -245,7 +245,7 @@ class Children:
                 self._selector.unregister(child.output_fd)
 
     def _pin(self, child: ChildHandle) -> None:
-        """Pin it. It starts at most the task that it may be starting just now; other children get the rest."""
+        """Pin a child. It may still start the next of its tasks just now; other children get the rest."""
         child.pin_at = None
         if child.is_closed or child.flags.pinned:
             return
@@ -307,7 +307,7 @@ class Children:
         if child.flags.writing:
             child.suspend_at = time.monotonic() + _CHECK_WRITING
         else:
-            child.is_retired = True  # if its task has just ended, a suspended child is of no use
+            child.is_retired = True  # its task may end just now, and a suspended child must get no other
             self._signal(child, signal.SIGSTOP)
 
     def _stacks(self, child: ChildHandle, run: TaskRun) -> str:

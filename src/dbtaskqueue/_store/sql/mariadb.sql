@@ -139,7 +139,7 @@ INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
     ON DUPLICATE KEY UPDATE paused = VALUES(paused)
 
 -- name: finish_batch
--- Differs because this is one round trip, and half the time of a join with JSON_TABLE.
+-- Differs because this takes one round trip, and half the time of a join with JSON_TABLE.
 UPDATE dbtaskqueue_task SET {{finished_columns}} WHERE {{is_finished}}
 
 -- name: finish_batch_measured

@@ -161,7 +161,7 @@ _new_record = partial(tuple.__new__, TaskRecord)
 
 
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, rows: list[list[Any]]) -> list[TaskRecord]:
-    """Return the records of tasks as they are now, from how they were found."""
+    """Return the records of claimed tasks. ``rows``: the tasks as they were before the claim."""
     pick, last = _pick_reserved, (*_OTHERS.values(), queue, worker, RESERVED)
     if claim.start:
         pick, last = _pick_started, (*_OTHERS.values(), queue, worker, RUNNING, 1, claim.now)

@@ -1,4 +1,4 @@
-"""What the facets of a store that speaks SQL have in common: connections, how engines differ, small helpers."""
+"""What the facets of a SQL store have in common: connections, how engines differ, small helpers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers do with the tasks that they hold, on a database that speaks SQL."""
+"""What workers do with the tasks that they hold, on a SQL database."""
 
 from __future__ import annotations
 

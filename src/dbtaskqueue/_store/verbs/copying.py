@@ -1,4 +1,4 @@
-"""Copying all tasks of a database that speaks SQL to another one, in batches. Rows are stored as they were read."""
+"""Copying all tasks of a SQL database to another one, in batches. Rows are stored as they were read."""
 
 from __future__ import annotations
 

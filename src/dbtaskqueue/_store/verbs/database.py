@@ -1,4 +1,4 @@
-"""The schema and the connections of a database that speaks SQL."""
+"""The schema and the connections of a SQL database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists, attempts and counts of tasks, on a database that speaks SQL. No query reads more than it needs."""
+"""Lists, attempts and counts of tasks, on a SQL database. No query reads more than it needs."""
 
 from __future__ import annotations
 

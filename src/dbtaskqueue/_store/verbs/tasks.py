@@ -1,4 +1,4 @@
-"""What producers and operators do with tasks, on a database that speaks SQL."""
+"""What producers and operators do with tasks, on a SQL database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers of a database that speaks SQL, and the rescue of what they hold."""
+"""The workers of a SQL database, and the rescue of what they hold."""
 
 from __future__ import annotations
 
