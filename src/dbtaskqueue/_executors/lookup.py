@@ -30,8 +30,8 @@ _is_loading = False
 class Functions(Protocol):
     """Task functions by name: ``functions.Registry``, or a provider of your own.
 
-    A provider at the top of a module is imported by child processes as a whole, so it may find functions that are not
-    at the top of a module, or that it loads at the first use.
+    A child process imports a provider, which must be at the top of a module. The functions that it finds may be
+    anywhere, and may be loaded at their first use.
     """
 
     def find(self, name: str) -> Callable[..., Any] | None:

@@ -28,7 +28,7 @@ _CHECK = 1.0
 class FetchMembership(Membership):
     """A plain ``fetch()`` user as a worker among others, and what it holds.
 
-    It leaves when its handle was closed and the last running task has ended.
+    Its row is removed when its handle is closed and its last running task has ended.
     """
 
     def __init__(self, store: Store, lease: float, events: Events) -> None:
