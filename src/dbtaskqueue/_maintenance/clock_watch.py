@@ -30,12 +30,12 @@ class ClockWatch:
         self._next_check = 0.0
 
     def __call__(self) -> int:
-        """Check the clock, and from time to time the newest task. Returns how many tasks were made due."""
+        """Check the clock, and at intervals the newest task. Return how many tasks were made due."""
         jumped = self._measure() <= self._offset - _TOLERANCE
         return self.check() if jumped or time.monotonic() >= self._next_check else 0
 
     def check(self) -> int:
-        """Check both now."""
+        """Check the clock and the newest task now. Return how many tasks were made due."""
         offset, self._offset = self._offset, self._measure()
         now = clock.now()
         newest = self._store.newest()

@@ -37,7 +37,7 @@ _DEFAULTS = {
 _SESSION = {"array_nulls": "on", "jit": "off"}
 _WRITING = {
     # Planned once, since planning the exchange takes longer than running it. So the plan must be right whatever the
-    # tables hold by then, and the only right one for each of these statements goes through an index, row by row.
+    # tables hold by then, and for each of these statements, only an index scan, row by row, is always right.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
