@@ -933,14 +933,14 @@ MUTANTS = [
         "_maintenance/heartbeat.py",
         "exit_code=code)\n            self._process = self._spawn()",
         "exit_code=code)",
-        _alive("heartbeat_process::test_a_heart_that_dies_is_started_again"),
+        _alive("heartbeat_process::test_a_heartbeat_process_that_dies_is_started_again"),
     ),
     Mutant(
         "a heartbeat process outlives its worker",
         "_maintenance/heartbeat_process.py",
         'while os.getppid() == orders["parent"]:',
         "while True:",
-        _alive("heartbeat_process::test_the_heart_ends_although_a_child_inherited_its_pipe"),
+        _alive("heartbeat_process::test_the_heartbeat_process_ends_although_a_child_inherited_its_pipe"),
     ),
     Mutant(
         "a worker beats less than once a lease",
@@ -1243,7 +1243,7 @@ MUTANTS = [
         "_store/server.py",
         "maybe_done=self._trouble(error) is ErrorKind.LOST",
         "maybe_done=False",
-        _outages("lost_connections::test_a_transaction_says_whether_it_may_be_stored"),
+        _outages("lost_connections::test_a_transaction_reports_whether_it_may_be_stored"),
         "postgresql",
     ),
     *(
@@ -1263,7 +1263,7 @@ MUTANTS = [
             "_store/server.py",
             "maybe_done=committing and trouble is ErrorKind.LOST",
             "maybe_done=False",
-            _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
+            _outages("lost_connections::test_enqueue_reports_whether_the_task_may_exist"),
             name,
         )
         for name in ("postgresql", "mariadb")
@@ -1273,7 +1273,7 @@ MUTANTS = [
         "_store/server.py",
         "maybe_done=committing and trouble is ErrorKind.LOST",
         "maybe_done=trouble is ErrorKind.LOST",
-        _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
+        _outages("lost_connections::test_enqueue_reports_whether_the_task_may_exist"),
         "postgresql",
     ),
     Mutant(
@@ -1337,7 +1337,7 @@ MUTANTS = [
         MARIADB,
         "SET SESSION wsrep_retry_autocommit = 0",
         "SET SESSION wsrep_retry_autocommit = 1",
-        _outages("failover::test_who_writes_on_two_galera_nodes_is_told_the_ids_of_what_is_stored"),
+        _outages("failover::test_writers_on_two_galera_nodes_get_the_ids_of_stored_tasks"),
         "",
     ),
     # -- tasks that a worker has no code for --

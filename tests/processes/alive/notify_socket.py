@@ -1,4 +1,4 @@
-"""The socket at which systemd listens to a service, as a test has it."""
+"""A notification socket like systemd's, for tests of services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 
 
 class Systemd:
-    """Reads what services tell, and who it was."""
+    """Receive the notifications of services, with the pids of their senders."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,11 +30,11 @@ class Systemd:
                 self.told.append((struct.unpack("3i", credentials)[0], fields))
 
     def values(self, name: str) -> list[str]:
-        """What was told under this name so far."""
+        """The values received for this variable so far."""
         self._read()
         return [fields[name] for _, fields in self.told if name in fields]
 
-    def tellers(self) -> set[int]:
-        """The pids of those who told something."""
+    def senders(self) -> set[int]:
+        """The pids of the processes that have sent something."""
         self._read()
         return {pid for pid, _ in self.told}

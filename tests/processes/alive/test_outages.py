@@ -1,6 +1,6 @@
-"""A worker outlives its database: it says so once, goes on trying, and stores the ends that it owes.
+"""A worker survives an outage of its database: it logs it once, keeps retrying, and then stores its pending outcomes.
 
-Here the database is a file; what befalls a server is in test_server_outages.py.
+Here the database is a file. tests/processes/outages has the tests with servers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ GONE, BACK = "database unavailable", "database available again"
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own, that can be full."""
+    """A small disk of the test's own, which can be filled."""
     directory = tmp_path / "disk"
     directory.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
@@ -57,11 +57,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def outage_of(
     process: subprocess.Popen[str], start: Callable[[], None], end: Callable[[], None], owed: Callable
 ) -> str:
-    """Let an outage come and go while a task ends; what the worker logged."""
+    """Let a task end during an outage; return what the worker logged."""
     start()
-    time.sleep(1.5)  # the outage itself: the worker tries and fails meanwhile
+    time.sleep(1.5)  # the duration of the outage, in which the worker retries
     end()
-    until(owed, what="the end that the worker owed")
+    until(owed, what="the pending outcome")
     process.terminate()
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
@@ -74,7 +74,7 @@ def check_log(log: str) -> None:
     assert "Traceback" not in log
 
 
-def test_a_vanished_file(url, worker, note, tmp_path):
+def test_a_missing_file(url, worker, note, tmp_path):
     away = tmp_path / "away"
     away.mkdir()
     files = [tmp_path / f"taskqueue.sqlite{ending}" for ending in ("", "-wal", "-shm")]
@@ -88,7 +88,7 @@ def test_a_vanished_file(url, worker, note, tmp_path):
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
         until(lambda: said(note, "start"))
-        queue.store.disconnect()  # this process must not hold the file open while it is away
+        queue.store.disconnect()  # this process must not have the file open during the outage
         log = outage_of(
             process,
             lambda: move(files, away),
@@ -112,12 +112,12 @@ def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
             lambda: task.refresh().state == "done",
         )
         other.close()
-        assert GONE not in log, "a lock that is released in time is no outage"
+        assert GONE not in log, "a lock that is released in time is not an outage"
         assert task.attempt == 1
 
 
 def start_on(disk: Path, start, note, seconds: float):
-    """A worker whose database is on that disk, in the middle of a task."""
+    """Start a worker whose database is on that disk, and wait until it runs a task."""
     url = f"sqlite:///{disk}/taskqueue.sqlite"
     queue = TaskQueue(url)
     task = queue.enqueue(["sleep", seconds])
@@ -132,7 +132,7 @@ def test_a_full_disk(disk, start, note):
 
     def fill() -> None:
         with contextlib.closing(sqlite3.connect(disk / "taskqueue.sqlite", isolation_level=None)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the next write needs room
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the next write needs space
         with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
@@ -144,7 +144,7 @@ def test_a_full_disk(disk, start, note):
 
 
 def test_a_read_only_file_system(url, start, note, shim, tmp_path):
-    """As when the kernel finds a fault on the disk: what is open stays open, and every write is refused."""
+    """As after the kernel has found an error on the disk: open files stay open, and every write is refused."""
     order = tmp_path / "read-only"
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])

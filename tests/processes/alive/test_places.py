@@ -1,4 +1,4 @@
-"""Who is alive: by pid in the same place, by heartbeat elsewhere; a living worker is never robbed."""
+"""Which workers are alive: in the same place the pid decides, elsewhere the heartbeat. No false rescues."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LEASE = 2.0
 
 @pytest.fixture
 def elsewhere(start, url, note):
-    """A worker in a PID namespace of its own."""
+    """Start a worker in a PID namespace of its own."""
     need_namespaces()
     return Elsewhere(start, WORKER, url, note, json.dumps({"lease": LEASE}))
 
 
-def test_a_stopped_process_of_the_same_place_is_not_robbed(url, worker, note):
+def test_a_stopped_process_of_the_same_place_keeps_its_tasks(url, worker, note):
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker(lease=LEASE)
@@ -58,10 +58,10 @@ def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, not
         looks = Looks(queue)
         [task] = queue.fetch(timeout=60)
         assert [attempt.outcome for attempt in task.attempts()] == ["lost"]
-        assert looks.count <= Looks.until_rescued(LEASE), "not within a lease and one look"
+        assert looks.count <= Looks.until_rescued(LEASE), "not within a lease and one check"
 
 
-def test_a_held_interpreter_lock_elsewhere_is_not_silence(url, elsewhere, note):
+def test_heartbeats_continue_while_the_interpreter_lock_is_held_elsewhere(url, elsewhere, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["hold", 3 * LEASE])
         until(lambda: said(note, "start"))
@@ -70,7 +70,7 @@ def test_a_held_interpreter_lock_elsewhere_is_not_silence(url, elsewhere, note):
         assert task.attempt == 1
 
 
-def test_a_held_interpreter_lock_of_a_plain_fetch_elsewhere_is_not_silence(url, start):
+def test_heartbeats_of_plain_fetch_continue_while_the_interpreter_lock_is_held_elsewhere(url, start):
     need_namespaces()
     with TaskQueue(url) as queue:
         task = queue.enqueue(1)
@@ -81,7 +81,7 @@ def test_a_held_interpreter_lock_of_a_plain_fetch_elsewhere_is_not_silence(url, 
         assert task.attempt == 1
 
 
-def test_a_worker_frozen_elsewhere_is_fenced_when_it_thaws(url, elsewhere, note):
+def test_a_worker_frozen_elsewhere_is_fenced_after_it_thaws(url, elsewhere, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 1])
         until(lambda: said(note, "start"))
@@ -93,6 +93,6 @@ def test_a_worker_frozen_elsewhere_is_fenced_when_it_thaws(url, elsewhere, note)
         elsewhere.signal(signal.SIGCONT)
         until(lambda: said(note, "end"), what="the end of the late run")
         again = queue.enqueue(["sleep", 0])
-        assert again.get_result(timeout=30) == "sleep", "the thawed worker goes on as a new one"
+        assert again.get_result(timeout=30) == "sleep", "the thawed worker continues as a new worker"
         assert task.refresh().result == "ours"
         assert [attempt.outcome for attempt in task.attempts()] == ["lost", "done"]
