@@ -61,7 +61,7 @@ def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, not
         assert looks.count <= Looks.until_rescued(LEASE), "not within a lease and one check"
 
 
-def test_heartbeats_continue_while_the_interpreter_lock_is_held_elsewhere(url, elsewhere, note):
+def test_an_interpreter_lock_held_elsewhere_is_not_silence(url, elsewhere, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["hold", 3 * LEASE])
         until(lambda: said(note, "start"))
@@ -70,7 +70,7 @@ def test_heartbeats_continue_while_the_interpreter_lock_is_held_elsewhere(url, e
         assert task.attempt == 1
 
 
-def test_heartbeats_of_plain_fetch_continue_while_the_interpreter_lock_is_held_elsewhere(url, start):
+def test_an_interpreter_lock_held_by_a_fetch_user_elsewhere_is_not_silence(url, start):
     need_namespaces()
     with TaskQueue(url) as queue:
         task = queue.enqueue(1)
