@@ -53,7 +53,7 @@ def test_doctor_on_a_good_file(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_doctor_requires_no_action_where_none_is_needed(cli: Cli, queue: TaskQueue) -> None:
-    """An old SQLite, as in Debian 12 and 13, is shown as a fact."""
+    """An old SQLite, as in Debian 12 and 13, is only mentioned."""
     version = findings(cli)["version"]
     if sqlite3.sqlite_version_info < (3, 44):
         assert version["value"] == f"{sqlite3.sqlite_version} (with the rare WAL-reset bug, fixed in 3.51.3)"
@@ -182,7 +182,7 @@ def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQ
     queue.submit([{"args": [], "kwargs": {}}], {}, "app.known")
     queue.enqueue("plain")
     queue.enqueue_command(["true"])
-    assert "function" not in findings(cli), "there is no worker: that is another finding"
+    assert "function" not in findings(cli), "without a worker there is another finding"
     with cli.started("worker", "app:queue", "--executor", "thread"):
         until(lambda: queue.stats().done == 1, what="the known one is done")
         until(lambda: all(queue.get(id).start_at > queue.get(id).created_at for id in (1, 2, 5)), what="releases")
