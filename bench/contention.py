@@ -1,4 +1,4 @@
-"""Many processes that write to one file: how long may a single one be kept waiting?"""
+"""Many processes write to one file: how long must a single write wait?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MILLI = 1e3
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """The longest single enqueue, and for contrast that of SQLite's own busy handler."""
+    """Measure the longest single enqueue, and for comparison that of SQLite's own busy handler."""
     bench.say(f"{PROCESSES} processes that write")
     counts: dict[str, list[int]] = {"ours": [], "bare": []}
     measures = {kind: lambda kind=kind: _longest(bench, kind, counts[kind]) for kind in counts}

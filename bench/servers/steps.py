@@ -1,4 +1,4 @@
-"""What a step of a task in a child costs on a server, against one durable commit there."""
+"""The cost of a step of a task in a child on a server, against one durable commit there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .engines import Engine
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """The median step of each repeat over the median commit of the same."""
+    """Yield one row: the median step of each repeat, divided by its median commit."""
     bench.say(f"{engine.name}: steps in a child")
     found = []
     for _ in range(bench.repeats):

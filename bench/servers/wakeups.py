@@ -1,4 +1,4 @@
-"""Producers that enqueue one by one while workers wait: what waking them costs against workers that only poll."""
+"""Producers that enqueue one by one while workers wait: the cost of waking them, against workers that only poll."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TARGET = 0.9
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """One row."""
+    """Yield one row."""
     bench.say(f"{engine.name}: {PRODUCERS} producers, {WORKERS} workers that are woken, or that poll")
     kinds = "woken", "polling"
     found = interleave({kind: lambda kind=kind: _produced(bench, engine, kind) for kind in kinds}, bench.repeats)
@@ -36,7 +36,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
 
 
 def _produced(bench: Bench, engine: Engine, kind: str) -> float:
-    """Tasks a second of all producers together."""
+    """Return the tasks per second of all producers together."""
     seconds = _SECONDS / 2 if bench.quick else _SECONDS
     with engine.fresh() as url, contextlib.ExitStack() as stack:
         TaskQueue(url).close()
