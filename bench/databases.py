@@ -81,5 +81,5 @@ def hueys(bench: Bench, tasks: int) -> Path:
 
 def huey_environment(path: Path, synchronous: str, tasks: int) -> dict[str, str]:
     """Return the environment for ``children/huey_tasks.py``."""
-    told = {"BENCH_FILE": str(path), "BENCH_SYNCHRONOUS": synchronous, "BENCH_TASKS": str(tasks)}
-    return {**os.environ, **told}
+    variables = {"BENCH_FILE": str(path), "BENCH_SYNCHRONOUS": synchronous, "BENCH_TASKS": str(tasks)}
+    return {**os.environ, **variables}

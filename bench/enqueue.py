@@ -68,7 +68,7 @@ def _threads(bench: Bench) -> Row:
     found = interleave({"many": lambda: some(_THREADS), "one": lambda: some(1)}, bench.repeats)
     return Row(
         "enqueue",
-        f"{_THREADS} threads that enqueue at once against one, synchronous=FULL",
+        f"{_THREADS} threads that enqueue at the same time against one, synchronous=FULL",
         ratios(found["many"], found["one"]),
         "×",
         _OVER_ONE_THREAD,

@@ -31,7 +31,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     yield Row(
         "keeping",
         f"{CALLS:,} calls of progress by a task in a child process",
-        [told(bench, {"do": "progress", "calls": CALLS}) for _ in range(bench.repeats)],
+        [result_on_new_file(bench, {"do": "progress", "calls": CALLS}) for _ in range(bench.repeats)],
         "s",
         0.2,
     )
@@ -74,21 +74,21 @@ def step_row(engine: str, found: list[dict[str, float]]) -> Row:
     )
 
 
-def told_by(url: str, payload: dict[str, object]) -> Any:
+def result_of(url: str, payload: dict[str, object]) -> Any:
     """Return the result of one task in a child process."""
     with TaskQueue(url) as queue, start_child("long_tasks.py", url, 1):
         return queue.enqueue(payload).get_result(_PATIENCE)
 
 
-def told(bench: Bench, payload: dict[str, object]) -> Any:
+def result_on_new_file(bench: Bench, payload: dict[str, object]) -> Any:
     """Return the result of one task in a child process, on a new file."""
     with databases.fresh(bench) as path:
-        return told_by(databases.url(path), payload)
+        return result_of(databases.url(path), payload)
 
 
 def _beside_bare(bench: Bench, payload: dict[str, object]) -> Any:
     with databases.fresh(bench) as other:
-        return told(bench, payload | {"file": str(other)})
+        return result_on_new_file(bench, payload | {"file": str(other)})
 
 
 def _writes(bench: Bench, seconds: int) -> float:
@@ -96,7 +96,7 @@ def _writes(bench: Bench, seconds: int) -> float:
     with databases.fresh(bench) as path:
         TaskQueue(databases.url(path)).close()
         _run(path, _COUNT)
-        told_by(databases.url(path), {"do": "report", "seconds": seconds})
+        result_of(databases.url(path), {"do": "report", "seconds": seconds})
         times = _run(path, "")
     *while_it_ran, _ = times  # stored with the outcome, in one transaction
     return (len(while_it_ran) - 1) / (while_it_ran[-1] - while_it_ran[0])

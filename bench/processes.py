@@ -49,7 +49,7 @@ def start_child(
     return started(python or sys.executable, CHILDREN / script, *arguments)
 
 
-def heard(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> Any:
+def next_line(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> Any:
     """Return the next line of JSON that the process prints."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], patience)

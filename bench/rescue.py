@@ -10,7 +10,7 @@ from dbtaskqueue import TaskQueue
 
 from . import databases
 from .harness import Bench, Row
-from .processes import heard, start_child
+from .processes import next_line, start_child
 
 _START_UP = 1.0
 
@@ -32,11 +32,11 @@ def _rescue(bench: Bench) -> float:
     with databases.fresh(bench) as path, TaskQueue(databases.url(path)) as queue:
         queue.enqueue({"number": 1})
         with start_child("never_ends.py", databases.url(path)) as victim:
-            assert heard(victim)["attempt"] == 1
+            assert next_line(victim)["attempt"] == 1
             with start_child("never_ends.py", databases.url(path)) as rescuer:
                 time.sleep(_START_UP + random.random())  # at a random time between two checks of the rescuer
                 killed = time.monotonic()
                 victim.kill()
-                again = heard(rescuer)
+                again = next_line(rescuer)
                 assert (again["pid"], again["attempt"]) == (rescuer.pid, 2)
                 return float(again["started"] - killed)

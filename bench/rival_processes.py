@@ -60,8 +60,8 @@ def redis_version() -> str | None:
     """Return the version of the installed Redis server, or None."""
     if shutil.which("redis-server") is None:
         return None
-    told = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
-    return told.partition("v=")[2].split()[0]
+    output = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    return output.partition("v=")[2].split()[0]
 
 
 @contextlib.contextmanager
@@ -84,9 +84,7 @@ def _redis(directory: Path) -> Iterator[str]:
 
 
 def _pace(notes: Path, tasks: int) -> float:
-    """Return the tasks per second from the start of the first to that of task number ``tasks``, of twice as many
-    enqueued.
-    """
+    """Return the tasks per second from the first start to that of task number ``tasks``; twice as many are enqueued."""
     deadline = time.monotonic() + _PATIENCE
     while not notes.exists() or notes.stat().st_size <= tasks * _SIZE:
         if time.monotonic() > deadline:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import databases
 from .harness import Bench, Row, interleave, rate, ratios
-from .processes import CHILDREN, heard, run_child, started
+from .processes import CHILDREN, next_line, run_child, started
 
 TASKS = 50_000
 """Enough tasks that the shutdown, 20 ms after the last one, does not matter."""
@@ -66,9 +66,7 @@ def _bare(bench: Bench, synchronous: str) -> float:
 
 
 def _huey(bench: Bench, synchronous: str) -> float:
-    """Return the tasks per second of huey's consumer, which does not end by itself and is stopped once it has printed
-    them.
-    """
+    """Return the tasks per second of huey's consumer, which is stopped once it has printed them."""
     most = bench.some(max(_HUEYS.values()))
     with databases.fresh(bench, databases.hueys(bench, 2 * most)) as path:
         environment = databases.huey_environment(path, synchronous, bench.some(_HUEYS[synchronous]))
@@ -79,4 +77,4 @@ def _huey(bench: Bench, synchronous: str) -> float:
             open(os.devnull, "w") as log,
             started(*command, env=environment, cwd=CHILDREN, stderr=log) as process,
         ):
-            return float(heard(process))
+            return float(next_line(process))

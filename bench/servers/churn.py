@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from ..harness import Bench, Row
-from ..processes import heard, start_child
+from ..processes import next_line, start_child
 from .engines import Engine, database_of
 
 TASKS = 1_000_000
@@ -25,7 +25,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
     bench.say(f"{engine.name}: {tasks:,} tasks pass through")
     with engine.fresh() as url:
         with start_child("churn.py", url, tasks, PART) as worker:
-            times = heard(worker, patience=3600)
+            times = next_line(worker, patience=3600)
         size = engine.size(database_of(url))
         engine.rewrite(database_of(url))
         live = engine.size(database_of(url))

@@ -227,7 +227,7 @@ class Mariadb(Engine):
         names = "version", "innodb_flush_log_at_trx_commit", "sync_binlog", "innodb_buffer_pool_size", "log_bin"
         values = {name: self.run(f"SELECT @@{name}")[0][0] for name in names}
         version = values.pop("version")
-        return _told(version, values)
+        return _as_text(version, values)
 
     def run(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
         """See the base class."""
@@ -288,7 +288,7 @@ def _copied(columns: list[str], step: int, highest: int) -> str:
     return ", ".join(changed.get(column.strip(_QUOTES), f"model.{column}") for column in columns)
 
 
-def _told(version: str, values: dict[str, object]) -> str:
+def _as_text(version: str, values: dict[str, object]) -> str:
     return ", ".join((version, *(f"{name}={value}" for name, value in values.items()), "all else at its defaults"))
 
 

@@ -47,7 +47,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
         statements,
         "a second",
         2,
-        details=f"BEGIN and COMMIT counted; over {seconds} s, from {_SETTLING[engine.name]} s after its last task on",
+        details=f"BEGIN and COMMIT counted; over {seconds} s, starting {_SETTLING[engine.name]} s after its last task",
     )
 
 

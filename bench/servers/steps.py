@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..harness import Bench, Row
-from ..keeping import STEPS, step_row, told_by
+from ..keeping import STEPS, result_of, step_row
 from .engines import Engine
 
 
@@ -15,5 +15,5 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
     found = []
     for _ in range(bench.repeats):
         with engine.fresh() as url:
-            found.append(told_by(url, {"do": "steps", "count": STEPS, "file": url}))
+            found.append(result_of(url, {"do": "steps", "count": STEPS, "file": url}))
     yield step_row(engine.name, found)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..harness import Bench, Row, interleave, rate, ratios
-from ..processes import heard, run_child, start_child
+from ..processes import next_line, run_child, start_child
 from .engines import MARIADB, POSTGRESQL, Engine, Postgresql, fill
 
 TASKS = 50_000
@@ -122,9 +122,9 @@ def together(tasks: int, commands: list[list[object]], python: str | None = None
     with contextlib.ExitStack() as stack:
         processes = []
         for script, *arguments in commands:
-            told = [start if argument == "{start}" else argument for argument in arguments]
-            processes.append(stack.enter_context(start_child(str(script), *told, python=python)))
-        answers: list[dict[str, Any]] = [heard(process) for process in processes]
+            words = [start if argument == "{start}" else argument for argument in arguments]
+            processes.append(stack.enter_context(start_child(str(script), *words, python=python)))
+        answers: list[dict[str, Any]] = [next_line(process) for process in processes]
     assert sum(answer["tasks"] for answer in answers) == tasks, answers
     busy = [answer for answer in answers if answer["tasks"]]
     return tasks / (max(answer["ended"] for answer in busy) - min(answer["started"] for answer in busy))

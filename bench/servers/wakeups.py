@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dbtaskqueue import TaskQueue
 
 from ..harness import Bench, Row, interleave, rate, ratios
-from ..processes import heard, start_child
+from ..processes import next_line, start_child
 from .engines import Engine
 
 PRODUCERS = 8
@@ -44,5 +44,5 @@ def _produced(bench: Bench, engine: Engine, kind: str) -> float:
             stack.enter_context(start_child("waiting_worker.py", kind, url))
         start = time.monotonic() + _START_UP
         producers = [stack.enter_context(start_child("producers.py", url, start, seconds)) for _ in range(PRODUCERS)]
-        answers = [heard(producer) for producer in producers]
+        answers = [next_line(producer) for producer in producers]
     return sum(answer["count"] / answer["seconds"] for answer in answers)

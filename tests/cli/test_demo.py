@@ -50,12 +50,15 @@ def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None
     assert names.index("failed") < names.index("KILL -9") < names.index("rescued")
     assert names.count("progress") >= 2
     assert ("progress", "task 1: page 40 of 40") in events
-    told = dict(events)
-    killed = re.fullmatch(r"worker (\d+), in the middle of task 1", told["KILL -9"])
-    rescued = re.fullmatch(r"task 1: worker (\d+) continues at page (\d+), not at 1", told["rescued"])
+    events_by_name = dict(events)
+    killed = re.fullmatch(r"worker (\d+), in the middle of task 1", events_by_name["KILL -9"])
+    rescued = re.fullmatch(r"task 1: worker (\d+) continues at page (\d+), not at 1", events_by_name["rescued"])
     assert killed
     assert rescued
-    assert told["workers"] in (f"processes {killed[1]} and {rescued[1]}", f"processes {rescued[1]} and {killed[1]}")
+    assert events_by_name["workers"] in (
+        f"processes {killed[1]} and {rescued[1]}",
+        f"processes {rescued[1]} and {killed[1]}",
+    )
     assert int(rescued[2]) > 20
     assert "8 tasks were accepted, and all 8 are done" in lesson
     assert re.search(r"failed at attempt 1\. It was retried [1-9]\d*\.\d s later and done at attempt 2", lesson)

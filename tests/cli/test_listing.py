@@ -233,8 +233,8 @@ def test_workers_distinguishes_live_and_lost_workers(cli: Cli, queue: TaskQueue)
     queue.enqueue(2)
     with cli.started("worker", "tasks:run") as process:
         until(lambda: queue.get(2).state == "running", what="the task runs")
-        living = {worker["pid"]: worker for worker in cli("workers", "--json").json}
-        assert (living[process.pid]["state"], living[process.pid]["holds"]) == ("alive", 1)
+        listed = {worker["pid"]: worker for worker in cli("workers", "--json").json}
+        assert (listed[process.pid]["state"], listed[process.pid]["holds"]) == ("alive", 1)
         # a stopped worker of the same place is not rescued
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -214,13 +214,13 @@ def test_an_interrupt_ends_following(cli: Cli, queue: TaskQueue, worker: int, nu
 def test_a_database_that_is_unavailable_for_a_while(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     record = start(queue, worker, "before\n")
-    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
+    file, elsewhere = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "elsewhere")
     with cli.started("logs", "-f", task.id) as logs:
         shown = read_until(logs, "before\n")
-        file.rename(away)
+        file.rename(elsewhere)
         assert logs.stderr is not None
         assert b"database unavailable, retrying: " in logs.stderr.readline()
-        away.rename(file)
+        elsewhere.rename(file)
         assert logs.stderr.readline() == b"database available again\n"
         tell(queue, worker, record, "before\nafter\n")
         shown += read_until(logs, "after\n")

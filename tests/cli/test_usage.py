@@ -17,7 +17,7 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
+READING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),
@@ -41,7 +41,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [
         *PRODUCING_AND_WORKING,
-        *[words[0] for words in LOOKING + OPERATING],
+        *[words[0] for words in READING + OPERATING],
         "migrate",
         "copy",
         "doctor",
@@ -75,7 +75,7 @@ def test_version(cli: Cli) -> None:
     assert "dbtaskqueue" in run.out
 
 
-@pytest.mark.parametrize("words", [*LOOKING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [*READING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
     assert_explained(
@@ -243,7 +243,7 @@ def test_reading_commands_leave_a_database_of_another_program_unchanged(cli: Cli
 
 
 def test_a_deleted_current_directory(cli: Cli) -> None:
-    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    script = 'mkdir deleted && cd deleted && rmdir ../deleted && exec "$@"'
     assert_explained(cli.run(["sh", "-c", script, "sh", *cli.line("worker", "tasks:run")]), "No such file")
 
 

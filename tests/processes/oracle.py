@@ -82,7 +82,7 @@ while first < last:
 queue.close()
 """
 
-GONE, BACK = "database unavailable", "database available again"
+UNAVAILABLE, AVAILABLE_AGAIN = "database unavailable", "database available again"
 
 
 class Crowd:
@@ -120,9 +120,7 @@ class Crowd:
         return False
 
     def finish(self, outages: int) -> None:
-        """Wait until all have finished; check that nothing was lost or ran twice, and that each outage logged two
-        lines.
-        """
+        """Wait until all tasks are done; check that none was lost or ran twice, and that each outage logged 2 lines."""
         for producer in self._producers:
             assert producer.wait(timeout=60) == 0, producer.communicate()
         with TaskQueue(self._url) as queue:
@@ -130,7 +128,7 @@ class Crowd:
             logs = [self._stopped(worker) for worker in self._workers]
             self._check(queue)
         for text in logs:
-            assert 1 <= text.count(GONE) == text.count(BACK) <= outages, text
+            assert 1 <= text.count(UNAVAILABLE) == text.count(AVAILABLE_AGAIN) <= outages, text
             assert "Traceback" not in text, text
 
     @staticmethod

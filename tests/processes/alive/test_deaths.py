@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from helpers import until
-from workers import said
+from workers import has_written
 
 from dbtaskqueue import RetryPolicy, TaskQueue
 
@@ -46,7 +46,7 @@ def test_a_drain_lets_a_task_finish(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["obey", None])
         process = worker()
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         process.terminate()
         assert process.wait(timeout=30) == 0
         assert task.refresh().state == "done"
@@ -57,7 +57,7 @@ def test_a_drain_releases_what_does_not_end_in_time(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 600])
         process = worker(drain_timeout=0.3)
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         process.terminate()
         assert process.wait(timeout=30) == 0
         assert task.refresh().state == "pending"
@@ -69,9 +69,9 @@ def test_a_second_signal_ends_the_drain_immediately(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["linger", 600])
         process = worker(drain_timeout=500)
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         process.send_signal(signal.SIGINT)
-        until(lambda: said(note, "told"), what="the first signal's effect; two at once count as one")
+        until(lambda: has_written(note, "told"), what="the first signal's effect; two at once count as one")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
         assert task.refresh().state == "pending"
@@ -82,7 +82,7 @@ def test_a_batch_is_released_by_a_drain(url, worker, note):
     with TaskQueue(url) as queue:
         queue.enqueue_many([["sleep", 600]] + [["nothing", None]] * 30)
         process = worker(drain_timeout=0, run={"batch": 31})
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         process.terminate()
         assert process.wait(timeout=30) == 0
         stats = queue.stats()

@@ -6,7 +6,7 @@ import os
 import signal
 
 from helpers import until
-from workers import heartbeat_process_of, is_running, said
+from workers import has_written, heartbeat_process_of, is_running
 
 from dbtaskqueue import TaskQueue
 
@@ -15,7 +15,7 @@ def test_a_heartbeat_process_that_dies_is_started_again(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 4])
         process = worker(lease=1)
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         first = heartbeat_process_of(process.pid)
         os.kill(first, signal.SIGKILL)
         until(lambda: heartbeat_process_of(process.pid) != first, what="another heartbeat process")
@@ -36,7 +36,7 @@ def test_the_heartbeat_process_ends_although_a_child_inherited_its_pipe(url, wor
     with TaskQueue(url) as queue:
         queue.enqueue(["fork", 600])
         process = worker()
-        until(lambda: said(note, "child"))
+        until(lambda: has_written(note, "child"))
         child = int(next(line for line in note.read_text().splitlines() if line.startswith("child")).split()[1])
         heartbeat = heartbeat_process_of(process.pid)
         process.kill()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from helpers import until
 from processes.crash import scenario
-from workers import WORKER, said
+from workers import WORKER, has_written
 
 from dbtaskqueue import TaskQueue
 
@@ -39,7 +39,7 @@ def obey():
 threading.Thread(target=obey, daemon=True).start()
 """
 
-GONE, BACK = "database unavailable", "database available again"
+UNAVAILABLE, AVAILABLE_AGAIN = "database unavailable", "database available again"
 
 
 @pytest.fixture
@@ -55,13 +55,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def outage_of(
-    process: subprocess.Popen[str], start: Callable[[], None], end: Callable[[], None], owed: Callable
+    process: subprocess.Popen[str], start: Callable[[], None], end: Callable[[], None], is_stored: Callable
 ) -> str:
     """Let a task end during an outage; return what the worker logged."""
     start()
     time.sleep(1.5)  # the duration of the outage, in which the worker retries
     end()
-    until(owed, what="the pending outcome")
+    until(is_stored, what="the pending outcome")
     process.terminate()
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
@@ -69,14 +69,14 @@ def outage_of(
 
 
 def check_log(log: str) -> None:
-    assert log.count(GONE) == 1, log
-    assert log.count(BACK) == 1, log
+    assert log.count(UNAVAILABLE) == 1, log
+    assert log.count(AVAILABLE_AGAIN) == 1, log
     assert "Traceback" not in log
 
 
 def test_a_missing_file(url, worker, note, tmp_path):
-    away = tmp_path / "away"
-    away.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     files = [tmp_path / f"taskqueue.sqlite{ending}" for ending in ("", "-wal", "-shm")]
 
     def move(sources: list[Path], target: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_missing_file(url, worker, note, tmp_path):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         queue.store.disconnect()  # this process must not have the file open during the outage
         log = outage_of(
             process,
-            lambda: move(files, away),
-            lambda: move([away / file.name for file in files], tmp_path),
+            lambda: move(files, elsewhere),
+            lambda: move([elsewhere / file.name for file in files], tmp_path),
             lambda: task.refresh().state == "done",
         )
         check_log(log)
@@ -103,7 +103,7 @@ def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         other = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
         log = outage_of(
             process,
@@ -112,7 +112,7 @@ def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
             lambda: task.refresh().state == "done",
         )
         other.close()
-        assert GONE not in log, "a lock that is released in time is not an outage"
+        assert UNAVAILABLE not in log, "a lock that is released in time is not an outage"
         assert task.attempt == 1
 
 
@@ -122,7 +122,7 @@ def start_on(disk: Path, start, note, seconds: float):
     queue = TaskQueue(url)
     task = queue.enqueue(["sleep", seconds])
     process = start([sys.executable, "-c", WORKER, url, str(note), "{}"])
-    until(lambda: said(note, "start"))
+    until(lambda: has_written(note, "start"))
     return queue, task, process
 
 
@@ -151,7 +151,7 @@ def test_a_read_only_file_system(url, start, note, shim, tmp_path):
         code = READ_ONLY_WHILE_TOLD + WORKER
         arguments = [url, note, "{}", shim, tmp_path / "taskqueue", order, scenario.READ_ONLY]
         process = start(["env", f"LD_PRELOAD={shim}", sys.executable, "-c", code, *map(str, arguments)])
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         log = outage_of(process, order.touch, order.unlink, lambda: task.refresh().state == "done")
         check_log(log)
         assert task.attempt == 1

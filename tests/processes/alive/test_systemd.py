@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ended, python_path, until
 from notify_socket import Systemd
-from workers import said, watch
+from workers import has_written, watch
 
 from dbtaskqueue import TaskQueue
 
@@ -56,8 +56,8 @@ def test_the_notifications_of_a_service(systemd: Systemd, url: str, tmp_path: Pa
         with ended(service(systemd, words, tmp_path / "log", WATCHDOG_USEC=SHORT)) as worker:
             until(lambda: systemd.values("READY"), what="READY")
             assert queue.stats().workers == 1
-            assert systemd.values("WATCHDOG") == [] or systemd.told[0][1]["READY"] == "1"
-            assert systemd.told[0][1]["STATUS"].startswith("working, running ")
+            assert systemd.values("WATCHDOG") == [] or systemd.received[0][1]["READY"] == "1"
+            assert systemd.received[0][1]["STATUS"].startswith("working, running ")
             until(lambda: len(systemd.values("WATCHDOG")) >= 3, what="three notifications that it is alive")
             environment = queue.enqueue_command(["env"])
             task = queue.enqueue({"do": "until_told", "file": str(note)})
@@ -116,14 +116,14 @@ else:
 
 
 @only_abstract
-@pytest.mark.parametrize(("thread", "told"), [("main", ["1"]), ("another", [])])
+@pytest.mark.parametrize(("thread", "ready"), [("main", ["1"]), ("another", [])])
 def test_only_a_worker_in_the_main_thread_notifies_systemd(
-    systemd: Systemd, url: str, tmp_path: Path, thread: str, told: list[str]
+    systemd: Systemd, url: str, tmp_path: Path, thread: str, ready: list[str]
 ) -> None:
     """A program may continue after a burst, so the worker does not notify systemd that it stops."""
     with ended(service(systemd, ["-c", IN_A_THREAD, url, thread], tmp_path / "log")) as program:
         assert program.wait(60) == 0
-    assert systemd.values("READY") == told
+    assert systemd.values("READY") == ready
     assert systemd.values("STOPPING") == []
 
 
@@ -166,7 +166,9 @@ def test_a_loop_that_hangs(systemd: Systemd, url: str, tmp_path: Path, loop: str
     ):
         until(lambda: systemd.values("WATCHDOG"))
         queue.enqueue("fail", max_attempts=1)
-        until(lambda: said(log, "ERROR:dbtaskqueue:the worker hangs"), what="the log line about the hanging worker")
+        until(
+            lambda: has_written(log, "ERROR:dbtaskqueue:the worker hangs"), what="the log line about the hanging worker"
+        )
         assert "in hang" in log.read_text()
         before = len(systemd.values("WATCHDOG"))
         watch(1.0, lambda: len(systemd.values("WATCHDOG")) == before, "the watchdog must not be notified")

@@ -118,11 +118,11 @@ class Elsewhere:
 
     def pids(self) -> list[int]:
         """The pids of its processes in this place; the first one is its worker."""
-        found, look = [], [self.process.pid]
-        while look:
-            children = children_of(look.pop())
+        found, to_visit = [], [self.process.pid]
+        while to_visit:
+            children = children_of(to_visit.pop())
             found += children
-            look += children
+            to_visit += children
         return found
 
     def signal(self, number: signal.Signals) -> None:
@@ -144,7 +144,7 @@ def need_namespaces() -> None:
         pytest.skip("NO PID NAMESPACE CAN BE MADE HERE: what happens in another place is not tested")
 
 
-def said(note: Path, *words: object) -> bool:
+def has_written(note: Path, *words: object) -> bool:
     """Whether a worker has written a line that starts with these words."""
     start = " ".join(map(str, words))
     return note.exists() and any(line.startswith(start) for line in note.read_text().splitlines())

@@ -66,11 +66,11 @@ def runners_of(worker: int) -> list[int]:
 
 def zombies_below(root: int) -> list[int]:
     """The descendants of a process that have ended and were not reaped."""
-    found, look = [], [root]
-    while look:
-        children = children_of(look.pop())
+    found, to_visit = [], [root]
+    while to_visit:
+        children = children_of(to_visit.pop())
         found += [pid for pid in children if not is_running(pid) and Path(f"/proc/{pid}").exists()]
-        look += children
+        to_visit += children
     return found
 
 
@@ -172,12 +172,12 @@ def check_journal(lines: list[GroupCommit]) -> dict[int, list[GroupCommit]]:
 
 
 def _check_checkpoints(task: int, lines: list[GroupCommit]) -> None:
-    told = 0
+    acknowledged = 0
     for line in lines:
         if line.what == "stored":
-            told = int(line.words[0])
+            acknowledged = int(line.words[0])
         elif line.what == "found":
-            assert int(line.words[0]) >= told, f"task {task} lost an acknowledged checkpoint"
+            assert int(line.words[0]) >= acknowledged, f"task {task} lost an acknowledged checkpoint"
 
 
 def _check_steps(task: int, lines: list[GroupCommit]) -> None:

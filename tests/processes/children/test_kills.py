@@ -65,8 +65,10 @@ def supervisor(url: str, tmp_path: Path) -> Iterator[Supervisor]:
 
 
 def victim_of(kind: str, supervisor: Supervisor) -> int | None:
-    """Return the pid of one of them. Of the fork servers, choose one that has started to work: if they are all killed
-    earlier, the worker gives up."""
+    """Return the pid of one of them.
+
+    Of the fork servers, choose one that has started to work: if they are all killed earlier, the worker gives up.
+    """
     worker = random.choice(supervisor.workers).pid
     if kind == "worker":
         return worker

@@ -27,7 +27,7 @@ from workers import WORKER, said
 
 from dbtaskqueue import StoreUnavailable, TaskQueue
 
-GONE, BACK = "database unavailable", "database available again"
+UNAVAILABLE, AVAILABLE_AGAIN = "database unavailable", "database available again"
 
 
 class Server(Protocol):
@@ -167,7 +167,7 @@ class Life:
         self._reader.join()
         text = "".join(self.lines)
         assert self.task.refresh().attempt == 1
-        assert (text.count(GONE), text.count(BACK)) == (outages, outages), text
+        assert (text.count(UNAVAILABLE), text.count(AVAILABLE_AGAIN)) == (outages, outages), text
         assert "Traceback" not in text, text
 
 
@@ -180,9 +180,9 @@ def life(server: Any, tmp_path: Path) -> Iterator[Life]:
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_server_that_is_restarted(server: Any, life: Life, how: str) -> None:
     getattr(server, how)()
-    life.await_word(GONE)
+    life.await_word(UNAVAILABLE)
     server.start()
-    life.await_word(BACK)
+    life.await_word(AVAILABLE_AGAIN)
     life.check()
 
 
@@ -194,16 +194,16 @@ def test_connections_that_are_killed_once(server: Any, life: Life) -> None:
 
 def test_too_many_connections(server: Any, life: Life) -> None:
     with server.refuse_more():
-        life.await_word(GONE)
-    life.await_word(BACK)
+        life.await_word(UNAVAILABLE)
+    life.await_word(AVAILABLE_AGAIN)
     life.check()
 
 
 def test_a_server_that_takes_no_writes(server: Any, life: Life) -> None:
     server.read_only(True)
-    life.await_word(GONE)
+    life.await_word(UNAVAILABLE)
     server.read_only(False)
-    life.await_word(BACK)
+    life.await_word(AVAILABLE_AGAIN)
     life.check()
 
 
@@ -212,9 +212,9 @@ def test_a_silent_server_is_noticed_within_30_seconds(server: Any, tmp_path: Pat
     url = server.worker_url()
     with CuttingProxy(server.port, server.conversation) as proxy, Life(proxy.url(url), server.url(), tmp_path) as life:
         proxy.freeze()
-        life.await_word(GONE, within=30)
+        life.await_word(UNAVAILABLE, within=30)
         proxy.thaw()
-        life.await_word(BACK)
+        life.await_word(AVAILABLE_AGAIN)
         life.check()
 
 
@@ -228,12 +228,12 @@ def test_a_silent_server_does_not_trigger_the_watchdog(
     with CuttingProxy(server.port, server.conversation) as proxy, Life(proxy.url(url), server.url(), tmp_path) as life:
         until(lambda: systemd.values("READY"))
         proxy.freeze()
-        life.await_word(GONE, within=30)
+        life.await_word(UNAVAILABLE, within=30)
         before = len(systemd.values("WATCHDOG"))
         until(lambda: systemd.values("STATUS")[-1].startswith("database unavailable, running"), what="another status")
         until(lambda: len(systemd.values("WATCHDOG")) > before + 3, what="a watchdog notification")
         proxy.thaw()
-        life.await_word(BACK)
+        life.await_word(AVAILABLE_AGAIN)
         life.check()
         assert not life.has_said("the worker hangs")
     systemd.close()
@@ -278,7 +278,7 @@ def test_a_full_disk(make: type[Any], disk: Path, tmp_path: Path, monkeypatch: p
             until(lambda: is_accepted(producer), what="an enqueue")
             sizes = [len(str(task.payload)) for task in producer.tasks(limit=1000)]
             assert stored <= sizes.count(LARGE) <= stored + doubts
-            life.check(outages=int(life.has_said(GONE)))
+            life.check(outages=int(life.has_said(UNAVAILABLE)))
 
 
 def until_it_is_refused(producer: TaskQueue) -> tuple[int, int]:
