@@ -6,7 +6,6 @@ that every worker of it lives.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 
@@ -15,6 +14,7 @@ from faults import Faults
 from helpers import Background, run_python, until
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue._store import watching
 from dbtaskqueue._worker import loop
 
 LATER = RetryPolicy(delay=3600)
@@ -210,11 +210,7 @@ def test_a_process_that_ends_while_its_maintenance_is_about_to_ask_ends(queue: T
 
 @pytest.mark.parametrize("waits", ["fetch", "worker"])
 def test_no_thread_of_ours_outlives_a_close(engine: str, url: str, waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if engine in ("sqlite", "postgresql"):
-        module = importlib.import_module(f"dbtaskqueue._store.{engine}.wakeups")
-        monkeypatch.setattr(
-            module, "_PATIENCE", 1000.0
-        )  # how long the thread outlives the last waiter of an open queue
+    monkeypatch.setattr(watching, "IDLE_FOR", 1000.0)
     before = set(threading.enumerate())
 
     def ours() -> list[str]:

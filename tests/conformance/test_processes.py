@@ -17,7 +17,7 @@ from helpers import Background, child_processes, until
 from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
 from dbtaskqueue._executors.process import children, fork_server, server_handle
 from dbtaskqueue._executors.process.server_handle import ServerHandle
-from dbtaskqueue._system import linux
+from dbtaskqueue._system.linux import Linux
 
 # a pooler between makes no difference to a child
 pytestmark = [
@@ -162,6 +162,7 @@ def test_a_task_may_use_a_pool_of_processes(queue: TaskQueue) -> None:
     assert (task.refresh().result, task.error) == ([3, 2, 1], None)
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "where") for _ in range(60)]
     work(queue, concurrency=2)
@@ -211,7 +212,14 @@ def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
 # -- nothing outlives its attempt ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["child", "session", "daemon"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("child", marks=pytest.mark.elsewhere("psutil", "none")),
+        pytest.param("session", marks=pytest.mark.elsewhere("psutil")),
+        "daemon",
+    ],
+)
 def test_what_a_task_leaves_behind_is_gone_when_it_is_done(queue: TaskQueue, file: Path, way: str) -> None:
     seen: list[bool] = []
     task = enqueue(queue, "leave", file=str(file), way=way)
@@ -222,6 +230,7 @@ def test_what_a_task_leaves_behind_is_gone_when_it_is_done(queue: TaskQueue, fil
 
 
 @pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.elsewhere("psutil")
 def test_a_cancelled_task_is_gone_with_its_family(queue: TaskQueue, file: Path, ignore: bool) -> None:
     task = enqueue(queue, "family", file=str(file), ignore=ignore)
     with working(queue, cancel_grace=0.5 if ignore else 30):
@@ -241,6 +250,7 @@ def test_a_task_hears_that_it_is_cancelled(queue: TaskQueue, file: Path) -> None
     assert lines(file)[1:] == ["cancelled"]
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", file=str(file))
     with working(queue):
@@ -250,6 +260,7 @@ def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Pat
     assert task.refresh().state == "abandoned"
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_fork_server_that_is_killed_takes_its_children_along(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", LATER, file=str(file))
     with working(queue):
@@ -264,6 +275,7 @@ def test_a_fork_server_that_is_killed_takes_its_children_along(queue: TaskQueue,
         until(lambda: after.refresh().state == "done")  # another server is there
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_stranger_sigterm_ends_no_task(queue: TaskQueue, file: Path) -> None:
     """A supervisor may send it to every process of a service; the worker decides what that means."""
     task = enqueue(queue, "until_told", file=str(file))
@@ -275,6 +287,7 @@ def test_a_stranger_sigterm_ends_no_task(queue: TaskQueue, file: Path) -> None:
     assert (task.result, task.attempt) == ("told", 1)
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_no_process_is_left_of_a_worker(queue: TaskQueue) -> None:
     before = child_processes()
     [enqueue(queue, "return") for _ in range(3)]
@@ -285,6 +298,7 @@ def test_no_process_is_left_of_a_worker(queue: TaskQueue) -> None:
 # -- what it tells ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_output_of_all_descriptors_goes_to_the_attempt(queue: TaskQueue) -> None:
     first, second = enqueue(queue, "print", text="one"), enqueue(queue, "print", text="two")
     work(queue)
@@ -328,6 +342,7 @@ def test_progress_is_seen_while_it_runs(queue: TaskQueue) -> None:
         assert seen.total == 10_000
 
 
+@pytest.mark.elsewhere("psutil")
 def test_what_it_took_is_stored(queue: TaskQueue) -> None:
     task = done(queue, "take_memory", megabytes=60)
     attempt = last(task)
@@ -369,6 +384,7 @@ def open_files(pid: int, path: str) -> list[str]:
     return found
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_drain_gives_the_task_back_with_its_checkpoint(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "resume", file=str(file), steps=20, seconds=0.1)
     with working(queue):
@@ -391,6 +407,7 @@ def test_a_task_that_hears_of_the_drain_finishes(queue: TaskQueue, file: Path) -
 # -- standing still, and limits ------------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "count_seconds", file=str(file), seconds=3)
     with working(queue):
@@ -405,6 +422,7 @@ def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     assert len(lines(file)) == task.result
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_suspended_task_can_be_cancelled(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", file=str(file))
     with working(queue, cancel_grace=30):
@@ -434,7 +452,7 @@ def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueu
 
 def stopped_descendant() -> int | None:
     """The pid of a suspended process of this test's worker. The machine may have others."""
-    return next((proc.pid for proc in linux.family(os.getpid()) if is_stopped(proc.pid)), None)
+    return next((proc.pid for proc in Linux().family(os.getpid()) if is_stopped(proc.pid)), None)
 
 
 def is_stopped(pid: int) -> bool:
@@ -447,9 +465,16 @@ def is_stopped(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("limits", "do", "arguments", "error"),
     [
-        ({"time_limit": 0.5}, "sleep", {"seconds": 60}, "time_limit of 0.5 s"),
+        pytest.param(
+            *({"time_limit": 0.5}, "sleep", {"seconds": 60}, "time_limit of 0.5 s"),
+            marks=pytest.mark.elsewhere("psutil", "none"),
+        ),
         ({"stall_limit": 0.5}, "sleep", {"seconds": 60}, "stall_limit of 0.5 s"),
-        ({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 15}, "memory_limit of 104857600"),
+        pytest.param(
+            *({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 15}),
+            "memory_limit of 104857600",
+            marks=pytest.mark.elsewhere("psutil"),
+        ),
     ],
 )
 def test_a_task_that_exceeds_a_limit_fails(
@@ -464,6 +489,7 @@ def test_a_task_that_exceeds_a_limit_fails(
         assert "in do_sleep" in (task.error or "")  # the stack at that moment
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_the_stack_of_a_task_that_holds_the_interpreter(queue: TaskQueue) -> None:
     task = queue.enqueue({"do": "hold_the_interpreter", "seconds": 60}, retry=ONCE, time_limit=0.5)
     work(queue, cancel_grace=0.5)
@@ -479,6 +505,7 @@ def test_progress_keeps_a_stall_limit_away(queue: TaskQueue) -> None:
 # -- commands --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_command_runs_without_a_shell(queue: TaskQueue, tmp_path: Path) -> None:
     script = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ['COLOUR'], os.environ['DBTASKQUEUE_TASK_ID'])"
     task = queue.enqueue_command(["python3", "-c", script, "$HOME", "a b"], cwd=tmp_path, env={"COLOUR": "blue"})

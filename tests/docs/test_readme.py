@@ -157,7 +157,8 @@ def follow(engine: str, port: int, directory: Path, variables: dict[str, str]) -
     sudo.write_text(SUDO)
     sudo.chmod(0o755)
     install, *lines = commands_for(engine).splitlines()
-    assert f"pip --python .venv/bin/python install --editable '.[{engine}]'" in install  # instead: this checkout
+    # The installation is left out: the script uses the packages of this checkout.
+    assert f"pip --python .venv/bin/python install --editable '.[{engine}]'" in install
     script = "\n".join(["set -e", *lines]).replace("@localhost/", f"@127.0.0.1:{port}/")
     known = environment(**variables)
     out = run(["sh", "-c", script], directory, {**known, "PATH": f"{directory}:{known['PATH']}"})

@@ -213,7 +213,7 @@ class CuttingProxy:
             asyncio.ensure_future(self._pump(answers, lambda data: self._to_client(link, data))),
         ]
         try:
-            with contextlib.suppress(asyncio.CancelledError):  # at the end of the proxy
+            with contextlib.suppress(asyncio.CancelledError):  # when the proxy stops
                 await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for direction in directions:

@@ -54,7 +54,10 @@ def test_a_command_that_fails_on_sigterm_is_released_by_a_drain(queue: TaskQueue
 
 
 def test_a_sigterm_from_another_process_ends_a_command(queue: TaskQueue) -> None:
-    """Python code in a child survives it. So a supervisor must send SIGTERM to the worker alone (KillMode=mixed)."""
+    """Python code in a child survives it, but a command does not.
+
+    So a supervisor must signal only the worker (KillMode=mixed).
+    """
     task = queue.enqueue_command(["sh", "-c", "echo $$; exec sleep 300"], retry=ONCE)
     worker, running = commands(queue)
     until(lambda: has_output(task, "\n"), what="the command's pid")

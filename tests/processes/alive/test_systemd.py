@@ -97,7 +97,7 @@ def test_a_notification_socket_without_a_listener(url: str, tmp_path: Path) -> N
         with ended(service(f"{tmp_path}/nobody", command(url, "--burst"), log, WATCHDOG_USEC=SHORT)) as worker:
             assert worker.wait(60) == 0
         assert task.refresh().state == "done"
-        assert log.read_text().count("systemd could not be told") == 1
+        assert log.read_text().count("systemd could not be notified") == 1
         assert "Traceback" not in log.read_text()
 
 

@@ -18,7 +18,7 @@ _send = Channel.send
 
 
 def renewed(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the same fields in the opposite order, after one that no version knows."""
+    """Return the message with its fields in reverse order, after a field that no version knows."""
     found: dict[str, Any] = {"of_a_newer_version": {"x": [1]}}
     for name, value in reversed(message.items()):
         if name in _NESTED and isinstance(value, dict):

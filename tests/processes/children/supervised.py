@@ -121,7 +121,7 @@ class Supervisor:
         for worker in running:
             before = len(self.log())
             worker.send_signal(signal.SIGUSR1)
-            with contextlib.suppress(AssertionError):  # it is suspended, or has just ended
+            with contextlib.suppress(AssertionError):  # a suspended or just ended worker writes nothing
                 until(lambda before=before: len(self.log()) > before, within=1)
 
     def log(self) -> str:
