@@ -72,7 +72,7 @@ class Row:
         return f"{_number(self.median)}{spread} {self.unit}"
 
     @property
-    def promised(self) -> str:
+    def target_text(self) -> str:
         """The target with its direction, as text."""
         return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}"
 
@@ -117,7 +117,7 @@ def show(header: Mapping[str, str], rows: list[Row]) -> None:
     for row in rows:
         colour = "green" if row.is_met else "bold red"
         what = f"{row.what}\n[dim]{row.details}[/]" if row.details else row.what
-        table.add_row(what, row.measured, row.promised, f"[{colour}]{row.verdict}[/]")
+        table.add_row(what, row.measured, row.target_text, f"[{colour}]{row.verdict}[/]")
     console.print(table)
     missed = [row.what for row in rows if not row.is_met]
     console.print(
@@ -131,7 +131,7 @@ def show_markdown(header: Mapping[str, str], rows: list[Row]) -> None:
     for row in rows:
         details = f"<br>{row.details}" if row.details else ""
         verdict = "met" if row.is_met else "**missed**"
-        print(f"| {row.what}{details} | {row.measured} | {row.promised} | {verdict} |")
+        print(f"| {row.what}{details} | {row.measured} | {row.target_text} | {verdict} |")
     print("\n" + "; ".join(f"{name}: {value}" for name, value in header.items()) + ".")
 
 

@@ -32,7 +32,7 @@ def main() -> None:
                 _one_by_one(engine, processes)
             _weight(engine)
             _workers(engine)
-        _looks()
+        _check_for_workers()
     finally:
         stop_all()
 
@@ -50,7 +50,7 @@ def _one_by_one(engine: Engine, processes: int) -> None:
     )
 
 
-def _looks() -> None:
+def _check_for_workers() -> None:
     """Measure the query for the other workers, which each worker runs once a second."""
     row = "'some-host-name', n, '01234567-0123-4567-89ab-0123456789ab', '4026531836', 123456, 30, 1"
     columns = "host, pid, boot, namespace, started, lease, created_at"

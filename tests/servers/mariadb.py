@@ -80,7 +80,7 @@ class MariaDBServer(ServerProcess):
             "datadir": self.data,
             "socket": self.socket,
             "pid-file": self.directory / "mariadb.pid",
-            "tmpdir": self.directory,  # a starting server removes files of others from a shared directory
+            "tmpdir": self.directory,  # not shared: at its start, a server removes the temporary files of others
             "bind-address": LOOPBACK,
             "port": self.port,
         }

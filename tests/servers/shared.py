@@ -36,7 +36,7 @@ def _end_with_this_process(server: ServerProcess) -> None:
     owner = os.getpid()
 
     def end() -> None:
-        if os.getpid() == owner:  # not at the end of a child that a test has forked
+        if os.getpid() == owner:  # a child that a test has forked must not stop the servers
             server.close()
 
     atexit.register(end)

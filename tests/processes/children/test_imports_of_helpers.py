@@ -12,7 +12,7 @@ import pytest
 
 from dbtaskqueue import RetryPolicy, TaskQueue
 
-pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # each has a driver with further imports
+pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # each driver has imports of its own
 
 WORKER = """
 import asyncio, os, sys, time

@@ -288,7 +288,7 @@ def until_it_is_refused(producer: TaskQueue) -> tuple[int, int]:
     while True:
         assert time.monotonic() < deadline, "the disk does not become full"
         try:
-            producer.enqueue(os.urandom(LARGE // 2).hex())  # incompressible
+            producer.enqueue(os.urandom(LARGE // 2).hex())  # so that no server can compress it
         except StoreUnavailable as refused:
             return stored, int(refused.maybe_done)
         stored += 1
