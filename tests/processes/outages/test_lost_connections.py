@@ -98,7 +98,7 @@ def test_enqueue_reports_whether_the_task_may_exist(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, how: str, when: When
 ) -> None:
     act, size = ENQUEUE[how]
-    said: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     before = 0
     for number in each_statement(proxy, when):
         word = "stored"
@@ -106,11 +106,11 @@ def test_enqueue_reports_whether_the_task_may_exist(
             act(queue, number)
         except StoreUnavailable as error:
             word = "in doubt" if error.maybe_done else "not stored"
-        said[word] += 1
+        outcomes[word] += 1
         stored, before = direct.stats().pending - before, direct.stats().pending
         assert stored in {"stored": (size,), "not stored": (0,), "in doubt": (0, size)}[word]
-    assert said["stored"] >= 1
-    assert said["in doubt"] == 1, "only a lost COMMIT leaves a doubt"
+    assert outcomes["stored"] >= 1
+    assert outcomes["in doubt"] == 1, "only a lost COMMIT leaves a doubt"
 
 
 # -- a task's own transaction -----------------------------------------------------------------------

@@ -23,7 +23,7 @@ from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 from servers.proxy import CuttingProxy
 from servers.wire import MariaDBConversation, PostgreSQLConversation
-from workers import WORKER, said
+from workers import WORKER, has_written
 
 from dbtaskqueue import StoreUnavailable, TaskQueue
 
@@ -143,7 +143,7 @@ class Life:
         self.lines.extend(iter(self.process.stderr.readline, ""))
 
     def __enter__(self) -> Life:
-        until(lambda: said(self.note, "start"), what="the start of the task")
+        until(lambda: has_written(self.note, "start"), what="the start of the task")
         return self
 
     def __exit__(self, *_: object) -> None:
