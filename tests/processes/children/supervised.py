@@ -135,7 +135,7 @@ class Supervisor:
             worker.wait()
 
 
-class GroupCommit(NamedTuple):
+class JournalLine(NamedTuple):
     """A line of the journal: which task an execution ran, under which token, as which attempt, in which process."""
 
     what: str
@@ -146,14 +146,14 @@ class GroupCommit(NamedTuple):
     words: list[str]
 
 
-def read_journal(file: Path) -> list[GroupCommit]:
+def read_journal(file: Path) -> list[JournalLine]:
     """Return the lines of the journal, oldest first."""
     lines = file.read_text().splitlines() if file.exists() else []
     split = [line.split() for line in lines]
-    return [GroupCommit(w[0], int(w[1]), int(w[2]), int(w[3]), w[4], w[5:]) for w in split]
+    return [JournalLine(w[0], int(w[1]), int(w[2]), int(w[3]), w[4], w[5:]) for w in split]
 
 
-def check_journal(lines: list[GroupCommit]) -> dict[int, list[GroupCommit]]:
+def check_journal(lines: list[JournalLine]) -> dict[int, list[JournalLine]]:
     """Check the invariants that the journal can show; return its lines by task."""
     assert not [line for line in lines if line.what == "overlap"], "two executions of a task at once"
     of_task = defaultdict(list)
@@ -171,7 +171,7 @@ def check_journal(lines: list[GroupCommit]) -> dict[int, list[GroupCommit]]:
     return of_task
 
 
-def _check_checkpoints(task: int, lines: list[GroupCommit]) -> None:
+def _check_checkpoints(task: int, lines: list[JournalLine]) -> None:
     acknowledged = 0
     for line in lines:
         if line.what == "stored":
@@ -180,7 +180,7 @@ def _check_checkpoints(task: int, lines: list[GroupCommit]) -> None:
             assert int(line.words[0]) >= acknowledged, f"task {task} lost an acknowledged checkpoint"
 
 
-def _check_steps(task: int, lines: list[GroupCommit]) -> None:
+def _check_steps(task: int, lines: list[JournalLine]) -> None:
     stored: set[str] = set()
     for line in lines:
         if line.what == "step-stored":
@@ -189,7 +189,7 @@ def _check_steps(task: int, lines: list[GroupCommit]) -> None:
             assert line.words[0] not in stored, f"task {task} repeated a step whose result was stored"
 
 
-def still_there(lines: list[GroupCommit]) -> list[str]:
+def still_there(lines: list[JournalLine]) -> list[str]:
     """The processes in the journal that still run: those of tasks, and those that tasks have started."""
     noted = {line.process for line in lines} | {line.words[0] for line in lines if line.what == "started"}
     return [process for process in noted if _exists(process)]

@@ -129,7 +129,7 @@ def acknowledged_exists(queue: TaskQueue, log: list[str]) -> None:
         states[int(number)] = {state} if word == "is" else {*states[int(number)], state}
     for task, allowed in states.items():
         if allowed & {"pending", "failed"}:
-            allowed.add("reserved")  # by a fetch whose answer was lost
+            allowed.add("reserved")  # if it was claimed by a fetch whose answer was lost
         found = found_state(queue, task)
         assert found in allowed, f"task {task} is {found}, not {' or '.join(sorted(allowed))}"
     in_batch = [task for task in queue.tasks(limit=1000) if isinstance(task.payload, dict) and "batch" in task.payload]
