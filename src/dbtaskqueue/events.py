@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ._store.contract import End, NewTask, TaskRecord
 from ._system.log import event, first_line, logger
+from .errors import ChildFailed
 from .outcomes import retry_in
 from .states import TaskState
 
@@ -172,7 +173,7 @@ def _log_end(fact: TaskEnded) -> None:
     if fact.error is None:
         event(logging.INFO, f"task {fact.state}", **fields, seconds=round(fact.seconds or 0.0, 3))
         return
-    name = getattr(fact.error, "name", type(fact.error).__name__)
+    name = fact.error.name if isinstance(fact.error, ChildFailed) else type(fact.error).__name__
     message = first_line(fact.error).removeprefix(f"{name}: ")  # the error of a child repeats its name
     fields |= {
         "max_attempts": fact.record.max_attempts,

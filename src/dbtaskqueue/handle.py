@@ -99,11 +99,17 @@ class Handle:
             store = open_store(chosen)
             try:
                 store.prepare(create=self._create)
-                self.require_open()
             except BaseException:
                 store.close()
                 raise
+            if self._store is not None:  # a signal's handler has used it meanwhile
+                store.close()
+                self.open(url)
+                return
             self._url, self._store = chosen, store
+            if self.is_closed:  # in another thread meanwhile, which may have found nothing to close
+                store.close()
+                self.require_open()
 
     def require_open(self) -> None:
         """Raise TaskQueueError if it is closed."""

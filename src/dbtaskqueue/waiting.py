@@ -34,6 +34,12 @@ class Waiting:
     _all: ClassVar[weakref.WeakKeyDictionary[Store, Waiting]] = weakref.WeakKeyDictionary()
 
     @classmethod
+    def after_fork_in_child(cls) -> None:
+        """The thread and the callbacks are the parent's."""
+        for waiting in list(cls._all.values()):
+            waiting._start_over()
+
+    @classmethod
     def on(cls, store: Store) -> Waiting:
         """Return the one ``Waiting`` of this process for a store."""
         return cls._all.get(store) or cls._all.setdefault(store, cls(store))
@@ -47,7 +53,6 @@ class Waiting:
         self._callbacks: dict[int, list[Callback]] = {}
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
 
     def add(self, task: int, callback: Callback) -> None:
         """Call ``callback`` once, in another thread, when the task with this id has ended.
@@ -55,15 +60,14 @@ class Waiting:
         It gets the final state, or None if the task does not exist or the database cannot be read. To find out which,
         read the task. The callback must return quickly.
         """
-        if os.getpid() != self._pid:  # after a fork, the thread and the callbacks stay with the parent
-            self._start_over()
         with self._lock:
-            self._callbacks.setdefault(task, []).append(callback)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, args=[self._store()], name="dbtaskqueue-waiting", daemon=True
                 )
-                self._thread.start()
+                thread.start()  # this may raise: then the next call tries it again
+                self._thread = thread
+            self._callbacks.setdefault(task, []).append(callback)
         self._bell.put(None)
 
     def discard(self, task: int, callback: Callback) -> None:
@@ -96,15 +100,23 @@ class Waiting:
 
     def _run(self, store: Store) -> None:
         while tasks := self._wanted():
-            with store.wakeups.waiting() as ticket:
-                started = time.monotonic()
-                self._call_back(self._read(store, tasks))
-                took = time.monotonic() - started
-                if self._callbacks:
-                    store.wakeups.wait_on(self._bell, ticket, _LONGEST_SLEEP)
+            try:
+                self._turn(store, tasks)
+            except Exception as error:  # if the thread ended here, all that wait would wait forever
+                event(logging.ERROR, "changes of the database cannot be noticed, tasks are read again", exc_info=error)
+                time.sleep(_LONGEST_SLEEP)
+
+    def _turn(self, store: Store, tasks: Sequence[int]) -> None:
+        """Read the states of these tasks, call the callbacks, and sleep until the database may have changed."""
+        with store.wakeups.waiting() as ticket:
+            started = time.monotonic()
+            self._call_back(self._read(store, tasks))
+            took = time.monotonic() - started
             if self._callbacks:
-                rest = min(_REST * took, _LONGEST_REST)
-                time.sleep(max(0.0, started + took + rest - time.monotonic()))
+                store.wakeups.wait_on(self._bell, ticket, _LONGEST_SLEEP)
+        if self._callbacks:
+            rest = min(_REST * took, _LONGEST_REST)
+            time.sleep(max(0.0, started + took + rest - time.monotonic()))
 
     def _wanted(self) -> list[int]:
         """Return the tasks that are waited for. If there is none, the thread ends."""
@@ -134,3 +146,6 @@ class Waiting:
                     callback(state)
                 except Exception as error:
                     event(logging.ERROR, "a callback for the end of a task failed", task_id=task, exc_info=error)
+
+
+os.register_at_fork(after_in_child=Waiting.after_fork_in_child)

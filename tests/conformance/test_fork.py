@@ -219,3 +219,29 @@ print(os.path.exists(path), os.path.exists(os.path.dirname(path)))
 
 def test_a_temporary_database_is_removed_by_who_made_it() -> None:
     assert run_python(MEMORY) == "from the child\nFalse False\n"
+
+
+CLOSED_IN_A_CHILD = """
+import os, sys
+from pathlib import Path
+from dbtaskqueue import TaskQueue
+queue = TaskQueue(sys.argv[1])
+queue.enqueue_many([1, 2])
+queue.fetch()[0].release(3600)
+child = os.fork()
+if child == 0:
+    [task] = queue.fetch(timeout=30)
+    task.start()
+    queue.close()
+    task.finish()
+    path = queue.store.path
+    files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+    os._exit(1 if any(file.startswith(path) for file in files) else 7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.engine("sqlite")
+def test_a_child_closes_the_database_when_its_last_task_ends_after_a_close(url: str) -> None:
+    """Its parent has fetched, too."""
+    assert run_python(CLOSED_IN_A_CHILD, url) == "7\n"

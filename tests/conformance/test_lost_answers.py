@@ -26,6 +26,10 @@ def faults(queue: TaskQueue) -> Faults:
     return Faults(queue)
 
 
+def away(worker: int) -> Any:
+    raise StoreUnavailable("away")
+
+
 def is_claim(asked: dict[str, object]) -> bool:
     return asked.get("claim") is not None
 
@@ -49,6 +53,24 @@ def test_a_claim_whose_answer_and_whose_giving_back_are_lost_is_given_back_later
     away.clear()
     [task] = other.fetch(timeout=30)
     assert (task.payload, task.attempt) == ("x", 0)
+
+
+def test_many_lost_claims_leave_one_check(queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a program that fetches again and again during an outage of hours."""
+    faults.lose, faults.in_doubt = is_claim, True
+    checks = list[float]()
+    monkeypatch.setattr(queue.store, "held", away)
+
+    def count() -> None:
+        checks.append(time.monotonic())
+        raise StoreUnavailable("away")
+
+    for _ in range(50):
+        with pytest.raises(StoreUnavailable):
+            queue.fetch(timeout=0)
+    monkeypatch.setattr(queue._membership._lost_claims, "check", count)
+    until(lambda: len(checks) >= 3, what="some checks")
+    assert checks[-1] - checks[0] > 1
 
 
 def test_what_is_given_back_later_is_not_what_was_claimed_meanwhile(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import Background, until
 
-from dbtaskqueue import ConfigurationError, TaskQueue, TaskQueueError, Worker
+from dbtaskqueue import ConfigurationError, TaskQueue, TaskQueueError, Worker, handle
 
 
 def double(number: int) -> int:
@@ -120,6 +120,53 @@ def test_a_lane_is_another_queue_of_the_same_database(queue: TaskQueue) -> None:
     assert mail.store is queue.store
     with pytest.raises(ValueError, match="name"):
         queue.lane("no name")
+
+
+@pytest.mark.engine("sqlite")
+def test_a_signal_handler_uses_the_queue_that_its_thread_is_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both use one database from then on: here, a file of its own for each time that it is opened."""
+    queue, open_store = TaskQueue("sqlite:///:memory:", open=False), handle.open_store
+
+    def interrupted(url: str) -> object:
+        monkeypatch.undo()
+        queue.enqueue("by the handler")
+        return open_store(url)
+
+    monkeypatch.setattr(handle, "open_store", interrupted)
+    with queue:
+        queue.enqueue("by the thread")
+        assert [task.payload for task in queue.tasks()] == ["by the thread", "by the handler"]
+
+
+@pytest.mark.engine("sqlite")
+def test_a_queue_that_is_closed_while_it_is_opened_leaves_nothing_open(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, opened = TaskQueue(url, open=False), list[object]()
+
+    def open_store(url: str) -> object:
+        store = make(url)
+        prepare, close = store.prepare, store.close
+        opened.append(store)
+
+        def closing() -> None:
+            if store in opened:
+                opened.remove(store)
+            close()
+
+        def closed_meanwhile(*, create: bool) -> None:
+            prepare(create=create)
+            queue.close()
+
+        monkeypatch.setattr(store, "close", closing)
+        monkeypatch.setattr(store, "prepare", closed_meanwhile)
+        return store
+
+    make = handle.open_store
+    monkeypatch.setattr(handle, "open_store", open_store)
+    with pytest.raises(TaskQueueError, match="closed"):
+        queue.enqueue()
+    assert opened == []
 
 
 @pytest.mark.engine("sqlite")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from engines import cursor, execute
-from helpers import run_python, until
+from helpers import ended, run_python, spawn, until
 from servers.shared import fresh_mariadb_url
 from upgrades.reading import delay_after_failure, read_queue, read_task, read_usage, read_workers
 from upgrades.released import HERE, NoHistory, extract_program, load, statements_of
@@ -335,3 +335,33 @@ def test_the_old_program_works_or_is_refused_as_oldest_says(upgraded: str, old_p
         assert f"version {oldest}" in did["refused"]
     else:
         assert did == {"tasks": list(TASKS.values()), "results": ["NEW", "GOES"]}
+
+
+OLD_WORKER = """
+import sys, time
+from dbtaskqueue import TaskQueue, Worker
+
+def act(payload):
+    print("started", flush=True)
+    sys.stdin.readline()
+    return payload
+
+queue = TaskQueue(sys.argv[1])
+queue.enqueue("once")
+Worker(queue).run(act, max_tasks=1)
+"""
+
+
+@pytest.mark.engine("sqlite")
+def test_a_file_is_not_upgraded_under_a_running_worker(url: str, old_program: Path) -> None:
+    """It could not store how its task ends, so the task would run a second time."""
+    with ended(spawn(OLD_WORKER, url, PYTHONPATH=str(old_program))) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "started\n"
+        with pytest.raises(SchemaError, match=rf"running program of an earlier version \(process {worker.pid}\)"):
+            TaskQueue(url)
+        worker.communicate("go on\n", timeout=60)
+        assert worker.returncode == 0
+    with TaskQueue(url) as queue:
+        [task] = queue.tasks()
+        assert (task.state, task.attempt, task.result) == ("done", 1, "once")

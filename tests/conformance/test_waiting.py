@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from helpers import Background, run_python, until
 
-from dbtaskqueue import Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState
+from dbtaskqueue import Task, TaskNotFound, TaskQueue, TaskQueueError, TaskState, waiting
 from dbtaskqueue._store.contract import Standing
 from dbtaskqueue.waiting import Waiting
 
@@ -227,6 +227,40 @@ def test_waiting_does_not_keep_a_store_alive() -> None:
         return store() is None
 
     until(is_freed, what="the end of the watching thread, which uses the store")
+
+
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+def test_a_thread_that_cannot_be_started_is_started_later(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    task = queue.enqueue()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            task.wait(timeout=30)
+    waiter = Background(lambda: task.wait(timeout=60).state)
+    until(lambda: Waiting.on(queue.store)._callbacks, what="the waiter")
+    queue.cancel(task.id)
+    assert waiter.join() == "cancelled"
+
+
+@pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
+def test_where_changes_cannot_be_noticed_tasks_are_read_again(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where no further thread can be started. The waiting thread must not end: all others would wait forever."""
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(waiting, "_LONGEST_SLEEP", 0.1)
+    monkeypatch.setattr(queue.store.wakeups, "wait_on", broken)
+    task = queue.enqueue()
+    waiter = Background(lambda: task.wait(timeout=30).state)
+    until(lambda: any("cannot be noticed" in record.getMessage() for record in caplog.records))
+    other.cancel(task.id)
+    assert waiter.join() == "cancelled"
 
 
 FORKED = """

@@ -811,14 +811,14 @@ MUTANTS = [
     Mutant(
         "a worker releases what it runs when it checks for a lost claim",
         "_worker/lost_claims.py",
-        "for held in self._held() if held.id not in known]",
+        "for held in self._held() if (held.id, held.token) not in known]",
         "for held in self._held()]",
         _conformance("lost_answers::test_a_worker_gives_back_a_claim_that_arrives_late"),
     ),
     Mutant(
         "a handle releases what it holds when it checks for a lost claim",
         HELD,
-        "LostClaims(self.held, lambda: set(self._holds), self.release)",
+        "LostClaims(self.held, self._known_claims, self.release)",
         "LostClaims(self.held, set, self.release)",
         _conformance("lost_answers::test_what_is_given_back_later_is_not_what_was_claimed_meanwhile"),
     ),

@@ -34,6 +34,8 @@ class MaintenanceLoop:
         self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._duties: dict[Duty, float] = {}
         self._unfinished: list[Callable[[], object]] = []
+        self._failing: set[Callable[[], object]] = set()
+        """What has found the database unavailable, until it succeeds. Other duties may succeed without asking it."""
         self._outage = outage
         self._thread = threading.Thread(target=self._run, name=f"dbtaskqueue-{name}", daemon=True)
 
@@ -43,7 +45,7 @@ class MaintenanceLoop:
 
     def remove(self, duty: Duty) -> None:
         """Stop running the duty."""
-        self._inbox.put(lambda: self._duties.pop(duty, None))
+        self._inbox.put(lambda: self._remove(duty))
 
     def soon(self, act: Callable[[], object]) -> None:
         """Call ``act`` once, soon. Repeat it each second while the database is unavailable.
@@ -82,17 +84,23 @@ class MaintenanceLoop:
             self._duties[duty] = now + duty.interval
             self._attempt(duty)
 
+    def _remove(self, duty: Duty) -> None:
+        self._duties.pop(duty, None)
+        self._failing.discard(duty)
+
     def _attempt(self, act: Callable[[], object]) -> bool:
         """Call ``act``. Return False if the database is unavailable."""
         try:
             act()
         except StoreUnavailable as error:
+            self._failing.add(act)
             self._outage.starts(error)
             return False
         except TaskQueueError as error:
             event(logging.WARNING, "maintenance", error=error)
         except Exception as error:
             event(logging.ERROR, "maintenance failed", exc_info=error)
-        else:
+        self._failing.discard(act)
+        if not self._failing:
             self._outage.ends()
         return True

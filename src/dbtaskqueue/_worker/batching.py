@@ -76,9 +76,9 @@ class Batch:
         """Return the number of isolated tasks that wait."""
         return len(self._isolated)
 
-    def ids(self) -> set[int]:
-        """Return the ids of the isolated tasks that wait."""
-        return {run.record.id for run in self._isolated}
+    def waiting(self) -> list[TaskRun]:
+        """Return the isolated tasks that wait."""
+        return list(self._isolated)
 
     def note_claim(self) -> None:
         """Note that tasks were claimed now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class FetchMembership(Membership):
         self._in_doubt: dict[tuple[int, int], str] = {}  # (id, token): the verb that may have been stored
         self._leaving = False
         self._claiming = 0
-        self._lost_claims = LostClaims(self.held, lambda: set(self._holds), self.release)
+        self._lost_claims = LostClaims(self.held, self._known_claims, self.release)
         self.duties = [_LostClaimsDuty(self._check_lost_claims)]
 
     def join(self) -> int:
@@ -106,15 +107,12 @@ class FetchMembership(Membership):
         except BaseException as error:
             if not isinstance(error, StoreUnavailable) or error.maybe_done:
                 self._lost_claims.suspect()
-                self._check_lost_claims_soon()
+                with contextlib.suppress(StoreUnavailable):  # the check stays due, and the duty repeats it
+                    self._check_lost_claims()
             raise
 
-    def _check_lost_claims_soon(self) -> None:
-        assert self._loop is not None
-        try:
-            self._check_lost_claims()
-        except StoreUnavailable:
-            self._loop.soon(self._check_lost_claims)
+    def _known_claims(self) -> set[tuple[int, int]]:
+        return {(task, token) for task, (token, _) in self._holds.items()}
 
     def _check_lost_claims(self) -> None:
         with self._lock:  # a claim of another thread that is in progress is not lost
@@ -177,7 +175,7 @@ class FetchMembership(Membership):
         if self._in_doubt.get(claim) != verb:
             return verdict
         verdict = settle(verdict)
-        del self._in_doubt[claim]
+        self._in_doubt.pop(claim, None)  # cleared already if this worker was marked lost meanwhile
         return verdict
 
     def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:

@@ -106,7 +106,7 @@ class WorkerLoop:
         ]
         self._watch = TaskWatch(self._running, events, measures=self._has_processes)
         self._outbox = Outbox(store, self._membership, events)
-        self._lost_claims = LostClaims(self._membership.held, self._known_ids, self._release_lost)
+        self._lost_claims = LostClaims(self._membership.held, self._known_claims, self._release_lost)
         self._throttle = Throttle()
         self._may_have_more = True
         """Whether another claim may find tasks: the last one reached its limit, or the database has changed since."""
@@ -272,7 +272,7 @@ class WorkerLoop:
             self._active.remove(run)
             durations.append(run.seconds)
             if run.has_ended:
-                self._outbox.add_stored(run, outcomes.finish(run.record, None, run.ended_at))
+                self._outbox.add_stored(run, outcomes.finish(run.record, None, run.ended_at, run.unstored_start))
             else:
                 notes = run.notes()
                 self._outbox.add(run, self._end_of(run), notes)
@@ -335,8 +335,9 @@ class WorkerLoop:
             except StoreUnavailable as error:
                 self._outbox.failed(error)
 
-    def _known_ids(self) -> set[int]:
-        return {run.record.id for run in self._active} | self._batch.ids() | self._outbox.ids()
+    def _known_claims(self) -> set[tuple[int, int]]:
+        known = [*self._active, *self._batch.waiting(), *self._outbox.runs()]
+        return {(run.record.id, run.record.token) for run in known}
 
     def _release_lost(self, lost: Sequence[Held]) -> None:
         for held in lost:
@@ -450,7 +451,7 @@ class WorkerLoop:
     # -- in the thread that notifies systemd -------------------------------------------------------
 
     def _last_turn_of_all(self) -> float:
-        return min(self._last_turn, self._executor.last_turn())
+        return min(max(self._last_turn, self._outbox.last_report), self._executor.last_turn())
 
     def _status(self) -> str:
         doing = "stopping" if self.stop.is_on else "database unavailable" if self._outbox.failures else "working"

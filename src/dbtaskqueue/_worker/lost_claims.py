@@ -14,14 +14,15 @@ CHECKS = (0.0, 1.0, 5.0, 25.0, 60.0)
 class LostClaims:
     """Finds such tasks and releases them, until no lost claim can arrive any more.
 
-    ``held`` returns what this worker holds according to the database, ``known`` the ids that this process knows.
-    ``release`` releases the others. Call ``check`` only while no claim is in progress: its tasks would seem lost, too.
+    ``held`` returns what this worker holds according to the database, ``known`` the claims that this process knows, as
+    ids and tokens, since a task may be claimed again after its release. ``release`` releases the others. Call ``check``
+    only while no claim is in progress: its tasks would seem lost, too.
     """
 
     def __init__(
         self,
         held: Callable[[], Sequence[Held]],
-        known: Callable[[], set[int]],
+        known: Callable[[], set[tuple[int, int]]],
         release: Callable[[Sequence[Held]], object],
     ) -> None:
         self._held = held
@@ -42,7 +43,7 @@ class LostClaims:
     def check(self) -> None:
         """Release the lost claims. Raises StoreUnavailable; then the check stays due."""
         known = self._known()
-        if lost := [held for held in self._held() if held.id not in known]:
+        if lost := [held for held in self._held() if (held.id, held.token) not in known]:
             self._release(lost)
         now = time.monotonic()
         self._due = [due for due in self._due if due > now]

@@ -54,6 +54,8 @@ class Membership:
         self._executor = executor
         self._queues = queues
         self._functions = functions
+        self.on_lost: Callable[[], None] = lambda: None
+        self.on_left: Callable[[], None] = lambda: None
         self._reset()
         _members.add(self)
 
@@ -68,8 +70,6 @@ class Membership:
         self.rescuer = Rescuer(self.store, self._place, self.events)
         self.rescuer.on_workers = self._on_workers
         self._clock_watch = ClockWatch(self.store)
-        self.on_lost: Callable[[], None] = lambda: None
-        self.on_left: Callable[[], None] = lambda: None
 
     # -- joining and leaving -----------------------------------------------------------------------
 

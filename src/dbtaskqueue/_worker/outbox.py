@@ -6,6 +6,7 @@ again until each is stored or its claim was lost.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from .. import outcomes
@@ -30,8 +31,9 @@ class Outbox:
         self._outage = Outage("worker", events)
         self._ended: list[tuple[TaskRun, End]] = []
         self._notes: list[Note] = []
-        self._emits_all = logs_finished_tasks() or events.wants(TaskEnded) or events.wants(TaskStarted)
         self.failures = 0
+        self.last_report = 0.0
+        """When listeners were last called, in monotonic time. Each may take a while."""
 
     def __len__(self) -> int:
         return len(self._ended)
@@ -45,9 +47,9 @@ class Outbox:
         """Note an end that is stored already, by the task's own ``transaction()``."""
         self._report(run, end, Verdict(True, DONE, run.record.token))
 
-    def ids(self) -> set[int]:
-        """Return the ids of the tasks whose ends wait here."""
-        return {run.record.id for run, _ in self._ended}
+    def runs(self) -> list[TaskRun]:
+        """Return the tasks whose ends wait here."""
+        return [run for run, _ in self._ended]
 
     def ends(self) -> list[End]:
         """Return the ends that wait here."""
@@ -65,10 +67,15 @@ class Outbox:
             raise
         self._outage.ends()
         self.failures, self._ended, self._notes = 0, [], []
+        emits_all = bool(ended) and self._emits_all()
         for (run, end), verdict in zip(ended, exchanged.ended, strict=True):
-            if not verdict.stored or run.error is not None or self._emits_all:
+            if not verdict.stored or run.error is not None or emits_all:
                 self._report(run, end, verdict)
         return exchanged
+
+    def _emits_all(self) -> bool:
+        """Return whether tasks that did not fail are reported, too. A listener may be added while the worker runs."""
+        return logs_finished_tasks() or self._events.wants(TaskEnded) or self._events.wants(TaskStarted)
 
     def failed(self, error: StoreUnavailable) -> None:
         """Note that the database is unavailable. Also called when another call of this worker has failed."""
@@ -77,6 +84,7 @@ class Outbox:
 
     def _report(self, run: TaskRun, end: End, verdict: Verdict) -> None:
         """Emit how a claim ended, once, after it is certain that the end is stored."""
+        self.last_report = time.monotonic()
         try:
             verdict = outcomes.settled(self._store, end, verdict)
         except StoreUnavailable as unavailable:

@@ -15,6 +15,10 @@ state IN ('reserved', 'running')
 -- name: is_ended
 state = :state AND (finished_at IS NOT NULL OR state = 'failed')
 
+-- name: programs
+-- Only here because a server is not upgraded when it is opened. With columns that every version of the schema has.
+SELECT pid, boot, namespace, started FROM dbtaskqueue_worker WHERE lost_at IS NULL
+
 -- name: in_ids
 -- Differs because SQLite takes a list as JSON.
 IN (SELECT value FROM json_each(:ids))

@@ -7,10 +7,11 @@ import operator
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from ..._formats.url import Target
+from ..._system.place import here, is_gone
 from ...errors import SchemaError
 from ...states import RESERVED, RUNNING
 from .. import queries
@@ -22,6 +23,15 @@ from .connections import SqliteConnections
 from .health import findings
 from .transaction import SqliteTransaction
 from .wakeups import SqliteWakeups
+
+
+class _Program(NamedTuple):
+    """The process of a worker's row."""
+
+    pid: int
+    boot: str | None
+    namespace: str | None
+    started: int | None
 
 
 class SqliteStore(SqlStore):
@@ -61,6 +71,8 @@ class SqliteStore(SqlStore):
 
         def run(tx: SqliteTransaction) -> tuple[int, int]:
             version, oldest = _versions(tx)
+            if 0 < version < self.oldest:
+                self._refuse_running_programs(tx)
             for statement in self.upgrade(version):
                 tx.connection.execute(statement)
             return version, oldest
@@ -69,6 +81,20 @@ class SqliteStore(SqlStore):
         if oldest > self.schema_version:
             raise self._too_new(self.path, before, oldest)
         return before, max(before, self.schema_version)
+
+    def _refuse_running_programs(self, tx: SqliteTransaction) -> None:
+        """Raise SchemaError if a worker of an earlier version is alive.
+
+        It does not check the schema again. It would take the missing columns for an outage, and could not store how its
+        tasks ended, so they would run a second time.
+        """
+        programs = [_Program(*row) for row in tx.rows("programs")]
+        if pids := [str(program.pid) for program in programs if is_gone(program, here()) is False]:
+            processes = "process" if len(pids) == 1 else "processes"
+            raise SchemaError(
+                f"{self.path} is used by a running program of an earlier version ({processes} {', '.join(pids)}):"
+                " stop it, then start this one again"
+            )
 
     def upgrade(self, version: int) -> list[str]:
         scripts = queries.migrations("sqlite", self.schema_version)[version:]
