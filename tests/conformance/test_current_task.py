@@ -1,4 +1,4 @@
-"""``current_task()``: what a task knows of itself."""
+"""``current_task()``: what the running code can read about its task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_outside_of_a_task(queue: TaskQueue) -> None:
         current_task()
 
 
-def test_the_attributes_are_as_of_the_start(queue: TaskQueue, url: str) -> None:
+def test_attributes_show_the_task_at_its_start(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue({"n": 1}, retry=RetryPolicy(delay=0, max_attempts=5))
     seen: list[dict[str, object]] = []
 
@@ -91,7 +91,7 @@ def test_a_thread_that_a_task_starts_is_outside(queue: TaskQueue, url: str) -> N
     assert task.get_result(10) == "outside"
 
 
-def test_it_ends_with_the_task(queue: TaskQueue, url: str) -> None:
+def test_current_task_ends_with_the_task(queue: TaskQueue, url: str) -> None:
     kept: list[object] = []
 
     def callback(payload: object) -> None:

@@ -1,4 +1,4 @@
-"""What ``enqueue`` and ``enqueue_many`` promise."""
+"""The guarantees of ``enqueue`` and ``enqueue_many``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_new_task_is_pending_and_due_now(queue: TaskQueue) -> None:
     assert task.start_at == task.created_at
 
 
-def test_what_enqueue_returned_is_what_is_stored(queue: TaskQueue) -> None:
+def test_enqueue_returns_what_is_stored(queue: TaskQueue) -> None:
     task = queue.enqueue([1, "two"], start_in=60, priority=7, max_attempts=3, key="k")
     stored = queue.get(task.id)
     names = [name for name, kind in vars(type(task)).items() if isinstance(kind, property)]
@@ -32,7 +32,7 @@ def test_the_payload_is_none_unless_given(queue: TaskQueue) -> None:
     assert queue.get(queue.enqueue().id).payload is None
 
 
-def test_it_is_there_for_another_process_as_soon_as_enqueue_returns(queue: TaskQueue, url: str) -> None:
+def test_another_process_sees_the_task_as_soon_as_enqueue_returns(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue("hello")
     code = "import sys; from dbtaskqueue import TaskQueue; print(TaskQueue(sys.argv[1]).get(int(sys.argv[2])).payload)"
     assert run_python(code, url, task.id) == "hello\n"
@@ -107,7 +107,7 @@ def test_the_extreme_moments(queue: TaskQueue, moment: datetime) -> None:
     assert queue.get(queue.enqueue(start_at=moment).id).start_at == moment
 
 
-def test_ids_rise(queue: TaskQueue, url: str) -> None:
+def test_ids_increase(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
         ids = [lane.enqueue(n).id for n in range(5) for lane in (queue, other)]
     assert ids == sorted(set(ids))

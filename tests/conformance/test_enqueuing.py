@@ -66,7 +66,7 @@ def test_it_sees_every_way_to_enqueue(queue: TaskQueue, tracing: Tracing) -> Non
 
 
 @pytest.mark.one_engine("decided in Python")
-def test_what_it_raises_enqueue_raises_and_nothing_is_stored(queue: TaskQueue) -> None:
+def test_an_exception_of_enqueuing_is_raised_by_enqueue_and_nothing_is_stored(queue: TaskQueue) -> None:
     queue.use(Refusing())
     with pytest.raises(RuntimeError, match="refused"):
         queue.enqueue_many(["good", "bad"])
@@ -85,7 +85,7 @@ def test_the_meta_that_it_makes_is_checked(queue: TaskQueue) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_extensions_may_be_given_at_the_start(url: str) -> None:
+def test_extensions_are_checked_when_they_are_given(url: str) -> None:
     tracing = Tracing()
     with TaskQueue(url, extensions=[tracing, Extension()]) as queue:
         queue.enqueue("a", meta={"tenant": 7})

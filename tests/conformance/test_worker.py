@@ -250,7 +250,7 @@ def test_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
 # -- concurrency -----------------------------------------------------------------------------------
 
 
-def test_so_many_run_at_once_and_no_more(queue: TaskQueue, url: str) -> None:
+def test_no_more_than_concurrency_run_at_the_same_time(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     tasks = queue.enqueue_many(range(5))
     thread = Background(lambda: Worker(url, concurrency=3).run(gate, burst=True))
@@ -419,7 +419,7 @@ def test_one_signal_drains(queue: TaskQueue, url: str, number: signal.Signals) -
     assert (waiting.refresh().state, waiting.attempt) == ("pending", 0)
 
 
-def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str) -> None:
+def test_a_second_signal_releases_tasks_immediately(queue: TaskQueue, url: str) -> None:
     running = queue.enqueue(600)
     with ended(spawn(WORK, url)) as process:
         assert process.stdout is not None
@@ -470,7 +470,7 @@ def test_a_running_task_hears_of_its_cancel(queue: TaskQueue, url: str) -> None:
     assert [attempt.outcome for attempt in task.attempts()] == ["cancelled"]
 
 
-def test_a_finish_that_comes_first_is_done(queue: TaskQueue, url: str) -> None:
+def test_a_task_that_finishes_before_it_is_cancelled_is_done(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue(1)
     thread = Background(lambda: Worker(url).run(until_cancelled(lambda: "all the same"), max_tasks=1))
     until(lambda: task.refresh().state == "running", what="the start")
@@ -540,7 +540,7 @@ def test_each_task_of_a_batch_gets_its_own_end(queue: TaskQueue, url: str, size:
     assert all(task.started_at <= task.finished_at for task in ended)  # type: ignore[operator]
 
 
-def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue, url: str) -> None:
+def test_outcomes_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     first, second = queue.enqueue_many(["short", "gate"])
     thread = Background(

@@ -393,14 +393,14 @@ MUTANTS = [
         SQLITE,
         "AND task.due <= :now AND",
         "AND",
-        _conformance("fetch::test_what_is_due_in_the_future_is_not_fetched"),
+        _conformance("fetch::test_a_task_due_in_the_future_is_not_fetched"),
     ),
     Mutant(
         "a task is claimed before it is due (PostgreSQL)",
         POSTGRESQL,
         "                   AND due <= :now AND command",
         "                   AND command",
-        _conformance("fetch::test_beside_a_due_task_one_of_the_future_is_not_fetched"),
+        _conformance("fetch::test_a_task_due_in_the_future_is_not_fetched_with_a_due_one"),
         "postgresql",
     ),
     Mutant(
@@ -408,7 +408,7 @@ MUTANTS = [
         MARIADB,
         "OR due > :first_due AND due <= :now)",
         "OR due > :first_due)",
-        _conformance("fetch::test_beside_a_due_task_one_of_the_future_is_not_fetched"),
+        _conformance("fetch::test_a_task_due_in_the_future_is_not_fetched_with_a_due_one"),
         "mariadb",
     ),
     Mutant(
@@ -507,7 +507,7 @@ MUTANTS = [
         "_executors/runner.py",
         "isinstance(error, _CHOICES) or ",
         "",
-        _conformance("backoff::test_what_the_task_chose_wins"),
+        _conformance("backoff::test_an_outcome_that_the_task_chose_wins"),
         "",
     ),
     Mutant(
@@ -531,7 +531,7 @@ MUTANTS = [
         LOOP,
         "and not self.stop.is_immediate and time.monotonic() < deadline:",
         "and not self.stop.is_immediate:",
-        _conformance("executors::test_what_outlasts_the_drain_is_released_unspent"),
+        _conformance("executors::test_a_task_that_outlasts_the_drain_is_released_without_spending_an_attempt"),
         "thread",
     ),
     Mutant(
@@ -539,7 +539,7 @@ MUTANTS = [
         LOOP,
         "while self._active and not self.stop.is_immediate and",
         "while self._active and",
-        _conformance("worker::test_a_second_signal_releases_at_once"),
+        _conformance("worker::test_a_second_signal_releases_tasks_immediately"),
     ),
     Mutant(
         "a task that a drain releases has failed",
@@ -553,7 +553,9 @@ MUTANTS = [
         LOOP,
         "            run.given_back = True\n            run.cancel()\n",
         "            run.given_back = True\n",
-        _conformance("asyncio::test_what_outlasts_the_drain_is_cancelled_and_released_unspent"),
+        _conformance(
+            "asyncio::test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_released_without_spending_an_attempt"
+        ),
     ),
     Mutant(
         "what waits behind a long task is not released",
@@ -562,7 +564,7 @@ MUTANTS = [
         "            pass\n\n    def _release_unknown",
         _conformance(
             "worker::test_a_long_task_does_not_hold_up_a_short_one",
-            "executors::test_a_batched_task_that_turns_out_long",
+            "executors::test_a_long_task_in_a_batch_releases_the_tasks_behind_it",
         ),
     ),
     Mutant(
@@ -954,7 +956,7 @@ MUTANTS = [
         "_maintenance/clock_watch.py",
         "jumped = self._measure() <= self._offset - _TOLERANCE",
         "jumped = False",
-        _conformance("clock::test_a_clock_that_is_set_back_is_noticed_at_the_next_turn"),
+        _conformance("clock::test_a_clock_that_is_set_back_is_noticed_at_the_next_check"),
     ),
     Mutant(
         "a task from before the clock was set back is not noticed",
@@ -969,14 +971,14 @@ MUTANTS = [
         HELD,
         "for task, (token, runs) in self._holds.items() if not runs]",
         "for task, (token, runs) in self._holds.items() if not runs and False]",
-        _conformance("fetch::test_close_releases_what_is_reserved_and_keeps_what_runs"),
+        _conformance("fetch::test_close_releases_reserved_tasks_and_keeps_running_ones"),
     ),
     Mutant(
         "a close releases what runs",
         HELD,
         "for task, (token, runs) in self._holds.items() if not runs]",
         "for task, (token, runs) in self._holds.items()]",
-        _conformance("fetch::test_close_releases_what_is_reserved_and_keeps_what_runs"),
+        _conformance("fetch::test_close_releases_reserved_tasks_and_keeps_running_ones"),
     ),
     Mutant(
         "a handle leaves while a task that it holds runs",
@@ -1219,7 +1221,7 @@ MUTANTS = [
             SQLITE_CONNECTIONS,
             "doubtful = (committing or alone) and",
             f"doubtful = {left} and",
-            _conformance("files::test_a_disk_error_at_a_commit_leaves_a_doubt"),
+            _conformance("files::test_after_a_disk_error_at_a_commit_the_write_may_be_stored"),
         )
         for what, left in {"a single statement": "committing", "a transaction": "alone"}.items()
     ),
@@ -1228,7 +1230,7 @@ MUTANTS = [
         SQLITE_CONNECTIONS,
         'maybe_done=_code(error).startswith("SQLITE_IOERR")',
         "maybe_done=False",
-        _conformance("files::test_a_disk_error_at_a_commit_leaves_a_doubt"),
+        _conformance("files::test_after_a_disk_error_at_a_commit_the_write_may_be_stored"),
     ),
     Mutant(
         "a user's transaction starts without the lock (SQLite)",
@@ -1431,7 +1433,7 @@ MUTANTS = [
         "_store/postgresql/wakeups.py",
         "if ticket.rings == self._rings and all(",
         "if all(",
-        ("tests/conformance/test_fetch.py::test_a_ring_between_the_ticket_and_the_wait_is_not_missed",),
+        ("tests/conformance/test_fetch.py::test_a_wake_up_between_the_ticket_and_the_wait_is_not_missed",),
         "postgresql",
     ),
 ]
