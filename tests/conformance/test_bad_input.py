@@ -16,7 +16,7 @@ from helpers import until, with_option
 
 from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
 
-pytestmark = pytest.mark.one_engine("refused before any engine is asked")
+pytestmark = pytest.mark.one_engine("refused before a query is sent")
 
 
 def nested(depth: int, kind: type = list) -> object:

@@ -38,7 +38,7 @@ def test_another_process_sees_the_task_as_soon_as_enqueue_returns(queue: TaskQue
     assert run_python(code, url, task.id) == "hello\n"
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("delay", [60, 0.5, timedelta(hours=2), 0])
 def test_start_in(queue: TaskQueue, delay: float | timedelta) -> None:
     task = queue.enqueue(start_in=delay)
@@ -46,7 +46,7 @@ def test_start_in(queue: TaskQueue, delay: float | timedelta) -> None:
     assert task.start_at - task.created_at == wait
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_start_at_is_any_moment_with_a_time_zone(queue: TaskQueue) -> None:
     moment = datetime(2040, 5, 6, 7, 8, 9, 123456, tzinfo=timezone(timedelta(hours=-5)))
     task = queue.get(queue.enqueue(start_at=moment).id)
@@ -59,7 +59,7 @@ def test_start_at_in_the_past_is_due_now(queue: TaskQueue) -> None:
     assert [found.id for found in queue.fetch(timeout=10)] == [task.id]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize(
     "options",
     [
@@ -113,7 +113,7 @@ def test_ids_increase(queue: TaskQueue, url: str) -> None:
     assert ids == sorted(set(ids))
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_max_attempts_overrides_the_policys_number(url: str) -> None:
     with TaskQueue(url, retry=RetryPolicy(max_attempts=4)) as queue:
         assert queue.enqueue().max_attempts == 4
@@ -142,7 +142,7 @@ def test_enqueue_many_stores_all_or_none(queue: TaskQueue) -> None:
     assert queue.tasks() == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_enqueue_many_whose_payloads_raise_stores_nothing(queue: TaskQueue) -> None:
     def payloads():
         yield 1
@@ -153,13 +153,13 @@ def test_enqueue_many_whose_payloads_raise_stores_nothing(queue: TaskQueue) -> N
     assert queue.tasks() == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_enqueue_many_takes_no_key(queue: TaskQueue) -> None:
     with pytest.raises(TypeError):
         queue.enqueue_many([1], key="k")  # type: ignore[call-arg]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_the_payload_is_as_it_was_at_enqueue(queue: TaskQueue) -> None:
     payload = {"list": [1]}
     task = queue.enqueue(payload)
@@ -168,7 +168,7 @@ def test_the_payload_is_as_it_was_at_enqueue(queue: TaskQueue) -> None:
     assert queue.get(task.id).payload == {"list": [1]}
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_a_closed_queue_takes_nothing(url: str) -> None:
     queue = TaskQueue(url)
     queue.close()

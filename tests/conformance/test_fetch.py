@@ -48,7 +48,7 @@ def test_max_items_is_an_upper_bound(queue: TaskQueue) -> None:
     assert queue.fetch(100, timeout=0) == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("max_items", [0, -1, 1.5, True, "1", None, 2**63, 10**5000], ids=range(8))
 def test_max_items_below_one_is_refused(queue: TaskQueue, max_items: int) -> None:
     queue.enqueue()
@@ -94,7 +94,7 @@ def test_a_task_due_in_the_future_is_not_fetched_with_a_due_one(queue: TaskQueue
 # -- blocking --------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("timeout", [0, 0.05, -1])
 def test_timeout(queue: TaskQueue, timeout: float) -> None:
     started = time.monotonic()
@@ -102,7 +102,7 @@ def test_timeout(queue: TaskQueue, timeout: float) -> None:
     assert time.monotonic() - started >= timeout
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("timeout", ["1", float("nan"), True, 10**400, 10**5000, b"1"], ids=range(6))
 def test_an_invalid_timeout(queue: TaskQueue, timeout: float) -> None:
     task = queue.enqueue()
@@ -288,7 +288,7 @@ def test_close_wakes_an_iteration(url: str) -> None:
     assert seen == ["x"]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_a_closed_queue_returns_nothing_immediately(url: str) -> None:
     queue = TaskQueue(url)
     queue.enqueue()

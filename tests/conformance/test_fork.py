@@ -1,4 +1,4 @@
-"""A fork in the middle of use: the child's commits are kept, the claims stay with the parent."""
+"""A process that uses a queue forks: the child's commits are kept, and claims stay with the parent."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ with TaskQueue(sys.argv[1]) as later:
 
 
 def test_what_a_child_commits_is_kept_though_its_parent_closes(url: str) -> None:
-    """An inherited connection writes into a log that the parent deletes, and nobody finds it again."""
+    """With an inherited connection, the child would write to a log that the parent deletes, and lose the data."""
     assert run_python(LAST_ONE, url) == "from the child, from the parent\n"
 
 
@@ -135,7 +135,7 @@ mine.finish()
 """
 
 
-def test_a_childs_death_is_its_own(url: str) -> None:
+def test_the_death_of_a_child_does_not_affect_its_parent(url: str) -> None:
     assert run_python(DEAD_CHILD, url) == "child's 1 running\n"
 
 
@@ -156,7 +156,7 @@ print(task.get_result(10))
 """
 
 
-def test_a_child_that_ends_politely_takes_nothing_along(url: str) -> None:
+def test_a_child_that_exits_normally_releases_nothing_of_its_parent(url: str) -> None:
     assert run_python(PLAIN_CHILD, url) == "kept\n"
 
 
@@ -217,5 +217,5 @@ print(os.path.exists(path), os.path.exists(os.path.dirname(path)))
 """
 
 
-def test_a_temporary_database_is_removed_by_who_made_it() -> None:
+def test_a_temporary_database_is_removed_by_the_process_that_created_it() -> None:
     assert run_python(MEMORY) == "from the child\nFalse False\n"

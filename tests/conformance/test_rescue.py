@@ -1,7 +1,7 @@
-"""Rescue where pids say nothing: elsewhere, only a counter that stands still for a whole lease counts.
+"""Rescue of workers on other machines, where pids mean nothing: a heartbeat counter must stand still for a whole lease.
 
-Here this process cannot tell its place, so that it treats every other worker as elsewhere. What is
-decided by pid is in test_transitions.py; real other places are in tests/processes.
+In these tests this process cannot read its own place, so it treats every other worker as if on another machine.
+Rescue by pid is tested in test_transitions.py; workers in real other places are tested in tests/processes.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
         assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
 
 
-@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
-def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
+@pytest.mark.one_engine("the rescuer measures the silence in Python")
+def test_a_live_worker_elsewhere_keeps_its_tasks(url: str) -> None:
     with TaskQueue(url) as queue, ended(spawn(HOLD, url, 0.5)) as holder:
         task = queue.enqueue()
         assert holder.stdout is not None
@@ -68,8 +68,8 @@ def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
         assert task.refresh().token == 1
 
 
-@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
-def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
+@pytest.mark.one_engine("the rescuer measures the silence in Python")
+def test_workers_without_a_place_do_not_rescue_each_others_tasks(url: str) -> None:
     with TaskQueue(url, lease=0.5) as one, TaskQueue(url, lease=0.5) as other:
         one.enqueue_many(range(2))
         mine, its = one.fetch(timeout=10), other.fetch(timeout=10)
@@ -81,9 +81,9 @@ def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
-    """Its tasks are taken, its late writes refused; its next claim is another worker's."""
-    # with such a lease its heartbeat process sees the row too late: it must notice when it looks at the workers
+def test_a_worker_whose_row_was_deleted_is_fenced_and_continues_as_a_new_one(url: str) -> None:
+    """Its tasks are rescued and its late writes refused. Its next claim is that of a new worker."""
+    # with this lease its heartbeat process would notice too late: it must notice when it reads the workers
     with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)
@@ -113,7 +113,7 @@ def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str)
 
 
 def worker_of(boot: str | None = None, namespace: str | None = None) -> WorkerRecord:
-    """A worker that nobody runs, as its row says."""
+    """Return the row of a worker that does not exist."""
     return WorkerRecord(
         id=0,
         host="elsewhere",
@@ -129,31 +129,31 @@ def worker_of(boot: str | None = None, namespace: str | None = None) -> WorkerRe
     )
 
 
-@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
-@pytest.mark.parametrize("gap", ["it was stopped itself", "its look failed"])
-def test_silence_counts_only_while_the_rescuer_looked(
+@pytest.mark.one_engine("the rescuer measures the silence in Python")
+@pytest.mark.parametrize("gap", ["it slept itself", "its query failed"])
+def test_silence_counts_only_while_the_rescuer_could_check(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, gap: str
 ) -> None:
-    """A machine that slept, or a database that was away: the others may have sent heartbeats, or could not."""
+    """If the rescuer slept, other workers may have sent heartbeats; without a database, they could not."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     queue.store.register(worker_of())
     looking = rescuer.Rescuer(queue.store, None, queue.events)
 
     def look(after: float = 1) -> bool:
-        """Let the rescuer look; whether the worker is lost."""
+        """Let the rescuer check once; return whether the worker is lost."""
         now[0] += after
         looking.check()
         return queue.store.workers()[0].lost_at is not None
 
     assert not any(look() for _ in range(9))
-    if gap == "it was stopped itself":
+    if gap == "it slept itself":
         assert not look(after=60)
     else:
         with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
             patch.setattr(queue.store, "workers", lambda: _away())
             look()
-    assert not any(look() for _ in range(9)), "the silence starts anew"
+    assert not any(look() for _ in range(9)), "the silence is counted from zero again"
     assert any(look() for _ in range(3))
 
 
@@ -191,7 +191,7 @@ def test_a_pid_counts_in_its_own_place_only(
 def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, looks: int
 ) -> None:
-    """A dead worker is lost at the first look; one that is alive but silent, as a stopped process is, never."""
+    """A dead worker is lost at the first check. One that is alive but silent, like a stopped process, never is."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(place, "exists", lambda pid, started: alive)

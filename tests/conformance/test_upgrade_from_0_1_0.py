@@ -32,7 +32,7 @@ FINAL = ("done", "cancelled", "abandoned")
 
 
 def expected(name: str) -> dict[str, Any]:
-    """Return what version 0.1.0 reads of the task with this name."""
+    """Return the attributes that version 0.1.0 reads of the task with this name."""
     return TASKS[IDS[name]]
 
 
@@ -188,7 +188,7 @@ def test_an_unfinished_task_keeps_its_key_and_ids_are_not_used_again(upgraded: s
 
 
 def test_an_ended_or_failed_task_is_retried(upgraded: str) -> None:
-    numbers = {"failed, retried and failed": 3, "abandoned and retried": 2}  # were retried before
+    numbers = {"failed, retried and failed": 3, "abandoned and retried": 2}  # were retried by version 0.1.0
     with TaskQueue(upgraded) as queue:
         for id in ids_in("failed", *FINAL):
             before = TASKS[id]
@@ -272,13 +272,13 @@ def test_tasks_of_lost_workers_are_rescued_and_those_of_live_workers_are_not(upg
 
 
 def test_tasks_of_a_dead_batch_run_alone(upgraded: str) -> None:
-    """The start of a task that runs alone is stored before it runs. A batch stores its starts with the ends."""
+    """A task that runs alone stores its start before it runs. A batch stores its starts together with its outcomes."""
     states = states_while_running(upgraded, "isolated")
     assert states == {number: "running" if number < 4 else "reserved" for number in range(8)}
 
 
 def states_while_running(url: str, name: str) -> dict[int, str]:
-    """Run a queue in batches; return by payload in which state others saw each task while it ran."""
+    """Run a queue in batches. Return for each payload the state that other processes saw while its task ran."""
     states: dict[int, str] = {}
 
     with TaskQueue(url) as other:
