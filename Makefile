@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Dependency groups of pyproject.toml that the tests use. CI adds `typing`.
+DEPENDENCIES ?= test lint
 # Tests spend more than half of their time waiting for processes.
 AT_ONCE ?= $(shell echo $$((3 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
@@ -71,8 +73,8 @@ $(VENV)/.demo: $(ENVIRONMENT) pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(ENVIRONMENT) pyproject.toml
-	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL among them: 200 MB."
-	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py test lint)
+	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL among them: 300 MB."
+	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py $(DEPENDENCIES))
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: $(ENVIRONMENT) pyproject.toml

@@ -50,7 +50,7 @@ python_use_unqualified_type_names = True
 add_module_names = False
 nitpicky = True
 # the standard library has no pages here, and an inventory of it would have to be downloaded
-nitpick_ignore_regex = [("py:.*", r"(?!dbtaskqueue\.).*"), ("py:.*", r"dbtaskqueue\..*\.(R|P|\w*Options)")]
+nitpick_ignore_regex = [("py:.*", r"(?!dbtaskqueue\.).*"), ("py:.*", r"dbtaskqueue\..*\.([A-Z](_co)?|\w*Options)")]
 
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -66,8 +66,8 @@ LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 
 
 def setup(app: Sphinx) -> None:
-    for thing in map(dbtaskqueue.__dict__.get, dbtaskqueue.__all__):
-        analyzer = ModuleAnalyzer.for_module(thing.__module__)
+    for module in {getattr(dbtaskqueue, name).__module__ for name in dbtaskqueue.__all__} | {"dbtaskqueue.functions"}:
+        analyzer = ModuleAnalyzer.for_module(module)
         analyzer.analyze()
         analyzer.overloads.clear()  # types for a type checker: the signature that readers want is below them
     app.connect("source-read", complete_page)

@@ -28,7 +28,7 @@ from .states import TaskState
 from .task import Attempt, Task
 from .worker import Worker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AbandonTask",

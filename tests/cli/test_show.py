@@ -13,7 +13,7 @@ from dbtaskqueue import Task, TaskQueue
 from dbtaskqueue._store.contract import End, Note, TaskRecord
 from dbtaskqueue._system import clock
 
-ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)}
+ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)} - {"deduplicated"}
 
 
 def test_show_prints_everything(cli: Cli, busy: TaskQueue) -> None:
@@ -29,6 +29,13 @@ def test_show_in_json(cli: Cli, busy: TaskQueue) -> None:
     assert set(task) == ATTRIBUTES | {"attempts", "runs_on", "usage"}
     assert (task["runs_on"], task["usage"]) == (None, None)
     assert [(one["number"], one["outcome"]) for one in task["attempts"]] == [(1, "failed")]
+
+
+def test_show_prints_meta_if_there_is_any(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue(1, meta={"tenant": "acme"})
+    queue.enqueue(2)
+    assert re.search(r'^meta +{"tenant": "acme"}$', cli("show", 1).out, re.MULTILINE)
+    assert "meta" not in cli("show", 2).out
 
 
 def test_a_task_of_any_queue_is_shown(cli: Cli, queue: TaskQueue) -> None:

@@ -213,14 +213,19 @@ def _parameter(name: str) -> str:
     return f":{name}"
 
 
+def picker(record: type[R], given: Sequence[str]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Return a function that puts values in the order of ``given`` into that of a record; the last of a name counts."""
+    last = {name: index for index, name in enumerate(given)}
+    return operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
+
+
 def maker(record: type[R], given: Sequence[str], constants: Mapping[str, object]) -> Callable[[tuple[Any, ...]], R]:
     """Return a function that makes a record from values in the order of ``given``, the others constant.
 
     Of a field that is given twice, the last value counts. As fast as writing the order by hand.
     """
     others = {name: value for name, value in constants.items() if name not in given}
-    last = {name: index for index, name in enumerate((*given, *others))}
-    pick = operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
+    pick = picker(record, (*given, *others))
     fixed = tuple(others.values())
     make = functools.partial(tuple.__new__, record)  # half the time of _make
     if not fixed:

@@ -86,6 +86,7 @@ def _described(task: Task) -> dict[str, str]:
         "priority": str(task.priority or ""),
         "limits": ", ".join(_limit_words(task)),
         "key": task.key or "",
+        "meta": "" if not readable(task, "meta", True) else value_text(task, "meta"),
         "worker": "",
         "progress": _progress_words(task.progress, runs=task.state == RUNNING),
         "uses": "",

@@ -11,8 +11,12 @@ from .._formats.payload import JSON
 from ..errors import PayloadError
 from ..task import Task
 
-ATTRIBUTES = tuple(name for name, attribute in vars(Task).items() if isinstance(attribute, property))
-"""The names of a task's public attributes."""
+ATTRIBUTES = tuple(
+    name
+    for name, attribute in vars(Task).items()
+    if isinstance(attribute, property) and name != "deduplicated"  # that is about the call that enqueued it
+)
+"""The names of a task's public attributes, as they are stored."""
 
 
 def attributes(task: Task) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,7 +15,7 @@ from ...errors import SchemaError
 from ...states import RESERVED, RUNNING
 from .. import queries
 from ..contract import Claim, End, Finding, NewTask, TaskRecord
-from ..records import FOUND, maker
+from ..records import FOUND, picker
 from ..verbs import SqlStore
 from ..verbs.base import inline, insert_large, is_large
 from .connections import SqliteConnections
@@ -129,7 +130,7 @@ class SqliteStore(SqlStore):
                 values |= {"start": int(claim.start), "batched": int(claim.batched)}
                 values["state"] = RUNNING if claim.start else RESERVED
                 tx.change_together("claim", [(row[_ID],) for row in rows], values)
-                records += [_claimed(tx, worker, claim, queue, row) for row in rows]
+                records += _claimed(tx, worker, claim, queue, rows)
             if len(records) >= claim.limit:
                 break
         return records
@@ -150,20 +151,26 @@ class SqliteStore(SqlStore):
 
 
 _ORDER = operator.itemgetter(*map(FOUND.index, ("rank", "due", "id")))
-_ID, _TOKEN, _ATTEMPT, _STARTED_AT, _PAYLOAD = map(FOUND.index, ("id", "token", "attempt", "started_at", "payload"))
-_claimed_record = maker(
-    TaskRecord,
-    (*FOUND, "queue", "state", "worker", "token", "attempt", "started_at"),
-    {**dict.fromkeys(TaskRecord._fields), **TaskRecord._field_defaults, "cancel_requested": 0},
-)
+_ID, _TOKEN, _ATTEMPT, _PAYLOAD = map(FOUND.index, ("id", "token", "attempt", "payload"))
+_DEFAULTS = {**dict.fromkeys(TaskRecord._fields), **TaskRecord._field_defaults, "cancel_requested": 0}
+_OTHERS = {name: value for name, value in _DEFAULTS.items() if name not in FOUND}
+_RESERVED = (*FOUND, "token", *_OTHERS, "queue", "worker", "state")
+_pick_reserved = picker(TaskRecord, _RESERVED)
+_pick_started = picker(TaskRecord, (*_RESERVED, "attempt", "started_at"))
+_new_record = partial(tuple.__new__, TaskRecord)
 
 
-def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, row: list[Any]) -> TaskRecord:
-    """Return the record of a task as it is now, from how it was found."""
-    if row[_PAYLOAD] is None or row[_ATTEMPT]:  # a large payload, an earlier error: these are in other tables
-        return TaskRecord(*tx.rows("get", {"id": row[_ID]})[0])
-    state, attempt, started_at = (RUNNING, 1, claim.now) if claim.start else (RESERVED, 0, row[_STARTED_AT])
-    return _claimed_record((*row, queue, state, worker, row[_TOKEN] + 1, attempt, started_at))
+def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, rows: list[list[Any]]) -> list[TaskRecord]:
+    """Return the records of tasks as they are now, from how they were found."""
+    pick, last = _pick_reserved, (*_OTHERS.values(), queue, worker, RESERVED)
+    if claim.start:
+        pick, last = _pick_started, (*_OTHERS.values(), queue, worker, RUNNING, 1, claim.now)
+    return [
+        TaskRecord(*tx.rows("get", {"id": row[_ID]})[0])
+        if row[_PAYLOAD] is None or row[_ATTEMPT]  # a large payload, an earlier error: these are in other tables
+        else _new_record(pick((*row, row[_TOKEN] + 1, *last)))
+        for row in rows
+    ]
 
 
 def _versions(tx: SqliteTransaction) -> tuple[int, int]:
