@@ -69,7 +69,7 @@ POOLED: Engines = {"pgbouncer": _pgbouncer}
 
 
 def engines_of(directory: str, node: pytest.Item | pytest.Collector, *, everything: bool) -> list[str]:
-    """The engines that a test of that directory runs on; none: it is run once, on SQLite."""
+    """Return the engines that a test in this directory runs on; without any, it runs once, on SQLite."""
     if directory.startswith("processes/outages"):
         names = ["mariadb", "postgresql"]
     elif directory.startswith("conformance"):
@@ -89,16 +89,16 @@ def engines_of(directory: str, node: pytest.Item | pytest.Collector, *, everythi
 
 @contextlib.contextmanager
 def database(engine: str, directory: Path) -> Iterator[str]:
-    """The URL of an empty database of that engine; at the end nobody of this process works in it any more."""
+    """Yield the URL of an empty database. After the block, no thread of this process uses it any more."""
     with (ENGINES | POOLED)[engine](directory) as url:
         yield url
         end_all_workers()
 
 
 def end_all_workers() -> None:
-    """End what the handles of a test left running for tasks that they still hold.
+    """End the maintenance threads that run because handles of a test still hold tasks.
 
-    Otherwise, their duties would ask for a database that does not exist any more, until the end of this process.
+    Otherwise they would keep querying a database that no longer exists, until this process ends.
     """
     for member in list(membership._members):
         with member._lock:

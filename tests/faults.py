@@ -1,4 +1,4 @@
-"""A database that does not answer when a test wants it so, on every engine: the store of a handle, wrapped."""
+"""Simulated outages on every engine: a wrapper around the store of a handle."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dbtaskqueue._store.contract import Exchanged
 
 
 class Faults:
-    """Lets exchanges of a handle's store fail: those that ``lose`` chooses by their arguments, ``times`` of them.
+    """Makes exchanges of a handle's store fail: the first ``times`` that ``lose`` selects by their arguments.
 
-    ``stored``: they are done all the same, it is the answer that is lost. ``in_doubt``: nobody can tell whether they
-    were. ``then_away``: after that the database cannot be reached. ``pause``: seconds until an answer is heard.
+    ``stored``: the exchange is carried out and only its answer is lost. ``in_doubt``: the error says that it may have
+    been carried out. ``then_away``: after these failures, the next exchange fails, too, because the database is
+    unavailable. ``pause``: seconds until an answer arrives.
     """
 
     def __init__(self, queue: TaskQueue) -> None:

@@ -38,7 +38,7 @@ def test_no_text_comes_twice_and_gaps_are_marked(seed: int) -> None:
     dice = random.Random(seed)
     longest = dice.choice((50, 3000, 40_000, 200_000))
     chunks = [dice.randbytes(dice.randrange(1, longest)).hex().encode() for _ in range(12)]
-    if seed % 4 == 0:  # all the same: only the count of bytes tells where one is
+    if seed % 4 == 0:  # all bytes are equal, so only the count gives the position
         chunks = [b"x" * len(chunk) for chunk in chunks]
     assert_in_order("".join(follow(chunks, dice)), b"".join(chunks))
 

@@ -1,4 +1,4 @@
-"""The catalogue of ``make mutants`` moves with the code: each fault still applies, and its tests exist."""
+"""The catalogue of ``make mutants`` matches the code: each mutant applies, and its tests exist."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def _exists(test: str) -> bool:
     )
 
 
-def test_there_are_enough() -> None:
+def test_there_are_enough_mutants() -> None:
     assert len(catalogue.MUTANTS) >= 60

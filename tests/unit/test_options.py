@@ -41,7 +41,7 @@ OPTIONS = {name: option for call in ALL for name, option in options_of(call).ite
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_an_option_knows_a_column_that_exists(name: str) -> None:
+def test_the_column_of_an_option_exists(name: str) -> None:
     assert OPTIONS[name].column in {None, *NewTask._fields}
 
 

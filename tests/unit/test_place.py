@@ -1,4 +1,4 @@
-"""Where a process lives, and whether one of the same place still exists."""
+"""The place of a process, and whether another process of the same place still exists."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_pid_that_was_given_to_another_process() -> None:
     assert exists(os.getpid(), found.started - 1) is False
 
 
-def test_a_process_that_ended_and_one_that_nobody_waited_for() -> None:
+def test_an_ended_process_and_a_zombie() -> None:
     with ended(
         spawn("from dbtaskqueue._system.place import here; print(here().started, flush=True); input()")
     ) as process:
@@ -59,11 +59,11 @@ def test_a_process_that_ended_and_one_that_nobody_waited_for() -> None:
 
 
 @pytest.mark.parametrize("pid", [0, 2**22 + 1, 2**31 - 1, 10**30])
-def test_a_pid_that_cannot_be(pid: int) -> None:
+def test_an_impossible_pid(pid: int) -> None:
     assert exists(pid, 1) is not True
 
 
-def test_where_it_cannot_be_read_nobody_is_in_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_readable_proc_no_process_is_in_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(pid: str) -> tuple[int, str, int]:
         raise PermissionError
 
@@ -72,13 +72,13 @@ def test_where_it_cannot_be_read_nobody_is_in_the_same_place(monkeypatch: pytest
     assert exists(os.getpid(), 1) is None
 
 
-def test_a_proc_of_another_namespace_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proc_of_another_namespace_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "_stat", lambda pid: (os.getpid() + 1, "S", 100))
     assert here() is None
 
 
-def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """/proc mounted with hidepid: the kernel still knows the pid."""
+def test_a_process_that_proc_hides_is_not_presumed_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With /proc mounted with hidepid, the kernel still knows the pid."""
 
     def hidden(pid: str) -> tuple[int, str, int]:
         raise FileNotFoundError
@@ -98,6 +98,6 @@ print(exists(os.getpid(), here().started))
     assert run_python(code) == "True\n"
 
 
-def test_the_machines_own_namespace() -> None:
+def test_the_initial_namespace() -> None:
     assert Place("boot", "pid:[4026531836]", 1).is_initial
     assert not Place("boot", "pid:[4026532000]", 1).is_initial

@@ -1,4 +1,4 @@
-"""The table of transitions against the design page."""
+"""The table of transitions equals that of the design page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DESIGN = {
 }
 
 
-def test_the_words() -> None:
+def test_the_states() -> None:
     words = ["pending", "reserved", "running", "failed", "done", "cancelled", "abandoned"]
     assert [str(state) for state in TaskState] == words
     assert list(get_args(StateName)) == words
