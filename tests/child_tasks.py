@@ -22,7 +22,7 @@ from typing import Any
 from dbtaskqueue import AbandonTask, LeaseLost, ReleaseTask, RetryTask, TaskCancelled, TaskQueue, current_task
 
 IMPORTED_BY = os.getpid()
-"""The process that has imported this module: of a child, its fork server."""
+"""The pid of the process that imported this module: in a child, that of its fork server."""
 
 functions = TaskQueue("sqlite:///:memory:")
 

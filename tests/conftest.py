@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = ("unit/test_servers", "processes", "model", "docs/test_howto")
-"""Where single tests take long, mostly because they wait. Each is started with five short ones that use the CPU."""
+"""Directories whose tests take long, mostly because they wait. Each such test is followed by five short ones."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
-    parser.addoption("--starved-seconds", default="15", help="how long tests/processes/children starves a worker")
+    parser.addoption(
+        "--starved-seconds", default="15", help="seconds for which tests/processes/children starves a worker of CPU"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -36,12 +36,12 @@ class Faults:
     def _exchange(self, worker: int, **asked: object) -> Exchanged:
         if self.lost >= self.times:
             if self.then_away:
-                raise StoreUnavailable("away")
+                raise StoreUnavailable("unavailable")
             self.heal()
         lost = self.lose(asked)
         self.lost += bool(lost)
         if lost and not self.stored:
-            raise StoreUnavailable("away", maybe_done=self.in_doubt)
+            raise StoreUnavailable("unavailable", maybe_done=self.in_doubt)
         answer = self._ask(worker, **asked)  # type: ignore[arg-type]
         time.sleep(self.pause)
         if lost:

@@ -248,7 +248,7 @@ class Reader:
                 self._expect([terminal], expected)
             else:
                 terminal.wait()
-                assert re.fullmatch(pattern(expected), terminal.shown), said(terminal, expected)
+                assert re.fullmatch(pattern(expected), terminal.shown), mismatch(terminal, expected)
 
     def text(self, text: str) -> None:
         """Wait until a program that keeps running has printed this."""
@@ -271,7 +271,7 @@ def first_found(terminals: list[_Terminal], expected: str) -> tuple[re.Match[str
     return next(((found, terminal) for terminal in terminals if (found := terminal.find(expected))), None)
 
 
-def said(terminal: _Terminal, expected: str) -> str:
+def mismatch(terminal: _Terminal, expected: str) -> str:
     """Return a message for a command that printed something else."""
     return f"$ {terminal.command}\n{expected}\nbut it printed:\n{terminal.lines}"
 
@@ -280,7 +280,7 @@ def _until(condition: Callable[[], T | None], terminal: _Terminal, expected: str
     """Wait up to WITHIN seconds until the condition returns a true value; return it."""
     deadline = time.monotonic() + WITHIN
     while not (found := condition()):
-        assert time.monotonic() < deadline, said(terminal, expected)
+        assert time.monotonic() < deadline, mismatch(terminal, expected)
         time.sleep(0.02)
     return found
 

@@ -39,7 +39,7 @@ class Report:
         self._stop = _stop_file(node.workerinput)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell the other processes to stop: pytest-xdist lets each of them run all tests that it was given."""
+        """Make the other processes stop, since pytest-xdist lets each of them run all tests that it was given."""
         self._failures += report.failed
         if self._stop is not None and self._failures >= (self._config.option.maxfail or float("inf")):
             self._stop.touch()

@@ -201,7 +201,7 @@ def test_plain_functions_run_in_threads_beside_the_loop(queue: TaskQueue) -> Non
 
 
 def test_an_unknown_function_releases_its_task_only(queue: TaskQueue) -> None:
-    [unknown] = queue.submit([{"args": [], "kwargs": {}}], {"retry": LATER}, "nobody.knows")
+    [unknown] = queue.submit([{"args": [], "kwargs": {}}], {"retry": LATER}, "unknown.function")
     fine = queue.enqueue(1)
     run(queue, functools.partial(plus, 1))
     assert (unknown.refresh().state, unknown.attempt) == ("pending", 0)
@@ -222,7 +222,7 @@ def test_with_threads_each_coroutine_has_a_loop_of_its_own(queue: TaskQueue) -> 
     assert states(queue) == ["done"] * 3
 
 
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nobody's")
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -232,16 +232,16 @@ def test_context_variables_come_from_the_caller_of_run_and_do_not_leak_between_t
 ) -> None:
     seen: list[str] = []
 
-    def look(payload: int) -> None:
+    def read_variable(payload: int) -> None:
         seen.append(variable.get())
-        variable.set(f"that of {payload}")
+        variable.set(f"of task {payload}")
 
-    async def look_async(payload: int) -> None:
-        look(payload)
+    async def read_variable_async(payload: int) -> None:
+        read_variable(payload)
 
     queue.enqueue_many(range(4))
     before = variable.set("the caller's")
-    run(queue, look if plain else look_async, batch=batch)
+    run(queue, read_variable if plain else read_variable_async, batch=batch)
     variable.reset(before)
     assert seen == ["the caller's"] * 4
 
@@ -277,7 +277,7 @@ def test_how_a_task_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = queue.enqueue("raise", retry=LATER)
-    second = queue.enqueue("go on", retry=LATER)
+    second = queue.enqueue("continue", retry=LATER)
 
     async def callback(payload: str) -> str:
         await asyncio.sleep(0)
@@ -295,7 +295,7 @@ def test_how_a_task_ends(
     )
     assert (first.refresh().state, first.attempt) == (state, attempt)
     assert [entry.outcome for entry in first.attempts()] == [outcome]
-    assert second.get_result(10) == "go on"
+    assert second.get_result(10) == "continue"
     assert reported == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
     reported.clear()
     choice.__traceback__ = None
@@ -521,7 +521,7 @@ def test_a_transaction_in_a_thread_may_block(queue: TaskQueue, rows: Callable[[]
 @BOTH
 def test_cancelling_a_task_cancels_its_coroutine(queue: TaskQueue, executor: str) -> None:
     gate = Gate()
-    task, other = queue.enqueue_many(["cancelled", "goes on"])
+    task, other = queue.enqueue_many(["cancelled", "continues"])
     reported: list[Task] = []
     thread = Background(
         lambda: run(queue, gate, executor=executor, concurrency=2, on_error=lambda task, error: reported.append(task))
@@ -565,14 +565,14 @@ def test_a_task_that_finishes_before_it_is_cancelled_is_done(queue: TaskQueue) -
     async def callback(payload: object) -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await gate(payload)
-        return f"all the same: {current_task().cancelled}"
+        return f"done, cancelled: {current_task().cancelled}"
 
     thread = Background(lambda: run(queue, callback))
     gate.wait_for()
     until(lambda: task.refresh().state == "running", what="the start")
     task.cancel()
     thread.join()
-    assert (task.refresh().state, task.result) == ("done", "all the same: True")
+    assert (task.refresh().state, task.result) == ("done", "done, cancelled: True")
 
 
 @BOTH
@@ -637,12 +637,12 @@ def test_cancelled_before_it_started(queue: TaskQueue) -> None:
             assert proceed.wait(30)
             return
         await asyncio.sleep(0)
-        ran.append("went on")
+        ran.append("continued")
 
     queue.enqueue("blocks")
     worker = Worker(queue, executor="asyncio", concurrency=2)
     thread = Background(lambda: worker.run(callback, burst=True))
-    until(lambda: ran, what="the first")
+    until(lambda: ran, what="the start of the first task")
     task = queue.enqueue("waits")
     until(lambda: task.refresh().state == "running", what="the claim")
     task.cancel()
@@ -684,7 +684,7 @@ def test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_released_without_s
     unwound: list[str] = []
 
     async def callback(payload: str) -> str:
-        current_task().checkpoint(f"that of {payload}")
+        current_task().checkpoint(f"of task {payload}")
         try:
             await gate(payload)
         except asyncio.CancelledError:
@@ -719,7 +719,7 @@ def test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_released_without_s
         seen.append(current_task().saved)
 
     run(queue, again)
-    assert sorted(map(str, seen)) == ["that of plain", "that of raises"]
+    assert sorted(map(str, seen)) == ["of task plain", "of task raises"]
 
 
 WORK = """
@@ -777,7 +777,10 @@ def test_no_threads_and_no_asyncio_tasks_are_left(queue: TaskQueue, caplog: pyte
     queue.enqueue()
     run(queue, lambda payload: None)
     assert left == ["cancelled"] * 3
-    until(lambda: {t for t in threading.enumerate() if t.name.startswith("dbtaskqueue-")} <= before, what="their end")
+    until(
+        lambda: {t for t in threading.enumerate() if t.name.startswith("dbtaskqueue-")} <= before,
+        what="the end of the threads",
+    )
     assert caplog.text == ""
 
 

@@ -30,9 +30,9 @@ def test_attributes_show_the_task_at_its_start(queue: TaskQueue, url: str) -> No
             raise ValueError
 
     Worker(url).run(callback, max_tasks=3)
-    for number, look in enumerate(seen, start=1):
-        assert look["stored"] == look["token"]
-        assert look == {
+    for number, entry in enumerate(seen, start=1):
+        assert entry["stored"] == entry["token"]
+        assert entry == {
             "id": task.id,
             "queue": "default",
             "payload": {"n": 1},

@@ -109,7 +109,7 @@ def test_the_extreme_moments(queue: TaskQueue, moment: datetime) -> None:
 
 def test_ids_increase(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
-        ids = [lane.enqueue(n).id for n in range(5) for lane in (queue, other)]
+        ids = [handle.enqueue(n).id for n in range(5) for handle in (queue, other)]
     assert ids == sorted(set(ids))
 
 

@@ -109,13 +109,13 @@ def test_how_a_task_ends(
     queue: TaskQueue, executor: str, batch: int, choice: str, state: str, attempt: int, outcome: str
 ) -> None:
     first, second = enqueue(queue, "choose", LATER, name=choice), enqueue(queue, "return", value="after")
-    told: list[tuple[int, str]] = []
-    worker = Worker(queue, executor=executor, on_error=lambda task, error: told.append((task.id, task.state)))
+    reported: list[tuple[int, str]] = []
+    worker = Worker(queue, executor=executor, on_error=lambda task, error: reported.append((task.id, task.state)))
     run(worker, batch=batch)
     assert (first.refresh().state, first.attempt) == (state, attempt)
     assert [entry.outcome for entry in first.attempts()] == [outcome]
     assert second.get_result(10) == "after"
-    assert told == ([(first.id, state)] if outcome in ("failed", "abandoned") else [])
+    assert reported == ([(first.id, state)] if outcome in ("failed", "abandoned") else [])
 
 
 @pytest.mark.parametrize("what", ["object", "nan", "surrogate", "key", "number"])

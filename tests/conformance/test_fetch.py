@@ -332,7 +332,7 @@ INTERRUPTED = """
 import itertools, signal, sys
 from dbtaskqueue import TaskQueue
 
-class Interrupt(BaseException):  # as KeyboardInterrupt is: drivers turn an Exception into errors of their own
+class Interrupt(BaseException):  # like KeyboardInterrupt, since drivers wrap an Exception in errors of their own
     pass
 
 def interrupt(*args):
@@ -353,7 +353,7 @@ for step in range(150):
             signal.setitimer(signal.ITIMER_REAL, 0)
     except Interrupt:
         interrupted += 1
-        # a fetch that had returned already gave its tasks to nobody: those are released like dropped ones
+        # the tasks of a fetch that had returned already were dropped, so they are released
     for task in tasks:
         task.release()
     del tasks
@@ -381,7 +381,7 @@ for step in range(40):
     queue = TaskQueue(sys.argv[1])
     signal.signal(signal.SIGALRM, lambda *args: queue.close())
     for _ in range(step % 2):
-        queue.fetch(timeout=0)  # the next one is a worker already
+        queue.fetch(timeout=0)  # registers the worker, so that the next fetch only claims
     signal.setitimer(signal.ITIMER_REAL, 0.0003 * (step // 2 + 1))
     assert queue.fetch() == []
     closed += 1

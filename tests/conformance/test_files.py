@@ -120,11 +120,11 @@ def test_memory_is_a_temporary_file(tmp_path: Path) -> None:
 
 # -- permissions: root may do everything, so a subprocess drops its privileges --------------------------
 
-AS_NOBODY = """
+UNPRIVILEGED = """
 import os, sys
 import dbtaskqueue
 from dbtaskqueue import TaskQueue, TaskQueueError
-TaskQueue("sqlite:///:memory:").close()  # imports what may be out of reach afterwards
+TaskQueue("sqlite:///:memory:").close()  # imports modules that may not be readable after setuid
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -160,7 +160,7 @@ def test_a_read_only_file(shared: Path) -> None:
     url = make(shared)
     (shared / "queue.sqlite").chmod(0o444)
     shared.chmod(0o555 if os.getuid() else 0o755)
-    answer = run_python(AS_NOBODY, url)
+    answer = run_python(UNPRIVILEGED, url)
     assert answer.split()[0] in ("ConfigurationError", "StoreUnavailable"), answer
     assert "must be able to read and write" in answer
     assert answer.count("\n") == 1
@@ -169,14 +169,14 @@ def test_a_read_only_file(shared: Path) -> None:
 def test_a_file_without_permissions(shared: Path) -> None:
     url = make(shared)
     (shared / "queue.sqlite").chmod(0o000)
-    answer = run_python(AS_NOBODY, url)
+    answer = run_python(UNPRIVILEGED, url)
     assert answer.startswith("ConfigurationError"), answer
     assert "must be able to read and write" in answer
 
 
 def test_a_directory_without_permissions(shared: Path) -> None:
     shared.chmod(0o755 if os.getuid() == 0 else 0o555)
-    answer = run_python(AS_NOBODY, f"sqlite:///{shared}/new.sqlite")
+    answer = run_python(UNPRIVILEGED, f"sqlite:///{shared}/new.sqlite")
     assert answer.startswith("ConfigurationError"), answer
     assert str(shared) in answer
     assert list(shared.iterdir()) == []
@@ -358,7 +358,7 @@ from dbtaskqueue import StoreUnavailable, TaskQueue
 queue = TaskQueue(sys.argv[1])
 queue.enqueue("stored")
 written = os.stat(sys.argv[2] + "-wal").st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))  # a write beyond it fails in the middle of a commit
+resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))  # a larger file fails in the middle of a commit
 for payloads in (["one statement"], ["a", "transaction"]):
     try:
         queue.enqueue_many(payloads)

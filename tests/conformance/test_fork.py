@@ -95,15 +95,15 @@ from dbtaskqueue import TaskQueue
 queue = TaskQueue(sys.argv[1])
 queue.enqueue("from the parent")
 queue.stats()
-told, tell = os.pipe()
+is_closed, report_closed = os.pipe()
 child = os.fork()
 if not child:
-    os.close(tell)
-    os.read(told, 1)  # until the parent has closed its queue, and with it the last connection
+    os.close(report_closed)
+    os.read(is_closed, 1)  # waits until the parent has closed its queue, and with it the last connection
     queue.enqueue("from the child")
     os._exit(0)
 queue.close()
-os.close(tell)
+os.close(report_closed)
 assert os.waitpid(child, 0)[1] == 0
 with TaskQueue(sys.argv[1]) as later:
     print(*[task.payload for task in later.tasks()], sep=", ")

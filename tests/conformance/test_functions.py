@@ -50,12 +50,12 @@ def test_the_name_may_be_given(queue: TaskQueue) -> None:
 
 
 def test_an_explicit_name_survives_a_rename(queue: TaskQueue, url: str) -> None:
-    task = queue.task(name="greet")(lambda who: f"hello {who}").enqueue("you")
+    task = queue.task(name="greet")(lambda name: f"hello {name}").enqueue("you")
     with TaskQueue(url) as later:
 
         @later.task(name="greet")
-        def renamed(who: str) -> str:
-            return f"hi {who}"
+        def renamed(name: str) -> str:
+            return f"hi {name}"
 
         run(later)
     assert task.get_result(10) == "hi you"
@@ -208,8 +208,8 @@ def test_a_task_with_an_unknown_function_is_released_without_spending_an_attempt
     for task in tasks:
         assert 0 < waits(task) <= 5
         assert (task.state, task.attempt, task.attempts(), task.error) == ("pending", 0, [], None)
-    said = [(each["function"], each["known"], each["task_id"]) for each in warnings()]
-    assert said == [("unknown.here", "known.here", tasks[0].id), (None, "known.here", tasks[3].id)]
+    logged = [(each["function"], each["known"], each["task_id"]) for each in warnings()]
+    assert logged == [("unknown.here", "known.here", tasks[0].id), (None, "known.here", tasks[3].id)]
 
 
 def test_the_delay_of_a_task_with_an_unknown_function_doubles_up_to_five_minutes(

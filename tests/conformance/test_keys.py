@@ -101,6 +101,6 @@ def test_a_failed_task_may_be_retried_with_its_own_key(queue: TaskQueue) -> None
 
 @pytest.mark.pooled("claims and locks")
 def test_of_many_concurrent_enqueues_with_a_key_one_makes_the_task(queue: TaskQueue, other: TaskQueue) -> None:
-    threads = [Background(lambda lane=lane: lane.enqueue("x", key="k").id) for lane in (queue, other) * 8]
+    threads = [Background(lambda handle=handle: handle.enqueue("x", key="k").id) for handle in (queue, other) * 8]
     assert len({thread.join() for thread in threads}) == 1
     assert len(queue.tasks()) == 1

@@ -214,7 +214,7 @@ def test_a_checkpoint_waits_for_an_unavailable_database(queue: TaskQueue, monkey
 
     def fail_twice(*values: Any) -> bool:
         if refused:
-            raise StoreUnavailable(f"away {refused.pop()}")
+            raise StoreUnavailable(f"unavailable {refused.pop()}")
         return keep(*values)
 
     def callback(payload: None) -> object:
@@ -525,7 +525,7 @@ def test_a_lost_claim_rolls_back_the_transaction(queue: TaskQueue, rows: Callabl
     assert task.refresh().state == "abandoned"
 
 
-@pytest.mark.one_engine("the answer is lost above every engine")
+@pytest.mark.one_engine("the answer is lost in Python, above the engines")
 @pytest.mark.parametrize(
     ("became", "seen", "state"),
     [

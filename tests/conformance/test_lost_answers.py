@@ -35,18 +35,18 @@ def test_a_claim_is_released_later_if_its_answer_and_its_release_are_lost(
 ) -> None:
     queue.enqueue("x")
     faults.lose, faults.stored = is_claim, True
-    held, away = queue.store.held, [True]
+    held, is_down = queue.store.held, [True]
 
-    def look(worker: int) -> object:
-        if away:
-            raise StoreUnavailable("away")
+    def read_held(worker: int) -> object:
+        if is_down:
+            raise StoreUnavailable("unavailable")
         return held(worker)
 
-    monkeypatch.setattr(queue.store, "held", look)
+    monkeypatch.setattr(queue.store, "held", read_held)
     with pytest.raises(StoreUnavailable):
         queue.fetch()
     assert other.stats().reserved == 1
-    away.clear()
+    is_down.clear()
     [task] = other.fetch(timeout=30)
     assert (task.payload, task.attempt) == ("x", 0)
 
@@ -58,19 +58,19 @@ def test_the_later_release_leaves_newer_claims_alone(
     queue.enqueue("lost", priority=1)
     queue.enqueue_many(["kept"] * 20)
     faults.lose, faults.stored = is_claim, True
-    held, away = queue.store.held, [True]
+    held, is_down = queue.store.held, [True]
 
-    def look(worker: int) -> object:
-        if away:
-            raise StoreUnavailable("away")
+    def read_held(worker: int) -> object:
+        if is_down:
+            raise StoreUnavailable("unavailable")
         return held(worker)
 
-    monkeypatch.setattr(queue.store, "held", look)
+    monkeypatch.setattr(queue.store, "held", read_held)
     with pytest.raises(StoreUnavailable):
         queue.fetch()
     faults.heal()
     faults.pause = 0.1
-    away.clear()
+    is_down.clear()
     kept: list[Task] = []
     deadline = time.monotonic() + 30
     while not any(task.payload == "lost" for task in kept):
@@ -166,7 +166,7 @@ def test_on_error_is_called_once_if_the_task_was_claimed_again_before_the_second
 
     def attempts(task: int, since: int = 0) -> Any:
         if refused:
-            raise StoreUnavailable(f"away {refused.pop()}")
+            raise StoreUnavailable(f"unavailable {refused.pop()}")
         return read(task, since)
 
     monkeypatch.setattr(queue.store, "exchange", exchange)
@@ -199,7 +199,7 @@ def test_on_error_is_called_if_the_task_cannot_be_read(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     def get(*arguments: object) -> None:
-        raise StoreUnavailable("away")
+        raise StoreUnavailable("unavailable")
 
     task = queue.enqueue("x", retry=RetryPolicy(delay=3600))
     reported = ErrorCalls()

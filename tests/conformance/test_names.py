@@ -47,7 +47,7 @@ def test_a_key_is_any_text_and_compared_exactly(queue: TaskQueue, one: str, othe
 
 @pytest.mark.every_engine("the collation of a column decides")
 def test_upper_and_lower_case_differ(url: str) -> None:
-    with TaskQueue(url, queue="lane") as lower, TaskQueue(url, queue="LANE") as upper:
+    with TaskQueue(url, queue="mixed") as lower, TaskQueue(url, queue="MIXED") as upper:
         lower.enqueue("lower")
         assert upper.fetch(timeout=0) == []
         upper.pause()

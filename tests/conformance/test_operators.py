@@ -56,8 +56,8 @@ def zoo(queue: TaskQueue) -> dict[str, Task]:
 
 def test_states_of_many_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> None:
     more = [task.id for task in queue.enqueue_many(range(1100))]
-    gone = more[-1] + 7
-    standings = queue.store.standings([*more, gone, *(task.id for task in zoo.values())])
+    unknown = more[-1] + 7
+    standings = queue.store.standings([*more, unknown, *(task.id for task in zoo.values())])
     assert set(standings) == {*more, *(task.id for task in zoo.values())}
     for state, task in zoo.items():
         assert standings[task.id] == (TaskState(state), queue.get(task.id).token)
@@ -79,7 +79,7 @@ def test_a_cancel_that_leaves_running_tasks_alone(queue: TaskQueue, state: TaskS
 
 
 @pytest.mark.parametrize("state", list(TaskState))
-@pytest.mark.one_engine("decided in Python, with a verb that the test before runs on every engine")
+@pytest.mark.one_engine("decided in Python, with a verb that the previous test runs on every engine")
 def test_cancel_returns_whether_the_task_is_cancelled_now(queue: TaskQueue, state: TaskState) -> None:
     holder = bring(queue, state)
     task = queue.get(holder.id)
@@ -239,10 +239,10 @@ def test_no_task_is_fetched_from_a_paused_queue(queue: TaskQueue, other: TaskQue
     assert queue.stats().paused
     queue.enqueue("waits")
     assert queue.fetch(timeout=0) == other.fetch(timeout=0) == []
-    with TaskQueue(url) as later, TaskQueue(url, queue="other") as lane:
+    with TaskQueue(url) as later, TaskQueue(url, queue="other") as other_queue:
         assert later.fetch(timeout=0) == []
-        lane.enqueue()
-        assert len(lane.fetch(timeout=10)) == 1
+        other_queue.enqueue()
+        assert len(other_queue.fetch(timeout=10)) == 1
     assert reserved.start()
     running.finish()
     reserved.release()
@@ -531,11 +531,11 @@ def test_a_closed_queue_refuses(url: str) -> None:
 def test_queues_lists_those_with_tasks_and_those_that_are_paused(queue: TaskQueue, url: str) -> None:
     assert queue.store.queues() == []
     with contextlib.ExitStack() as stack:
-        lanes = {name: stack.enter_context(TaskQueue(url, queue=name)) for name in [*TaskState, "Paused", "resumed"]}
-        held = [bring(lanes[state], state) for state in TaskState]
-        lanes["Paused"].pause()
-        lanes["resumed"].pause()
-        lanes["resumed"].resume()
+        queues = {name: stack.enter_context(TaskQueue(url, queue=name)) for name in [*TaskState, "Paused", "resumed"]}
+        held = [bring(queues[state], state) for state in TaskState]
+        queues["Paused"].pause()
+        queues["resumed"].pause()
+        queues["resumed"].resume()
         assert queue.store.queues() == sorted([*TaskState, "Paused"])
         del held
 

@@ -82,7 +82,7 @@ async def patient(payload: Any) -> None:
 def test_a_limit_stops_tasks_that_check_for_cancellation(
     queue: TaskQueue, executor: str, code: Callable[..., Any], limit: str
 ) -> None:
-    task = queue.enqueue("look", retry=ONCE, **{f"{limit}_limit": 0.3})  # type: ignore[arg-type]
+    task = queue.enqueue("check", retry=ONCE, **{f"{limit}_limit": 0.3})  # type: ignore[arg-type]
     Worker(queue, executor=executor).run(code, burst=True)
     assert task.refresh().state == "abandoned"
     assert f"{limit}_limit of 0.3 s" in (task.error or "")

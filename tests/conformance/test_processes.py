@@ -248,7 +248,7 @@ def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Pat
     with running_worker(queue):
         family = pids(file)
         queue.purge()
-        until(lambda: not any(map(exists, family)), what="the end of the task whose claim is gone")
+        until(lambda: not any(map(exists, family)), what="the end of the task whose claim was lost")
     assert task.refresh().state == "abandoned"
 
 
@@ -434,7 +434,7 @@ def test_a_suspended_task_does_not_block_other_writers(queue: TaskQueue, file: P
         queue.suspend(task.id)
         until(lambda: is_stopped(pid), what="the suspended child")
         task.cancel()
-        until(lambda: task.refresh().state == "cancelled", within=15, what="the end of it")
+        until(lambda: task.refresh().state == "cancelled", within=15, what="the end of the task")
 
 
 def stopped_descendant() -> int | None:

@@ -23,7 +23,7 @@ HOLD = """
 import os, sys, time
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._worker import membership
-membership.here = lambda: None  # this one cannot tell either: its heartbeat process is a process of its own
+membership.here = lambda: None  # this process cannot read its place, either
 queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
 [task] = queue.fetch(timeout=30)
 task.start()
@@ -46,10 +46,10 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
         assert holder.stdout.readline() == "held\n"
         holder.kill()
         holder.wait()
-        died, looks = time.monotonic(), Looks(queue)
+        died, checks = time.monotonic(), Looks(queue)
         [again] = queue.fetch(timeout=60)
         assert time.monotonic() - died >= lease
-        assert looks.count <= Looks.until_rescued(lease)
+        assert checks.count <= Looks.until_rescued(lease)
         assert again.id == task.id
         assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
 
@@ -138,27 +138,27 @@ def test_silence_counts_only_while_the_rescuer_could_check(
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     queue.store.register(worker_of())
-    looking = rescuer.Rescuer(queue.store, None, queue.events)
+    rescuing = rescuer.Rescuer(queue.store, None, queue.events)
 
-    def look(after: float = 1) -> bool:
+    def check(after: float = 1) -> bool:
         """Let the rescuer check once; return whether the worker is lost."""
         now[0] += after
-        looking.check()
+        rescuing.check()
         return queue.store.workers()[0].lost_at is not None
 
-    assert not any(look() for _ in range(9))
+    assert not any(check() for _ in range(9))
     if gap == "it slept itself":
-        assert not look(after=60)
+        assert not check(after=60)
     else:
         with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
-            patch.setattr(queue.store, "workers", lambda: _away())
-            look()
-    assert not any(look() for _ in range(9)), "the silence is counted from zero again"
-    assert any(look() for _ in range(3))
+            patch.setattr(queue.store, "workers", lambda: _unavailable())
+            check()
+    assert not any(check() for _ in range(9)), "the silence is counted from zero again"
+    assert any(check() for _ in range(3))
 
 
-def _away() -> None:
-    raise StoreUnavailable("away")
+def _unavailable() -> None:
+    raise StoreUnavailable("unavailable")
 
 
 @pytest.mark.engine("sqlite")
@@ -182,22 +182,22 @@ def test_a_pid_counts_in_its_own_place_only(
     gone: bool | None,
 ) -> None:
     monkeypatch.setattr(place, "exists", lambda pid, started: alive)
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
-    assert looking.is_gone(worker_of(boot, namespace)) is gone
+    rescuing = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
+    assert rescuing.is_gone(worker_of(boot, namespace)) is gone
 
 
 @pytest.mark.engine("sqlite")
-@pytest.mark.parametrize(("alive", "looks"), [(False, 1), (True, 30)])
+@pytest.mark.parametrize(("alive", "checks"), [(False, 1), (True, 30)])
 def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
-    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, looks: int
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, checks: int
 ) -> None:
     """A dead worker is lost at the first check. One that is alive but silent, like a stopped process, never is."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(place, "exists", lambda pid, started: alive)
     queue.store.register(worker_of("here", "ours"))
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
-    for _ in range(looks):
+    rescuing = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
+    for _ in range(checks):
         now[0] += 1
-        looking.check()
+        rescuing.check()
     assert (queue.store.workers()[0].lost_at is None) is alive

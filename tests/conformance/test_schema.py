@@ -190,11 +190,11 @@ def test_a_worker_stores_what_it_serves(url: str) -> None:
         queue.task(name="one")(str.upper)
         seen: list[tuple[str | None, str | None]] = []
 
-        def look(payload: object) -> None:
+        def read_workers(payload: object) -> None:
             seen.extend((row.queues, row.functions) for row in queue.store.workers())
 
         queue.enqueue()
-        Worker(queue).run(look, burst=True)
+        Worker(queue).run(read_workers, burst=True)
         assert seen == [('["mail"]', '[null, "one"]')]
         assert [(row.queues, row.functions) for row in queue.store.workers()] == []
         assert queue.fetch(timeout=0) == []

@@ -10,7 +10,7 @@ from helpers import Background
 
 from dbtaskqueue import TaskQueue, TaskState
 
-pytestmark = pytest.mark.pooled("many transactions at once")
+pytestmark = pytest.mark.pooled("many concurrent transactions")
 
 THREADS = 64
 
@@ -44,15 +44,15 @@ def test_64_threads_on_one_handle(queue: TaskQueue) -> None:
 def test_two_handles_in_many_threads(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue_many(range(400))
 
-    def consume(lane: TaskQueue) -> list[int]:
+    def consume(handle: TaskQueue) -> list[int]:
         seen = []
-        while tasks := lane.fetch(3, timeout=0):
+        while tasks := handle.fetch(3, timeout=0):
             for task in tasks:
                 with task:
                     seen.append(task.payload)
         return seen
 
-    threads = [Background(lambda lane=lane: consume(lane)) for lane in (queue, other) * 8]
+    threads = [Background(lambda handle=handle: consume(handle)) for handle in (queue, other) * 8]
     assert sorted(n for thread in threads for n in thread.join()) == list(range(400))
 
 

@@ -127,7 +127,7 @@ class TestHolderVerbs:
                 HOLDER_ACTS[verb](late)
         assert picture(queue, late.id) == before
 
-    @pytest.mark.one_engine("a handle without a claim asks no engine")
+    @pytest.mark.one_engine("a handle without a claim sends no query")
     def test_by_a_stranger(self, queue: TaskQueue, verb: str, situation: str) -> None:
         holder = bring(queue, situation)
         before = picture(queue, holder.id)
@@ -136,7 +136,7 @@ class TestHolderVerbs:
                 HOLDER_ACTS[verb](stranger)
         assert picture(queue, holder.id) == before
 
-    @pytest.mark.one_engine("a handle without a claim asks no engine")
+    @pytest.mark.one_engine("a handle without a claim sends no query")
     def test_the_producer_of_a_task_does_not_hold_it(self, queue: TaskQueue, verb: str, situation: str) -> None:
         enqueued = queue.enqueue(1)
         holder = queue.fetch(timeout=10)[0]

@@ -23,7 +23,7 @@ from dbtaskqueue.cli import main
 
 VERSION = "0.1.0"
 SCHEMA_VERSION = 2
-"""Of a database of 0.1.0."""
+"""The schema version of a database of 0.1.0."""
 EXPECTED: dict[str, Any] = json.loads((HERE / "v0_1_0" / "expected.json").read_text())
 IDS: dict[str, int] = EXPECTED["names"]
 TASKS: dict[int, dict[str, Any]] = {task["id"]: task for task in EXPECTED["tasks"]}
@@ -283,10 +283,10 @@ def states_while_running(url: str, name: str) -> dict[int, str]:
 
     with TaskQueue(url) as other:
 
-        def look(payload: int) -> None:
+        def record_states(payload: int) -> None:
             states[payload] = str(other.get(current_task().id).state)
 
-        Worker(url, name).run(look, burst=True, batch=8)
+        Worker(url, name).run(record_states, burst=True, batch=8)
     return states
 
 

@@ -78,25 +78,25 @@ def test_how_a_task_ends(
     queue: TaskQueue, url: str, batch: int | str, choice: BaseException, state: str, attempt: int, outcome: str
 ) -> None:
     first = queue.enqueue("raise", retry=LATER)
-    second = queue.enqueue("go on", retry=LATER)
+    second = queue.enqueue("continue", retry=LATER)
 
     def callback(payload: str) -> str:
         if payload == "raise":
             raise choice
         return payload
 
-    told: list[tuple[int, str, BaseException]] = []
-    Worker(url, on_error=lambda task, error: told.append((task.id, task.state, error))).run(
+    reported: list[tuple[int, str, BaseException]] = []
+    Worker(url, on_error=lambda task, error: reported.append((task.id, task.state, error))).run(
         callback, burst=True, batch=batch
     )
     assert (first.refresh().state, first.attempt) == (state, attempt)
     assert [entry.outcome for entry in first.attempts()] == [outcome]
-    assert second.get_result(10) == "go on"
-    assert told == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
+    assert second.get_result(10) == "continue"
+    assert reported == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
 
 
 def test_an_invalid_delay_fails_the_task(queue: TaskQueue, url: str) -> None:
-    first, second = queue.enqueue_many(["raise", "go on"], retry=LATER)
+    first, second = queue.enqueue_many(["raise", "continue"], retry=LATER)
 
     def callback(payload: str) -> None:
         if payload == "raise":
@@ -362,19 +362,19 @@ def test_a_temporary_database_exists_until_its_last_worker_has_ended() -> None:
     gate = Gate()
     closing = TaskQueue("sqlite:///:memory:")
     task = closing.enqueue(1)
-    told: list[str] = []
+    reported: list[str] = []
 
     def callback(payload: object) -> None:
         gate(payload)
         raise ValueError
 
-    worker = Worker(closing, on_error=lambda task, error: told.append(task.state))
+    worker = Worker(closing, on_error=lambda task, error: reported.append(task.state))
     thread = Background(lambda: worker.run(callback))
     gate.wait_for()
     closing.close()
     gate.opened.set()
     thread.join()
-    assert told == ["failed"]
+    assert reported == ["failed"]
     with pytest.raises(StoreUnavailable):
         task.refresh()
 
@@ -472,24 +472,24 @@ def test_a_running_task_can_check_for_cancellation(queue: TaskQueue, url: str) -
 
 def test_a_task_that_finishes_before_it_is_cancelled_is_done(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue(1)
-    thread = Background(lambda: Worker(url).run(until_cancelled(lambda: "all the same"), max_tasks=1))
+    thread = Background(lambda: Worker(url).run(until_cancelled(lambda: "not cancelled"), max_tasks=1))
     until(lambda: task.refresh().state == "running", what="the start")
     queue.cancel(task.id)
     thread.join()
-    assert (task.refresh().state, task.result) == ("done", "all the same")
+    assert (task.refresh().state, task.result) == ("done", "not cancelled")
 
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_a_worker_that_lost_a_claim_stops_that_task(queue: TaskQueue, url: str) -> None:
     task, after = queue.enqueue_many([1, 2])
-    told: list[object] = []
+    reported: list[object] = []
 
     def callback(payload: int) -> str:
         if payload == 1:
-            until(lambda: current_task().cancelled, what="the news")
+            until(lambda: current_task().cancelled, what="the lost claim")
         return "too late"
 
-    worker = Worker(url, on_error=lambda task, error: told.append(task))
+    worker = Worker(url, on_error=lambda task, error: reported.append(task))
     thread = Background(lambda: worker.run(callback, max_tasks=2))
     until(lambda: task.refresh().state == "running", what="the start")
     after_state = after.refresh().state
@@ -500,7 +500,7 @@ def test_a_worker_that_lost_a_claim_stops_that_task(queue: TaskQueue, url: str) 
     assert (task.refresh().state, task.result) == ("abandoned", None)
     assert [attempt.outcome for attempt in task.attempts()] == ["abandoned"]
     assert after.refresh().state == "done"
-    assert told == []
+    assert reported == []
 
 
 # -- batches ---------------------------------------------------------------------------------------
@@ -626,9 +626,9 @@ def callback(payload):
         if end == "exit":
             sys.exit(3)
         if end == "text":
-            sys.exit("said by the child")
+            sys.exit("raised by the child")
         if end == "raise":
-            raise ValueError("said by the child")
+            raise ValueError("raised by the child")
         return
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -650,5 +650,5 @@ def test_a_child_forked_by_a_task_does_not_continue_as_a_worker(
     with ended(spawn(FORK, url, end)) as process:
         _, errors = process.communicate(timeout=60)
     assert (task.refresh().state, task.result) == ("done", code)
-    assert ("said by the child" in errors) == (end in ("text", "raise"))
+    assert ("raised by the child" in errors) == (end in ("text", "raise"))
     assert queue.stats().workers == 0

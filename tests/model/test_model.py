@@ -156,9 +156,9 @@ class Queue(RuleBasedStateMachine):
         assert self.operator.purge() == self.model.purge()
 
     def prune(self, pick: int) -> None:
-        count, gone = self.operator.prune(0), self.model.prune()
-        assert count == len(gone)
-        self.pruned |= gone
+        count, removed = self.operator.prune(0), self.model.prune()
+        assert count == len(removed)
+        self.pruned |= removed
 
     def pause(self, pick: int) -> None:
         """Pause and resume, so that most fetches find a task."""

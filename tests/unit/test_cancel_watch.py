@@ -54,11 +54,11 @@ def test_a_task_whose_start_is_not_stored_is_not_checked() -> None:
 
 
 def test_a_task_is_suspended_and_continued_once() -> None:
-    work, said = running(), list[bool]()
+    work, suspensions = running(), list[bool]()
     rows = [CLAIM._replace(suspended=1)]
 
     def suspend(suspended: bool) -> None:
-        said.append(suspended)
+        suspensions.append(suspended)
         work.note_suspended(suspended)
 
     work.suspend = suspend
@@ -68,4 +68,4 @@ def test_a_task_is_suspended_and_continued_once() -> None:
     rows[:] = [CLAIM]
     watch()
     watch()
-    assert said == [True, False]
+    assert suspensions == [True, False]

@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LIBRARY = [path for path in FILES if "cli" not in path.parts and path.name != "__main__.py"]
 ENGINES = {"sqlite", "postgresql", "mariadb"}
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
-"""What the package of an engine may import besides, and nobody else."""
+"""Further imports that only the package of an engine may have."""
 
 # From the bottom to the top: a module imports only from earlier layers; pure modules may import each other.
 PURE = {"errors", "states", "retry", "checks", "_formats", "_system"}
@@ -158,7 +158,7 @@ def test_the_library_imports_only_the_standard_library(path: Path) -> None:
 
 
 FACES = [path for path in FILES if unit(path) in ("monitoring", "cli")]
-"""The modules that show the library to people: they use what others may use."""
+"""Modules for people: they use only the public attributes of the library."""
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
 

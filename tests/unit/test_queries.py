@@ -16,9 +16,9 @@ STORE = source_of() / "_store"
 ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem not in queries.FILES]
 INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 GIVEN = {"schema": "somewhere."}
-"""What an engine gives to its queries besides their own texts."""
+"""The texts that queries insert for names such as the schema; another engine would insert others."""
 OPTIONAL = {"schema", "for_update", "for_share", "by_id", "by_claimable", "by_held", "by_ended"}
-"""What may be nothing at all in an engine."""
+"""Names that may be empty for an engine."""
 
 
 def names(file: Path) -> list[str]:

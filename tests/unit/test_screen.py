@@ -95,8 +95,8 @@ def test_empty_parts_have_a_note() -> None:
 
 
 def test_a_warning_is_at_the_top_and_the_last_snapshot_stays() -> None:
-    shown = lines(snapshot(), warning=f"the database is away {EVIL}")
-    assert shown[1].startswith("the database is away \\x1b")
+    shown = lines(snapshot(), warning=f"the database is unavailable {EVIL}")
+    assert shown[1].startswith("the database is unavailable \\x1b")
     assert row(shown, "17")
 
 

@@ -24,7 +24,7 @@ STATES = {
     "waiting": ["pending"],
     "busy": [*["pending"] * 8, "failed", "reserved", "running", *["done"] * 20, "cancelled", "abandoned"],
 }
-"""What the database held when it was analyzed."""
+"""The rows in the database when ANALYZE ran."""
 
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
@@ -32,20 +32,20 @@ SMALL = {
     *("newest", "latest"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list that the caller gives
 }
-"""What may be scanned by any query: it has few rows."""
+"""Any query may scan these, as they have few rows."""
 
 ALLOWED = {
     ("claimable", "claimable (queue=?)"): "finds the lowest rank with one seek",
-    ("count_claimable", "claimable (queue=?)"): "counts what waits",
-    ("count_ended", "ended (queue=? AND state=?)"): "counts what has ended",
-    ("count_held", "sort"): "groups what is held, which the workers bound",
+    ("count_claimable", "claimable (queue=?)"): "counts waiting tasks",
+    ("count_ended", "ended (queue=? AND state=?)"): "counts ended tasks",
+    ("count_held", "sort"): "groups held tasks, which are few per worker",
     ("done_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
     ("fix_due_after_clock_change", "scan dbtaskqueue_claimable"): "runs only after the clock was set back",
     (
         "fix_due_after_clock_change",
         "claimable (ANY(queue) AND ANY(rank) AND due>?)",
     ): "runs only after the clock was set back",
-    ("held_ids", "sort"): "sorts what is held, which the workers bound",
+    ("held_ids", "sort"): "sorts held tasks, which are few per worker",
     ("is_left", "claimable (queue=?)"): "ends at the first row",
     ("more_wait", "claimable (queue=?)"): "has a LIMIT",
     ("newest", "scan dbtaskqueue_task"): "has LIMIT 1",
@@ -53,14 +53,14 @@ ALLOWED = {
     ("next_functions", "claimable (queue=?)"): "has a LIMIT, in the order of the index",
     ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
     ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
-    ("pending_ids", "claimable (queue=?)"): "runs only where few tasks wait",
-    ("pending_ids", "sort"): "runs only where few tasks wait",
+    ("pending_ids", "claimable (queue=?)"): "runs only if few tasks are waiting",
+    ("pending_ids", "sort"): "runs only if few tasks are waiting",
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
-    ("purgeable_held", "sort"): "sorts what is held, which the workers bound",
+    ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
     ("queues", "sort"): "sorts one row for each queue",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }
-"""Steps that need a reason: (query, step) → why it is bounded, or rare."""
+"""Reasons for the steps that need one: (query, step) → why it is bounded or rare."""
 
 SCAN = re.compile(r"SCAN (?!CONSTANT ROW|\d+ CONSTANT ROWS|\d+-ROW VALUES)(\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 WIDE = re.compile(r"INDEX dbtaskqueue_((?:claimable|ended) \((?:queue=\?(?: AND state=\?)?|ANY.*)\))")
