@@ -39,7 +39,7 @@ async def later(text: str) -> str:
 
 
 def act(payload: dict[str, Any]) -> Any:
-    """Do what the payload's ``do`` names."""
+    """Run the function that the payload's ``do`` names."""
     return globals()[f"do_{payload['do']}"](**{name: value for name, value in payload.items() if name != "do"})
 
 
@@ -98,7 +98,7 @@ def do_wait_for(file: str, go: str) -> str:
 
 
 def do_give(what: str) -> object:
-    """Return what cannot be stored."""
+    """Return a result that cannot be stored."""
     return {"object": object(), "nan": float("nan"), "surrogate": "\ud800", "key": {1: 2}, "number": 2**70}[what]
 
 
@@ -383,7 +383,7 @@ def do_sleep(seconds: float) -> str:
 
 
 def do_count_seconds(file: str, seconds: float) -> int:
-    """Note a tick every 0.05 s."""
+    """Add a note every 0.05 s."""
     ticks = int(seconds / 0.05)
     for tick in range(ticks):
         note(file, tick)
@@ -462,7 +462,7 @@ async def do_coroutine(file: str) -> None:
         note(file, f"left, cancelled: {current_task().cancelled}")
 
 
-# -- violence -----------------------------------------------------------------------------------------
+# -- misbehaviour-------------------------------------------------------------------------------------
 
 
 def do_close_all(first: int) -> int:

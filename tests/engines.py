@@ -3,7 +3,7 @@
 To add an engine, add it to ENGINES. A server is started when the first test asks for it. POOLED has PostgreSQL behind
 a connection pooler: only tests/conformance runs through it.
 
-Which engines a test runs on is decided here and nowhere else, by ``engines_of``:
+Only ``engines_of`` decides which engines a test runs on:
 
 - ``pytest --all-engines`` (``make test-all``) runs each test on every engine of its directory.
 - The default run (``make test``) runs a test on every engine that can make it fail. Where SQL decides, these are all
@@ -11,7 +11,7 @@ Which engines a test runs on is decided here and nowhere else, by ``engines_of``
   module, and SQLite alone is used. ``every_engine("reason")`` marks a test that is different from its module.
 - PgBouncer is left out of the default run, except for tests marked ``pooled("reason")``: those about the state of a
   session or about transactions.
-- A test marked ``engine("sqlite")`` has a meaning on that engine only, in either run.
+- A test marked ``engine("sqlite")`` runs on that engine only, in either run.
 
 The default run must still run every named query on every engine: ``query_coverage.py`` checks that.
 """
@@ -134,7 +134,7 @@ def cursor(url: str) -> Iterator[Any]:
                 user=parts.username,
                 database=parts.path[1:],
                 autocommit=True,
-                ssl_disabled=True,  # its context takes 50 ms
+                ssl_disabled=True,  # creating its context takes 50 ms
             ) as maria,
             maria.cursor() as its,
         ):

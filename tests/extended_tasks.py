@@ -101,7 +101,7 @@ queue = TaskQueue(open=False, extensions=[Extension(), Around("inline")])
 
 
 def act(payload: dict[str, Any]) -> Any:
-    """Note where it runs, then return or raise what the payload says."""
+    """Note that it runs, then return or raise what the payload says."""
     note("code in", inside.get() or "nothing")
     if "raise" in payload:
         raise ValueError(payload["raise"])

@@ -29,7 +29,7 @@ class Faults:
         queue.store.exchange = self._exchange  # type: ignore[method-assign, assignment]
 
     def heal(self) -> None:
-        """Let everything through from now on."""
+        """Simulate no more failures."""
         self.lose = lambda asked: False
         self.then_away = False
 

@@ -3,11 +3,11 @@
 What each kind of block means:
 
 - ``python`` that starts with ``# name.py``: the file is written.
-- Other ``python``: a script of its own. It prints what the comments behind ``print(…)``, or ``# prints: …``, promise.
+- Other ``python``: a script of its own. It must print what comments after ``print(…)``, or ``# prints: …``, show.
 - ``console``: commands behind ``$``, each on a terminal, with its output. A worker without ``--burst`` keeps running
   beside the rest; ``watch`` is quit when it shows the screen. ``^C`` in their output is typed.
 - ``text``: what a program that is still running prints next.
-- ``sh``: commands that are not run here, because they change the machine. Ours must have valid options.
+- ``sh``: commands that are not run, because they change the machine. Options of dbtaskqueue commands are checked.
 
 In the output, ``…`` stands for anything, and times, durations, sizes and pids may differ. White space does not count,
 since the width of columns and the wrapping depend on them.
@@ -128,7 +128,7 @@ class _Terminal:
         while True:
             try:
                 chunk = os.read(self._master, 65536)
-            except OSError:  # what Linux says when the last process on the terminal ended
+            except OSError:  # Linux raises this when the last process on the terminal has ended
                 return
             if not chunk:
                 return
@@ -136,7 +136,7 @@ class _Terminal:
 
     @property
     def stays(self) -> bool:
-        """Whether it keeps running until it is stopped."""
+        """Return whether the command keeps running until it is stopped."""
         words = self.command.split()
         return words[:2] == ["dbtaskqueue", "worker"] and "--burst" not in words
 

@@ -1,7 +1,7 @@
 """Check that a run of the whole suite ran every named query of ``_store/sql`` on each installed engine.
 
-The default run leaves most engines out of most tests (``engines.py``). This check is what makes that safe: a query
-that no test runs any more fails the run. ``conftest.py`` installs the recorder in each process of pytest-xdist,
+In the default run, most tests run on few engines (``engines.py``). This check makes that safe: a query that no test
+runs any more fails the run. ``conftest.py`` installs the recorder in each process of pytest-xdist,
 collects what they recorded, and asks for ``unused`` at the end. Child processes of tests are not recorded.
 """
 

@@ -163,7 +163,7 @@ def test_task_functions(queue: TaskQueue, executor: str) -> None:
     tasks = [thumbnail.enqueue("a", width=7), plain.enqueue("b")]
     run(queue, executor=executor)
     assert [task.get_result(10) for task in tasks] == [{"path": "a", "width": 7, "function": "thumbnail"}, "b"]
-    assert asyncio.run(plus(1, 2)) == 3, "still the coroutine function"
+    assert asyncio.run(plus(1, 2)) == 3, "calling it still returns a coroutine"
 
 
 def test_an_async_generator_is_refused(queue: TaskQueue) -> None:
@@ -197,7 +197,7 @@ def test_plain_functions_run_in_threads_beside_the_loop(queue: TaskQueue) -> Non
     run(queue, concurrency=4)
     assert [task.get_result(10) for task in tasks] == list(range(8))
     assert len({tick.get_result(10) for tick in ticks} | threads) == len(threads) + 1
-    assert len(threads) == 4, "a free thread is used again"
+    assert len(threads) == 4, "free threads are used again"
 
 
 def test_an_unknown_function_releases_its_task_only(queue: TaskQueue) -> None:
@@ -208,7 +208,7 @@ def test_an_unknown_function_releases_its_task_only(queue: TaskQueue) -> None:
     assert fine.get_result(10) == 2
 
 
-def test_with_threads_each_coroutine_has_a_loop_of_its_own(queue: TaskQueue) -> None:
+def test_each_coroutine_has_its_own_loop_in_threads(queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     together = threading.Barrier(3, timeout=30)
     loops: list[object] = []

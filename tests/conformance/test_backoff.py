@@ -47,7 +47,7 @@ def test_the_answer_is_the_delay(queue: TaskQueue, url: str, executor: str, what
 
 
 @EXECUTORS
-def test_none_abandons(queue: TaskQueue, url: str, executor: str) -> None:
+def test_a_backoff_of_none_abandons_the_task(queue: TaskQueue, url: str, executor: str) -> None:
     task = failed(queue, url, "abandon", executor)
     assert (task.state, task.attempt) == ("abandoned", 1)
 

@@ -127,7 +127,7 @@ def same(one: object, other: object) -> bool:
 
 @pytest.mark.every_engine("drivers and columns decide what comes back")
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_extreme_comes_back_equal(queue: TaskQueue, url: str, name: str) -> None:
+def test_a_valid_extreme_value_comes_back_equal(queue: TaskQueue, url: str, name: str) -> None:
     value = GOOD[name]
     task = queue.enqueue(value)
     assert same(task.payload, value)
@@ -144,13 +144,13 @@ def test_a_good_extreme_comes_back_equal(queue: TaskQueue, url: str, name: str) 
     assert same(queue.tasks(state="done")[0].payload, value)
 
 
-def test_tuples_become_lists_and_subclasses_what_they_derive_from(queue: TaskQueue) -> None:
+def test_tuples_become_lists_and_subclasses_become_their_base_classes(queue: TaskQueue) -> None:
     task = queue.enqueue({"t": (1, (2,)), "o": OrderedDict(a=Number.ONE)})
     assert queue.get(task.id).payload == {"t": [1, [2]], "o": {"a": 1}}
     assert type(queue.get(task.id).payload["o"]["a"]) is int
 
 
-def test_what_enqueue_returned_shows_what_is_stored(queue: TaskQueue) -> None:
+def test_the_task_from_enqueue_shows_the_stored_payload(queue: TaskQueue) -> None:
     assert queue.enqueue((1, 2)).payload == [1, 2]
 
 

@@ -65,7 +65,7 @@ def test_of_a_task_function(queue: TaskQueue) -> None:
     assert task.get_result(10)[:2] == ["hello", "who"]
 
 
-def test_each_thread_has_its_own(queue: TaskQueue, url: str) -> None:
+def test_each_thread_has_its_own_current_task(queue: TaskQueue, url: str) -> None:
     queue.enqueue_many(range(4))
     together = threading.Barrier(4, timeout=30)
     pairs: list[tuple[object, object]] = []

@@ -12,7 +12,7 @@ from dbtaskqueue import InvalidTransition, LeaseLost, TaskQueue
 pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 
 
-def test_a_message_goes_through(queue: TaskQueue) -> None:
+def test_a_message_is_added_fetched_and_removed(queue: TaskQueue) -> None:
     added = queue.add_msg({"name": "Fred"})
     assert added.state == "pending"
     task, data = queue.get_msg()

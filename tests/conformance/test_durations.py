@@ -192,7 +192,9 @@ def test_an_invalid_duration_is_refused_in_the_same_words(queue: TaskQueue, plac
 
 @pytest.mark.engine("sqlite", "postgresql", "mariadb")
 @pytest.mark.parametrize("place", sorted(DELAYS))
-def test_a_delay_beyond_the_year_9999_ends_there(queue: TaskQueue, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delay_beyond_the_year_9999_is_shortened(
+    queue: TaskQueue, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = clock.now()
     monkeypatch.setattr(clock, "source", lambda: now)
     for delay in (1e12, 1e30, 1e300, 2**80, timedelta.max):

@@ -169,7 +169,7 @@ def test_the_payload_is_as_it_was_at_enqueue(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("refused before a query is sent")
-def test_a_closed_queue_takes_nothing(url: str) -> None:
+def test_a_closed_queue_accepts_no_tasks(url: str) -> None:
     queue = TaskQueue(url)
     queue.close()
     for act in (queue.enqueue, queue.add_msg, lambda data: queue.enqueue_many([data])):

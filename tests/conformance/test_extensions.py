@@ -111,7 +111,7 @@ def test_an_exception_of_process_is_logged(
     assert task.refresh().result == 1
     assert texts()[0] == "outer starts"
     assert texts()[-1] == "outer stops"
-    if executor != "process":  # a child logs to its output
+    if executor != "process":  # the log of a child goes to its output
         when = "entered" if where == "start" else "left"
         assert f"Broken.process raised when it was {when}" in caplog.text
 
@@ -149,7 +149,7 @@ def test_an_extension_that_a_child_cannot_find_is_refused(queue: TaskQueue) -> N
 def test_children_need_only_extensions_that_they_enter(queue: TaskQueue) -> None:
     class Ended(Extension):
         def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
-            """Called in the worker."""
+            """The worker calls this, not the child."""
 
     task = enqueue(queue, **{"return": 2})
     run(queue, "process", Ended(), Extension())

@@ -368,7 +368,7 @@ print(stats.pending, stats.reserved)
 
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
-def test_interrupted_at_any_moment_it_leaves_nothing_reserved(url: str) -> None:
+def test_a_fetch_that_is_interrupted_at_any_moment_leaves_nothing_reserved(url: str) -> None:
     """A signal handler raises at 150 different moments of a fetch."""
     assert run_python(INTERRUPTED, url) == "40 0\n"
 
@@ -390,7 +390,7 @@ print(closed, flush=True)
 
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
-def test_closed_by_a_signal_at_any_moment_it_ends(url: str, queue: TaskQueue) -> None:
+def test_a_fetch_that_a_signal_closes_at_any_moment_ends(url: str, queue: TaskQueue) -> None:
     """A signal handler closes the queue at 40 different moments, most of them during a query."""
     with ended(spawn(CLOSED, url)) as process:
         assert process.communicate(timeout=200) == ("40\n", "")

@@ -85,7 +85,7 @@ def test_a_path_with_odd_characters(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.sqlite").exists()
 
 
-def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_resolved_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     with TaskQueue("sqlite:///relative.sqlite") as queue:

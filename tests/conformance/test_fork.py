@@ -110,7 +110,7 @@ with TaskQueue(sys.argv[1]) as later:
 """
 
 
-def test_what_a_child_commits_is_kept_though_its_parent_closes(url: str) -> None:
+def test_commits_of_a_child_are_kept_when_its_parent_closes(url: str) -> None:
     """With an inherited connection, the child would write to a log that the parent deletes, and lose the data."""
     assert run_python(LAST_ONE, url) == "from the child, from the parent\n"
 

@@ -63,7 +63,7 @@ def test_the_newest_attempts_of_every_kind_count(queue: TaskQueue) -> None:
     assert [each.outcome for each in queue.store.ended(queue.name, 2)] == ["released", "failed"]
 
 
-def test_a_failed_attempt_counts_while_the_next_one_runs_and_after_it(queue: TaskQueue) -> None:
+def test_a_failed_attempt_counts_during_and_after_the_next_one(queue: TaskQueue) -> None:
     queue.enqueue(1, retry=RetryPolicy(delay=0))
     for count in (1, 2, 3):
         [task] = queue.fetch(timeout=10)

@@ -113,7 +113,7 @@ def test_the_policy_comes_from_enqueue_then_the_function_then_the_queue(url: str
         assert own.using(max_attempts=5).enqueue("a").max_attempts == 5
 
 
-def test_using_overrides_for_its_own_calls_only(queue: TaskQueue) -> None:
+def test_using_changes_its_own_calls_only(queue: TaskQueue) -> None:
     function = queue.task(priority=5)(thumbnail)
     urgent = function.using(start_in=60, priority=9, key="k")
     task = urgent.enqueue("a", crop=True)
@@ -158,7 +158,7 @@ def test_a_bad_option_is_refused_by_the_decorator(
     assert queue.functions.names() == []
 
 
-def test_a_name_without_its_keyword(queue: TaskQueue) -> None:
+def test_a_name_without_the_keyword_is_refused(queue: TaskQueue) -> None:
     with pytest.raises(TypeError, match=r"task\(name='thumb'\)"):
         queue.task("thumb")  # type: ignore[call-overload]
 

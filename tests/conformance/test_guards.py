@@ -104,7 +104,7 @@ def test_a_batch_stores_only_what_its_claims_allow(queue: TaskQueue, late: str) 
     assert queue.get(tasks[2].id).state != "done"
 
 
-def test_a_task_retried_while_it_is_pruned_stays(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_is_retried_during_a_prune_is_kept(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.enqueue()
     [task] = queue.fetch(timeout=10)
     task.start()
@@ -177,7 +177,7 @@ def test_a_claim_skips_a_task_that_another_worker_is_claiming(queue: TaskQueue, 
     with _transaction(other) as tx:
         assert tx.change("cancel", {"id": first.id, "now": clock.now(), "running": 1}) == 1
         claiming = _start_and_wait_for_lock(url, lambda: _claim(queue, worker))
-        assert not claiming.runs, "it waits for the lock"
+        assert not claiming.runs, "the claim waits for the lock"
         assert claiming.join() == [second.id]
 
 
@@ -201,7 +201,7 @@ def test_an_enqueue_does_not_wait_for_a_claim(queue: TaskQueue, other: TaskQueue
         claimed = other.store._claim(tx, worker, Claim([queue.name], 5, clock.now()))  # type: ignore[attr-defined]
         assert len(claimed) == 3
         enqueuing = _start_and_wait_for_lock(url, queue.enqueue)
-        assert not enqueuing.runs, "it waits for the lock"
+        assert not enqueuing.runs, "the enqueue waits for the lock"
 
 
 @pytest.mark.engine("postgresql", "mariadb")

@@ -50,7 +50,7 @@ def test_a_list_has_the_newest_tasks(queue: TaskQueue, url: str, monkeypatch: py
             SHAPE.choice(["pending", "pending", *map(str, TaskState)]),
         )
         for id in range(1, 61)
-        if id not in (5, 6, 7, 33)  # pruned
+        if id not in (5, 6, 7, 33)  # removes them as a prune would
     }
     store(url, tasks)
     befores = [None, -5, 0, 1, 2, 20, 41, 61, 10**30]

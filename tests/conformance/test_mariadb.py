@@ -56,7 +56,7 @@ def test_the_first_address_that_takes_writes_is_used(url: str) -> None:
             task.finish()
 
 
-def test_a_server_that_takes_no_writes_is_named(url: str) -> None:
+def test_a_read_only_server_is_named_in_the_error(url: str) -> None:
     with MariaDBServer(durable=False) as replica:
         with TaskQueue(replica.url()) as queue:
             queue.enqueue()

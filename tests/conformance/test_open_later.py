@@ -72,7 +72,7 @@ def test_a_queue_that_was_never_opened_can_be_closed(url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_many_threads_open_it_once(url: str) -> None:
+def test_many_threads_open_a_queue_once(url: str) -> None:
     queue = TaskQueue(url, open=False)
     stores = set()
     barrier = threading.Barrier(8)
@@ -91,7 +91,7 @@ def test_many_threads_open_it_once(url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_a_child_of_a_fork_opens_its_own(url: str) -> None:
+def test_a_forked_child_opens_its_own_database(url: str) -> None:
     queue = TaskQueue(url, open=False)
     queue._handle._opening.acquire()  # as if a thread of the parent were opening the database
     child = os.fork()

@@ -98,7 +98,7 @@ def test_cancel_returns_whether_the_task_is_cancelled_now(queue: TaskQueue, stat
 # -- purge -----------------------------------------------------------------------------------------
 
 
-def test_purge_abandons_what_is_unfinished(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+def test_purge_abandons_unfinished_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> None:
     before = {id: queue.get(id) for id in (task.id for task in zoo.values())}
     assert queue.purge() == 4
     for state, task in zoo.items():
@@ -126,7 +126,7 @@ def test_purge_of_many(queue: TaskQueue) -> None:
 
 
 @pytest.mark.pooled("prepared statements")
-def test_purge_takes_what_was_enqueued_before_the_call(queue: TaskQueue, other: TaskQueue) -> None:
+def test_purge_takes_only_tasks_enqueued_before_the_call(queue: TaskQueue, other: TaskQueue) -> None:
     """A busy producer must not make a purge endless, and its later tasks must stay."""
     stop = []
 
@@ -472,7 +472,7 @@ def test_get_finds_tasks_of_any_queue(queue: TaskQueue, url: str) -> None:
 
 @pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("id", [1, 0, -1, 2**63, 2**70, "1", 1.0, None, True], ids=repr)
-def test_no_such_task(queue: TaskQueue, id: int) -> None:
+def test_an_unknown_task_raises_task_not_found(queue: TaskQueue, id: int) -> None:
     for act in (queue.get, queue.cancel, queue.retry):
         with pytest.raises(TaskNotFound, match="no task") as caught:
             act(id)

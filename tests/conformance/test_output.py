@@ -39,7 +39,7 @@ def only_debug(payload: Any) -> None:
 
 
 @pytest.mark.parametrize(("executor", "code"), [("thread", plain), ("asyncio", coroutine), ("asyncio", plain)])
-def test_what_a_task_logs_is_its_output(queue: TaskQueue, executor: str, code: Callable[..., Any]) -> None:
+def test_log_records_of_a_task_are_its_output(queue: TaskQueue, executor: str, code: Callable[..., Any]) -> None:
     tasks = queue.enqueue_many([1, 2, 3])
     factory = logging.getLogRecordFactory()
     Worker(queue, executor=executor, concurrency=3).run(code, burst=True)

@@ -103,7 +103,7 @@ def test_a_rollback_makes_neither(queue: TaskQueue, connection: Any, orders: str
         assert execute(other, f"SELECT number FROM {orders}") == []
 
 
-def test_many_at_once_with_large_payloads(queue: TaskQueue, connection: Any) -> None:
+def test_enqueue_many_with_large_payloads(queue: TaskQueue, connection: Any) -> None:
     payloads = ["x" * 5000, 1, None, {"ü": "😀" * 300}, "y"]
     tasks = queue.enqueue_many(payloads, connection=connection, priority=3)
     connection.commit()

@@ -91,7 +91,7 @@ def test_a_task_runs_in_a_child_that_leads_its_group(queue: TaskQueue) -> None:
     assert not exists(where["parent"])
 
 
-def test_task_functions_run_there_too(queue: TaskQueue, url: str) -> None:
+def test_task_functions_run_in_a_child_too(queue: TaskQueue, url: str) -> None:
     for function in (child_tasks.double, child_tasks.later):
         queue.functions.register(queue, function.__wrapped__, {"name": function.name})
     first = queue.submit([{"args": [20], "kwargs": {"plus": 2}}], {}, child_tasks.double.name)[0]
@@ -128,7 +128,7 @@ def test_the_error_says_how_a_child_ended_and_the_worker_continues(
 def test_the_last_output_of_a_dead_child_is_in_the_error(queue: TaskQueue) -> None:
     assert "last words" in (done(queue, "hard_exit", code=3).error or "")
     segfault = done(queue, "segfault").error or ""
-    assert "child_tasks.py" in segfault  # faulthandler adds where
+    assert "child_tasks.py" in segfault  # faulthandler adds where it crashed
     assert "do_segfault" in segfault
 
 
@@ -150,7 +150,7 @@ def test_a_task_chooses_its_outcome(queue: TaskQueue, name: str, state: str) -> 
     assert task.attempt == (0 if name == "release" else 1)
 
 
-def test_a_forked_copy_of_a_child_does_not_answer_for_it(queue: TaskQueue) -> None:
+def test_a_forked_copy_of_a_child_sends_no_answer(queue: TaskQueue) -> None:
     task = done(queue, "fork_and_return")
     assert (task.state, task.result) == ("done", 0)
 
@@ -172,7 +172,7 @@ def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> Non
     assert (first.refresh().state, second.refresh().state) == ("done", "done")
 
 
-def test_a_child_is_replaced_after_so_many_tasks(queue: TaskQueue) -> None:
+def test_a_child_is_replaced_after_tasks_per_child(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "where") for _ in range(40)]
     work(queue, tasks_per_child=10)
     found = [task.refresh().result["pid"] for task in tasks]  # type: ignore[index, call-overload]
@@ -183,7 +183,7 @@ def test_a_replaced_child_has_not_started_its_next_task(queue: TaskQueue, file: 
     tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(60)]
     work(queue, tasks_per_child=15)
     assert {str(task.refresh().state) for task in tasks} == {"done"}
-    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each started once"
+    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each task started once"
 
 
 def test_a_child_that_is_stopped_between_two_tasks_has_not_started_the_next(
@@ -198,7 +198,7 @@ def test_a_child_that_is_stopped_between_two_tasks_has_not_started_the_next(
     finally:
         worker.stop()
         running.join()
-    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each started once"
+    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each task started once"
 
 
 def test_a_child_with_a_leftover_thread_is_replaced(queue: TaskQueue) -> None:
@@ -354,7 +354,7 @@ def test_steps_survive_a_kill(queue: TaskQueue, file: Path) -> None:
     assert lines(file) == ["one", "two", "three"]
 
 
-@pytest.mark.engine("sqlite")  # a connection is an open file there, which the test can see
+@pytest.mark.engine("sqlite")  # a connection is an open file on this engine
 def test_a_task_that_stores_nothing_for_long_has_no_connection(queue: TaskQueue, url: str, file: Path) -> None:
     task = enqueue(queue, "keep_now_and_then", file=str(file))
     with running_worker(queue, drain_timeout=30):
@@ -368,7 +368,7 @@ def open_files(pid: int, path: str) -> list[str]:
     """Return the open files of a process that belong to this database."""
     found = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # closed in the meantime
             if (name := os.readlink(link)).startswith(path):
                 found.append(name)
     return found

@@ -173,7 +173,7 @@ def _unavailable() -> None:
         (None, None, False, None),
     ],
 )
-def test_a_pid_counts_in_its_own_place_only(
+def test_a_pid_is_only_compared_within_its_place(
     queue: TaskQueue,
     monkeypatch: pytest.MonkeyPatch,
     boot: str | None,

@@ -82,7 +82,7 @@ def test_create_false_creates_nothing(engine: str, url: str) -> None:
         TaskQueue(url, create=False)
 
 
-def test_migrate_sql_prints_what_an_administrator_may_run(engine: str, url: str) -> None:
+def test_migrate_sql_prints_a_script_for_an_administrator(engine: str, url: str) -> None:
     result = CliRunner().invoke(main, ["--url", url, "migrate", "--sql"])
     assert result.exit_code == 0, result.output
     with pytest.raises(SchemaError):
@@ -373,7 +373,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-def test_what_is_stored_comes_back_equal_whatever_the_settings(engine: str, odd_servers: dict[str, Any]) -> None:
+def test_values_come_back_equal_whatever_the_settings(engine: str, odd_servers: dict[str, Any]) -> None:
     server = odd_servers[engine]()
     with TaskQueue(server.url()) as queue:
         tasks = queue.enqueue_many(VALUES)
@@ -581,7 +581,7 @@ def test_doctor_reports_a_transaction_that_holds_back_vacuum(url: str, monkeypat
 @pytest.mark.parametrize(
     ("version", "word"), [("8.4.3", "MySQL"), ("10.5.27-MariaDB", "too old"), ("5.5.5-10.4.1-MariaDB", "too old")]
 )
-def test_a_server_that_cannot_serve_is_refused_in_one_line(
+def test_an_unsupported_server_is_refused_in_one_line(
     url: str, version: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MariadbLink, "rows", lambda self, name: [(version, "", 2**30)])

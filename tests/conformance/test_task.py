@@ -43,7 +43,7 @@ def test_the_state_is_a_word(held: Task) -> None:
     assert str(held.state) == f"{held.state}" == "reserved"
 
 
-def test_attributes_show_what_was_last_read(queue: TaskQueue, held: Task) -> None:
+def test_attributes_show_the_last_read_values(queue: TaskQueue, held: Task) -> None:
     seen = queue.get(held.id)
     held.start()
     assert (seen.state, seen.attempt, seen.started_at) == ("reserved", 0, None)
@@ -176,7 +176,9 @@ def test_an_exception_after_the_end_propagates(queue: TaskQueue, held: Task) -> 
     ],
     ids=repr,
 )
-def test_a_chosen_outcome_ends_there(queue: TaskQueue, held: Task, choice: Exception, state: str, attempt: int) -> None:
+def test_a_chosen_outcome_ends_the_block_silently(
+    queue: TaskQueue, held: Task, choice: Exception, state: str, attempt: int
+) -> None:
     before = datetime.now(UTC)
     with held:
         raise choice
@@ -295,7 +297,7 @@ def test_fail_with_a_raised_exception_stores_its_traceback(queue: TaskQueue, hel
     assert text.rstrip().endswith("ValueError: the reason")
 
 
-def test_a_holder_ends_its_claim_once(held: Task) -> None:
+def test_a_claim_can_be_ended_only_once(held: Task) -> None:
     held.start()
     held.finish()
     for act in (held.finish, held.release, held.start, lambda: held.fail("x")):

@@ -69,7 +69,7 @@ def test_many_threads_open_a_new_database_concurrently(url: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [8])
-def test_close_while_others_use_it(url: str, threads: int) -> None:
+def test_close_while_other_threads_use_the_queue(url: str, threads: int) -> None:
     queue = TaskQueue(url)
     queue.enqueue_many(range(200))
 

@@ -1,8 +1,8 @@
 """Every verb in every state, by each kind of caller; the tests are generated from the table in ``states.py``.
 
 A *holder* is the ``Task`` that ``fetch`` returned; a *late holder* one whose claim was taken away; a
-*stranger* a ``Task`` that ``fetch`` did not return. What the table does not allow must be refused with
-the right exception, store nothing, and leave the token alone.
+*stranger* a ``Task`` that ``fetch`` did not return. A verb that the table does not allow must raise the right
+exception, store nothing, and leave the token unchanged.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def picture(queue: TaskQueue, id: int) -> dict[str, Any]:
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("verb", HOLDER_VERBS)
 class TestHolderVerbs:
-    """start, finish, fail, release."""
+    """The verbs start, finish, fail and release, by each kind of holder."""
 
     def test_by_the_holder(self, queue: TaskQueue, verb: str, situation: str) -> None:
         task = bring(queue, situation)

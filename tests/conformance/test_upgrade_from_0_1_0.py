@@ -1,6 +1,6 @@
 """A database of version 0.1.0 is upgraded with all its tasks, and everything in it works as before.
 
-``tests/upgrades/v0_1_0`` has the databases and what the program of version 0.1.0 reads in them. Tasks have names there.
+``tests/upgrades/v0_1_0`` has the databases, and the values that version 0.1.0 reads from them. Each task has a name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def migrate(url: str) -> None:
 
 @pytest.fixture
 def upgraded(url: str) -> str:
-    """The URL of a database of 0.1.0 that was upgraded to the present version."""
+    """Return the URL of a database of 0.1.0 that was upgraded to the present version."""
     load(url, VERSION)
     assert execute(url, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION,)]
     migrate(url)
@@ -245,7 +245,7 @@ def test_tasks_of_lost_workers_are_rescued_and_those_of_live_workers_are_not(upg
 
         for name, state, delay in (
             ("lost", "failed", 0),
-            ("lost twice", "failed", 200),  # by its policy
+            ("lost twice", "failed", 200),  # its policy has a retry delay
             ("lost at the last attempt", "abandoned", None),
             ("lost and to be cancelled", "cancelled", None),
             ("orphaned", "failed", 0),
@@ -314,7 +314,7 @@ print(json.dumps({"tasks": tasks, "results": results}))
 
 @pytest.fixture(scope="module")
 def old_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source of the program of version 0.1.0."""
+    """Return the directory with the source of version 0.1.0."""
     try:
         return extract_program(VERSION, tmp_path_factory.mktemp("released"))
     except NoHistory as error:

@@ -235,7 +235,7 @@ def test_a_worker_can_run_again(queue: TaskQueue, url: str) -> None:
     assert states(queue) == ["done"] * 3
 
 
-def test_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
+def test_a_worker_has_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     queue.enqueue(1)
     worker = Worker(url)
@@ -607,7 +607,7 @@ def test_tasks_in_a_batch_with_one_that_kills_the_worker_spend_no_attempt(queue:
     for _ in range(10):
         with ended(spawn(BATCH_KILLER, url)) as process:
             process.wait(60)
-        queue.pause()  # so that this handle rescues, and claims nothing
+        queue.pause()  # so that this handle rescues, but claims nothing
         until(lambda: queue.fetch(timeout=0) == [] and not queue.tasks(state="reserved"), what="the rescue")
         queue.resume()
         if all(task.refresh().state in ("done", "abandoned") for task in tasks):

@@ -54,7 +54,7 @@ def test_an_invalid_delay(delay: float) -> None:
 
 
 @pytest.mark.parametrize("delay", [1, 1e30, 1e300, 10**300, timedelta.max])
-def test_a_delay_beyond_the_year_9999_ends_there(delay: float | timedelta) -> None:
+def test_a_delay_beyond_the_year_9999_is_shortened(delay: float | timedelta) -> None:
     assert clock.after(clock.LATEST - 1, delay) == clock.LATEST
 
 

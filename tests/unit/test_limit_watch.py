@@ -15,7 +15,7 @@ from dbtaskqueue._store.contract import TaskRecord
 
 
 class Clock:
-    """A monotonic clock that the test moves."""
+    """A monotonic clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -23,7 +23,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(catalogue.ROOT, tmp_path_factory.mktemp("copy") / "dbtaskqueue")
 
 
-def test_every_mutant_applies_to_the_code_as_it_is(package: Path) -> None:
+def test_every_mutant_applies_to_the_present_code(package: Path) -> None:
     for mutant in catalogue.MUTANTS:
         file = package / mutant.file
         before = file.read_text()

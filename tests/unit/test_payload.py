@@ -43,7 +43,7 @@ class Half(float):
         return "half"
 
 
-def test_subclasses_count_as_what_they_derive_from() -> None:
+def test_subclasses_are_encoded_like_their_base_classes() -> None:
     assert decode(encode([Colour.RED, Half(0.5)])) == ["red", 0.5]
     assert decode(encode([Loud("quiet")])) == ["quiet"]
     with pytest.raises(PayloadError):

@@ -14,7 +14,7 @@ from dbtaskqueue._system.place import Place, exists, here
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
 
-def test_here() -> None:
+def test_the_place_of_this_process() -> None:
     found = here()
     assert found is not None
     assert found == here()
@@ -38,7 +38,7 @@ def test_this_process_exists() -> None:
     assert exists(os.getpid(), found.started) is True
 
 
-def test_a_pid_that_was_given_to_another_process() -> None:
+def test_a_pid_that_was_reused() -> None:
     found = here()
     assert found is not None
     assert exists(os.getpid(), found.started - 1) is False

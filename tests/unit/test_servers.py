@@ -104,7 +104,7 @@ def test_in_transaction_mode_a_session_moves_between_connections() -> None:
             assert other.execute("SELECT pg_backend_pid()").fetchone() != backend
 
 
-def test_a_synchronous_standby_has_what_was_acknowledged() -> None:
+def test_a_synchronous_standby_has_all_acknowledged_writes() -> None:
     with PostgresServer() as primary, Standby(primary, synchronous=True) as standby:
         with primary.connect() as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS number")

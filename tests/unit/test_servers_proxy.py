@@ -72,7 +72,7 @@ def test_a_connection_is_lost_at_a_prepared_statement_in_autocommit(
     assert numbers(table) == written
 
 
-def test_of_a_pipeline_the_answers_before_the_lost_one_arrive(table: PostgresConnection, proxy: CuttingProxy) -> None:
+def test_answers_in_a_pipeline_before_the_lost_one_arrive(table: PostgresConnection, proxy: CuttingProxy) -> None:
     connection = connect(proxy)
     connection.autocommit = True
     proxy.arm(containing(b"VALUES (2)"), "after")
