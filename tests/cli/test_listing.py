@@ -17,7 +17,7 @@ from dbtaskqueue._store.contract import TaskRecord
 from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue.cli.output import styled
 
-ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)}
+ATTRIBUTES = {name for name in vars(Task) if isinstance(vars(Task)[name], property)} - {"deduplicated"}
 EVIL = ":smile: [bold red]x[/] \x1b[31mred\x1b[0m \x07 \u202egnp \x9b31m \r\n"
 
 
