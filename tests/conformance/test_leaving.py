@@ -214,9 +214,7 @@ def test_no_thread_of_the_library_outlives_a_close(
 ) -> None:
     if engine in ("sqlite", "postgresql"):
         module = importlib.import_module(f"dbtaskqueue._store.{engine}.wakeups")
-        monkeypatch.setattr(
-            module, "_PATIENCE", 1000.0
-        )  # how long the thread outlives the last waiter of an open queue
+        monkeypatch.setattr(module, "_IDLE_FOR", 1000.0)  # seconds that the thread outlives the last waiter
     before = set(threading.enumerate())
 
     def ours() -> list[str]:

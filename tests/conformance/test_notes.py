@@ -149,7 +149,8 @@ def test_a_lost_attempt_keeps_its_output(queue: TaskQueue, record: TaskRecord) -
     [beat] = [worker.beat for worker in queue.store.workers() if worker.id == record.worker]
     queue.store.rescue(record.worker, beat, "lost", clock.now(), lambda *_: clock.now())
     [attempt] = queue.get(record.id).attempts()
-    assert attempt[5:] == ("lost", "lost", "its last words", None, None)
+    assert (attempt.outcome, attempt.error, attempt.output) == ("lost", "lost", "its last words")
+    assert (attempt.cpu_seconds, attempt.peak_memory) == (None, None)
 
 
 def test_attempts_from_a_token_on(queue: TaskQueue, record: TaskRecord) -> None:
