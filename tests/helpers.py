@@ -63,9 +63,9 @@ class Background(Generic[T]):
 
 
 def python_path() -> str:
-    """PYTHONPATH for a process that imports modules of the tests and, like this process, the dbtaskqueue under test.
+    """Return PYTHONPATH for a process that imports modules of the tests and the same dbtaskqueue as this process.
 
-    It keeps the present PYTHONPATH: ``make mutants`` and a second work tree put their copy of the package there.
+    It keeps the present PYTHONPATH, where ``make mutants`` and a second work tree put their copy of the package.
     """
     return os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 

@@ -193,7 +193,7 @@ def test_a_transaction_that_has_already_started(queue: TaskQueue, connection: An
 
 @pytest.mark.engine("sqlite")
 def test_a_transaction_that_enqueue_starts_has_the_write_lock(queue: TaskQueue, connection: Any, url: str) -> None:
-    """Even if the key was taken and nothing was written, so that later writes in the transaction cannot fail."""
+    """It has the lock even if the key was taken and nothing was written, so later writes in it cannot fail."""
     task = queue.enqueue(1, key="k")
     assert queue.enqueue(2, key="k", connection=connection).id == task.id
     with closing(sqlite3.connect(urlsplit(url).path[1:], timeout=0)) as late:

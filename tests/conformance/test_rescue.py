@@ -83,7 +83,7 @@ def test_workers_without_a_place_do_not_rescue_each_others_tasks(url: str) -> No
 @pytest.mark.engine("sqlite")
 def test_a_worker_whose_row_was_deleted_is_fenced_and_continues_as_a_new_one(url: str) -> None:
     """Its tasks are rescued and its late writes refused. Its next claim is that of a new worker."""
-    # with this lease its heartbeat process would notice too late: it must notice when it reads the workers
+    # with this long lease the heartbeat process would notice too late, so reading the workers must reveal it
     with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)

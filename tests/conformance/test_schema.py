@@ -95,7 +95,7 @@ UPDATE dbtaskqueue_schema SET version = {NEXT};
 
 @pytest.fixture
 def old(url: str) -> str:
-    """A database of this version, with a task in each of two states."""
+    """Create a database of this version, with a pending and a done task."""
     with TaskQueue(url) as queue:
         queue.enqueue_many(["done", "waits"])
         Worker(url).run(str.upper, max_tasks=1)
