@@ -28,9 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
-    parser.addoption(
-        "--starved-seconds", default="15", help="seconds for which tests/processes/children starves a worker of CPU"
-    )
+    parser.addoption("--starved-seconds", default="15", help="how long tests/processes/children starves a worker")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -149,7 +149,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(verb=st.sampled_from(["prune", "pause", "close", "call_unheld", "purge"]), pick=st.integers(0, 20))
     def seldom(self, verb: str, pick: int) -> None:
-        """Verbs that would leave few tasks if they were as frequent as the others."""
+        """Call a verb that must be rare, because it leaves few tasks for the others."""
         getattr(self, verb)(pick)
 
     def purge(self, pick: int) -> None:
