@@ -25,6 +25,7 @@ LONG = ("unit/test_servers", "processes", "model", "docs/test_howto")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-engines", action="store_true", help="each test on every engine (default: tests/engines.py)")
+    parser.addoption("--elsewhere", help="only tests marked so that they run again with this source of processes")
     parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
@@ -45,8 +46,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("engine", names, indirect=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Spread the tests of LONG over the first part of the run; pytest-xdist hands tests out in this order."""
+    if (source := config.option.elsewhere) is not None:
+        items[:] = [item for item in items if any(source in mark.args for mark in item.iter_markers("elsewhere"))]
     tests = Path(__file__).parent
     long: list[pytest.Item] = []
     short: list[pytest.Item] = []

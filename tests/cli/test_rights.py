@@ -19,7 +19,7 @@ from dbtaskqueue import TaskQueue
 
 # Root imports everything first: the other user may not be able to read this checkout, or Python itself.
 AS_ORDINARY_USER = """
-import os, sys
+import encodings.ascii, os, sys
 import rich.console, rich.table, rich.text
 from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main

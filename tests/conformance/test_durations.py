@@ -111,6 +111,7 @@ TIMEOUTS: dict[str, Give] = {
     "TaskQueue.next timeout": lambda queue, value: held(queue).release() or queue.next(timeout=value),
     "TaskQueue.get_msg timeout": lambda queue, value: held(queue).release() or queue.get_msg(timeout=value),
     "Task.wait timeout": lambda queue, value: done(queue).wait(timeout=value).id,
+    "TaskQueue.wait_all timeout": lambda queue, value: queue.wait_all([done(queue)], timeout=value)[0].id,
     "Task.get_result timeout": lambda queue, value: done(queue).get_result(timeout=value),
 }
 PLACES = DELAYS | LIMITS | LEASES | PERIODS | AGES | TIMEOUTS

@@ -217,6 +217,7 @@ def test_a_paused_queue_is_skipped(queue: TaskQueue, url: str, executor: str) ->
 # -- stopping --------------------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_stop_lets_running_tasks_finish(queue: TaskQueue, file: Path, go: Path, executor: str) -> None:
     first, second = enqueue(queue, "wait_for", file=file, go=go), enqueue(queue, "return")
     worker = Worker(queue, executor=executor)

@@ -13,8 +13,9 @@ import pytest
 from helpers import documented_options, run_python, until, with_option
 
 from dbtaskqueue import ConfigurationError, StoreUnavailable, TaskQueue, TaskQueueError
-from dbtaskqueue._store.sqlite import connections, files
-from dbtaskqueue._store.sqlite.files import file_system
+from dbtaskqueue._store.sqlite import connections
+from dbtaskqueue._system.linux import Linux
+from dbtaskqueue._system.processes import system
 
 pytestmark = pytest.mark.engine("sqlite")
 
@@ -322,16 +323,16 @@ MOUNTS = """\
 def test_the_file_system_of_a_path(tmp_path: Path, path: str, kind: str) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(MOUNTS)
-    assert file_system(path, str(mounts)) == kind
+    assert Linux().file_system(path, str(mounts)) == kind
 
 
 def test_without_readable_mounts_the_file_system_is_unknown(tmp_path: Path) -> None:
-    assert file_system("/home/queue.sqlite", str(tmp_path / "missing")) is None
+    assert Linux().file_system("/home/queue.sqlite", str(tmp_path / "missing")) is None
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs"])
 def test_a_network_file_system_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(files, "file_system", lambda path: kind)
+    monkeypatch.setattr(system, "file_system", lambda path: kind)
     with pytest.raises(ConfigurationError, match=f"network file system \\({kind}\\)"):
         TaskQueue(url)
     assert list(tmp_path.iterdir()) == []

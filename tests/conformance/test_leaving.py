@@ -6,7 +6,6 @@ counts as alive.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 
@@ -15,6 +14,7 @@ from faults import Faults
 from helpers import Background, run_python, until
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue._store import watching
 from dbtaskqueue._worker import loop
 
 LATER = RetryPolicy(delay=3600)
@@ -212,9 +212,7 @@ def test_a_process_can_end_while_its_maintenance_is_about_to_query(queue: TaskQu
 def test_no_thread_of_the_library_outlives_a_close(
     engine: str, url: str, waits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if engine in ("sqlite", "postgresql"):
-        module = importlib.import_module(f"dbtaskqueue._store.{engine}.wakeups")
-        monkeypatch.setattr(module, "_IDLE_FOR", 1000.0)  # seconds that the thread outlives the last waiter
+    monkeypatch.setattr(watching, "IDLE_FOR", 1000.0)
     before = set(threading.enumerate())
 
     def ours() -> list[str]:

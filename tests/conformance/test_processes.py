@@ -17,7 +17,7 @@ from helpers import Background, child_processes, until
 from dbtaskqueue import Attempt, ChildFailed, RetryPolicy, Task, TaskQueue, Worker, current_task
 from dbtaskqueue._executors.process import children, fork_server, server_handle
 from dbtaskqueue._executors.process.server_handle import ServerHandle
-from dbtaskqueue._system import linux
+from dbtaskqueue._system.linux import Linux
 
 # a connection pooler makes no difference to a child
 pytestmark = [
@@ -162,6 +162,7 @@ def test_a_task_may_use_a_pool_of_processes(queue: TaskQueue) -> None:
     assert (task.refresh().result, task.error) == ([3, 2, 1], None)
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "where") for _ in range(60)]
     work(queue, concurrency=2)
@@ -211,7 +212,14 @@ def test_a_child_with_a_leftover_thread_is_replaced(queue: TaskQueue) -> None:
 # -- nothing outlives its attempt ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["child", "session", "daemon"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("child", marks=pytest.mark.elsewhere("psutil", "none")),
+        pytest.param("session", marks=pytest.mark.elsewhere("psutil")),
+        "daemon",
+    ],
+)
 def test_processes_that_a_task_leaves_behind_are_killed_before_it_is_done(
     queue: TaskQueue, file: Path, way: str
 ) -> None:
@@ -224,6 +232,7 @@ def test_processes_that_a_task_leaves_behind_are_killed_before_it_is_done(
 
 
 @pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.elsewhere("psutil")
 def test_a_cancelled_task_ends_with_all_its_processes(queue: TaskQueue, file: Path, ignore: bool) -> None:
     task = enqueue(queue, "family", file=str(file), ignore=ignore)
     with running_worker(queue, cancel_grace=0.5 if ignore else 30):
@@ -243,6 +252,7 @@ def test_a_task_can_check_that_it_is_cancelled(queue: TaskQueue, file: Path) -> 
     assert lines(file)[1:] == ["cancelled"]
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", file=str(file))
     with running_worker(queue):
@@ -252,6 +262,7 @@ def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Pat
     assert task.refresh().state == "abandoned"
 
 
+@pytest.mark.elsewhere("psutil")
 def test_children_end_with_a_killed_fork_server(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", LATER, file=str(file))
     with running_worker(queue):
@@ -266,6 +277,7 @@ def test_children_end_with_a_killed_fork_server(queue: TaskQueue, file: Path) ->
         until(lambda: after.refresh().state == "done")  # a new fork server was started
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_sigterm_from_another_process_does_not_end_a_task(queue: TaskQueue, file: Path) -> None:
     """A supervisor may send SIGTERM to every process of a service, but the worker decides when its tasks stop."""
     task = enqueue(queue, "until_told", file=str(file))
@@ -274,9 +286,10 @@ def test_sigterm_from_another_process_does_not_end_a_task(queue: TaskQueue, file
         os.kill(child, signal.SIGTERM)
         worker.stop()
         until(lambda: task.refresh().state == "done")
-    assert (task.result, task.attempt) == ("reported", 1)
+    assert (task.result, task.attempt) == ("told", 1)
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_worker_leaves_no_processes(queue: TaskQueue) -> None:
     before = child_processes()
     [enqueue(queue, "return") for _ in range(3)]
@@ -287,6 +300,7 @@ def test_a_worker_leaves_no_processes(queue: TaskQueue) -> None:
 # -- output and usage ------------------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_output_of_all_descriptors_goes_to_the_attempt(queue: TaskQueue) -> None:
     first, second = enqueue(queue, "print", text="one"), enqueue(queue, "print", text="two")
     work(queue)
@@ -333,6 +347,7 @@ def test_progress_is_seen_while_it_runs(queue: TaskQueue) -> None:
         assert seen.total == 10_000
 
 
+@pytest.mark.elsewhere("psutil")
 def test_usage_is_stored(queue: TaskQueue) -> None:
     task = done(queue, "take_memory", megabytes=60)
     attempt = last(task)
@@ -374,6 +389,7 @@ def open_files(pid: int, path: str) -> list[str]:
     return found
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_drain_releases_the_task_with_its_checkpoint(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "resume", file=str(file), steps=20, seconds=0.1)
     with running_worker(queue):
@@ -390,12 +406,13 @@ def test_a_task_that_checks_for_the_drain_finishes(queue: TaskQueue, file: Path)
     task = enqueue(queue, "until_told", file=str(file))
     with running_worker(queue, drain_timeout=30):
         until(lambda: lines(file))
-    assert (task.refresh().state, task.result) == ("done", "reported")
+    assert (task.refresh().state, task.result) == ("done", "told")
 
 
 # -- suspended tasks, and limits -----------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "count_seconds", file=str(file), seconds=3)
     with running_worker(queue):
@@ -410,6 +427,7 @@ def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     assert len(lines(file)) == task.result
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_suspended_task_can_be_cancelled(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", file=str(file))
     with running_worker(queue, cancel_grace=30):
@@ -439,7 +457,7 @@ def test_a_suspended_task_does_not_block_other_writers(queue: TaskQueue, file: P
 
 def stopped_descendant() -> int | None:
     """Return the pid of a suspended process of this test's worker. The machine may have others."""
-    return next((proc.pid for proc in linux.family(os.getpid()) if is_stopped(proc.pid)), None)
+    return next((proc.pid for proc in Linux().family(os.getpid()) if is_stopped(proc.pid)), None)
 
 
 def is_stopped(pid: int) -> bool:
@@ -452,9 +470,16 @@ def is_stopped(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("limits", "do", "arguments", "error"),
     [
-        ({"time_limit": 0.5}, "sleep", {"seconds": 60}, "time_limit of 0.5 s"),
+        pytest.param(
+            *({"time_limit": 0.5}, "sleep", {"seconds": 60}, "time_limit of 0.5 s"),
+            marks=pytest.mark.elsewhere("psutil", "none"),
+        ),
         ({"stall_limit": 0.5}, "sleep", {"seconds": 60}, "stall_limit of 0.5 s"),
-        ({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 15}, "memory_limit of 104857600"),
+        pytest.param(
+            *({"memory_limit": 100 * 2**20}, "take_memory", {"megabytes": 200, "seconds": 15}),
+            "memory_limit of 104857600",
+            marks=pytest.mark.elsewhere("psutil"),
+        ),
     ],
 )
 def test_a_task_that_exceeds_a_limit_fails(
@@ -469,6 +494,7 @@ def test_a_task_that_exceeds_a_limit_fails(
         assert "in do_sleep" in (task.error or "")  # the stack when the limit was exceeded
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_the_stack_of_a_task_that_holds_the_interpreter(queue: TaskQueue) -> None:
     task = queue.enqueue({"do": "hold_the_interpreter", "seconds": 60}, retry=ONCE, time_limit=0.5)
     work(queue, cancel_grace=0.5)
@@ -484,6 +510,7 @@ def test_progress_prevents_a_stall(queue: TaskQueue) -> None:
 # -- commands --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_command_runs_without_a_shell(queue: TaskQueue, tmp_path: Path) -> None:
     script = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ['COLOUR'], os.environ['DBTASKQUEUE_TASK_ID'])"
     task = queue.enqueue_command(["python3", "-c", script, "$HOME", "a b"], cwd=tmp_path, env={"COLOUR": "blue"})

@@ -38,6 +38,7 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "here", lambda: None)
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url: str) -> None:
     lease = 1.5
     with TaskQueue(url) as queue, ended(spawn(HOLD, url, lease)) as holder:

@@ -221,8 +221,12 @@ def test_waiting_does_not_keep_a_store_alive() -> None:
     store = weakref.ref(queue.store)
     queue.close()
     del queue, task
-    gc.collect()
-    assert store() is None
+
+    def is_freed() -> bool:
+        gc.collect()
+        return store() is None
+
+    until(is_freed, what="the end of the watching thread, which uses the store")
 
 
 FORKED = """

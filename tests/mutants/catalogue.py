@@ -647,10 +647,10 @@ MUTANTS = [
     ),
     Mutant(
         "a pid that was given to another process counts as the worker's",
-        PLACE,
+        "_system/linux.py",
         "return found == pid and ticks_at_start == started and state",
         "return found == pid and state",
-        _unit("place"),
+        _unit("system"),
         "",
     ),
     Mutant(

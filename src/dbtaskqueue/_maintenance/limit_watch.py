@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from .._executors.task_run import TaskRun
 from .._formats import task_options
-from .._system import linux
+from .._system.contract import Proc
 from .._system.log import event
+from .._system.processes import system
 from ..errors import LimitExceeded
 from .stacks import stacks
 
@@ -26,7 +27,7 @@ class LimitWatch:
         self._watched: WeakKeyDictionary[TaskRun, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
-        processes = functools.cache(linux.processes)  # read once for all tasks, if one needs it
+        processes = functools.cache(system.processes)  # read once for all tasks, if one needs it
         for run in self._running():
             if run.record.options is None or run.started == 0.0 or run.cancelled:
                 continue
@@ -52,7 +53,7 @@ class _Watched:
         self._reported: object = None
         self._reported_at = 0.0
 
-    def exceeded(self, run: TaskRun, processes: Callable[[], dict[int, linux.Proc]]) -> _Reason | None:
+    def exceeded(self, run: TaskRun, processes: Callable[[], dict[int, Proc]]) -> _Reason | None:
         """Return the limit that it exceeds, if any."""
         limits, now = self._limits, run.clock()
         if run.tracker is not None and (latest := run.tracker.latest) is not self._reported:
@@ -62,12 +63,20 @@ class _Watched:
         if limits.stall is not None and now - max(self._reported_at, run.started) > limits.stall:
             text = f"the task reported no progress for longer than its stall_limit of {limits.stall:g} s"
             return _Reason(text, is_of_time=True)
-        if limits.memory is not None and run.pid is not None:
-            memory = linux.memory(proc.pid for proc in linux.family(run.pid, processes()))
+        if limits.memory is not None and run.pid is not None and _sees_memory():
+            memory = system.memory(proc.pid for proc in system.family(run.pid, processes()))
             if memory > limits.memory:
                 text = f"the task used {memory} bytes of memory, more than its memory_limit of {limits.memory}"
                 return _Reason(text, is_of_time=False)
         return None
+
+
+@functools.cache
+def _sees_memory() -> bool:
+    """Whether the system tells how much memory processes use; if not, log that once."""
+    if not system.sees_processes:
+        event(logging.WARNING, "memory limits are not enforced on this system", fix="install psutil")
+    return system.sees_processes
 
 
 def _explained(run: TaskRun) -> str:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterable
 
 from .._executors.task_run import TaskRun
-from .._system import linux
+from .._system.processes import system
 
 
 class UsageWatch:
     """A duty: measure the processes of each running task, so that ``show`` and ``watch`` can print their usage.
 
-    A task is first measured when it is a second old, so short ones cost nothing here.
+    A task is first measured when it is a second old, so short ones cost nothing here. If the system shows no processes,
+    nothing is measured.
     """
 
     interval = 1.0
@@ -22,16 +23,18 @@ class UsageWatch:
         self._known: set[TaskRun] = set()
 
     def __call__(self) -> None:
+        if not system.sees_processes:
+            return
         runs = {run for run in self._running() if run.pid is not None}
         old, self._known = runs & self._known, runs
         if not old:
             return
-        every_process = linux.processes()
+        every_process = system.processes()
         for run in old:
             if run.pid is None:
                 continue
-            family = linux.family(run.pid, every_process)
-            memory = linux.memory(proc.pid for proc in family)
-            cpu = sum(proc.cpu for proc in family)
+            family = system.family(run.pid, every_process)
+            memory = system.memory(proc.pid for proc in family)
+            cpu = sum(map(system.cpu, family))
             run.spend(memory=memory)
             run.usage = json.dumps({"memory": memory, "cpu": round(cpu, 2), "processes": len(family)})

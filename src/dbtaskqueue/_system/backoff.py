@@ -8,10 +8,10 @@ _MOST_DOUBLINGS = 30
 
 
 def doubling(tries: int, first: float, longest: float) -> float:
-    """The pause in seconds after so many tries: ``first``, then twice as long each time, at most ``longest``."""
+    """Return the pause in seconds after so many tries: ``first``, then twice as long each time, at most ``longest``."""
     return min(longest, first * 2.0 ** max(0, min(tries, _MOST_DOUBLINGS)))
 
 
 def jittered(seconds: float, least: float = 0.5) -> float:
-    """A random pause between ``least`` × ``seconds`` and ``seconds``, so that many clients do not retry in step."""
+    """Return a random pause between ``least`` × ``seconds`` and ``seconds``, so that clients do not retry in step."""
     return seconds * random.uniform(least, 1)

@@ -1,7 +1,7 @@
-"""The clock that the code asks: when a task is due, and when things happened.
+"""The wall clock: when a task is due, and when something happened.
 
-Microseconds since 1970, UTC. Only due times and shown times come from here; who is alive is never
-decided by comparing clocks. Tests set ``source`` to make time jump.
+Times are microseconds since 1970 in UTC. Whether a worker is alive is never decided by comparing clocks. Tests set
+``source`` to make time jump.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ source: Callable[[], int] = _wall
 
 
 def now() -> int:
-    """The time now."""
+    """Return the time now."""
     return source()
 
 
 def from_datetime(moment: datetime) -> int:
-    """An aware datetime as microseconds; ValueError for a naive one, or beyond the years 1 to 9999 in UTC."""
+    """Return an aware datetime as microseconds. Raise ValueError if it is naive or beyond the years 1 to 9999."""
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {shown(moment)}")
     time = (moment - _EPOCH) // _MICROSECOND
@@ -42,7 +42,7 @@ def from_datetime(moment: datetime) -> int:
 
 
 def to_datetime(time: int | None) -> datetime | None:
-    """Microseconds as an aware datetime in UTC, the nearest one that there is; None stays None."""
+    """Return microseconds as an aware datetime in UTC, or the nearest one that exists; None stays None."""
     return None if time is None else _EPOCH + timedelta(microseconds=max(EARLIEST, min(time, LATEST)))
 
 

@@ -1,64 +1,143 @@
-"""What Linux offers to keep processes together; elsewhere these do nothing, and process groups have to do.
-
-``prctl(2)``, ``proc(5)``.
-"""
+"""Processes on Linux: ``proc(5)``, ``prctl(2)``, ``memfd_create(2)``."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import resource
 import signal
-import sys
-import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .contract import Place, Proc, System, file_system_of
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_PATIENCE = 5.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Linux(System):
+    """What Linux tells and does. ``Place.started`` is in clock ticks since the boot."""
+
+    name = "linux"
+    sees_processes = True
+
+    def here(self) -> Place | None:
+        """Return this process's place, or None if it cannot be read."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                boot = file.read().strip()
+            namespace = os.readlink("/proc/self/ns/pid")
+            pid, _, started = _stat("self")
+        except (OSError, ValueError, IndexError):
+            return None
+        # a /proc of another namespace numbers processes differently: it says nothing about ours
+        return Place(boot, namespace, started) if boot and pid == os.getpid() else None
+
+    def exists(self, pid: int, started: int) -> bool | None:
+        """Return whether the process exists; None if /proc hides it from this user."""
+        try:
+            found, state, ticks_at_start = _stat(str(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            return None if _answers(pid) else False
+        except (OSError, ValueError, IndexError):
+            return None
+        return found == pid and ticks_at_start == started and state not in "ZXx"
+
+    def processes(self) -> dict[int, Proc]:
+        """Return all processes that can be seen, by pid."""
+        try:
+            names = os.listdir("/proc")
+        except OSError:
+            return {}
+        found = (_read(int(name)) for name in names if name.isdigit())
+        return {proc.pid: proc for proc in found if proc is not None}
+
+    def children(self) -> set[int]:
+        """Return the pids of this process's own children, without zombies."""
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+                pids = {int(pid) for pid in file.read().split()}
+        except (OSError, ValueError):
+            return super().children()
+        return {pid for pid in pids if (proc := _read(pid)) is not None and not proc.is_zombie}
+
+    def memory(self, pids: Iterable[int]) -> int:
+        """Return the bytes of these processes; what they share with others is divided among the sharers."""
+        return sum(map(_memory, pids))
+
+    def die_with_parent(self, number: int = signal.SIGKILL) -> bool:
+        """Get this signal when the parent's thread that forked this process ends."""
+        return _prctl(_PR_SET_PDEATHSIG, number)
+
+    def adopt_orphans(self) -> bool:
+        """Become the parent of descendants whose parent ends."""
+        return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def reap(self, before: Callable[[int], object]) -> tuple[int, int, resource.struct_rusage] | None:
+        """Wait for one child that has ended; ``before`` gets its pid while that still belongs to it."""
+        dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if dead is None:
+            return None
+        before(dead.si_pid)
+        return os.wait4(dead.si_pid, 0)
+
+    def has_children(self) -> bool:
+        """Return whether this process has children, zombies included."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    def has_mark(self, pid: int, mark: str) -> bool:
+        """Return whether the process was started with ``mark`` in its environment; False if this user may not know."""
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                return mark.encode() in file.read().split(b"\0")
+        except OSError:
+            return False
+
+    def anonymous_file(self) -> int:
+        """Return the descriptor of a file in memory, or of a temporary one if this Python has no memfd."""
+        return os.memfd_create("dbtaskqueue") if hasattr(os, "memfd_create") else super().anonymous_file()
+
+    def file_system(self, path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
+        """Return the type of the file system that ``path`` is on; None if the mounts cannot be read."""
+        try:
+            lines = Path(mounts).read_text("utf-8", "surrogateescape").splitlines()
+        except OSError:
+            return None
+        return file_system_of(path, map(_mount, lines))
 
 
 def _prctl(option: int, value: int) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         import ctypes  # only in processes that need it
 
         return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError):
         return False
 
 
-def die_with_parent(number: int = signal.SIGKILL) -> bool:
-    """Get this signal when the parent's thread that forked this process ends."""
-    return _prctl(_PR_SET_PDEATHSIG, number)
+def _stat(pid: str) -> tuple[int, str, int]:
+    """The pid, the state, and the start in clock ticks."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read().decode("ascii", "replace")
+    number, _, rest = text.partition(" (")
+    fields = rest.rpartition(") ")[2].split()
+    return int(number), fields[0], int(fields[19])
 
 
-def adopt_orphans() -> bool:
-    """Become the parent of descendants whose parent ends."""
-    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-class Proc(NamedTuple):
-    """One process as ``/proc`` shows it; CPU time in seconds, its own and that of children it waited for."""
-
-    pid: int
-    parent: int
-    group: int
-    is_zombie: bool
-    cpu: float
-
-
-def processes() -> dict[int, Proc]:
-    """All processes that can be seen, by pid."""
-    found: dict[int, Proc] = {}
-    with contextlib.suppress(OSError):
-        for name in os.listdir("/proc"):
-            if name.isdigit() and (proc := _read(int(name))) is not None:
-                found[proc.pid] = proc
-    return found
+def _answers(pid: int) -> bool:
+    """Whether the kernel knows the pid although /proc shows nothing (mounted with hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _read(pid: int) -> Proc | None:
@@ -69,40 +148,6 @@ def _read(pid: int) -> Proc | None:
         return Proc(pid, int(fields[1]), int(fields[2]), fields[0] in (b"Z", b"X"), cpu)
     except (OSError, ValueError, IndexError):
         return None
-
-
-def family(root: int, everybody: dict[int, Proc] | None = None) -> list[Proc]:
-    """The process with this pid, its descendants, and the members of the group that it leads."""
-    everybody = processes() if everybody is None else everybody
-    below: dict[int, list[int]] = {}
-    for proc in everybody.values():
-        below.setdefault(proc.parent, []).append(proc.pid)
-        if proc.group == root and proc.pid != root:
-            below.setdefault(root, []).append(proc.pid)
-    members: dict[int, Proc] = {}
-    to_visit = [root]
-    while to_visit:
-        pid = to_visit.pop()
-        if pid in everybody and pid not in members:
-            members[pid] = everybody[pid]
-            to_visit += below.get(pid, [])
-    return list(members.values())
-
-
-def children() -> set[int]:
-    """The pids of this process's own children, the dead ones that nobody has waited for left out."""
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            pids = {int(pid) for pid in file.read().split()}
-        return {pid for pid in pids if (proc := _read(pid)) is not None and not proc.is_zombie}
-    except (OSError, ValueError):
-        own = os.getpid()
-        return {proc.pid for proc in processes().values() if proc.parent == own and not proc.is_zombie}
-
-
-def memory(pids: Iterable[int]) -> int:
-    """Bytes of memory that these processes take, what they share with others divided among the sharers."""
-    return sum(map(_memory, pids))
 
 
 def _memory(pid: int) -> int:
@@ -120,25 +165,7 @@ def _memory(pid: int) -> int:
         return 0
 
 
-def kill_marked(mark: str) -> None:
-    """Kill every process that has ``mark`` (``NAME=value``) in the environment that it was started with."""
-    wanted = mark.encode()
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        found = [proc.pid for proc in processes().values() if not proc.is_zombie and _has(proc.pid, wanted)]
-        if not found:
-            return
-        for pid in found:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.005)
-
-
-def _has(pid: int, mark: bytes) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
-    except OSError:
-        return False
+def _mount(line: str) -> tuple[str, str]:
+    """The mount point and the type in a line of mountinfo."""
+    fields, _, rest = line.partition(" - ")
+    return fields.split()[4].replace("\\040", " "), rest.split()[0]

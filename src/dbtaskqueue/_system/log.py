@@ -36,7 +36,7 @@ def event(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that is not empty, truncated if it is long; "" if there is none."""
+    """Return the first line of an exception's message that is not empty, truncated if it is long; else ""."""
     try:
         lines = str(error).strip().splitlines()
     except Exception:  # an exception whose own __str__ raises
@@ -54,7 +54,7 @@ class Throttle:
         self._last: dict[object, float] = {}
 
     def lets(self, key: object) -> bool:
-        """Whether it is time for this key."""
+        """Return whether it is time for this key."""
         now = time.monotonic()
         if now < self._last.get(key, -math.inf) + self._seconds:
             return False

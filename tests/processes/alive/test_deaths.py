@@ -15,6 +15,7 @@ pytestmark = pytest.mark.one_engine("a pid decides, not SQL")
 EAGER = RetryPolicy(delay=0)
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_task_that_kills_its_worker_ends_abandoned_and_its_batch_does_not_pay(url, worker):
     with TaskQueue(url, retry=EAGER) as queue:
         before = queue.enqueue_many([["nothing", None]] * 60)

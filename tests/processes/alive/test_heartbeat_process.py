@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from helpers import until
 from workers import heartbeat_process_of, is_running, said
 
 from dbtaskqueue import TaskQueue
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_a_heart_that_dies_is_started_again(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 4])
@@ -23,6 +25,7 @@ def test_a_heart_that_dies_is_started_again(url, worker, note):
         assert task.attempt == 1
 
 
+@pytest.mark.elsewhere("psutil", "none")
 def test_the_heart_ends_with_its_worker(url, worker):
     TaskQueue(url).close()
     process = worker()

@@ -24,6 +24,7 @@ def elsewhere(start, url, note):
     return Elsewhere(start, WORKER, url, note, json.dumps({"lease": LEASE}))
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_stopped_process_of_the_same_place_is_not_robbed(url, worker, note):
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue(["sleep", 0.5])
@@ -36,6 +37,7 @@ def test_a_stopped_process_of_the_same_place_is_not_robbed(url, worker, note):
         assert task.attempt == 1
 
 
+@pytest.mark.elsewhere("psutil")
 def test_a_killed_worker_is_noticed_in_the_same_place(url, worker, note):
     with TaskQueue(url) as queue:
         queue.enqueue(["sleep", 600])

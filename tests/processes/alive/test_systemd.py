@@ -97,7 +97,7 @@ def test_nobody_listens(url: str, tmp_path: Path) -> None:
         with ended(service(f"{tmp_path}/nobody", command(url, "--burst"), log, WATCHDOG_USEC=SHORT)) as worker:
             assert worker.wait(60) == 0
         assert task.refresh().state == "done"
-        assert log.read_text().count("systemd could not be told") == 1
+        assert log.read_text().count("systemd could not be notified") == 1
         assert "Traceback" not in log.read_text()
 
 
@@ -145,7 +145,7 @@ def on_error(task, error):
     if sys.argv[3] == "session":
         hang()
     else:
-        worker._loop._executor._tell(hang)
+        worker._loop._executor._soon(hang)
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)

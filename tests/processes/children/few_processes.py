@@ -10,7 +10,7 @@ from typing import Any
 
 import child_tasks
 
-from dbtaskqueue._system import linux
+from dbtaskqueue._system.processes import system
 
 _fork = os.fork
 
@@ -18,7 +18,7 @@ _fork = os.fork
 def fork() -> int:
     """In place of ``os.fork``."""
     file = Path(os.environ["FEW_PROCESSES"])
-    if file.exists() and len(linux.children()) >= int(file.read_text()):
+    if file.exists() and len(system.children()) >= int(file.read_text()):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return _fork()
 

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from ... import outcomes
 from ..._formats.command_line import CommandLine
 from ..._store.contract import TaskRecord
-from ..._system import linux
+from ..._system.contract import peak_memory
+from ..._system.processes import system
 from ...checkpoints import Checkpoints, ChildStore
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
 from ..lookup import Lookup
@@ -34,6 +35,8 @@ from .shared_flags import ASK_FOR_STACKS, SharedFlags
 
 _REPORT = 0.5
 """Seconds between two reports of progress to the worker."""
+_CHECK_PARENT = 1.0
+"""Seconds between checks whether the fork server is alive, on systems whose kernel does not report its end."""
 _PIPE = 2**16
 _DISCONNECT_AFTER = 2.0
 """Seconds without a task after which the connection to the database is closed."""
@@ -89,9 +92,11 @@ class Child:
     def serve(self) -> None:
         """Run the tasks that are sent, until the worker closes its end."""
         os.setsid()
-        if linux.die_with_parent() and os.getppid() != self._parent:
+        if not system.die_with_parent():
+            threading.Thread(target=self._die_with_parent, name="dbtaskqueue-parent", daemon=True).start()
+        if os.getppid() != self._parent:
             return
-        linux.adopt_orphans()
+        system.adopt_orphans()
         self._set_up_output()
         signal.signal(signal.SIGTERM, self._on_term)
         faulthandler.enable()
@@ -105,6 +110,12 @@ class Child:
             self._enter_process()
             self._run_all(message["tasks"])
         self._runner.process.leave()
+
+    def _die_with_parent(self) -> None:
+        """In a thread, if the kernel does not do it: kill this process and its group when its parent has ended."""
+        while os.getppid() == self._parent:
+            time.sleep(_CHECK_PARENT)
+        os.killpg(self._pid, signal.SIGKILL)
 
     def _enter_process(self) -> None:
         if not self._threads:
@@ -247,11 +258,7 @@ class Child:
         own = self._threads + (self._reporter is not None)
         if threading.active_count() > own:
             return False
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # it has no children; orphans further down would be its children
-            return True
-        return False
+        return not system.has_children()  # if it adopts orphans, those further down are its children
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -292,8 +299,7 @@ class _PeakMemory:
                 os.write(self._clear, b"5")
 
     def bytes(self) -> int:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return peak_memory(resource.getrusage(resource.RUSAGE_SELF))
 
 
 def packed(error: BaseException) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import socket
 from collections import deque
 from typing import NamedTuple
 
+from ..._system.processes import system
 from ..task_run import TaskRun
 from .channel import Channel, Message
 from .shared_flags import new_flags
@@ -78,10 +79,17 @@ class ChildHandle:
         """The descriptors to send to the child."""
         return ChildFds(self._theirs.fileno(), self.output_fd, self._written, self.flags.fd)
 
+    def close_sent(self) -> None:
+        """Close the child's ends, which have been sent; on macOS that has to wait until they were received."""
+        if system.keeps_sent_descriptors:
+            self.close_theirs()
+
     def close_theirs(self) -> None:
-        """Close the child's ends. They have been sent."""
+        """Close the child's ends, if they are open."""
         self._theirs.close()
-        os.close(self._written)
+        if self._written >= 0:
+            os.close(self._written)
+            self._written = -1
 
     @property
     def run(self) -> TaskRun | None:
@@ -135,6 +143,7 @@ class ChildHandle:
     def close(self) -> None:
         """Close everything."""
         self.is_closed = True
+        self.close_theirs()
         self.channel.close()
         os.close(self.output_fd)
         self.flags.close()

@@ -126,7 +126,7 @@ class Children:
                 self._shortage.note_failure(error.errno, str(error), len(self._children))
             return None
         finally:
-            child.close_theirs()
+            child.close_sent()
         self._children[child.number] = child
         self._selector.register(child.channel, _READ, partial(self._hear, child))
         return child
@@ -389,6 +389,7 @@ class Children:
         self._shortage.note_success(len(self._children))
         if (child := self._children.get(message["forked"])) is not None:
             child.pid = message["pid"]
+            child.close_theirs()
             if child.run is not None:
                 child.run.pid = child.pid
 

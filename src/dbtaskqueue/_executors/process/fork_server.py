@@ -25,7 +25,8 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..._system import linux
+from ..._system.contract import Proc, peak_memory
+from ..._system.processes import system
 from ...checkpoints import ChildStore
 from .. import lookup
 from .channel import Channel, Message, record_from
@@ -63,7 +64,7 @@ def main() -> NoReturn:
     """Serve the worker at the other end of the socket that is stdin, until the worker ends."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    linux.die_with_parent(signal.SIGTERM)
+    system.die_with_parent(signal.SIGTERM)
     channel = Channel(socket.socket(fileno=os.dup(0)))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -112,7 +113,7 @@ class ForkServer:
         self._surroundings = surroundings
         self._pids: dict[int, int] = {}  # the worker's number for a child: its pid
         self._numbers: dict[int, int] = {}
-        self._own = linux.children()  # what the imported code has started itself
+        self._own = system.children()  # what the imported code has started itself
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._waker = os.pipe()
         self._adopts = False
@@ -130,7 +131,7 @@ class ForkServer:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda number, frame: None)  # just wake up: the loop checks itself
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        self._adopts = linux.adopt_orphans()
+        self._adopts = system.adopt_orphans()
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         gc.collect()
@@ -184,7 +185,8 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             parent = os.getppid()
-            self._selector.close()
+            with contextlib.suppress(OSError):  # a kqueue is not inherited; Python before 3.13 does not know that
+                self._selector.close()
             self._channel.close()
             os.close(self._wakeup)
             os.close(self._waker)
@@ -210,50 +212,52 @@ class ForkServer:
     def _kill(self, request: Message) -> None:
         """Kill a child and its group. What has left the group is an orphan then, and is killed as such.
 
-        So this does not read the list of all processes, which would cost milliseconds for each child.
+        So this does not read the list of all processes, which would cost milliseconds for each child. If this process
+        adopts no orphans, it has to: they can be found only before the child ends.
         """
         pid = self._pids.get(request["child"])
         if pid is None:
             return
-        if not self._adopts:
-            _send(pid, signal.SIGKILL)
-            return
-        for kill in (os.killpg, os.kill):  # it leads no group yet if it was forked just now
-            with contextlib.suppress(OSError):
-                kill(pid, signal.SIGKILL)
+        family = [] if self._adopts else system.family(pid)
+        _kill_all(pid, family)
+        _wait_for_end({proc.pid for proc in family} - {pid})
 
     # -- ends --------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
         while True:
             try:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                reaped = system.reap(self._kill_group)
             except ChildProcessError:
                 return
-            if dead is None:
+            if reaped is None:
                 return
-            number = self._numbers.pop(dead.si_pid, None)
-            if number is not None:
-                del self._pids[number]
-                with contextlib.suppress(OSError):
-                    os.killpg(dead.si_pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
-            _, status, usage = os.wait4(dead.si_pid, 0)
+            pid, status, usage = reaped
+            number = self._numbers.pop(pid, None)
             if number is None:
                 continue
+            del self._pids[number]
             self._end_orphans()
             self._channel.send(
                 {
                     "gone": number,
                     "code": os.waitstatus_to_exitcode(status),
                     "cpu": usage.ru_utime + usage.ru_stime,
-                    "memory": _bytes(usage.ru_maxrss),
+                    "memory": peak_memory(usage),
                 }
             )
 
+    def _kill_group(self, pid: int) -> None:
+        if pid in self._numbers:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+
     def _end_orphans(self) -> None:
         """Kill what ended children have left. Live children are the subreapers of their own orphans."""
+        if not self._adopts:
+            return
         deadline = time.monotonic() + _END
-        while orphans := linux.children() - self._numbers.keys() - self._own:
+        while orphans := system.children() - self._numbers.keys() - self._own:
             for pid in orphans:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
@@ -265,11 +269,9 @@ class ForkServer:
                 return
 
     def _end_everything(self) -> None:
-        processes = linux.processes()
+        processes = system.processes()
         for pid in self._numbers:
-            for proc in linux.family(pid, processes):
-                with contextlib.suppress(OSError):
-                    os.kill(proc.pid, signal.SIGKILL)
+            _kill_all(pid, system.family(pid, processes))
         self._numbers.clear()
         self._end_orphans()
         with contextlib.suppress(ChildProcessError):  # none are left
@@ -279,16 +281,30 @@ class ForkServer:
                     time.sleep(_RETRY_PAUSE)
 
 
+def _kill_all(pid: int, family: list[Proc]) -> None:
+    """Kill a child, its group, and the members of its family."""
+    for kill in (os.killpg, os.kill):  # it leads no group yet if it was forked just now
+        with contextlib.suppress(OSError):
+            kill(pid, signal.SIGKILL)
+    for proc in family:
+        with contextlib.suppress(OSError):
+            os.kill(proc.pid, signal.SIGKILL)
+
+
+def _wait_for_end(pids: set[int]) -> None:
+    """Wait until these killed processes have ended, which are not this process's children."""
+    deadline = time.monotonic() + _END
+    while pids and time.monotonic() < deadline:
+        time.sleep(_RETRY_PAUSE)
+        processes = system.processes()
+        pids = {pid for pid in pids if pid in processes and not processes[pid].is_zombie}
+
+
 def _send(pid: int, number: int) -> None:
     """Send a signal to a child, to its group, and to descendants that have left the group."""
     with contextlib.suppress(OSError):
         os.killpg(pid, number)
-    for proc in linux.family(pid):
+    for proc in system.family(pid):
         if proc.group != pid:
             with contextlib.suppress(OSError):
                 os.kill(proc.pid, number)
-
-
-def _bytes(maximum: int) -> int:
-    """``ru_maxrss`` in bytes: macOS counts them, Linux counts KiB."""
-    return maximum if sys.platform == "darwin" else maximum * 1024

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from ..._system import linux
 from ..._system.log import event
+from ..._system.processes import system
 from ..._system.systemd import VARIABLES
 from ...errors import TaskQueueError
 from ..lookup import Origin, import_path
@@ -82,7 +82,7 @@ class ServerHandle:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-            linux.kill_marked(self.mark)
+            system.kill_marked(self.mark)
             return code
 
 
@@ -217,7 +217,7 @@ class Server:
         self._handle = None
         self._selector.unregister(handle.channel)
         code = handle.end()
-        linux.kill_marked(handle.mark)
+        system.kill_marked(handle.mark)
         self._reports.on_server_ended(code)
         self._fail(handle.broken or f"the fork server {how_it_ended(code)}")
 

@@ -9,10 +9,11 @@ import contextlib
 import mmap
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
+
+from ..._system.processes import system
 
 # Offsets in the page. The worker and the child may have different versions, so a new flag takes the next free offset.
 _CANCELLED = 0
@@ -136,11 +137,7 @@ class SharedFlags:
 
 def new_flags() -> SharedFlags:
     """Return flags that are not shared yet."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("dbtaskqueue")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+    fd = system.anonymous_file()
     try:
         os.ftruncate(fd, _STACKS_AT)
         return SharedFlags(fd)

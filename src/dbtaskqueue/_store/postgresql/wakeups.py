@@ -17,13 +17,12 @@ from typing import NamedTuple
 
 from ...errors import StoreUnavailable
 from ..polling import PollingWakeups
+from ..watching import WatchThread
 from .connections import PostgresqlConnections, PostgresqlLink
 
 _GOOD_FOR = 7.0
 """Seconds for which a waiter's row is valid; it sleeps for at most five at a time."""
 _CHECK_INTERVAL = 1.0
-_IDLE_FOR = 10.0
-"""Seconds for which the listening thread outlives the last waiting thread."""
 
 _CHECK_FIRST = object()
 """The ticket of a waiter that has just woken: it checks for due tasks before it registers again."""
@@ -49,11 +48,9 @@ class PostgresqlWakeups(PollingWakeups):
         self._rings = 0
         self._tickets = 0  # registered tickets that are in use
         self._was_awake = False
-        self._is_closed = False
         self._channel: str | None = None
         self._rows: dict[str, str] = {}  # our rows by queue, as a notification names them; under the reader's lock
-        self._listener: threading.Thread | None = None
-        self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._listener = WatchThread(self._listen)
 
     def _after_fork(self) -> None:
         if os.getpid() != self._pid:
@@ -107,29 +104,24 @@ class PostgresqlWakeups(PollingWakeups):
         if not isinstance(ticket, _Ticket):
             super().wait_on(bell, ticket, timeout)
             return
-        with self._lock:
-            self._waiters.add(bell)
-            if self._listener is None:
-                self._listener = threading.Thread(target=self._listen, name="dbtaskqueue-wakeups", daemon=True)
-                self._listener.start()
-            self._wanted.put(None)
+        self._listener.add(bell)
         try:
             if ticket.rings == self._rings and all(name in self._rows for name in ticket.queues):  # else it was woken
                 with contextlib.suppress(queue.Empty):
                     bell.get(timeout=max(timeout, 0))
         finally:
-            self._waiters.discard(bell)
+            self._listener.waiters.discard(bell)
             self._was_awake = True
 
     def ring(self) -> None:
         """Wake every waiter of this process, also one that has its ticket and is about to wait."""
         self._rings += 1
         super().ring()
+        self._listener.ring()
 
     def close(self) -> None:
         """See the base class."""
-        self._is_closed = True
-        self._wanted.put(None)
+        self._listener.close()
         with self._lock:
             self._tickets = 0
         if self._rows:
@@ -140,40 +132,19 @@ class PostgresqlWakeups(PollingWakeups):
         name, _, stamp = row.partition(" ")
         if self._rows.get(name) == stamp:
             del self._rows[name]
-        self._ring_all()
-
-    def _ring_all(self) -> None:
-        for bell in tuple(self._waiters):
-            bell.put(None)
+        self._listener.ring()
 
     # -- in the listening thread -------------------------------------------------------------------
 
     def _listen(self) -> None:
-        while self._is_wanted():
-            fd = self._connections.reader_fd()
-            if fd is not None:
-                _await_notification(fd)
-            if self._rows and not self._connections.hears(self._channel):
-                self._ring_all()  # the listening connection is closed: waiters register on another
-                self._await_waiters(_CHECK_INTERVAL)
-            elif fd is None:
-                self._await_waiters(_CHECK_INTERVAL)
-
-    def _await_waiters(self, seconds: float) -> bool:
-        with contextlib.suppress(queue.Empty):
-            self._wanted.get(timeout=seconds)
-            return True
-        return False
-
-    def _is_wanted(self) -> bool:
-        """Sleep until a thread waits; False after a close, and when none has waited for a long time."""
-        while not self._waiters:
-            if self._is_closed or not self._await_waiters(_IDLE_FOR):
-                with self._lock:
-                    if not self._waiters:
-                        self._listener = None
-                        return False
-        return True
+        fd = self._connections.reader_fd()
+        if fd is not None:
+            _await_notification(fd)
+        if self._rows and not self._connections.hears(self._channel):
+            self._listener.ring()  # the listening connection is closed: waiters register on another
+            self._listener.sleep(_CHECK_INTERVAL)
+        elif fd is None:
+            self._listener.sleep(_CHECK_INTERVAL)
 
 
 def _await_notification(fd: int) -> None:

@@ -7,9 +7,13 @@ import os
 import stat
 from pathlib import Path
 
+from ..._system.processes import system
 from ...errors import ConfigurationError
 
-_NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"}
+_NETWORK = {
+    *("nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "ncpfs"),
+    *("afpfs", "webdav"),  # macOS
+}
 _NETWORK_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.nfs"}
 
 
@@ -46,26 +50,9 @@ def refuse_network(path: str) -> None:
 
     WAL needs memory that all users of the file share: a network file system breaks it silently.
     """
-    kind = file_system(path)
+    kind = system.file_system(path)
     if kind in _NETWORK or kind in _NETWORK_FUSE:
         raise ConfigurationError(f"{path} is on a network file system ({kind}), which SQLite cannot share safely")
-
-
-def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
-    """Return the kind of file system that a path is on; None where the kernel does not tell."""
-    try:
-        lines = Path(mounts).read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return None
-    real = os.path.realpath(path)
-    best, kind = "", None
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        mount = fields.split()[4].replace("\\040", " ")
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, rest.split()[0]
-    return kind
 
 
 def not_writable(path: str) -> list[str]:

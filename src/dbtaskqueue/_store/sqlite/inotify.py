@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import select
-import sys
+
+from ..._system.processes import system
 
 _CLOSE_ON_EXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _MODIFY = 0x2
@@ -52,7 +53,7 @@ class Watch:
 
 def open_watch(path: str) -> Watch | None:
     """Return a watch on writes to ``path``; None where there is none (no Linux, no file, no free watch)."""
-    if not sys.platform.startswith("linux"):
+    if system.name != "linux":
         return None
     try:
         import ctypes
