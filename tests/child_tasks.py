@@ -462,7 +462,7 @@ async def do_coroutine(file: str) -> None:
         note(file, f"left, cancelled: {current_task().cancelled}")
 
 
-# -- misbehaviour-------------------------------------------------------------------------------------
+# -- misbehaviour ------------------------------------------------------------------------------------
 
 
 def do_close_all(first: int) -> int:
@@ -542,7 +542,7 @@ def do_oom(directory: str) -> None:
         blocks.append(bytearray(b"x") * 2**20)
 
 
-# -- under load, while processes are killed ----------------------------------------------------------------
+# -- under load, while processes are killed ------------------------------------------------------------
 
 
 def identity(pid: int | str = "self") -> str:

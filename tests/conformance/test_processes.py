@@ -313,7 +313,7 @@ def test_output_is_seen_while_the_task_runs(queue: TaskQueue, file: Path) -> Non
     task = queue.enqueue({"do": "count_and_print", "file": str(file)})
     with running_worker(queue):
         until(
-            lambda: task.attempts() and "running_worker on it" in (last(task).output or ""),
+            lambda: task.attempts() and "working on it" in (last(task).output or ""),
             what="output of a running task",
         )
         assert task.refresh().state == "running"
