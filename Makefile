@@ -1,4 +1,4 @@
-# Everything is set up inside the checkout: .venv (and .bench for the rivals of `make bench`).
+# Everything is installed inside the checkout: in .venv, and in .bench the other queues that `make bench` measures.
 # Needed: git, make, and Python 3.11 or later with pip. Another interpreter: make test PYTHON=python3.13
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
 	@echo "make test      four to six minutes: every test, each on the engines that can make it fail"
-	@echo "make test-all  the whole product: every test on every engine"
+	@echo "make test-all  every test on every engine"
 	@echo "make mutants   break the code on purpose, one fault at a time, and check that the tests notice"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     measure the figures of docs/benchmarks.md"

@@ -24,7 +24,7 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """Serves each page slowly, and records which process asked for it."""
+    """Serves each page slowly, and records which process has requested it."""
 
     seconds = 0.1
     asked: list[tuple[str, int]] = []  # noqa: RUF012
@@ -38,7 +38,7 @@ class Site(http.server.BaseHTTPRequestHandler):
         self.wfile.write(" ".join(PAGES).encode() if name == "names" else content(name).encode())
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):  # the process that asked was killed
+        with contextlib.suppress(ConnectionError):  # the process that sent the request was killed
             super().handle()
 
     def log_message(self, *args: object) -> None:
@@ -46,7 +46,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
     @classmethod
     def pages_for(cls, process: int) -> list[str]:
-        """The pages that this process asked for, in order."""
+        """Return the pages that this process has requested, in order."""
         return [name for name, asker in cls.asked if asker == process and name != "names"]
 
 
@@ -72,25 +72,26 @@ def play(directory: str, site: str) -> None:
         process = crawling(8, besides=[process])
         resumed = Site.pages_for(process)[0]
         check(PAGES.index(resumed) - PAGES.index(last) in (0, 1), f"it continues where it was, not at {resumed}")
-        print(f"A new worker has it. It continues at {resumed}, not at {PAGES[0]}.")
+        print(f"A new worker has taken the task. It continues at {resumed}, not at {PAGES[0]}.")
 
         queue.suspend(task.id)
         until(lambda: state_of(process) == "T", "the suspended task is stopped")
         before = len(Site.pages_for(process))
         time.sleep(1)
-        check(len(Site.pages_for(process)) - before <= 1, "it asks for no page meanwhile")  # one may be on its way
+        # One request may still be in progress.
+        check(len(Site.pages_for(process)) - before <= 1, "it requests no page meanwhile")
         check(task.refresh().state == "running" and task.suspended, "its worker still holds it")
         at = Site.pages_for(process)[-1]
         queue.continue_(task.id)
         until(lambda: Site.pages_for(process)[-1] != at, "it continues")
-        print(f"At {at} it is suspended. For a second it asks for no page. Then it is continued.")
+        print(f"At {at} it is suspended. For a second, it requests no page. Then it is continued.")
 
         second.send_signal(signal.SIGTERM)
         check(second.wait(PATIENCE) == 0, "a worker exits with 0 after SIGTERM")
         check((task.refresh().state, task.attempt) == ("pending", 1), "it is released, and no attempt is spent")
         print(f"At {Site.pages_for(process)[-1]} a deploy: worker {second.pid} gets SIGTERM, releases it and exits.")
 
-        Site.seconds = 0.0  # the rest may be quick
+        Site.seconds = 0.0  # serve the rest quickly
         third = start()
         until(lambda: task.refresh().state == "done", "it finishes")
         print(f"Worker {third.pid}, the third, finishes it: {task.result}.")
@@ -98,7 +99,7 @@ def play(directory: str, site: str) -> None:
 
 
 def crawling(pages: int, besides: list[int] = []) -> int:  # noqa: B006
-    """Wait until another process than *besides* has asked for this many pages; return its pid."""
+    """Wait until a process that is not in *besides* has requested this many pages; return its pid."""
 
     def found() -> int | None:
         counts = Counter(process for name, process in Site.asked if name != "names" and process not in besides)
@@ -184,7 +185,7 @@ def check(holds: bool, claim: str) -> None:
 
 
 def state_of(pid: int) -> str:
-    """The state of a process on Linux: T is stopped, Z and X have ended."""
+    """Return the state of a process on Linux: T if it is stopped, Z or X if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -196,7 +197,7 @@ def main() -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # leave no file behind
     sys.stdout.reconfigure(line_buffering=True)  # print each line as it happens
     for number in INTERRUPTIONS:
-        signal.signal(number, signal.default_int_handler)  # like Ctrl-C, so that the workers end, too
+        signal.signal(number, signal.default_int_handler)  # handled like Ctrl-C, so that the workers end, too
     with (
         tempfile.TemporaryDirectory(prefix="dbtaskqueue-long-task-") as directory,
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server,

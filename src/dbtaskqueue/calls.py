@@ -13,7 +13,7 @@ from .checks import shown
 from .options import UsingOptions, given
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # type checkers bring it; a default needs Python 3.13 at run time
+    from typing_extensions import TypeVar  # for type checkers; at run time, a default needs 3.13
 
     R = TypeVar("R", covariant=True, default=Any)
 else:
@@ -47,7 +47,7 @@ class TaskCall(Generic[R]):
 
     @property
     def payload(self) -> JSON:
-        """The arguments as they are stored."""
+        """The arguments, in the form in which they are stored."""
         return {"args": list(self.args), "kwargs": self.kwargs}
 
     def __repr__(self) -> str:
@@ -91,7 +91,7 @@ class Batch(NamedTuple):
 
 
 _CALLS = frozenset({TaskCall, Command})
-_plain_batch = functools.partial(tuple.__new__, Batch)  # a third of the time of a call of the class
+_plain_batch = functools.partial(tuple.__new__, Batch)  # takes a third of the time of calling the class
 
 
 def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]:

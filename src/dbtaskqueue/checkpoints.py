@@ -1,7 +1,7 @@
-"""What a running task stores itself: its checkpoint, its steps, and a transaction that ends it.
+"""What a running task itself stores: its checkpoint, its steps, and a transaction that ends it.
 
-If the database is unavailable, the task waits: one that has run for hours must not fail because of a restart. It does
-not wait if its claim is gone, if its cancellation was requested, or if its worker drains.
+If the database is unavailable, the task waits: one that has run for hours must not fail because a server restarts. It
+does not wait if its claim was lost, if its cancellation was requested, or if its worker drains.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 CHECKPOINT = "checkpoint"
 STEP = "step:"
 _RETRY_PAUSE = 0.05, 2.0
-"""Seconds between tries while the database is unavailable: at first, and at most."""
+"""Seconds between tries while the database is unavailable: the first time, and at most."""
 
 
 class Checkpoints(Protocol):
@@ -41,7 +41,7 @@ class Checkpoints(Protocol):
         """Return what this and earlier attempts have stored, by name."""
 
     def save(self, name: str, value: str) -> None:
-        """Store a value durably. Raises LeaseLost if the claim is gone."""
+        """Store a value durably. Raises LeaseLost if the claim was lost."""
 
     def transaction(self, result: str | None) -> contextlib.AbstractContextManager[Any]:
         """Return a block with a DB-API connection, whose commit also ends the task with this result."""
@@ -71,7 +71,7 @@ class StoredCheckpoints:
     def save(self, name: str, value: str) -> None:
         """See Checkpoints."""
         if not self._patiently(lambda: self._store.save(self._record.id, self._record.token, name, value)):
-            raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")
+            raise LeaseLost(f"the claim on task {self._record.id} was lost; nothing was stored")
 
     @contextlib.contextmanager
     def transaction(self, result: str | None) -> Iterator[Any]:
@@ -91,7 +91,7 @@ class StoredCheckpoints:
         self.has_ended = True
 
     def _is_stored(self, end: End) -> bool:
-        """Whether a commit whose answer was lost has been carried out."""
+        """Return whether a commit was carried out although its answer was lost."""
         now = self._store.get(end.id)
         found = Verdict(False, None, None) if now is None else Verdict(False, TaskState(now.state), now.token)
         return outcomes.settled(self._store, end, found).stored
@@ -140,8 +140,8 @@ class ChildStore:
 class _Unawaited:
     """A transaction in which a coroutine must not await.
 
-    Other coroutines of its event loop would continue. On SQLite, the first of them that writes would wait for a lock
-    which cannot be released while it waits. So the transaction is rolled back as soon as the loop has its turn.
+    Other coroutines of its event loop would run meanwhile. On SQLite, the first of them that writes would wait for a
+    lock that cannot be released while it waits. So the transaction is rolled back as soon as the event loop runs.
     """
 
     def __init__(self, block: contextlib.AbstractContextManager[Any]) -> None:
@@ -151,7 +151,7 @@ class _Unawaited:
 
     def __enter__(self) -> Any:
         connection = self._block.__enter__()
-        if (asyncio := sys.modules.get("asyncio")) is not None:  # else there is no loop
+        if (asyncio := sys.modules.get("asyncio")) is not None:  # otherwise there is no loop
             with contextlib.suppress(RuntimeError):  # none runs in this thread
                 self._turn = asyncio.get_running_loop().call_soon(self._roll_back)
         return connection

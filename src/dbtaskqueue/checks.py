@@ -1,4 +1,4 @@
-"""Checks of what a caller passes, and how messages show values. Pure."""
+"""Checks of arguments, and functions that format values for messages. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PRIORITIES = range(-32768, 32768)
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: on one line, in ASCII, and truncated if it is long."""
+    """Format a value for a message: on one line, in ASCII, and truncated if it is long."""
     try:
         text = ascii(value)
-    except Exception:  # an integer of 5000 digits, or a __repr__ that raises
+    except Exception:  # such as an integer of 5000 digits, or a __repr__ that raises
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 140 else f"{text[:140]}…"
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Return names as messages list them, at most ``most`` of them."""
+    """Format names for a message, separated by commas, at most ``most`` of them."""
     more = len(names) - most
     return (", ".join(names[:most]) or "none") + (f" and {more} more" if more > 0 else "")
 
@@ -35,7 +35,7 @@ def counted(number: int, noun: str = "task") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def harmless(text: str, keep: str = "") -> str:
+def escaped(text: str, keep: str = "") -> str:
     """Return ``text`` with control characters and invisible characters escaped, except those in ``keep``."""
     if text.isprintable():
         return text
@@ -45,14 +45,14 @@ def harmless(text: str, keep: str = "") -> str:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether it is a number that a float can hold. An infinity is one, NaN is not."""
+    """Return whether the value is a number that a float can hold. Infinity counts as one, NaN does not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max or abs(value) == math.inf
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Return whether it is a whole number of at least 1."""
+    """Return whether the value is a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -66,10 +66,10 @@ def check_count(value: int, name: str) -> int:
 def check_seconds(
     duration: float | timedelta, name: str, *, finite: bool = False, positive: bool = False, signed: bool = False
 ) -> float:
-    """Return a duration as seconds; it is given as a number of seconds or a timedelta.
+    """Return a duration, which is a number of seconds or a timedelta, in seconds.
 
-    It must be at least 0: with ``positive`` more than 0, with ``signed`` any number. It may be infinite, except with
-    ``finite``. Raises ValueError.
+    It must be at least 0; more than 0 with ``positive``, and any number with ``signed``. It may be infinite, except
+    with ``finite``. Raises ValueError.
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if is_number(seconds):
@@ -82,12 +82,12 @@ def check_seconds(
 
 
 def check_delay(delay: float | timedelta, name: str) -> float:
-    """Return the delay until a task is due as seconds; ValueError unless it is finite and at least 0."""
+    """Return the delay until a task is due, in seconds. Raises ValueError unless it is finite and at least 0."""
     return check_seconds(delay, name, finite=True)
 
 
 def check_lease(lease: float | timedelta) -> float:
-    """Return the lease as seconds; ValueError unless it is finite and greater than 0."""
+    """Return the lease in seconds. Raises ValueError unless it is finite and greater than 0."""
     return check_seconds(lease, "lease", finite=True, positive=True)
 
 
@@ -99,7 +99,7 @@ def check_priority(priority: int) -> int:
 
 
 def is_async(code: Callable[..., object]) -> bool:
-    """Return whether it is an ``async def``: a function, a partial of one, or an object with such a ``__call__``."""
+    """Return whether code is an ``async def``: a function, a partial of one, or an object with such a ``__call__``."""
     return any(map(inspect.iscoroutinefunction, _functions(code)))
 
 

@@ -14,7 +14,7 @@ from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
 from ._store.contract import TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
-from .checks import harmless, is_async
+from .checks import escaped, is_async
 from .errors import TaskCancelled
 
 P = ParamSpec("P")
@@ -24,7 +24,7 @@ _LONGEST_STEP = 200
 
 
 class RunningTask:
-    """The task that the calling code runs in, as of its start.
+    """The task that the calling code runs in. Its attributes are as of the start of the attempt.
 
     A coroutine may call everything directly. ``saved``, ``checkpoint``, ``step`` and ``transaction`` block its event
     loop until the database has answered. If that may take long (a large transaction, or a database that is unavailable,
@@ -52,7 +52,7 @@ class RunningTask:
         self._checkpoints = checkpoints
         self._limit = max_payload
         self._saved: dict[str, str] | None = None
-        self._saved_lock = threading.Lock()  # what one thread stores while another reads must not be forgotten
+        self._saved_lock = threading.Lock()  # a read in one thread must not overwrite what another stores meanwhile
         self._steps: set[str] = set()
         self._tracker = tracker
         self.attempt = attempt
@@ -60,7 +60,7 @@ class RunningTask:
         self._is_cancelled = is_cancelled
 
     def __repr__(self) -> str:
-        function = "" if self.function is None else f" {harmless(self.function)}"
+        function = "" if self.function is None else f" {escaped(self.function)}"
         return f"<RunningTask {self.id} {self.queue}{function} attempt={self.attempt}>"
 
     @property
@@ -102,7 +102,7 @@ class RunningTask:
 
     @property
     def cancelled(self) -> bool:
-        """Whether cancellation was requested, or the claim is gone. Return or raise soon."""
+        """Whether cancellation was requested, or the claim was lost. Return or raise soon."""
         return self._is_cancelled()
 
     @property
@@ -113,9 +113,9 @@ class RunningTask:
     # -- progress, checkpoints and steps -----------------------------------------------------------
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Report progress, in units of your own. Anyone can read it as ``task.progress``.
+        """Report progress, in units of your own. Any program can read it as ``task.progress``.
 
-        It is cheap enough for an inner loop: progress is stored about once a second, and the last call always. Raises
+        It is fast enough for an inner loop: progress is stored about once a second, and the last call always. Raises
         TaskCancelled if cancellation was requested, and ValueError for something that is not a number.
         """
         if self._is_cancelled():
@@ -132,7 +132,7 @@ class RunningTask:
         """Store a JSON value, which the next attempt finds in ``saved``. It is durable when this returns.
 
         Waits while the database is unavailable. Raises TaskCancelled if cancellation was requested, LeaseLost if the
-        claim is gone, and PayloadError for a value that is not JSON or is too large.
+        claim was lost, and PayloadError for a value that is not JSON or is too large.
         """
         self._save(CHECKPOINT, payload.encode(value, limit=self._limit, name="checkpoint"))
 
@@ -181,7 +181,7 @@ class RunningTask:
         block, unless the block raises. The task is done then, with ``result``: what its function does or returns
         afterwards changes nothing. On SQLite the block holds the write lock, so keep it short.
 
-        Raises LeaseLost if the claim is gone, and RuntimeError if a coroutine awaits something in the block. In both
+        Raises LeaseLost if the claim was lost, and RuntimeError if a coroutine awaits something in the block. In both
         cases nothing is written.
         """
         if self.cancelled:
@@ -204,12 +204,12 @@ class RunningTask:
             return self._saved
 
     def _cancelled_error(self) -> TaskCancelled:
-        return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim is gone")
+        return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim was lost")
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")
 enter, leave = _current.set, _current.reset
-"""For the Runner: set how the code of this context gets its task, and reset it."""
+"""For the Runner: set and reset the function that ``current_task()`` calls in this context."""
 
 
 def current_task() -> RunningTask:

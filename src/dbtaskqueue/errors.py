@@ -6,11 +6,11 @@ TaskQueueError
 ├── PayloadError          a value cannot be stored as JSON (also a ValueError)
 ├── TaskNotFound          no task has this id (also a LookupError)
 ├── InvalidTransition     the task's state, or the caller, does not allow the call
-├── LeaseLost             the claim is gone: another worker may hold the task
+├── LeaseLost             the claim was lost: another worker may hold the task
 ├── TaskFailed            the awaited task was abandoned
 ├── TaskCancelled         the awaited task was cancelled; inside a task: its cancellation was requested
 ├── LimitExceeded         a task was stopped because it exceeded a limit of its own
-├── ChildFailed           what a task raised in a child process, or how that process ended
+├── ChildFailed           a task in a child process raised an exception, or its process ended
 └── StoreUnavailable      the database cannot be reached or written now
 
 Three more are not errors: a task raises them to choose its own outcome.
@@ -50,7 +50,7 @@ class InvalidTransition(TaskQueueError):
 
 
 class LeaseLost(TaskQueueError):
-    """The claim is gone: the task was cancelled, purged, or given to another worker. Nothing was stored."""
+    """The claim was lost: the task was cancelled, purged, or given to another worker. Nothing was stored."""
 
 
 class TaskFailed(TaskQueueError):
@@ -70,7 +70,7 @@ class LimitExceeded(TaskQueueError):
 
 
 class ChildFailed(TaskQueueError):
-    """A task in a child process failed: what it raised there, or how the process ended. ``on_error`` gets it.
+    """A task in a child process failed: it raised an exception, or its process ended. ``on_error`` gets this error.
 
     ``name`` is the name of the exception's class there, ``text_in_child`` its text with the traceback, and
     ``type_in_child`` the full name of its class (``package.module.Name``). If the process itself ended, ``name`` is
@@ -101,8 +101,9 @@ class StoreUnavailable(TaskQueueError):
 class RetryTask(Exception):
     """Raised by a task to fail this attempt and run again.
 
-    ``delay``: the time until then, in seconds or as a timedelta; None leaves it to the retry policy. If it leads beyond
-    the year 9999, the task is due at the end of that year. Raises ValueError unless it is finite and at least 0.
+    ``delay``: the time until the next attempt, in seconds or as a timedelta; with None, the retry policy decides. If it
+    ends after the year 9999, the task is due at the end of that year. Raises ValueError unless it is finite and at
+    least 0.
     """
 
     def __init__(self, delay: float | timedelta | None = None) -> None:

@@ -1,7 +1,7 @@
 """What happened, as typed facts. Each is emitted once, where it happens, after it is stored.
 
-The log listens to them, and so do ``on_error`` and extensions. Later listeners are metrics and the history. A listener
-must be fast: it runs in the thread that stored the fact. What it raises is logged and does no harm.
+The log, ``on_error`` and extensions listen to them. Metrics and a history will be listeners, too. A listener must be
+fast, since it runs in the thread that stored the fact. An exception that it raises is logged and has no other effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=NamedTuple)
 
 
 class TasksEnqueued(NamedTuple):
-    """Tasks were stored, in one transaction. Tasks that a caller's own transaction stores may still be rolled back."""
+    """Tasks were stored in one transaction. If that is the caller's own transaction, it may still be rolled back."""
 
     ids: Sequence[int]
     tasks: Sequence[NewTask]
@@ -35,9 +35,9 @@ class TaskStarted(NamedTuple):
 class TaskEnded(NamedTuple):
     """A claim that had started, or was to start, has ended.
 
-    ``record`` is as of the claim. ``state`` is the state that the end left, ``end`` what was stored. ``error`` is the
-    exception of a failed attempt; that of a plain ``fetch()`` user is known only as the text in ``end``. ``seconds`` is
-    how long the attempt ran. ``in_worker`` is False for a plain ``fetch()`` user.
+    ``record`` is as of the claim, ``state`` the state afterwards, and ``end`` what was stored. ``error`` is the
+    exception of a failed attempt; for a plain ``fetch()`` user, only its text in ``end`` is known. ``seconds`` is how
+    long the attempt ran. ``in_worker`` is False for a plain ``fetch()`` user.
     """
 
     record: TaskRecord
@@ -55,7 +55,7 @@ class TaskEnded(NamedTuple):
 
 
 class ClaimLost(NamedTuple):
-    """A task ended here, but its claim was gone by then: nothing was stored. ``state`` is None if it was deleted."""
+    """A task has ended, but its claim was lost before: nothing was stored. ``state``: None if it was deleted."""
 
     record: TaskRecord
     attempt: int
@@ -63,7 +63,7 @@ class ClaimLost(NamedTuple):
 
 
 class WorkerJoined(NamedTuple):
-    """This process has a worker's row from now on."""
+    """This process has added its worker's row."""
 
     worker: int
 
@@ -75,7 +75,7 @@ class WorkerLeft(NamedTuple):
 
 
 class WorkerLost(NamedTuple):
-    """This process has marked another worker lost and has released so many of its tasks."""
+    """This process has marked another worker lost, and has released some number of its tasks."""
 
     worker: int
     tasks: int
@@ -89,16 +89,16 @@ class OutageStarted(NamedTuple):
 
 
 class OutageEnded(NamedTuple):
-    """The database is available again, after so many failed tries."""
+    """The database is available again, after some number of failed tries."""
 
     what: str
     failures: int
 
 
 class Events:
-    """Where facts are emitted, and who listens to them. The log always does.
+    """Passes facts to their listeners. The log always listens.
 
-    Facts also reach the listeners of ``parent``: what a worker does is a fact of its queue, too.
+    Listeners of ``parent`` get the facts, too: those of a worker are also facts of its queue.
     """
 
     def __init__(self, parent: Events | None = None) -> None:
@@ -110,11 +110,11 @@ class Events:
         self._listeners.setdefault(kind, []).append(listener)
 
     def wants(self, kind: type[Any]) -> bool:
-        """Whether anyone but the log listens to this kind. Facts of every task are not made if no one does."""
+        """Return whether a listener besides the log wants this kind. If not, facts about each task are not created."""
         return kind in self._listeners or (self._parent is not None and self._parent.wants(kind))
 
     def emit(self, fact: NamedTuple) -> None:
-        """Call all listeners. An exception of one is logged, and does not keep the fact from the others."""
+        """Call all listeners. If one raises, that is logged, and the others are still called."""
         if self._parent is None and (log := _LOG.get(type(fact))) is not None:
             log(fact)
         for listener in self._listeners.get(type(fact), ()):
@@ -127,9 +127,9 @@ class Events:
 
 
 class Outage:
-    """Emits once that the database is unavailable, and once that it is available again; not once for each try.
+    """Emits one fact when the database becomes unavailable, and one when it is available again, not one for each try.
 
-    A ``silent`` one logs only for debugging: where two parts notice the same outage, one of them reports it.
+    A ``silent`` one logs at level DEBUG only: if two parts notice the same outage, one of them reports it.
     """
 
     def __init__(self, what: str, events: Events, *, silent: bool = False) -> None:
@@ -146,7 +146,7 @@ class Outage:
             _log_outage(fact, logging.DEBUG) if self._silent else self._events.emit(fact)
 
     def ends(self) -> None:
-        """Call this at every success; the first after a failure is emitted."""
+        """Call this at every success. The first one after a failure is emitted."""
         if self._failures:
             failures, self._failures = self._failures, 0
             fact = OutageEnded(self._what, failures)
@@ -157,7 +157,7 @@ class Outage:
 
 
 def logs_finished_tasks() -> bool:
-    """Whether the log shows tasks that did not fail."""
+    """Return whether the log shows tasks that did not fail."""
     return logger.isEnabledFor(logging.INFO)
 
 

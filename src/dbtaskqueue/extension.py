@@ -1,7 +1,7 @@
 """Extensions: code of yours or of an integration around enqueueing, around attempts, and around processes and workers.
 
 An extension is the place for an app context, a tracing span, an error reporter, or a model that each process loads
-once. The functions at the end call the extensions, and are used by the parts of the library that do what they extend.
+once. The library calls extensions only through the functions at the end of this module.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Extension:
 
 
 def overriding(extensions: Sequence[Extension], method: str) -> list[Extension]:
-    """Return the extensions that override a method. The others need not be called, which would cost time."""
+    """Return the extensions that override a method. The others are not called, which saves time."""
     base = getattr(Extension, method)
     return [extension for extension in extensions if getattr(type(extension), method, base) is not base]
 

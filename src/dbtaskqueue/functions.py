@@ -1,4 +1,4 @@
-"""Task functions: the functions that ``@queue.task`` registers, and the registry that has them by name.
+"""Task functions: the functions that ``@queue.task`` registers, and the registry that finds them by name.
 
 A worker finds a function by its name in the registry of its queue. A name in the database is never imported.
 """
@@ -55,7 +55,7 @@ class TaskFunction(Generic[P, R_co]):
         self._signature = inspect.signature(function)
         functools.update_wrapper(self, function, updated=())
         for attribute, value in getattr(function, "__dict__", {}).items():
-            if not hasattr(self, attribute):  # keep our own `name`, `enqueue` and so on
+            if not hasattr(self, attribute):  # must not replace our own `name`, `enqueue` and so on
                 setattr(self, attribute, value)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:  # a parameter of the function may be called self
@@ -64,7 +64,7 @@ class TaskFunction(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<TaskFunction {self.name}>"
 
-    @overload  # the result of an async def is what it returns when awaited
+    @overload  # for an async def, R is what it returns when awaited
     def enqueue(self: TaskFunction[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
 
     @overload
@@ -135,5 +135,5 @@ class Registry:
 
 
 def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Return whether it is the same function, perhaps of a reloaded module or of a script that imports itself."""
+    """Return whether both are the same function, perhaps of a reloaded module or a script that imports itself."""
     return (module_of(one), one.__qualname__) == (module_of(other), other.__qualname__)

@@ -1,6 +1,6 @@
-"""A database as a ``TaskQueue`` and its lanes share it: opened once, at the first use at the latest, and closed once.
+"""The database that a ``TaskQueue`` and its lanes share. It is opened once, at the latest by its first use.
 
-It also has what belongs to all lanes: the task functions, the extensions, and this program's place among the workers.
+A handle also has what else the lanes share: the task functions, the extensions, and this program's worker row.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .functions import Registry
 class Handle:
     """One database, perhaps not open yet.
 
-    ``url`` None: ``$DBTASKQUEUE_URL`` of the moment in which it is opened, else the default. ``lease`` in seconds.
-    ``create``: make a missing schema.
+    ``url`` None: ``$DBTASKQUEUE_URL`` at the moment when it is opened, or else the default. ``lease`` in seconds.
+    ``create``: create a missing schema.
     """
 
     def __init__(self, url: str | None, *, lease: float, create: bool, extensions: Iterable[Extension]) -> None:
@@ -46,7 +46,7 @@ class Handle:
         _handles.add(self)
 
     def _renew_lock(self) -> None:
-        self._opening = threading.RLock()  # a signal's handler may use what its thread is opening
+        self._opening = threading.RLock()  # reentrant, since a signal handler may interrupt it
 
     @property
     def url(self) -> str:
@@ -68,7 +68,7 @@ class Handle:
 
     @property
     def membership(self) -> FetchMembership:
-        """The place of a plain ``fetch()`` user among the workers. The first use opens the database."""
+        """The worker row of a plain ``fetch()`` user, and its claims. The first use opens the database."""
         if self._membership is None:
             with self._opening:
                 if self._membership is None:
@@ -78,7 +78,7 @@ class Handle:
         return self._membership
 
     def use(self, extension: Extension) -> None:
-        """Add an extension. Raises TypeError if it is none."""
+        """Add an extension. Raises TypeError if it is not an ``Extension``."""
         if not isinstance(extension, Extension):
             raise TypeError(f"an extension must be an Extension, not {type(extension).__name__}")
         self.extensions.append(extension)
@@ -111,7 +111,7 @@ class Handle:
             raise TaskQueueError("this TaskQueue is closed")
 
     def close(self) -> None:
-        """Stop the workers that run on it, release what is reserved, and close the database when nothing uses it."""
+        """Stop the workers that run on it, release reserved tasks, and close the database once nothing uses it."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -132,7 +132,7 @@ class Handle:
         """
         self._stops.append(stop)
         try:
-            self.require_open()  # from here on, a close finds the stop
+            self.require_open()  # from here on, close() calls this stop
             yield
         finally:
             self._stops.remove(stop)
@@ -149,7 +149,7 @@ _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for handle in list(_handles):
-        handle._renew_lock()  # the thread that was opening the database exists in the parent only
+        handle._renew_lock()  # a thread that was opening the database exists only in the parent
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

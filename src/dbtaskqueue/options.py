@@ -64,8 +64,8 @@ class Flag:
 class Option:
     """What is known about an option besides its name and its type.
 
-    ``check`` returns the value to use, and raises ValueError or TypeError; the default is not checked. ``column`` is
-    where the task's row stores it: a column of its own, "options" for a key of that JSON column, or None.
+    ``check`` returns the value to use, or raises ValueError or TypeError; it is not called for the default. ``column``
+    is where the task's row stores it: a column of its own, "options" for a key in that JSON column, or None.
     """
 
     check: Callable[[Any], Any]
@@ -100,13 +100,13 @@ def _check_backoff(backoff: Backoff) -> Backoff:
 
 def _check_executor(executor: str) -> str:
     if executor not in get_args(ExecutorName):
-        raise ValueError(f"executor is one of {', '.join(get_args(ExecutorName))}, not {shown(executor)}")
+        raise ValueError(f"executor must be one of {', '.join(get_args(ExecutorName))}, not {shown(executor)}")
     return executor
 
 
 def _check_on_error(on_error: Callable[..., object]) -> Callable[..., object]:
     if not callable(on_error):
-        raise TypeError(f"on_error is not callable: {shown(on_error)}")
+        raise TypeError(f"on_error must be callable, not {shown(on_error)}")
     refuse_async(on_error, "on_error")
     return on_error
 
@@ -115,7 +115,7 @@ def _check_on_error(on_error: Callable[..., object]) -> Callable[..., object]:
 
 
 class Start(TypedDict, total=False):
-    """When a task is due: at most one of these, else now."""
+    """When a task is due: at most one of these options; without any, now."""
 
     start_in: Annotated[
         float | timedelta | None,
@@ -418,9 +418,9 @@ def given(options: Mapping[str, Any], call: type) -> dict[str, Any]:
 
 
 def check_options(options: Mapping[str, Any], call: type) -> dict[str, Any]:
-    """Return the options that differ from their defaults, as their checks return them.
+    """Check options, and return those that differ from their defaults.
 
-    Raises ValueError, PayloadError or TypeError for a bad value.
+    Raises ValueError, PayloadError or TypeError for an invalid value.
     """
     return {name: options_of(call)[name].check(value) for name, value in given(options, call).items()}
 
@@ -429,7 +429,7 @@ _IN_OPTIONS = {name for name, option in options_of(UsingOptions).items() if opti
 
 
 class Columns(NamedTuple):
-    """What the options of a task store in its row."""
+    """The columns of a task's row that its options set."""
 
     queue: str
     rank: int
@@ -441,7 +441,7 @@ class Columns(NamedTuple):
 
 
 _usual_columns = functools.partial(tuple.__new__, Columns)
-"""Makes Columns from a tuple, in half of the time that a call of the class takes."""
+"""Makes Columns from a tuple, in half of the time that calling the class takes."""
 
 
 def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, now: int) -> Columns:
@@ -468,7 +468,7 @@ _USUAL = tuple(tuple(defaults_of(call).values()) for call in (Options, ManyOptio
 
 
 def _are_usual(options: Mapping[str, object]) -> bool:
-    """Return whether ``enqueue`` or ``enqueue_many`` was called without options: quickly, as it is the usual call."""
+    """Return whether ``enqueue`` or ``enqueue_many`` was called without options, the usual call, which must be fast."""
     values = tuple(options.values())
     return not values or (values in _USUAL and type(options["priority"]) is int)
 

@@ -1,4 +1,4 @@
-"""From how an attempt went to what is stored: the one place that applies the retry policy. Pure."""
+"""Turns the outcome of an attempt into the end to store. Only here is the retry policy applied. Pure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, TaskState
 _HERE = os.path.join(os.path.dirname(__file__), "")
 DROPPED = "dropped by its holder"
 _LONGEST_NAME = 500
-"""Characters of the name of an exception's class that are stored, as of the name of a task function."""
+"""The most characters of an exception class's name that are stored, as for the name of a task function."""
 UNKNOWN_DELAYS = 5.0, 300.0
 """Seconds until a task that a worker has no code for is due again: the first time, and at most."""
 
 
 class Backoff(NamedTuple):
-    """What the ``backoff`` of a task function answered about a failed attempt, where its code ran.
+    """What the ``backoff`` of a task function returned for a failed attempt, in the process that ran the code.
 
-    ``delay``: seconds until the task is due again; None abandons it. ``failure``: why there is no answer, so that the
+    ``delay``: seconds until the task is due again; None abandons it. ``failure``: why ``backoff`` failed; then the
     task's policy applies.
     """
 
@@ -45,10 +45,10 @@ def fail(
     started_at: int | None = None,
     backoff: Backoff | None = None,
 ) -> End:
-    """The end of an attempt that failed: due again by the task's policy, or final after the last attempt.
+    """Return the end of a failed attempt: due again by the task's policy, or final after the last attempt.
 
-    ``delay`` in seconds overrides the policy's; ``retry=False`` makes it final; ``backoff`` may do either.
-    ``started_at`` says that the start was not stored yet, so that the record's ``attempt`` is one behind.
+    ``delay`` in seconds overrides the policy; ``retry=False`` makes the end final; ``backoff`` may do either.
+    ``started_at``: given if the start is not stored yet, so that the record's ``attempt`` is one too low.
     """
     if backoff is not None:
         retry, delay = _chosen_by(backoff, task)
@@ -62,28 +62,28 @@ def fail(
 
 
 def finish(task: TaskRecord, result: str | None, at: int, started_at: int | None = None) -> End:
-    """The end of an attempt that went well; ``result`` is JSON text."""
+    """Return the end of a successful attempt. ``result`` is JSON text."""
     return End("finish", task.id, task.token, at, None, False, started_at, result)
 
 
 def release(task: TaskRecord, delay: float | timedelta | None = 0, *, started_at: int | None = None) -> End:
-    """The end of a claim that spends no attempt; None as ``delay`` keeps the task's due time."""
+    """Return the end of a claim that spends no attempt. With ``delay`` None, the task keeps its due time."""
     now = clock.now()
     due = None if delay is None else clock.after(now, delay)
     return End("release", task.id, task.token, now, due, started_at=started_at)
 
 
 def release_unknown(task: TaskRecord) -> End:
-    """Release a task that this worker has no code for, without spending an attempt, with a delay that doubles.
+    """Return the release of a task that this worker has no code for. It spends no attempt, and its delay doubles.
 
-    The delay grows with the claims since the last operator's retry, so that no worker has to remember anything.
+    The delay depends on the number of claims since the last operator's retry, so no worker needs to count.
     """
-    claims = task.token - task.retry_token - (task.retry_token > 0)  # the retry itself took a token, too
+    claims = task.token - task.retry_token - (task.retry_token > 0)  # the retry itself has also raised the token
     return release(task, doubling(claims - 1, *UNKNOWN_DELAYS))._replace(unrun=True)
 
 
 def chosen_end(record: TaskRecord, error: BaseException, started_at: int | None = None) -> End | None:
-    """The end that a task chose by raising RetryTask, AbandonTask or ReleaseTask; else None."""
+    """Return the end that a task chose by raising RetryTask, AbandonTask or ReleaseTask, or None."""
     if isinstance(error, RetryTask):
         return fail(record, error, delay=error.delay, started_at=started_at)
     if isinstance(error, AbandonTask):
@@ -98,17 +98,17 @@ INTENDED: dict[str, frozenset[TaskState]] = {
     "fail": frozenset({FAILED, ABANDONED, CANCELLED}),
     "release": frozenset({PENDING, CANCELLED}),
 }
-"""The states in which an end leaves a task. Under its own token, only the holder can have stored them."""
+"""The states in which an end leaves a task. Under the token of a claim, only its holder can have stored them."""
 
 _STATES = {"done": DONE, "failed": FAILED, "abandoned": ABANDONED, "cancelled": CANCELLED, "released": PENDING}
 """The state in which an end with this outcome leaves a task."""
 
 
 def settled(store: Store, end: End, verdict: Verdict) -> Verdict:
-    """The verdict on an end that may have been stored by an earlier try, whose answer was lost.
+    """Return the true verdict on an end that an earlier try, whose answer was lost, may have stored.
 
-    An end is stored once: a second try finds nothing to change. So a verdict that it was not stored is checked against
-    the task's state and, if the task was claimed or retried since, against its attempts.
+    An end is stored once: a second try finds nothing to change. So if the verdict says that nothing was stored, check
+    the task's state and, if it was claimed or retried since, its attempts.
     Raises StoreUnavailable if that cannot be read.
     """
     if verdict.stored:
@@ -122,28 +122,28 @@ def settled(store: Store, end: End, verdict: Verdict) -> Verdict:
 
 
 def retry_in(end: End, state: TaskState | None) -> float | None:
-    """Seconds until a task that is in this state after its end is due again; None for never."""
+    """Return the seconds until a task that is in this state after its end is due again; None for never."""
     if state not in (FAILED, PENDING) or end.due is None:
         return None
     return round(max(0, end.due - end.at) / 1e6, 3)
 
 
 def retry_time(task: TaskRecord, lost_before: int, now: int) -> int:
-    """When a task whose worker was lost is due again: the first time at once, then by its policy."""
+    """Return when a task whose worker was lost is due again: the first time now, later by its retry policy."""
     return now if lost_before == 0 else _due(task, task.attempt, None, now)
 
 
 def describe(error: BaseException | str) -> str:
-    """The text of an error as it is stored: with its traceback, cut where it is very long."""
+    """Return the text of an error to store: with its traceback, cut if it is very long."""
     if (text := getattr(error, "text_in_child", None)) is not None:
         error = str(text)
     if isinstance(error, BaseException):
         try:
             error = "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
-        except Exception:  # an exception whose own __str__ raises
+        except Exception:  # the exception's own __str__ raises
             error = f"{type(error).__name__} (its text cannot be shown)"
     if not isinstance(error, str):
-        raise TypeError(f"an error is an exception or a text, not {type(error).__name__}")
+        raise TypeError(f"an error must be an exception or a text, not {type(error).__name__}")
     return payload.clip_error(error)
 
 
@@ -159,7 +159,7 @@ def type_name(error: BaseException | str) -> str | None:
 
 
 def _below_ours(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from where the user's code starts; all of it where that is never reached."""
+    """Return the traceback from where the user's code starts; all of it if that was never reached."""
     inner = trace
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HERE):
         inner = inner.tb_next
@@ -167,7 +167,7 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _chosen_by(backoff: Backoff, task: TaskRecord) -> tuple[bool, float | None]:
-    """Whether to retry, and after how many seconds; None leaves that to the policy."""
+    """Return whether to retry, and after how many seconds; with None, the policy decides."""
     if backoff.failure is None:
         return backoff.delay is not None, backoff.delay
     event(

@@ -18,7 +18,7 @@ from ._system import clock, place
 from .states import FINAL, TaskState
 
 LATEST = 10_000
-"""How many ended attempts of a queue are read, the newest ones."""
+"""The number of ended attempts of a queue that are read, newest first."""
 
 COMMANDS, CALLBACK = "(commands)", "(callback)"
 """The names that are shown for tasks without a task function."""
@@ -35,8 +35,8 @@ _QUICK_COUNT = 0.02
 class QueueStats(NamedTuple):
     """The number of tasks in each state, and the condition of a queue.
 
-    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits since its due time, or since it was
-    enqueued, released, failed or retried if that was later. ``workers``: live ones of the whole database.
+    ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits from its due time on, or from when
+    it was enqueued, released, failed or retried, if that was later. ``workers``: live ones of the whole database.
     Counts of final states may be up to 10 s old.
     """
 
@@ -53,7 +53,7 @@ class QueueStats(NamedTuple):
 
 
 class QueueInfo(NamedTuple):
-    """One queue of the database: its name, and what QueueStats has.
+    """One queue of the database: its name, and the fields of QueueStats.
 
     ``workers``: the live workers that serve this queue. A program that calls ``fetch()`` does not report its queue, so
     it is not counted.
@@ -73,7 +73,7 @@ class QueueInfo(NamedTuple):
 
 
 class TaskCounts:
-    """Counts the tasks of queues by state. Counts of final states are reused for 10 s where they take long."""
+    """Counts the tasks of queues by state. Counts of final states are reused for 10 s if they take long."""
 
     def __init__(self) -> None:
         self._final: dict[str, tuple[float, dict[TaskState, int]]] = {}
@@ -160,7 +160,7 @@ def worker_infos(store: Store) -> list[WorkerInfo]:
 
 
 def find_worker(store: Store, id: int) -> WorkerInfo | None:
-    """Return one of those workers, or None."""
+    """Return the worker with this id if it is live or was lost within the last day, or None."""
     found = next((worker for worker in store.workers() if worker.id == id), None)
     return None if found is None else worker_info(store, found, place.here())
 
@@ -196,12 +196,12 @@ def is_lost(worker: WorkerRecord, here: place.Place | None) -> bool:
 
 
 def queues_of(worker: WorkerRecord) -> list[str] | None:
-    """Return the names of the queues that a worker serves, or None if it does not say."""
+    """Return the names of the queues that a worker serves, or None if it has not stored them."""
     return _names(worker.queues)
 
 
 def functions_of(worker: WorkerRecord) -> list[str | None] | None:
-    """Return the task functions that a worker has code for, with None for a callback; None if it does not say."""
+    """Return the task functions that a worker has code for, with None for a callback; None if not stored."""
     return _names(worker.functions)
 
 

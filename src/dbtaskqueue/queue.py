@@ -50,7 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_WAIT = 5.0
-"""Seconds after which a fetch that waits also looks for tasks of dead workers."""
+"""Seconds after which a fetch that waits also checks for tasks of dead workers."""
 
 
 class TaskQueue:
@@ -58,8 +58,8 @@ class TaskQueue:
 
     ``url``: ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite``, ``sqlite:///:memory:`` (a temporary file,
     removed at close), ``postgresql://…``, ``mariadb://…`` or a DBI DSN such as ``dbi:SQLite:dbname=FILE``; by default
-    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``retry``: the policy of tasks that have none of their
-    own. ``lease``: the time without a heartbeat, in seconds or a timedelta, after which workers on other machines take
+    ``$DBTASKQUEUE_URL``, else ``sqlite:///taskqueue.sqlite``. ``retry``: the retry policy of tasks that do not set
+    one. ``lease``: the time without a heartbeat, in seconds or a timedelta, after which workers on other machines take
     over the claims of this program. ``create=False`` creates neither a file nor a schema.
 
     ``open=False`` opens the database later, by ``open`` or by the first use, with the URL or ``$DBTASKQUEUE_URL`` of
@@ -121,18 +121,18 @@ class TaskQueue:
         return lane
 
     def use(self, extension: Extension) -> None:
-        """Add an extension, for this queue and its lanes. Raises TypeError if it is not an ``Extension``."""
+        """Add an extension to this queue and its lanes. Raises TypeError if it is not an ``Extension``."""
         self._handle.use(extension)
 
     def close(self) -> None:
         """Wake blocked fetches, and release reserved tasks that have not started. Running tasks stay held.
 
-        A ``Worker`` that runs on this queue stops as by its ``stop``: its running tasks may finish first. In the
-        handler of a signal that interrupted a call of this queue, it returns immediately, and the rest is done soon.
+        A ``Worker`` that runs on this queue stops as by its ``stop``: its running tasks may finish first. In a signal
+        handler that has interrupted a call of this queue, this returns immediately, and the rest is done soon.
         """
         self._handle.close()
 
-    # -- what its lanes share ----------------------------------------------------------------------
+    # -- shared by all lanes -----------------------------------------------------------------------
 
     @property
     def url(self) -> str:
@@ -150,7 +150,7 @@ class TaskQueue:
 
     @property
     def functions(self) -> Functions:
-        """The task functions. May be replaced by an object that finds them elsewhere."""
+        """The task functions. Set it to a provider of your own to find them in another way."""
         return self._handle.functions
 
     @functions.setter
@@ -312,7 +312,7 @@ class TaskQueue:
     def submit(
         self, payloads: list[JSON], options: Mapping[str, object], function: str | None = None, *, command: bool = False
     ) -> list[Task]:
-        """Store payloads with the same options; those of a task function's calls with its name."""
+        """Store payloads with the same options. ``function``: the name of the task function that they call, or None."""
         return self._submit([Batch(payloads, options, function, command)])
 
     def _submit(self, batches: list[Batch]) -> list[Task]:
@@ -391,7 +391,7 @@ class TaskQueue:
         while not self._handle.is_closed:
             tasks = self._membership.claim([self.name], max_items, self._hold)
             if self._handle.is_closed:
-                self._membership.leave()  # the close may have come before the claim
+                self._membership.leave()  # the queue may have been closed before the claim
                 break
             if tasks:
                 return tasks
@@ -544,7 +544,7 @@ class TaskQueue:
         self.store.wakeups.ring()
 
     def purge(self) -> int:
-        """Mark every unfinished task of this queue abandoned, also running ones, and return their number."""
+        """Mark every unfinished task of this queue abandoned, including running ones, and return their number."""
         return sum(self.purge_in_steps())
 
     def purge_in_steps(self) -> Iterator[int]:
@@ -576,7 +576,7 @@ class TaskQueue:
     # -- Dancer::Plugin::Queue -----------------------------------------------------------------------
 
     def add_msg(self, data: JSON) -> Task:
-        """Enqueue a task: the name that Dancer::Plugin::Queue has for ``enqueue``."""
+        """Enqueue a task. Dancer::Plugin::Queue calls ``enqueue`` by this name."""
         return self.enqueue(data)
 
     def get_msg(self, timeout: float | timedelta | None = 0) -> tuple[Task, JSON] | tuple[None, None]:
@@ -593,7 +593,7 @@ class TaskQueue:
             return task, task.payload
         except PayloadError as error:
             if task.start():
-                task.fail(error)  # otherwise the next call would get it again
+                task.fail(error)  # otherwise the next call would return it again
             raise
 
     def remove_msg(self, task: Task) -> None:
@@ -626,7 +626,7 @@ class TaskQueue:
 
         def register(function: Callable[P, R]) -> TaskFunction[P, R]:
             if not isinstance(self.functions, Registry):
-                raise TypeError("the functions of this TaskQueue come from elsewhere: register them there")
+                raise TypeError("the functions of this TaskQueue come from a provider: register them there")
             return self.functions.register(self, function, options)
 
         if function is not None and not callable(function):
@@ -635,7 +635,7 @@ class TaskQueue:
 
 
 def check_state(state: TaskState | str) -> TaskState:
-    """Return the TaskState of a word. Raises ValueError that lists the known ones."""
+    """Return the TaskState of a word. Raises ValueError, which lists the known states."""
     try:
         return TaskState(state)
     except ValueError:
@@ -646,7 +646,7 @@ _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command
 
 
 def _enqueued(ids: Sequence[int], existing: Set[int], groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:
-    """Return the fact that the new ones among these tasks were stored."""
+    """Return the fact that these tasks were stored, without those that existed already."""
     tasks = zip(ids, itertools.chain.from_iterable(groups), strict=True)
     new = [pair for index, pair in enumerate(tasks) if index not in existing]
     return TasksEnqueued([id for id, _ in new], [task for _, task in new])

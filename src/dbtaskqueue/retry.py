@@ -63,7 +63,7 @@ class RetryPolicy:
     def delay_before(self, n: int) -> float:
         """Return the seconds to wait before retry ``n``, numbered from 1."""
         if not is_count(n):
-            raise ValueError(f"the number of a retry must be a whole number from 1, not {shown(n)}")
+            raise ValueError(f"the number of a retry must be a whole number of at least 1, not {shown(n)}")
         base = self.delay * min(n, self.linear)
         if n > self.linear:
             try:

@@ -18,7 +18,7 @@ from ._formats.progress import read as read_progress
 from ._formats.url import database_of
 from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
 from ._system import clock
-from .checks import counted, harmless, shown
+from .checks import counted, escaped, shown
 from .errors import (
     InvalidTransition,
     LeaseLost,
@@ -32,7 +32,7 @@ from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # type checkers bring it; a default needs Python 3.13 at run time
+    from typing_extensions import TypeVar  # for type checkers; at run time, a default needs 3.13
 
     from ._worker.held import FetchMembership
 
@@ -48,7 +48,7 @@ Outcome = Literal["done", "failed", "abandoned", "cancelled", "released", "lost"
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
 _SHOWN_TEXT = 60
 """Characters of a text that the repr of an ``Attempt`` shows."""
-_database = functools.lru_cache(maxsize=64)(database_of)  # a store's URL has an absolute path, so it stays true
+_database = functools.lru_cache(maxsize=64)(database_of)  # a store's path is absolute, so this stays true
 
 
 class Attempt(NamedTuple):
@@ -98,14 +98,14 @@ class Task(Generic[R]):
         self._record = record
         self._membership = membership
         self._pid = membership.pid if membership else 0
-        self._claim = record  # keeps the token of the claim, whatever is read later
+        self._claim = record  # has the token of the claim, whatever is read later
         self._deduplicated = deduplicated
         self._fate = _HELD if membership else _NEVER_HELD
         self._payload: tuple[JSON, ...] = ()
         self._result: tuple[JSON, ...] = ()
 
     def __repr__(self) -> str:
-        function = "" if self.function is None else f" {harmless(self.function)}"
+        function = "" if self.function is None else f" {escaped(self.function)}"
         return f"<Task {self.id} {self.queue}{function} {self.state} attempt={self.attempt}>"
 
     def __eq__(self, other: object) -> bool:
@@ -274,7 +274,7 @@ class Task(Generic[R]):
     # -- for the holder ----------------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Start an attempt. Return False if the claim is gone: cancelled, or given to another worker.
+        """Start an attempt. Return False if the claim was lost: cancelled, or given to another worker.
 
         Raises InvalidTransition if this object does not hold the task, or if it has started or ended it already.
         """
@@ -297,7 +297,7 @@ class Task(Generic[R]):
         """End the task as done and store its result.
 
         Raises PayloadError if the result is not JSON or is too large (the task keeps running), LeaseLost if the claim
-        is gone, and InvalidTransition if the task is not running.
+        was lost, and InvalidTransition if the task is not running.
         """
         self._require_holder("finish")
         text = None if result is None else payload.encode(result, limit=self._store.max_payload, name="result")
@@ -337,19 +337,19 @@ class Task(Generic[R]):
         verdict = self._membership.end(self._claim, end)
         if not verdict.stored and verdict.token != self._claim.token:
             self._fate = _ENDED if self._fate == _ENDED else _LOST
-            raise LeaseLost(f"{end.verb}: the claim on task {self.id} is gone; the task {_standing(verdict)}")
+            raise LeaseLost(f"{end.verb}: the claim on task {self.id} was lost; the task {_standing(verdict)}")
         if not verdict.stored:
             raise InvalidTransition(f"{end.verb}: task {self.id} {_standing(verdict)}")
         self._fate = _ENDED
         self._record = self._record._replace(state=verdict.state or self.state)
         if end.verb != "finish":
-            with contextlib.suppress(StoreUnavailable):  # the end is stored, whether or not it can be read now
+            with contextlib.suppress(StoreUnavailable):  # the end is stored, even if it cannot be read now
                 self._record = self._store.get(self.id) or self._record
 
-    # -- for anyone --------------------------------------------------------------------------------
+    # -- for every program -------------------------------------------------------------------------
 
     def cancel(self, *, running: bool = True) -> bool:
-        """Cancel the task, or request it of the holder of a running task. Return whether the task is cancelled now.
+        """Cancel the task. If it is running, request its cancellation. Return whether the task is cancelled now.
 
         ``running=False`` requests nothing: a running task continues, and the call returns False. Raises
         InvalidTransition if the task is done or abandoned.
@@ -398,7 +398,7 @@ class Task(Generic[R]):
     def __enter__(self) -> Self:
         runs = self._fate == _HELD and self._claim.state == RUNNING
         if not runs and not self.start():
-            raise LeaseLost(f"the claim on task {self.id} is gone")
+            raise LeaseLost(f"the claim on task {self.id} was lost")
         return self
 
     def __exit__(
@@ -456,7 +456,7 @@ def with_output(store: Store, task: int, attempt: Attempt) -> Attempt:
 
 @contextlib.contextmanager
 def after_a_change() -> Iterator[None]:
-    """Read in the block what was just changed: if that fails, the error says that the change may have been made."""
+    """Read a change in the block. If the read fails, the error says that the change may have been stored."""
     try:
         yield
     except StoreUnavailable as error:

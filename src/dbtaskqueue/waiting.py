@@ -1,7 +1,7 @@
-"""Waiting for tasks to end: one thread for each database, and one query for each change, however many tasks.
+"""Waiting for tasks to end, with one thread for each database and one query for each change of it.
 
-The thread runs while a task is waited for. It sleeps until the database may have changed, reads the states of all these
-tasks in one query, and calls the callbacks of those that have ended.
+The thread runs while any task is waited for. It sleeps until the database may have changed, reads the states of all
+these tasks in one query, and calls the callbacks of those that have ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .states import FINAL, TaskState
 Callback = Callable[[TaskState | None], object]
 
 _LONGEST_SLEEP = 5.0
-"""Seconds after which the states are read even if no change of the database was noticed."""
+"""Seconds after which states are read even if no change of the database was noticed."""
 _REST, _LONGEST_REST = 9.0, 0.1
 """Reading takes at most a tenth of the time: between two reads is this many times what one takes, or these seconds."""
 
@@ -39,11 +39,11 @@ class Waiting:
         return cls._all.get(store) or cls._all.setdefault(store, cls(store))
 
     def __init__(self, store: Store) -> None:
-        self._store = weakref.ref(store)  # a strong reference would keep the key of _all alive
+        self._store = weakref.ref(store)  # weak, since a strong reference would keep the key of _all alive
         self._start_over()
 
     def _start_over(self) -> None:
-        self._lock = threading.RLock()  # the handler of a signal may wait, too
+        self._lock = threading.RLock()  # reentrant, since a signal handler may wait, too
         self._callbacks: dict[int, list[Callback]] = {}
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -52,10 +52,10 @@ class Waiting:
     def add(self, task: int, callback: Callback) -> None:
         """Call ``callback`` once, in another thread, when the task with this id has ended.
 
-        It gets the final state. It gets None if the task does not exist, or if the database cannot be read: a read by
-        the caller tells which. It must return quickly.
+        It gets the final state, or None if the task does not exist or the database cannot be read. To find out which,
+        read the task. The callback must return quickly.
         """
-        if os.getpid() != self._pid:  # after a fork, the thread and the callbacks are the parent's
+        if os.getpid() != self._pid:  # after a fork, the thread and the callbacks stay with the parent
             self._start_over()
         with self._lock:
             self._callbacks.setdefault(task, []).append(callback)
@@ -120,7 +120,7 @@ class Waiting:
         """Return the states of those tasks that have ended, and None for those that do not exist or cannot be read."""
         try:
             found = store.standings(tasks)
-        except Exception:  # each caller reads its own task and gets the error
+        except Exception:  # each caller then reads its own task, and gets the error
             return dict.fromkeys(tasks)
         states = {task: found[task].state if task in found else None for task in tasks}
         return {task: state for task, state in states.items() if state is None or state in FINAL}

@@ -1,4 +1,4 @@
-"""Worker: runs tasks until it is asked to stop. The loop is in ``_worker/loop.py``."""
+"""Worker: runs tasks until it is stopped. Its loop is in ``_worker/loop.py``."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Worker:
         if queue is not None and queues is not None:
             raise TypeError("give queue or queues, not both")
         if isinstance(queues, str):
-            raise TypeError("queues is a list of names; for one name there is queue")
+            raise TypeError("queues must be a list of names; for a single name, use queue")
         if queues is not None and not queues:
             raise ValueError("queues is empty")
         given: WorkerOptions = {
@@ -157,7 +157,7 @@ class Worker:
         TaskQueueError if the ``TaskQueue`` is closed.
         """
         if callback is not None and not callable(callback):
-            raise TypeError(f"callback is not callable: {shown(callback)}")
+            raise TypeError(f"callback must be callable, not {shown(callback)}")
         if callback is not None:
             refuse_async_generator(callback, "the callback")
         elif not self._queue.functions.names() and not self.allow_commands:
@@ -208,7 +208,7 @@ class Worker:
                 self._queue.store.disconnect()
 
     def _events(self) -> Events:
-        """Where this run emits what happens: its own listeners first, then those of the queue."""
+        """Return where this run emits facts: to its own listeners first, then to those of the queue."""
         events = Events(self._queue.events)
         if self.on_error is not None:
             events.listen(TaskEnded, self._call_on_error)
@@ -226,13 +226,13 @@ class Worker:
         assert self.on_error is not None
         record = _as_ended(fact)
         store = self._queue.store
-        with contextlib.suppress(StoreUnavailable):  # then it gets what is known here
+        with contextlib.suppress(StoreUnavailable):  # then on_error gets the task as it is known here
             record = store.get(record.id) or record
         try:
             self.on_error(Task(store, record), fact.error)
         except Exception as error:
             event(logging.ERROR, "on_error raised", exc_info=error, task_id=record.id)
-        except BaseException as error:  # raised when everything is stored: here, what was just claimed would be lost
+        except BaseException as error:  # raised only when everything is stored: here, tasks just claimed would be lost
             assert self._loop is not None
             self._loop.stop.stop_with(error)
 
@@ -245,7 +245,7 @@ class Worker:
             loop.stop.request()
 
     def _signalled(self) -> None:
-        """Request a stop, the second time an immediate one. Called by the signal handler."""
+        """Request a stop; the second time, an immediate one. Called by the signal handler."""
         loop = self._loop
         if loop is None:
             self._stop_requested = True
@@ -253,7 +253,7 @@ class Worker:
             loop.stop.request()
 
     def _announce(self, number: int) -> None:
-        """Log that a signal has arrived, and what the worker does."""
+        """Log that a signal has arrived, and what the worker does now."""
         loop = self._loop
         if loop is None:
             event(logging.INFO, "stopping")  # the loop does not exist yet: the executor is importing the code
@@ -262,7 +262,7 @@ class Worker:
 
 
 def _as_ended(fact: TaskEnded) -> TaskRecord:
-    """The task as its end left it, without reading it again."""
+    """Return the task as it is after its end, without reading it again."""
     record, end = fact.record, fact.end
     record = record._replace(state=fact.state, attempt=fact.attempt, due=record.due if end.due is None else end.due)
     return record if end.error is None else record._replace(error=end.error, error_type=end.error_type)

@@ -53,7 +53,7 @@ def test_a_payload_from_stdin(cli: Cli, queue: TaskQueue) -> None:
 
 def test_a_payload_that_the_queue_refuses(cli: Cli, queue: TaskQueue) -> None:
     assert_explained(cli("enqueue", '{"a": ["\\ud800"]}'), "payload.a[0]: a lone surrogate")
-    assert_explained(cli("enqueue", "-", stdin=json.dumps("x" * 2**20)), "over the limit")
+    assert_explained(cli("enqueue", "-", stdin=json.dumps("x" * 2**20)), "exceed the limit")
     assert_explained(cli("enqueue", str(2**63)), "an integer beyond 64 bits")
     assert_explained(cli("enqueue", b'"\xff"'.decode("utf-8", "surrogateescape")), "a lone surrogate")
     assert queue.tasks() == []

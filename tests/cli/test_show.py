@@ -119,7 +119,7 @@ def test_show_prints_the_stack_of_a_crash_once(cli: Cli, queue: TaskQueue) -> No
     assert "the child process was killed by SIGSEGV" in shown
     stack = [line.strip() for line in shown.splitlines() if line.strip().startswith("File ")]
     assert len(stack) == len(set(stack)) > 3
-    assert re.search(r"^output of attempt 1: \d+ lines, which end as shown in the error$", shown, re.MULTILINE)
+    assert re.search(r"^output of attempt 1: \d+ lines; its end is shown in the error$", shown, re.MULTILINE)
     assert cli("show", 1, "--json").json["attempts"][0]["output"].startswith("started\n")
 
 

@@ -357,7 +357,7 @@ def test_who_does_not_end_is_killed_after_the_grace(cli: Cli, queue: TaskQueue) 
         ("tasks.sub:run", "there is no module 'tasks.sub'"),
         ("tasks:nothing", "the module 'tasks' has no 'nothing'"),
         ("tasks:run.deeper", "the module 'tasks' has no 'run.deeper'"),
-        ("tasks:number", "neither a callback nor a TaskQueue"),
+        ("tasks:number", "it must be a callback or a TaskQueue"),
         ("tasks:Thing", "the class Thing"),
         ("mine:add", "is a task function; name the TaskQueue"),
         ("broken:run", "SyntaxError"),

@@ -322,7 +322,7 @@ def test_a_system_exit_in_what_a_task_started_does_not_end_the_loop(
     run(queue, callback, concurrency=3)
     expected = ["done", "failed" if way == "asyncio task" else "done", *["done"] * 4]
     assert [task.refresh().state for task in tasks] == expected
-    assert "something that a task left in the event loop raised" in caplog.text
+    assert "code that a task left running in the event loop raised" in caplog.text
 
 
 def test_a_result_that_cannot_be_stored_fails_the_attempt(queue: TaskQueue) -> None:

@@ -580,7 +580,7 @@ def test_a_transaction_that_the_block_ends_itself(queue: TaskQueue, rows: Callab
 
     run(queue, callback)
     assert task.refresh().state == "abandoned"
-    assert "leave that to the end of the block" in (task.error or "")
+    assert "let the end of the block commit it" in (task.error or "")
 
 
 def test_an_error_after_the_block_does_not_undo_it(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:

@@ -143,8 +143,8 @@ MUTANTS = [
     Mutant(
         "a start compares no token",
         COMMON,
-        "-- Reserved by the claim with this token.\nid = :id AND token = :token AND",
-        "-- Reserved by the claim with this token.\nid = :id AND",
+        "-- Whether the claim with this token has reserved the task.\nid = :id AND token = :token AND",
+        "-- Whether the claim with this token has reserved the task.\nid = :id AND",
         _conformance("transitions::TestHolderVerbs::test_by_a_late_holder"),
     ),
     Mutant(
@@ -544,15 +544,15 @@ MUTANTS = [
     Mutant(
         "a task that a drain releases has failed",
         LOOP,
-        "if run.given_back:",
+        "if run.worker_stops:",
         "if False:",
         _conformance("processes::test_a_drain_releases_the_task_with_its_checkpoint"),
     ),
     Mutant(
         "a task that a drain releases is not cancelled",
         LOOP,
-        "            run.given_back = True\n            run.cancel()\n",
-        "            run.given_back = True\n",
+        "            run.worker_stops = True\n            run.cancel()\n",
+        "            run.worker_stops = True\n",
         _conformance(
             "asyncio::test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_released_without_spending_an_attempt"
         ),
@@ -921,10 +921,10 @@ MUTANTS = [
         "another claim on the same task counts as its own",
         CANCEL_WATCH,
         "held = {(row.id, row.token): row for row in self._held()}\n"
-        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "        for run in runs & set(self._running()):  # a task that has ended meanwhile is no longer held\n"
         "            row = held.get((run.record.id, run.record.token))",
         "held = {row.id: row for row in self._held()}\n"
-        "        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more\n"
+        "        for run in runs & set(self._running()):  # a task that has ended meanwhile is no longer held\n"
         "            row = held.get(run.record.id)",
         _unit("cancel_watch"),
         "",
@@ -1103,7 +1103,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint of a claim that is gone seems to be kept",
         CHECKPOINTS,
-        'raise LeaseLost(f"the claim on task {self._record.id} is gone; nothing was stored")',
+        'raise LeaseLost(f"the claim on task {self._record.id} was lost; nothing was stored")',
         "return",
         _conformance("long_tasks::test_a_fenced_holder_stores_nothing"),
     ),

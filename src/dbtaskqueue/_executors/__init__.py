@@ -1,4 +1,4 @@
-"""How task code runs. An executor never touches the database: tasks go in, and how they ended comes out."""
+"""How task code runs. An executor never touches the database. It gets tasks, and reports how they ended."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .thread import ThreadExecutor
 
 
 class Executor(Protocol):
-    """Runs tasks at the same time, as many as its settings say. The others wait."""
+    """Runs up to ``Settings.concurrency`` tasks at the same time. The others wait."""
 
     grace: float
-    """Seconds that code gets to end after it was told to stop, if it can be told (``TaskRun.stop``)."""
+    """Seconds that code may take to end after ``TaskRun.stop``, where the executor can stop code."""
 
     most: int
     """How many tasks it can run at the same time now; fewer than its settings allow during a shortage."""
@@ -28,17 +28,17 @@ class Executor(Protocol):
         """Return the tasks that have not started. They will not."""
 
     def drain(self) -> None:
-        """Tell tasks that cannot see it that the worker drains."""
+        """Notify tasks in other processes that the worker is draining."""
 
     def last_turn(self) -> float:
-        """Return when its own loop last made a turn, in monotonic time; the current time if it has no loop."""
+        """Return when its own loop last turned, in monotonic time. Without such a loop, return the current time."""
 
     def close(self) -> None:
-        """End its threads and processes, as far as they can be ended."""
+        """End its threads and processes. A thread that is blocked by a task stays."""
 
 
 def _asyncio(settings: Settings, callbacks: Callbacks) -> Executor:
-    from .asyncio_ import AsyncioExecutor  # asyncio takes 5 MiB
+    from .asyncio_ import AsyncioExecutor  # imported here, since asyncio takes 5 MiB
 
     return AsyncioExecutor(settings, callbacks)
 

@@ -1,6 +1,6 @@
 """Runs ``async def`` tasks in one event loop, in a thread of its own, and plain functions in other threads.
 
-``concurrency`` counts both. Tasks that are claimed beyond it wait, and can be taken back.
+``concurrency`` counts both. Tasks that are claimed beyond it wait, and can be returned by ``take_back``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class AsyncioExecutor:
         self._runner = settings.runner
         self._callbacks = callbacks
         self._runner.process.enter()
-        self._context = contextvars.copy_context()  # with what extensions have set
+        self._context = contextvars.copy_context()  # includes context variables that extensions have set
         self.most = settings.concurrency
         self._waiting: deque[TaskRun] = deque()
-        self._free = settings.concurrency  # this and what follows is used in the loop only
+        self._free = settings.concurrency  # from here on, attributes are used only in the loop
         self._running: dict[asyncio.Task[None], TaskRun] = {}
         self._is_called = False
         self._closing = False
@@ -58,10 +58,10 @@ class AsyncioExecutor:
         return take_all(self._waiting)
 
     def drain(self) -> None:
-        """Do nothing: tasks of this process see that the worker drains."""
+        """Do nothing: tasks in this process can see that the worker is draining."""
 
     def last_turn(self) -> float:
-        """Return the current time: only tasks can block the loop, which is logged."""
+        """Return the current time. Only tasks can block this loop, and ``LoopWatch`` logs that."""
         return time.monotonic()
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class AsyncioExecutor:
         self._watch.close()
         self._threads.close()
         self._closing = True
-        with contextlib.suppress(RuntimeError):  # closed already
+        with contextlib.suppress(RuntimeError):  # the loop is already closed
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(self.grace)
         self._runner.process.leave()
@@ -119,11 +119,11 @@ class AsyncioExecutor:
         self._loop.close()
 
     def _go(self, run: Callable[[], object]) -> None:
-        """Run the loop. Exceptions of tasks do not get here, but a SystemExit of something that they started does."""
+        """Run the loop. Exceptions of tasks do not arrive here, but a SystemExit of code that they started does."""
         try:
             run()
         except BaseException as error:
-            event(logging.WARNING, "something that a task left in the event loop raised", exc_info=error)
+            event(logging.WARNING, "code that a task left running in the event loop raised", exc_info=error)
 
     async def _unwind(self) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}

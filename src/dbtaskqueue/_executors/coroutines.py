@@ -24,7 +24,7 @@ async def awaited(run: TaskRun, code: Awaitable[Any]) -> Any:
         return await code
     except asyncio.CancelledError as error:
         if run.cancelled:
-            text = f"task {run.record.id}: cancellation was requested, or its claim is gone"
+            text = f"task {run.record.id}: cancellation was requested, or its claim was lost"
             raise TaskCancelled(text) from error
         raise
     finally:
@@ -45,7 +45,7 @@ class _Stop:
         self._next: asyncio.TimerHandle | None = None
         self._ended = False
         run.stop = self._request
-        if run.cancelled:  # before it could be stopped
+        if run.cancelled:  # it was cancelled before it could be stopped
             self._request()
 
     def _request(self) -> None:

@@ -1,7 +1,7 @@
-"""The code of tasks: a callback and task functions; and how another process finds the same.
+"""The code of tasks: a callback and task functions, and how another process finds the same code.
 
-A function is found in another process by its module and its place there, as ``multiprocessing`` does it.
-Nothing of this comes from the database: a task names its function, and the name is looked up here.
+Another process finds a function by its module and its name there, as with ``multiprocessing``. No code comes from the
+database: a task only names its function, and the name is looked up here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ..errors import PayloadError, TaskQueueError
 from ..extension import Extension, overriding
 
 _MAIN = "__main__"
-_COPY_OF_MAIN = "__mp_main__"  # the name that multiprocessing has made known for it
+_COPY_OF_MAIN = "__mp_main__"  # multiprocessing uses this name for such a copy
 _is_loading = False
 
 
 class Functions(Protocol):
     """Task functions by name: ``functions.Registry``, or a provider of your own.
 
-    A provider at the top of a module is imported by child processes as a whole, so it may find functions that are not
-    at the top of a module, or that it loads at the first use.
+    A child process imports a provider, which must be at the top of a module. The functions that it finds may be
+    anywhere, and may be loaded at their first use.
     """
 
     def find(self, name: str) -> Callable[..., Any] | None:
@@ -42,10 +42,10 @@ class Functions(Protocol):
 
 
 class Lookup:
-    """What a worker runs: a task that names a function by that function, other tasks by the callback.
+    """The code that a worker runs: for a task that names a function, that function; for other tasks, the callback.
 
-    ``extensions`` are entered around the code. ``owner`` is the ``TaskQueue`` whose attribute ``extensions`` they are:
-    a child process finds them there if they are not at the top of a module themselves.
+    ``extensions`` are entered around the code. ``owner`` is the ``TaskQueue`` that uses them: a child process finds
+    them through it if they are not at the top of a module themselves.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Lookup:
         self._owner = owner
 
     def find(self, record: TaskRecord) -> Callable[..., Any] | None:
-        """Return what would run the task; None if nothing can."""
+        """Return the code that would run the task, or None."""
         return self._callback if record.function is None else self._function(record.function)
 
     def _function(self, name: str) -> Callable[..., Any] | None:
         found = self._functions.find(name)
-        if found is None and name.startswith(f"{_MAIN}."):  # as 0.1.0 named the functions of a script
+        if found is None and name.startswith(f"{_MAIN}."):  # 0.1.0 stored such names for the functions of a script
             found = self._functions.find(f"{_name_of_main(vars(sys.modules[_MAIN]))}{name.removeprefix(_MAIN)}")
         return found
 
@@ -79,7 +79,7 @@ class Lookup:
         return [*([] if self._callback is None else [None]), *self._functions.names()]
 
     def call(self, record: TaskRecord) -> Any:
-        """Call the task's code and return its result; of an ``async def``, an awaitable."""
+        """Call the task's code and return its result. For an ``async def``, that is an awaitable."""
         value = payload.decode(record.payload)  # type: ignore[arg-type]
         found = self.find(record)
         if found is None:
@@ -93,15 +93,15 @@ class Lookup:
         return f"this worker knows no task function {name!r}; it knows: {known}"
 
     def origin(self) -> Origin:
-        """Return where a child process finds all this.
+        """Return where a child process finds this code.
 
-        Raises TypeError for a callback or an extension that it could not find. A function that it could not find fails
-        its tasks.
+        Raises TypeError for a callback or an extension that a child could not find. For such a function, its tasks
+        fail.
         """
         if _is_loading:
             raise RuntimeError(
-                "a worker with executor='process' was started while its script is imported for the children: keep"
-                ' definitions at the top of the script, and put what it does under: if __name__ == "__main__":'
+                "a worker with executor='process' was started while its script was imported for the children: keep"
+                ' definitions at the top of the script, and put the code that runs under: if __name__ == "__main__":'
             )
         callback = None
         if self._callback is not None:
@@ -120,14 +120,14 @@ class Lookup:
         return Origin(callback, functions, main, provider, extensions)
 
     def _owner_place(self) -> tuple[str, str] | None:
-        """Where a child process finds the owner, or another ``TaskQueue`` with the same extensions, as of a lane."""
+        """Return where a child process finds the owner, or a ``TaskQueue`` that shares its extensions (a lane)."""
         return refer(self._owner) or _find(
             lambda value: type(value) is type(self._owner) and getattr(value, "extensions", None) is self.extensions,
             type(self._owner),
         )
 
     def _extension_places(self) -> list[tuple[str, str]]:
-        """Where a child process finds the extensions that it enters."""
+        """Return where a child process finds the extensions that it enters."""
         entered = overriding(self.extensions, "attempt") + overriding(self.extensions, "process")
         owner = self._owner_place() if self._owner is not None and entered else None
         places = []
@@ -147,17 +147,17 @@ class Lookup:
 
 
 def call(function: Callable[..., Any], name: str, value: JSON) -> Any:
-    """Call a task function with the arguments that a payload holds; PayloadError if it holds none."""
+    """Call a task function with the arguments in a payload. Raises PayloadError if it has none."""
     if not isinstance(value, dict) or set(value) != {"args", "kwargs"}:
         raise PayloadError(f"payload: not a call of {name}: args and kwargs are missing")
     return function(*value["args"], **value["kwargs"])
 
 
 def module_of(function: Callable[..., Any]) -> str:
-    """The module that other programs import to get the function.
+    """Return the name of the module that other programs import to get the function.
 
     For a function of the script that is running, this is the name of its file (``app`` for ``python app.py``) or of
-    its module (``pkg.app`` for ``python -m pkg.app``). It is ``__main__`` only where there is no file: at the prompt
+    its module (``pkg.app`` for ``python -m pkg.app``). It is ``__main__`` only if there is no file: at the prompt
     and with ``python -c``.
     """
     if function.__module__ not in (_MAIN, _COPY_OF_MAIN):
@@ -173,14 +173,14 @@ def _name_of_main(namespace: Mapping[str, Any]) -> str:
     return Path(file).stem if file and not file.startswith("<") else _MAIN  # "<stdin>" is not a file
 
 
-# -- the same code in another process --------------------------------------------------------------
+# -- finding the code in another process -----------------------------------------------------------
 
 
 class Origin(NamedTuple):
     """Where a child process finds the code: module and path of the callback and of each function.
 
-    None stands for a function that cannot be found. ``main`` says how to load the script that is running, if it is
-    needed: "module" or "file", and its name. ``provider`` has ``find`` and ``names``, and replaces ``functions``.
+    A function that cannot be found is None. ``main`` says how to load the script that is running, if it is needed:
+    "module" or "file", and its name. ``provider`` has ``find`` and ``names``, and replaces ``functions``.
     """
 
     callback: tuple[str, str] | None
@@ -191,13 +191,13 @@ class Origin(NamedTuple):
 
 
 class FoundFunctions:
-    """Task functions in a process that found them by reference."""
+    """The task functions in a child process, which has found them by their modules and names."""
 
     def __init__(self, functions: Mapping[str, Callable[..., Any] | None]) -> None:
         self._functions = functions
 
     def find(self, name: str) -> Callable[..., Any] | None:
-        """See Functions. TaskQueueError for one that this process could not find."""
+        """See Functions. Raises TaskQueueError for a function that this process could not find."""
         if name in self._functions and self._functions[name] is None:
             raise TaskQueueError(
                 f"a child process cannot find the task function {name!r}: it must be defined at the top of a module"
@@ -215,7 +215,7 @@ def import_path() -> list[str]:
 
 
 def load(origin: Origin) -> Lookup:
-    """Return the code, found in this process. Raises what importing its modules raises."""
+    """Find the code in this process and return it. Raises what importing its modules raises."""
     if origin.main is not None:
         _load_main(*origin.main)
     callback = None if origin.callback is None else _resolve(*origin.callback)
@@ -233,13 +233,13 @@ def _resolve_extension(module: str, path: str) -> Extension:
         found = None
     if not isinstance(found, Extension):
         raise TaskQueueError(
-            f"{path} of {module} is not an extension in a child process: add it where its module is imported"
+            f"{path} of {module} is not an extension in a child process: create it when its module is imported"
         )
     return found
 
 
 def place_of(error: BaseException) -> str:
-    """Where in the user's file an import has failed, to stand behind the error; a SyntaxError says so itself."""
+    """Return where in the user's file an import failed, to append to the error. A SyntaxError contains the place."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     if isinstance(error, SyntaxError) or len(frames) < 2:
         return ""
@@ -247,7 +247,7 @@ def place_of(error: BaseException) -> str:
 
 
 def refer(code: object) -> tuple[str, str] | None:
-    """Return the module and path where another process finds it; None if there is none."""
+    """Return the module and the path in it by which another process finds an object; None if there are none."""
     inner = getattr(code, "__wrapped__", code)
     for one in (code, inner):
         module, path = getattr(one, "__module__", None), getattr(one, "__qualname__", None)
@@ -272,7 +272,7 @@ def _search(code: object) -> tuple[str, str] | None:
 
 
 def _find(is_wanted: Callable[[Any], bool], kind: type) -> tuple[str, str] | None:
-    """Return the first object at the top of a module that is wanted. The module of ``kind`` comes first."""
+    """Return the first wanted object at the top of a module. The module of ``kind`` is searched first."""
     for name in dict.fromkeys((kind.__module__, _MAIN, *sys.modules)):
         module = sys.modules.get(name)
         if not isinstance(module, types.ModuleType) or name == _COPY_OF_MAIN:
@@ -311,7 +311,7 @@ def _main_of(places: list[tuple[str, str] | None]) -> tuple[str, str] | None:
 
 
 def _load_main(kind: str, where: str) -> None:
-    """Run the script's definitions under another name, so that ``if __name__ == "__main__":`` stays closed."""
+    """Run the script's definitions under another name: what is under ``if __name__ == "__main__":`` is not run."""
     global _is_loading
     _is_loading = True
     try:

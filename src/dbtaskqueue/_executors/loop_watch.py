@@ -1,4 +1,4 @@
-"""Reports what blocks an event loop. Meanwhile no other task of that loop continues, nor can it be cancelled."""
+"""Logs what blocks an event loop. While it is blocked, no task of that loop continues or can be cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_NAMED = 20
 
 
 class LoopWatch:
-    """A thread that requests answers from the loop while tasks run in it. Each blockage is logged once."""
+    """A thread that checks whether the loop answers while tasks run in it. Each blockage is logged once."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: Mapping[asyncio.Task[None], TaskRun]
@@ -35,7 +35,7 @@ class LoopWatch:
         threading.Thread(target=self._watch, name="dbtaskqueue-loop-watch", daemon=True).start()
 
     def wake(self) -> None:
-        """Watch: a task starts."""
+        """Start watching, because a task starts."""
         if not self._awake.is_set():
             self._awake.set()
 
@@ -50,7 +50,7 @@ class LoopWatch:
             if self._running:
                 self._check()
                 self._closed.wait(_PAUSE)
-            else:  # a task that started since it was cleared has set it again
+            else:  # a task that has started since the clear() has set it again
                 self._awake.wait()
 
     def _check(self) -> None:
@@ -58,7 +58,7 @@ class LoopWatch:
         started = time.monotonic()
         try:
             self._loop.call_soon_threadsafe(answered.set)
-        except RuntimeError:  # closed
+        except RuntimeError:  # the loop is closed
             return
         if answered.wait(_BLOCKED) or self._closed.is_set():
             return
@@ -72,12 +72,12 @@ class LoopWatch:
         frame = sys._current_frames().get(self._watched.ident or 0)
         if frame is None:
             return
-        # the frames of a running thread may change meanwhile, which traceback can handle
+        # frames may change while they are read; traceback can handle that
         stack = traceback.extract_stack(frame)
         running = dict(self._running)
         now = asyncio.current_task(self._loop)
         fields: dict[str, Any] = {"seconds": round(seconds, 1)}
-        if now in running:  # else a task has started the one that blocks
+        if now in running:  # otherwise another asyncio task that a task has started is the one that blocks
             fields["task_id"] = running[now].record.id
         ids = sorted(run.record.id for run in running.values())
         more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""

@@ -35,8 +35,8 @@ _MIN_CPU = 0.01
 """Seconds of CPU time below which it is not measured."""
 
 MakeCheckpoints = Callable[[TaskRecord, Callable[[], int | None], Callable[[], bool]], Checkpoints]
-"""Gets the task's record, a function that returns its start while that is not stored, and one that returns whether
-waiting for the database has become pointless."""
+"""Creates the ``Checkpoints`` of a task. The arguments are those of ``StoredCheckpoints``: ``record``, ``started_at``,
+``is_over``."""
 _Guard = Callable[[TaskRun], contextlib.AbstractContextManager[object]]
 _CHOICES = RetryTask, AbandonTask, ReleaseTask
 _NOTHING = contextlib.nullcontext()
@@ -47,7 +47,7 @@ class Runner:
     """Runs tasks, several at the same time if it is called in several threads or in an event loop.
 
     ``lookup`` finds the code. ``max_payload`` is the most bytes of a result or a checkpoint. ``checkpoints`` makes the
-    place where a task stores its checkpoints, when the task first asks for ``current_task()``. ``is_draining`` says
+    place where a task stores its checkpoints, when the task first calls ``current_task()``. ``is_draining`` returns
     whether the worker is stopping, ``is_cancelled`` whether a task should stop. ``guard`` is entered around the
     extensions and the code.
     """
@@ -72,7 +72,7 @@ class Runner:
         self._is_plain = guard is None and not self._extensions
         self._forks = _forks
         self.process = ProcessContexts(lookup.extensions)
-        """What the process that runs the code enters before its first task, and leaves at its end."""
+        """The contexts that the process enters before its first task, and leaves at its end."""
 
     def is_async(self, run: TaskRun) -> bool:
         """Return whether the task's code is an ``async def``."""
@@ -109,7 +109,7 @@ class Runner:
     def _call(self, run: TaskRun) -> JSON:
         result = self.lookup.call(run.record)
         if hasattr(result, "__await__"):
-            from .coroutines import run_here  # asyncio takes 5 MiB
+            from .coroutines import run_here  # imported here, since asyncio takes 5 MiB
 
             result = run_here(run, result)
         return result
@@ -120,7 +120,7 @@ class Runner:
         return None  # an extension suppressed the exception
 
     def _surroundings(self, run: TaskRun) -> contextlib.AbstractContextManager[object]:
-        """What the code runs in: the guard, and the extensions' ``attempt``."""
+        """Return the context that the code runs in: the guard, and the extensions' ``attempt``."""
         if self._guard is None:
             return self._attempt(run)
         return self._guarded_attempt(run, self._guard) if self._extensions else self._guard(run)
@@ -143,7 +143,7 @@ class Runner:
             run.result = payload.encode(result, limit=self.max_payload, name="result")
 
     def _end(self, run: TaskRun, context: _Context) -> None:
-        if _forks != self._forks:  # a process that the task has forked, and that returned from the code
+        if _forks != self._forks:  # this is a process that the task's code has forked, and the code has returned in it
             _end_fork(run.error)
         if run.error is not None:
             run.backoff = self._backoff(run, run.error)
@@ -153,7 +153,7 @@ class Runner:
         run.stop = None
 
     def _backoff(self, run: TaskRun, error: BaseException) -> Backoff | None:
-        """Ask the ``backoff`` of the task's function when to retry; None if the task chose, or if there is none."""
+        """Ask the ``backoff`` of the task's function when to retry. None if the task has chosen, or there is none."""
         if run.record.function is None or isinstance(error, _CHOICES) or self._is_cancelled(run):
             return None
         try:
@@ -183,7 +183,7 @@ class Runner:
 
 
 _forks = 0
-"""How many forks lie between this process and the interpreter's start. To read it costs less than ``os.getpid()``."""
+"""The number of forks between the interpreter's start and this process. Reading it is faster than ``os.getpid()``."""
 
 
 def _count_fork() -> None:
@@ -195,7 +195,7 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 def _end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that the task's code forked, with the exit code of its error: it must not continue as a worker."""
+    """End a process that the task's code forked, with the exit code for its error. It must not continue as a worker."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -204,6 +204,6 @@ def _end_fork(error: BaseException | None) -> NoReturn:
     elif error is not None:
         traceback.print_exception(error)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # None, closed, or a pipe without a reader: no reason to stay
+        with contextlib.suppress(Exception):  # None, closed, or a pipe without a reader: end anyway
             stream.flush()
     os._exit(code & 0xFF)

@@ -39,7 +39,7 @@ def stop_listening() -> None:
     global _users
     with _lock:
         _users -= 1
-        if _users == 0 and logging.getLogRecordFactory() is _make:  # else the program has wrapped it meanwhile
+        if _users == 0 and logging.getLogRecordFactory() is _make:  # otherwise the program has wrapped it meanwhile
             logging.setLogRecordFactory(_before)
 
 
@@ -47,6 +47,6 @@ def _make(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = _before(*args, **kwargs)
     run = running.get(None)
     if run is not None and record.name != "dbtaskqueue":
-        with contextlib.suppress(Exception):  # a message that does not fit its arguments: its handlers report that
+        with contextlib.suppress(Exception):  # a message that does not fit its arguments; the handlers report that
             run.write_output(_format(record).encode("utf-8", "backslashreplace") + b"\n")
     return record

@@ -1,4 +1,4 @@
-"""What a worker hands to an executor, and what comes back in it."""
+"""What a worker passes to an executor, and how the executor reports back."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class TaskRun:
-    """A claimed task on its way through an executor, and what is known of how it ran.
+    """A claimed task in an executor, and how it ran.
 
     - ``start_stored``: whether the database knows that it has started.
     - ``started_at``, ``ended_at``: when its code started and ended, in microseconds; None before. ``started`` is the
       start on the monotonic clock, in seconds.
     - ``result``: what it returned, as JSON text. ``error``: what it raised. ``backoff``: what the ``backoff`` of its
-      function answered about the error.
-    - ``cancelled``: whether it was asked to stop; it learns of it whenever it starts. ``given_back``: it was cancelled
-      because its worker stops, so it is released unless it finishes. ``exceeded``: the limit that it was stopped for.
+      function returned for the error.
+    - ``cancelled``: whether it was asked to stop, perhaps before it starts. ``worker_stops``: it was cancelled because
+      its worker stops, so it is released unless it finishes. ``exceeded``: the limit because of which it was stopped.
     - ``cpu`` (microseconds) and ``memory`` (bytes, the peak): what it used.
 
-    While the code runs, its executor sets what it can do to it. All may be called in any thread. ``stop()`` is called
-    when the task is cancelled, ``suspend(True)`` suspends all of its processes and ``suspend(False)`` resumes them,
+    While the code runs, its executor sets callbacks that may be called in any thread. ``stop()`` is called when the
+    task is cancelled, ``suspend(True)`` suspends all of its processes and ``suspend(False)`` resumes them, and
     ``stacks()`` returns the stacks of its threads. ``pid`` is that of its own process.
     """
 
@@ -51,7 +51,6 @@ class TaskRun:
         "ended_at",
         "error",
         "exceeded",
-        "given_back",
         "memory",
         "output",
         "pid",
@@ -65,6 +64,7 @@ class TaskRun:
         "suspend",
         "tracker",
         "usage",
+        "worker_stops",
     )
 
     def __init__(self, record: TaskRecord, *, start_stored: bool) -> None:
@@ -74,7 +74,7 @@ class TaskRun:
         self.started = 0.0
         self.ended_at = 0
         self.cancelled = False
-        self.given_back = False
+        self.worker_stops = False
         self.exceeded: BaseException | None = None
         self.stop: Callable[[], None] | None = None
         self.suspend: Callable[[bool], None] | None = None
@@ -96,11 +96,11 @@ class TaskRun:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its code has stored the end itself, in a transaction of its own."""
+        """Whether its code has stored the task's end itself, by ``transaction()``."""
         return self._has_ended or (self.checkpoints is not None and self.checkpoints.has_ended)
 
     def note_ended(self) -> None:
-        """Its code has stored the end, in another process."""
+        """Note that its code has stored the task's end, in another process."""
         self._has_ended = True
 
     def write_output(self, data: bytes) -> None:
@@ -111,7 +111,7 @@ class TaskRun:
             self.output.write(data)
 
     def notes(self) -> list[Note]:
-        """Return what has changed since the last call: its progress, its output, what it uses."""
+        """Return what has changed since the last call: progress, output and usage."""
         if self.tracker is None and self.output is None and self.usage is None:
             return []
         changed = {
@@ -125,7 +125,7 @@ class TaskRun:
 
     @property
     def unstored_start(self) -> int | None:
-        """When it started, if the database does not know it yet."""
+        """When it started, if that is not stored yet; otherwise None."""
         return None if self.start_stored else self.started_at
 
     @property
@@ -159,7 +159,7 @@ class TaskRun:
         return self._suspended_since is not None
 
     def note_suspended(self, suspended: bool) -> None:
-        """Its processes are suspended from now on, or resumed."""
+        """Note that its processes were suspended or resumed."""
         now = time.monotonic()
         if suspended:
             self._suspended_since = now
@@ -168,16 +168,16 @@ class TaskRun:
             self._suspended_since = None
 
     def clock(self) -> float:
-        """Return the monotonic time without what it was suspended for. Limits count by it."""
+        """Return the monotonic time without the time for which it was suspended. Limits use this clock."""
         now = time.monotonic() if self._suspended_since is None else self._suspended_since
         return now - self._suspended_for
 
     def forget_process(self) -> None:
-        """Nothing can be done to its code any more, as no process runs it."""
+        """Remove the callbacks: no process runs its code any more."""
         self.stop = self.suspend = self.stacks = self.pid = None
 
     def spend(self, cpu: float | None = None, memory: int | None = None) -> None:
-        """Note CPU seconds that it has used so far, and bytes that it had at some moment. The largest values count."""
+        """Note the CPU seconds that it has used so far, and its memory in bytes now. The largest values are kept."""
         if cpu is not None:
             self.cpu = max(self.cpu or 0, round(cpu * 1e6))
         if memory is not None:
@@ -204,7 +204,7 @@ def take_all(waiting: deque[TaskRun]) -> list[TaskRun]:
 
 
 class Settings(NamedTuple):
-    """What an executor is made with: how many tasks it runs at once, how, and what children need.
+    """The settings of an executor: how many tasks it runs at the same time, how, and what children need.
 
     ``cancel_grace`` is the time from SIGTERM to SIGKILL in seconds. A child is replaced after ``tasks_per_child`` short
     tasks. ``url`` is the database's.
@@ -221,10 +221,10 @@ class Callbacks(Protocol):
     """What an executor reports to its worker, in any thread."""
 
     def ended(self, run: TaskRun) -> None:
-        """Called when the code has ended, and its TaskRun says how."""
+        """Called when the code has ended. ``run`` says how."""
 
     def room_changed(self) -> None:
         """Called when the number of tasks that the executor can run has changed: see ``Executor.most``."""
 
     def broken(self, error: BaseException) -> None:
-        """Called when no task can be run any more: the worker stops and raises ``error``."""
+        """Called when no more tasks can be run. The worker stops and raises ``error``."""

@@ -48,7 +48,7 @@ class ThreadExecutor:
         return take_all(self._waiting)
 
     def drain(self) -> None:
-        """Do nothing: tasks in threads see that the worker drains."""
+        """Do nothing: tasks in threads can see that the worker is draining."""
 
     def last_turn(self) -> float:
         """Return the current time: its threads only run tasks."""

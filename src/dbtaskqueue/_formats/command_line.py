@@ -1,6 +1,6 @@
-"""A command line as a task's payload: what it may be, and in which shape it is stored. Pure.
+"""A command line as a task's payload: what is allowed, and how it is stored. Pure.
 
-Nothing is ever given to a shell: ``argv`` is a program and its arguments, each as it is.
+No shell is used: ``argv`` is a program and its arguments, which are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .payload import JSON
 
 
 def as_payload(argv: Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> JSON:
-    """The payload of a command; TypeError and ValueError say what cannot be run."""
+    """Return the payload of a command. Raises TypeError and ValueError for what cannot be run."""
     return {"argv": [*_argv(argv)], "cwd": _cwd(cwd), "env": None if (given := _env(env)) is None else {**given}}
 
 
 class CommandLine(NamedTuple):
-    """What is run: a program and its arguments, the directory, and what is added to the environment."""
+    """A command: a program and its arguments, its directory, and the variables added to the environment."""
 
     argv: list[str]
     cwd: str | None
@@ -29,7 +29,7 @@ class CommandLine(NamedTuple):
 
 
 def from_payload(payload: JSON) -> CommandLine:
-    """The command of a payload, which whoever can write to the database has written; PayloadError for what is none."""
+    """Return the command in a payload. Raises PayloadError if it is invalid: another program may have written it."""
     try:
         argv, cwd, env = itemgetter("argv", "cwd", "env")(payload)
         return CommandLine(_argv(argv), _cwd(cwd), _env(env) or {})
@@ -41,14 +41,14 @@ def from_payload(payload: JSON) -> CommandLine:
 
 def _argv(argv: Sequence[str]) -> list[str]:
     if isinstance(argv, str):
-        raise TypeError(f"argv is a list of words, not one text; shlex.split makes one of it: {shown(argv)}")
+        raise TypeError(f"argv must be a list of words, not a single text; split it with shlex.split: {shown(argv)}")
     if not isinstance(argv, list | tuple):
-        raise TypeError(f"argv is a list of texts, not {shown(argv)}")
+        raise TypeError(f"argv must be a list of texts, not {shown(argv)}")
     if not argv:
-        raise ValueError("argv is empty; its first word is the program")
+        raise ValueError("argv is empty; its first word must be the program")
     words = [_text(word, f"argv[{index}]") for index, word in enumerate(argv)]
     if not words[0]:
-        raise ValueError("argv[0] is empty; it is the program")
+        raise ValueError("argv[0] is empty; it must be the program")
     return words
 
 
@@ -57,7 +57,7 @@ def _cwd(cwd: str | os.PathLike[str] | None) -> str | None:
         return None
     path = _text(os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd, "cwd")
     if not path:
-        raise ValueError("cwd is empty; leave it away for the worker's own directory")
+        raise ValueError("cwd is empty; omit it to use the worker's own directory")
     return path
 
 
@@ -65,16 +65,16 @@ def _env(env: Mapping[str, str] | None) -> dict[str, str] | None:
     if env is None:
         return None
     if not isinstance(env, Mapping):
-        raise TypeError(f"env is a dict of texts, not {shown(env)}")
+        raise TypeError(f"env must be a dict of texts, not {shown(env)}")
     for name in env:
         if not _text(name, "a name in env") or "=" in name:
-            raise ValueError(f"env: a name is not empty and has no '=', unlike {shown(name)}")
+            raise ValueError(f"env: a name must not be empty or contain '=': {shown(name)}")
     return {name: _text(value, f"env[{shown(name)}]") for name, value in env.items()}
 
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{where} is a text, not {shown(value)}")
+        raise TypeError(f"{where} must be a text, not {shown(value)}")
     if "\0" in value:
-        raise ValueError(f"{where} has a U+0000 in it, which no program can be given")
+        raise ValueError(f"{where} contains U+0000, which cannot be passed to a program")
     return value

@@ -1,4 +1,4 @@
-"""What an attempt may take: time, time without progress, memory. Pure."""
+"""The limits of an attempt: time, time without progress, memory. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NONE = Limits()
 def check_limits(
     time_limit: float | timedelta | None, stall_limit: float | timedelta | None, memory_limit: int | None
 ) -> Limits:
-    """Return the limits of a caller. Raises ValueError that names the option whose value is invalid."""
+    """Return limits that a caller has passed. Raises ValueError, which names the option with an invalid value."""
     return Limits(
         _seconds(time_limit, "time_limit"), _seconds(stall_limit, "stall_limit"), _bytes(memory_limit, "memory_limit")
     )
@@ -36,5 +36,5 @@ def _seconds(value: float | timedelta | None, name: str) -> float | None:
 
 def _bytes(value: int | None, name: str) -> int | None:
     if value is not None and (not is_count(value) or value > _MOST_BYTES):
-        raise ValueError(f"{name} is a whole number of bytes, at least 1, not {shown(value)}")
+        raise ValueError(f"{name} must be a whole number of bytes, at least 1, not {shown(value)}")
     return value

@@ -1,4 +1,4 @@
-"""What a task writes while it runs: the beginning and the end are kept, the middle is counted. Pure."""
+"""The output of a task: its start and its end are kept, the bytes between them only counted. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 import threading
 
 FIRST = 16 * 1024
-"""Bytes kept of the beginning."""
+"""The number of bytes kept of the start."""
 LAST = 48 * 1024
-"""Bytes kept of the end."""
+"""The number of bytes kept of the end."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _LEFT_OUT = re.compile(r"\n\[… (\d{1,18}) bytes left out …\]\n")
 _BROKEN = "\ufffd"
@@ -18,7 +18,7 @@ _MOST_CANDIDATES = 200
 class Output:
     """The output of one attempt, at most 64 KiB of it. Safe to write in one thread and read in another."""
 
-    __slots__ = ("_end", "_first", "_left_out", "_lock", "_told", "_written")
+    __slots__ = ("_end", "_first", "_left_out", "_lock", "_reported", "_written")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,10 +26,10 @@ class Output:
         self._end = bytearray()
         self._left_out = 0
         self._written = 0
-        self._told = 0
+        self._reported = 0
 
     def write(self, data: bytes) -> None:
-        """Keep what is among the first or the last bytes."""
+        """Add output. Only the first and the last bytes of all output are kept."""
         with self._lock:
             self._written += len(data)
             room = FIRST - len(self._first)
@@ -39,7 +39,7 @@ class Output:
             if not data:
                 return
             self._end += data
-            if len(self._end) > 2 * LAST:  # not at each write: moving 48 KiB costs more than reading a line
+            if len(self._end) > 2 * LAST:  # not at each write, since moving 48 KiB takes longer than reading a line
                 self._cut()
 
     def _cut(self) -> None:
@@ -49,7 +49,7 @@ class Output:
             del self._end[:surplus]
 
     def text(self) -> str:
-        """What is kept, as text; what is no UTF-8 shows as the replacement character."""
+        """Return what is kept, as text. Bytes that are not UTF-8 become the replacement character."""
         with self._lock:
             self._cut()
             if not self._left_out:
@@ -58,18 +58,18 @@ class Output:
 
     @property
     def written(self) -> int:
-        """Bytes that were written, kept or not."""
+        """The number of bytes that were written, kept or not."""
         return self._written
 
     def take_changed(self) -> str | None:
-        """The text, if anything was written since the last call."""
-        if self._written == self._told:
+        """Return the text if anything was written since the last call, else None."""
+        if self._written == self._reported:
             return None
-        self._told = self._written
+        self._reported = self._written
         return self.text()
 
     def last_lines(self, lines: int = 20, characters: int = 2000) -> str:
-        """The end of it, for an error's text; empty if nothing was written."""
+        """Return the last lines, for the text of an error; "" if nothing was written."""
         return "\n".join(self.text()[-characters:].splitlines()[-lines:])
 
 
@@ -90,7 +90,7 @@ class OutputFollower:
     def __init__(self) -> None:
         self._shown = 0
         self._tail = ""
-        self._position: int | None = None  # in bytes, once something was left out; before that all is in the text
+        self._position: int | None = None  # in bytes, once something was left out; until then, the text is complete
 
     def new_text(self, text: str, *, ended: bool = True) -> str:
         """Return the part of ``text`` that earlier calls did not have.
@@ -120,7 +120,7 @@ class OutputFollower:
 
 
 def _parts(text: str) -> tuple[str, int, str]:
-    """The beginning, how many bytes were left out, and the end; the task may have written such a line itself."""
+    """Return the start, the number of bytes left out, and the end. A task may have written such a marker itself."""
     for found in _LEFT_OUT.finditer(text):
         first, end = text[: found.start()], text[found.end() :]
         if _may_have(first, FIRST) and _may_have(end, LAST) and int(found[1]) > 0:
@@ -133,7 +133,7 @@ def _may_have(text: str, size: int) -> bool:
 
 
 def _size(text: str) -> int:
-    """The bytes that it was, at the least: what was no UTF-8 is a single character, for one to three bytes."""
+    """Return the least number of bytes that the text was. A replacement character stands for one to three bytes."""
     return len(text.encode("utf-8", "replace")) - 2 * text.count(_BROKEN)
 
 
@@ -142,9 +142,9 @@ def _waiting(text: str) -> str:
 
 
 def _overlap(tail: str, end: str, size: int) -> int:
-    """How many characters of ``end`` stand at the end of ``tail``, too: ``size`` bytes, if all was UTF-8.
+    """Return how many characters at the start of ``end`` are also the end of ``tail``: ``size`` bytes if all is UTF-8.
 
-    Else the nearest number is right for which the texts agree, but for what may be left of a character that was cut.
+    Otherwise, return the nearest number for which the texts agree, apart from a character that was cut.
     """
     expected = len(_last(tail, size))
     doubt = min(2 * tail.count(_BROKEN) + 3, _MOST_CANDIDATES)
@@ -155,5 +155,5 @@ def _overlap(tail: str, end: str, size: int) -> int:
 
 
 def _last(text: str, size: int) -> str:
-    """The last ``size`` bytes of a text, with what is broken as one byte each."""
+    """Return the last ``size`` bytes of a text. Each replacement character counts as one byte."""
     return text.replace(_BROKEN, "?").encode("utf-8", "replace")[-size:].decode("utf-8", "replace") if size > 0 else ""

@@ -1,7 +1,7 @@
 """JSON in and out, with limits that are the same on every engine. Pure.
 
-What may not be stored is refused here, before any database sees it, and the message says where in
-the value it stands: ``payload.items[3].price: NaN is not JSON``.
+Values that cannot be stored are refused here, before they reach a database. The message names the place in the value:
+``payload.items[3].price: NaN is not JSON``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _encoder() -> Callable[[JSON], str]:
-    """JSONEncoder.encode makes one of these for each value, which takes longer than the encoding of a small one."""
+    """Return an encoder for all values. ``JSONEncoder.encode`` makes a new one each time, which takes longer."""
     whole = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
     make, texts = getattr(json.encoder, "c_make_encoder", None), getattr(json.encoder, "encode_basestring", None)
     try:
         once = make(None, whole.default, texts, None, ":", ",", False, False, False)  # type: ignore[misc]
         once([1], 0)
-    except Exception:  # another Python: it is not part of the module's interface
+    except Exception:  # another implementation of Python: this is not part of the public interface
         return whole.encode
     return lambda value: "".join(once(value, 0))
 
@@ -45,24 +45,24 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def encode(value: JSON, *, limit: int = MAX_BYTES, name: str = "payload") -> str:
-    """``value`` as JSON text of at most ``limit`` bytes.
+    """Return ``value`` as JSON text of at most ``limit`` bytes. Tuples become lists.
 
-    ``name`` is what messages call the value. Raises PayloadError for NaN, infinities, lone
-    surrogates, U+0000, keys that are not strings, integers beyond 64 bits, nesting deeper than 100,
-    anything that JSON cannot hold, and for a text that is too long. Tuples become lists.
+    ``name`` is what messages call the value. Raises PayloadError for NaN, infinities, lone surrogates, U+0000, keys
+    that are not strings, integers beyond 64 bits, nesting deeper than 100, values that are not JSON, and a text that is
+    too long.
     """
     text = _encode(value) if _is_plain(value, MAX_DEPTH) else None
     if text is None or "\\u0000" in text or not (text.isascii() or not _SURROGATE.search(text)):
-        _check(value, name, MAX_DEPTH)  # slower: it also knows the place
+        _check(value, name, MAX_DEPTH)  # slower, but names the place
         text = _encode(value)
     size = len(text) if text.isascii() else len(text.encode())
     if size > limit:
-        raise PayloadError(f"{name}: {size} bytes of JSON are over the limit of {limit} bytes")
+        raise PayloadError(f"{name}: {size} bytes of JSON exceed the limit of {limit} bytes")
     return text
 
 
 def decode(text: str, *, name: str = "payload") -> JSON:
-    """The value of a stored JSON text. Raises PayloadError when it cannot be read."""
+    """Return the value of a stored JSON text. Raises PayloadError if it cannot be read."""
     try:
         if not text.isascii() and _SURROGATE.search(text):
             raise ValueError("it is not valid UTF-8")
@@ -75,7 +75,7 @@ def decode(text: str, *, name: str = "payload") -> JSON:
 
 
 def clip_error(text: str) -> str:
-    """``text`` as it may be stored as an error: valid Unicode without U+0000, at most 64 KiB."""
+    """Return ``text`` in a form that can be stored as an error: valid Unicode without U+0000, at most 64 KiB."""
     clean = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
     if len(clean.encode()) <= MAX_ERROR:
         return clean
@@ -87,7 +87,7 @@ def clip_error(text: str) -> str:
 
 
 def _is_plain(value: JSON, depth: int) -> bool:
-    """Whether the value is made of the JSON types alone and within the limits; texts are not looked at."""
+    """Return whether the value consists of JSON types and is within the limits. Texts are not checked."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
@@ -145,7 +145,7 @@ def _check_container(value: JSON, place: str, depth: int) -> None:
 
 
 def _check_subclass(value: JSON, place: str, depth: int) -> None:
-    """Subclasses of the JSON types (an IntEnum, an OrderedDict) count as what they derive from."""
+    """Check a subclass of a JSON type (such as IntEnum or OrderedDict) as the type that it derives from."""
     for base in (str, int, float):
         if isinstance(value, base):
             return _check(base.__str__(value) if base is str else base(value), place, depth)

@@ -1,4 +1,4 @@
-"""The progress of a task: what it reports, and what others read. Pure."""
+"""The progress of a task: how it is reported, stored and read. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from typing import NamedTuple
 
 LONGEST_MESSAGE = 500
-_NUMBERS = int, float  # made once: it is asked in inner loops
+_NUMBERS = int, float  # created once, since it is used in inner loops
 
 
 class Progress(NamedTuple):
     """What a running attempt reported last: ``done`` of ``total``, in units of its own.
 
-    ``eta``: seconds that the rest will take at the pace so far; None if the total or the pace is not known.
+    ``eta``: the seconds that the rest will take at the pace so far; None if the total or the pace is unknown.
     """
 
     done: float
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
 
 class ProgressTracker:
-    """The progress of one attempt. Updating it is cheap enough for an inner loop; it does not store anything."""
+    """The progress of one attempt. An update is fast enough for an inner loop, as it stores nothing."""
 
     __slots__ = ("_latest", "_started", "_stored")
 
@@ -52,7 +52,7 @@ class ProgressTracker:
 
     @property
     def latest(self) -> tuple[float, float | None, str | None] | None:
-        """The latest progress: a new object after each update."""
+        """The latest progress, a new object after each update."""
         return self._latest
 
     def take_changed(self) -> str | None:

@@ -16,7 +16,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def duration(text: str) -> float:
-    """Return the seconds that 30d, 12h, 5m or 0s mean. ValueError without a unit: 30 could mean anything."""
+    """Return the seconds of 30d, 12h, 5m or 0s. Raises ValueError without a unit, since 30 could mean anything."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"invalid duration {text!r}: must be a number and a unit, such as 30d, 12h, 5m or 90s")
@@ -59,5 +59,5 @@ def moment(text: str) -> datetime:
         found = found if found.utcoffset() is not None else found.astimezone()
     except (ValueError, OverflowError):
         raise ValueError(f"invalid time {text!r}: must be like 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
-    clock.from_datetime(found)  # refuses years that a datetime in UTC cannot show
+    clock.from_datetime(found)  # raises for a year that a datetime in UTC cannot hold
     return found

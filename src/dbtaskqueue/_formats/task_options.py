@@ -1,6 +1,6 @@
-"""The column ``options`` of a task: what only a worker reads, as one JSON object. Pure.
+"""The column ``options`` of a task: the options that only a worker reads, as one JSON object. Pure.
 
-A key is absent where the option was not set, and the column is NULL where none was. A new option of this kind is a key
+An option that was not set has no key, and the column is NULL if none was set. A new option of this kind becomes a key
 here, not a column.
 """
 

@@ -1,6 +1,6 @@
 """Database URLs and DBI DSNs: which engine, which database, which options. Pure.
 
-A password never leaves this module in a message: ``mask`` is what errors and logs show.
+No message contains a password: errors and logs show a URL as ``mask`` returns it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SERVER = re.compile(r"//(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?(?P<ho
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
 _SECRET = re.compile(r"""(?i)((?:password|passwd|pwd|pass)\s*=\s*)('[^']*'|"[^"]*"|[^;&]*)""")
-# to the last '@', since a password may hold '@', '/', '?' or '#' that should have been quoted
+# up to the last '@', since a password may contain an '@', '/', '?' or '#' that should have been quoted
 _USER_INFO = re.compile(r"(?is)^(?!sqlite:///|dbi:)([a-z][a-z0-9+.-]*:/*)([^:]*):.*@")
 _LARGEST_PAYLOAD = 2**30
 
@@ -44,11 +44,11 @@ class Host(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a URL or DSN points to.
+    """The parts of a URL or DSN.
 
-    ``database`` is the SQLite file, "" for a temporary one that is removed at close, or the name of a
-    server's database. ``hosts`` are tried in their order, none means the engine's default. ``options``
-    are for the engine to check. ``max_payload`` is in bytes. ``text`` is the URL as it may be shown.
+    ``database`` is the SQLite file, "" for a temporary one that is removed at close, or the name of a server's
+    database. ``hosts`` are tried in their order; none means the engine's default. The engine checks ``options``.
+    ``max_payload`` is in bytes. ``text`` is the URL with its password masked, for messages.
     """
 
     engine: str
@@ -62,20 +62,20 @@ class Target(NamedTuple):
 
 
 def parse(url: str) -> Target:
-    """The target of a database URL or a DBI DSN; ConfigurationError when it is unknown or broken."""
+    """Return the target of a database URL or a DBI DSN. Raises ConfigurationError if it is unknown or malformed."""
     if not isinstance(url, str):
-        raise ConfigurationError(f"a database URL is a str, not {type(url).__name__}")
+        raise ConfigurationError(f"a database URL must be a str, not {type(url).__name__}")
     if "\x00" in url:
-        raise ConfigurationError("a database URL cannot hold U+0000")
+        raise ConfigurationError("a database URL cannot contain U+0000")
     dsn = _DBI.fullmatch(url)
     target = _parse_dsn(url, dsn["driver"], dsn["rest"]) if dsn else _parse_url(url)
     if any("\x00" in text for text in (target.database, target.user or "", target.password or "")):
-        raise ConfigurationError(f"{target.text}: a name cannot hold U+0000")
+        raise ConfigurationError(f"{target.text}: a name cannot contain U+0000")
     return target
 
 
 def mask(url: str) -> str:
-    """``url`` with its password, if any, replaced by ``***``."""
+    """Return ``url`` with its password, if any, replaced by ``***``."""
     return _USER_INFO.sub(r"\1\2:***@", _SECRET.sub(r"\1***", url))
 
 
@@ -95,7 +95,7 @@ def database_of(url: str) -> tuple[object, ...]:
 
 
 def refuse_unknown(target: Target, known: Iterable[str]) -> None:
-    """ConfigurationError for an option that is not one of ``known``."""
+    """Raise ConfigurationError for an option that is not one of ``known``."""
     unknown = sorted(set(target.options) - set(known))
     if unknown:
         names = ", ".join([*sorted(known), "max_payload"])
@@ -113,7 +113,7 @@ def _parse_url(url: str) -> Target:
     if match["driver"] and match["driver"].lower() not in _DRIVERS[engine]:
         known = " or ".join((f"{engine}://", *(f"{engine}+{name}://" for name in _DRIVERS[engine])))
         raise ConfigurationError(f"{mask(url)}: the driver {match['driver']!r} is unknown; write {known}")
-    # by hand: urlsplit refuses several hosts with ports, and misreads '#' in the name of a file
+    # parsed by hand: urlsplit refuses several hosts with ports, and misreads '#' in the name of a file
     rest, _, query = match["rest"].partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     return _sqlite_url(url, rest, options) if engine == "sqlite" else _server_url(url, engine, rest, options)
@@ -140,7 +140,7 @@ def _server_url(url: str, engine: str, rest: str, options: dict[str, str]) -> Ta
 def _host(url: str, text: str) -> Host:
     match = _HOST.fullmatch(text)
     if match is None or not match["name"] or int(match["port"] or 1) not in range(1, 65536):
-        raise ConfigurationError(f"{mask(url)}: {mask(text)!r} is no host, as name or name:port")
+        raise ConfigurationError(f"{mask(url)}: {mask(text)!r} is not a host; it must be name or name:port")
     return Host(unquote(match["name"]).strip("[]"), int(match["port"]) if match["port"] else None)
 
 
@@ -155,7 +155,7 @@ def _parse_dsn(url: str, driver: str, rest: str) -> Target:
         attributes[name.strip().lower() if equals else "dbname"] = value if equals else part
     names = [name for name in ("dbname", "database", "db") if name in attributes]
     if len(names) != 1 or not attributes[names[0]]:
-        raise ConfigurationError(f"{mask(url)}: a DBI DSN names one database, as in dbi:{driver}:dbname=NAME")
+        raise ConfigurationError(f"{mask(url)}: a DBI DSN must name one database, as in dbi:{driver}:dbname=NAME")
     database = attributes.pop(names[0])
     if engine == "sqlite":
         return _target(url, engine, database, attributes)
@@ -178,6 +178,6 @@ def _target(
     digits = options.pop("max_payload", str(MAX_BYTES))
     if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:12]) <= _LARGEST_PAYLOAD):
         raise ConfigurationError(
-            f"{shown}: max_payload is a number of bytes from 1 to {_LARGEST_PAYLOAD}, not {digits!r}"
+            f"{shown}: max_payload must be a number of bytes from 1 to {_LARGEST_PAYLOAD}, not {digits!r}"
         )
     return Target(engine, database, shown, int(digits), options, hosts, user, password)

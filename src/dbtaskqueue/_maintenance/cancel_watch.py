@@ -1,6 +1,6 @@
-"""Reads within a second what the database wants of running tasks: cancel one, suspend one, or stop one that was lost.
+"""Reads requests about running tasks within a second: cancel one, suspend one, or stop one whose claim was lost.
 
-This is the one place where a worker reads such requests, with one query for all of its tasks.
+Only here does a worker read such requests, with one query for all of its tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .._store.contract import Held
 
 
 class CancelWatch:
-    """A duty: compare what runs here with what the database says that this worker holds."""
+    """A duty: compare the running tasks with those that this worker holds according to the database."""
 
     interval = 1.0
 
@@ -25,7 +25,7 @@ class CancelWatch:
         if not runs:
             return
         held = {(row.id, row.token): row for row in self._held()}
-        for run in runs & set(self._running()):  # a task that ended in the meantime is not held any more
+        for run in runs & set(self._running()):  # a task that has ended meanwhile is no longer held
             row = held.get((run.record.id, run.record.token))
             if row is None or row.cancel_requested:
                 run.cancel()

@@ -1,7 +1,7 @@
 """Corrects due times after the clock was set back.
 
 A task without a delay is due when it is enqueued, released or retried. If the clock is then set back by an hour, such a
-task would wait for an hour. Delays and times that a user has asked for follow the clock.
+task would wait for an hour. Due times that a user has set are left as they are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .._system.log import event
 
 _TOLERANCE = 1_000_000
 _SELDOM = 10.0
-"""Seconds between two reads of the newest task. A change of the clock while this process runs is noticed without it."""
+"""Seconds between reads of the newest task. A change of the clock while this process runs is noticed without them."""
 
 
 class ClockWatch:
-    """A duty: notice that the clock was set back, by the monotonic clock or by the newest task's time."""
+    """A duty: notice that the clock was set back, by the monotonic clock or by the newest task's creation time."""
 
     interval = 1.0
 
@@ -30,12 +30,12 @@ class ClockWatch:
         self._next_check = 0.0
 
     def __call__(self) -> int:
-        """Check the clock, and from time to time the newest task. Returns how many tasks were made due."""
+        """Check the clock, and at intervals the newest task. Return how many tasks were made due."""
         jumped = self._measure() <= self._offset - _TOLERANCE
         return self.check() if jumped or time.monotonic() >= self._next_check else 0
 
     def check(self) -> int:
-        """Check both now."""
+        """Check the clock and the newest task now. Return how many tasks were made due."""
         offset, self._offset = self._offset, self._measure()
         now = clock.now()
         newest = self._store.newest()

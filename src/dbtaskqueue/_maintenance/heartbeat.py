@@ -20,12 +20,12 @@ from . import heartbeat_process
 BEATS_PER_LEASE = 3.0
 _SHORT_LEASE = 10.0
 _HELP = 10.0
-"""Seconds in which a thread sends heartbeats for a new process if the lease is short. On a busy machine it takes longer
-than such a lease until an interpreter has started and has loaded a server's driver."""
+"""Seconds for which a thread sends heartbeats until a new process does, if the lease is short. On a busy machine,
+starting an interpreter and loading a server's driver takes longer than such a lease."""
 
 
 class ThreadHeartbeat:
-    """A duty: send heartbeats from the maintenance thread. This suffices where others check the pid instead."""
+    """A duty: send heartbeats from the maintenance thread. This is enough if other workers can check the pid."""
 
     def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
         self.interval = lease / BEATS_PER_LEASE
@@ -38,11 +38,11 @@ class ThreadHeartbeat:
             self._lost()
 
     def stop(self) -> None:
-        """Nothing to end: the loop no longer calls it."""
+        """Do nothing: the loop no longer calls this duty."""
 
 
 class HeartbeatProcess:
-    """A duty: keep the heartbeat process running, and notice that it found the worker's row lost."""
+    """A duty: keep the heartbeat process running, and notice when it reports that the worker was marked lost."""
 
     def __init__(self, store: Store, worker: int, lease: float, lost: Callable[[], None]) -> None:
         self.interval = min(1.0, lease / BEATS_PER_LEASE)
@@ -101,7 +101,7 @@ class HeartbeatProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
+            start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which lets tasks finish
             close_fds=True,
         )
         self._help_until = time.monotonic() + self._help
@@ -110,7 +110,7 @@ class HeartbeatProcess:
             process.stdin.write(json.dumps(self._orders).encode() + b"\n")
             process.stdin.flush()
         except OSError as error:
-            event(logging.WARNING, "the heartbeat process did not get its orders", error=error)
+            event(logging.WARNING, "the heartbeat process did not get its settings", error=error)
         return process
 
     def _hang_up(self) -> None:

@@ -1,8 +1,8 @@
 """The heartbeat process: it sends heartbeats for a worker while the worker's process exists.
 
-Nothing that a task does can block it, neither a held interpreter lock nor a blocked main thread. It imports only one
-file of the package, the one with the engine's statement, to stay small. Its orders come as one line of JSON on stdin,
-so that no password is ever on a command line. It exits with LOST when the worker's row is lost.
+Nothing that a task does can block it, neither a held interpreter lock nor a blocked main thread. To stay small, it
+imports only one file of the package, the one with the engine's statement. It reads its settings as one line of JSON
+from stdin, so that no password is ever on a command line. It exits with LOST when the worker was marked lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHECK = 1.0
 
 def load_beat(orders: dict[str, Any]) -> Callable[[int], bool]:
     """Return the engine's function that sends one heartbeat, on a connection of its own."""
-    sys.path += orders["path"]  # where the driver of a server is; a beat on a file needs none
+    sys.path += orders["path"]  # where a server's driver is; SQLite needs none
     spec = importlib.util.spec_from_file_location("beater", orders["beater"])
     assert spec is not None
     assert spec.loader is not None
@@ -34,7 +34,7 @@ def load_beat(orders: dict[str, Any]) -> Callable[[int], bool]:
 
 
 def main() -> int:
-    """Send heartbeats until the parent has ended (returns 0) or the worker's row is lost (LOST)."""
+    """Send heartbeats until the parent has ended (return 0) or the worker was marked lost (return LOST)."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     line = b""
@@ -45,11 +45,11 @@ def main() -> int:
         line += chunk
     orders = json.loads(line)
     beat = None
-    next_beat = time.monotonic() + orders["interval"]  # the worker's row is new: that is its first heartbeat
-    # the end of the pipe is noticed immediately, unless a child of the worker inherited it; then the pid is
+    next_beat = time.monotonic() + orders["interval"]  # the worker's row is new, and counts as its first heartbeat
+    # the end of the pipe shows immediately that the worker has ended; if a child inherited it, the pid shows that
     while os.getppid() == orders["parent"]:
         if time.monotonic() >= next_beat:
-            beat = beat or load_beat(orders)  # not before: loading a server's driver costs more than all the rest
+            beat = beat or load_beat(orders)  # only now: loading a server's driver takes longest
             try:
                 if not beat(orders["worker"]):
                     return LOST

@@ -27,7 +27,7 @@ class LimitWatch:
         self._watched: WeakKeyDictionary[TaskRun, _Watched] = WeakKeyDictionary()
 
     def __call__(self) -> None:
-        processes = functools.cache(system.processes)  # read once for all tasks, if one needs it
+        processes = functools.cache(system.processes)  # read once for all tasks, and only if one needs it
         for run in self._running():
             if run.record.options is None or run.started == 0.0 or run.cancelled:
                 continue
@@ -39,7 +39,7 @@ class LimitWatch:
 
 
 class _Reason(NamedTuple):
-    """The limit that a task exceeds, in words. For a limit of time, the stacks of that moment are added."""
+    """The limit that a task exceeds, in words. For a time limit, the stacks of its threads are added."""
 
     text: str
     is_of_time: bool
@@ -73,7 +73,7 @@ class _Watched:
 
 @functools.cache
 def _sees_memory() -> bool:
-    """Whether the system tells how much memory processes use; if not, log that once."""
+    """Return whether the memory of processes can be read on this system. If not, log that once."""
     if not system.sees_processes:
         event(logging.WARNING, "memory limits are not enforced on this system", fix="install psutil")
     return system.sees_processes

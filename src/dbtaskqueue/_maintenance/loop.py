@@ -1,7 +1,7 @@
-"""The loop that runs duties: one thread, one shape for all of them.
+"""The loop that runs duties, all in one thread and in the same way.
 
-A duty has an ``interval`` in seconds and is called when it has passed. If the database is unavailable, that is reported
-once, and the duty is tried again at its next turn.
+A duty is called each time its ``interval`` in seconds has passed. If the database is unavailable, that is reported
+once, and the duty is tried again after its interval.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Duty(Protocol):
 
 
 class MaintenanceLoop:
-    """A thread that runs duties, and calls that other threads hand over."""
+    """A thread that runs duties, and calls that other threads have passed to ``soon``."""
 
     def __init__(self, name: str, outage: Outage) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -46,7 +46,7 @@ class MaintenanceLoop:
         self._inbox.put(lambda: self._duties.pop(duty, None))
 
     def soon(self, act: Callable[[], object]) -> None:
-        """Call it once, soon; again each second while the database is unavailable.
+        """Call ``act`` once, soon. Repeat it each second while the database is unavailable.
 
         Safe to call anywhere, even in a finalizer in the middle of a transaction.
         """
@@ -57,7 +57,7 @@ class MaintenanceLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the calls that were handed over; wait for it unless called in it."""
+        """End the thread after the calls passed to ``soon``. Wait for it, unless called in it."""
         self._inbox.put(None)
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
@@ -83,7 +83,7 @@ class MaintenanceLoop:
             self._attempt(duty)
 
     def _attempt(self, act: Callable[[], object]) -> bool:
-        """Call it. Returns False if the database is unavailable."""
+        """Call ``act``. Return False if the database is unavailable."""
         try:
             act()
         except StoreUnavailable as error:

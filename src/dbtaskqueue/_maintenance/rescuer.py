@@ -1,8 +1,9 @@
 """Rescue: tasks of dead workers are returned to the queue.
 
-In the same place, a worker is dead when its process does not exist: pid and start time decide, immediately. Elsewhere,
-it is presumed dead when its counter ``beat`` has not changed for a whole lease of *this* process's monotonic clock, in
-which this process read it all the time. So two clocks are never compared, and an outage causes no false rescue.
+On the same machine, a worker is dead when its process does not exist, which pid and start time show immediately. On
+another one, it is presumed dead when its counter ``beat`` has not changed for a whole lease. This process measures that
+with its own monotonic clock, while it reads the counter regularly. So two clocks are never compared, and an outage
+causes no false rescue.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .._system.place import Place, is_elsewhere, is_gone
 from ..events import Events, WorkerLost
 
 _SELDOM = 10.0
-"""Seconds between two searches for tasks whose worker has no row, while no row disappears."""
+"""Seconds between searches for tasks whose worker has no row, if no row has disappeared."""
 
 
 class Rescuer:
@@ -38,11 +39,11 @@ class Rescuer:
         self.on_workers: Callable[[list[WorkerRecord]], None] = lambda workers: None
 
     def __call__(self) -> int:
-        """Check once. Returns how many tasks were rescued; 0 if another thread is checking at the moment."""
+        """Check once. Return how many tasks were rescued; 0 if another thread is checking at this moment."""
         return self.check(at_orphans=time.monotonic() >= self._next_orphans)
 
     def check(self, *, at_orphans: bool = True) -> int:
-        """The same. ``at_orphans``: search for tasks of workers without a row, even if no row has disappeared."""
+        """Check once. ``at_orphans``: search for tasks of workers without a row, even if no row has disappeared."""
         if not self._lock.acquire(blocking=False):
             return 0
         try:
@@ -54,17 +55,17 @@ class Rescuer:
             self._lock.release()
 
     def is_elsewhere(self, worker: WorkerRecord) -> bool:
-        """Whether only its heartbeat can show that the worker is alive."""
+        """Return whether only its heartbeat can show that the worker is alive."""
         return is_elsewhere(worker, self._place)
 
     def is_gone(self, worker: WorkerRecord) -> bool | None:
-        """Whether the worker's process does not exist any more; None if its pid cannot be checked here."""
+        """Return whether the worker's process no longer exists; None if its pid cannot be checked here."""
         return is_gone(worker, self._place)
 
     def _check(self, at_orphans: bool) -> int:
         now = time.monotonic()
         if now - self._last_check > 3 * self.interval:
-            self._silent_since.clear()  # this process was stopped: the silence of the others proves nothing
+            self._silent_since.clear()  # this process was stopped meanwhile, so the silence of others proves nothing
         self._last_check = now
         workers = self._store.workers()
         self._silent_since = {key: self._silent_since[key] for key in {w.id for w in workers} & set(self._silent_since)}

@@ -1,4 +1,4 @@
-"""The stacks of this process's threads, for errors that explain why something takes long."""
+"""The stacks of this process's threads, for errors that show why something takes long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def stacks(of: Callable[[str], bool] = lambda name: True) -> str:
-    """Return the stacks of all threads whose names pass ``of``, except the calling thread's."""
+    """Return the stacks of all threads for whose names ``of`` is true, except the calling thread."""
     frames = sys._current_frames()
     parts = [
         f"Thread {thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"

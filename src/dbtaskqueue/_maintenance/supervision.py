@@ -1,8 +1,8 @@
-"""Notifies systemd that a worker is ready, what it does, and that its loops turn.
+"""Notifies systemd that a worker is ready, what it does, and that its loops are running.
 
 A worker is healthy while its own loops turn: its main loop, and that of the executor's thread if it has one. How long
-task code takes does not matter here. A turn may last as long as a database call. The longest of those, with a silent
-server or a locked file, takes a minute. So a loop hangs if it has not turned for longer than that.
+task code takes does not matter here. A turn may last as long as a database call. The longest of those, with a server
+that does not answer or a locked file, takes a minute. So a loop hangs if it has not turned for longer than that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .loop import MaintenanceLoop
 from .stacks import stacks
 
 HANGS = 90.0
-"""Seconds without a turn after which a loop hangs."""
+"""Seconds without a turn after which a loop counts as hanging."""
 _STATUS = 5.0
 
 
@@ -38,7 +38,7 @@ class Supervision:
         self._loop: MaintenanceLoop | None = None
 
     def ready(self) -> None:
-        """The worker has started to work."""
+        """Report that the worker is ready."""
         if self._loop is not None or not self._notifier.is_there:
             return
         self._loop = MaintenanceLoop("systemd", Outage("systemd", self._events))
@@ -48,7 +48,7 @@ class Supervision:
         self._loop.start()
 
     def stopping(self) -> None:
-        """The worker was asked to stop."""
+        """Report that the worker is stopping."""
         self._notifier.notify(STOPPING=1, STATUS=self._status())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The thread that watches running tasks: their limits and what they use. It asks the database for nothing."""
+"""The thread that watches running tasks: their limits and their usage. It does not use the database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .usage_watch import UsageWatch
 
 
 class TaskWatch:
-    """Starts its thread when the first task needs it. ``measures``: tasks have processes whose usage is shown."""
+    """Starts its thread when the first task needs it. ``measures``: tasks have processes whose usage is measured."""
 
     def __init__(self, running: Callable[[], Iterable[TaskRun]], events: Events, *, measures: bool) -> None:
         self._running = running

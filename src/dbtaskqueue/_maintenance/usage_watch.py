@@ -12,8 +12,8 @@ from .._system.processes import system
 class UsageWatch:
     """A duty: measure the processes of each running task, so that ``show`` and ``watch`` can print their usage.
 
-    A task is first measured when it is a second old, so short ones cost nothing here. If the system shows no processes,
-    nothing is measured.
+    A task is first measured after it has run for a second, so short tasks cost nothing. Nothing is measured on a system
+    where processes cannot be read.
     """
 
     interval = 1.0

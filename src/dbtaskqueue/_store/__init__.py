@@ -1,4 +1,4 @@
-"""The only package that speaks SQL. ``open_store`` returns the Store that a URL names."""
+"""The only package that uses SQL. ``open_store`` returns the Store that a URL names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 from .._formats.url import parse
 from ..errors import ConfigurationError
 
-# Imported now, so that at exit it closes connections after the workers that use them have left.
+# Imported now, since exit handlers run in reverse order: connections are closed after their workers have left.
 from . import connections as connections
 from .connections import close_free as close_free
 from .connections import surround_writes as surround_writes
@@ -15,7 +15,7 @@ from .contract import Store
 from .verbs import SqlStore
 
 _ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}
-"""The class in the module ``store`` of each engine's package. It is imported when it is needed, with its driver."""
+"""The class in each engine's module ``store``. The module is imported when it is needed, and its driver with it."""
 
 
 def open_store(url: str) -> Store:

@@ -1,4 +1,4 @@
-"""What every engine's connections have in common: two of them, group commits, forks.
+"""What the connections of all engines have in common: reading and writing, group commits, forks.
 
 A process has one connection that writes and one that reads, opened when they are needed. Threads that want to write at
 the same moment share a commit (``group_commit.py``). A connection never crosses a fork.
@@ -90,14 +90,14 @@ class Connections(abc.ABC):
         self._read_lock = threading.RLock()
         self._commits = GroupCommit(self._commit)
         self._asking: set[int] = set()  # threads in the middle of a call
-        self._later: Callable[[], None] | None = None  # what a signal handler wants done after one
+        self._later: Callable[[], None] | None = None  # what a signal handler has requested for the end of such a call
 
     def write(self, work: Callable[[Any], T], *, alone: bool = False) -> T:
         """Run ``work`` in a write transaction, together with what other threads want written now.
 
-        ``work`` may run twice, and must raise nothing but database errors. ``alone``: it is one statement, which needs
-        no BEGIN and COMMIT around it. Raises StoreUnavailable in a signal handler that has interrupted this thread in
-        another call: the call would wait for itself.
+        ``work`` may run twice, and must raise only database errors. ``alone``: it is one statement, which needs no
+        BEGIN and COMMIT around it. Raises StoreUnavailable in a signal handler that has interrupted another call of
+        the same thread, because it would wait for that call forever.
         """
         if threading.get_ident() in self._asking:
             raise StoreUnavailable("called by a signal handler during another call of its thread")
@@ -105,7 +105,7 @@ class Connections(abc.ABC):
         return result
 
     def converse(self, ask: Callable[[*Ts], T], *values: *Ts) -> T:
-        """Call ``ask``, which uses the database. A ``close`` by a signal handler meanwhile is done at its end."""
+        """Call ``ask``, which uses the database. A ``close`` by a signal handler meanwhile takes effect after it."""
         thread = threading.get_ident()
         if thread in self._asking:
             return ask(*values)
@@ -152,7 +152,7 @@ class Connections(abc.ABC):
                 self._write_all(batch)
         except Exception as error:
             if len(batch) > 1 and not getattr(error, "maybe_done", False):
-                for request in batch:  # one of them failed: run each by itself
+                for request in batch:  # one of them failed, so run each by itself
                     self._commit([request])
                 return
             for request in batch:
@@ -191,7 +191,7 @@ class Connections(abc.ABC):
             self._disconnect()
 
     def before_fork(self) -> None:
-        """Wait until no thread uses a connection, and keep it so."""
+        """Wait until no thread uses a connection, and block threads until the fork is over."""
         self._write_lock.acquire()
         self._read_lock.acquire()
 
@@ -201,7 +201,7 @@ class Connections(abc.ABC):
         self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """In the child: start without connections. The requests of other threads are the parent's."""
+        """In the child: start without connections. The parent serves the requests of other threads."""
         self._disown()
         self._reset()
 

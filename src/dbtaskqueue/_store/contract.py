@@ -1,7 +1,7 @@
 """The storage contract: what the queue asks of a database, in facets of at most ten verbs, one sentence for each verb.
 
 ``records.py`` has the rows that go in and out. Times are integers: microseconds since 1970, UTC. No verb raises
-an error because a task's state forbids it: it returns a ``Verdict``, since many ends share one transaction. Every verb
+an error because a task's state forbids it. It returns a ``Verdict``, since many ends share one transaction. Every verb
 may raise StoreUnavailable.
 """
 
@@ -26,13 +26,13 @@ from .records import fresh as fresh
 from .records import maker as maker
 
 OUTPUTS = 100
-"""Most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
+"""The most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
 
 
 class Enqueued(NamedTuple):
     """The ids of enqueued tasks, in order.
 
-    ``existing``: the positions of those that are not new, because an unfinished task has the key.
+    ``existing``: the positions of tasks that were not stored because an unfinished task had the key.
     """
 
     ids: list[int]
@@ -87,7 +87,7 @@ class End(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What the attempt with this token reports while it runs; the last value under a name stays.
+    """What the attempt with this token reports while it runs; the last value of each name is kept.
 
     Names are ``progress`` and ``usage``, both JSON, and ``output``, a text.
     """
@@ -131,19 +131,19 @@ class Finding(NamedTuple):
 
 
 class ExportBatch(NamedTuple):
-    """Rows on their way to another database, by the names of their tables, and the highest id ever used there."""
+    """Rows to copy to another database, by table, and the highest task id that the source has ever used."""
 
     rows: dict[str, list[dict[str, Any]]]
     highest: int
 
     @property
     def last(self) -> int | None:
-        """The highest id among its tasks; None: no more tasks."""
+        """The highest id among its tasks; None: there are no more tasks to copy."""
         return max((row["id"] for row in self.rows["task"]), default=None)
 
 
 RetryTime = Callable[["TaskRecord", int, int], int]
-"""When a task of a lost worker is due again: called with its record, the lost attempts so far, and the time."""
+"""Returns when a task of a lost worker is due again, from its record, its lost attempts so far, and the time now."""
 
 
 class Wakeups(abc.ABC):
@@ -151,14 +151,14 @@ class Wakeups(abc.ABC):
 
     @abc.abstractmethod
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
-        """The state of the database now: take it before a check, pass it to ``wait``.
+        """Return the state of the database now. Take it before a check, and pass it to ``wait``.
 
-        ``queues``: the thread waits for a due task of these; empty: for something else.
+        ``queues``: the thread waits for a due task of these queues. Empty: it waits for any other change.
         """
 
     @abc.abstractmethod
     def give_up(self, ticket: object) -> None:
-        """The thread that took the ticket no longer waits."""
+        """Withdraw a ticket whose thread no longer waits."""
 
     @contextlib.contextmanager
     def waiting(self, queues: tuple[str, ...] = ()) -> Iterator[object]:
@@ -171,11 +171,11 @@ class Wakeups(abc.ABC):
 
     @abc.abstractmethod
     def wait(self, ticket: object, timeout: float) -> None:
-        """Return once the database has changed since ``ticket``, on a ring, or after ``timeout`` seconds."""
+        """Return once the database has changed since ``ticket``, after a ``ring``, or after ``timeout`` seconds."""
 
     @abc.abstractmethod
     def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
-        """As ``wait``, and return when anything is put on the caller's ``bell``."""
+        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``."""
 
     @abc.abstractmethod
     def ring(self) -> None:
@@ -183,7 +183,7 @@ class Wakeups(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the watching thread as soon as no thread waits. A later wait starts another one."""
+        """Stop the watching thread once no thread waits. A later ``wait`` starts another one."""
 
 
 # -- the facets ------------------------------------------------------------------------------------
@@ -218,18 +218,18 @@ class Database(abc.ABC):
 
 
 class Tasks(abc.ABC):
-    """Tasks, for those who do not hold them: producers and operators."""
+    """What producers and operators do with tasks. They do not hold them."""
 
     @abc.abstractmethod
     def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
-        """Store tasks, all or none. Those of a group differ in their payloads only; one with a key is a group.
+        """Store tasks, all or none. Tasks of a group differ only in payload; a task with a key has its own group.
 
-        Through a user's ``connection`` they are part of its transaction.
+        With a user's ``connection``, they become part of its transaction.
         """
 
     @abc.abstractmethod
     def get(self, task: int, connection: object = None) -> TaskRecord | None:
-        """Return the task, of any queue; through a user's ``connection`` as its transaction sees it."""
+        """Return the task, of any queue. With a user's ``connection``, return it as that transaction sees it."""
 
     @abc.abstractmethod
     def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
@@ -237,27 +237,27 @@ class Tasks(abc.ABC):
 
     @abc.abstractmethod
     def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
-        """Cancel the task, or request it of the holder of a running task; with ``running=False`` never the latter."""
+        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False."""
 
     @abc.abstractmethod
     def suspend(self, task: int, suspended: bool) -> Verdict:
-        """Suspend or continue a running task; not stored unless a live worker runs it in a process."""
+        """Suspend or continue a running task. Not stored unless a live worker runs it in a child process."""
 
     @abc.abstractmethod
     def retry(self, task: int, now: int) -> Verdict:
-        """Make a failed or final task pending again; not stored while another unfinished task has its key."""
+        """Make a failed or final task pending again. Not stored while another unfinished task has its key."""
 
     @abc.abstractmethod
     def purge(self, queue: str, now: int) -> Iterator[int]:
-        """Abandon every unfinished task of the queue that exists now; yield the number of each step."""
+        """Abandon every unfinished task that the queue has now, in steps; yield the number of tasks in each step."""
 
     @abc.abstractmethod
     def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
-        """Delete the queue's tasks in these states that finished earlier; yield the number of each step."""
+        """Delete the queue's tasks in these states that finished before ``before``, in steps, as ``purge`` does."""
 
     @abc.abstractmethod
     def fix_due_after_clock_change(self, now: int) -> int:
-        """Make due now what was enqueued due at once but lies in the future, because the clock was set back."""
+        """Make due now each task that was enqueued without a delay but lies in the future: the clock was set back."""
 
 
 class Claims(abc.ABC):
@@ -273,11 +273,11 @@ class Claims(abc.ABC):
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        """Store starts, notes and ends, in this order, and claim what comes next, in one transaction."""
+        """Store starts, notes and ends, in this order, and claim the next tasks, all in one transaction."""
 
     @abc.abstractmethod
     def save(self, task: int, token: int, name: str, value: str) -> bool:
-        """Store a checkpoint or a step's result of a running task under its name; False if the claim is gone."""
+        """Store a running task's checkpoint, or the result of a step by its name; False if the claim was lost."""
 
     @abc.abstractmethod
     def saved(self, task: int) -> dict[str, str]:
@@ -285,7 +285,7 @@ class Claims(abc.ABC):
 
     @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
-        """A DB-API connection in a transaction that also stores the end; LeaseLost if the claim is gone."""
+        """Return a block with a DB-API connection, whose commit also stores the end. Raises LeaseLost."""
 
     @abc.abstractmethod
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
@@ -296,7 +296,7 @@ class Claims(abc.ABC):
 
     @abc.abstractmethod
     def next_functions(self, queue: str, limit: int, before: int) -> list[str | None]:
-        """Return the functions of the queue's first ``limit`` waiting tasks due earlier; None for a callback.
+        """Return the functions of the queue's first ``limit`` waiting tasks due before ``before``; None for a callback.
 
         Command lines are left out.
         """
@@ -315,7 +315,7 @@ class Workers(abc.ABC):
 
     @abc.abstractmethod
     def deregister(self, worker: int) -> None:
-        """Remove a worker's row; what it still holds is for others to rescue."""
+        """Remove a worker's row. Other workers rescue what it still holds."""
 
     @abc.abstractmethod
     def workers(self) -> list[WorkerRecord]:
@@ -329,7 +329,7 @@ class Workers(abc.ABC):
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
 
-        With ``worker`` None: what is held by workers that have no row or are lost already.
+        With ``worker`` None: release what workers hold that have no row or are lost already.
         """
 
 
@@ -350,7 +350,7 @@ class Queues(abc.ABC):
 
 
 class Listing(abc.ABC):
-    """What people read about tasks: lists, attempts, counts."""
+    """Lists, attempts and counts of tasks, for people to read."""
 
     @abc.abstractmethod
     def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
@@ -374,9 +374,9 @@ class Listing(abc.ABC):
 
     @abc.abstractmethod
     def waiting_since(self, queue: str, now: int) -> int | None:
-        """Return since when the longest-waiting due task of the queue has waited, or None.
+        """Return the time since which the longest-waiting due task of the queue has waited, or None.
 
-        A task waits since its due time, or since that was set if this was later.
+        A task waits from its due time, or from when that was set if this was later.
         """
 
     @abc.abstractmethod
@@ -385,23 +385,23 @@ class Listing(abc.ABC):
 
 
 class Copying(abc.ABC):
-    """How all tasks of a database get into another one."""
+    """Copying all tasks of a database into another one."""
 
     @abc.abstractmethod
     def export(self, after: int, limit: int) -> ExportBatch:
-        """Return the next ``limit`` tasks with ids above ``after``; the first time also the queues and workers."""
+        """Return the next ``limit`` tasks with ids above ``after``. The first batch also has the queues and workers."""
 
     @abc.abstractmethod
     def begin_import(self) -> None:
-        """Refuse every other program until ``end_import``."""
+        """Lock every other program out of this database until ``end_import``."""
 
     @abc.abstractmethod
     def load(self, batch: ExportBatch) -> None:
-        """Store what another database has exported, in one transaction; after ``begin_import``."""
+        """Store a batch from another database in one transaction. Call ``begin_import`` first."""
 
     @abc.abstractmethod
     def end_import(self, highest: int) -> None:
-        """Let programs in again; new tasks get ids above ``highest``, the highest id ever used."""
+        """Allow other programs again. New tasks get ids above ``highest``, the highest id that the source has used."""
 
     @abc.abstractmethod
     def is_importing(self) -> bool:
@@ -416,10 +416,10 @@ class Store(Database, Tasks, Claims, Workers, Queues, Listing, Copying):
 
     wakeups: Wakeups
     url: str
-    """By which another process of this machine reaches the same database."""
+    """The URL by which another process of this machine reaches the same database."""
     max_payload: int
     """The most bytes that a payload's JSON may have."""
     place_is_shared: bool
     """Whether all programs that can open the database share one machine (not one PID namespace)."""
     beater: tuple[str, dict[str, Any]]
-    """For the heartbeat process: the path of a file with ``open_beat(options)``, and its options."""
+    """For the heartbeat process: the path of a module with a function ``open_beat``, and the options to pass to it."""

@@ -59,7 +59,7 @@ class GroupCommit:
             self._await_turn(request)
             if not request.done:
                 self._lead(request)
-        except BaseException:  # an interrupt: its work must not be written later
+        except BaseException:  # after an interrupt, its work must not be written later
             self._withdraw(request)
             raise
         if request.error is not None:
@@ -75,7 +75,7 @@ class GroupCommit:
     def _lead(self, leader: Request) -> None:
         batch = [leader]
         try:
-            if leader.ready is not None:  # it has waited, perhaps with others
+            if leader.ready is not None:  # it has waited, and others may have come
                 with self._lock:
                     batch, self._waiting = self._waiting, []
             self._commit(batch)

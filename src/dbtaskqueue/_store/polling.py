@@ -1,4 +1,4 @@
-"""Waiting for a database that sends no notifications: poll often while tasks come, and less and less otherwise."""
+"""Waiting for a database that sends no notifications: poll often while tasks arrive, and less often otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from .contract import Wakeups
 
 _SHORTEST, _LONGEST = 0.02, 2.0
-"""Seconds between two polls: while tasks come, and when none has come for a long time."""
+"""Seconds between two polls: while tasks arrive, and when none has arrived for a long time."""
 _BUSY_FOR = 3.0
 """Seconds after the last task until polls become rarer."""
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from .records import column_lists
 
 FILES = ("common", "database", "tasks", "claims", "workers", "queues", "listing", "copying")
-"""The files of ``sql/`` that every engine has: one for each facet, and what several include."""
+"""The files of ``sql/`` for every engine: one for each facet, and ``common`` with what several of them include."""
 
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")

@@ -1,8 +1,8 @@
-"""The records of the store: which columns each table has, and what is read and written of them. Declared only here.
+"""The records of the store: the columns of each table, and which of them are read and written. Declared only here.
 
 Queries include lists that are made from these declarations, such as ``{{task_columns}}`` (see ``column_lists``). Rows
 come back in the same order. To add a column of a task, add a field to ``TaskRecord``, and to ``NewTask`` if ``enqueue``
-sets it. A field is the column of its name, or the expression of the query ``task_FIELD`` where there is one.
+sets it. A field is read from the column of its name, or by the query ``task_FIELD`` if there is one.
 
 Times are integers: microseconds since 1970, UTC.
 """
@@ -53,14 +53,14 @@ class TaskRecord(NamedTuple):
     error_type: str | None
     command: int
     retry_token: int
-    # a default: a new claim has no other value
+    # the default is the value that every new claim has
     suspended: int = 0
     progress: str | None = None
     usage: str | None = None
 
     @property
     def max_attempts(self) -> int | None:
-        """The attempt after which a failure is final: the original number, counted from the last retry."""
+        """The attempt after which a failure is final. An operator's retry starts the count of attempts again."""
         return None if self.budget is None else self.retry_base + self.budget
 
 
@@ -109,7 +109,7 @@ class EndedRecord(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A task that a worker holds, as the database has it."""
+    """A task that a worker holds, according to the database."""
 
     id: int
     token: int
@@ -122,7 +122,7 @@ class WorkerRecord(NamedTuple):
     """A worker's row. ``boot``, ``namespace`` and ``started`` are its place, None where they cannot be read.
 
     ``lease`` is in seconds. ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``:
-    the names that it serves. ``functions``: the values of a task's ``function`` that it has code for, null for the
+    the names of the queues that it serves. ``functions``: the names of the functions that it has code for, null for a
     callback. Both are JSON, and None where they are unknown: for a plain ``fetch()`` user, and for a worker of 0.1.0.
     """
 
@@ -147,7 +147,7 @@ NOT_OF_A_CLAIM = tuple(TaskRecord._field_defaults)
 """Fields that have their defaults in a new claim; reading them would cost a claim two subqueries."""
 _FROM_OTHER_TABLES = ("error", "error_type", "progress", "usage")
 _SET_BY_CLAIM = ("queue", "state", "worker", "cancel_requested", "finished_at", "result", "error", "error_type")
-"""Of these, a claim on SQLite knows the values without reading them."""
+"""Fields whose values a claim on SQLite knows without reading them."""
 FOUND = tuple(name for name in TaskRecord._fields if name not in (*_SET_BY_CLAIM, *NOT_OF_A_CLAIM))
 """What a claim on SQLite reads of the tasks that it finds."""
 
@@ -172,7 +172,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
     """
 
     def listed(fields: Iterable[str], form: Callable[[str], str], *prefixes: str) -> str:
-        """The fields, each as the first of the queries ``PREFIX_FIELD`` that there is, or else in this form."""
+        """List the fields: each as the first query ``PREFIX_FIELD`` that exists, or else in this form."""
         parts = []
         for field in fields:
             found = [f"{{{{{prefix}_{field}}}}}" for prefix in prefixes if f"{prefix}_{field}" in queries]
@@ -214,15 +214,15 @@ def _parameter(name: str) -> str:
 
 
 def picker(record: type[R], given: Sequence[str]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Return a function that puts values in the order of ``given`` into that of a record; the last of a name counts."""
+    """Return a function that reorders values from ``given`` to a record's fields; of a repeated name, the last."""
     last = {name: index for index, name in enumerate(given)}
     return operator.itemgetter(*(last[name] for name in record._fields))  # type: ignore[attr-defined]
 
 
 def maker(record: type[R], given: Sequence[str], constants: Mapping[str, object]) -> Callable[[tuple[Any, ...]], R]:
-    """Return a function that makes a record from values in the order of ``given``, the others constant.
+    """Return a function that makes a record from values in the order of ``given`` and from ``constants``.
 
-    Of a field that is given twice, the last value counts. As fast as writing the order by hand.
+    If a field is given twice, its last value counts. This is as fast as an order written by hand.
     """
     others = {name: value for name, value in constants.items() if name not in given}
     pick = picker(record, (*given, *others))

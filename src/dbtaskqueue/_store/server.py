@@ -24,7 +24,7 @@ from .group_commit import Request
 T = TypeVar("T")
 
 TIMEOUT = 20.0
-"""Seconds after which a statement is given up, and a silent server is presumed dead."""
+"""Seconds after which a statement is abandoned, and a silent server is presumed dead."""
 _TRIES = 20
 _PAUSE = 0.01, 0.5
 
@@ -32,7 +32,7 @@ _PAUSE = 0.01, 0.5
 class ErrorKind(enum.Enum):
     """What an error of a driver means for the caller."""
 
-    RETRY = "a deadlock or similar: rolled back, to be run again"
+    RETRY = "a deadlock or similar: rolled back, can be run again"
     CONFLICT = "refused by a unique index"
     LOST = "the connection is lost, and the answer with it"
     RECONNECT = "refused by a server that takes no writes now: connect again"

@@ -15,15 +15,15 @@ IDLE_FOR = 10.0
 class WatchThread:
     """Starts with the first waiter and ends when none has waited for a while, or soon after ``close``.
 
-    ``watch`` is called again and again while there are waiters. It returns after a while, so that this can be checked,
-    and rings when the database has changed. ``finish`` is called in the thread at its end.
+    ``watch`` is called repeatedly while there are waiters. It calls ``ring`` when the database has changed, and returns
+    after a while. ``finish`` is called in the thread at its end.
     """
 
     def __init__(self, watch: Callable[[], None], finish: Callable[[], None] = lambda: None) -> None:
         self.waiters: set[Bell] = set()
         self._watch = watch
         self._finish = finish
-        self._lock = threading.RLock()  # a signal handler may close
+        self._lock = threading.RLock()  # reentrant, since a signal handler may call close()
         self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -43,7 +43,7 @@ class WatchThread:
             bell.put(None)
 
     def close(self) -> None:
-        """End the thread as soon as no thread waits. A later waiter starts another one."""
+        """Stop the thread once no thread waits. A later waiter starts another one."""
         self._is_closed = True
         self._wanted.put(None)
 

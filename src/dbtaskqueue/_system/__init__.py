@@ -1,1 +1,1 @@
-"""What the machine offers: clocks, processes, signals, the log, systemd. Knows nothing of tasks."""
+"""What the machine offers: clocks, processes, signals, the log, systemd. This package does not know tasks."""

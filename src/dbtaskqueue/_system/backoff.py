@@ -8,7 +8,7 @@ _MOST_DOUBLINGS = 30
 
 
 def doubling(tries: int, first: float, longest: float) -> float:
-    """Return the pause in seconds after so many tries: ``first``, then twice as long each time, at most ``longest``."""
+    """Return the pause in seconds after ``tries`` tries: ``first``, then twice as long each time, up to ``longest``."""
     return min(longest, first * 2.0 ** max(0, min(tries, _MOST_DOUBLINGS)))
 
 

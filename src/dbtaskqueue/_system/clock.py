@@ -16,7 +16,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-"""The first and the last moment that a datetime can show."""
+"""The first and the last moment that a datetime can hold."""
 
 
 def _wall() -> int:
@@ -32,12 +32,12 @@ def now() -> int:
 
 
 def from_datetime(moment: datetime) -> int:
-    """Return an aware datetime as microseconds. Raise ValueError if it is naive or beyond the years 1 to 9999."""
+    """Return an aware datetime as microseconds. Raises ValueError if it is naive or not in the years 1 to 9999."""
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise ValueError(f"an aware datetime is needed, as datetime.now(timezone.utc) gives; not {shown(moment)}")
+        raise ValueError(f"an aware datetime is needed, such as datetime.now(timezone.utc), not {shown(moment)}")
     time = (moment - _EPOCH) // _MICROSECOND
     if not EARLIEST <= time <= LATEST:
-        raise ValueError(f"{moment} is beyond the years 1 to 9999 in UTC")
+        raise ValueError(f"{moment} is not within the years 1 to 9999 in UTC")
     return time
 
 
@@ -49,16 +49,16 @@ def to_datetime(time: int | None) -> datetime | None:
 def after(start: int, delay: float | timedelta, name: str = "delay") -> int:
     """Return the time ``delay`` seconds (or a timedelta) after ``start``.
 
-    This is the one rule for delays, whether they come from an option, a task or a retry policy: a delay is a finite
-    number of at least 0, else ValueError. If it leads beyond the year 9999, the task is due at LATEST: the last moment
-    that a datetime can show, which every engine stores.
+    All delays follow this rule, whether they come from an option, a task or a retry policy. Raises ValueError unless
+    the delay is finite and at least 0. If it ends after the year 9999, the task is due at LATEST, the last moment that
+    a datetime can hold; every engine can store it.
     """
     seconds = check_delay(delay, name)
     return min(start + round(seconds * 1_000_000), LATEST) if seconds < LATEST / 1e6 else LATEST
 
 
 def deadline_of(timeout: float | timedelta | None) -> float | None:
-    """Return when a timeout ends by the monotonic clock; None is never. ValueError if it is not a number of seconds."""
+    """Return when a timeout ends, in monotonic time; None for never. Raises ValueError for an invalid timeout."""
     return None if timeout is None else time.monotonic() + check_seconds(timeout, "timeout", signed=True)
 
 

@@ -1,8 +1,8 @@
 """What the package asks of the operating system about processes. Pure.
 
-``System`` is both the interface and the answers of a system that tells nothing: liveness by heartbeat only, no figures
-of memory and CPU, processes that are found by their group only. ``linux.py`` and ``psutil_.py`` say more;
-``processes.py`` chooses.
+``System`` is the interface, and also the implementation for a system without a source of such information: only
+heartbeats show liveness, memory and CPU are not measured, and processes are found only by their group. ``linux.py`` and
+``psutil_.py`` are better sources; ``processes.py`` chooses one.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _INITIAL_NAMESPACE = "pid:[4026531836]"
-"""The PID namespace that sees all others: PROC_PID_INIT_INO of Linux."""
+"""The PID namespace that contains all others: PROC_PID_INIT_INO on Linux."""
 NO_NAMESPACES = "host"
-"""The namespace of a system that has only one."""
+"""The namespace on a system that has only one."""
 _LONGEST_KILL = 5.0
 """Seconds after which ``kill_marked`` stops trying."""
 
 
 class Place(NamedTuple):
-    """``boot`` and ``namespace`` name the place; ``started`` is when this process started, in the system's own unit."""
+    """``boot`` and ``namespace`` identify the place. ``started``: the start time, in the system's own unit."""
 
     boot: str
     namespace: str
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
     @property
     def is_initial(self) -> bool:
-        """Whether this is the machine's own PID namespace, not a container's."""
+        """Whether this is the machine's own PID namespace, not that of a container."""
         return self.namespace in (_INITIAL_NAMESPACE, NO_NAMESPACES)
 
 
@@ -46,26 +46,26 @@ class Proc(NamedTuple):
     group: int
     is_zombie: bool
     cpu: float | None
-    """Seconds of CPU time, its own and that of children it waited for; None: ask ``System.cpu``."""
+    """Seconds of CPU time of the process and the children that it has waited for; None: call ``System.cpu``."""
 
 
 class System:
-    """What the system tells about processes, and does for them. This class knows none but those it is asked about."""
+    """What the package needs from the system about processes. Subclasses override what their system can do."""
 
     name = "none"
     sees_processes = False
-    """Whether ``processes``, ``memory`` and ``cpu`` have anything to say."""
+    """Whether ``processes``, ``memory`` and ``cpu`` return more than empty answers."""
     keeps_sent_descriptors = True
     """Whether a descriptor that was sent through a socket may be closed before it was received."""
 
     # -- who is alive ------------------------------------------------------------------------------
 
     def here(self) -> Place | None:
-        """Return this process's place, or None if the system does not tell."""
+        """Return this process's place, or None if it is unknown."""
         return None
 
     def exists(self, pid: int, started: int) -> bool | None:
-        """Return whether the process of this place with that pid and start exists; None if the system does not tell."""
+        """Return whether the process with this pid and start time exists in this place; None if that is unknown."""
         return None
 
     # -- a snapshot --------------------------------------------------------------------------------
@@ -74,11 +74,11 @@ class System:
         """Return all processes that this one can see, by pid."""
         return {}
 
-    def family(self, root: int, everybody: dict[int, Proc] | None = None) -> list[Proc]:
+    def family(self, root: int, processes: dict[int, Proc] | None = None) -> list[Proc]:
         """Return the process with this pid, its descendants, and the members of the group that it leads."""
-        everybody = self.processes() if everybody is None else everybody
+        processes = self.processes() if processes is None else processes
         below: dict[int, list[int]] = {}
-        for proc in everybody.values():
+        for proc in processes.values():
             below.setdefault(proc.parent, []).append(proc.pid)
             if proc.group == root and proc.pid != root:
                 below.setdefault(root, []).append(proc.pid)
@@ -86,8 +86,8 @@ class System:
         to_visit = [root]
         while to_visit:
             pid = to_visit.pop()
-            if pid in everybody and pid not in members:
-                members[pid] = everybody[pid]
+            if pid in processes and pid not in members:
+                members[pid] = processes[pid]
                 to_visit += below.get(pid, [])
         return list(members.values())
 
@@ -97,28 +97,28 @@ class System:
         return {proc.pid for proc in self.processes().values() if proc.parent == own and not proc.is_zombie}
 
     def memory(self, pids: Iterable[int]) -> int:
-        """Return the bytes of memory that these processes take."""
+        """Return the bytes of memory that these processes use."""
         return 0
 
     def cpu(self, proc: Proc) -> float:
-        """Return the seconds of CPU time that a process of a snapshot has taken."""
+        """Return the seconds of CPU time that a process of a snapshot has used."""
         return proc.cpu or 0.0
 
     # -- the end of processes ----------------------------------------------------------------------
 
     def die_with_parent(self, number: int = signal.SIGKILL) -> bool:
-        """Ask for this signal when the parent ends; return whether it will come. If not, poll ``os.getppid``."""
+        """Request a signal for when the parent ends. Return whether it will arrive; if not, poll ``os.getppid``."""
         return False
 
     def adopt_orphans(self) -> bool:
-        """Become the parent of descendants whose parent ends; return whether the system does that."""
+        """Become the parent of descendants whose parent ends. Return whether the system supports that."""
         return False
 
     def reap(self, before: Callable[[int], object]) -> tuple[int, int, resource.struct_rusage] | None:
-        """Wait for one child that has ended: its pid, status and usage, or None if none has ended.
+        """Reap one child that has ended. Return its pid, status and usage, or None if no child has ended.
 
-        ``before`` gets its pid; where the system can tell which child ended without reaping it, that is before the pid
-        is free for others. macOS has ``waitid`` only from Python 3.13 on. Raises ChildProcessError without children.
+        ``before`` is called with its pid. Where ``waitid`` exists (on macOS from Python 3.13 on), that is before the
+        child is reaped, so the pid cannot belong to another process yet. Raises ChildProcessError without children.
         """
         pid, status, usage = os.wait4(-1, os.WNOHANG)
         if pid == 0:
@@ -127,7 +127,7 @@ class System:
         return pid, status, usage
 
     def has_children(self) -> bool:
-        """Return whether this process has children, zombies included. It may reap a zombie."""
+        """Return whether this process has children, including zombies. It may reap a zombie."""
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
@@ -152,7 +152,7 @@ class System:
             time.sleep(0.005)
 
     def has_mark(self, pid: int, mark: str) -> bool:
-        """Return whether the process was started with ``mark`` in its environment; False if this user may not know."""
+        """Return whether the process was started with ``mark`` in its environment; False if that cannot be read."""
         return False
 
     # -- the rest ----------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def peak_memory(usage: resource.struct_rusage) -> int:
 
 
 def file_system_of(path: str, mounts: Iterable[tuple[str, str]]) -> str | None:
-    """Return the type of the innermost of ``mounts`` (mount point, type) that holds ``path``."""
+    """Return the type of the innermost of ``mounts`` (mount point, type) that contains ``path``."""
     real = os.path.realpath(path)
     best, kind = "", None
     for mount, type_ in mounts:

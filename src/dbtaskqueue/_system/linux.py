@@ -17,7 +17,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Linux(System):
-    """What Linux tells and does. ``Place.started`` is in clock ticks since the boot."""
+    """The implementation for Linux. ``Place.started`` is in clock ticks since the boot."""
 
     name = "linux"
     sees_processes = True
@@ -31,7 +31,7 @@ class Linux(System):
             pid, _, started = _stat("self")
         except (OSError, ValueError, IndexError):
             return None
-        # a /proc of another namespace numbers processes differently: it says nothing about ours
+        # in the /proc of another namespace, our processes have other pids
         return Place(boot, namespace, started) if boot and pid == os.getpid() else None
 
     def exists(self, pid: int, started: int) -> bool | None:
@@ -63,11 +63,11 @@ class Linux(System):
         return {pid for pid in pids if (proc := _read(pid)) is not None and not proc.is_zombie}
 
     def memory(self, pids: Iterable[int]) -> int:
-        """Return the bytes of these processes; what they share with others is divided among the sharers."""
+        """Return the bytes of memory of these processes. Shared memory is divided among the processes that share it."""
         return sum(map(_memory, pids))
 
     def die_with_parent(self, number: int = signal.SIGKILL) -> bool:
-        """Get this signal when the parent's thread that forked this process ends."""
+        """Request a signal. It arrives when the parent's thread that has forked this process ends."""
         return _prctl(_PR_SET_PDEATHSIG, number)
 
     def adopt_orphans(self) -> bool:
@@ -83,7 +83,7 @@ class Linux(System):
         return os.wait4(dead.si_pid, 0)
 
     def has_children(self) -> bool:
-        """Return whether this process has children, zombies included."""
+        """Return whether this process has children, including zombies."""
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -91,7 +91,7 @@ class Linux(System):
         return True
 
     def has_mark(self, pid: int, mark: str) -> bool:
-        """Return whether the process was started with ``mark`` in its environment; False if this user may not know."""
+        """Return whether the process was started with ``mark`` in its environment; False if that cannot be read."""
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
                 return mark.encode() in file.read().split(b"\0")
@@ -113,7 +113,7 @@ class Linux(System):
 
 def _prctl(option: int, value: int) -> bool:
     try:
-        import ctypes  # only in processes that need it
+        import ctypes  # imported only in processes that need it
 
         return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
     except (ImportError, OSError, AttributeError):
@@ -121,7 +121,7 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def _stat(pid: str) -> tuple[int, str, int]:
-    """The pid, the state, and the start in clock ticks."""
+    """Return the pid, the state, and the start time in clock ticks."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         text = file.read().decode("ascii", "replace")
     number, _, rest = text.partition(" (")
@@ -130,7 +130,7 @@ def _stat(pid: str) -> tuple[int, str, int]:
 
 
 def _answers(pid: int) -> bool:
-    """Whether the kernel knows the pid although /proc shows nothing (mounted with hidepid)."""
+    """Return whether the kernel knows the pid. With the mount option hidepid, /proc may not show it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -166,6 +166,6 @@ def _memory(pid: int) -> int:
 
 
 def _mount(line: str) -> tuple[str, str]:
-    """The mount point and the type in a line of mountinfo."""
+    """Return the mount point and the type in a line of mountinfo."""
     fields, _, rest = line.partition(" - ")
     return fields.split()[4].replace("\\040", " "), rest.split()[0]

@@ -1,7 +1,7 @@
 """The package's logger: events with fields. The library adds no handler; the command line does.
 
-It adds not even a NullHandler: if a program has set up no logging, Python prints warnings to stderr as a last resort.
-Only the text is printed, so the text has all fields. Payloads and passwords are never among them.
+It does not add a NullHandler either: if a program has not set up logging, Python prints warnings to stderr as a last
+resort. That prints only the text, so the text contains all fields. Payloads and passwords are never among them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import math
 import time
 
-from ..checks import harmless
+from ..checks import escaped
 
 logger = logging.getLogger("dbtaskqueue")
 _LONGEST_LINE = 300
@@ -21,32 +21,32 @@ def event(
 ) -> None:
     """Log ``message`` with ``fields``: in the text as ``name=value``, and as ``record.fields``.
 
-    In the text, control characters are escaped: values may come from the database, and a terminal would obey them.
-    ``stack`` is that of another thread, to be shown below.
+    In the text, control characters are escaped: values may come from the database, and a terminal would interpret them.
+    ``stack`` is the stack of another thread, which is appended.
     """
     if not logger.isEnabledFor(level):
         return
     shown = " ".join(f"{name}={value}" for name, value in fields.items())
-    text, extra = harmless(f"{message} {shown}".rstrip()), {"fields": fields}
+    text, extra = escaped(f"{message} {shown}".rstrip()), {"fields": fields}
     if stack is None:
         logger.log(level, "%s", text, exc_info=exc_info, extra=extra)
-    else:  # ``log`` knows only the stack of its own caller
+    else:  # Logger.log could add only the stack of its own caller
         record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (text,), None, None, extra, stack)
         logger.handle(record)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message that is not empty, truncated if it is long; else ""."""
+    """Return the first line with text of an exception's message, truncated if it is long; "" if there is none."""
     try:
         lines = str(error).strip().splitlines()
-    except Exception:  # an exception whose own __str__ raises
+    except Exception:  # the exception's own __str__ raises
         return "(its text cannot be shown)"
-    line = harmless(lines[0]) if lines else ""
+    line = escaped(lines[0]) if lines else ""
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 class Throttle:
-    """Lets each key through once in ``seconds``, and at most ``most`` different keys in that time."""
+    """Allows each key once in ``seconds``, and at most ``most`` different keys in that time."""
 
     def __init__(self, seconds: float = 60.0, most: int = 1000) -> None:
         self._seconds = seconds
@@ -54,7 +54,7 @@ class Throttle:
         self._last: dict[object, float] = {}
 
     def lets(self, key: object) -> bool:
-        """Return whether it is time for this key."""
+        """Return whether the key is allowed now, and count it."""
         now = time.monotonic()
         if now < self._last.get(key, -math.inf) + self._seconds:
             return False

@@ -1,8 +1,8 @@
-"""Where a process lives, and whether a process of the same place still exists.
+"""The place in which a process runs, and whether a process of the same place still exists.
 
-Two processes are in the *same place* when boot and PID namespace are equal: then a pid means the same to both, and pid
-and start time tell immediately whether a process is alive. Where the system does not tell them, no two processes are in
-the same place and only the heartbeat counts.
+Two processes are in the *same place* if their boot and PID namespace are equal. Then a pid means the same process to
+both, and pid and start time show immediately whether a process is alive. If they are unknown, no two processes are in
+the same place, and only the heartbeat shows whether a worker is alive.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .processes import system
 
 
 def here() -> Place | None:
-    """Return this process's place, or None if the system does not tell."""
+    """Return this process's place, or None if it is unknown."""
     return system.here()
 
 
 def exists(pid: int, started: int) -> bool | None:
-    """Return whether the process of this place with that pid and start exists; None if the system does not tell."""
+    """Return whether the process with this pid and start time exists in this place; None if that is unknown."""
     return system.exists(pid, started)
 
 
 class Process(Protocol):
-    """A process as its worker's row describes it; None if the system did not tell its place."""
+    """A process as its worker's row describes it. The parts of its place are None if they were unknown."""
 
     @property
     def pid(self) -> int:
@@ -33,7 +33,7 @@ class Process(Protocol):
 
     @property
     def boot(self) -> str | None:
-        """What its machine calls this boot."""
+        """An id of the machine and its last boot."""
         ...
 
     @property
@@ -43,17 +43,17 @@ class Process(Protocol):
 
     @property
     def started(self) -> int | None:
-        """Its start, in the unit of its system."""
+        """Its start time, in the unit of its system."""
         ...
 
 
 def is_elsewhere(process: Process, here: Place | None) -> bool:
-    """Return whether only heartbeats can show, in the place ``here``, that the process is alive."""
+    """Return whether a process in the place ``here`` can see only by heartbeats that this process is alive."""
     return here is None or (process.boot, process.namespace) != (here.boot, here.namespace)
 
 
 def is_gone(process: Process, here: Place | None) -> bool | None:
-    """Return whether the process no longer exists, as far as pids show in the place ``here``; else None."""
+    """Return whether the process no longer exists; None if pids in the place ``here`` cannot show that."""
     if is_elsewhere(process, here) or process.started is None:
         return None
     alive = exists(process.pid, process.started)

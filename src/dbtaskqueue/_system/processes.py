@@ -1,8 +1,8 @@
-"""The source of what the package knows about processes on this system; chosen once, when this module is imported.
+"""The source of information about processes on this system. It is chosen once, when this module is imported.
 
-Linux answers itself. Elsewhere psutil does, if it is installed; without it, the package works with less: see
+On Linux, it is the kernel. On other systems it is psutil, if installed; without psutil, the package can do less: see
 ``contract.py`` and ``psutil_.py``. The environment variable DBTASKQUEUE_SYSTEM (``linux``, ``psutil`` or ``none``)
-chooses another source. It is internal: for the tests, and inherited by the processes of a worker.
+chooses another source. It is internal: the tests use it, and the processes of a worker inherit it.
 """
 
 from __future__ import annotations

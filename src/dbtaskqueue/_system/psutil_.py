@@ -1,15 +1,15 @@
-"""Processes elsewhere than on Linux, as far as ``psutil`` tells; meant for macOS, and tested on Linux only.
+"""Processes on systems other than Linux, by ``psutil``. It is meant for macOS, and tested only on Linux.
 
-What differs from Linux, and what takes its place:
+Differences from Linux:
 
-- Liveness: a process with another start time than the stored one is not called dead; its heartbeat decides. The reason
-  is that psutil corrects start times when the clock is set, each process by what it has seen of the clock.
-- Memory is the resident set: what processes share is counted for each of them, so that a ``memory_limit`` is reached
-  earlier. The peak that is stored of a task may be that of an earlier task of the same process.
-- No process adopts orphans: what a task has started is killed by its group, and by its descent while the task's process
-  lives. A process that has left the group outlives a task whose process crashed.
-- No signal tells a process that its parent ended: it polls. A command cannot: it keeps running if its worker and the
-  worker's fork server are killed at the same time.
+- Liveness: a process whose start time differs from the stored one is not presumed dead; its heartbeat decides. When the
+  clock is set, psutil corrects start times, and two processes may correct them differently.
+- Memory is the resident set. Memory that processes share is counted for each of them, so a ``memory_limit`` is reached
+  earlier. The stored peak of a task may be that of an earlier task in the same process.
+- No process adopts orphans. Processes that a task has started are found and killed by their group, and as descendants
+  while the task's process is alive. If that crashes, a process that has left the group keeps running.
+- A process gets no signal when its parent ends, so it polls. A command cannot poll: it keeps running if its worker and
+  the worker's fork server are killed at the same time.
 - Processes of a killed fork server are found by their environment, which macOS hides for its own programs, such as
   ``/bin/sh``.
 - Memory that a worker shares with a process is a temporary file, not a memfd.
@@ -30,7 +30,7 @@ from .contract import NO_NAMESPACES, Place, Proc, System, file_system_of
 
 
 class Psutil(System):
-    """What psutil tells. ``Place.started`` is in milliseconds since 1970."""
+    """The implementation with psutil. ``Place.started`` is in milliseconds since 1970."""
 
     name = "psutil"
     sees_processes = True
@@ -68,7 +68,7 @@ class Psutil(System):
         return sum(map(_memory, pids))
 
     def cpu(self, proc: Proc) -> float:
-        """Return the seconds of CPU time of a process, and of the children it waited for if psutil tells."""
+        """Return the seconds of CPU time of a process, and of the children that it waited for if psutil knows them."""
         with contextlib.suppress(psutil.Error, OSError):
             times = psutil.Process(proc.pid).cpu_times()
             children = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
@@ -76,7 +76,7 @@ class Psutil(System):
         return 0.0
 
     def has_mark(self, pid: int, mark: str) -> bool:
-        """Return whether the process was started with ``mark`` in its environment; False if this user may not know."""
+        """Return whether the process was started with ``mark`` in its environment; False if that cannot be read."""
         name, _, value = mark.partition("=")
         try:
             return bool(psutil.Process(pid).environ().get(name) == value)
@@ -89,12 +89,12 @@ class Psutil(System):
 
 
 def _boot() -> str:
-    """What differs after each boot, and on each machine: no two machines may be taken for the same place."""
+    """Return an id that differs after each boot and on each machine, so that two machines are never the same place."""
     return _boot_session() or f"{uuid.getnode():012x}-{psutil.boot_time():.0f}"
 
 
 def _boot_session() -> str | None:
-    """The UUID that macOS gives to each boot. Its boot time changes whenever the clock is set."""
+    """Return the UUID that macOS assigns to each boot. The boot time would change whenever the clock is set."""
     if sys.platform != "darwin":
         return None
     try:

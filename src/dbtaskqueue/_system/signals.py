@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT drain a worker, and a person at a terminal sees a confirmation immediately.
 
 A handler runs between two instructions of the main thread, which may hold the lock of a log handler or be in the
-middle of writing to stderr. So it only counts and puts a note into a queue; a thread of its own does the logging.
+middle of writing to stderr. So it only counts, and puts an item into a queue; another thread does the logging.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 _NUMBERS = signal.SIGTERM, signal.SIGINT
 _TO_EXIT = 5.0
-"""Seconds for the process to exit after its worker has ended; after that, signals have their previous effect again."""
+"""Seconds after the end of the worker for which signals are ignored, so that the process can exit."""
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def draining(stop: Callable[[], object], announce: Callable[[int], object]) -> I
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # a handler may interrupt another call of put
+    arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # safe if a handler interrupts another call of put
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop()
@@ -56,9 +56,9 @@ def draining(stop: Callable[[], object], announce: Callable[[int], object]) -> I
 
 @contextlib.contextmanager
 def draining_until_exit(stop: Callable[[], object]) -> Iterator[None]:
-    """As ``draining``, for a program that exits after the block. After the block, the signals have no effect.
+    """Do the same as ``draining``, for a program that exits after the block. After it, the signals have no effect.
 
-    Otherwise a second signal would kill a worker that has just drained, and it would not exit with 0.
+    Otherwise, a second signal would kill a worker that has just drained, and its exit code would not be 0.
     """
     ended_at: float | None = None
 
@@ -83,4 +83,5 @@ def _ignore_all() -> None:
 
 
 def _set(number: int, handler: _Handler) -> None:
-    signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
+    # A handler that Python code did not set is None.
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)

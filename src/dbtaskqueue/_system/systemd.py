@@ -14,19 +14,19 @@ from collections.abc import Mapping
 from .log import event
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""The variables that systemd sets for a service. Processes of tasks do not get them: they are not the service."""
+"""The variables that systemd sets for a service. They are removed from the environment of tasks' processes."""
 _SEND_TIMEOUT = 2.0
-"""Seconds that systemd may take to make room for a datagram."""
+"""Seconds to wait until systemd has room for a datagram."""
 
 
 class Notifier:
-    """Sends notifications to systemd, if it started this service. Nothing here raises."""
+    """Sends notifications to systemd, if it has started this service. No method raises."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self._has_failed = False
         self.watchdog = _watchdog(environment) if self.is_there else None
-        """Seconds within which systemd expects the next sign of life; None if it has no watchdog for this service."""
+        """Seconds within which systemd expects the next watchdog notification; None without a watchdog."""
 
     @property
     def is_there(self) -> bool:
@@ -52,7 +52,7 @@ class Notifier:
 
 
 def _address(name: str) -> bytes | None:
-    """Return the address for a path, or for ``@`` and an abstract name; None for a socket of another family."""
+    """Return the address for a path, or for ``@`` and an abstract name; None for a socket that is not a Unix one."""
     if name[:1] not in ("/", "@") or len(name) < 2:
         return None
     return os.fsencode("\0" + name[1:] if name[0] == "@" else name)

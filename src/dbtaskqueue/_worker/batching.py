@@ -1,7 +1,7 @@
-"""How many tasks a worker claims at once: long ones one by one, short ones in batches.
+"""How many tasks a worker claims in one transaction: long ones one by one, short ones in batches.
 
-A batch saves transactions, at the price that its starts are stored with its ends. So only tasks that
-were seen to be short are batched, and a batch is as much as runs in a fraction of a tenth of a second.
+A batch saves transactions, but stores its starts only together with its ends. So tasks are batched only after some have
+proved to be short, and a batch takes less than a tenth of a second to run.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ STORED_WITHIN = 0.1
 MAX_RESERVED = 1.0
 """Seconds that a claimed task may wait for a free slot before it is released."""
 _SHORT = 0.01
-"""Seconds on average over which tasks are long and run one by one."""
+"""Tasks that take longer than this on average (seconds) are long, and run one by one."""
 _BATCH_SECONDS = 0.05
 _LARGEST = 500
 _PROVEN = 10
-"""Short tasks that must have been seen in a row before any is batched."""
+"""The number of short tasks in a row after which tasks are batched."""
 
 
 class BatchSize:
-    """Learns from how long tasks took."""
+    """Chooses the size of the next batch by how long the last tasks took."""
 
     def __init__(self, batch: int | str, concurrency: int) -> None:
         if batch != "auto" and (not is_count(batch) or batch > MOST):
-            raise ValueError(f"batch is 'auto' or a whole number of at least 1, not {shown(batch)}")
+            raise ValueError(f"batch must be 'auto' or a whole number of at least 1, not {shown(batch)}")
         self._fixed = batch if isinstance(batch, int) else None
         self._concurrency = concurrency
         self._average = 0.0
@@ -41,7 +41,7 @@ class BatchSize:
         self._last = 1
 
     def learn(self, tasks: int, seconds: float, longest: float) -> None:
-        """Take note of how long some tasks took together, and the longest of them."""
+        """Note how long ``tasks`` tasks took together, and how long the longest took, in seconds."""
         if longest > _SHORT:
             self._seen, self._last = 0, 1
         self._seen += tasks
@@ -49,7 +49,7 @@ class BatchSize:
         self._average = mean if mean > self._average else 0.8 * self._average + 0.2 * mean
 
     def next(self) -> int:
-        """How many to claim as one batch; 1 means one by one."""
+        """Return how many tasks to claim as one batch; 1 means one by one."""
         if self._fixed is not None:
             return self._fixed
         if self._seen < _PROVEN or self._average > _SHORT:
@@ -62,45 +62,45 @@ class BatchSize:
 class Batch:
     """The tasks that were claimed together and whose starts are not stored one by one.
 
-    If the worker dies, no one can tell which of them had started. Those that were in such a batch before are
-    *isolated*: each waits here until it can run alone, with its start stored.
+    If the worker dies, it is unknown which of them had started. So afterwards they are *isolated*: each waits here
+    until it can run alone, with its start stored.
     """
 
     def __init__(self) -> None:
         self._isolated: deque[TaskRun] = deque()
         self._claimed_at = time.monotonic()
         self.is_open = False
-        """Whether a batch runs, so that ends may wait for each other."""
+        """Whether a batch is running. If so, ends are stored together instead of immediately."""
 
     def __len__(self) -> int:
-        """How many isolated tasks wait."""
+        """Return the number of isolated tasks that wait."""
         return len(self._isolated)
 
     def ids(self) -> set[int]:
-        """The ids of the isolated tasks that wait."""
+        """Return the ids of the isolated tasks that wait."""
         return {run.record.id for run in self._isolated}
 
     def note_claim(self) -> None:
-        """Tasks were claimed now."""
+        """Note that tasks were claimed now."""
         self._claimed_at = time.monotonic()
 
     def open(self, runs: Sequence[TaskRun]) -> list[TaskRun]:
-        """Start a batch. Returns what may run together; what must run alone waits."""
+        """Start a batch. Return the tasks that may run together; those that must run alone wait here."""
         self.is_open = True
         self._isolated.extend(run for run in runs if run.record.isolated)
         return [run for run in runs if not run.record.isolated]
 
     def close_if_stored(self, active: Collection[TaskRun]) -> None:
-        """The batch is over when the start of everything that runs is stored."""
+        """End the batch if the start of every running task is stored."""
         self.is_open = self.is_open and not all(run.start_stored for run in active)
 
     @property
     def has_waited_long(self) -> bool:
-        """Whether what was claimed last and waits for a slot should be released."""
+        """Return whether tasks of the last claim have waited so long for a slot that they should be released."""
         return time.monotonic() - self._claimed_at > MAX_RESERVED
 
     def take_isolated(self) -> list[TaskRun]:
-        """Everything that waits to run alone, to be released."""
+        """Remove and return all isolated tasks that wait, so that they can be released."""
         waiting = list(self._isolated)
         self._isolated.clear()
         return waiting
@@ -108,7 +108,7 @@ class Batch:
     # -- starts that are stored by themselves ------------------------------------------------------
 
     def late_starts(self, active: Collection[TaskRun], *, may_isolate: bool) -> list[tuple[TaskRun, Start]]:
-        """Starts to store now: of a task that is to run alone, and of tasks that turned out long."""
+        """Return the starts to store now: of an isolated task, and of tasks that take longer than a short one."""
         starts = []
         if self._isolated and may_isolate and not active:
             run = self._isolated[0]
@@ -119,7 +119,7 @@ class Batch:
         return starts
 
     def on_starts(self, starts: Sequence[tuple[TaskRun, Start]], verdicts: Sequence[Verdict]) -> list[TaskRun]:
-        """These starts were stored, or their claims are gone. Returns the isolated task that may run now, if any."""
+        """Handle the verdicts on these starts. Return the isolated task that may run now, if any."""
         ready = []
         for (run, _), verdict in zip(starts, verdicts, strict=True):
             if verdict.stored or (verdict.token == run.record.token and verdict.state == RUNNING):
@@ -135,7 +135,7 @@ class Batch:
 
 
 def is_late(started_at: int) -> bool:
-    """Whether a task that started then (microseconds) is not short."""
+    """Return whether a task that started at ``started_at`` (microseconds) has run too long to be short."""
     return started_at <= clock.now() - int(STORED_WITHIN * 1e6)
 
 

@@ -19,8 +19,8 @@ def wait_until_due(
 ) -> bool:
     """Return True if a task of these queues is due; else sleep until one may be, and return False.
 
-    ``seconds``: how long to sleep at most; with 0 or less it only checks. Any change of the database ends the sleep,
-    and so does ``ring()``, or something that is put on ``bell``. Call it again then: only True is worth a claim, which
+    ``seconds``: the longest time to sleep; with 0 or less, only check. The sleep ends with any change of the database,
+    with ``ring()``, and when something is put on ``bell``. Then call it again, and claim only after True, since a claim
     takes the write lock. ``commands``: whether command lines count. Raises StoreUnavailable.
     """
     with store.wakeups.waiting(tuple(queues)) as ticket:

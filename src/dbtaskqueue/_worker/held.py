@@ -1,4 +1,4 @@
-"""What a plain ``fetch()`` user holds: tasks that are reserved or run, each until its holder ends it."""
+"""The tasks that a plain ``fetch()`` user holds: reserved or running, each until its holder ends it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .membership import Membership
 T = TypeVar("T")
 
 _PAUSES = tuple(doubling(tries, 0.05, 1.6) for tries in range(6))
-"""Seconds between the repeats of what may have been stored; random between half of that and all of it."""
+"""Seconds between repeats of a write that may have been stored: a random time from half of this to all of it."""
 _CHECK = 1.0
 
 
 class FetchMembership(Membership):
     """A plain ``fetch()`` user as a worker among others, and what it holds.
 
-    It leaves when its handle was closed and the last running task has ended.
+    Its row is removed when its handle is closed and its last running task has ended.
     """
 
     def __init__(self, store: Store, lease: float, events: Events) -> None:
@@ -56,7 +56,7 @@ class FetchMembership(Membership):
         """Release what is reserved; remove the row now, or when the last running task has ended."""
         with self._lock:
             self._leaving = True
-            in_a_claim = self._claiming > 0  # of this thread, which has the lock: a signal's handler is asking
+            in_a_claim = self._claiming > 0  # this thread has the lock: a signal handler has interrupted it
         if not in_a_claim:
             super().leave(unstored)
         elif self._loop is not None:
@@ -86,9 +86,9 @@ class FetchMembership(Membership):
     # -- claiming ----------------------------------------------------------------------------------
 
     def claim(self, queues: Sequence[str], limit: int, hold: Callable[[TaskRecord], T]) -> list[T]:
-        """Reserve up to ``limit`` due tasks, each passed to ``hold``. If interrupted, it leaves nothing reserved.
+        """Reserve up to ``limit`` due tasks, and pass each to ``hold``. If interrupted, leave nothing reserved.
 
-        ``hold`` makes a holder of it, which releases the task when it is dropped. Until then no one knows of the claim.
+        ``hold`` returns an object that releases its task when it is garbage-collected.
         """
         with self._lock:
             try:
@@ -117,7 +117,7 @@ class FetchMembership(Membership):
             self._loop.soon(self._check_lost_claims)
 
     def _check_lost_claims(self) -> None:
-        with self._lock:  # what another thread is just claiming is not lost
+        with self._lock:  # a claim of another thread that is in progress is not lost
             if self._lost_claims.is_due:
                 self._lost_claims.check()
 
@@ -156,10 +156,10 @@ class FetchMembership(Membership):
     def _ask(
         self, verb: str, what: Start | End, ask: Callable[[], Verdict], settle: Callable[[Verdict], Verdict]
     ) -> Verdict:
-        """Repeat what may have been stored; finding the intended state under one's own token is success.
+        """Store a transition. If it may have been stored already, finding its state under our own token is success.
 
-        The doubt is remembered: when the database stays unavailable and the holder asks again later, that is a repeat,
-        too.
+        A try without an answer is remembered. So if the database stays unavailable and the holder calls again later,
+        that call counts as a repeat, too.
         """
         claim = (what.id, what.token)
         for pause in (*_PAUSES, None):
@@ -181,7 +181,7 @@ class FetchMembership(Membership):
         return verdict
 
     def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:
-        """What ended may have been stored by an earlier try, so that the last one found nothing to do."""
+        """Forget the task if it has ended, including by an earlier try whose answer was lost."""
         if verdict.token == record.token and verdict.state in (RESERVED, RUNNING):
             return
         with self._lock:
@@ -191,7 +191,7 @@ class FetchMembership(Membership):
             self.leave()
 
     def drop(self, record: TaskRecord, *, runs: bool) -> None:
-        """A held task was garbage-collected. A finalizer calls this, so the rest is done soon, in another thread."""
+        """End a held task that was garbage-collected. A finalizer calls this, so another thread does the work soon."""
         loop = self._loop
         if loop is not None and os.getpid() == self.pid:
             loop.soon(partial(self._end_dropped, record, runs))
@@ -199,7 +199,7 @@ class FetchMembership(Membership):
     def _end_dropped(self, record: TaskRecord, runs: bool) -> None:
         with self._lock:
             if self._holds.get(record.id, (None,))[0] != record.token:
-                return  # released with everything else, when its handle was closed
+                return  # it was released when the handle was closed
         self.end(record, outcomes.fail(record, outcomes.DROPPED) if runs else outcomes.release(record))
 
 

@@ -1,7 +1,7 @@
-"""The loop of a worker: claim, run, store how it ended, again. Its own thread makes all writes.
+"""The loop of a worker: claim tasks, run them, store how they ended, repeat. The loop's own thread does all writes.
 
-The executor's threads put a task that has ended on a list and ring a bell. The loop collects it, and in one transaction
-stores what ended and claims what comes next. The loop's parts: ``outbox`` has the ends that are not stored yet,
+The executor's threads put a task that has ended on a list and ring a bell. The loop collects it. In one transaction, it
+stores how tasks ended and claims the next ones. The loop's parts: ``outbox`` has the ends that are not stored yet,
 ``batching`` decides how many short tasks are claimed together, ``membership`` is this worker among the others.
 """
 
@@ -47,11 +47,11 @@ from .stopping import StopSwitch
 _LONGEST_WAIT = 5.0
 _RETRY_PAUSE = 0.05, 5.0
 _LAST_TRIES = 5.0
-"""Seconds that a worker which is stopping continues to retry what is not stored yet."""
+"""Seconds for which a stopping worker continues to retry writes that are not stored yet."""
 
 
 class LoopSettings(NamedTuple):
-    """What a ``Worker`` says about its loop. ``lease`` and ``drain_timeout`` in seconds."""
+    """The settings of a ``Worker`` for its loop. ``lease`` and ``drain_timeout`` in seconds."""
 
     queues: Sequence[str]
     concurrency: int
@@ -64,7 +64,7 @@ class LoopSettings(NamedTuple):
 
 
 class WorkerLoop:
-    """Everything that one ``Worker.run`` knows. ``stop.request`` may be called from anywhere."""
+    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class WorkerLoop:
     ) -> None:
         self._store = store
         self._settings = settings
-        self._queues = deque(settings.queues)  # rotates, so that each queue is first in turn
+        self._queues = deque(settings.queues)  # rotates, so that each queue comes first in turn
         self._lookup = lookup
         self._limits = limits
         self._size = batch
@@ -109,7 +109,7 @@ class WorkerLoop:
         self._lost_claims = LostClaims(self._membership.held, self._known_ids, self._release_lost)
         self._throttle = Throttle()
         self._may_have_more = True
-        """Whether the last claim found as many tasks as it asked for, or something changed since."""
+        """Whether another claim may find tasks: the last one reached its limit, or the database has changed since."""
         self._last_turn = time.monotonic()
         self._supervision = Supervision(notifier, events, self._last_turn_of_all, self._status)
         runner = Runner(
@@ -127,7 +127,7 @@ class WorkerLoop:
         self.stop.announce(sum(run.started_at is not None for run in self._running()), typed=typed)
 
     def run(self) -> None:
-        """Work until stopped or a limit is reached; then drain, and leave the workers."""
+        """Run tasks until stopped or until a limit is reached. Then drain, and remove the worker's row."""
         if not self._has_processes:
             task_log.listen()
         try:
@@ -149,7 +149,7 @@ class WorkerLoop:
     def _end(self) -> None:
         try:
             self._drain()
-        finally:  # whatever went wrong: a worker that stayed would hold its tasks as long as this process is alive
+        finally:  # always, since a worker whose row stays would hold its tasks as long as this process is alive
             self._executor.close()
             self._watch.stop()
             self._membership.leave(self._outbox.ends())
@@ -160,7 +160,7 @@ class WorkerLoop:
     # -- one turn of the loop ----------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Store what ended, claim what comes next."""
+        """Store how tasks ended, and claim the next ones."""
         self._collect()
         self._check_lost_claims()
         if (self._batch.is_open or self._is_short_of_room()) and self._batch.has_waited_long:
@@ -175,7 +175,7 @@ class WorkerLoop:
             self._dispatch(exchanged.claimed, claim)
 
     def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
-        """Store starts and ends and claim; None while the database is unavailable."""
+        """Store starts and ends, and claim tasks. Return None while the database is unavailable."""
         try:
             exchanged = self._outbox.exchange([start for _, start in starts], claim)
         except StoreUnavailable as error:
@@ -208,7 +208,7 @@ class WorkerLoop:
         )
 
     def _finds_more(self) -> bool:
-        """Whether dead workers held something: a burst does not end without having checked."""
+        """Rescue tasks of dead workers before a burst ends. Return whether there were any."""
         if not self._limits.burst or self._active:
             return False
         try:
@@ -218,18 +218,18 @@ class WorkerLoop:
             return True
 
     def _is_short_of_room(self) -> bool:
-        """Whether claimed tasks wait because a shortage keeps the executor below its concurrency."""
+        """Return whether claimed tasks wait because a shortage keeps the executor below its concurrency."""
         return self._executor.most < self._settings.concurrency and not self._executor.is_drained()
 
     def _is_held_up(self) -> bool:
-        """Whether a task runs that is not short: then nothing is claimed that would wait behind it."""
+        """Return whether a task runs that is not short. Then nothing is claimed that would have to wait for it."""
         return any(run.started_at is not None and is_late(run.started_at) for run in self._active)
 
     def _late_starts(self) -> list[tuple[TaskRun, Start]]:
         return self._batch.late_starts(self._active, may_isolate=not self._outbox)
 
     def _dispatch(self, records: list[TaskRecord], claim: Claim) -> None:
-        """Run what was claimed; release what this worker has no code for."""
+        """Run the claimed tasks. Release those that this worker has no code for."""
         if not records:
             return
         self._queues.rotate(-1)
@@ -262,13 +262,13 @@ class WorkerLoop:
     # -- what has ended ----------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Put what has ended into the outbox."""
+        """Put the ends of tasks into the outbox."""
         self._last_turn = time.monotonic()
         durations = []
         while self._finished:
             run = self._finished.popleft()
             if run not in self._active:
-                continue  # it was given up meanwhile
+                continue  # its claim was lost meanwhile
             self._active.remove(run)
             durations.append(run.seconds)
             if run.has_ended:
@@ -290,8 +290,8 @@ class WorkerLoop:
 
     def _end_after_error(self, run: TaskRun, error: BaseException) -> End:
         record, started_at = run.record, run.unstored_start
-        if run.given_back:
-            run.error = None  # it stopped as requested
+        if run.worker_stops:
+            run.error = None  # it has stopped because it was asked to
             return outcomes.release(record, started_at=started_at)
         if run.exceeded is not None:
             run.error, run.backoff = run.exceeded, None
@@ -299,7 +299,7 @@ class WorkerLoop:
         try:
             chosen = outcomes.chosen_end(record, error, started_at)
             return chosen or outcomes.fail(record, error, started_at=started_at, backoff=run.backoff)
-        except Exception as broken:  # a row that cannot be read fails its task, not the worker
+        except Exception as broken:  # an unreadable row fails its task, not the worker
             text = outcomes.describe(broken)
             return End("fail", record.id, record.token, clock.now(), final=True, started_at=started_at, error=text)
 
@@ -344,7 +344,7 @@ class WorkerLoop:
                 self._outbox.add(TaskRun(record, start_stored=True), outcomes.release(record, None))
 
     def _cancel_all(self) -> None:
-        """Another worker has marked this one lost: its tasks belong to others now."""
+        """Cancel all tasks, because another worker has marked this one lost. Others run its tasks now."""
         for run in self._running():
             run.cancel()
 
@@ -367,7 +367,7 @@ class WorkerLoop:
             self._wait_until_due()
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until the bell rings. All rings so far are answered by the turn that follows."""
+        """Sleep until the bell rings. The next turn handles all rings so far."""
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=seconds)
             while True:
@@ -389,7 +389,7 @@ class WorkerLoop:
             self._may_have_more = True
 
     def _is_complete(self) -> bool:
-        """Whether a limit ends the run: nothing runs, everything is stored, and the limit is reached."""
+        """Return whether a limit ends the run: it is reached, nothing runs, and everything is stored."""
         if self._active or self._outbox or self._batch or self._finished:
             return False
         if self._limits.room == 0:
@@ -401,8 +401,8 @@ class WorkerLoop:
     # -- stopping ----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        """Release what has not started, wait for what runs, then stop and release that, too."""
-        if self.stop.start_draining():  # else a limit was reached, and the program may well continue
+        """Release tasks that have not started. Wait for running ones, then stop and release those that are left."""
+        if self.stop.start_draining():  # otherwise a limit was reached, and the program may continue
             self._supervision.stopping()
         self._executor.drain()
         self._release(self._executor.take_back())
@@ -411,7 +411,7 @@ class WorkerLoop:
         self._collect()
         for run in self._running():
             event(logging.WARNING, "task released, its worker stops", task_id=run.record.id, queue=run.record.queue)
-            run.given_back = True
+            run.worker_stops = True
             run.cancel()
         self._let_code_stop()
         for run in self._running():
@@ -426,7 +426,7 @@ class WorkerLoop:
     def _wait_for_running_tasks(self) -> None:
         deadline = time.monotonic() + self._settings.drain_timeout
         while self._active and not self.stop.is_immediate and time.monotonic() < deadline:
-            self._release(self._executor.take_back())  # a child may have been given more than it will start
+            self._release(self._executor.take_back())  # a child may have been given more tasks than it will start
             self._collect()
             self._store_outbox()
             if self._active and not self._finished:
@@ -434,7 +434,7 @@ class WorkerLoop:
                 self._sleep(max(0.0, min(soon, deadline - time.monotonic())))
 
     def _let_code_stop(self) -> None:
-        """Where code can be stopped, it has ended before another worker starts its task."""
+        """Wait until code that can be stopped has ended, so that it never runs at the same time on another worker."""
         deadline = time.monotonic() + self._executor.grace
         while (rest := deadline - time.monotonic()) > 0 and any(run.stop is not None for run in self._active):
             if not self._finished:
@@ -443,7 +443,7 @@ class WorkerLoop:
         self._collect()
 
     def _store_outbox(self) -> bool:
-        """Store what waits, without a claim; False if the database is unavailable."""
+        """Store everything in the outbox, without a claim. Return False if the database is unavailable."""
         starts = self._late_starts()
         return not (self._outbox or starts) or self._exchange(starts, None) is not None
 

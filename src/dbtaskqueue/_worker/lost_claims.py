@@ -1,4 +1,4 @@
-"""Claims whose answer was lost: the database says that this worker holds a task, and this process does not know it."""
+"""Claims whose answer was lost: in the database, this worker holds a task that this process does not know."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from .._store.contract import Held
 
 CHECKS = (0.0, 1.0, 5.0, 25.0, 60.0)
-"""Seconds after the loss to check for the claim. The request may have been on its way, and be carried out later."""
+"""When to check for the claim, in seconds after the loss: its request may still arrive and be carried out later."""
 
 
 class LostClaims:
     """Finds such tasks and releases them, until no lost claim can arrive any more.
 
-    ``held``: what the database says that this worker holds. ``known``: the ids that this process knows. ``release``
-    releases the others. The owner calls ``check`` where no claim is in progress: its tasks would look lost, too.
+    ``held`` returns what this worker holds according to the database, ``known`` the ids that this process knows.
+    ``release`` releases the others. Call ``check`` only while no claim is in progress: its tasks would seem lost, too.
     """
 
     def __init__(
@@ -30,17 +30,17 @@ class LostClaims:
         self._due: list[float] = []
 
     def suspect(self) -> None:
-        """A claim's answer was lost: check now and a few times later."""
+        """Note that the answer to a claim was lost: check now and a few times later."""
         now = time.monotonic()
         self._due = [now + after for after in CHECKS]
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for a check."""
+        """Return whether it is time for a check."""
         return bool(self._due) and self._due[0] <= time.monotonic()
 
     def check(self) -> None:
-        """Release what is lost. Raises StoreUnavailable; the check stays due then."""
+        """Release the lost claims. Raises StoreUnavailable; then the check stays due."""
         known = self._known()
         if lost := [held for held in self._held() if held.id not in known]:
             self._release(lost)

@@ -30,9 +30,9 @@ from ..events import Events, Outage, WorkerJoined, WorkerLeft
 class Membership:
     """One worker as the others see it.
 
-    ``runs_tasks``: this process itself runs task code, which may block its threads, so the heartbeat needs a process of
-    its own. A plain ``fetch()`` user gets one only where other processes cannot check its pid. For the worker's row:
-    ``executor``, how it runs tasks; ``queues``, what it serves; ``functions``, what it has code for (see WorkerRecord).
+    ``runs_tasks``: this process runs task code, which may block its threads. So the heartbeat needs its own process. A
+    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues`` and
+    ``functions`` are stored in the worker's row (see WorkerRecord).
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Membership:
     # -- joining and leaving -----------------------------------------------------------------------
 
     def join(self) -> int:
-        """This worker's id; at the first call it gets its row and its heartbeat."""
+        """Return this worker's id. The first call adds its row and starts its heartbeat."""
         with self._lock:
             if self.id is None:
                 self.id = self.store.register(self._row())
@@ -85,7 +85,7 @@ class Membership:
     def leave(self, unstored: Sequence[End] = ()) -> None:
         """Store these ends, release what is still held, and remove the row; later, if the database is unavailable.
 
-        A process that is alive is not rescued. So what it held after it left would be stuck.
+        Tasks of a live process are not rescued. So a task that it still held after leaving would be stuck.
         """
         with self._lock:
             self._unstored += unstored
@@ -105,7 +105,7 @@ class Membership:
         self._remove()
 
     def _remove(self) -> None:
-        """Remove the row and end the heartbeat and the duties."""
+        """Remove the row, and stop the heartbeat and the duties."""
         with self._lock:
             worker = self.id
             if worker is not None:
@@ -124,7 +124,7 @@ class Membership:
         self.on_left()
 
     def release(self, held: Sequence[Held]) -> None:
-        """Release tasks that the database says this worker holds. Raises StoreUnavailable."""
+        """Release tasks that this worker holds according to the database. Raises StoreUnavailable."""
         if held and self.id is not None:
             now = clock.now()
             self.store.exchange(self.id, ends=[End("release", each.id, each.token, now) for each in held])
@@ -178,7 +178,7 @@ class Membership:
         return ThreadHeartbeat(self.store, worker, self.lease, self._was_lost)
 
     def _on_workers(self, workers: Sequence[WorkerRecord]) -> None:
-        """The rescuer has read the rows of all workers."""
+        """Note the rows of all workers, which the rescuer has read."""
         with self._lock:
             if self.id is None:
                 return
@@ -191,7 +191,7 @@ class Membership:
         return any(worker.lost_at is None and self.rescuer.is_elsewhere(worker) for worker in workers)
 
     def _was_lost(self) -> None:
-        """Another worker has marked this one lost and has its tasks. It continues as a new worker."""
+        """Continue as a new worker: another one has marked this one lost and has taken its tasks."""
         with self._lock:
             self._forget_claims()
             self.id = None
@@ -202,10 +202,10 @@ class Membership:
         self.on_lost()
 
     def _forget_claims(self) -> None:
-        """Called with the lock when they belong to others."""
+        """Forget all claims, which belong to other workers now. Called with the lock."""
 
     def maintain(self) -> int:
-        """Do now what the maintenance does from time to time. Returns how many tasks became due by it."""
+        """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
         return self.rescuer.check() + self._clock_watch.check()
 
     # -- claims ------------------------------------------------------------------------------------
@@ -222,13 +222,13 @@ class Membership:
         return self.store.exchange(self.join(), starts=starts, notes=notes, ends=ends, claim=claim)
 
     def held(self) -> list[Held]:
-        """What the database says that this worker holds."""
+        """Return what this worker holds according to the database."""
         return [] if self.id is None else self.store.held(self.id)
 
     # -- forks -------------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
-        """The claims, the row and the heartbeat stay with the parent."""
+        """Start over: the claims, the row and the heartbeat stay with the parent."""
         if isinstance(self._heartbeat, HeartbeatProcess):
             self._heartbeat.disown()
         self._reset()
@@ -247,7 +247,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 @atexit.register
 def _leave_all() -> None:
-    """A process that exits normally leaves nothing reserved, so that its tasks need no rescue."""
+    """At a normal exit, release everything, so that no task needs a rescue."""
     for member in list(_members):
         if member.pid == os.getpid():
             member.leave()

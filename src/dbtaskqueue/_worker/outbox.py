@@ -1,7 +1,7 @@
 """The ends of tasks that are not stored yet.
 
 Ends are stored in one transaction with the next claim. While the database is unavailable they wait here, and are tried
-again until each is stored or its claim is gone.
+again until each is stored or its claim was lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .membership import Membership
 
 
 class Outbox:
-    """Stores ends as one worker, and emits what became of them.
+    """Stores ends as one worker, and emits the results.
 
     ``failures`` counts the tries since the database was last available.
     """
@@ -42,15 +42,15 @@ class Outbox:
         self._notes += notes
 
     def add_stored(self, run: TaskRun, end: End) -> None:
-        """This end is stored already: the task ended in a transaction of its own."""
+        """Note an end that is stored already, by the task's own ``transaction()``."""
         self._report(run, end, Verdict(True, DONE, run.record.token))
 
     def ids(self) -> set[int]:
-        """The ids of the tasks whose ends wait here."""
+        """Return the ids of the tasks whose ends wait here."""
         return {run.record.id for run, _ in self._ended}
 
     def ends(self) -> list[End]:
-        """The ends that wait here."""
+        """Return the ends that wait here."""
         return [end for _, end in self._ended]
 
     def exchange(self, starts: Sequence[Start] = (), claim: Claim | None = None) -> Exchanged:
@@ -71,20 +71,20 @@ class Outbox:
         return exchanged
 
     def failed(self, error: StoreUnavailable) -> None:
-        """The database is unavailable, also for something else of this worker."""
+        """Note that the database is unavailable. Also called when another call of this worker has failed."""
         self._outage.starts(error)
         self.failures += 1
 
     def _report(self, run: TaskRun, end: End, verdict: Verdict) -> None:
-        """Emit how a claim ended, once: after it is certain that it is stored."""
+        """Emit how a claim ended, once, after it is certain that the end is stored."""
         try:
             verdict = outcomes.settled(self._store, end, verdict)
         except StoreUnavailable as unavailable:
-            self._ended.append((run, end))  # the next try finds out whether it was stored; it stores nothing twice
+            self._ended.append((run, end))  # the next try finds out whether it was stored, and stores nothing twice
             self.failed(unavailable)
             return
         record, error = run.record, run.error
-        run.error = None  # its traceback leads back to the run: no cycle may keep what the task had in hand
+        run.error = None  # its traceback refers to the run: the cycle would keep the task's objects in memory
         attempt = record.attempt if run.started_at is None else run.attempt
         if not verdict.stored:
             self._events.emit(ClaimLost(record, attempt, verdict.state))

@@ -6,7 +6,7 @@ import time
 
 
 class RunLimits:
-    """The limits of one run, and how far it is from them.
+    """The limits of one run, and what is left of them.
 
     ``burst``: end when no task is due. ``max_tasks``: end after that many tasks. ``idle_timeout``: end after that many
     seconds without a task. ``Worker.run`` has checked them.
@@ -20,26 +20,26 @@ class RunLimits:
         self._last_task = time.monotonic()
 
     def count(self, tasks: int) -> None:
-        """So many tasks were taken on; a negative number was released without having started."""
+        """Count claimed tasks. A negative number counts tasks that were released without having started."""
         self._started += tasks
         if tasks > 0:
             self.note_activity()
 
     def note_activity(self) -> None:
-        """A task was taken on or has ended."""
+        """Note that a task was claimed or has ended."""
         self._last_task = time.monotonic()
 
     @property
     def room(self) -> int | None:
-        """How many tasks may still be taken on; None for any number."""
+        """Return how many more tasks may be claimed; None for any number."""
         return None if self._max_tasks is None else max(0, self._max_tasks - self._started)
 
     def idle_left(self) -> float | None:
-        """Seconds until the run has been idle for too long; None for never."""
+        """Return the seconds until the run has been idle for too long; None for never."""
         return None if self._idle_timeout is None else self._last_task + self._idle_timeout - time.monotonic()
 
     @property
     def is_reached_when_idle(self) -> bool:
-        """Whether the run ends if nothing runs and nothing is due."""
+        """Return whether the run ends once nothing runs and nothing is due."""
         left = self.idle_left()
         return self.burst or (left is not None and left <= 0)

@@ -1,4 +1,4 @@
-"""Asking a worker to stop, and confirming it in the log."""
+"""Requests that a worker stops, and their confirmation in the log."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class StopSwitch:
         self.exception: BaseException | None = None
 
     def request(self) -> None:
-        """Ask for a stop. Safe in a signal handler and in any thread."""
+        """Request a stop. Safe in a signal handler and in any thread."""
         self._requests += 1
         self._bell.put(None)
 
     def stop_with(self, error: BaseException) -> None:
-        """Ask for a stop after which ``run`` raises the error. The first error counts."""
+        """Request a stop after which ``run`` raises the error. The first error counts."""
         self.exception = self.exception or error
         if not self._requests:
             self.request()
 
     def start_draining(self) -> bool:
-        """Behave as after the first request. Returns whether anyone asked: else a limit of the run was reached."""
+        """Behave as after the first request. Return whether there was one; if not, a limit of the run was reached."""
         was_asked = self._requests > 0
         self._requests = max(self._requests, 1)
         return was_asked

@@ -1,7 +1,7 @@
-"""The main command: its help in sections, and how every command ends.
+"""The main command: its help in sections, and the errors and exit codes of all commands.
 
-One line explains a user's mistake, never a traceback. The exit code is 2 for wrong usage and 1 for a failure, which
-includes output that cannot be written.
+An error is one line, never a traceback. The exit code is 2 for wrong usage and 1 for a failure, which includes output
+that cannot be written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import TaskQueueError
-from .output import harmless
+from .output import escaped
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -32,23 +32,23 @@ class Commands(click.Group):
                 self.add_command(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the groups, not sorted."""
+        """Return the names in the order of the groups, not sorted."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A section for each group; the first line of each command's help is not cut."""
+        """Write a section for each group, without truncating the first line of a command's help."""
         width = max(map(len, self.commands))
         for title, commands in self._groups.items():
             with formatter.section(title):
                 formatter.write_dl([(f"{c.name:{width}}", c.get_short_help_str(limit=200)) for c in commands])
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """As click's, but every error is one line, including errors of the library and of the output."""
+        """Run a command as click does, but report every error in one line, including those of the library."""
         _open_closed_streams()
         _exit(self._outcome(*args, **{**options, "standalone_mode": False}))
 
     def _outcome(self, *args: Any, **options: Any) -> click.ClickException | int:
-        """Run a command; its exit code, or the error to report."""
+        """Run a command. Return its exit code, or the error to report."""
         try:
             return super().main(*args, **options) or 0
         except click.ClickException as error:
@@ -56,12 +56,12 @@ class Commands(click.Group):
         except click.Abort:
             return _Aborted("Aborted!")
         except TaskQueueError as error:
-            return click.ClickException(harmless(str(error)))
+            return click.ClickException(escaped(str(error)))
         except OSError as error:
             is_full = error.errno in _FULL and error.filename is None
             why = f"cannot write the output: {error.strerror}" if is_full else str(error)
-            return click.ClickException(harmless(why))
-        except SystemExit as end:  # for example click's, when the reader of a pipe has exited
+            return click.ClickException(escaped(why))
+        except SystemExit as end:  # for example, click exits when the reader of a pipe has exited
             return end.code if isinstance(end.code, int) else 1
 
 

@@ -16,7 +16,7 @@ from ..events import Events
 from .output import counted, progress
 
 _BATCH = 500
-_LOOK = 0.5
+_CHECK_INTERVAL = 0.5
 
 
 @click.command()
@@ -31,7 +31,7 @@ def copy(source: str, target: str) -> None:
     old, new = open_store(source), open_store(target)
     try:
         old.prepare(create=False)
-        _refuse_living_workers(old)
+        _refuse_live_workers(old)
         done = _start(old, new)
         with progress("copying tasks", old.export(2**62, 1).highest) as advance:
             count = _copy(old, new, done, advance)
@@ -41,8 +41,11 @@ def copy(source: str, target: str) -> None:
     click.echo(f"{counted(count)} copied")
 
 
-def _refuse_living_workers(store: Store) -> None:
-    """Give back what dead workers hold. Only its silence tells that a worker elsewhere is dead: that takes a lease."""
+def _refuse_live_workers(store: Store) -> None:
+    """Release what dead workers hold. Raise an error if a worker is alive.
+
+    A worker on another machine is presumed dead after a lease without a heartbeat, so this may take that long.
+    """
     rescuer = Rescuer(store, here(), Events())
     beats: dict[int, int] = {}
     while workers := [worker for worker in store.workers() if worker.lost_at is None]:
@@ -51,12 +54,12 @@ def _refuse_living_workers(store: Store) -> None:
                 name = f"worker {worker.id} (process {worker.pid} on {worker.host})"
                 raise TaskQueueError(f"{name} is alive; stop all workers and producers before copying")
         rescuer()
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_INTERVAL)
     rescuer()
 
 
 def _start(old: Store, new: Store) -> int:
-    """Make the target ready; the highest id that an earlier run has copied."""
+    """Prepare the target. Return the highest id that an earlier run has copied."""
     try:
         new.migrate()
     except SchemaError:

@@ -26,7 +26,7 @@ from ..queue import TaskQueue
 from ..retry import RetryPolicy
 from ..states import DONE, FAILED, RUNNING
 from ..task import Attempt, Task
-from .output import console, harmless
+from .output import console, escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _SHORT_TASKS = 6
 _PAGES = 40
 _SECONDS = 0.15
-"""For each page of the long task."""
+"""Seconds for each page of the long task."""
 _KILL_AFTER = 20
-"""Pages of the long task."""
+"""The number of pages of the long task."""
 _TIMEOUT = 20.0
 _POLL = 0.03
 _LOG = "log"
@@ -55,7 +55,7 @@ _START = "start of attempt"
 
 
 def work(payload: dict[str, JSON]) -> JSON:
-    """The callback of the demo's workers: each task has pages, and a checkpoint after each page."""
+    """Work on the pages of a task, with a checkpoint after each. This is the callback of the demo's workers."""
     task = current_task()
     if payload.get("fails_at_first") and task.attempt == 1:
         raise ConnectionError("no answer")
@@ -67,7 +67,7 @@ def work(payload: dict[str, JSON]) -> JSON:
 
 
 class _Failed(Exception):
-    """The demo did not show what it promises."""
+    """The demo did not show what it should."""
 
 
 class _Tasks(NamedTuple):
@@ -85,14 +85,14 @@ class _Tasks(NamedTuple):
 def demo(url: str | None) -> None:
     """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C does, so that the workers end, too
+        signal.signal(number, signal.default_int_handler)  # handled like Ctrl-C, so that the workers end, too
     _say("Eight tasks, two workers, one kill -9, on a temporary SQLite file: ten seconds.", "bold")
     _say("One task fails and is retried; one worker is killed, and the other takes over.\n")
     try:
         with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as directory, _Stage() as stage:
             lesson = _play(directory, stage)
     except (_Failed, TimeoutError) as error:
-        raise click.ClickException(harmless(f"the demo did not show what it should: {error}")) from error
+        raise click.ClickException(escaped(f"the demo did not show what it should: {error}")) from error
     _say(f"\nWhat you saw, in {stage.seconds:.0f} seconds:", "bold")
     _say(lesson)
     _say("\nThree commands to try next:", "bold")
@@ -112,7 +112,7 @@ def _play(directory: str, stage: _Stage) -> str:
             follower = _Follower(queue, tasks, workers, stage)
             follower.until(lambda: tasks.long.state == RUNNING, "no worker started the long task")
             victim = follower.worker_of(tasks.long)
-            follower.until(lambda: follower.page >= _KILL_AFTER, "the long task got no further")
+            follower.until(lambda: follower.page >= _KILL_AFTER, "the long task made no progress")
             victim.kill()
             victim.wait()
             killed = time.monotonic()
@@ -152,7 +152,7 @@ def _say(text: str, style: str = "") -> None:
 
 
 class _Stage:
-    """Prints each event with its time, and on a terminal a progress bar of the long task."""
+    """Prints each event with its time. On a terminal, also shows a progress bar of the long task."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -170,23 +170,23 @@ class _Stage:
 
     @property
     def seconds(self) -> float:
-        """The seconds since the start."""
+        """The seconds since the start of the demo."""
         return time.monotonic() - self._started
 
     def print(self, event: str, text: str, style: str = "") -> None:
         """Print an event."""
         clock = f"{self.seconds:5.1f} s"
         if not self._screen.is_terminal:
-            click.echo(f"{clock}  {event:8}  {harmless(text)}")
+            click.echo(f"{clock}  {event:8}  {escaped(text)}")
             return
         from rich.text import Text
 
         gap = " " * (10 - len(event))
-        line = Text.assemble((clock, "dim"), "  ", (event, _STYLES[event]), gap, (harmless(text), style))
+        line = Text.assemble((clock, "dim"), "  ", (event, _STYLES[event]), gap, (escaped(text), style))
         (self._screen if self._bar is None else self._bar.console).print(line)
 
     def advance(self, task: int, page: int) -> None:
-        """Show the progress of the long task: on a pipe, a line for every ten pages."""
+        """Show the progress of the long task; on a pipe, print a line for every ten pages."""
         if self._bar is not None and self._long is not None:
             self._bar.update(self._long, completed=page)
         elif not self._can_draw and page >= self._printed_page + 10:
@@ -245,15 +245,15 @@ class _Follower:
         return int(self._stored.get(CHECKPOINT, 0))
 
     def started(self, attempt: int) -> bool:
-        """Whether this attempt of the long task has started."""
+        """Return whether this attempt of the long task has started."""
         return f"{STEP}{_START} {attempt}" in self._stored
 
     def first_page(self, attempt: int) -> int:
-        """The page at which this attempt of the long task has started."""
+        """Return the page at which this attempt of the long task has started."""
         return int(self._stored[f"{STEP}{_START} {attempt}"]) + 1
 
     def worker_of(self, task: Task) -> subprocess.Popen[bytes]:
-        """The worker that runs the task, or ran it last."""
+        """Return the worker that runs the task, or ran it last."""
         worker = task.refresh().attempts()[-1].worker
         pids = {row.pid for row in self._queue.store.workers() if row.id == worker}
         for process in self._workers:
@@ -267,7 +267,8 @@ class _Follower:
         if self._tasks.long.state != DONE:
             self._stored = self._queue.store.saved(self._tasks.long.id)
         self._stage.advance(self._tasks.long.id, self.page)
-        for task in sorted(changed, key=lambda task: task.state != DONE):  # done first: that made room for the others
+        # Done tasks come first: their ends made room for the others.
+        for task in sorted(changed, key=lambda task: task.state != DONE):
             self._print(task)
 
     def _print(self, task: Task) -> None:
@@ -291,13 +292,13 @@ class _Follower:
 
 @contextlib.contextmanager
 def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Worker processes, started as a user would start them; they end with the block."""
+    """Start worker processes as a user would, and end them with the block."""
     command = [sys.executable, "-P", "-m", "dbtaskqueue", "--url", url, "worker", f"{__name__}:work", "--queue", "demo"]
     command += ["--drain-timeout", "0"]
     workers: list[subprocess.Popen[bytes]] = []
     try:
         with open(Path(directory, _LOG), "wb") as log:
-            for _ in range(count):  # one by one, so that an interruption ends those that run
+            for _ in range(count):  # one by one, so that an interruption ends those that are running
                 workers.append(_spawn(command, directory, log))
         yield workers
     except _Failed as error:
@@ -311,7 +312,7 @@ def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.P
 
 
 def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a worker in an empty directory, where no module of the user is imported, and out of reach of Ctrl-C."""
+    """Start a worker in an empty directory, so that it imports no module of the user. Ctrl-C does not reach it."""
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -324,7 +325,7 @@ def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Pop
 
 
 def _environment() -> dict[str, str]:
-    """The environment of this process, without options that are meant for the user's own queue."""
+    """Return the environment of this process, without options that are meant for the user's own queue."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DBTASKQUEUE_")}
     directories = filter(None, ours.get("PYTHONPATH", "").split(os.pathsep))
     return {**ours, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, directories))}
@@ -349,7 +350,7 @@ def _conclude(tasks: _Tasks, victim: int, second: int, first: int, rescued: floa
     if first <= _KILL_AFTER:
         raise _Failed(f"the long task started again at page {first}, though {_KILL_AFTER} pages had a checkpoint")
     pause = (_time(retried.started_at) - _time(failed.finished_at)).total_seconds()
-    soon = f"{rescued:.1f} s later" if rescued >= 0.05 else "at once"
+    soon = f"{rescued:.1f} s later" if rescued >= 0.05 else "immediately"
     count, long, flaky = len(tasks.all), tasks.long.id, tasks.flaky.id
     return f"""\
 - {count} tasks were accepted, and all {count} are done. One file holds everything.
@@ -376,7 +377,7 @@ def _time(moment: datetime | None) -> datetime:
 
 
 def _what_next(url: str | None) -> list[tuple[str, str]]:
-    """Commands to copy, and what each does."""
+    """Return commands to copy, and what each does."""
     us = shlex.join([*_program(), *(() if url is None else ("--url", mask(url)))])
     return [
         (f"""{us} enqueue '{{"hello": "world"}}'""", "Store a task. This prints its id."),
@@ -386,7 +387,7 @@ def _what_next(url: str | None) -> list[tuple[str, str]]:
 
 
 def _program() -> list[str]:
-    """How the user can call this program again: by its name if it is on the PATH, else by its path."""
+    """Return how the user can call this program again: by its name if it is on the PATH, else by its path."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return [sys.executable, "-m", "dbtaskqueue"]

@@ -10,7 +10,7 @@ from .._store.contract import Finding
 from ..errors import TaskQueueError
 from ..monitoring import health
 from .options import command_line, default_queue, json_option, one_queue_option, open_queue, url_option
-from .output import fields, harmless, print_json
+from .output import escaped, fields, print_json
 from .queues import refuse_unknown
 
 
@@ -22,7 +22,7 @@ from .queues import refuse_unknown
 def doctor(url: str | None, queue: str | None, json: bool) -> None:
     """Check the database, and suggest fixes.
 
-    It covers all queues unless --queue names one. The exit code is 1 only if something must be repaired.
+    All queues are checked unless --queue names one. The exit code is 1 only if something must be repaired.
     """
     try:
         with open_queue(url) as task_queue:
@@ -36,11 +36,11 @@ def doctor(url: str | None, queue: str | None, json: bool) -> None:
     (_print_json if json else _print)(found)
     broken = [finding for finding in found if finding.broken]
     if broken:
-        raise click.ClickException("must be repaired: " + harmless("; ".join(f"{b.name}: {b.value}" for b in broken)))
+        raise click.ClickException("must be repaired: " + escaped("; ".join(f"{b.name}: {b.value}" for b in broken)))
 
 
 def _command_line(url: str | None, command: str, *words: str, queue: str | None = None) -> str:
-    """A command line that the user can copy; it does not name the default queue."""
+    """Return a command line that the user can copy. It omits the default queue."""
     option = () if queue in (None, default_queue()) else ("--queue", queue)
     return command_line(url, command, *option, *words)
 
@@ -50,7 +50,7 @@ def _print(found: list[Finding]) -> None:
     actions = [finding for finding in found if finding.advice]
     click.echo("\nAction required; suggested fixes:" if actions else "\nNo action required.")
     for finding in actions:
-        click.echo(harmless(f"  {finding.name}: {finding.advice}"))
+        click.echo(escaped(f"  {finding.name}: {finding.advice}"))
 
 
 def _print_json(found: list[Finding]) -> None:

@@ -82,7 +82,7 @@ def _show_functions(url: str | None, queue: str, json: bool) -> None:
     if json:
         print_json([each._asdict() for each in found])
     elif found:
-        # the name comes last: a long one is cut there
+        # the name comes last, since a long one is cut there
         names = ("attempts", "failures", "p50", "p95", "cpu p50", "memory", "function")
         table(names, [_function_row(each) for each in found])
     else:
@@ -113,7 +113,7 @@ def list_queues(url: str | None, json: bool) -> None:
         print_json([queue._asdict() for queue in found])
     elif found:
         states = _IF_WIDE if console().width >= WIDE else _ALWAYS
-        # the name comes last: a long one is cut there
+        # the name comes last, since a long one is cut there
         names = (*states, "waits", "workers", "queue")
         table(names, [_queue_row(queue, states) for queue in found], numbers=True)
     else:

@@ -15,12 +15,12 @@ from ..queue import TaskQueue
 from ..states import FINAL
 from ..task import Attempt, Task, attempts_of, with_output
 from .options import json_option, open_queue, url_option
-from .output import counted, harmless, note, print_json
+from .output import counted, escaped, note, print_json
 
 T = TypeVar("T")
 
 _INTERVAL = 1.0
-"""Seconds between reads: a worker stores the output of its tasks as often."""
+"""Seconds between reads. A worker stores the output of its tasks at the same interval."""
 _INTERRUPTED = 130
 
 
@@ -57,7 +57,7 @@ def logs(url: str | None, id: int, follow: bool, attempt: int | None, json: bool
 
 
 def _wanted(id: int, attempts: list[Attempt], number: int | None) -> list[Attempt]:
-    """The last attempt, or the last one with that number, and later ones; none before the first start."""
+    """Return the last attempt, or the last one with this number, and later ones; none before the first start."""
     places = [place for place, attempt in enumerate(attempts) if number in (None, attempt.number)]
     if number is not None and not places:
         raise click.ClickException(f"task {id} has no attempt {number}; it has had {counted(len(attempts), 'attempt')}")
@@ -83,12 +83,12 @@ class _Printer:
             self._token = attempt.token
         self._outcome = attempt.outcome
         if piece:
-            shown = harmless(re.sub("\r\n?", "\n", piece), keep="\n\t")
+            shown = escaped(re.sub("\r\n?", "\n", piece), keep="\n\t")
             self._has_printed, self._is_in_line = True, not shown.endswith("\n")
             click.echo(shown, nl=False)
 
     def conclude(self, id: int) -> None:
-        """End the output; if nothing was printed, note why."""
+        """End the output. If nothing was printed, print the reason to stderr."""
         self.end_line()
         if self._token is None:
             note(f"task {id} has not started")
@@ -103,7 +103,7 @@ class _Printer:
 
 
 class _Reader:
-    """Reads a task, and retries while the database is unavailable, with one note for each outage."""
+    """Reads a task. While the database is unavailable, it retries, and reports each outage once."""
 
     def __init__(self, task_queue: TaskQueue, id: int) -> None:
         self._task_queue = task_queue

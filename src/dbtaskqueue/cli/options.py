@@ -1,4 +1,4 @@
-"""What commands share: opening the queue, their options, and the kinds of values that options take."""
+"""Shared by commands: opening the queue, common options, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._formats.url import DEFAULT_URL, mask
 from ..checks import check_queue
 from ..options import Flag, options_of
 from ..queue import TaskQueue
-from .output import harmless
+from .output import escaped
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 S = TypeVar("S")
@@ -36,13 +36,13 @@ def command_line(url: str | None, *words: str) -> str:
 
 
 def checked(check: Callable[[S], T]) -> Callable[[click.Context, click.Parameter, S | None], T | None]:
-    """Return a callback for an option: its value becomes what ``check`` returns. A ValueError is wrong usage."""
+    """Return a callback that replaces an option's value by what ``check`` returns. A ValueError is wrong usage."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, value: S | None) -> T | None:
         try:
             return None if value is None else check(value)
         except ValueError as error:
-            raise click.BadParameter(harmless(str(error)), ctx, parameter) from None
+            raise click.BadParameter(escaped(str(error)), ctx, parameter) from None
 
     return callback
 
@@ -91,7 +91,7 @@ def variable(text: str) -> tuple[str, str]:
 
 
 def json_value(text: str) -> JSON:
-    """Return the value of a JSON text. ``-`` reads it from stdin, for texts that are too long for an argument."""
+    """Return the value of a JSON text. ``-`` reads the text from stdin, since it may be too long for an argument."""
     try:
         return json.loads(sys.stdin.buffer.read() if text == "-" else text, parse_constant=_no_constant)
     except RecursionError:
@@ -108,12 +108,12 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def url_before_option(function: Function) -> Function:
-    """``dbtaskqueue --url URL COMMAND``."""
+    """Add the option in ``dbtaskqueue --url URL COMMAND``."""
     return click.option("--url", metavar="URL", help=_URL_HELP)(function)
 
 
 def queue_before_option(function: Function) -> Function:
-    """``dbtaskqueue --queue NAME COMMAND``; the command's own option has the default and reads the environment."""
+    """Add the option in ``dbtaskqueue --queue NAME COMMAND``. The command's own option has the default."""
     return click.option(
         "--queue",
         "queues",
@@ -126,7 +126,7 @@ def queue_before_option(function: Function) -> Function:
 
 
 def url_option(function: Function) -> Function:
-    """``COMMAND --url URL``. The command gets the URL by ``click.pass_obj``."""
+    """Add ``--url URL`` to a command, which gets the URL by ``click.pass_obj``."""
     return click.option(
         "--url", metavar="URL", allow_from_autoenv=False, expose_value=False, callback=_use_url, help=_URL_HELP
     )(function)
@@ -157,12 +157,12 @@ def default_queue() -> str:
 
 
 def queue_option(function: Function) -> Function:
-    """``--queue NAME``."""
+    """Add ``--queue NAME`` to a command of one queue."""
     return _queue_option(default_queue, "The queue.  [default: $DBTASKQUEUE_QUEUE, else default]")(function)
 
 
 def one_queue_option(function: Function) -> Function:
-    """``--queue NAME`` of a command that covers all queues without it."""
+    """Add ``--queue NAME`` to a command that covers all queues without it."""
     help = "Only this queue.  [default: $DBTASKQUEUE_QUEUE, else all queues]"
     return _queue_option(lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None, help)(function)
 
@@ -177,7 +177,7 @@ def _one_queue(ctx: click.Context, parameter: click.Parameter, name: str | None)
 
 
 def queues_option(function: Function) -> Function:
-    """``--queue NAME``, repeatable."""
+    """Add a repeatable ``--queue NAME``."""
     return click.option(
         "--queue",
         "queues",
@@ -207,7 +207,7 @@ def json_option(function: Function) -> Function:
 
 
 def yes_option(function: Function) -> Function:
-    """``--yes``: required where stdin is not a terminal."""
+    """Add ``--yes``, which is required where stdin is not a terminal."""
     help = "Do not ask. Required where stdin is not a terminal."
     return click.option("--yes", is_flag=True, callback=_require_yes, help=help)(function)
 

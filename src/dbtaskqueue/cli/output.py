@@ -1,7 +1,7 @@
 """Print results: tables that fit the terminal, plain text on a pipe, JSON for programs.
 
-Text from the database is data: rich's markup in it has no effect, and control characters are escaped.
-rich is imported where it is used, since it takes 7 MiB, which a worker that logs to a file does not need.
+In text from the database, rich's markup has no effect, and control characters are escaped. rich is imported in the
+functions that use it: it takes 7 MiB, which a worker that logs to a file does not need.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ..checks import counted as counted  # the other files of the command line import both from here
-from ..checks import harmless as harmless
+from ..checks import counted as counted  # the other modules of the command line import both from here
+from ..checks import escaped as escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ _STYLES = {
     "cancelled": "dim",
 }
 WIDE = 110
-"""Columns from which on a terminal shows what a smaller one leaves out."""
+"""The width from which on a terminal shows the columns that a narrower one leaves out."""
 _LONGEST_CELL = 500
 _GAP = 2
 
@@ -57,8 +57,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def note(text: str) -> None:
-    """Print a line to stderr, for the user and not for a program that reads the output."""
-    click.echo(harmless(text), err=True)
+    """Print a line to stderr: it is for the user, not for a program that reads the output."""
+    click.echo(escaped(text), err=True)
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> None:
@@ -84,7 +84,7 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool 
 
 
 def _show(screen: Console, grid: Table) -> None:
-    """Print a table, without rich's blanks at the ends of lines."""
+    """Print a table without the spaces that rich adds at the ends of lines."""
     with screen.capture() as captured:
         screen.print(grid)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), color=screen.is_terminal)
@@ -100,14 +100,14 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
     screen = console()
     if not screen.is_terminal:
         for name, value in known:
-            lines = harmless(value, keep="\n").expandtabs().splitlines() or [""]
+            lines = escaped(value, keep="\n").expandtabs().splitlines() or [""]
             click.echo(f"{name:{width}}" + f"\n{'':{width}}".join(lines))
         return
     grid = Table.grid(padding=(0, _GAP, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in known:
-        shown = harmless(value, keep="\n\t").expandtabs()
+        shown = escaped(value, keep="\n\t").expandtabs()
         grid.add_row(name, Text(shown, style=_STYLES.get(value, "")))
     _show(screen, grid)
 
@@ -116,13 +116,13 @@ def styled(value: str) -> Text:
     """Return a table cell on one line, with control characters escaped, in the colour of its first word."""
     from rich.text import Text
 
-    shown = harmless(value[:_LONGEST_CELL])
+    shown = escaped(value[:_LONGEST_CELL])
     return Text(shown, style=_STYLES.get(shown.partition(" ")[0], "") if len(shown) < 20 else "")
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar, on a terminal only and until the block ends. Yields a function to call with what is done."""
+    """Show a progress bar until the block ends, on a terminal only. Yields a function to call with the total so far."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return

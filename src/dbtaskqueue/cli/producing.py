@@ -1,4 +1,4 @@
-"""The command of producers: enqueue."""
+"""The command enqueue: store a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..calls import Command, Target, TaskCall
 from ..checks import check_function
 from ..options import Options
 from .options import checked, flags_of, json_value, open_queue, queue_option, url_option, variable
-from .output import harmless
+from .output import escaped
 
 _EXAMPLES = """
 \b
@@ -85,7 +85,7 @@ def _payload(words: tuple[str, ...]) -> JSON:
     if not words:
         raise click.UsageError("Missing argument 'PAYLOAD'.")
     if len(words) > 1:
-        raise click.UsageError(f"PAYLOAD is one argument; quote it for the shell: {harmless(shlex.join(words))}")
+        raise click.UsageError(f"PAYLOAD must be one argument; quote it for the shell: {escaped(shlex.join(words))}")
     return _json(words[0], "PAYLOAD")
 
 
@@ -93,15 +93,15 @@ def _json(text: str, name: str) -> JSON:
     try:
         return json_value(text)
     except ValueError as error:
-        raise click.UsageError(f"Invalid value for '{name}': {harmless(str(error))}") from None
+        raise click.UsageError(f"Invalid value for '{name}': {escaped(str(error))}") from None
 
 
 def _call(function: str, words: tuple[str, ...], kwargs: str) -> TaskCall:
     arguments, keywords = _payload(words), _json(kwargs, "--kwargs")
     if not isinstance(arguments, list):
-        raise click.UsageError("with --function, PAYLOAD is a JSON array of arguments")
+        raise click.UsageError("with --function, PAYLOAD must be a JSON array of arguments")
     if not isinstance(keywords, dict):
-        raise click.UsageError("--kwargs is a JSON object")
+        raise click.UsageError("--kwargs must be a JSON object")
     return TaskCall(function, arguments, keywords, {}, {})
 
 
@@ -111,4 +111,4 @@ def _command(words: tuple[str, ...], cwd: str | None, env: dict[str, str]) -> Co
     try:
         return Command(words, cwd, env or None)
     except ValueError as error:
-        raise click.UsageError(harmless(str(error))) from None
+        raise click.UsageError(escaped(str(error))) from None

@@ -8,7 +8,7 @@ import click
 
 from .._store.contract import Store
 from ..checks import listed
-from .output import harmless, note
+from .output import escaped, note
 
 
 def refuse_unknown(store: Store, name: str | None) -> None:
@@ -23,7 +23,7 @@ def refuse_unknown(store: Store, name: str | None) -> None:
     if name == "default":
         note(why)
     else:
-        raise click.ClickException(harmless(why))
+        raise click.ClickException(escaped(why))
 
 
 def warn_of_unknown(store: Store, name: str) -> None:

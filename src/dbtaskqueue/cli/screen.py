@@ -1,6 +1,6 @@
-"""What the command watch prints, as functions of snapshots: the lines of a screen, or on a pipe what has changed.
+"""Format snapshots for the command watch: the lines of a screen, or for a pipe, a line for each change.
 
-rich is imported where it is used, as in output.py.
+rich is imported in the functions that use it, as in output.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .._system.clock import to_datetime
 from ..monitoring.snapshot import Failure, QueueSnapshot, Running, Snapshot, WorkerSnapshot
 from ..monitoring.tasks import attempt_text
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING
-from .output import WIDE, harmless, local, queue_name, styled
+from .output import WIDE, escaped, local, queue_name, styled
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 _GAP = 2
 _BAR = 8
 _TALL = 20
-"""Rows from which on there are blank lines between the parts."""
+"""The number of rows from which on there are blank lines between the parts."""
 _LONGEST = 500
 _WARNING_LINES = 3
-"""Lines that a warning about the database may take."""
+"""The most lines of a warning about the database."""
 _COUNTED = (PENDING, RESERVED, RUNNING, FAILED, DONE, ABANDONED)
 
 
@@ -60,7 +60,7 @@ def screen(
     from rich.text import Text
 
     lines = [_header(columns, title, f"{local(to_datetime(now))[11:]}  {key} quits")]
-    for line in textwrap.wrap(harmless(warning[:_LONGEST]), columns)[:_WARNING_LINES]:
+    for line in textwrap.wrap(escaped(warning[:_LONGEST]), columns)[:_WARNING_LINES]:
         lines.append(_cut(Text(line, style="bold red"), columns))
     parts = [] if snapshot is None else _parts(snapshot, now, wide=columns >= WIDE)
     blank = len(parts) if rows >= _TALL else 0
@@ -87,7 +87,7 @@ def shares(wants: Sequence[int], room: int) -> list[int]:
 def _header(columns: int, title: str, right: str) -> Text:
     from rich.text import Text
 
-    left = Text(harmless(f"dbtaskqueue {title}"[:_LONGEST]))
+    left = Text(escaped(f"dbtaskqueue {title}"[:_LONGEST]))
     left.truncate(max(columns - len(right) - _GAP, 0), overflow="ellipsis", pad=True)
     return _cut(Text.assemble((left.plain, "bold"), " " * _GAP, (right, "dim")), columns)
 
@@ -109,7 +109,7 @@ def _drawn(part: Part, room: int, columns: int) -> Iterator[Text]:
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str], width: int, style: str = "") -> Text:
-    """The cells in their columns. The column without a width gets what is left."""
+    """Return the cells in their columns. The column without a width gets the rest."""
     from rich.text import Text
 
     fixed = sum(column.width or 0 for column in columns) + _GAP * (len(columns) - 1)
@@ -279,7 +279,7 @@ def bar(progress: Progress | None) -> str:
 def changes(before: Snapshot | None, after: Snapshot) -> list[str]:
     """Return a line for each change since the snapshot ``before``, with control characters escaped."""
     at = local(to_datetime(after.at))[11:]
-    return [f"{at} {harmless(line[:_LONGEST])}" for line in _changes(before, after)]
+    return [f"{at} {escaped(line[:_LONGEST])}" for line in _changes(before, after)]
 
 
 def _changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:

@@ -15,10 +15,10 @@ from ..states import RESERVED, RUNNING
 from ..task import Attempt, Task, look_up
 from .listing import worker_state
 from .options import json_option, open_queue, url_option
-from .output import counted, fields, harmless, local, print_json, table
+from .output import counted, escaped, fields, local, print_json, table
 
 _LAST_LINES = 10
-"""Lines of an attempt's output that are shown."""
+"""The number of lines of an attempt's output that are shown."""
 
 
 @click.command()
@@ -64,13 +64,13 @@ def _show_output(attempt: Attempt, error: str) -> None:
     last = lines[-_LAST_LINES:]
     length = counted(len(lines), "line")
     if lines and "\n".join(last) in error:
-        click.echo(f"\noutput of attempt {attempt.number}: {length}, which end as shown in the error")
+        click.echo(f"\noutput of attempt {attempt.number}: {length}; its end is shown in the error")
     elif lines:
         click.echo(
             f"\noutput of attempt {attempt.number}, {f'last {_LAST_LINES} of ' if lines != last else ''}{length}:"
         )
         for line in last:
-            click.echo(f"  {harmless(line, keep=chr(9)).expandtabs()}")
+            click.echo(f"  {escaped(line, keep=chr(9)).expandtabs()}")
 
 
 def _described(task: Task) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _state_words(task: Task) -> Iterator[str]:
 
 
 def _worker_words(task: Task, worker: WorkerInfo | None) -> str:
-    """The worker that holds the task or ended it last, and where that runs."""
+    """Return the worker that holds the task or ended it last, and where it runs."""
     if task.worker is None:
         return ""
     if worker is None:

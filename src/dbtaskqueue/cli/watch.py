@@ -1,4 +1,4 @@
-"""The command watch: a live screen of what happens in a database, or on a pipe, lines."""
+"""The command watch: a live screen of what happens in a database, or lines on a pipe."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _SHORTEST = 0.1
 _POLL = 0.2
-"""Seconds after which a key, a new size or a new snapshot takes effect, at most."""
+"""The most seconds until a key, a new window size or a new snapshot takes effect."""
 _REDRAW = 1.0
 _LATE = 3.0
-"""Seconds by which a snapshot must be late for a warning."""
+"""Seconds after which a late snapshot causes a warning."""
 _PAUSE_FACTOR = 4.0
 """The pause after a snapshot is at least this many times as long as the snapshot took, to spare a slow database."""
 _QUITTING = 1.0
-"""Seconds to wait for a snapshot to end when the user quits."""
+"""Seconds to wait for a snapshot in progress when the user quits."""
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -117,14 +117,14 @@ class _Watcher(threading.Thread):
 
     @property
     def warning(self) -> str:
-        """Why the snapshot is out of date; empty if it is not."""
+        """Return why the snapshot is out of date; "" if it is not."""
         silent = time.monotonic() - self._since
         if self._unavailable is not None:
             return f"database unavailable for {silent:.0f} s, retrying: {self._unavailable}"
         return f"the database has not answered for {silent:.0f} s" if silent > self._interval + _LATE else ""
 
     def stop(self) -> bool:
-        """Take no more snapshots. Returns False if one is still in progress."""
+        """Take no more snapshots. Return False if one is still in progress."""
         self._stopping.set()
         if self.ident is not None:
             self.join(_QUITTING)
@@ -170,12 +170,12 @@ class _Signals:
         raise SystemExit(128 + number)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-Z: note that the process must stop."""
+        """Handle Ctrl-Z: note that the process must stop."""
         self.to_stop = True
 
 
 def _on_screen(watcher: _Watcher, display: Console, title: str) -> None:
-    with contextlib.suppress(AttributeError):  # a replacement of stdout may lack it
+    with contextlib.suppress(AttributeError):  # an object that replaces stdout may have no such method
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     signals = _Signals()
     with _handlers(signals):
@@ -214,7 +214,7 @@ def _keys() -> Iterator[int | None]:
 
 
 def _draw_until_quit(watcher: _Watcher, display: Console, title: str, signals: _Signals) -> bool:
-    """Draw until the user quits; returns False if the process must stop. Either way, it restores the terminal."""
+    """Draw until the user quits. Return False if the process must stop. Always restores the terminal."""
     from rich.live import Live
     from rich.text import Text
 
@@ -242,4 +242,4 @@ def _is_quit_pressed(keyboard: int) -> bool:
     if not select.select([keyboard], [], [], _POLL)[0]:
         return False
     pressed = os.read(keyboard, 1024)
-    return not pressed or bool(set(b"qQ\x04") & set(pressed))  # nothing: the terminal was closed
+    return not pressed or bool(set(b"qQ\x04") & set(pressed))  # EOF: the terminal was closed

@@ -1,4 +1,4 @@
-"""The command of workers: find the code of the tasks, log to stderr, run tasks until stopped."""
+"""The command worker: find the code of the tasks, log to stderr, run tasks until stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
 from .options import flags_of, is_url_given, queues_option, url_option
-from .output import console, harmless
+from .output import console, escaped
 
 Callback = Callable[[Any], JSON]
 
@@ -79,7 +79,7 @@ def worker(
     if target is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
-        # before _find, which adds the current directory to the path: a secrets.py there would replace Python's own
+        # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
     code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
     set_up_logging(log_level)
@@ -101,7 +101,7 @@ def worker(
 
 
 class _Code(NamedTuple):
-    """What a worker runs: a TaskQueue's functions or a callback; and the fields that describe it in the log."""
+    """The code that a worker runs, a TaskQueue or a callback, and the fields that describe it in the log."""
 
     source: TaskQueue | str | None
     callback: Callback | None
@@ -119,7 +119,7 @@ def _code(target: str, ctx: click.Context) -> _Code:
         _fit(found, target, ctx)
         return _Code(found, None, {"functions": len(found.functions.names())})
     if ctx.params["executor"] == "process" and refer(found) is None:
-        raise click.ClickException(harmless(_NOT_FOUND.format(target)))
+        raise click.ClickException(escaped(_NOT_FOUND.format(target)))
     return _Code(ctx.obj, found, {"callback": target})
 
 
@@ -141,12 +141,12 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise click.ClickException(harmless(f"the module {module_name!r} has no {path!r}")) from None
+            raise click.ClickException(escaped(f"the module {module_name!r} has no {path!r}")) from None
     return _suitable(found, target)
 
 
 def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
-    """Apply options of the command line to the module's TaskQueue. The database of an open one cannot be replaced."""
+    """Apply command-line options to the module's TaskQueue. The database of an open one cannot be replaced."""
     if not queue.is_open:
         queue.open(ctx.obj if is_url_given(ctx) else None)
     elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
@@ -160,7 +160,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
         raise click.ClickException(f"{target} is a task function; name the TaskQueue that it belongs to")
     if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):
         kind = f"the class {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
-        raise click.ClickException(f"{target} is {kind}, neither a callback nor a TaskQueue")
+        raise click.ClickException(f"{target} is {kind}; it must be a callback or a TaskQueue")
     if not isinstance(found, TaskQueue):
         try:
             refuse_async_generator(found, target)
@@ -170,7 +170,7 @@ def _suitable(found: Any, target: str) -> TaskQueue | Callback:
 
 
 def _module_for(file: str, path: str) -> str:
-    """Return the advice for a file's path in place of a module's name."""
+    """Return advice for a user who gave the path of a file in place of the name of a module."""
     parts = file.removeprefix("./").removesuffix(".py").split("/")
     if all(part.isidentifier() for part in parts):
         return f"perhaps you mean {'.'.join(parts)}:{path}"
@@ -188,7 +188,7 @@ def _import(name: str) -> Any:
             why = f"there is no module {error.name!r}, neither in {directory} nor installed"
         else:
             why = f"the module {name!r} cannot be imported: {type(error).__name__}: {error}{place_of(error)}"
-        raise click.ClickException(harmless(why)) from error
+        raise click.ClickException(escaped(why)) from error
 
 
 # -- logging ---------------------------------------------------------------------------------------
@@ -198,13 +198,13 @@ class _Format(logging.Formatter):
     """Format a record as ``time level message field=value``: one line, except for a traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return harmless(super().formatMessage(record))
+        return escaped(super().formatMessage(record))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 (logging's name)
-        return harmless(super().formatStack(stack_info), keep="\n")
+        return escaped(super().formatStack(stack_info), keep="\n")
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
-        return harmless(super().formatException(ei), keep="\n")
+        return escaped(super().formatException(ei), keep="\n")
 
 
 def set_up_logging(level: str) -> None:

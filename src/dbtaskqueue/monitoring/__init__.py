@@ -1,4 +1,4 @@
-"""What happens in a database, for people: tasks in words, snapshots, health.
+"""What happens in a database, for people to read: descriptions of tasks, snapshots, health.
 
-Functions over a store and plain records, which the command line formats and prints. They only read.
+Functions that read a store and return plain records, which the command line formats and prints.
 """

@@ -1,4 +1,4 @@
-"""What ``doctor`` finds in a database: facts, and what requires action, with a suggested fix."""
+"""What ``doctor`` reports about a database: facts, and problems with a suggested fix."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _oldest_due(store: Store, queues: list[str], command_line: CommandLine, *, a
 def _unknown_functions(
     store: Store, queues: list[str], command_line: CommandLine, alive: list[WorkerRecord]
 ) -> Iterator[Finding]:
-    """Functions of due tasks that no live worker has code for, including tasks just released for this reason."""
+    """Find due tasks whose function no live worker has code for, including tasks just released for this reason."""
     before = clock.now() + round(UNKNOWN_DELAYS[1] * 1e6)
     for name in queues:
         known = _known_functions(name, alive)
@@ -92,7 +92,7 @@ def _unknown_functions(
 
 
 def _known_functions(queue: str, alive: list[WorkerRecord]) -> set[str | None] | None:
-    """What the live workers of a queue have code for; None if there are none, or one does not say."""
+    """Return what the live workers of a queue have code for; None if there are none, or if one has not stored it."""
     known: set[str | None] | None = None
     for worker in alive:
         queues, functions = queues_of(worker), functions_of(worker)

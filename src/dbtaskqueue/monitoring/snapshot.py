@@ -1,4 +1,4 @@
-"""Snapshots of everything that happens in a database, of bounded size however much is stored."""
+"""Snapshots of what happens in a database. Their size is limited, however much is stored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .tasks import describe, error_line
 T = TypeVar("T")
 
 MOST_RUNNING = 50
-"""Running tasks of a queue that are read."""
+"""The most running tasks of a queue that are read."""
 _MOST_FAILURES = 10
 _MOST_ENDED = 50
 _COUNTING_SHARE = 0.05
-"""Counting takes at most this share of the time: where it takes long, tasks are counted less often."""
+"""The largest share of the time that counting may take: if it is slow, tasks are counted less often."""
 _CPU_WINDOW = 5.0
 """Seconds over which CPU use is measured. A worker reports what its tasks use about once a second."""
 _LONG_PAYLOAD = 5000
@@ -41,7 +41,7 @@ class QueueSnapshot(NamedTuple):
 
 
 class WorkerSnapshot(NamedTuple):
-    """A worker. ``state``: alive, lost, or silent: it runs elsewhere and sent no heartbeat for its lease."""
+    """A worker. ``state``: alive, lost, or silent (it runs elsewhere and has sent no heartbeat for its lease)."""
 
     id: int
     state: str

@@ -1,4 +1,4 @@
-"""A task in words: what it does, and what an error says, in one line each. Damaged values do not raise."""
+"""Descriptions of a task and of its error, in one line each. Damaged values do not raise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..task import Task
 ATTRIBUTES = tuple(
     name
     for name, attribute in vars(Task).items()
-    if isinstance(attribute, property) and name != "deduplicated"  # that is about the call that enqueued it
+    if isinstance(attribute, property) and name != "deduplicated"  # this attribute describes the call that enqueued it
 )
-"""The names of a task's public attributes, as they are stored."""
+"""The names of a task's public attributes whose values are stored."""
 
 
 def attributes(task: Task) -> dict[str, Any]:
@@ -61,9 +61,9 @@ def attempt_text(attempt: int, max_attempts: int | None) -> str:
 
 
 def error_line(error: str) -> str:
-    """Return the line of an error that says most, without the module of its type.
+    """Return the most useful line of an error, without the module of its type.
 
-    This is the last line of a traceback, or else the first line, as of an exceeded limit.
+    This is the last line if it has a traceback, and otherwise the first line.
     """
     lines = error.strip().splitlines() or [""]
     return re.sub(r"^(\w+\.)+(?=\w+: )", "", lines[-1] if "Traceback" in lines[0] else lines[0])

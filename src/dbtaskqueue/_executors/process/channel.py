@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 _MAGIC = b"dbtq"
-"""What each message starts with. Anything else that a task writes into its socket is recognized as invalid."""
+"""The start of each message. Anything else that a task writes into its socket is recognized as invalid."""
 _HEADER = struct.Struct(f"!{len(_MAGIC)}sI")
 _CHUNK = 2**16
 _MAX_FDS = 16
@@ -28,13 +28,13 @@ _Record = TypeVar("_Record", bound=NamedTuple)
 
 
 def record_from(kind: type[_Record], named: Mapping[str, Any]) -> _Record:
-    """Return the record that was sent as its ``_asdict()``. Raises TypeError if a name without a default is missing."""
+    """Return a record that was sent as ``_asdict()``. Raises TypeError if a name without a default is missing."""
     make: Callable[..., _Record] = kind
     return make(**{name: named[name] for name in kind._fields if name in named})
 
 
 class Channel:
-    """One end. Only ``deliver``, ``flush_all`` and ``next`` block.
+    """One end of the socket. Only ``deliver``, ``flush_all`` and ``next`` block.
 
     Raises OSError if the other end is closed, and ValueError if it sent something that is not a message.
     """
@@ -56,7 +56,7 @@ class Channel:
         self._end.close()
 
     def end_sending(self) -> None:
-        """Send nothing more. The other end reads EOF; what it still sends is received."""
+        """Send nothing more. The other end reads EOF; what it sends afterwards is still received."""
         with contextlib.suppress(OSError):  # it is closed already
             self._end.shutdown(socket.SHUT_WR)
 
@@ -80,7 +80,7 @@ class Channel:
             raise
 
     def flush(self) -> None:
-        """Send what waits, as much as there is room for."""
+        """Send as much of the waiting data as there is room for."""
         while self._outgoing:
             data, fds = self._outgoing[0]
             try:
@@ -136,7 +136,7 @@ class Channel:
         return self._messages.popleft()
 
     def take_fds(self, count: int) -> list[int]:
-        """Return the next received file descriptors. Raises OSError if this process could not open that many."""
+        """Return the next received file descriptors. Raises OSError if this process has too many open files."""
         if len(self._fds) < count:  # too many open files: the kernel has dropped some
             while self._fds:
                 os.close(self._fds.popleft())
@@ -144,7 +144,7 @@ class Channel:
         return [self._fds.popleft() for _ in range(count)]
 
     def _wait(self, events: int, timeout: float | None = None) -> bool:
-        poll = select.poll()  # select() takes no descriptor above 1023
+        poll = select.poll()  # unlike select(), it takes descriptors above 1023
         poll.register(self._end, events)
         return bool(poll.poll(None if timeout is None else timeout * 1000))
 

@@ -2,7 +2,7 @@
 
 It leads a session and a process group. SIGTERM stops the running task if the worker has requested that. Otherwise
 SIGTERM is ignored: a supervisor that stops a service sends it to every process, and the worker decides what follows.
-If its parent, the fork server, ends, the child ends at once.
+If its parent, the fork server, ends, the child ends immediately.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _PIPE = 2**16
 _DISCONNECT_AFTER = 2.0
 """Seconds without a task after which the connection to the database is closed."""
 _DISCONNECT_TASK_AFTER = 10.0
-"""Seconds without a checkpoint after which a running task's is closed, too: a server has a limited number."""
+"""Seconds without a checkpoint after which it is closed while a task runs, since a server has few connections."""
 
 
 class Surroundings(NamedTuple):
-    """What the fork server has prepared for all children: the code, and access to the database."""
+    """What the fork server prepares for all children: the code, and access to the database."""
 
     lookup: Lookup
     database: ChildStore
@@ -77,7 +77,7 @@ class Child:
         self._run: TaskRun | None = None
         self._is_in_code = False
         self._reporter: threading.Thread | None = None
-        self._threads = 0  # how many it has without a task, apart from the reporter
+        self._threads = 0  # how many threads it has without a task, apart from the reporter
         self._sending = threading.Lock()
         self._peak = _PeakMemory()
         self._runner = Runner(
@@ -112,7 +112,7 @@ class Child:
         self._runner.process.leave()
 
     def _die_with_parent(self) -> None:
-        """In a thread, if the kernel does not do it: kill this process and its group when its parent has ended."""
+        """Kill this process and its group when its parent has ended. Runs in a thread, unless the kernel does this."""
         while os.getppid() == self._parent:
             time.sleep(_CHECK_PARENT)
         os.killpg(self._pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ class Child:
         os.dup2(self._fds.written, 1)
         os.dup2(self._fds.written, 2)
         os.close(self._fds.written)
-        for stream in (sys.stdout, sys.stderr):  # again, since the task's module may have replaced them
+        for stream in (sys.stdout, sys.stderr):  # done again, since the task's module may have replaced them
             with contextlib.suppress(Exception):
                 stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
@@ -158,7 +158,7 @@ class Child:
         self._peak.reset()
         before = _cpu_so_far()
         self._runner.execute(run)
-        self._is_in_code = False  # also if SIGTERM arrived while the guard was entered or left
+        self._is_in_code = False  # holds even if SIGTERM arrived while the guard was entered or left
         flush_streams()
         run.spend(_cpu_so_far() - before, self._peak.bytes())
         return self._report_end(run)
@@ -184,7 +184,7 @@ class Child:
         if run is None or not self._flags.cancelled:
             return
         run.cancelled = True
-        if (stop := run.stop) is not None:  # a coroutine: its loop stops it
+        if (stop := run.stop) is not None:  # a coroutine: its event loop stops it
             stop()
         elif self._is_in_code:
             raise _cancelled(run)
@@ -194,7 +194,7 @@ class Child:
     def _checkpoints(
         self, record: TaskRecord, started_at: Callable[[], int | None], is_over: Callable[[], bool]
     ) -> Checkpoints:
-        """Called when a task first asks for ``current_task()``: only such a task can report progress."""
+        """Return the task's ``Checkpoints``. Called at its first ``current_task()``: others report no progress."""
         if self._reporter is None:
             self._reporter = threading.Thread(target=self._report, name="dbtaskqueue-progress", daemon=True)
             self._reporter.start()
@@ -214,13 +214,13 @@ class Child:
             if latest is None or latest is reported:
                 continue
             with self._sending, contextlib.suppress(OSError):
-                if self._run is run:  # else its end has reported it
+                if self._run is run:  # otherwise the report of its end contains it
                     self._channel.deliver({"progress": _named(latest)})
                     reported = latest
 
     def _disconnect_unused(self, checkpoints: Checkpoints) -> None:
         if 0.0 < checkpoints.used_at < time.monotonic() - _DISCONNECT_TASK_AFTER:
-            checkpoints.used_at = 0.0  # first, since the next use opens a connection again
+            checkpoints.used_at = 0.0  # set first, since the next use opens a connection again
             self._database.disconnect_if_free()
 
     def _report_end(self, run: TaskRun) -> bool:
@@ -246,7 +246,7 @@ class Child:
         return is_clean
 
     def _own_output(self) -> str:
-        """Return what the task wrote, unless the worker has read it. Each character is a byte."""
+        """Return what the task wrote, unless the worker reads it. Each character is one byte."""
         data = bytearray()
         with contextlib.suppress(BlockingIOError):
             while len(data) < _PIPE and (chunk := os.read(self._fds.output, _PIPE)):
@@ -254,11 +254,11 @@ class Child:
         return data.decode("latin-1")
 
     def _is_clean(self) -> bool:
-        """Whether the task has left nothing behind that continues: no process, no thread."""
+        """Return whether the task has left no process and no thread running."""
         own = self._threads + (self._reporter is not None)
         if threading.active_count() > own:
             return False
-        return not system.has_children()  # if it adopts orphans, those further down are its children
+        return not system.has_children()  # orphaned descendants are its children, too, if it adopts orphans
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -278,7 +278,7 @@ class Child:
 
 
 def _cancelled(run: TaskRun) -> TaskCancelled:
-    return TaskCancelled(f"task {run.record.id}: cancellation was requested, or its claim is gone")
+    return TaskCancelled(f"task {run.record.id}: cancellation was requested, or its claim was lost")
 
 
 def _named(progress: tuple[float, float | None, str | None] | None) -> Message | None:
@@ -303,7 +303,7 @@ class _PeakMemory:
 
 
 def packed(error: BaseException) -> dict[str, Any]:
-    """Return an exception as a message: its name, its text as it is stored, and the outcome that it chooses."""
+    """Return an exception as a message: its name, its text as it will be stored, and the outcome that it chooses."""
     try:
         message = str(error)
     except Exception:

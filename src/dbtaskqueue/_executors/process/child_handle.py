@@ -1,9 +1,9 @@
 """A child as its worker sees it: its channel, its output, the flags they share, and the tasks that it was given.
 
 A child may be given several short tasks together. Then it reads its own output after each task, and sends it with the
-reply. When one of them takes longer, the worker *pins* the child: from then on the worker reads the output, and after
-its task the child reports that it has stopped, and starts none of the others. By that report, or by the reply to the
-last task, the worker knows which tasks the child has started.
+reply. When one of them takes longer, the worker *pins* the child. From then on, the worker reads the output. After its
+task, the child starts none of the others, and reports that it has stopped. By that report, or by the reply to the last
+task, the worker knows which tasks the child has started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .shared_flags import new_flags
 
 _CHUNK = 2**16
 _MOST_READS = 64
-"""Reads of a child's output at the end of its task; what writes more than that is not the task alone."""
+"""The most reads of a child's output at the end of its task. If there is more, another process is still writing."""
 
 
 class ChildFds(NamedTuple):
@@ -37,15 +37,15 @@ class ChildFds(NamedTuple):
 class ChildHandle:
     """A child process and what it does.
 
-    - ``runs``: its tasks, the first of which is running. ``unanswered``: how many of the tasks that it was given it
-      runs or may still start. ``tasks``: how many it has run.
-    - ``reply``: what it reported about the end of a task, if it must end before that counts.
-    - ``deadline``: when it is killed. ``pin_at``: when it is pinned. ``suspend_at``: when it is checked whether it can
-      be suspended. All in monotonic time; None for never.
-    - ``is_retired``: it gets no more tasks. ``is_stopping``: its task was cancelled. ``is_dying``: it was told to end,
+    - ``runs``: its tasks, the first of which is running. ``unanswered``: the number of its tasks that it runs or may
+      still start. ``tasks``: the number of tasks that it has run.
+    - ``reply``: its report about the end of a task, if the child must end before the report counts.
+    - ``deadline``: when to kill it. ``pin_at``: when to pin it. ``suspend_at``: when to check whether it can be
+      suspended. All in monotonic time; None for never.
+    - ``is_retired``: it gets no more tasks. ``is_stopping``: its task was cancelled. ``is_dying``: it was asked to end,
       or killed. ``is_hung_up``: its channel is closed. ``is_read``: this worker reads its output. ``is_silent``: no
       more output can come.
-    - ``fault``: what it did wrong.
+    - ``fault``: what it did wrong, for the error of its task.
     """
 
     def __init__(self, number: int) -> None:
@@ -80,7 +80,7 @@ class ChildHandle:
         return ChildFds(self._theirs.fileno(), self.output_fd, self._written, self.flags.fd)
 
     def close_sent(self) -> None:
-        """Close the child's ends, which have been sent; on macOS that has to wait until they were received."""
+        """Close the child's ends, which were sent to it; on macOS, wait until it has received them."""
         if system.keeps_sent_descriptors:
             self.close_theirs()
 
@@ -102,20 +102,20 @@ class ChildHandle:
         return not self.runs and not self.unanswered and not self.is_dying and not self.is_hung_up
 
     def start(self, runs: list[TaskRun], order: Message) -> None:
-        """Give it tasks."""
+        """Send it tasks to run."""
         self.runs.extend(runs)
         self.unanswered = len(runs)
         self.flags.suspended = False
-        with contextlib.suppress(OSError):  # it has just died, which is noticed elsewhere
+        with contextlib.suppress(OSError):  # it has just died; its end is reported separately
             self.channel.send(order)
 
     def note_reply(self) -> None:
-        """It has reported how a task ended."""
+        """Note that it has reported how a task ended."""
         self.tasks += 1
         self.unanswered -= 1
 
     def dies_at(self, deadline: float) -> None:
-        """Kill it then, unless it is to be killed earlier."""
+        """Kill it at ``deadline``, unless an earlier one is set."""
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
     def read(self) -> bool:
@@ -131,7 +131,7 @@ class ChildHandle:
         return bool(data)
 
     def read_all(self) -> None:
-        """Read what it wrote before its task ended. What other processes continue to write is not waited for."""
+        """Read what it wrote before its task ended. Do not wait for what other processes are still writing."""
         if self.is_silent or not self.runs:
             return
         for _ in range(_MOST_READS):

@@ -1,7 +1,7 @@
 """The children of a process executor, from their fork to their end. All of this runs in the executor's thread.
 
-A child runs one task at a time. The end of a task counts when nothing of it is left. If the child is clean, that is
-immediately, and the child takes the next task. Otherwise it is when the fork server has reaped the child.
+A child runs one task at a time. The end of a task counts when nothing that it has started is left. If the child is
+clean, that is immediately, and the child takes the next task. Otherwise, the fork server must reap the child first.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from .shared_flags import ASK_FOR_STACKS
 HANG_UP = 1.0
 """Seconds in which a child that has closed its channel must end."""
 _SHORT = 1.0
-"""Seconds: a child whose task took longer is not used again, as it may have grown."""
+"""A child whose task took longer than this (seconds) is not used again: it may have grown."""
 _PIN_AFTER = 0.05
 """Seconds after which a child that was given several tasks has its output read while the first of them runs."""
 _CHECK_WRITING = 0.02
-"""Seconds after which it is checked again whether a child that is to be suspended has left its transaction."""
+"""Seconds between checks whether a child has left its transaction, so that it can be suspended."""
 _LEAVE_PROCESS = 5.0
-"""Seconds that extensions get to leave ``process()`` when a child ends."""
+"""Seconds that extensions may take to leave ``process()`` when a child ends."""
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Children:
     """All children of one executor.
 
-    ``soon`` does something in the executor's thread, and may be called in any. ``ended`` is called with a task that has
-    ended, ``take_back`` with one that was given to a child, but not started there.
+    ``soon(act)``, which any thread may call, calls ``act`` in the executor's thread. ``ended`` is called with a task
+    that has ended, and ``take_back`` with one that was given to a child but not started there.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Children:
 
     @property
     def forking(self) -> int:
-        """How many were requested and do not run yet."""
+        """The number of children that were requested and do not run yet."""
         return sum(child.pid is None for child in self._children.values())
 
     @property
     def usable(self) -> int:
-        """How many exist and can run tasks."""
+        """The number of children that exist and can run tasks."""
         return sum(child.pid is not None and not child.is_dying for child in self._children.values())
 
     def deadlines(self) -> list[float]:
@@ -94,7 +94,7 @@ class Children:
         ]
 
     def check_deadlines(self) -> None:
-        """Do for each child what is due."""
+        """Do what is due for each child."""
         now = time.monotonic()
         for child in list(self._children.values()):
             if child.deadline is not None and child.deadline <= now:
@@ -122,7 +122,7 @@ class Children:
             child.close()
             if isinstance(error, ConnectionError):
                 self._server.note_broken()
-            else:  # it still runs, so nothing would restart it
+            else:  # it may still run, so nothing else would restart it
                 self._shortage.note_failure(error.errno, str(error), len(self._children))
             return None
         finally:
@@ -145,7 +145,7 @@ class Children:
             self._watch(child)
 
     def _note_start(self, child: ChildHandle) -> None:
-        """The first of its tasks runs now."""
+        """Note that the first of its tasks is running."""
         run = child.runs[0]
         run.started_at = clock.now()
         run.started = time.monotonic()
@@ -155,7 +155,7 @@ class Children:
         run.stacks = partial(self._stacks, child, run)
 
     def drain(self) -> None:
-        """Tell running tasks that the worker stops."""
+        """Notify running tasks that the worker is stopping."""
         self.is_draining = True
         for child in list(self._children.values()):
             child.flags.drain()
@@ -169,7 +169,7 @@ class Children:
             self._selector.modify(child.channel, mask, partial(self._hear, child))
 
     def _hear(self, child: ChildHandle, mask: int) -> None:
-        if child.is_closed:  # by what was read just before
+        if child.is_closed:  # handling an earlier event has closed it
             return
         try:
             if mask & _WRITE:
@@ -179,7 +179,7 @@ class Children:
                 self._on_message(child, message)
         except (EOFError, OSError):
             self._hang_up(child)
-        except Exception as error:  # whatever a task wrote into our socket
+        except Exception as error:  # a task wrote into our socket
             child.fault = f"the child sent an invalid message: {type(error).__name__}"
             self._kill(child)
 
@@ -207,25 +207,25 @@ class Children:
         self._end_task(child, message)
         if child.runs:
             self._note_start(child)
-            # it may run the next one: a retired child is ended when it has stopped
+            # it may be running the next task; a retired child is ended when it has stopped
             child.pin_at = time.monotonic() + (0.0 if child.is_retired else _PIN_AFTER)
 
     def _on_stopped(self, child: ChildHandle) -> None:
-        """It has seen that it is pinned: it starts no more of its tasks."""
+        """Handle the report that the child has noticed that it is pinned. It starts no more of its tasks."""
         if child.reply is None:
             child.unanswered = 0
             self._take_back_all(child)
             if child.is_retired:
                 self.end(child)
 
-    def _hear_last_words(self, child: ChildHandle) -> None:
-        """Read what it sent before its end."""
+    def _read_last_messages(self, child: ChildHandle) -> None:
+        """Read the messages that it sent before its end."""
         with contextlib.suppress(Exception):
             for message in child.channel.receive():
                 self._on_message(child, message)
 
     def _hang_up(self, child: ChildHandle) -> None:
-        """A child has ended, is a command now, or has closed its channel."""
+        """Handle the end of its channel: the child has ended, has become a command, or has closed the channel."""
         if not child.is_hung_up:
             child.is_hung_up = True
             self._selector.unregister(child.channel)
@@ -245,12 +245,12 @@ class Children:
                 self._selector.unregister(child.output_fd)
 
     def _pin(self, child: ChildHandle) -> None:
-        """From now on it starts at most what it may have started just now; other children get the rest."""
+        """Pin a child. It may still start the next of its tasks just now; other children get the rest."""
         child.pin_at = None
         if child.is_closed or child.flags.pinned:
             return
         self._set_pinned(child, True)
-        self._hear(child, _READ)  # what it ended before it could see this
+        self._hear(child, _READ)  # replies that it sent before it could notice
         if child.runs and not child.is_dying:
             self._take_rest(child)
 
@@ -300,18 +300,18 @@ class Children:
                 self._signal(child, signal.SIGCONT)
 
     def _suspend_now(self, child: ChildHandle) -> None:
-        """Suspend it, unless it is in a transaction: no one could write while it kept its locks."""
+        """Suspend it, unless it is in a transaction: no other process could write while the child kept its locks."""
         child.suspend_at = None
         if child.run is None or not child.run.is_suspended or child.is_stopping or child.is_closed:
             return
         if child.flags.writing:
             child.suspend_at = time.monotonic() + _CHECK_WRITING
         else:
-            child.is_retired = True  # if its task has just ended, a suspended child is of no use
+            child.is_retired = True  # its task may end just now, and a suspended child must get no other
             self._signal(child, signal.SIGSTOP)
 
     def _stacks(self, child: ChildHandle, run: TaskRun) -> str:
-        """Return the stacks of all threads of the child. In any thread."""
+        """Return the stacks of all threads of the child. May be called in any thread."""
         if run.record.command:
             return ""
         child.flags.ready_for_stacks()
@@ -322,7 +322,7 @@ class Children:
     # -- the end of a task -------------------------------------------------------------------------
 
     def _end_task(self, child: ChildHandle, reply: Message | None, death: BaseException | None = None) -> None:
-        """The first of its tasks has ended, by a reply or by the child's death."""
+        """Handle the end of the first of its tasks, by a reply or by the child's death."""
         run = child.runs.popleft()
         if reply is None:
             run.error = death
@@ -352,7 +352,7 @@ class Children:
     # -- the end of a child ------------------------------------------------------------------------
 
     def end(self, child: ChildHandle) -> None:
-        """End a child that runs no task any more. Extensions get the time to leave ``process()``."""
+        """End a child that no longer runs a task. Extensions get time to leave ``process()``."""
         if child.is_dying or not self._leaves_process:
             self._kill(child)
             return
@@ -361,7 +361,7 @@ class Children:
         child.dies_at(time.monotonic() + _LEAVE_PROCESS)
 
     def end_idle(self) -> bool:
-        """The executor ends: end children that run nothing. Return whether that takes time."""
+        """End the children that run nothing, because the executor ends. Return whether that takes time."""
         self.is_draining = self._is_closing = True
         if self._leaves_process:
             for child in self.idle():
@@ -370,22 +370,22 @@ class Children:
 
     @property
     def are_ending(self) -> bool:
-        """Whether a child was told to end, or killed, and is not reaped yet."""
+        """Whether any child was asked to end or was killed, and is not reaped yet."""
         return any(child.is_dying for child in self._children.values())
 
     @property
     def time_to_end(self) -> float:
-        """Seconds in which children end, one way or the other."""
+        """The seconds after which all children have ended by themselves or were killed."""
         return _LEAVE_PROCESS + HANG_UP
 
     def _kill(self, child: ChildHandle) -> None:
-        """Kill it and everything that belongs to it; the fork server reports when it is reaped."""
+        """Kill it and everything that it has started. The fork server reports when it is reaped."""
         child.is_dying = True
         child.deadline = None
         self._server.ask({"do": "kill", "child": child.number})
 
     def on_forked(self, message: Message) -> None:
-        """The fork server has forked a child."""
+        """See Reports."""
         self._shortage.note_success(len(self._children))
         if (child := self._children.get(message["forked"])) is not None:
             child.pid = message["pid"]
@@ -394,21 +394,21 @@ class Children:
                 child.run.pid = child.pid
 
     def on_fork_failed(self, message: Message) -> None:
-        """No process could be forked: its tasks wait again."""
+        """See Reports. The child's tasks wait again."""
         child = self._children.pop(message["fork_failed"])
         self._take_back_all(child)
         self._close_child(child)
         self._shortage.note_failure(message.get("errno"), message["error"], len(self._children))
 
-    def on_gone(self, message: Message) -> None:
-        """The fork server has reaped a child, and everything that it had started."""
+    def on_reaped(self, message: Message) -> None:
+        """See Reports."""
         child = self._children.pop(message["gone"], None)
         if child is None:
             return
-        self._hear_last_words(child)
+        self._read_last_messages(child)
         if (run := child.run) is not None:
             child.read_all()
-            if child.tasks == 0:  # else it is what all its tasks used
+            if child.tasks == 0:  # otherwise it is the usage of all its tasks together
                 run.spend(message["cpu"], message["memory"])
             self._end_task(child, child.reply, child_ended(child, run, message["code"]))
         self._take_back_all(child)
@@ -416,10 +416,10 @@ class Children:
         self._shortage.note_end()
 
     def on_server_ended(self, code: int) -> None:
-        """The fork server has ended, and its children with it."""
+        """See Reports."""
         for child in list(self._children.values()):
             del self._children[child.number]
-            self._hear_last_words(child)
+            self._read_last_messages(child)
             if (run := child.run) is not None:
                 child.read_all()
                 how = process_failed(f"the fork server of this worker {how_it_ended(code)}", run.output)
@@ -434,7 +434,7 @@ class Children:
         child.close()
 
     def close(self) -> None:
-        """Close everything that belongs to a child. The fork server has killed them."""
+        """Close all handles of children. The fork server has already killed the children."""
         for child in self._children.values():
             child.close()
         self._children.clear()

@@ -1,7 +1,7 @@
 """Runs each task in a child process. One thread talks to the fork server and to the children.
 
 ``submit``, ``take_back`` and what a ``TaskRun`` offers (``stop``, ``suspend``, ``stacks``) may be called in any thread.
-They leave a note, and the executor's own thread does the rest. ``children`` does what concerns one child, and
+They queue a call for the executor's own thread, which does the rest. ``children`` manages each child, and
 ``server_handle`` keeps the fork server running. This module decides which child gets which task.
 """
 
@@ -36,9 +36,9 @@ _LONGEST_PAUSE = 5.0
 
 
 class ProcessExecutor:
-    """Children, as many as ``settings.concurrency``, forked by a server that has imported the code.
+    """Up to ``settings.concurrency`` children, forked by a server that has imported the code.
 
-    Raises what importing the code raised there, as TaskQueueError.
+    Raises TaskQueueError if the server could not import the code.
     """
 
     def __init__(self, settings: Settings, callbacks: Callbacks) -> None:
@@ -93,11 +93,11 @@ class ProcessExecutor:
         return take_all(self._waiting)
 
     def drain(self) -> None:
-        """Tell running tasks that the worker stops."""
+        """Notify running tasks that the worker is stopping."""
         self._soon(self._children.drain)
 
     def last_turn(self) -> float:
-        """Return when its thread last made a turn, in monotonic time. It waits for 5 seconds at most."""
+        """Return when its thread last turned, in monotonic time. It turns at least every 5 seconds."""
         return self._last_turn
 
     def close(self) -> None:
@@ -107,12 +107,12 @@ class ProcessExecutor:
         self._thread.join(_START_TIME)
 
     def _soon(self, act: Callable[[], object]) -> None:
-        """Do it in the executor's thread."""
+        """Call ``act`` in the executor's thread."""
         self._inbox.put(act)
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full, so it wakes anyway; or closed
+        with contextlib.suppress(OSError):  # the pipe is full, so the thread wakes anyway; or it is closed
             os.write(self._waker, b"!")
 
     # -- the loop ----------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class ProcessExecutor:
                 self._turn()
             self._end_children()
         except Exception as error:
-            event(logging.CRITICAL, "the executor of processes failed", exc_info=error)
+            event(logging.CRITICAL, "the process executor failed", exc_info=error)
             self._server.decide(f"{type(error).__name__}: {error}")
             self._callbacks.broken(error)
         finally:
@@ -155,7 +155,7 @@ class ProcessExecutor:
             os.read(self._wakeup, 4096)
 
     def _end_children(self) -> None:
-        """Let the children that run nothing end, where that takes time, until each has ended or was killed."""
+        """End the children that run nothing, and wait until each has ended or was killed, if that takes time."""
         if self._children.end_idle():
             deadline = time.monotonic() + self._children.time_to_end
             while self._server.is_running and self._children.are_ending and time.monotonic() < deadline:
@@ -183,7 +183,7 @@ class ProcessExecutor:
                 continue
             try:
                 order = order_for(runs)
-            except TaskQueueError as error:  # what is stored of a command cannot be run
+            except TaskQueueError as error:  # the stored command line is invalid
                 self._children.fail_unstarted(runs[0], error)
                 continue
             is_command = runs[0].record.command
@@ -196,7 +196,7 @@ class ProcessExecutor:
             self._children.give(child, runs, order)
 
     def _next_runs(self, room: int, most: int) -> list[TaskRun]:
-        """What one child is given: one task, or several if they are so short that many of them wait."""
+        """Take the tasks for one child: one task, or several if they are so short that many are waiting."""
         count = min(_MOST_AT_ONCE, most, math.ceil(len(self._waiting) / (2 * room)))
         if len(self._waiting) <= room:
             count = 1
@@ -216,7 +216,7 @@ class ProcessExecutor:
         return runs
 
     def _may_fork(self) -> bool:
-        """Whether to request another child now."""
+        """Return whether to request another child now."""
         return (
             len(self._children) < self._settings.concurrency
             and self._shortage.next_try <= time.monotonic()
@@ -224,7 +224,7 @@ class ProcessExecutor:
         )
 
     def _probe(self) -> None:
-        """In a shortage, keep one child ready: a task is claimed only if a child is free."""
+        """Keep one child ready during a shortage: a task is claimed only if a child is free."""
         if (
             self._shortage.is_on
             and self._server.is_ready
@@ -235,7 +235,7 @@ class ProcessExecutor:
             self._children.fork()
 
     def _count(self) -> None:
-        """In a shortage, run at most as many tasks as there are children."""
+        """Limit the number of running tasks to the number of children during a shortage."""
         most = self._children.usable if self._shortage.is_on else self._settings.concurrency
         if most != self.most:
             self.most = most

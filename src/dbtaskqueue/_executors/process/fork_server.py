@@ -1,11 +1,11 @@
 """The fork server: imports the task's code once, and forks the children that run it.
 
-Children that it forks start quickly, and without any thread, lock or connection of the worker. The server has one
-thread, and talks to its worker by messages. It sends all signals to children: as their parent, it alone knows for
-certain which pids are still theirs.
+Its children start quickly, and without any thread, lock or connection of the worker. The server has one thread, and
+exchanges messages with its worker. It sends all signals to children: only their parent can be certain that a pid is
+still that of a child.
 
-Nothing that a child starts outlives it. A child is the subreaper of its descendants, and this server is the subreaper
-of what a child leaves behind when it ends. When the worker ends, everything ends.
+Nothing that a child starts outlives it. A child is the subreaper of its descendants. When it ends, this server becomes
+the parent of the processes that it has left, and kills them. When the worker ends, everything ends.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def main() -> NoReturn:
     channel = Channel(socket.socket(fileno=os.dup(0)))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    for stream in (sys.stdout, sys.stderr):  # now, as errors= fails once a child has replaced a file by its pipe
+    # done now: once a child has replaced a file by its pipe, setting errors= fails
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker has ended already
         orders = channel.next()
@@ -93,7 +94,7 @@ def _prepare(orders: Message, channel: Channel) -> Surroundings:
         found = lookup.load(record_from(lookup.Origin, orders["origin"]))
         database.disconnect_if_free()
         return Surroundings(found, database, orders["max_payload"])
-    except BaseException as error:  # what importing the code raised
+    except BaseException as error:  # importing the code may raise anything
         reason = f"{type(error).__name__}: {error}{lookup.place_of(error)}"
         channel.deliver({"broken": f"the fork server cannot import the code: {reason}"})
         sys.exit(1)
@@ -113,7 +114,7 @@ class ForkServer:
         self._surroundings = surroundings
         self._pids: dict[int, int] = {}  # the worker's number for a child: its pid
         self._numbers: dict[int, int] = {}
-        self._own = system.children()  # what the imported code has started itself
+        self._own = system.children()  # children that the imported code has started itself
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._waker = os.pipe()
         self._adopts = False
@@ -125,17 +126,17 @@ class ForkServer:
         }
 
     def serve(self) -> None:
-        """Serve until the worker ends. Then everything ends."""
+        """Serve until the worker ends. Then end everything."""
         for fd in (self._wakeup, self._waker):
             os.set_blocking(fd, False)
         for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: None)  # just wake up: the loop checks itself
+            signal.signal(number, lambda number, frame: None)  # only wakes the loop, which checks for ended children
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self._adopts = system.adopt_orphans()
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         gc.collect()
-        gc.freeze()  # the collector would touch, and so copy, pages that the children share
+        gc.freeze()  # a garbage collection would write to, and so copy, memory that the children share
         try:
             while os.getppid() == self._parent:
                 self._turn()
@@ -162,7 +163,7 @@ class ForkServer:
     def _fork(self, request: Message) -> None:
         number = request["child"]
         fds: dict[str, int] = {}
-        flush_streams()  # otherwise each child would write what is buffered here, too
+        flush_streams()  # otherwise each child would also write what is buffered here
         try:
             fds = dict(zip(request["fds"], self._channel.take_fds(len(request["fds"])), strict=True))
             pid = os.fork()
@@ -179,13 +180,13 @@ class ForkServer:
             self._channel.send({"forked": number, "pid": pid})
 
     def _become(self, fds: dict[str, int]) -> NoReturn:
-        """In the new process: be a child, with nothing of the fork server."""
+        """In the new process: become a child, and keep nothing of the fork server."""
         status = 70
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             parent = os.getppid()
-            with contextlib.suppress(OSError):  # a kqueue is not inherited; Python before 3.13 does not know that
+            with contextlib.suppress(OSError):  # a kqueue is not inherited, which Python handles only from 3.13 on
                 self._selector.close()
             self._channel.close()
             os.close(self._wakeup)
@@ -203,17 +204,17 @@ class ForkServer:
             _send(pid, request["number"])
 
     def _ask(self, request: Message) -> None:
-        """Send a signal to the child alone, not to what it has started."""
+        """Send a signal to the child only, not to the processes that it has started."""
         pid = self._pids.get(request["child"])
         if pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(pid, request["number"])
 
     def _kill(self, request: Message) -> None:
-        """Kill a child and its group. What has left the group is an orphan then, and is killed as such.
+        """Kill a child and its group. Processes that have left the group become orphans, which are killed separately.
 
-        So this does not read the list of all processes, which would cost milliseconds for each child. If this process
-        adopts no orphans, it has to: they can be found only before the child ends.
+        So this need not read the list of all processes, which would take milliseconds for each child. On a system where
+        this process cannot adopt orphans, it must: they can be found only before the child ends.
         """
         pid = self._pids.get(request["child"])
         if pid is None:
@@ -253,7 +254,7 @@ class ForkServer:
                 os.killpg(pid, signal.SIGKILL)
 
     def _end_orphans(self) -> None:
-        """Kill what ended children have left. Live children are the subreapers of their own orphans."""
+        """Kill the processes that ended children have left. Live children reap their own orphans."""
         if not self._adopts:
             return
         deadline = time.monotonic() + _END
@@ -265,7 +266,7 @@ class ForkServer:
             for pid in orphans:
                 with contextlib.suppress(OSError):
                     os.waitpid(pid, os.WNOHANG)
-            if time.monotonic() > deadline:  # stuck in the kernel: it ends as soon as it can
+            if time.monotonic() > deadline:  # stuck in the kernel; it ends as soon as it can
                 return
 
     def _end_everything(self) -> None:
@@ -283,7 +284,7 @@ class ForkServer:
 
 def _kill_all(pid: int, family: list[Proc]) -> None:
     """Kill a child, its group, and the members of its family."""
-    for kill in (os.killpg, os.kill):  # it leads no group yet if it was forked just now
+    for kill in (os.killpg, os.kill):  # a child that was forked just now may not lead a group yet
         with contextlib.suppress(OSError):
             kill(pid, signal.SIGKILL)
     for proc in family:
@@ -292,7 +293,7 @@ def _kill_all(pid: int, family: list[Proc]) -> None:
 
 
 def _wait_for_end(pids: set[int]) -> None:
-    """Wait until these killed processes have ended, which are not this process's children."""
+    """Wait until these killed processes, which are not children of this one, have ended."""
     deadline = time.monotonic() + _END
     while pids and time.monotonic() < deadline:
         time.sleep(_RETRY_PAUSE)

@@ -1,4 +1,4 @@
-"""What became of a task in a child, as its worker understands it: the child's reply, or how the child itself ended."""
+"""How a task in a child has ended, according to the child's reply or to the end of the child itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KNOWN: dict[str, type[Exception]] = {
 
 
 def read_reply(run: TaskRun, reply: Message) -> None:
-    """Note in ``run`` how it ended, as the child says. A reply that cannot be read fails the task."""
+    """Note in ``run`` how it ended, according to the child. A reply that cannot be read fails the task."""
     try:
         if reply.get("has_ended") is True:
             run.note_ended()
@@ -97,6 +97,6 @@ def child_ended(child: ChildHandle, run: TaskRun, code: int) -> ChildFailed | No
 
 
 def process_failed(what: str, output: Output | None) -> ChildFailed:
-    """Return the failure of an attempt whose process has ended: what happened, and the end of its output."""
+    """Return the failure of an attempt whose process has ended: ``what`` happened, and the end of its output."""
     last = "" if output is None else output.last_lines()
     return ChildFailed(what, "ChildFailed", f"{what}\n\nthe end of its output:\n{last}" if last.strip() else what)

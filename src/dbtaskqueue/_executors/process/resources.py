@@ -1,6 +1,6 @@
 """Limits of open files, processes and memory, and what a worker does when one is reached.
 
-It cannot start children for a while, but it does not stop: running tasks continue, and the others wait.
+The worker cannot start children for a while, but it does not stop: running tasks continue, and the others wait.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..._system.backoff import doubling
 from ..._system.log import event
 
 PER_CHILD = 4
-"""File descriptors that a worker has for each child: its channel, its output, its flags (mmap duplicates that one)."""
+"""The file descriptors that a worker needs for each child: channel, output, and flags (which mmap duplicates)."""
 SPARE = 32
 """File descriptors kept free for the rest: connections, log files, a new fork server."""
 _FIXES = {
     errno.EMFILE: "raise ulimit -n (systemd: LimitNOFILE=) or lower the concurrency",
     errno.ENFILE: "raise the sysctl fs.file-max or lower the concurrency",
     errno.EAGAIN: "raise ulimit -u or the container's pids limit (systemd: TasksMax=), or lower the concurrency",
-    errno.ETOOMANYREFS: "raise ulimit -n (systemd: LimitNOFILE=)",  # descriptors that were sent and not received
+    errno.ETOOMANYREFS: "raise ulimit -n (systemd: LimitNOFILE=)",  # for descriptors that are in flight
     errno.ENOMEM: "provide more memory or lower the concurrency",
 }
 _QUIET = 60.0
@@ -32,7 +32,7 @@ _RETRY = 0.1, 5.0
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether the error means that a resource has run out, which may be freed again."""
+    """Return whether the error means that a resource has run out temporarily."""
     return error.errno in _FIXES
 
 
@@ -44,18 +44,18 @@ def make_room(concurrency: int) -> int:
     container, and some programs loop over all possible descriptors.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _open_files() + concurrency * PER_CHILD + 2 * SPARE  # the worker opens some itself
+    needed = _open_files() + concurrency * PER_CHILD + 2 * SPARE  # the worker opens some files itself
     if soft == resource.RLIM_INFINITY or needed <= soft:
         return soft
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    except (OSError, ValueError):  # where the kernel's own limit is lower
+    except (OSError, ValueError):  # the kernel's own limit may be lower
         limit = soft
     if limit < needed:
         event(
             logging.WARNING,
-            "the limit of open files is too low for the concurrency, so fewer tasks will run at once",
+            "the limit of open files is too low for the concurrency, so fewer tasks will run at the same time",
             limit=limit,
             needed=needed,
             concurrency=concurrency,
@@ -74,7 +74,7 @@ def _open_files() -> int:
 
 
 def check_spare(fds: Sequence[int]) -> None:
-    """Raise OSError if these new descriptors are among the last. The kernel assigns the lowest free numbers."""
+    """Raise OSError if these new descriptors are close to the limit. The kernel assigns the lowest free numbers."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and max(fds) >= soft - SPARE:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -94,7 +94,7 @@ class Shortage:
         self._failures = 0
 
     def note_failure(self, number: int | None, why: str, children: int) -> None:
-        """A child could not be started: ``number`` is the errno, ``children`` how many others exist."""
+        """Note that a child could not be started. ``number``: the errno. ``children``: how many others exist."""
         self._last = time.monotonic()
         self.next_try = self._last + doubling(self._failures, *_RETRY)
         self._failures += 1
@@ -110,7 +110,7 @@ class Shortage:
             )
 
     def note_success(self, children: int) -> None:
-        """A child was started; ``children`` exist now."""
+        """Note that a child was started, and that ``children`` exist now."""
         self.next_try, self._failures = 0.0, 0
         is_over = children >= self._concurrency or time.monotonic() - self._last > _QUIET
         if self.is_on and is_over:
@@ -118,5 +118,5 @@ class Shortage:
             event(logging.WARNING, "child processes can be started again", children=children)
 
     def note_end(self) -> None:
-        """A child has ended, so another may be started immediately."""
+        """Note that a child has ended. So another may be started immediately."""
         self.next_try = 0.0

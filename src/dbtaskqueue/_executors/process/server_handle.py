@@ -38,7 +38,7 @@ _GIVE_UP = 30.0
 
 
 class ServerHandle:
-    """A fork server: its process, its channel, and the mark in the environment of everything that it starts."""
+    """A fork server: its process and channel, and the mark that all of its descendants have in their environment."""
 
     def __init__(self, settings: Settings, origin: Origin, open_files: int) -> None:
         self.mark = f"{_MARK}={secrets.token_hex(16)}"
@@ -49,11 +49,11 @@ class ServerHandle:
         with theirs:
             self._process = subprocess.Popen(
                 fork_server.command(),
-                stdin=theirs.fileno(),  # subprocess moves it to where it belongs, whatever else is closed
+                stdin=theirs.fileno(),  # subprocess makes it the stdin, even if other standard streams are closed
                 stdout=_inherited(sys.__stdout__),
                 stderr=_inherited(sys.__stderr__),
                 env={**_without(VARIABLES), name: value},
-                start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which may take its time
+                start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which lets tasks finish
             )
         self.channel = Channel(ours)
         orders = {
@@ -66,16 +66,16 @@ class ServerHandle:
             "max_payload": settings.runner.max_payload,
             "log_level": _level_of_root_logger(),
         }
-        with contextlib.suppress(OSError):  # it has just died, which is noticed elsewhere
+        with contextlib.suppress(OSError):  # it has just died; its end is noticed separately
             self.ask(orders)
 
     def ask(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send it a request; all of it is sent when this returns."""
+        """Send it a request, and return when all of it is sent."""
         self.channel.send(message, fds)
         self.channel.flush_all()
 
     def end(self) -> int:
-        """Let it end everything that it has forked, wait for it, and return its exit code."""
+        """Make it end everything that it has forked, wait for it, and return its exit code."""
         self.channel.close()
         try:
             return self._process.wait(timeout=_END)
@@ -90,22 +90,22 @@ class Reports(Protocol):
     """What a fork server reports about children."""
 
     def on_forked(self, message: Message) -> None:
-        """A child was forked."""
+        """Called when a child was forked."""
 
     def on_fork_failed(self, message: Message) -> None:
-        """A child could not be forked."""
+        """Called when a child could not be forked."""
 
-    def on_gone(self, message: Message) -> None:
-        """A child has ended, and everything that it had started."""
+    def on_reaped(self, message: Message) -> None:
+        """Called when a child was reaped, with everything that it had started."""
 
     def on_server_ended(self, code: int) -> None:
-        """The server has ended with this exit code, and all children with it."""
+        """Called when the server has ended with this exit code, and all children with it."""
 
 
 class Server:
     """Keeps a fork server running: starts it, and starts it again if it ends. For the executor's thread.
 
-    ``give_up`` is called with the reason when there was none for 30 seconds.
+    ``give_up`` is called with the reason when no server could fork for 30 seconds.
     """
 
     def __init__(
@@ -157,12 +157,12 @@ class Server:
         self._selector.register(self._handle.channel, selectors.EVENT_READ, self._hear)
 
     def decide(self, broken: str | None = None) -> None:
-        """The first server can be used; with ``broken`` it cannot, for this reason."""
+        """Set whether the first server can be used. ``broken``: the reason why it cannot."""
         self.broken = broken
         self.is_decided.set()
 
     def ask(self, message: Message) -> None:
-        """Send a request, if there is a server. That it has just ended is noticed elsewhere."""
+        """Send a request if there is a server. If it has just ended, that is noticed separately."""
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 self._handle.ask(message)
@@ -173,12 +173,12 @@ class Server:
         self._handle.ask({"do": "fork", "child": number, "fds": fds._fields}, fds)
 
     def note_broken(self) -> None:
-        """A request could not be sent: it can fork no more, and its end is noticed soon."""
+        """Note that a request could not be sent. The server can fork no more, and its end is noticed soon."""
         if self._handle is not None:
             self._handle.is_ready = False
 
     def close(self) -> None:
-        """End it, and everything that it has forked."""
+        """End the server and everything that it has forked."""
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.end()
@@ -196,7 +196,7 @@ class Server:
     def _on_message(self, handle: ServerHandle, message: Message) -> None:
         assert self._reports is not None
         if "gone" in message:
-            self._reports.on_gone(message)
+            self._reports.on_reaped(message)
         elif "forked" in message:
             self._failures, self._failing_since, self.next_try = 0, None, 0.0
             self._reports.on_forked(message)
@@ -212,7 +212,7 @@ class Server:
             handle.broken = message["broken"]
 
     def _on_end(self, handle: ServerHandle) -> None:
-        """It was killed, or could not start. Its children have died with it; what they left is found and killed."""
+        """Handle its end. Its children have died with it; find and kill the processes that they have left."""
         assert self._reports is not None
         self._handle = None
         self._selector.unregister(handle.channel)
@@ -239,12 +239,12 @@ class Server:
 
 
 def _inherited(stream: object) -> int | None:
-    """The stream that a child process inherits: this process's own, or /dev/null if it has none."""
+    """Return the stream for a child process to inherit: this process's own, or /dev/null if it has none."""
     return subprocess.DEVNULL if stream is None else None
 
 
 def _level_of_root_logger() -> int | None:
-    """The level of a child's logging: as in this process; None if logging is not set up."""
+    """Return the root logger's level, which children use, too; None if logging is not set up."""
     root: Any = logging.getLogger()
     return int(root.level) if root.handlers else None
 

@@ -1,6 +1,6 @@
 """A page of memory that a worker shares with one child: flags that either sees immediately, without a message.
 
-In the same file, behind the page, the child writes the stacks of its threads when the worker asks for them.
+After the page, the same file has room for the stacks of the child's threads, written when the worker asks for them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STACKS_PAUSE = 0.02
 _SUSPENDED_PAUSE = 0.01
 
 ASK_FOR_STACKS = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
-"""The signal at which a child writes its stacks. Task code hardly uses it."""
+"""The signal that makes a child write its stacks. Task code rarely uses it."""
 
 
 class SharedFlags:
@@ -63,7 +63,7 @@ class SharedFlags:
         return self._memory[_DRAINING] != 0
 
     def drain(self) -> None:
-        """Tell the running task that the worker is draining."""
+        """Notify the running task that the worker is draining."""
         self._memory[_DRAINING] = 1
 
     @property
@@ -124,7 +124,7 @@ class SharedFlags:
         os.lseek(self.fd, _STACKS_AT, os.SEEK_SET)
 
     def stacks(self) -> str:
-        """Return the stacks that the child writes after it was asked, as soon as they are complete; "" if none come."""
+        """Wait for the stacks that the child was asked to write, and return them; "" if none arrive in time."""
         deadline, length = time.monotonic() + _STACKS_WITHIN, -1
         while time.monotonic() < deadline:
             size = os.fstat(self.fd).st_size - _STACKS_AT

@@ -40,7 +40,10 @@ def open_beat(options: dict[str, Any]) -> Callable[[int], bool]:
 
 
 def dial(options: dict[str, Any]) -> tuple[Any, int]:
-    """Connect to the first address that takes writes, else to the first that answers; return its descriptor, too."""
+    """Connect to the first address that accepts writes, or else to the first that answers.
+
+    Returns the connection and its file descriptor.
+    """
     spare: tuple[Any, int] | None = None
     failure: Exception | None = None
     for address in options["addresses"]:
@@ -66,7 +69,7 @@ def _dial(address: list[Any], options: dict[str, Any]) -> tuple[Any, int]:
         parameters["ssl"] = tls(options["tls"])
     connection = _Connection(**parameters, autocommit=True, defer_connect=True)
     sock = _socket(address, options)
-    fd = sock.fileno()  # stays the same with TLS
+    fd = sock.fileno()  # TLS keeps the same descriptor
     connection.connect(sock)
     return connection, fd
 
@@ -91,11 +94,11 @@ def _socket(address: list[Any], options: dict[str, Any]) -> socket.socket:
 
 
 def tls(options: dict[str, Any]) -> ssl.SSLContext:
-    """Return the TLS context for the URL's options. PyMySQL's own would check no host name without a CA."""
+    """Return the TLS context for the URL's options. PyMySQL's own would not check the host name without a CA."""
     if not (options["verify"] or "ssl_ca" in options or "ssl_cert" in options):
         return _unverified()
     context = ssl.create_default_context(cafile=options.get("ssl_ca"))
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates that MariaDB's tools make do not pass it
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates made by MariaDB's tools would fail the strict check
     context.check_hostname = options["identity"]
     context.verify_mode = ssl.CERT_REQUIRED if options["verify"] else ssl.CERT_NONE
     if "ssl_cert" in options:
@@ -116,7 +119,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
-    """A connection that needs no new TLS context for the default: TLS if the server offers it."""
+    """A connection that shares one TLS context with others in the default case: TLS if the server offers it."""
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else _unverified()

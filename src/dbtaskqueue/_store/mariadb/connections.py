@@ -20,7 +20,7 @@ from .beat import ERRORS, dial, tls
 
 OLDEST = (10, 6)
 _SILENCE = TIMEOUT + 5
-"""Seconds without an answer after which a server is presumed dead: it would have given up the statement itself."""
+"""Seconds without an answer after which a server is presumed dead. A live one would have ended the statement."""
 _LOCK_TIMEOUT = 10
 _PACKET_OVERHEAD = 65_536
 
@@ -70,7 +70,7 @@ class MariadbLink(Link):
         self._cursor.executemany(self._sql[name], values)
 
     def rows_unless_taken(self, name: str, values: Values, *, times: int) -> list[Row]:
-        """Return the rows of an INSERT, none if the key is taken; the transaction continues."""
+        """Return the rows of an INSERT, or none if the key is taken. Either way, the transaction continues."""
         try:
             return self.rows(name, values, times=times)
         except pymysql.IntegrityError as error:
@@ -88,7 +88,7 @@ class MariadbLink(Link):
             raise
 
     def change_if_known(self, name: str) -> None:
-        """Run a statement that sets a variable that not every server has."""
+        """Run a statement that sets a variable; ignore it if the server does not have that variable."""
         try:
             self.change(name)
         except pymysql.MySQLError as error:
@@ -96,7 +96,7 @@ class MariadbLink(Link):
                 raise
 
     def run(self, statement: str) -> None:
-        """Run a statement of a change of the schema."""
+        """Run a statement that changes the schema."""
         self._cursor.execute(statement)
 
     def array(self, ids: Sequence[int]) -> tuple[int, ...]:
@@ -119,7 +119,7 @@ class MariadbLink(Link):
         return bool(self.connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
     def has_hung_up(self) -> bool:
-        # an unrequested message of the server means that it closes the connection
+        # the server sends an unrequested message only when it closes the connection
         return not self.connection.open or self._fd is None or is_readable(self._fd)
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class MariadbConnections(ServerConnections):
         return link
 
     def _addresses(self) -> list[list[Any]]:
-        """Return the addresses to try, that of the other connection first, so that it reads what that has written."""
+        """Return the addresses to try, the other connection's first, so that this one reads what it has written."""
         links = [link for link in (self._writer, self._reader) if isinstance(link, MariadbLink)]
         used = [[link.connection.host, link.connection.port] for link in links if not link.has_hung_up()]
         return [*used, *(address for address in self.options["addresses"] if address not in used)]
@@ -210,7 +210,7 @@ class MariadbConnections(ServerConnections):
 
 
 def _is_of_id(error: Exception) -> bool:
-    """Return whether a duplicate is an id: two nodes of a Galera cluster may give the same, and the later one loses."""
+    """Return whether an id is the duplicate. Two Galera nodes may assign the same one; the later commit fails."""
     return str(error.args[1]).endswith("'PRIMARY'")
 
 
@@ -232,7 +232,7 @@ def _options(target: Target) -> dict[str, Any]:
         "password": target.password,
         "database": target.database,
         "charset": "utf8mb4",
-        "client_flag": CLIENT.FOUND_ROWS,  # count the rows that an UPDATE finds, also if it changes nothing
+        "client_flag": CLIENT.FOUND_ROWS,  # count the rows that an UPDATE finds, even if it does not change them
         "read_timeout": _SILENCE,
         "write_timeout": _SILENCE,
         "program_name": "dbtaskqueue",
@@ -250,7 +250,7 @@ def _options(target: Target) -> dict[str, Any]:
 
 
 def _tls(target: Target, switches: dict[str, bool]) -> dict[str, Any] | None:
-    """Return the options of TLS; None: encrypted if both sides can, not verified. A given CA is verified."""
+    """Return the options of TLS; None: encrypt if both sides can, and verify nothing. A given CA is used to verify."""
     files = {name: target.options[name] for name in _TLS_FILES if name in target.options}
     if switches.get("ssl") is False or not (files or any(switches.values())):
         return None
@@ -277,5 +277,5 @@ def _connect_timeout(target: Target) -> int:
 def _boolean(target: Target, name: str) -> bool:
     value = target.options[name].lower()
     if value not in _BOOLEANS:
-        raise ConfigurationError(f"{target.text}: {name} is true or false, not {target.options[name]!r}")
+        raise ConfigurationError(f"{target.text}: {name} must be true or false, not {target.options[name]!r}")
     return _BOOLEANS[value]

@@ -24,9 +24,9 @@ def findings(link: MariadbLink) -> list[Finding]:
         *_replication(variables),
         *(_cluster(status) if variables.get("wsrep_on") == "ON" else ()),
         _connections(variables, status),
-        Finding("sql_mode", f"{variables['sql_mode']} (no matter: our sessions set their own)"),
-        Finding("isolation", f"{isolation} (no matter: our sessions set their own)"),
-        Finding("time zone", f"{variables['time_zone']} (no matter: times are stored as numbers)"),
+        Finding("sql_mode", f"{variables['sql_mode']} (irrelevant: our sessions set their own)"),
+        Finding("isolation", f"{isolation} (irrelevant: our sessions set their own)"),
+        Finding("time zone", f"{variables['time_zone']} (irrelevant: times are stored as numbers)"),
         *_purging(link, status),
         *_rights(link),
     ]
@@ -34,16 +34,16 @@ def findings(link: MariadbLink) -> list[Finding]:
 
 def _durability(variables: dict[str, str]) -> Iterator[Finding]:
     flush, binlog = variables["innodb_flush_log_at_trx_commit"], variables["log_bin"] == "ON"
-    said = f"innodb_flush_log_at_trx_commit={flush}, "
-    said += f"sync_binlog={variables['sync_binlog']}" if binlog else "no binary log"
+    value = f"innodb_flush_log_at_trx_commit={flush}, "
+    value += f"sync_binlog={variables['sync_binlog']}" if binlog else "no binary log"
     if flush not in ("1", "3"):
         advice = "mariadb -e 'SET GLOBAL innodb_flush_log_at_trx_commit = 1', and in the server's configuration"
-        yield Finding("durability", f"{said}: a power failure may lose the last second", advice)
+        yield Finding("durability", f"{value}: a power failure may lose the last second", advice)
     elif binlog and variables["sync_binlog"] == "0":
         advice = "mariadb -e 'SET GLOBAL sync_binlog = 1', and in the server's configuration"
-        yield Finding("durability", f"{said}: a power failure may lose what the binary log had not on disk", advice)
+        yield Finding("durability", f"{value}: a power failure may lose the end of the binary log", advice)
     else:
-        yield Finding("durability", f"{said}: an accepted task survives a power failure")
+        yield Finding("durability", f"{value}: an accepted task survives a power failure")
     if variables["innodb_doublewrite"] == "OFF":
         advice = "put innodb_doublewrite = ON into the server's configuration, and restart it"
         yield Finding("doublewrite", "OFF: a power failure may destroy the database", advice)
@@ -51,8 +51,8 @@ def _durability(variables: dict[str, str]) -> Iterator[Finding]:
 
 def _replication(variables: dict[str, str]) -> Iterator[Finding]:
     if variables["log_bin"] == "ON" and variables["binlog_format"] == "STATEMENT":
-        said = "STATEMENT: nothing can be written at the isolation that we need"
-        yield Finding("binlog_format", said, "mariadb -e \"SET GLOBAL binlog_format = 'MIXED'\"", True)
+        value = "STATEMENT: nothing can be written at the isolation level that we need"
+        yield Finding("binlog_format", value, "mariadb -e \"SET GLOBAL binlog_format = 'MIXED'\"", True)
     if variables["read_only"] not in ("OFF", "0"):
         advice = "give the URL the addresses of all servers, host1,host2: the first that takes writes is used"
         yield Finding("role", "read_only: nothing can be written", advice, True)
@@ -60,11 +60,11 @@ def _replication(variables: dict[str, str]) -> Iterator[Finding]:
 
 def _cluster(status: dict[str, str]) -> Iterator[Finding]:
     size, state = status.get("wsrep_cluster_size", "0"), status.get("wsrep_cluster_status", "unknown")
-    said = f"Galera, {size} nodes, {state}, {status.get('wsrep_local_state_comment', 'unknown')}"
+    value = f"Galera, {size} nodes, {state}, {status.get('wsrep_local_state_comment', 'unknown')}"
     if status.get("wsrep_ready") != "ON":
-        yield Finding("cluster", f"{said}: not ready", "mariadb -e \"SHOW STATUS LIKE 'wsrep%'\"", True)
+        yield Finding("cluster", f"{value}: not ready", "mariadb -e \"SHOW STATUS LIKE 'wsrep%'\"", True)
     else:
-        yield Finding("cluster", f"{said}; all programs must write on one node: name the nodes in the same order")
+        yield Finding("cluster", f"{value}; all programs must write on one node: name the nodes in the same order")
 
 
 def _connections(variables: dict[str, str], status: dict[str, str]) -> Finding:
@@ -83,13 +83,13 @@ def _purging(link: MariadbLink, status: dict[str, str]) -> Iterator[Finding]:
     if running is None:
         yield Finding("long transactions", "cannot be seen without the right PROCESS")
     for thread, seconds in running or []:
-        said = f"connection {thread} has one open for {seconds} s, which keeps old rows from being purged"
-        yield Finding("long transaction", said, f"mariadb -e 'KILL {thread}'")
+        value = f"connection {thread} has one open for {seconds} s, which prevents the purge of old rows"
+        yield Finding("long transaction", value, f"mariadb -e 'KILL {thread}'")
 
 
 def _rights(link: MariadbLink) -> Iterator[Finding]:
     if link.rows("roles")[0][0]:
-        return  # the rights of a role cannot be read by every account
+        return  # not every account can read the rights of its role
     granted = {(table, right) for table, right in link.rows("rights")}
     missing = [
         f"{right} on {table}"
@@ -98,5 +98,5 @@ def _rights(link: MariadbLink) -> Iterator[Finding]:
         if not granted & {(table, right), (None, right)}
     ]
     if missing:
-        said = f"missing: {listed(missing, 4)}"
-        yield Finding("rights", said, "mariadb -e 'GRANT SELECT, INSERT, UPDATE, DELETE ON … TO …'", True)
+        value = f"missing: {listed(missing, 4)}"
+        yield Finding("rights", value, "mariadb -e 'GRANT SELECT, INSERT, UPDATE, DELETE ON … TO …'", True)

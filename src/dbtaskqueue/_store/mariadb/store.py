@@ -21,16 +21,16 @@ from .connections import MariadbConnections, MariadbLink
 from .health import findings
 
 _TASKS = 500
-"""Rows in one INSERT: at most about 600 KB, far below any max_allowed_packet that is accepted."""
+"""The most rows in one INSERT: about 600 KB at most, far below any max_allowed_packet that we accept."""
 _ENDS = 100
-"""Ends in one UPDATE, which searches a list of all for each row."""
+"""The most ends in one UPDATE, which searches a list of all of them for each row."""
 _BELOW_ALL_RANKS = -(2**31)
 _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
-"""The start of the statement of a migration that stores the version of a new schema."""
+"""How the statement in a migration starts that stores the version of a new schema."""
 
 
 class MariadbStore(SqlStore):
-    """Tables of their own in a MariaDB database."""
+    """The tables with the prefix ``dbtaskqueue_`` in a MariaDB database."""
 
     place_is_shared = False
 
@@ -63,7 +63,7 @@ class MariadbStore(SqlStore):
         return before, max(before, self.schema_version)
 
     def _migrate(self, link: MariadbLink) -> tuple[int, int]:
-        """Each statement commits by itself; after an interruption, the next migration runs them again."""
+        """Run the statements. Each commits by itself; after an interruption, the next migration runs them again."""
         if link.rows("lock_schema", {"timeout": TIMEOUT / 2}) != [(1,)]:
             raise StoreUnavailable(f"{self._target.text}: another process has been changing the schema for a long time")
         try:
@@ -76,7 +76,7 @@ class MariadbStore(SqlStore):
 
     def upgrade(self, version: int) -> list[str]:
         *earlier, last = queries.migrations("mariadb", self.schema_version)[version:] or [[]]
-        # A new schema gets the row with its version at the end: other processes and nodes see every step.
+        # A new schema gets the row with its version last, since other processes and nodes see every step.
         steps = [statement for script in earlier for statement in script if not statement.startswith(_NEW_VERSION)]
         return [*steps, *last]
 
@@ -105,18 +105,18 @@ class MariadbStore(SqlStore):
         return ids
 
     def _with_key(self, tx: MariadbLink, task: NewTask) -> Row | None:
-        # on a connection of our own: the snapshot of a user's transaction may be too old to see the other task
+        # uses our own connection: the snapshot of a user's transaction may be too old to see the other task
         return next(iter(self._connections.query("unfinished_with_key", task._asdict())), None)
 
     def _borrow(self, connection: object) -> MariadbLink:
         link = self._mariadb.borrow(connection)
         if not link.rows("has_schema") or link.rows("identity") != self._connections.query("identity"):
-            raise ConfigurationError(f"connection: leads to a different database than {self._target.text}")
+            raise ConfigurationError(f"connection: belongs to a different database than {self._target.text}")
         return link
 
     def get(self, task: int, connection: object = None) -> TaskRecord | None:
         record = super().get(task, connection)
-        if record is None and connection is not None:  # younger than the snapshot of the user's transaction
+        if record is None and connection is not None:  # the task is newer than the snapshot of the user's transaction
             return super().get(task)
         return record
 
@@ -155,7 +155,7 @@ class MariadbStore(SqlStore):
                 tx.change("insert_large_result", {"task": end.id, "token": end.token, "value": end.result})
         return count == len(ends)
 
-    # -- copying ------------------- ----------------------------------------------------------------
+    # -- copying -----------------------------------------------------------------------------------
 
     def _highest_id(self, tx: MariadbLink) -> int:
         return int(tx.rows("highest_used")[0][0])
@@ -176,7 +176,7 @@ class MariadbStore(SqlStore):
 
 
 class _First(NamedTuple):
-    """The first task of a rank."""
+    """The first waiting task of a rank (a priority with its sign changed)."""
 
     rank: int
     due: int
@@ -186,7 +186,7 @@ class _First(NamedTuple):
 def _firsts(
     ask: Callable[[str, Values], list[Row]], queue: str, *, even_paused: bool = False, commands: bool
 ) -> Iterator[_First]:
-    """Yield the first waiting task of each rank of the queue; one round trip for each."""
+    """Yield the first waiting task of each rank of the queue. Each takes a round trip."""
     values = {"queue": queue, "even_paused": int(even_paused), "commands": int(commands)}
     rank = _BELOW_ALL_RANKS
     while rows := ask("first_of_rank", {**values, "rank": rank}):
@@ -202,7 +202,7 @@ def _firsts_due(tx: MariadbLink, claim: Claim) -> Iterator[tuple[str, _First]]:
 
 
 def _reserve(tx: MariadbLink, worker: int, claim: Claim, queue: str, first: _First, limit: int) -> list[TaskRecord]:
-    """Reserve tasks of a rank that no other worker is reserving; return their records as they are now."""
+    """Reserve tasks of a rank, without those that another worker is reserving; return their new records."""
     place = {"rank": first.rank, "first_due": first.due, "first": first.id}
     values = {"queue": queue, **place, "now": claim.now, "limit": limit, "commands": int(claim.commands)}
     found = [TaskRecord(*row) for row in tx.rows("claimable", values)]

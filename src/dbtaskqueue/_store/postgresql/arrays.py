@@ -1,7 +1,7 @@
 """Lists of values in the form of PostgreSQL's arrays.
 
-The driver matches a regular expression for each text. For a batch of small JSON texts, that took a fifth of a worker's
-time.
+The driver itself matches a regular expression against each text. For a batch of small JSON texts, that took a fifth of
+a worker's time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def numbers(values: Sequence[int | None]) -> str:
 
 
 def numbers_if_any(values: Sequence[int | None]) -> str | None:
-    """As ``numbers``, but None if all are None: ``unnest`` fills up with NULL."""
+    """Return the same, but None if all are None: ``unnest`` then returns NULL in each row."""
     return None if all(value is None for value in values) else numbers(values)
 
 

@@ -11,29 +11,29 @@ import psycopg
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection that gives up a statement that gets no answer.
+    """A connection that abandons a statement without an answer.
 
-    The kernel notices a machine that has vanished, but not a server that hangs while its kernel acknowledges.
+    The kernel notices when the other machine vanishes, but not when only the server hangs.
     """
 
     silence = 10.0
     """Seconds without an answer after which the server is presumed dead."""
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """See psycopg: wait for what a command's generator waits for."""
+        """Wait until a command has its answer, as psycopg does, but not forever."""
         return super().wait(_bounded(gen, self.silence), *arguments, **options)
 
 
 def _bounded(command: Any, silence: float) -> Generator[Any, Any, Any]:
     """Run the command, and check several times a second whether the server has answered."""
-    heard = time.monotonic()
+    answered_at = time.monotonic()
     try:
         wanted = next(command)
         while True:
             ready = yield wanted
             if ready:
-                heard = time.monotonic()
-            elif time.monotonic() > heard + silence:
+                answered_at = time.monotonic()
+            elif time.monotonic() > answered_at + silence:
                 raise psycopg.OperationalError(f"no answer within {silence:g} s")
             wanted = command.send(ready)
     except StopIteration as done:

@@ -22,7 +22,7 @@ from .beat import Connection
 
 OLDEST = 130000
 _SILENCE = TIMEOUT + 5
-"""Seconds without an answer after which a server is presumed dead: it would have given up the statement itself."""
+"""Seconds without an answer after which a server is presumed dead. A live one would have ended the statement."""
 _DEFAULTS = {
     "application_name": "dbtaskqueue",
     "client_encoding": "UTF8",
@@ -36,8 +36,8 @@ _DEFAULTS = {
 }
 _SESSION = {"array_nulls": "on", "jit": "off"}
 _WRITING = {
-    # Planned once: to plan the exchange takes longer than to run it. So the plan must be right whatever the tables
-    # hold by then, and the only right one for each of these statements goes through an index, row by row.
+    # Planned once, since planning the exchange takes longer than running it. So the plan must be right whatever the
+    # tables hold by then, and for each of these statements, only an index scan, row by row, is always right.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -61,7 +61,7 @@ class PostgresqlLink(Link):
         self.is_borrowed = is_borrowed
         self._queries = queries
         self._cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        self._cursor.adapters.register_dumper(int, Int8Dumper)  # or each size of number would need its own plan
+        self._cursor.adapters.register_dumper(int, Int8Dumper)  # otherwise each size of number would need its own plan
         self._heard: Callable[[str], None] = lambda text: None
         self.channel: str | None = None
         """The channel that this connection listens to."""
@@ -174,7 +174,7 @@ class PostgresqlConnections(ServerConnections):
         return None
 
     def hears(self, channel: str | None) -> bool:
-        """Process notifications that have arrived; False if no open connection listens to ``channel``."""
+        """Process notifications that have arrived. Return False if no open connection listens to ``channel``."""
         with self._read_lock:
             link = self._reader
             return isinstance(link, PostgresqlLink) and link.channel == channel and not link.has_hung_up()

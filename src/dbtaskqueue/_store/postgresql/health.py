@@ -24,7 +24,7 @@ def findings(connections: PostgresqlConnections, schema: str, link: PostgresqlLi
         _durability(settings),
         *_connections(settings, link, pooled=connections.is_pooled),
         Finding("isolation", settings["default_transaction_isolation"]),
-        Finding("time zone", f"{settings['TimeZone']} (no matter: times are stored as numbers)"),
+        Finding("time zone", f"{settings['TimeZone']} (irrelevant: times are stored as numbers)"),
         *_vacuum(schema, settings, link),
         *_rights(schema, link),
     ]
@@ -38,25 +38,25 @@ def _standby(link: PostgresqlLink) -> Iterator[Finding]:
 
 def _durability(settings: dict[str, str]) -> Finding:
     commit, fsync = settings["synchronous_commit"], settings["fsync"]
-    said = f"synchronous_commit={commit}, fsync={fsync}, full_page_writes={settings['full_page_writes']}"
+    value = f"synchronous_commit={commit}, fsync={fsync}, full_page_writes={settings['full_page_writes']}"
     if fsync != "on" or settings["full_page_writes"] != "on":
         advice = "psql -c 'ALTER SYSTEM SET fsync = on' -c 'ALTER SYSTEM SET full_page_writes = on'"
-        return Finding("durability", f"{said}: a power failure may destroy the database", advice)
+        return Finding("durability", f"{value}: a power failure may destroy the database", advice)
     if commit not in _DURABLE:
         advice = "psql -c 'ALTER SYSTEM SET synchronous_commit = on' -c 'SELECT pg_reload_conf()'"
-        return Finding("durability", f"{said}: a crash of the server may take the last moments", advice)
-    return Finding("durability", f"{said}: an accepted task survives a power failure")
+        return Finding("durability", f"{value}: a crash of the server may lose what was committed last", advice)
+    return Finding("durability", f"{value}: an accepted task survives a power failure")
 
 
 def _connections(settings: dict[str, str], link: PostgresqlLink, *, pooled: bool) -> Iterator[Finding]:
     used, most = int(link.rows("connections")[0][0]), int(settings["max_connections"])
-    tight = "psql -c 'ALTER SYSTEM SET max_connections = …', and restart; or PgBouncer" if used > 0.8 * most else None
+    tight = "psql -c 'ALTER SYSTEM SET max_connections = …', then restart; or PgBouncer" if used > 0.8 * most else None
     yield Finding("connections", f"{used} of {most}; a worker uses up to 3", tight)
     if pooled:
-        yield Finding("pooler", "PgBouncer or the like: workers poll, LISTEN is not available through it")
+        yield Finding("pooler", "PgBouncer or similar: workers poll, since LISTEN is not available through it")
         timeout = settings["statement_timeout"]
         advice = "psql -c \"ALTER ROLE … SET statement_timeout = '20s'\"" if timeout == "0" else None
-        yield Finding("statement timeout", f"{timeout} ms, as the server has it", advice)
+        yield Finding("statement timeout", f"{timeout} ms, set by the server", advice)
 
 
 def _vacuum(schema: str, settings: dict[str, str], link: PostgresqlLink) -> Iterator[Finding]:
@@ -67,14 +67,14 @@ def _vacuum(schema: str, settings: dict[str, str], link: PostgresqlLink) -> Iter
     if settings["autovacuum"] != "on":
         yield Finding("autovacuum", "off: the tables grow without limit", "psql -c 'ALTER SYSTEM SET autovacuum = on'")
     for pid, seconds, name in link.rows("long_transactions", {"seconds": LONG}):
-        said = f"process {pid} ({name}) has one open for {seconds:.0f} s, which keeps vacuum from its work"
-        yield Finding("long transaction", said, f"psql -c 'SELECT pg_terminate_backend({pid})'")
+        value = f"process {pid} ({name}) has one open for {seconds:.0f} s, so vacuum removes no dead rows"
+        yield Finding("long transaction", value, f"psql -c 'SELECT pg_terminate_backend({pid})'")
 
 
 def _rights(schema: str, link: PostgresqlLink) -> Iterator[Finding]:
     missing = [f"{right} on {table}" for table, right in link.rows("missing_rights", {"schema": schema})]
     if missing:
-        said = f"missing: {listed(missing, 4)}"
+        value = f"missing: {listed(missing, 4)}"
         rights = "SELECT, INSERT, UPDATE, DELETE"
         grant = f"""psql -c 'GRANT {rights} ON ALL TABLES IN SCHEMA "{schema}" TO …'"""
-        yield Finding("rights", said, grant, True)
+        yield Finding("rights", value, grant, True)

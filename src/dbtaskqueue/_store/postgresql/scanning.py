@@ -3,8 +3,8 @@
 PostgreSQL cannot remove a row that an open transaction could still see. So each claim walks over every task that was
 claimed since that transaction started: 3 ms for 50,000 (``bench/servers/long_transaction.py``). Rows that no one can
 see are passed quickly, but stay until autovacuum comes, once a minute: 4 ms for 400,000 (``bench/servers/churn.py``).
-So a claim that had to walk far is followed, for a moment, by claims that start where it ended. In that moment, a new
-task of a higher priority may have to wait. Otherwise no claim walks far, and the order is strict.
+So after a claim that had to walk far, the next claims start where it ended, for a moment. In that moment, a new task
+of a higher priority may have to wait. Otherwise no claim walks far, and the order is strict.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import NamedTuple
 from ..contract import TaskRecord
 
 _FAR = 5_000
-"""Index entries that a claim may pass before it counts as far."""
+"""The number of index entries above which a claim counts as having walked far."""
 PAGE = 20
-"""The cost of a page of the index, in such entries, if all of its entries are known to be dead."""
+"""The cost of an index page all of whose entries are known to be dead, as a number of entries."""
 _PER_TASK = 250
-"""The cost of a claimed task that is the only one of its priority."""
+"""The cost of a claimed task without others of its priority, as a number of entries."""
 _SECONDS_PER_ENTRY = 1e-5
 _LONGEST = 0.5
 
@@ -36,7 +36,7 @@ BEGIN = Position(-(2**31), -(2**63), 0)
 
 
 class Scan:
-    """What this process has learnt about one queue."""
+    """Where this process starts to scan one queue, and what it has learnt about that."""
 
     def __init__(self) -> None:
         self._position = BEGIN

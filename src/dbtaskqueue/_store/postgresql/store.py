@@ -24,12 +24,12 @@ from .scanning import BEGIN, PAGE, Scan
 from .wakeups import PostgresqlWakeups
 
 _DEAD_WAITERS = 10_000
-"""Most rows of dead waiters that are removed with each lost worker."""
+"""The most rows of dead waiters that are removed with each lost worker."""
 _SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 
 class PostgresqlStore(SqlStore):
-    """A schema of its own in a PostgreSQL database."""
+    """A schema in a PostgreSQL database, which contains only the tables of the queue."""
 
     place_is_shared = False
     _from_the_start = BEGIN._asdict()
@@ -37,7 +37,9 @@ class PostgresqlStore(SqlStore):
     def __init__(self, target: Target) -> None:
         self.schema = target.options.get("schema", "dbtaskqueue")
         if not _SCHEMA.fullmatch(self.schema):
-            raise ConfigurationError(f"{target.text}: a schema's name is letters, digits and '_', not {self.schema!r}")
+            raise ConfigurationError(
+                f"{target.text}: a schema's name must be letters, digits and '_', not {self.schema!r}"
+            )
         self._given = {"schema": f'"{self.schema}".', "schema_name": f'"{self.schema}"'}
         sql = queries.pyformat(queries.load("postgresql", self._given))
         self._postgresql = PostgresqlConnections(target, sql)
@@ -123,7 +125,7 @@ class PostgresqlStore(SqlStore):
         return self._store_new(tx, tasks, wake=0)
 
     def _wake(self, tx: PostgresqlLink, queue: str, tasks: int | None) -> None:
-        # a row that a user's transaction deletes stays locked until its end, and would keep other waiters asleep
+        # a row deleted by a user's transaction stays locked until it ends, and no other sender could wake its waiter
         tx.rows("notify" if tx.is_borrowed else "wake", {"queue": queue, "wake": tasks})
 
     def _wake_for(self, tx: PostgresqlLink, tasks: Sequence[int], now: int) -> None:
@@ -138,7 +140,7 @@ class PostgresqlStore(SqlStore):
         if not link.rows("has_schema", {"name": self.schema}) or link.rows("identity") != self._connections.query(
             "identity"
         ):
-            raise ConfigurationError(f"connection: leads to a different database than {self._name}")
+            raise ConfigurationError(f"connection: belongs to a different database than {self._name}")
         return link
 
     # -- workers -----------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ class PostgresqlStore(SqlStore):
     def _finish_together(self, tx: PostgresqlLink, ends: Sequence[End]) -> bool:
         return bool(tx.rows("finish_batch", _endings(ends))[0][0] == len(ends))
 
-    # -- copying ------------------- ----------------------------------------------------------------
+    # -- copying -----------------------------------------------------------------------------------
 
     def _highest_id(self, tx: PostgresqlLink) -> int:
         return int(tx.rows("highest_used", {"table": self._table("task")})[0][0])
@@ -212,7 +214,7 @@ class PostgresqlStore(SqlStore):
 
 
 def _split(values: Sequence[str | None]) -> tuple[list[str | None], list[str | None]]:
-    """Return what the tasks' own rows have, and what is too large for them."""
+    """Return the values for the tasks' own rows, and those that are too large for them."""
     return [inline(value) for value in values], [value if is_large(value) else None for value in values]
 
 

@@ -29,7 +29,7 @@ _CHECK_FIRST = object()
 
 
 class _Ticket(NamedTuple):
-    """What a registered waiter knows: its queues, and how often this process had rung."""
+    """The state when a waiter registered: its queues, and how often ``ring`` had been called in this process."""
 
     queues: tuple[str, ...]
     rings: int
@@ -44,12 +44,12 @@ class PostgresqlWakeups(PollingWakeups):
         self._start_without_waiters()
 
     def _start_without_waiters(self) -> None:
-        self._lock = threading.RLock()  # the handler of a signal may close
+        self._lock = threading.RLock()  # reentrant, since a signal handler may call close()
         self._rings = 0
         self._tickets = 0  # registered tickets that are in use
         self._was_awake = False
         self._channel: str | None = None
-        self._rows: dict[str, str] = {}  # our rows by queue, as a notification names them; under the reader's lock
+        self._rows: dict[str, str] = {}  # our rows by queue, as notifications name them; guarded by the reader's lock
         self._listener = WatchThread(self._listen)
 
     def _after_fork(self) -> None:
@@ -75,7 +75,7 @@ class PostgresqlWakeups(PollingWakeups):
             return True
 
         ticket = _Ticket(queues, self._rings)
-        self._count(1)  # before registering, so that another thread that gives up leaves the rows
+        self._count(1)  # before registering, so that another thread that stops waiting does not delete the rows
         with contextlib.suppress(StoreUnavailable):
             if self._connections.ask(register):
                 return ticket
@@ -114,7 +114,7 @@ class PostgresqlWakeups(PollingWakeups):
             self._was_awake = True
 
     def ring(self) -> None:
-        """Wake every waiter of this process, also one that has its ticket and is about to wait."""
+        """Wake every waiter of this process, including one that has its ticket but does not wait yet."""
         self._rings += 1
         super().ring()
         self._listener.ring()

@@ -7,7 +7,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}}
 
 -- name: finish
--- A running task, or a reserved one whose batch stores start and finish together.
+-- The task is running, or it is reserved and its batch stores start and finish together.
 UPDATE {{schema}}dbtaskqueue_task
    SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
@@ -30,7 +30,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}}
 
 -- name: release_running
--- The attempt that had started does not count, unless cancellation was requested: then the task is cancelled.
+-- The started attempt does not count. If cancellation was requested, the task becomes cancelled instead.
 UPDATE {{schema}}dbtaskqueue_task
    SET attempt = CASE WHEN cancel_requested = 1 THEN attempt ELSE attempt - 1 END,
        due = CASE WHEN cancel_requested = 1 THEN due ELSE coalesce(:due, due) END,
@@ -41,7 +41,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_running}}
 
 -- name: ended_attempt
--- The attempt that has just ended. A release has already subtracted it.
+-- The attempt that has just ended. A release has already subtracted it from the count.
 SELECT state, CASE WHEN state = 'pending' THEN attempt + 1 ELSE attempt END, started_at
   FROM {{schema}}dbtaskqueue_task WHERE id = :id
 

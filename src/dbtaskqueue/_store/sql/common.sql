@@ -1,4 +1,4 @@
--- What the queries of several facets include. Parameters are bound by name.
+-- Texts that queries of several facets include. Parameters are bound by name.
 --
 -- Lists such as {{task_columns}} are made from the declarations in records.py. A query task_FIELD is the expression of
 -- a field there that is not a column of its own.
@@ -44,21 +44,21 @@ CASE WHEN state = 'running' AND suspended = dbtaskqueue_task.token THEN 1 ELSE 0
   ORDER BY past.token DESC LIMIT 1
 
 -- name: is_reserved
--- Reserved by the claim with this token.
+-- Whether the claim with this token has reserved the task.
 id = :id AND token = :token AND state = 'reserved'
 
 -- name: is_running
 id = :id AND token = :token AND state = 'running'
 
 -- name: is_started
--- Of the claim with this token: it runs, or its batch stores start and end together.
+-- Whether the claim with this token has started: the task runs, or its batch stores start and end together.
 id = :id AND token = :token AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: insert_attempt
 INSERT INTO {{schema}}dbtaskqueue_attempt ({{stored_attempt_columns}}) VALUES ({{stored_attempt_values}})
 
 -- name: attempt_in_row
--- The attempt that runs, or that made the task done: it has no row but the task's.
+-- The attempt that runs, or that made the task done. It has no row of its own, only the task's.
 SELECT id AS task, token, attempt AS number, worker, started_at, finished_at,
        CASE WHEN state = 'done' THEN 'done' END AS outcome, NULL AS error, NULL AS error_type,
        CASE WHEN state = 'done' THEN cpu END AS cpu, CASE WHEN state = 'done' THEN memory END AS memory

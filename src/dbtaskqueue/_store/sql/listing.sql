@@ -1,4 +1,4 @@
--- The facet Listing: what people read about tasks. No query reads more than it needs.
+-- The facet Listing: lists, attempts and counts, for people to read. No query reads more than it needs.
 
 -- name: tasks
 SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} ORDER BY id DESC
@@ -52,7 +52,7 @@ SELECT token, value FROM {{schema}}dbtaskqueue_note
 SELECT value FROM {{schema}}dbtaskqueue_note WHERE task = :id AND token = :token AND name = 'output'
 
 -- name: done_attempts
--- The newest attempts that made a task done: they have no rows but the tasks'.
+-- The newest attempts that made a task done. They have no rows of their own, only the tasks'.
 SELECT {{ended_columns}}
   FROM (SELECT function, command, 'done' AS outcome, started_at, finished_at, cpu, memory
           FROM {{schema}}dbtaskqueue_task {{by_ended}}
@@ -88,7 +88,7 @@ SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}}
  WHERE {{is_ended}} AND queue = :queue
 
 -- name: waiting_since
--- Since when the longest-waiting due task has waited, including in a paused queue.
+-- The time since which the longest-waiting due task has waited, including in a paused queue.
 WITH RECURSIVE {{ranks}}
 SELECT min((SELECT min({{since}})
               FROM (SELECT due, due_set_at FROM {{schema}}dbtaskqueue_task
@@ -97,8 +97,8 @@ SELECT min((SELECT min({{since}})
   FROM ranks
 
 -- name: since
--- A task waits since its due time, or since that was set if this was later: it may be enqueued with a start in the
--- past. So the first due task of a priority may not be the one that has waited longest. Only the first 1,000 are read.
+-- A task waits from its due time on, or from the moment when that was set, whichever is later: a task may be enqueued
+-- with a start in the past. So the first due task of a priority may not have waited longest. Only 1,000 are read.
 CASE WHEN due_set_at > :now THEN :now WHEN due_set_at > due THEN due_set_at ELSE due END
 
 -- name: newest

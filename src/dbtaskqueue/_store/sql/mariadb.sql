@@ -1,12 +1,13 @@
 -- MariaDB: only what differs from the other engines, and why.
 --
--- [[…]] is repeated, with 0, 1, 2, … for n in the names that end with _n; [[…,]] with commas between.
+-- [[…]] is repeated; names in it that end with _n get the numbers 0, 1, 2, … [[…,]] is repeated with commas between.
 
 -- name: schema
--- Differs because the tables are in the user's database: their names have a prefix, and no schema.
+-- Differs because the tables are in the user's database. Their names have a prefix, but no schema.
 
 -- name: waiting
--- Differs because MariaDB has no partial index: generated columns are NULL where a task does not belong. So below.
+-- Differs because MariaDB has no partial index: generated columns are NULL in the rows that an index
+-- leaves out. The same below.
 waiting = :queue
 
 -- name: is_held_by
@@ -57,7 +58,7 @@ FORCE INDEX (dbtaskqueue_ended)
 SELECT VERSION(), @@version_comment, @@max_allowed_packet
 
 -- name: settings_for_all
--- Independent of the server's own. A transaction whose process is frozen must not keep its locks forever.
+-- Replace the server's own settings. A transaction whose process is frozen must not keep its locks forever.
 SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,SIMULTANEOUS_ASSIGNMENT',
     collation_connection = 'utf8mb4_nopad_bin', max_statement_time = :timeout, idle_transaction_timeout = :timeout,
     innodb_lock_wait_timeout = :lock_timeout, lock_wait_timeout = :lock_timeout, sql_safe_updates = 0,
@@ -67,8 +68,8 @@ SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_S
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE
 
 -- name: settings_for_galera
--- If two nodes are written, one of two conflicting statements loses. A cluster would run it again by itself, and return
--- the rows of both runs from INSERT … RETURNING, with ids that were never stored. Now it raises an error instead.
+-- If programs write on two nodes, one of two conflicting statements fails. By default, the cluster runs it again, and
+-- INSERT … RETURNING returns the rows of both runs, with ids that were never stored. With this, it raises an error.
 SET SESSION wsrep_retry_autocommit = 0
 
 -- name: settings_for_reading
@@ -96,7 +97,7 @@ SELECT CURRENT_USER(), CONCAT(
 SELECT identity FROM dbtaskqueue_schema
 
 -- name: lock_schema
--- Differs because each engine has a lock of its own for changes of the schema; this one's is the whole server's.
+-- Differs because each engine has a lock of its own for changes of the schema; MariaDB's is for the whole server.
 SELECT GET_LOCK(CONCAT('dbtaskqueue.', MD5(DATABASE())), :timeout)
 
 -- name: unlock_schema
@@ -138,11 +139,11 @@ INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)
     ON DUPLICATE KEY UPDATE paused = VALUES(paused)
 
 -- name: finish_batch
--- Differs because this is one round trip, and half the time of a join with JSON_TABLE.
+-- Differs because this takes one round trip, and half the time of a join with JSON_TABLE.
 UPDATE dbtaskqueue_task SET {{finished_columns}} WHERE {{is_finished}}
 
 -- name: finish_batch_measured
--- Of ends with measurements. Each further value is searched in a list of all, so it costs time.
+-- For ends with measurements. Each further value is searched in a list of all of them, which takes time.
 UPDATE dbtaskqueue_task
    SET cpu = CASE id [[WHEN :id_n THEN :cpu_n]] END, memory = CASE id [[WHEN :id_n THEN :memory_n]] END,
        {{finished_columns}}
@@ -160,8 +161,8 @@ id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
    AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: first_of_rank
--- The first task of the next priority: one index seek. (MariaDB walks over all rows for the recursive query of the
--- others, and for any GROUP BY.)
+-- The first task of the next priority, found by one index seek. For the recursive query of the other engines, and for
+-- any GROUP BY, MariaDB would walk over all rows.
 SELECT rank, due, id FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank > :rank AND command <= :commands
    AND (:even_paused = 1 OR NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1))
@@ -179,15 +180,15 @@ SELECT min({{since}})
 SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN SHARE MODE
 
 -- name: claimable
--- Starts at a task that a read without locks has found to be the first: a locking one walks over every task that was
--- claimed since the oldest transaction on the server started, 55 ms for 50,000.
+-- Starts at the first task, which a read without locks has found. A locking read from the start would walk over every
+-- task that was claimed since the oldest transaction on the server started: 55 ms for 50,000.
 SELECT {{claim_columns}} FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank = :rank AND (due = :first_due AND id >= :first OR due > :first_due AND due <= :now)
    AND command <= :commands
  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED
 
 -- name: claim
--- Differs because MariaDB has no UPDATE … RETURNING: the rows were read, and locked, before.
+-- Differs because MariaDB has no UPDATE … RETURNING. The rows were read and locked before.
 UPDATE dbtaskqueue_task
    SET token = token + 1, worker = :worker, batched = CASE WHEN :batched = 1 AND isolated = 0 THEN 1 ELSE 0 END,
        attempt = attempt + :start, started_at = CASE WHEN :start = 1 THEN :now ELSE started_at END,
@@ -227,7 +228,7 @@ SELECT table_name FROM information_schema.tables
 SELECT COUNT(*) FROM information_schema.enabled_roles WHERE role_name IS NOT NULL
 
 -- name: rights
--- A right on the whole server or database has no table.
+-- Rights on the whole server or database name no table.
 SELECT table_name, privilege_type
   FROM (SELECT grantee, NULL AS table_name, privilege_type FROM information_schema.user_privileges
         UNION ALL

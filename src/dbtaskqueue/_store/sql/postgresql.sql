@@ -36,7 +36,7 @@ FOR UPDATE
 FOR SHARE
 
 -- name: is_listed
--- Differs because PostgreSQL would use a condition on the state to sort a partial index that it estimates to be small.
+-- Differs because PostgreSQL might estimate that a partial index on the state is small, and sort all of its rows.
 CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
 -- name: by_id
@@ -69,7 +69,8 @@ SELECT min(first_due) FROM ranks
  WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
 -- name: has_schema
--- Differs because each engine has its own catalogue. to_regclass() may answer from before the lock on the schema.
+-- Differs because each engine has its own catalogue. to_regclass() is not used: it may return a state from before the
+-- lock on the schema.
 SELECT 1 FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
  WHERE space.nspname = :name AND class.relname = 'dbtaskqueue_schema'
 
@@ -93,7 +94,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(:table, 0))
 
 -- name: is_waiting
 -- Whether a waiter's row is valid, and the session that listens to its channel is alive. That session holds an advisory
--- lock on the channel. Another session that gets the lock knows that the waiter's has ended, and unlocks it again.
+-- lock on the channel. A session that can get this lock knows that the waiter's session has ended, and releases it.
 CASE WHEN good_until <= statement_timestamp() THEN false
      WHEN pg_try_advisory_lock(hashtextextended(channel, 0))
      THEN NOT pg_advisory_unlock(hashtextextended(channel, 0))
@@ -136,7 +137,7 @@ SELECT pg_notify(channel, '')
          WHERE queue = :queue AND {{is_waiting}} LIMIT :wake) AS chosen
 
 -- name: wait
--- Unlogged: it costs no flush of the log.
+-- The table is unlogged, so this needs no flush of the log.
 INSERT INTO {{schema}}dbtaskqueue_waiter (queue, channel, good_until)
 SELECT queue, :channel, statement_timestamp() + CAST(:seconds AS double precision) * interval '1 second'
   FROM unnest(CAST(:queues AS text[])) AS queue
@@ -154,7 +155,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
  WHERE waiter.queue = dead.queue AND waiter.channel = dead.channel
 
 -- name: insert_task
--- Differs because a refused insert would spoil the whole transaction, which may be a user's.
+-- Differs because a refused insert would abort the whole transaction, which may be a user's.
 INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}})
    ON CONFLICT (queue, "key") WHERE "key" IS NOT NULL AND finished_at IS NULL DO NOTHING
 RETURNING id
@@ -182,7 +183,7 @@ WITH given AS (SELECT payload, large, number
 SELECT id, (SELECT count(*) FROM woken) FROM numbered ORDER BY id
 
 -- name: many_payload
--- That of each row of the array.
+-- The payload of each row of the array.
 payload
 
 -- name: many_budget

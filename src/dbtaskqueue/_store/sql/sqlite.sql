@@ -30,7 +30,7 @@ IN (SELECT value FROM json_each(:ids))
 NOT INDEXED
 
 -- name: by_claimable
--- Differs because SQLite needs to be told which partial index has the few rows in question.
+-- Differs because SQLite does not find out by itself which partial index has few rows.
 INDEXED BY dbtaskqueue_claimable
 
 -- name: by_held

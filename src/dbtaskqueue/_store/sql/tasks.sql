@@ -10,7 +10,7 @@ INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task
 :created_at
 
 -- name: insert_large
--- The row may exist: a finish whose answer was lost is stored again.
+-- The row may exist already: a finish whose answer was lost is stored again.
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value) VALUES (:task, :name, :value)
     ON CONFLICT (task, name) DO NOTHING
 
@@ -54,7 +54,7 @@ SELECT 1 FROM {{schema}}dbtaskqueue_task AS other
    AND other.finished_at IS NULL AND other.id <> :id
 
 -- name: insert_done_attempt
--- The done attempt is in the task's row. Before a retry overwrites it, it joins the history.
+-- The done attempt is in the task's row. It is copied to the attempts before a retry overwrites it.
 INSERT INTO {{schema}}dbtaskqueue_attempt ({{stored_attempt_columns}})
 SELECT {{stored_attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE outcome = 'done'
 

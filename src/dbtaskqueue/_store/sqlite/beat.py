@@ -1,7 +1,7 @@
 """The one statement that a heartbeat process sends to SQLite. Imports no package, since that process imports none.
 
 A heartbeat need not survive a power failure, so it is not synchronised to the disk. It waits for the write lock as the
-store does, trying often: SQLite's own busy handler may not get the lock for a second.
+store does, by trying often: SQLite's own busy handler may take a second to get the lock.
 """
 
 import sqlite3

@@ -41,13 +41,13 @@ _SYNCHRONOUS = {
     "FULL": "PRAGMA synchronous = FULL",
     "EXTRA": "PRAGMA synchronous = EXTRA",
 }
-_OLDEST_SQLITE = (3, 38, 0)  # RETURNING, and ->> on JSON
+_OLDEST_SQLITE = (3, 38, 0)  # the first version with ->> for JSON; RETURNING is older
 _CHECK_INTERVAL = 0.001
-"""Seconds between two checks that the file still exists. A check at each write would take a twentieth of its time."""
+"""Seconds between two checks that the file still exists. A check at each write would make writes 5 % slower."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.0001, 0.0005
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
-"""Errors that do not come from a wrong path, and may not occur again."""
+"""Errors that may be temporary. A wrong path is never their cause."""
 _RIGHTS = "the user of this program must be able to read and write the file, its -wal and -shm files, and the directory"
 _BROKEN_FILE = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
 _OLD_SNAPSHOT = (
@@ -66,7 +66,7 @@ class SqliteConnections(Connections):
         self.synchronous = target.options.get("synchronous", "FULL").upper()
         if self.synchronous not in _SYNCHRONOUS:
             known = ", ".join(_SYNCHRONOUS)
-            raise ConfigurationError(f"{target.text}: synchronous is one of {known}, not {self.synchronous!r}")
+            raise ConfigurationError(f"{target.text}: synchronous must be one of {known}, not {self.synchronous!r}")
         self._target = target
         self._writer: SqliteTransaction | None = None
         self._reader: SqliteTransaction | None = None
@@ -100,7 +100,7 @@ class SqliteConnections(Connections):
                 self._remember_file()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(self.path) from None
-        except OSError as error:  # a directory without permission, a loop of links
+        except OSError as error:  # such as a directory without permission, or a loop of links
             raise ConfigurationError(f"{self.path}: {error.strerror}; {_RIGHTS}") from None
         except sqlite3.Error as error:
             if _code(error).startswith(_PASSING):
@@ -120,7 +120,7 @@ class SqliteConnections(Connections):
             return self._retry_decoding(self._read_transaction(), act, *values)
 
     def ask(self, name: str) -> Row:
-        """The first row of a query that reads no table."""
+        """Return the first row of a query that reads no table."""
         return self.converse(self._ask, name)
 
     def _ask(self, name: str) -> Row:
@@ -139,7 +139,7 @@ class SqliteConnections(Connections):
         cursor.row_factory = None
         file = next((file for _, name, file in cursor.execute("PRAGMA database_list") if name == "main"), "")
         if not file or identity(file) != identity(self.path):
-            raise ConfigurationError(f"connection: leads to a different database than {self.path}")
+            raise ConfigurationError(f"connection: belongs to a different database than {self.path}")
         if not connection.in_transaction:
             commits_itself = getattr(connection, "autocommit", -1) is True or connection.isolation_level is None
             if commits_itself:
@@ -187,7 +187,7 @@ class SqliteConnections(Connections):
         alone = len(batch) == 1 and batch[0].alone
         if connection.in_transaction:  # a second interrupt left it open
             _roll_back(connection)
-        try:  # from the BEGIN on: an interrupt right after it must not leave the file locked
+        try:  # the try includes the BEGIN: an interrupt right after it must not leave the file locked
             if alone:
                 batch[0].result = _wait_for_lock(batch[0].work, writer)
             else:
@@ -204,7 +204,7 @@ class SqliteConnections(Connections):
             doubtful = (committing or alone) and _code(error).startswith("SQLITE_IOERR")
             raise self._unavailable(error, maybe_done=doubtful) from error
         except BaseException:
-            # an interrupt may come right after the commit: what is stored must not be stored again
+            # an interrupt may come right after the commit, and what is stored must not be stored again
             if committing and not connection.in_transaction:
                 mark_done(batch)
             _roll_back(connection)
@@ -224,7 +224,7 @@ class SqliteConnections(Connections):
     def _retry_decoding(
         self, transaction: SqliteTransaction, act: Callable[[SqliteTransaction, *Ts], T], *values: *Ts
     ) -> T:
-        """Run ``act``; where a row has bytes that are not UTF-8, again with a lenient decoder.
+        """Run ``act``. If a row has bytes that are not UTF-8, run it again with a lenient decoder.
 
         One such row must not stop all workers.
         """

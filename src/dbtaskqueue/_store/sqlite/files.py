@@ -36,7 +36,7 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def is_no_directory(path: str) -> bool:
-    """Return whether no such directory exists; False if this user may not know."""
+    """Return whether no such directory exists; False if this user lacks the permission to find out."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except PermissionError:
@@ -58,7 +58,7 @@ def refuse_network(path: str) -> None:
 def not_writable(path: str) -> list[str]:
     """Return which of the file, its log, the log's index and their directory this user may not write.
 
-    SQLite needs them all. It gives the log and the index the mode of the file; they keep it when the file's changes.
+    SQLite needs them all. It creates the log and the index with the mode of the file, and does not update that later.
     """
     needed = (path, f"{path}-wal", f"{path}-shm", os.path.dirname(path))
     return [each for each in needed if os.path.lexists(each) and not os.access(each, os.W_OK)]

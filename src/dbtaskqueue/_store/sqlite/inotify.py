@@ -16,7 +16,7 @@ _MODIFY = 0x2
 
 
 class Watch:
-    """A watch on one file, until it is replaced by another of the same name."""
+    """A watch on one file. It becomes stale when another file of the same name replaces that one."""
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
@@ -52,7 +52,7 @@ class Watch:
 
 
 def open_watch(path: str) -> Watch | None:
-    """Return a watch on writes to ``path``; None where there is none (no Linux, no file, no free watch)."""
+    """Return a watch on writes to ``path``; None if there can be none (no Linux, no file, no free watch)."""
     if system.name != "linux":
         return None
     try:

@@ -135,7 +135,7 @@ class SqliteStore(SqlStore):
                 break
         return records
 
-    # -- copying ------------------- ----------------------------------------------------------------
+    # -- copying -----------------------------------------------------------------------------------
 
     def _highest_id(self, tx: SqliteTransaction) -> int:
         return int(tx.rows("next_task_id")[0][0]) - 1
@@ -161,13 +161,13 @@ _new_record = partial(tuple.__new__, TaskRecord)
 
 
 def _claimed(tx: SqliteTransaction, worker: int, claim: Claim, queue: str, rows: list[list[Any]]) -> list[TaskRecord]:
-    """Return the records of tasks as they are now, from how they were found."""
+    """Return the records of claimed tasks. ``rows``: the tasks as they were before the claim."""
     pick, last = _pick_reserved, (*_OTHERS.values(), queue, worker, RESERVED)
     if claim.start:
         pick, last = _pick_started, (*_OTHERS.values(), queue, worker, RUNNING, 1, claim.now)
     return [
         TaskRecord(*tx.rows("get", {"id": row[_ID]})[0])
-        if row[_PAYLOAD] is None or row[_ATTEMPT]  # a large payload, an earlier error: these are in other tables
+        if row[_PAYLOAD] is None or row[_ATTEMPT]  # a large payload and an earlier error are in other tables
         else _new_record(pick((*row, row[_TOKEN] + 1, *last)))
         for row in rows
     ]

@@ -22,7 +22,7 @@ _values_of = operator.attrgetter(*_names)
 """The values of a NewTask in the order of the statement: SQLite would look up each one by name at every call."""
 
 _ROWS = 100, 10, 1
-"""Numbers of rows that a statement over a list is prepared for; the prepared statements are cached."""
+"""The numbers of rows for which a statement over a list is prepared. The prepared statements are cached."""
 
 
 class SqliteTransaction(Transaction):
@@ -50,7 +50,7 @@ class SqliteTransaction(Transaction):
     def change_together(self, name: str, rows: Sequence[Sequence[object]], values: Values = NOTHING) -> int:
         """Run a statement with a list ``[[…]]`` for many rows at once; return the number of rows that it changed.
 
-        Each row has its values in the order of the list. ``values`` are those before the list.
+        Each row has its values in the order of the list. ``values`` are the parameters before the list.
         """
         changed = 0
         for some in _portions(rows):

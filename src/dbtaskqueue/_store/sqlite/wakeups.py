@@ -2,7 +2,7 @@
 
 ``PRAGMA data_version`` shows whether another connection has committed; it takes no lock. A watch on the write-ahead log
 shows when to read it. A write to the log comes before its commit, and no event follows the commit. So after an event,
-the version is read again at growing intervals. Without a watch, these intervals stop growing early: an ordinary poll.
+the version is read again at growing intervals. Without a watch, the version is polled: the intervals grow less.
 """
 
 from __future__ import annotations

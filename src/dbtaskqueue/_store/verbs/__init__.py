@@ -1,7 +1,7 @@
-"""The verbs of the contract on a database that speaks SQL, a module for each facet: which queries, in which order.
+"""The verbs of the contract on a SQL database, a module for each facet: which queries, in which order.
 
 ``sql/FACET.sql`` has the queries of a facet. An engine adds what it does in its own way: how tasks get their ids, how a
-claim finds and takes its tasks, how the ends of a batch are stored at once, and how waiting workers are woken.
+claim finds and takes its tasks, how the ends of a batch are stored together, and how waiting workers are woken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .workers import SqlWorkers
 
 
 class SqlStore(SqlCopying, SqlTasks, SqlClaims, SqlWorkers, SqlQueues, SqlListing, Store):
-    """A store on a database that speaks SQL."""
+    """A store on a SQL database."""
 
     def address(self, url: str) -> str:
         """Return the URL by which another process reaches what this one reaches by ``url``."""

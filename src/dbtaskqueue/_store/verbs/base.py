@@ -1,4 +1,4 @@
-"""What the facets of a store that speaks SQL have in common: connections, how engines differ, small helpers."""
+"""What the facets of a SQL store have in common: connections, how engines differ, small helpers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..connections import NOTHING, Connections, Transaction, Values
 from ..contract import End, NewTask, TaskRecord, Verdict
 
 INLINE = 256
-"""Characters of JSON up to which a value stays in the task's row; see dbtaskqueue_large."""
+"""The most characters of JSON that are stored in the task's own row; longer values go to dbtaskqueue_large."""
 CHUNK = 1000
 """Tasks that one transaction or query takes at most."""
 _SOON = 5_000_000
@@ -33,10 +33,10 @@ class SqlFacet:
         """At the commit, wake ``tasks`` waiting workers of the queue (None: all), if the engine can."""
 
     def _wake_for(self, tx: Any, tasks: Sequence[int], now: int) -> None:
-        """The same for existing tasks of any queues: for each one due soon, wake a waiting worker of its queue."""
+        """Do the same for existing tasks of any queues: for each one due soon, wake a waiting worker of its queue."""
 
     def _change_alone(self, query: str, values: Values) -> int:
-        """Run a write of one statement; return the number of rows that it changed."""
+        """Run a single statement that writes; return the number of rows that it changed."""
 
         def run(tx: Transaction) -> int:
             return tx.change(query, values)
@@ -50,12 +50,12 @@ def is_large(value: str | None) -> bool:
 
 
 def inline(value: str | None) -> str | None:
-    """Return what the task's own row has of a value."""
+    """Return a value as the task's own row stores it: None if it is too large for the row."""
     return None if value is None or len(value) > INLINE else value
 
 
 def is_soon(due: int | None, now: int) -> bool:
-    """Return whether a waiting worker should be woken for a task that is due then."""
+    """Return whether a task that is due at ``due`` is worth waking a waiting worker."""
     return due is None or due <= soon_after(now)
 
 
@@ -65,7 +65,7 @@ def soon_after(now: int) -> int:
 
 
 def wakes(tasks: Sequence[NewTask]) -> int | None:
-    """Return how many waiting workers are woken for new tasks; None: all, since not all of them run commands."""
+    """Return how many waiting workers to wake for new tasks; None for all, since not all of them run commands."""
     return None if tasks[0].command else len(tasks)
 
 

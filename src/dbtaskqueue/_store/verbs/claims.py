@@ -1,4 +1,4 @@
-"""What workers do with the tasks that they hold, on a database that speaks SQL."""
+"""What workers do with the tasks that they hold, on a SQL database."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .base import SqlFacet, inline, insert_attempt, is_large, is_soon, large_row
 
 
 class SqlClaims(SqlFacet, Claims):
-    """See Claims. An engine finds and takes tasks, and stores many finishes at once."""
+    """See Claims. Each engine has its own way to find and take tasks, and to store many finishes together."""
 
     @abc.abstractmethod
     def _claim(self, tx: Any, worker: int, claim: Claim) -> list[TaskRecord]:
-        """Reserve tasks, and start them if the claim says so."""
+        """Reserve tasks. If ``claim.start`` is set, also start them."""
 
     @abc.abstractmethod
     def _finish_together(self, tx: Any, ends: Sequence[End]) -> bool:
-        """Store many finishes at once; False when not all of them were stored."""
+        """Store many finishes in one statement; False if not all of them were stored."""
 
     def exchange(
         self,
@@ -48,7 +48,7 @@ class SqlClaims(SqlFacet, Claims):
         values = {"id": task, "token": token, "name": name, "value": value}
 
         def run(tx: Transaction) -> bool:
-            # MariaDB counts no row where the same value is stored already
+            # MariaDB counts no row if the same value is stored already
             return tx.change("save", values) > 0 or tx.row("lock_claim", values) is not None
 
         return self._connections.write(run)
@@ -63,10 +63,10 @@ class SqlClaims(SqlFacet, Claims):
             with self._connections.translated():
                 is_held = tx.row("lock_claim", claim._asdict()) is not None
             if not is_held:
-                raise LeaseLost(f"the claim on task {claim.id} is gone; nothing was written")
+                raise LeaseLost(f"the claim on task {claim.id} was lost; nothing was written")
             yield tx.connection
             if not tx.is_open:
-                raise TaskQueueError("the transaction was ended inside its block; leave that to the end of the block")
+                raise TaskQueueError("the transaction was ended inside its block; let the end of the block commit it")
             with self._connections.translated():
                 self._end(tx, worker, end())
 
@@ -134,7 +134,7 @@ class SqlClaims(SqlFacet, Claims):
 
 
 def in_order(records: list[TaskRecord]) -> list[TaskRecord]:
-    """Return claimed tasks in the order of their claim: an UPDATE returns them as it finds them."""
+    """Return claimed tasks in the order of their claim. An UPDATE returns them in any order."""
     return sorted(records, key=_ORDER)
 
 
@@ -143,9 +143,9 @@ _DONE = Verdict(True, DONE, None)
 
 
 def finish_verdicts(tx: Transaction, ends: Sequence[End], *, complete: bool) -> list[Verdict]:
-    """Return verdicts on finishes that were stored together, ``complete`` if all of them were.
+    """Return verdicts on finishes that were stored together. ``complete``: all of them were stored.
 
-    Only its holder makes a task done under its token.
+    Otherwise the tasks are read: under its token, only its holder can have made a task done.
     """
     if complete:
         return [_DONE] * len(ends)

@@ -1,4 +1,4 @@
-"""How all tasks of a database that speaks SQL get into another one: rows are stored as they are read, in batches."""
+"""Copying all tasks of a SQL database to another one, in batches. Rows are stored as they were read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..records import TABLES
 from .database import IMPORTING, SqlDatabase
 
 LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
-"""The query that stores a row of each table, in the order of the tables."""
+"""For each table, in order, the query that stores one row."""
 
 
 class SqlCopying(SqlDatabase, Copying):
-    """See Copying. An engine knows the highest id that was ever used."""
+    """See Copying. Each engine has its own way to know the highest id that was ever used."""
 
     @abc.abstractmethod
     def _highest_id(self, tx: Any) -> int:
-        """The highest id that a task ever had here."""
+        """Return the highest id that a task of this database has ever had."""
 
     @abc.abstractmethod
     def _use_no_id_up_to(self, tx: Any, highest: int) -> None:

@@ -1,4 +1,4 @@
-"""The schema and the connections of a database that speaks SQL."""
+"""The schema and the connections of a SQL database."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..contract import Database, Finding
 from .base import SqlFacet
 
 IMPORTING = 2_000_000_000
-"""As the oldest version that a program may know: none may use this database while tasks are imported into it."""
+"""Stored as "oldest" during an import: no program knows this version, so none may use the database."""
 
 
 class SqlDatabase(SqlFacet, Database):
-    """See Database. An engine reads the versions and runs the migrations."""
+    """See Database. Each engine reads the versions and runs the migrations in its own way."""
 
     schema_version = 3
     """The version of the schema that this program creates and knows."""
     oldest = 3
-    """The oldest version that a program may know and still use this program's schema."""
+    """Programs that know at least this version of the schema may use a schema that this program has created."""
 
     @abc.abstractmethod
     def _versions(self) -> tuple[int, int]:
-        """The version of the schema and the oldest that a program may know; zeros without a schema."""
+        """Return the schema's version, and the oldest version whose programs may use it; zeros without a schema."""
 
     @abc.abstractmethod
     def upgrade(self, version: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Lists, attempts and counts of tasks, on a database that speaks SQL. No query reads more than it needs."""
+"""Lists, attempts and counts of tasks, on a SQL database. No query reads more than it needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import SqlFacet, records
 _LAST_ID = 2**63 - 1
 _SCANS = {PENDING: "pending_ids", RESERVED: "held_ids", RUNNING: "held_ids"}
 _WALK = 10_000
-"""Ids that the first step of a list walks over: 0.3 ms on SQLite, 2 ms on MariaDB."""
+"""The number of ids that the first step of a list walks over. It takes 0.3 ms on SQLite, 2 ms on MariaDB."""
 _STRIDE = 4
 
 

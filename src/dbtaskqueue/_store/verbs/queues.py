@@ -1,4 +1,4 @@
-"""The queues of a database that speaks SQL."""
+"""The queues of a SQL database."""
 
 from __future__ import annotations
 

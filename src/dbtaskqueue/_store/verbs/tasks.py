@@ -1,4 +1,4 @@
-"""What producers and operators do with tasks, on a database that speaks SQL."""
+"""What producers and operators do with tasks, on a SQL database."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _NONE: frozenset[int] = frozenset()
 
 
 class SqlTasks(SqlFacet, Tasks):
-    """See Tasks. An engine inserts tasks and knows its users' connections."""
+    """See Tasks. Each engine has its own way to insert tasks and to use a user's connection."""
 
     @abc.abstractmethod
     def _insert(self, tx: Any, tasks: Sequence[NewTask]) -> list[int]:
-        """Store tasks in one transaction; return their ids, rising, or none if the key is taken."""
+        """Store tasks in one transaction. Return their ids in ascending order, or none if the key is taken."""
 
     @abc.abstractmethod
     def _borrow(self, connection: object) -> Transaction:
-        """A user's connection in its transaction; ConfigurationError unless it leads to this database."""
+        """Return a user's connection in its transaction. Raises ConfigurationError for a different database."""
 
     def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
         if connection is None:
             first = groups[0]
-            if len(groups) == 1 and first[0].key is None:  # the usual case, which must cost little
+            if len(groups) == 1 and first[0].key is None:  # the usual case, which must be fast
                 ids = self._connections.write(partial(self._store, first), alone=self._is_one_statement(first))
                 return Enqueued(ids, _NONE)
             return self._connections.write(partial(self._enqueue, groups))
@@ -37,7 +37,7 @@ class SqlTasks(SqlFacet, Tasks):
             return self._enqueue(groups, self._borrow(connection))
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
-        """Return whether ``_store`` takes one statement for these tasks: it needs no BEGIN and COMMIT around it."""
+        """Return whether ``_store`` needs only one statement for these tasks, and so no BEGIN and COMMIT around it."""
         return len(tasks) == 1 and not is_large(tasks[0].payload)
 
     def _store(self, tasks: Sequence[NewTask], tx: Any) -> list[int]:
@@ -56,7 +56,7 @@ class SqlTasks(SqlFacet, Tasks):
             first = tasks[0]
             taken = None if first.key is None else tx.row("unfinished_with_key", first._asdict())
             stored = [] if taken else self._insert_and_wake(tx, tasks)
-            while not taken and not stored:  # another task got the key, and may end before it is read
+            while not taken and not stored:  # another task got the key; it may end before it is read
                 taken = self._with_key(tx, first)
                 stored = [] if taken else self._insert_and_wake(tx, tasks)
             if taken:
@@ -138,7 +138,7 @@ class SqlTasks(SqlFacet, Tasks):
             return tx.change("purge", {"now": now, "ids": tx.array(ids)}) if ids else 0
 
         yield self._connections.write(run)
-        # a task may have been claimed or released between the two queries of a transaction: one statement sees it
+        # a task may be claimed or released between the two queries of a transaction; a single statement sees it
         while self._connections.query("is_left", values)[0][0]:
             yield self._connections.write(run)
 

@@ -1,4 +1,4 @@
-"""The workers of a database that speaks SQL, and the rescue of what they hold."""
+"""The workers of a SQL database, and the rescue of what they hold."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SqlWorkers(SqlFacet, Workers):
         return self._connections.write(run)
 
     def _forget_dead_waiters(self, tx: Any) -> None:
-        """Remove the registrations of dead waiting workers, if the engine has any."""
+        """Remove the registrations of waiting workers that have died, if the engine has such registrations."""
 
 
 def _rescue(tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime) -> int:
