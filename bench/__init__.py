@@ -1,1 +1,1 @@
-"""``make bench``: the figures of docs/benchmarks.md, measured beside other queues. Not part of the distribution."""
+"""``make bench`` measures the figures of docs/benchmarks.md, next to other queues. Not part of the distribution."""

@@ -1,6 +1,6 @@
-"""``python -m bench [NAME…]``: measure, print a table, exit 0. A missed target is said, not punished.
+"""``python -m bench [NAME…]``: measure, print a table, exit with 0, even if a target was missed.
 
-``postgresql`` is all that is measured on that server, ``postgresql.latency`` a part of it; ``mariadb`` likewise.
+``postgresql`` runs all measurements on that server, ``postgresql.latency`` one of them; ``mariadb`` likewise.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _HOME = _ROOT / ".bench"
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the requested measurements."""
     options = _options()
     rivals = install(_HOME)
     directory = Path(tempfile.mkdtemp(prefix="run-", dir=_HOME))
@@ -82,7 +82,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=(*NAMES, []), metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--quick", action="store_true", help="two repeats of less: does it work at all?")
+    parser.add_argument("--quick", action="store_true", help="two repeats with fewer tasks, as a check that all works")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables, for docs/benchmarks.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat's value to a file")
     return parser.parse_args()
@@ -96,7 +96,7 @@ def _measure(name: str, bench: Bench) -> list[Row]:
         return list(importlib.import_module(f"bench.{name}").measure(bench))
     try:
         return list(importlib.import_module(f"bench.servers.{part}").measure(bench, _ENGINES[engine]))
-    except pytest.skip.Exception as missing:  # of the tests' servers, when one is not installed
+    except pytest.skip.Exception as missing:  # raised by the tests' servers if one is not installed
         bench.say(str(missing))
         return []
 
@@ -112,14 +112,14 @@ def _header(rivals: Rivals, directory: Path) -> dict[str, str]:
 
 
 def _file_system(directory: Path) -> str:
-    """Its type, by the longest mount point that leads to the directory."""
+    """Return the type of the file system that has the directory: that of the longest matching mount point."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     inside = [(len(point), kind) for point, kind in mounts if directory.is_relative_to(point)]
     return max(inside, default=(0, "unknown"))[1]
 
 
 def _fsync_cost(directory: Path, times: int = 50) -> float:
-    """Seconds, as a median: what a commit costs at least under synchronous=FULL."""
+    """Return the median seconds of a write with fsync: the lower bound of a commit under synchronous=FULL."""
     costs = []
     with (directory / "fsync").open("wb", buffering=0) as file:
         for _ in range(times):

@@ -1,4 +1,4 @@
-"""Coroutines that wait, hundreds at once in one event loop."""
+"""Hundreds of waiting coroutines in one event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASKS, AT_ONCE, EACH = 1_000, 500, 1.0
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """From the start of the worker until the last end is stored; two seconds is what the sleeping takes."""
+    """Measure from the start of the worker until the last outcome is stored; the sleeping alone takes two seconds."""
     bench.say(f"{TASKS:,} coroutines that sleep, {AT_ONCE} at once")
     yield Row(
         "asyncio",

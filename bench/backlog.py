@@ -1,7 +1,7 @@
-"""A file with a long past and a long future against an empty one: what is not due must cost nothing.
+"""A file with many finished and many future tasks against an empty one: what is not due must cost nothing.
 
-The file is made once, in the cache: real rows, made by the queue itself, copied by SQL with other ids,
-times and payloads. Each measurement adds its own tasks to it.
+The file is made once and cached. Its rows are copies, by SQL, of rows that the queue itself made, with other ids, times
+and payloads. Each measurement adds its own tasks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CHANGED = {
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """One row for the worker, one for enqueue at each durability."""
+    """Yield one row for the worker, and one for enqueue at each durability."""
     big = _big_file(bench)
     bench.say("a worker on the big file and on an empty one")
     yield _row("worker", bench, big, lambda path: _work(bench, path))
@@ -67,7 +67,7 @@ def _row(what, bench, big, run) -> Row:
 def _work(bench: Bench, path: Path) -> float:
     tasks = bench.some(_TASKS)
     with TaskQueue(databases.url(path, "NORMAL")) as queue:
-        _run_due(queue)  # what the last measurement left
+        _run_due(queue)  # what the last measurement has left
         queue.enqueue_many(databases.payload(number) for number in range(tasks))
     return float(run_child("worker.py", databases.url(path, "NORMAL"), tasks))
 
@@ -77,7 +77,7 @@ def _run_due(queue: TaskQueue) -> None:
 
 
 def _big_file(bench: Bench) -> Path:
-    """The cached file, made anew when the schema has changed."""
+    """Return the cached file; make it again if the schema has changed."""
     path = bench.cache / f"backlog-{_schema()}.sqlite"
     if path.exists():
         return path
@@ -120,7 +120,7 @@ def _copy(connection: sqlite3.Connection, model: int, copies: int, step: int) ->
 
 
 def _check(path: Path) -> None:
-    """What was made by hand must look to the queue as if it had been made by the queue."""
+    """Check that the queue counts the copied rows as its own."""
     with TaskQueue(databases.url(path)) as queue:
         started = time.monotonic()
         stats = queue.stats()

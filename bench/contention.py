@@ -1,4 +1,4 @@
-"""Many processes that write to one file: how long may a single one be kept waiting?"""
+"""Many processes write to one file: how long must a single write wait?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbtaskqueue import TaskQueue
 
 from . import databases
 from .harness import Bench, Row, interleave
-from .processes import heard, run_child, start_child
+from .processes import next_line, run_child, start_child
 
 PROCESSES = 8
 _SECONDS = 3.0
@@ -20,7 +20,7 @@ _MILLI = 1e3
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """The longest single enqueue, and for contrast that of SQLite's own busy handler."""
+    """Measure the longest single enqueue, and for comparison that of SQLite's own busy handler."""
     bench.say(f"{PROCESSES} processes that write")
     counts: dict[str, list[int]] = {"ours": [], "bare": []}
     measures = {kind: lambda kind=kind: _longest(bench, kind, counts[kind]) for kind in counts}
@@ -50,6 +50,6 @@ def _longest(bench: Bench, kind: str, counts: list[int]) -> float:
         start = time.monotonic() + _START_UP
         arguments = kind, path, start, _SECONDS
         writers = [stack.enter_context(start_child("longest.py", *arguments)) for _ in range(PROCESSES)]
-        heards = [heard(writer) for writer in writers]
+        heards = [next_line(writer) for writer in writers]
     counts.append(sum(each["count"] for each in heards))
     return max(each["longest"] for each in heards) * _MILLI

@@ -1,4 +1,4 @@
-"""The files that are measured: fresh ones, and copies of prepared ones. They live inside of the checkout."""
+"""The SQLite files for measurements: new ones and copies of prepared ones. They are in a directory of the checkout."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _numbers = itertools.count(1)
 
 
 def url(path: Path, synchronous: str = "FULL") -> str:
-    """The database URL of a file."""
+    """Return the database URL of a file."""
     return f"sqlite:///{path}?synchronous={synchronous}"
 
 
 def payload(number: int) -> dict[str, object]:
-    """A small payload; the children of other systems make the same."""
+    """Return a small payload. The programs of other systems make the same one."""
     return {"url": f"http://example.com/{number}", "number": number}
 
 
 @contextlib.contextmanager
 def fresh(bench: Bench, template: Path | None = None) -> Iterator[Path]:
-    """The path of a file that does not exist yet, or of a copy; removed afterwards."""
+    """Yield the path of a new file, or of a copy, which is removed afterwards."""
     path = bench.directory / f"{next(_numbers)}.sqlite"
     if template is not None:
         _copy(template, path)
@@ -43,17 +43,17 @@ def fresh(bench: Bench, template: Path | None = None) -> Iterator[Path]:
 def _copy(template: Path, path: Path) -> None:
     shutil.copyfile(template, path)
     with path.open("rb+") as file:
-        os.fsync(file)  # else the first commit that is measured pays for it
+        os.fsync(file)  # otherwise the first measured commit would pay for it
 
 
 def remove(path: Path) -> None:
-    """Remove a file and what SQLite keeps beside it."""
+    """Remove a file and SQLite's other files beside it."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def ours(bench: Bench, tasks: int) -> Path:
-    """A file with so many tasks that are due; made once."""
+    """Return a file with this many due tasks; make it if it does not exist."""
     path = bench.directory / f"ours-{tasks}.sqlite"
     if not path.exists():
         with TaskQueue(url(path, "NORMAL")) as queue:
@@ -63,7 +63,7 @@ def ours(bench: Bench, tasks: int) -> Path:
 
 
 def bare(bench: Bench, tasks: int) -> Path:
-    """The same for the loop written by hand."""
+    """Return the same for the loop written by hand."""
     path = bench.directory / f"bare-{tasks}.sqlite"
     if not path.exists():
         run_child("bare_worker.py", "fill", path, tasks)
@@ -71,7 +71,7 @@ def bare(bench: Bench, tasks: int) -> Path:
 
 
 def hueys(bench: Bench, tasks: int) -> Path:
-    """The same for huey."""
+    """Return the same for huey."""
     path = bench.directory / f"huey-{tasks}.sqlite"
     if not path.exists():
         environment = huey_environment(path, "OFF", tasks)
@@ -80,6 +80,6 @@ def hueys(bench: Bench, tasks: int) -> Path:
 
 
 def huey_environment(path: Path, synchronous: str, tasks: int) -> dict[str, str]:
-    """What ``children/huey_tasks.py`` is told."""
-    told = {"BENCH_FILE": str(path), "BENCH_SYNCHRONOUS": synchronous, "BENCH_TASKS": str(tasks)}
-    return {**os.environ, **told}
+    """Return the environment for ``children/huey_tasks.py``."""
+    variables = {"BENCH_FILE": str(path), "BENCH_SYNCHRONOUS": synchronous, "BENCH_TASKS": str(tasks)}
+    return {**os.environ, **variables}

@@ -1,4 +1,4 @@
-"""Enqueueing one by one against bare INSERTs and against huey, and threads that share commits against one thread."""
+"""Enqueue one by one, against bare INSERTs and huey; and in threads that share commits, against one thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OVER_ONE_THREAD = 2.0
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Rows for NORMAL, FULL, and threads."""
+    """Yield rows for NORMAL, FULL, and threads."""
     for synchronous in ("NORMAL", "FULL"):
         bench.say(f"enqueue one by one, synchronous={synchronous}")
         yield from _one_by_one(bench, synchronous)
@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def produce(path: Path, synchronous: str, tasks: int, *, kind: str = "ours", threads: int = 1) -> float:
-    """Tasks a second that a process of its own adds to a file."""
+    """Return the tasks per second that a separate process adds to a file."""
     return float(run_child("producer.py", kind, path, synchronous, tasks, threads))
 
 
@@ -68,7 +68,7 @@ def _threads(bench: Bench) -> Row:
     found = interleave({"many": lambda: some(_THREADS), "one": lambda: some(1)}, bench.repeats)
     return Row(
         "enqueue",
-        f"{_THREADS} threads that enqueue at once against one, synchronous=FULL",
+        f"{_THREADS} threads that enqueue at the same time against one, synchronous=FULL",
         ratios(found["many"], found["one"]),
         "×",
         _OVER_ONE_THREAD,

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own: how many a second, how soon a new process runs, what it takes, how it ends."""
+"""Tasks in child processes: throughput, start time, memory, and cancellation."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ _OVER_RQ, _OVER_HUEY, _OVER_THREADS = 3.0, 1.0, 0.25
 _PATIENCE = 60.0
 _GAP = 0.03, 0.08
 _REST = 3.0
-"""Seconds after which a child without a task has closed what it had open."""
+"""Seconds after which an idle child has closed its connections."""
 _KIB = 2**10
 _MILLI = 1e3
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Throughput, start, memory, end."""
+    """Yield rows for throughput, start, memory and cancellation."""
     yield from _throughput(bench)
     bench.say("a new child for each task")
     starts = [_starts(bench, bench.some(STARTS)) for _ in range(bench.repeats)]
     everything = sorted(sample for each in starts for sample in each)
     yield Row(
         "forking",
-        "start of a task, as stored with its claim → first line of its code in a new child, tasks_per_child=1: p50",
+        "start of a task, stored with its claim → first line of its code in a new child, tasks_per_child=1: p50",
         [statistics.median(each) for each in starts],
         "ms",
         30,
-        details=f"of {len(everything)} tasks; the claim's commit and the fork are in it;"
+        details=f"of {len(everything)} tasks; includes the claim's commit and the fork;"
         f" p99 {everything[len(everything) * 99 // 100]:.1f} ms, longest {everything[-1]:.1f} ms",
     )
-    bench.say("memory of children at rest")
+    bench.say("memory of idle children")
     rest = [_at_rest(bench) for _ in range(bench.repeats)]
     yield Row(
         "forking",
-        "memory of a child at rest that is its own (private pages, so what the fork server shares is not in it)",
+        "private memory of an idle child (without the pages that it shares with the fork server)",
         [own for own, _ in rest],
         "MiB",
         12,
-        details="mean of 2 children, after 500 no-op tasks and two that told progress and kept a checkpoint;"
-        f" proportional, with its part of what is shared: {statistics.median(pss for _, pss in rest):.1f} MiB",
+        details="mean of 2 children, after 500 no-op tasks and two that reported progress and stored a checkpoint;"
+        f" proportional, with its part of shared pages: {statistics.median(pss for _, pss in rest):.1f} MiB",
     )
     bench.say("cancelling")
     ends = [_cancelled(bench, bench.some(CANCELS)) for _ in range(bench.repeats)]
     slowest = max(sample for each in ends for sample in each)
     yield Row(
         "forking",
-        "cancel of a task that obeys → nothing left of its process group, and its end stored",
+        "cancel of a cooperative task → its process group has ended, and its outcome is stored",
         [statistics.median(each) for each in ends],
         "s",
         2.5,
-        details=f"of {sum(map(len, ends))} tasks, each with a process that it has started; longest {slowest:.2f} s",
+        details=f"of {sum(map(len, ends))} tasks, each with a process of its own; longest {slowest:.2f} s",
     )
 
 
@@ -107,10 +107,10 @@ def _ours(bench: Bench, executor: str, tasks: int) -> float:
 
 
 def _starts(bench: Bench, samples: int) -> list[float]:
-    """Milliseconds; both moments are of the machine's one wall clock."""
+    """Return the milliseconds of each start; both times are from the machine's wall clock."""
     with databases.fresh(bench) as path, TaskQueue(databases.url(path)) as queue:
         with start_child("fresh_children.py", databases.url(path)):
-            queue.enqueue().wait(_PATIENCE)  # the fork server is up
+            queue.enqueue().wait(_PATIENCE)  # until the fork server runs
             tasks = [_enqueued_after(queue, random.uniform(*_GAP)) for _ in range(samples)]
             for task in tasks:
                 task.wait(_PATIENCE)
@@ -123,7 +123,7 @@ def _enqueued_after(queue: TaskQueue, seconds: float) -> Task:
 
 
 def _at_rest(bench: Bench) -> tuple[float, float]:
-    """MiB of a child: its private pages, and its proportional share of all that it has."""
+    """Return the MiB of each child: its private pages, and its proportional share of all its memory."""
     with (
         databases.fresh(bench) as path,
         TaskQueue(databases.url(path)) as queue,
@@ -138,7 +138,7 @@ def _at_rest(bench: Bench) -> tuple[float, float]:
 
 
 def _cancelled(bench: Bench, samples: int) -> list[float]:
-    """Seconds of each task from the call of ``cancel``."""
+    """Return the seconds of each task from the call of ``cancel`` on."""
     with (
         databases.fresh(bench) as path,
         TaskQueue(databases.url(path)) as queue,
@@ -150,7 +150,7 @@ def _cancelled(bench: Bench, samples: int) -> list[float]:
 def _end_of(task: Task) -> float:
     deadline = time.monotonic() + _PATIENCE
     while (progress := task.refresh().progress) is None and time.monotonic() < deadline:
-        time.sleep(random.uniform(0.01, 0.05))  # anywhere between two looks of the worker
+        time.sleep(random.uniform(0.01, 0.05))  # at a random time between two polls of the worker
     assert progress is not None
     group = int(progress.done)
     started = time.monotonic()

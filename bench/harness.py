@@ -1,4 +1,4 @@
-"""What all measurements share: interleaved repeats, medians, rows, and how rows are shown."""
+"""What all measurements share: interleaved repeats, medians, rows, and tables of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .rivals import Rivals
 
 @dataclass(frozen=True)
 class Bench:
-    """One run: where its files are, how often and how long it measures."""
+    """The settings of one run: where its files are, and how often and how long it measures."""
 
     directory: Path
     cache: Path
@@ -26,21 +26,21 @@ class Bench:
 
     @property
     def repeats(self) -> int:
-        """How often each thing is measured."""
+        """The number of repeats of each measurement."""
         return 2 if self.quick else 5
 
     def some(self, number: int) -> int:
-        """``number`` of tasks, or far fewer of them in a quick run."""
+        """Return ``number``, or far fewer in a quick run."""
         return max(1, number // 5) if self.quick else number
 
     def say(self, text: str) -> None:
-        """Tell whoever waits what is going on."""
+        """Print what is being measured."""
         print(f"  {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One promise: a value for each repeat, and what their median must be."""
+    """One target: a value for each repeat, and what their median must be."""
 
     group: str
     what: str
@@ -52,38 +52,38 @@ class Row:
 
     @property
     def median(self) -> float:
-        """The value that is held against the target."""
+        """The value that is compared with the target."""
         return statistics.median(self.values)
 
     @property
     def is_met(self) -> bool:
-        """Whether the promise was kept in this run."""
+        """Whether the target was met in this run."""
         return self.median >= self.target if self.at_least else self.median <= self.target
 
     @property
     def verdict(self) -> str:
-        """The same as a word."""
+        """``is_met`` as a word."""
         return "met" if self.is_met else "MISSED"
 
     @property
     def measured(self) -> str:
-        """The median, and the range of the repeats."""
+        """The median and the range of the repeats, as text."""
         spread = f" ({_number(min(self.values))}…{_number(max(self.values))})" if len(self.values) > 1 else ""
         return f"{_number(self.median)}{spread} {self.unit}"
 
     @property
-    def promised(self) -> str:
-        """The target with its direction."""
+    def target_text(self) -> str:
+        """The target with its direction, as text."""
         return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}"
 
     def as_dict(self) -> dict[str, object]:
-        """For the JSON file."""
+        """Return the row for the JSON file."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return own | {"median": self.median, "met": self.is_met}
 
 
 def interleave(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Measure A B C A B C …, so that what disturbs the machine disturbs all alike."""
+    """Measure A B C A B C …, so that disturbances of the machine affect all alike."""
     found: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):
         for name, measure in measures.items():
@@ -92,12 +92,12 @@ def interleave(measures: Mapping[str, Callable[[], float]], repeats: int) -> dic
 
 
 def ratios(over: list[float], under: list[float]) -> list[float]:
-    """The ratio within each repeat: its two measurements were neighbours."""
+    """Return the ratio within each repeat, whose two measurements ran one after the other."""
     return [a / b for a, b in zip(over, under, strict=True)]
 
 
 def rate(values: list[float]) -> str:
-    """A median of tasks per second, for the details of a row."""
+    """Return the median tasks per second as text, for the details of a row."""
     return f"{statistics.median(values):,.0f}/s"
 
 
@@ -107,7 +107,7 @@ def _number(value: float) -> str:
 
 
 def show(header: Mapping[str, str], rows: list[Row]) -> None:
-    """Print everything as a table for people."""
+    """Print everything as a table for a terminal."""
     console = Console(highlight=False)
     for name, value in header.items():
         console.print(f"[bold]{name}[/]: {value}")
@@ -117,7 +117,7 @@ def show(header: Mapping[str, str], rows: list[Row]) -> None:
     for row in rows:
         colour = "green" if row.is_met else "bold red"
         what = f"{row.what}\n[dim]{row.details}[/]" if row.details else row.what
-        table.add_row(what, row.measured, row.promised, f"[{colour}]{row.verdict}[/]")
+        table.add_row(what, row.measured, row.target_text, f"[{colour}]{row.verdict}[/]")
     console.print(table)
     missed = [row.what for row in rows if not row.is_met]
     console.print(
@@ -131,10 +131,10 @@ def show_markdown(header: Mapping[str, str], rows: list[Row]) -> None:
     for row in rows:
         details = f"<br>{row.details}" if row.details else ""
         verdict = "met" if row.is_met else "**missed**"
-        print(f"| {row.what}{details} | {row.measured} | {row.promised} | {verdict} |")
+        print(f"| {row.what}{details} | {row.measured} | {row.target_text} | {verdict} |")
     print("\n" + "; ".join(f"{name}: {value}" for name, value in header.items()) + ".")
 
 
 def write_json(path: Path, header: Mapping[str, str], rows: list[Row]) -> None:
-    """Write everything, each repeat's value included."""
+    """Write everything as JSON, including the value of each repeat."""
     path.write_text(json.dumps({"header": dict(header), "rows": [row.as_dict() for row in rows]}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What a worker costs that has nothing to do, its helpers included."""
+"""The CPU time of an idle worker, including its helper processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PERCENT = 100
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """The repeats run side by side, each with a file of its own: they are idle, after all."""
+    """Measure all repeats at the same time, each on its own file, which is possible because they are idle."""
     seconds = _SECONDS / 5 if bench.quick else _SECONDS
     bench.say(f"{bench.repeats} idle workers for {seconds:.0f} s")
     with contextlib.ExitStack() as stack:
@@ -42,5 +42,5 @@ def _start(bench: Bench, stack: contextlib.ExitStack) -> int:
     path = stack.enter_context(databases.fresh(bench))
     worker = stack.enter_context(start_child("idle_worker.py", databases.url(path)))
     with TaskQueue(databases.url(path)) as queue:
-        queue.enqueue({"number": 1}).wait(10)  # it has come up, with its heartbeat process
+        queue.enqueue({"number": 1}).wait(10)  # until it has started, with its heartbeat process
     return worker.pid

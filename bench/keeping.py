@@ -1,4 +1,4 @@
-"""What a task in a process tells and keeps while it runs: ``progress``, ``checkpoint`` and ``step``."""
+"""The cost of ``progress``, ``checkpoint`` and ``step`` for a task in a child process."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ CREATE TRIGGER bench_updated AFTER UPDATE ON dbtaskqueue_note WHEN new.name = 'p
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Progress, checkpoints, steps."""
+    """Yield rows for progress, checkpoints and steps."""
     bench.say("progress in a child")
     yield Row(
         "keeping",
-        f"{CALLS:,} calls of progress in a task of its own process",
-        [told(bench, {"do": "progress", "calls": CALLS}) for _ in range(bench.repeats)],
+        f"{CALLS:,} calls of progress by a task in a child process",
+        [result_on_new_file(bench, {"do": "progress", "calls": CALLS}) for _ in range(bench.repeats)],
         "s",
         0.2,
     )
     seconds = bench.some(SECONDS) + 3
     yield Row(
         "keeping",
-        "progress told all the time by a task of its own process: writes to the database",
+        "progress reported continuously by a task in a child process: writes to the database",
         [_writes(bench, seconds) for _ in range(bench.repeats)],
         "a second",
         1,
-        details=f"counted by a trigger over {seconds} s; the last words are stored together with the task's end",
+        details=f"counted by a trigger over {seconds} s; the last report is stored with the outcome",
     )
     bench.say("checkpoints and steps in a child")
     found = [_beside_bare(bench, {"do": "checkpoints", "rounds": ROUNDS, "each": EACH}) for _ in range(bench.repeats)]
@@ -62,7 +62,7 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def step_row(engine: str, found: list[dict[str, float]]) -> Row:
-    """What a step takes on top of its function, which is ``int`` here, so takes nothing."""
+    """Return the row for a step. Its function is ``int``, so the step's own overhead is what takes time."""
     ours, bare = (statistics.median(each[name] for each in found) * 1e3 for name in ("ours", "bare"))
     return Row(
         "keeping" if engine == "SQLite" else f"{engine.lower()}.steps",
@@ -74,31 +74,31 @@ def step_row(engine: str, found: list[dict[str, float]]) -> Row:
     )
 
 
-def told_by(url: str, payload: dict[str, object]) -> Any:
-    """The result of one task in a process of its own."""
+def result_of(url: str, payload: dict[str, object]) -> Any:
+    """Return the result of one task in a child process."""
     with TaskQueue(url) as queue, start_child("long_tasks.py", url, 1):
         return queue.enqueue(payload).get_result(_PATIENCE)
 
 
-def told(bench: Bench, payload: dict[str, object]) -> Any:
-    """The same on a file of its own."""
+def result_on_new_file(bench: Bench, payload: dict[str, object]) -> Any:
+    """Return the result of one task in a child process, on a new file."""
     with databases.fresh(bench) as path:
-        return told_by(databases.url(path), payload)
+        return result_of(databases.url(path), payload)
 
 
 def _beside_bare(bench: Bench, payload: dict[str, object]) -> Any:
     with databases.fresh(bench) as other:
-        return told(bench, payload | {"file": str(other)})
+        return result_on_new_file(bench, payload | {"file": str(other)})
 
 
 def _writes(bench: Bench, seconds: int) -> float:
-    """Writes a second between the first and the last one of a task that runs so long."""
+    """Return the writes per second of a task that runs this long, from the first write to the last."""
     with databases.fresh(bench) as path:
         TaskQueue(databases.url(path)).close()
         _run(path, _COUNT)
-        told_by(databases.url(path), {"do": "report", "seconds": seconds})
+        result_of(databases.url(path), {"do": "report", "seconds": seconds})
         times = _run(path, "")
-    *while_it_ran, _ = times  # with the end, in one transaction
+    *while_it_ran, _ = times  # stored with the outcome, in one transaction
     return (len(while_it_ran) - 1) / (while_it_ran[-1] - while_it_ran[0])
 
 

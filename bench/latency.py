@@ -13,15 +13,15 @@ from .harness import Bench, Row
 from .processes import start_child
 
 SAMPLES = 400
-"""Over all repeats."""
+"""The number of tasks in all repeats."""
 GAP = 0.02, 0.1
-"""Seconds between two tasks: long enough for the worker to store one and fall asleep."""
+"""Seconds between two tasks, long enough for the worker to store one and wait again."""
 _TARGETS = {50: 5.0, 99: 30.0}
 _MILLI = 1e3
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Median and 99th percentile."""
+    """Yield rows for the median and the 99th percentile."""
     bench.say("from enqueue to the start of the task")
     rounds = [_round(bench, bench.some(SAMPLES) // bench.repeats) for _ in range(bench.repeats)]
     samples = sorted(sample for each in rounds for sample in each)
@@ -42,10 +42,10 @@ def _round(bench: Bench, samples: int) -> list[float]:
 
 
 def delays(url: str, samples: int, gap: tuple[float, float] = GAP) -> list[float]:
-    """Milliseconds of each task; ``gap``: seconds between two of them."""
+    """Return the milliseconds of each task. ``gap``: shortest and longest pause between two tasks, in seconds."""
     with TaskQueue(url) as queue:
         with start_child("starts.py", url):
-            queue.enqueue().wait(10)  # the worker is up
+            queue.enqueue().wait(10)  # until the worker runs
             sent = dict(_send(queue, gap) for _ in range(samples))
             queue.get(max(sent)).wait(10)
         done = queue.tasks(state="done", limit=samples + 1)

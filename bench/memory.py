@@ -1,4 +1,4 @@
-"""What a worker takes of memory, and whether it grows with the number of tasks that it ran."""
+"""The memory of a worker, and whether it grows with the number of tasks that it has run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PATIENCE = 120.0
 
 
 class Memory(NamedTuple):
-    """Of a worker and all its helpers, in MiB."""
+    """The memory of a worker and all its helpers, in MiB."""
 
     resident: float
     proportional: float
@@ -26,7 +26,7 @@ class Memory(NamedTuple):
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Growth, then size."""
+    """Yield rows for growth and size."""
     few, many = bench.some(FEW), bench.some(MANY)
     bench.say(f"memory after {few:,} and after {many:,} tasks")
     pairs = [(_after(bench, few), _after(bench, many)) for _ in range(bench.repeats)]

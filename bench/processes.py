@@ -1,4 +1,4 @@
-"""Child processes that are measured: starting, ending, and what they cost, read from /proc."""
+"""Child processes for measurements: start them, end them, and read their costs from /proc."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def run_child(
     script: str, *arguments: object, python: str = sys.executable, environment: dict[str, str] | None = None
 ) -> Any:
-    """Run a script of ``children/`` to its end; the JSON that it prints."""
+    """Run a script of ``children/`` to its end; return the JSON that it prints."""
     command = [python, str(CHILDREN / script), *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_PATIENCE, check=True, env=environment)
     return json.loads(done.stdout)
@@ -29,7 +29,7 @@ def run_child(
 
 @contextlib.contextmanager
 def started(*command: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A running process, ended politely (then less so) when the block is left."""
+    """Start a process. At the end of the block it gets SIGTERM, and later SIGKILL."""
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, bufsize=0, **options)
     try:
         yield process
@@ -45,12 +45,12 @@ def started(*command: object, **options: Any) -> Iterator[subprocess.Popen[bytes
 def start_child(
     script: str, *arguments: object, python: str | None = None
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """A running script of ``children/``."""
+    """Start a script of ``children/``."""
     return started(python or sys.executable, CHILDREN / script, *arguments)
 
 
-def heard(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> Any:
-    """The next line of JSON that the process prints."""
+def next_line(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> Any:
+    """Return the next line of JSON that the process prints."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], patience)
     line = process.stdout.readline() if ready else b""
@@ -60,7 +60,7 @@ def heard(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> Any:
 
 
 def family(pid: int) -> list[int]:
-    """The process and all its descendants."""
+    """Return the pids of the process and all its descendants."""
     parents = dict(_parents())
     members = [pid]
     for member in members:
@@ -76,27 +76,27 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 def _status(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name, which may hold anything: state, parent, …"""
+    """Return the fields of /proc/PID/stat after the name, which may have any character: state, parent, …"""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """User and system time that the processes have taken so far."""
+    """Return the user and system time that the processes have used so far, in seconds."""
     return sum(int(_status(pid)[11]) + int(_status(pid)[12]) for pid in pids) / _TICKS
 
 
 def resident_mib(pids: list[int]) -> float:
-    """Resident memory of all; what they share counts for each."""
+    """Return the resident memory of all; shared pages count for each process."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * _PAGE / 2**20
 
 
 def proportional_mib(pids: list[int]) -> float:
-    """Resident memory of all; what they share is divided among those who share it."""
+    """Return the resident memory of all; each shared page is divided among the processes that share it."""
     return sum(smaps(pid, "Pss") for pid in pids) / 2**10
 
 
 def smaps(pid: int, name: str) -> int:
-    """KiB of one kind of a process's memory: a line of its smaps_rollup in proc(5)."""
+    """Return the KiB of one kind of a process's memory: a line of smaps_rollup, see proc(5)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""Rivals whose tasks run in processes: RQ, with a Redis server of this run, and huey's process workers."""
+"""Rivals that run tasks in processes: RQ, with a Redis server for this run, and huey's process workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIZE = struct.calcsize("d")
 
 
 def huey(bench: Bench, tasks: int, synchronous: str) -> float:
-    """Tasks a second of huey's consumer with two process workers; see ``_pace``."""
+    """Return the tasks per second of huey's consumer with two process workers; see ``_pace``."""
     notes = bench.directory / "notes-of-huey"
     with databases.fresh(bench, _filled(bench, 2 * tasks)) as path, _removed(notes):
         environment = databases.huey_environment(path, synchronous, tasks) | {"BENCH_NOTES": str(notes)}
@@ -43,7 +43,7 @@ def _filled(bench: Bench, tasks: int) -> Path:
 
 
 def rq(bench: Bench, tasks: int) -> float:
-    """Tasks a second of two of RQ's default workers, which fork a process for each task; see ``_pace``."""
+    """Return the tasks per second of two of RQ's default workers, which fork a process for each task; see ``_pace``."""
     notes = bench.directory / "notes-of-rq"
     environment = os.environ | {"BENCH_NOTES": str(notes)}
     with _redis(bench.directory) as url, _removed(notes), contextlib.ExitStack() as stack:
@@ -57,16 +57,16 @@ def rq(bench: Bench, tasks: int) -> float:
 
 @functools.cache
 def redis_version() -> str | None:
-    """The version of the Redis server that is installed; None where there is none."""
+    """Return the version of the installed Redis server, or None."""
     if shutil.which("redis-server") is None:
         return None
-    told = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
-    return told.partition("v=")[2].split()[0]
+    output = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    return output.partition("v=")[2].split()[0]
 
 
 @contextlib.contextmanager
 def _redis(directory: Path) -> Iterator[str]:
-    """The URL of a Redis server of our own on a free port, which writes nothing to disk: as fast as it gets."""
+    """Start a Redis server on a free port that writes nothing to disk, for the highest speed; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory
@@ -84,7 +84,7 @@ def _redis(directory: Path) -> Iterator[str]:
 
 
 def _pace(notes: Path, tasks: int) -> float:
-    """Tasks a second from the first one's start to the start of the one after so many; twice as many were enqueued."""
+    """Return the tasks per second from the first start to that of task number ``tasks``; twice as many are enqueued."""
     deadline = time.monotonic() + _PATIENCE
     while not notes.exists() or notes.stat().st_size <= tasks * _SIZE:
         if time.monotonic() > deadline:

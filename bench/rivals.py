@@ -1,4 +1,4 @@
-"""The rivals, in an environment of their own: installed once, never into that of the project."""
+"""The rivals are installed once, in an environment of their own, never in that of the project."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ REQUIREMENTS = ("huey==3.5.4", "rq==3.0.0", "redis==8.1.0", "pgqueuer==1.6.0", "
 
 @dataclass(frozen=True)
 class Rivals:
-    """Where the rivals are installed; ``why_not`` says why they could not be."""
+    """Where the rivals are installed; ``why_not`` has the reason if they are not."""
 
     directory: Path
     why_not: str = ""
 
     @property
     def python(self) -> str:
-        """The interpreter that can import them."""
+        """Return the interpreter that can import them."""
         return str(self.directory / "bin" / "python")
 
     @property
     def versions(self) -> str:
-        """What the figures were measured against."""
+        """Return the versions of the rivals."""
         return self.why_not or ", ".join(requirement.replace("==", " ") for requirement in REQUIREMENTS)
 
 
 def install(directory: Path) -> Rivals:
-    """The environment with all rivals; made by the first run, used by the next."""
+    """Return the environment with all rivals; the first run creates it."""
     stamp = directory / ".installed"
     wanted = "\n".join((sys.version, *REQUIREMENTS))
     if stamp.exists() and stamp.read_text() == wanted:
@@ -48,13 +48,13 @@ def install(directory: Path) -> Rivals:
     environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}  # for the pip that builds in isolation, too
     for command in commands:
         if subprocess.run(command, env=environment).returncode:
-            return Rivals(directory, "no rivals: they could not be installed, see above")
+            return Rivals(directory, "no rivals: the installation failed, see above")
     stamp.write_text(wanted)
     return Rivals(directory)
 
 
 def _python_with_pip() -> str | None:
-    """The environment of the project has no pip of its own; the interpreter it was made from has."""
+    """Return an interpreter with pip: the project's environment may have none, but its base interpreter has."""
     candidates = (sys.executable, getattr(sys, "_base_executable", None), shutil.which("python3"))
     for python in filter(None, candidates):
         if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from . import databases
 from .harness import Bench, Row, interleave, rate, ratios
-from .processes import CHILDREN, heard, run_child, started
+from .processes import CHILDREN, next_line, run_child, started
 
 TASKS = 50_000
-"""So many that leaving, 20 ms after the last task, does not count."""
+"""Enough tasks that the shutdown, 20 ms after the last one, does not matter."""
 _HUEYS = {"NORMAL": 5_000, "FULL": 2_000}
 _OVER_HUEY = {"NORMAL": 2.5, "FULL": 4.0}
 _OVER_BARE = {"NORMAL": 0.55, "FULL": 0.6}
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Rows for NORMAL and for FULL."""
+    """Yield rows for NORMAL and for FULL."""
     for synchronous in ("NORMAL", "FULL"):
         bench.say(f"throughput of one worker, synchronous={synchronous}")
         yield from _rows(bench, synchronous)
@@ -54,7 +54,7 @@ def _rows(bench: Bench, synchronous: str) -> Iterator[Row]:
 
 
 def ours(bench: Bench, synchronous: str) -> float:
-    """Tasks a second of our worker."""
+    """Return the tasks per second of our worker."""
     tasks = bench.some(TASKS)
     with databases.fresh(bench, databases.ours(bench, tasks)) as path:
         return float(run_child("worker.py", databases.url(path, synchronous), tasks))
@@ -66,15 +66,15 @@ def _bare(bench: Bench, synchronous: str) -> float:
 
 
 def _huey(bench: Bench, synchronous: str) -> float:
-    """huey ends no consumer by itself: it is ended when it has told its figure."""
+    """Return the tasks per second of huey's consumer, which is stopped once it has printed them."""
     most = bench.some(max(_HUEYS.values()))
     with databases.fresh(bench, databases.hueys(bench, 2 * most)) as path:
         environment = databases.huey_environment(path, synchronous, bench.some(_HUEYS[synchronous]))
-        # quiet: its command line logs two lines for each task, which would cost it a quarter; ours logs none
+        # quiet: its two log lines for each task would cost a quarter of its speed; ours logs none
         consumer = Path(bench.rivals.python).with_name("huey_consumer")
         command = bench.rivals.python, consumer, "huey_tasks.huey", "-q"
         with (
             open(os.devnull, "w") as log,
             started(*command, env=environment, cwd=CHILDREN, stderr=log) as process,
         ):
-            return float(heard(process))
+            return float(next_line(process))

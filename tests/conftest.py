@@ -26,10 +26,14 @@ LONG = ("unit/test_servers", "processes", "model", "docs/test_howto")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-engines", action="store_true", help="each test on every engine (default: tests/engines.py)")
     parser.addoption("--elsewhere", help="only tests marked so that they run again with this source of processes")
-    parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
+    parser.addoption(
+        "--model-minutes", default="0", help="minutes of random sequences in tests/model (default: seconds)"
+    )
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
-    parser.addoption("--starved-seconds", default="15", help="how long tests/processes/children starves a worker")
+    parser.addoption(
+        "--blocked-seconds", default="15", help="seconds for which tests/processes/children block a worker"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

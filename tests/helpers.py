@@ -111,7 +111,7 @@ def die_holding(url: str, queue: str = "default", *, state: str = "running", cou
     return [int(line.split()[0]) for line in output.splitlines()]
 
 
-class Looks:
+class WorkerReads:
     """Counts how often a handle reads the workers, about once a second: a measure that fits a slow machine, too."""
 
     def __init__(self, queue: TaskQueue) -> None:

@@ -1,6 +1,6 @@
-"""What somebody who knows MariaDB writes by hand with PyMySQL: end and claim 100 tasks in one transaction.
+"""A loop that an expert would write by hand with PyMySQL: it ends and claims 100 tasks in one transaction.
 
-No heartbeat, no rescue, no retries, no fencing, no limits: the price of those is what is measured.
+It has no heartbeat, rescue, retries, fencing or limits: the comparison shows what these cost.
 Arguments: "fill" and number of tasks, or "drain" and when to start (``time.monotonic()``); then URL.
 """
 
@@ -28,7 +28,7 @@ END = "UPDATE task SET state = 'done', finished_at = now(6), result = CASE id {c
 
 
 def connect(url: str) -> pymysql.connections.Connection:
-    """A connection that commits what it is told to."""
+    """Connect, in autocommit."""
     parts = urlsplit(url)
     return pymysql.connect(
         host=parts.hostname, port=parts.port, user=parts.username, database=parts.path[1:], autocommit=True,
@@ -37,7 +37,7 @@ def connect(url: str) -> pymysql.connections.Connection:
 
 
 def fill(url: str, tasks: int) -> None:
-    """Make the table and its tasks."""
+    """Create the table and its tasks."""
     with connect(url) as connection, connection.cursor() as cursor:
         cursor.execute(SCHEMA)
         payloads = [(json.dumps({"url": f"http://example.com/{number}", "number": number}),) for number in range(tasks)]
@@ -46,12 +46,12 @@ def fill(url: str, tasks: int) -> None:
 
 
 def callback(payload):
-    """The same as that of our worker."""
+    """Return the same as the callback of our worker."""
     return {"status": "OK", "number": payload["number"]}
 
 
 def drain(url: str, start: float) -> dict[str, object]:
-    """Run all tasks; when the first started and when all were stored, and how many they were."""
+    """Run all tasks; return when the first one started, when all were stored, and their number."""
     connection = connect(url)
     cursor = connection.cursor()
     time.sleep(max(0.0, start - time.monotonic()))

@@ -1,6 +1,6 @@
-"""What somebody who knows PostgreSQL writes by hand with psycopg: end and claim 100 tasks in one statement.
+"""A loop that an expert would write by hand with psycopg: it ends and claims 100 tasks in one statement.
 
-No heartbeat, no rescue, no retries, no fencing, no limits: the price of those is what is measured.
+It has no heartbeat, rescue, retries, fencing or limits: the comparison shows what these cost.
 Arguments: "fill" and number of tasks, or "drain" and when to start (``time.monotonic()``); then URL.
 """
 
@@ -31,7 +31,7 @@ RETURNING id, payload
 
 
 def fill(url: str, tasks: int) -> None:
-    """Make the table and its tasks."""
+    """Create the table and its tasks."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(SCHEMA)
         with connection.cursor() as cursor, cursor.copy(COPY) as copy:
@@ -41,12 +41,12 @@ def fill(url: str, tasks: int) -> None:
 
 
 def callback(payload):
-    """The same as that of our worker."""
+    """Return the same as the callback of our worker."""
     return {"status": "OK", "number": payload["number"]}
 
 
 def drain(url: str, start: float) -> dict[str, object]:
-    """Run all tasks; when the first started and when all were stored, and how many they were."""
+    """Run all tasks; return when the first one started, when all were stored, and their number."""
     connection = psycopg.connect(url, autocommit=True)
     time.sleep(max(0.0, start - time.monotonic()))
     ids: list[int] = []

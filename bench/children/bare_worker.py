@@ -1,6 +1,6 @@
-"""What somebody who knows SQLite writes by hand: claim and end 20 tasks in one transaction.
+"""A loop that an expert would write by hand for SQLite: it claims and ends 20 tasks in one transaction.
 
-No heartbeat, no rescue, no retries, no fencing, no limits: the price of those is what is measured.
+It has no heartbeat, rescue, retries, fencing or limits: the comparison shows what these cost.
 Arguments: "fill" or the value of synchronous, file, number of tasks.
 """
 
@@ -26,7 +26,7 @@ END = "UPDATE task SET state = 'done', result = ?, finished_at = ? WHERE id = ?"
 
 
 def connect(path: str, synchronous: str) -> sqlite3.Connection:
-    """A connection in WAL mode that leaves transactions to us."""
+    """Open a connection in WAL mode that starts no transactions by itself."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -34,7 +34,7 @@ def connect(path: str, synchronous: str) -> sqlite3.Connection:
 
 
 def fill(path: str, tasks: int) -> None:
-    """Make the file and its tasks."""
+    """Create the file and its tasks."""
     connection = connect(path, "NORMAL")
     connection.executescript(SCHEMA)
     rows = (
@@ -47,12 +47,12 @@ def fill(path: str, tasks: int) -> None:
 
 
 def callback(payload):
-    """The same as that of our worker."""
+    """Return the same as the callback of our worker."""
     return {"status": "OK", "number": payload["number"]}
 
 
 def work(path: str, synchronous: str) -> float:
-    """Run all tasks; how many in a second."""
+    """Run all tasks; return tasks per second."""
     connection = connect(path, synchronous)
     ended: list[tuple[str, float, int]] = []
     count = 0

@@ -1,6 +1,6 @@
-"""Many tasks at once: ``enqueue_many``, or COPY of the same rows with psycopg into the same table.
+"""Enqueue many tasks together: with ``enqueue_many``, or by COPY of the same rows into the same table with psycopg.
 
-Arguments: "ours" or "copy", URL, rows, how often. Prints rows a second, of the median call.
+Arguments: "ours" or "copy", URL, number of rows, number of calls. Prints the rows per second of the median call.
 """
 
 import json
@@ -18,13 +18,13 @@ payloads = [{"url": f"http://example.com/{number}", "number": number} for number
 
 
 def ours():
-    """As a user calls it."""
+    """Call ``enqueue_many`` as a user does."""
     queue = TaskQueue(url)
     return lambda: queue.enqueue_many(payloads)
 
 
 def copy():
-    """The rows that the queue would write, told to PostgreSQL in its fastest way; it gives no ids back."""
+    """Write the rows that the queue would write in PostgreSQL's fastest way, which returns no ids."""
     with TaskQueue(url) as queue:
         queue.enqueue(payloads[0])
     connection = psycopg.connect(url, autocommit=True)

@@ -1,6 +1,6 @@
-"""A worker through which very many tasks pass; each last one of a part enqueues the next part.
+"""A worker that runs a great many tasks in parts. The last task of each part enqueues the next part.
 
-Arguments: URL, number of tasks, of how many a part is. Prints for each part the seconds of each claim of 100.
+Arguments: URL, number of tasks, tasks per part. Prints for each part the seconds of each claim of 100 tasks.
 """
 
 import json
@@ -18,7 +18,7 @@ count = 0
 
 
 def timed(*args, **options):
-    """The store's exchange: it ends what was done and claims what comes next."""
+    """Time the store's ``exchange``, which stores outcomes and claims the next tasks."""
     started = time.perf_counter()
     exchanged = exchange(*args, **options)
     if len(exchanged.claimed) == BATCH:
@@ -27,7 +27,7 @@ def timed(*args, **options):
 
 
 def callback(payload):
-    """Does nothing, but for the last one of a part."""
+    """Do nothing, except for the last task of a part."""
     global count
     count += 1
     if count % part == 0 and count < total:
@@ -36,7 +36,7 @@ def callback(payload):
 
 
 def enqueue():
-    """The next part."""
+    """Enqueue the next part."""
     times.append([])
     queue.enqueue_many({"url": f"http://example.com/{count + n}", "number": count + n} for n in range(part))
 

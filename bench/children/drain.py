@@ -1,6 +1,6 @@
-"""A worker that runs all that is due: when its first task started, when all were stored, how many they were.
+"""A worker that runs all due tasks. It prints when the first one started, when all were stored, and their number.
 
-Arguments: URL, when to start (``time.monotonic()``); how many to claim at once, if not as many as it finds best.
+Arguments: URL, when to start (``time.monotonic()``), and optionally the batch size, which is "auto" by default.
 """
 
 import json
@@ -14,7 +14,7 @@ count = 0
 
 
 def callback(payload):
-    """Does nothing, and counts it."""
+    """Count the call."""
     global count
     if not started:
         started.append(time.monotonic())

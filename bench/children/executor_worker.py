@@ -1,6 +1,6 @@
-"""A worker of two tasks at once, in threads or in children, timed from its first task's start until all are stored.
+"""A worker with concurrency 2, in threads or children, timed from the start of its first task until all are stored.
 
-Arguments: URL, executor, number of tasks, a file in which each process notes when it started its first task.
+Arguments: URL, executor, number of tasks, a file in which each process records the start of its first task.
 """
 
 import json
@@ -14,7 +14,7 @@ started: list[float] = []
 
 
 def noop(payload):
-    """The same as that of the others."""
+    """Do nothing, as in the other queues."""
     if not started:
         started.append(time.monotonic())
         with open(notes, "a") as file:

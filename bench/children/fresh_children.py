@@ -1,6 +1,6 @@
-"""A worker with a new child for each task, whose result tells when its first line ran, by the wall clock.
+"""A worker with a new child for each task. The result of a task is the wall-clock time at which its first line ran.
 
-Argument: URL. One task at a time, so that each has its start stored as it was claimed.
+Argument: URL. It runs one task at a time, so that the start of each is stored with its claim.
 """
 
 import sys
@@ -10,7 +10,7 @@ from dbtaskqueue import Worker
 
 
 def started(payload):
-    """When this line runs."""
+    """Return the time at which this line runs."""
     return time.time()
 
 

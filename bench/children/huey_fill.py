@@ -1,4 +1,4 @@
-"""Enqueue tasks for huey's consumer; the environment is that of ``huey_tasks.py``. Prints tasks a second."""
+"""Enqueue tasks for huey's consumer, in the environment of ``huey_tasks.py``. Prints tasks per second."""
 
 import json
 import time

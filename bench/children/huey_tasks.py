@@ -1,8 +1,8 @@
-"""What huey's consumer imports: one task, which tells how many a second were done.
+"""The module that huey's consumer imports. Its one task prints how many tasks ran per second.
 
-SqliteHuey at its defaults (one thread, results stored, WAL, 8 MB of cache) but for ``synchronous``: its
-option ``fsync`` knows OFF and FULL, so the level is set where it opens a connection.
-Told by environment: BENCH_FILE, BENCH_SYNCHRONOUS, BENCH_TASKS.
+It is SqliteHuey with its defaults (one thread, results stored, WAL, 8 MB of cache), except for ``synchronous``. Its
+option ``fsync`` allows only OFF and FULL, so the level is set where it opens a connection.
+Environment: BENCH_FILE, BENCH_SYNCHRONOUS, BENCH_TASKS.
 """
 
 import json
@@ -18,7 +18,7 @@ expected = int(os.environ["BENCH_TASKS"])
 
 
 class Storage(SqliteStorage):
-    """huey's own storage, told how durable to be."""
+    """huey's own storage, with the durability from the environment."""
 
     def _create_connection(self):
         connection = super()._create_connection()
@@ -28,7 +28,7 @@ class Storage(SqliteStorage):
 
 
 class Huey(SqliteHuey):
-    """huey with that storage."""
+    """A huey with that storage."""
 
     storage_class = Storage
 
@@ -39,7 +39,10 @@ times: list[float] = []
 
 @huey.task()
 def noop(payload):
-    """The same as our callback; when one more than expected starts, all results before it are stored."""
+    """Do nothing, like our callback.
+
+    The start of one more task than expected shows that all earlier results are stored.
+    """
     times.append(time.perf_counter())
     if len(times) == expected + 1:
         print(json.dumps(expected / (times[-1] - times[0])), flush=True)

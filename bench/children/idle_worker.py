@@ -1,4 +1,4 @@
-"""A worker as small as it gets: what the seed program is, with nothing else imported. Argument: URL."""
+"""The smallest possible worker, like the seed program, without further imports. Argument: URL."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""A worker of children whose tasks tell and keep things, and time themselves. Arguments: URL, how many children.
+"""A worker with children, whose tasks time their own progress, checkpoints and steps. Arguments: URL, concurrency.
 
-A payload names what to do, and with which arguments.
+A payload names a function of this module and its arguments.
 """
 
 import os
@@ -17,12 +17,12 @@ _WARM_UP = 5
 
 
 def nothing():
-    """Which process it was."""
+    """Return the pid."""
     return os.getpid()
 
 
 def keep():
-    """Touch what a task may use, progress, checkpoint and output, for so long that the other child does, too."""
+    """Use progress, checkpoint and output, for long enough that the other child gets a task, too."""
     task = current_task()
     task.progress(1)
     task.checkpoint(VALUE)
@@ -32,14 +32,14 @@ def keep():
 
 
 def wait():
-    """Be there with another process, until cancelled."""
+    """Start another process and wait until cancelled."""
     with subprocess.Popen(["sleep", "3600"]):
         current_task().progress(os.getpgrp())
         time.sleep(3600)
 
 
 def progress(calls):
-    """Seconds that so many calls take."""
+    """Return the seconds that this many calls of ``progress`` take."""
     task = current_task()
     started = time.perf_counter()
     for number in range(calls):
@@ -48,7 +48,7 @@ def progress(calls):
 
 
 def report(seconds):
-    """Tell progress all the time."""
+    """Report progress continuously for this many seconds."""
     task = current_task()
     end = time.monotonic() + seconds
     number = 0
@@ -60,7 +60,7 @@ def report(seconds):
 
 
 def checkpoints(rounds, each, file):
-    """Seconds of checkpoints, and of bare UPDATEs of the same value in another file, so many in turn."""
+    """Return the seconds of checkpoints, and of bare UPDATEs of the same value in another file, in alternation."""
     task, bare = current_task(), bare_sqlite(file)
     acts = {
         "ours": lambda number: task.checkpoint(f"{number:06}{VALUE[6:]}"),
@@ -76,7 +76,10 @@ def checkpoints(rounds, each, file):
 
 
 def steps(count, file):
-    """Seconds that a step takes, and a bare commit, in turn: medians. ``file``: of SQLite, or a PostgreSQL URL."""
+    """Return the median seconds of a step and of a bare commit, in alternation.
+
+    ``file``: SQLite's, or a PostgreSQL URL.
+    """
     task = current_task()
     bare = bare_postgresql(file) if file.startswith("postgresql:") else bare_sqlite(file)
     ours, bares = [], []
@@ -87,7 +90,7 @@ def steps(count, file):
 
 
 def timed(act, numbers):
-    """Seconds that it takes for all of them."""
+    """Return the seconds that the function takes for all values."""
     started = time.perf_counter()
     for number in numbers:
         act(number)
@@ -95,7 +98,7 @@ def timed(act, numbers):
 
 
 def bare_sqlite(file):
-    """An UPDATE of one row that is durable when it returns, on a connection with the settings of ours."""
+    """Return a function that runs a durable UPDATE of one row, on a connection with our settings."""
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -105,7 +108,7 @@ def bare_sqlite(file):
 
 
 def bare_postgresql(url):
-    """The same on the server."""
+    """Return the same for a PostgreSQL server."""
     import psycopg
 
     connection = psycopg.connect(url, autocommit=True)
@@ -115,7 +118,7 @@ def bare_postgresql(url):
 
 
 def callback(payload):
-    """What the payload names."""
+    """Call the function that the payload names."""
     return globals()[payload.pop("do")](**payload)
 
 

@@ -1,7 +1,7 @@
-"""Writes one task after the other for some seconds; the longest single write is what counts.
+"""Write one task after the other for some seconds; print the longest single write.
 
-Arguments: "ours" or "bare" (SQLite's own busy handler, its patience set to a minute), file, when to
-start (``time.monotonic()``), seconds.
+Arguments: "ours" or "bare" (SQLite's own busy handler, with a timeout of one minute), file, when to start
+(``time.monotonic()``), seconds.
 """
 
 import json
@@ -17,18 +17,18 @@ kind, path, start, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3]), float
 
 
 def ours():
-    """``enqueue``, at its default durability."""
+    """Return a function that calls ``enqueue``, at its default durability."""
     queue = TaskQueue(f"sqlite:///{path}")
     return lambda number: queue.enqueue({"url": f"http://example.com/{number}", "number": number})
 
 
 def bare():
-    """One INSERT, which is a transaction of its own and waits as SQLite does."""
+    """Return a function that runs one INSERT in a transaction of its own, with SQLite's own waiting."""
     connection = connect(path, "FULL")
     connection.execute("PRAGMA busy_timeout = 60000")
     try:
         connection.executescript(SCHEMA)
-    except sqlite3.OperationalError:  # the other seven do the same
+    except sqlite3.OperationalError:  # the other seven processes do the same
         time.sleep(0.1)
     return lambda number: connection.execute(INSERT, (time.time(), json.dumps({"number": number})))
 

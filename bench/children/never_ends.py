@@ -1,4 +1,4 @@
-"""A worker whose tasks tell when they start and do not end by themselves. Argument: URL."""
+"""A worker whose tasks print when they start, and do not end by themselves. Argument: URL."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from dbtaskqueue import Worker, current_task
 
 
 def callback(payload):
-    """Prints who started which attempt when."""
+    """Print the process, the attempt and the time of its start, then wait."""
     print(json.dumps({"pid": os.getpid(), "attempt": current_task().attempt, "started": time.monotonic()}), flush=True)
     while not current_task().should_stop:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A producer that enqueues one by one. Arguments: URL, number of tasks. Prints tasks a second."""
+"""A producer that enqueues one by one. Arguments: URL, number of tasks. Prints tasks per second."""
 
 import json
 import sys

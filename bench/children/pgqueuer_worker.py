@@ -1,8 +1,8 @@
-"""pgqueuer: fill its queue, or drain it as fast as it can; runs in the rivals' environment.
+"""pgqueuer: fill its queue, or drain it as fast as possible. Runs in the environment of the rivals.
 
-Arguments: "fill" and how many tasks, or "drain" and when to start (``time.monotonic()``); then "asyncpg" or
-"asyncpg-pool"; then URL. Its tables are logged ones, as they are by default. Its psycopg driver is left out: it
-was six times slower than these. It stores no results.
+Arguments: "fill" and the number of tasks, or "drain" and when to start (``time.monotonic()``); then "asyncpg" or
+"asyncpg-pool"; then URL. Its tables are logged, as by default. Its psycopg driver is omitted, since it was six times
+slower than these. It stores no results.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ started: list[float] = []
 
 
 async def connect():
-    """The driver that was asked for."""
+    """Return the requested driver."""
     if driver == "asyncpg-pool":
         return AsyncpgPoolDriver(await asyncpg.create_pool(url, min_size=2, max_size=3))
     return AsyncpgDriver(await asyncpg.connect(url))
 
 
 async def fill(tasks):
-    """Create its schema and the tasks."""
+    """Create pgqueuer's schema and the tasks."""
     queries = Queries(await connect())
     await queries.install()
     for first in range(0, tasks, CHUNK):
@@ -41,7 +41,7 @@ async def fill(tasks):
 
 
 async def drain(start):
-    """Run all tasks; when the first started and when all were stored, and how many they were."""
+    """Run all tasks; return when the first one started, when all were stored, and their number."""
     manager = QueueManager(Queries(await connect()))
     count = 0
 

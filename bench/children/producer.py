@@ -1,6 +1,6 @@
-"""Producers: enqueue one by one from one or several threads, or the bare INSERT that it is held against.
+"""Producers that enqueue one by one in one or several threads, or run the bare INSERT for comparison.
 
-Arguments: "ours" or "bare", file, synchronous, number of tasks, number of threads. Prints tasks a second.
+Arguments: "ours" or "bare", file, synchronous, number of tasks, number of threads. Prints tasks per second.
 """
 
 import json
@@ -22,13 +22,13 @@ def payload(number):
 
 
 def ours():
-    """``enqueue`` of one handle, shared by all threads."""
+    """Enqueue through one handle, shared by all threads."""
     queue = TaskQueue(f"sqlite:///{path}?synchronous={synchronous}")
     return lambda number: queue.enqueue(payload(number))
 
 
 def bare():
-    """One INSERT, which is a transaction of its own."""
+    """Run one INSERT per task, each in its own transaction."""
     connection = connect(path, synchronous)
     connection.executescript(SCHEMA)
     return lambda number: connection.execute(INSERT, (time.time(), json.dumps(payload(number))))
@@ -38,7 +38,7 @@ submit = ours() if kind == "ours" else bare()
 
 
 def share(count):
-    """What one thread does."""
+    """Enqueue the tasks of one thread."""
     for number in range(count):
         submit(number)
 

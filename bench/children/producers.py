@@ -1,4 +1,4 @@
-"""A producer: enqueues one by one for some time. Arguments: URL, when to start (``time.monotonic()``), seconds."""
+"""A producer that enqueues one by one for some time. Arguments: URL, when to start (``time.monotonic()``), seconds."""
 
 import json
 import sys

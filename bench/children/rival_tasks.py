@@ -1,6 +1,6 @@
-"""What the rivals' worker processes import: a task that notes when it started, in a file that all of them share.
+"""The module that the rivals' workers import. Its task records when it started, in a file that all workers share.
 
-Told by environment: BENCH_NOTES, the file, 8 bytes for each task; for huey also what ``huey_tasks.py`` is told.
+Environment: BENCH_NOTES, the file, with 8 bytes for each task; for huey also the variables of ``huey_tasks.py``.
 """
 
 import os
@@ -11,7 +11,7 @@ notes = os.open(os.environ["BENCH_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREA
 
 
 def noop(payload):
-    """The same as our callback."""
+    """Record the start; otherwise do nothing, like our callback."""
     os.write(notes, struct.pack("d", time.monotonic()))
     return {"status": "OK", "number": payload["number"]}
 

@@ -1,6 +1,6 @@
-"""A worker of coroutines that sleep, until nothing is due. Arguments: URL, how many at once.
+"""A worker that runs sleeping coroutines until no task is due. Arguments: URL, concurrency.
 
-Prints how many seconds it ran.
+Prints the seconds that it ran.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from dbtaskqueue import Worker
 
 
 async def sleep(payload):
-    """Wait, as if for an answer from the network."""
+    """Wait, as for an answer from the network."""
     await asyncio.sleep(payload["seconds"])
 
 

@@ -1,4 +1,4 @@
-"""A worker whose tasks run until it is told to stop. Arguments: URL, concurrency."""
+"""A worker whose tasks run until it drains. Arguments: URL, concurrency."""
 
 import sys
 import threading

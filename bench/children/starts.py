@@ -1,4 +1,4 @@
-"""A worker whose results tell when each task started: ``time.monotonic()`` is the same clock in every process.
+"""A worker whose tasks return when they started, by ``time.monotonic()``, the same clock in every process.
 
 Argument: URL.
 """

@@ -1,4 +1,4 @@
-"""A worker as a user starts it, timed from the start of its first task until all are stored.
+"""A worker with default options, timed from the start of its first task until all outcomes are stored.
 
 Arguments: URL, number of tasks.
 """

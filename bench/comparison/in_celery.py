@@ -1,6 +1,7 @@
-"""The two-hour task in Celery; an hour of its visibility timeout is 20 seconds, too.
+"""The two-hour task in Celery. Its visibility timeout of an hour is scaled down to 20 seconds, too.
 
-LATE=1 acknowledges a task at its end, LOST=1 takes back what a lost process had, SOFT=8 gives 8 s in a soft shutdown.
+LATE=1 acknowledges a task at its end, LOST=1 returns the tasks of a lost process to the queue, and SOFT=8 allows 8 s
+for a soft shutdown.
 """
 
 import os
@@ -18,5 +19,5 @@ app.conf.worker_soft_shutdown_timeout = float(os.environ.get("SOFT", "0"))
 
 @app.task(bind=True)
 def two_hours(self):
-    """Tells how far it is as its state."""
+    """Report progress as the task's state."""
     return work(lambda second: self.update_state(state="PROGRESS", meta={"second": second}))

@@ -1,4 +1,4 @@
-"""The two-hour task here; it keeps how far it is, and goes on there."""
+"""The two-hour task in dbtaskqueue. It stores a checkpoint, and continues there."""
 
 from work import HOUR, work
 
@@ -9,7 +9,7 @@ queue = TaskQueue()
 
 @queue.task(name="two_hours")
 def two_hours() -> str:
-    """Tells how far it is, keeps it, and looks whether it is to stop."""
+    """Report progress, store a checkpoint, and check whether the worker drains."""
     task = current_task()
 
     def tell(second: int) -> None:

@@ -1,4 +1,4 @@
-"""The two-hour task in huey; with AGAIN=1 what a signal interrupted is enqueued once more."""
+"""The two-hour task in huey. AGAIN=1 enqueues tasks again that a signal has interrupted."""
 
 import os
 
@@ -10,7 +10,7 @@ huey = SqliteHuey(filename="huey.db")
 
 @huey.task(retries=1)
 def two_hours():
-    """Tells how far it is in huey's key-value store."""
+    """Report progress in huey's key-value store."""
     return work(lambda second: huey.put("second", second))
 
 
@@ -18,6 +18,6 @@ if "AGAIN" in os.environ:
 
     @huey.signal(signals.SIGNAL_INTERRUPTED)
     def again(signal, task):
-        """What was interrupted is not lost."""
+        """Enqueue an interrupted task again."""
         say("interrupted")
         huey.enqueue(task)

@@ -1,6 +1,6 @@
-"""The two-hour task in procrastinate: a function, a coroutine, a coroutine that blocks.
+"""The two-hour task in procrastinate, as a function, a coroutine, and a coroutine that blocks.
 
-RETRY=3 lets them be tried again three times, RECIPE=1 retries those whose worker was lost.
+RETRY=3 allows three retries; RECIPE=1 retries tasks whose worker was lost.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ retry = int(os.environ.get("RETRY", "0"))
 
 @app.task(name="function", retry=retry, pass_context=True)
 def function(context):
-    """Looks whether it is to end."""
+    """Check whether the task should stop."""
 
     def tell(second):
         if context.should_abort():
@@ -28,7 +28,7 @@ def function(context):
 
 @app.task(name="coroutine", retry=retry)
 async def coroutine():
-    """Lets the worker's event loop go on."""
+    """Run without blocking the worker's event loop."""
     say("starts")
     await asyncio.sleep(2 * HOUR)
     say("ends")
@@ -36,7 +36,7 @@ async def coroutine():
 
 @app.task(name="blocking", retry=retry)
 async def blocking():
-    """Does not."""
+    """Block the worker's event loop."""
     work()
 
 
@@ -45,7 +45,7 @@ if "RECIPE" in os.environ:
     @app.periodic(cron="* * * * * */10")
     @app.task(name="retry_stalled", queueing_lock="retry_stalled", pass_context=True)
     async def retry_stalled(context, timestamp):
-        """The recipe of procrastinate's documentation."""
+        """Follow the recipe in procrastinate's documentation."""
         for job in await app.job_manager.get_stalled_jobs():
             say(f"retries job {job.id}")
             await app.job_manager.retry_job(job)

@@ -5,7 +5,7 @@ from work import work
 
 
 def two_hours():
-    """Tells how far it is in the job's meta."""
+    """Report progress in the job's ``meta``."""
     job = get_current_job()
 
     def tell(second):

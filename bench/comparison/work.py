@@ -1,4 +1,4 @@
-"""The two-hour task of docs/lab-reports.md, an hour scaled down to 20 seconds; work.log tells what each run did."""
+"""The two-hour task of docs/lab-reports.md, with an hour scaled down to 20 seconds. Each run writes to work.log."""
 
 import os
 import time
@@ -7,13 +7,13 @@ HOUR = 20
 
 
 def say(text: str) -> None:
-    """Write a line with the time and the process."""
+    """Write a log line with the time and the process."""
     with open("work.log", "a") as log:
         log.write(f"{time.strftime('%H:%M:%S')} process {os.getpid()} {text}\n")
 
 
 def work(tell=lambda second: None, start: int = 0) -> str:
-    """Run for two hours from where it was; ``tell`` hears of each second."""
+    """Run until the end of the two hours, starting at this second; call ``tell`` with each second."""
     say(f"starts at {start}")
     for second in range(start, 2 * HOUR):
         time.sleep(1)

@@ -1,1 +1,1 @@
-"""The same promises on PostgreSQL and MariaDB, on servers that are started for this run and end with it."""
+"""The same measurements on PostgreSQL and MariaDB servers that are started for this run and end with it."""

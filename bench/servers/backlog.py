@@ -1,7 +1,7 @@
-"""A database with a long past and a long future against an empty one: what is not due must cost nothing.
+"""A database with many finished and many future tasks against an empty one: what is not due must cost nothing.
 
-It is made once in a run: real rows, made by the queue itself, copied by SQL with other ids, times and
-payloads. Each measurement adds its own tasks to it.
+It is made once in each run. Its rows are copies, by SQL, of rows that the queue itself made, with other ids, times and
+payloads. Each measurement adds its own tasks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TARGET = 0.8
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """One row for the worker, one for enqueue."""
+    """Yield one row for the worker, and one for enqueue."""
     finished, future = bench.some(FINISHED), bench.some(FUTURE)
     with engine.fresh() as big:
         bench.say(f"{engine.name}: making a database with {finished:,} finished and {future:,} future tasks")
@@ -57,7 +57,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
 def _work(bench: Bench, engine: Engine, url: str) -> float:
     tasks = bench.some(_TASKS)
     with TaskQueue(url) as queue:
-        _run_due(queue)  # what the last measurement left
+        _run_due(queue)  # what the last measurement has left
         queue.enqueue_many(databases.payload(number) for number in range(tasks))
     engine.checkpoint()
     return float(run_child("worker.py", url, tasks))
@@ -82,7 +82,7 @@ def _make(engine: Engine, url: str, finished: int, future: int) -> None:
     for model in futures:
         copies = future // len(futures) - 1
         engine.multiply(database_of(url), model, copies, 30 * _DAY * 1_000_000 // copies)
-    with TaskQueue(url) as queue:  # what was made by hand must look to the queue as if it had been made by the queue
+    with TaskQueue(url) as queue:  # the queue must count the copied rows as its own
         started = time.monotonic()
         stats = queue.stats()
         assert (stats.done, stats.pending, stats.oldest_due) == (finished, future, None), stats

@@ -16,7 +16,7 @@ _TARGET = 0.4
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """One row."""
+    """Yield one row."""
     bench.say(f"{engine.name}: enqueue_many against COPY")
 
     def one(kind: str) -> float:

@@ -1,4 +1,4 @@
-"""After very many tasks have passed through: how large are the tables, and how long does a claim take?"""
+"""The size of the tables and the duration of a claim after a great many tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from ..harness import Bench, Row
-from ..processes import heard, start_child
+from ..processes import next_line, start_child
 from .engines import Engine, database_of
 
 TASKS = 1_000_000
@@ -17,12 +17,15 @@ _MILLI = 1e3
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """Size against that of the same rows written anew, and claims against the first ones. Run once: it takes long."""
+    """Measure the size against that of the rewritten tables, and claims against the first ones.
+
+    Only once: it takes long.
+    """
     tasks = bench.some(TASKS)
     bench.say(f"{engine.name}: {tasks:,} tasks pass through")
     with engine.fresh() as url:
         with start_child("churn.py", url, tasks, PART) as worker:
-            times = heard(worker, patience=3600)
+            times = next_line(worker, patience=3600)
         size = engine.size(database_of(url))
         engine.rewrite(database_of(url))
         live = engine.size(database_of(url))
@@ -34,7 +37,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
         [size / live],
         "×",
         _SIZE,
-        details=f"{size / _MIB:.0f} MiB against {live / _MIB:.0f} MiB written anew; all finished tasks are kept",
+        details=f"{size / _MIB:.0f} MiB against {live / _MIB:.0f} MiB after a rewrite; no finished task was deleted",
     )
     first, last = times[0], times[-1]
     yield Row(

@@ -1,4 +1,4 @@
-"""Many workers whose tasks all run for long: what the server has to do meanwhile."""
+"""The load on the server from many workers that run long tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PERCENT = 100
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """One row; on a server of its own, which must take more connections than by default."""
+    """Yield one row, from a separate server that accepts more connections than by default."""
     workers, seconds = bench.some(WORKERS), bench.some(int(_SECONDS))
     bench.say(f"PostgreSQL: {workers} workers with {CONCURRENCY} tasks each that run for long")
     crowded = Postgresql(max_connections="300")
@@ -42,7 +42,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
 
 
 def _start(url: str, workers: int, stack: contextlib.ExitStack) -> None:
-    """Start the workers; return when each of them runs all of its tasks."""
+    """Start the workers; return when each one runs all of its tasks."""
     with TaskQueue(url) as queue:
         queue.enqueue_many([None] * workers * CONCURRENCY)
         for _ in range(workers):

@@ -1,4 +1,4 @@
-"""The servers of a run: started when first needed, durable, at their defaults; gone when the run ends."""
+"""The servers of a run. They start when first needed, are durable, have default settings, and end with the run."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _DEFAULTS = {
     "innodb-buffer-pool-dump-at-shutdown": "ON",
     "innodb-buffer-pool-load-at-startup": "ON",
 }
-"""The tests' servers are smaller than MariaDB's defaults; these are the defaults."""
+"""MariaDB's defaults; the tests' servers have smaller values."""
 
 
 class Engine(ABC):
-    """One server and what is measured on it: databases, and what the server's processes cost."""
+    """One server, its databases, and the costs of its processes."""
 
     name: str
     quote = '"'
@@ -51,12 +51,12 @@ class Engine(ABC):
     @property
     @abstractmethod
     def server(self) -> Any:
-        """The server of the tests that runs behind it, started when first asked for."""
+        """The server, of the tests' classes; it is started by the first access."""
 
     @property
     @abstractmethod
     def settings(self) -> str:
-        """Its version and what matters of its settings, for the header."""
+        """Its version and important settings, for the header."""
 
     @abstractmethod
     def run(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
@@ -64,31 +64,31 @@ class Engine(ABC):
 
     @abstractmethod
     def checkpoint(self) -> None:
-        """Write out what is left to be written, so that a measurement does not pay for what came before it."""
+        """Write out pending pages, so that a measurement does not pay for the previous one."""
 
     @abstractmethod
     def hold_snapshot(self, url: str) -> contextlib.AbstractContextManager[None]:
-        """A transaction that somebody left open, with a snapshot, for as long as the block lasts."""
+        """Keep a transaction with a snapshot open for the duration of the block."""
 
     @abstractmethod
     def statements(self, urls: list[str], seconds: float) -> list[float]:
-        """Statements a second in each database (or their mean over all) while nobody but its workers is there."""
+        """Return the statements per second in each database (or their mean) while only workers use it."""
 
     @abstractmethod
     def multiply(self, database: str, model: int, copies: int, step: int) -> None:
-        """Copy a task so many times, each due ``step`` microseconds later than the one before; tidy up afterwards."""
+        """Copy a task this many times, each due ``step`` microseconds after the previous one; then tidy up."""
 
     @abstractmethod
     def size(self, database: str) -> int:
-        """Bytes of our tables and their indexes."""
+        """Return the bytes of our tables and their indexes."""
 
     @abstractmethod
     def rewrite(self, database: str) -> None:
-        """Write our tables and indexes anew, without anything that is dead."""
+        """Rewrite our tables and indexes without dead rows."""
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[str]:
-        """The URL of an empty database; dropped afterwards."""
+        """Yield the URL of an empty database, which is dropped afterwards."""
         name = f"fresh_{next(self._numbers)}"
         self.server.create_database(name)
         try:
@@ -101,7 +101,7 @@ class Engine(ABC):
         return [f"{self.quote}{row[0]}{self.quote}" for row in self.run(asked + which, database=database)]
 
     def cpu_seconds(self) -> float:
-        """User and system time of all processes of the server so far, of those that have ended, too."""
+        """Return the user and system time of all processes of the server so far, including ended ones."""
         alive = 0.0
         for pid in family(self.server.pid):
             with contextlib.suppress(OSError):
@@ -111,7 +111,7 @@ class Engine(ABC):
 
 
 class Postgresql(Engine):
-    """PostgreSQL. The copies of a template are as fast to have as an empty database."""
+    """PostgreSQL. It copies a template as fast as it creates an empty database."""
 
     name = "PostgreSQL"
 
@@ -154,7 +154,7 @@ class Postgresql(Engine):
             connection.execute("ROLLBACK")
 
     def statements(self, urls: list[str], seconds: float) -> list[float]:
-        """Lines in the server's log, told apart by the process ids in front of them."""
+        """Count the lines in the server's log, by the pids that they start with."""
         names = [database_of(url) for url in urls]
         self.server.configure(log_statement="all")
         try:
@@ -168,7 +168,7 @@ class Postgresql(Engine):
         return [sum(lines[pid] for database, pid in activity if database == name) / seconds for name in names]
 
     def multiply(self, database: str, model: int, copies: int, step: int) -> None:
-        """See the base class. What autovacuum would do within a minute is done at once."""
+        """See the base class. It also does what autovacuum would do within a minute."""
         table = "dbtaskqueue.dbtaskqueue_task"
         columns = self._columns(database, "table_schema = 'dbtaskqueue'")
         highest = self.run(f"SELECT max(id) FROM {table}", database=database)[0][0]
@@ -192,9 +192,9 @@ class Postgresql(Engine):
 
     @contextlib.contextmanager
     def filled(self, what: object, fill: Callable[[str], object]) -> Iterator[str]:
-        """The URL of a database that ``fill(url)`` has filled: made once for each ``what``, then copied.
+        """Yield the URL of a database that ``fill(url)`` has filled: made once for each ``what``, then copied.
 
-        What autovacuum would do within a minute is done before.
+        It also does what autovacuum would do within a minute.
         """
         if what not in self._templates:
             template = f"template_{len(self._templates)}"
@@ -227,7 +227,7 @@ class Mariadb(Engine):
         names = "version", "innodb_flush_log_at_trx_commit", "sync_binlog", "innodb_buffer_pool_size", "log_bin"
         values = {name: self.run(f"SELECT @@{name}")[0][0] for name in names}
         version = values.pop("version")
-        return _told(version, values)
+        return _as_text(version, values)
 
     def run(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
         """See the base class."""
@@ -236,13 +236,13 @@ class Mariadb(Engine):
             return list(cursor.fetchall())
 
     def checkpoint(self) -> None:
-        """Nothing that can be waited for: InnoDB writes out its pages all the time."""
+        """Do nothing: InnoDB writes out its pages continuously, and offers no way to wait for it."""
 
     def statements(self, urls: list[str], seconds: float) -> list[float]:
-        """The server's own counter, for all of its databases together."""
+        """Use the server's own counter, which covers all databases together."""
         start = self._questions()
         time.sleep(seconds)
-        return [(self._questions() - start - 1) / seconds / len(urls)]  # one is ours
+        return [(self._questions() - start - 1) / seconds / len(urls)]  # one is this query
 
     def multiply(self, database: str, model: int, copies: int, step: int) -> None:
         """See the base class."""
@@ -288,19 +288,19 @@ def _copied(columns: list[str], step: int, highest: int) -> str:
     return ", ".join(changed.get(column.strip(_QUOTES), f"model.{column}") for column in columns)
 
 
-def _told(version: str, values: dict[str, object]) -> str:
+def _as_text(version: str, values: dict[str, object]) -> str:
     return ", ".join((version, *(f"{name}={value}" for name, value in values.items()), "all else at its defaults"))
 
 
 def database_of(url: str) -> str:
-    """The database's name in one of our URLs."""
+    """Return the name of the database in one of our URLs."""
     found = re.search(r"/(\w+)(\?.*)?$", url)
     assert found is not None
     return found[1]
 
 
 def fill(url: str, tasks: int) -> None:
-    """Enqueue so many tasks."""
+    """Enqueue this many tasks."""
     with TaskQueue(url) as queue:
         for first in range(0, tasks, _CHUNK):
             queue.enqueue_many(databases.payload(number) for number in range(first, min(first + _CHUNK, tasks)))
@@ -323,7 +323,7 @@ MARIADB = Mariadb()
 
 
 def header() -> dict[str, str]:
-    """Versions and settings of those servers that have run."""
+    """Return the versions and settings of the servers that have run."""
     return {engine.name: engine.settings for engine in (POSTGRESQL, MARIADB) if "server" in engine.__dict__}
 
 

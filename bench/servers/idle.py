@@ -1,4 +1,4 @@
-"""What a worker costs that has nothing to do: its own processor time, its helpers' included, and statements."""
+"""The costs of an idle worker: CPU time, including its helpers, and statements."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..processes import cpu_seconds, family, start_child
 from .engines import Engine
 
 _SETTLING = {"PostgreSQL": 10, "MariaDB": 90}
-"""Seconds until a worker that had something to do has become quiet; one that polls does so by and by."""
+"""Seconds until a worker is idle after its last task. A worker that polls lengthens its interval step by step."""
 _SECONDS = 30.0
 _PERCENT = 100
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """The repeats run side by side, each with a database of its own: they are idle, after all."""
+    """Measure all repeats at the same time, each on its own database, which is possible because they are idle."""
     seconds = bench.some(int(_SECONDS))
     bench.say(f"{engine.name}: {bench.repeats} idle workers for {seconds} s")
     with contextlib.ExitStack() as stack:
@@ -47,12 +47,12 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
         statements,
         "a second",
         2,
-        details=f"BEGIN and COMMIT counted; over {seconds} s, from {_SETTLING[engine.name]} s after its last task on",
+        details=f"BEGIN and COMMIT counted; over {seconds} s, starting {_SETTLING[engine.name]} s after its last task",
     )
 
 
 def _start(url: str, stack: contextlib.ExitStack) -> int:
     worker = stack.enter_context(start_child("idle_worker.py", url))
     with TaskQueue(url) as queue:
-        queue.enqueue({"number": 1}).wait(10)  # it has come up, with its heartbeat process
+        queue.enqueue({"number": 1}).wait(10)  # until it has started, with its heartbeat process
     return worker.pid

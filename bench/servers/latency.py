@@ -13,7 +13,7 @@ _TARGETS = {"PostgreSQL": 10.0, "MariaDB": 60.0}
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """The median of each repeat, and what the longest of them all was."""
+    """Yield one row with the median of each repeat, and with the longest time of all."""
     bench.say(f"{engine.name}: from enqueue to the start of the task")
     rounds = [_round(engine, bench.some(SAMPLES) // bench.repeats) for _ in range(bench.repeats)]
     samples = sorted(sample for each in rounds for sample in each)

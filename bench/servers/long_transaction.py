@@ -1,4 +1,4 @@
-"""Somebody's transaction stays open, with a snapshot, while tasks pass: nothing they leave behind can be cleaned up."""
+"""A transaction with a snapshot stays open while tasks run, so their dead rows cannot be cleaned up."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .engines import Engine, fill
 
 TASKS = 50_000
 _OPEN = 60.0
-"""Seconds that the transaction is open."""
+"""Seconds for which the transaction is open."""
 _CLAIMS = 300
-"""One by one, each followed by its start and finish."""
+"""The number of single claims, each followed by its start and finish."""
 _AT_THE_END, _AFTERWARDS = 3.0, 1.5
 _PATIENCE = 90.0
-"""Seconds after the transaction's end until a claim must cost what it did: autovacuum comes once a minute."""
+"""Seconds after the end of the transaction until claims must be as fast as before: autovacuum runs once a minute."""
 _MILLI = 1e3
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """The claim's time at the end of that transaction and after it, against the start."""
+    """Measure a claim at the end of that transaction, and after it, against one at its start."""
     tasks, seconds = bench.some(TASKS), bench.some(int(_OPEN))
     bench.say(f"{engine.name}: a transaction of {seconds} s while {tasks:,} tasks pass")
     rounds = [_round(engine, tasks, seconds) for _ in range(1 if bench.quick else 3)]
@@ -55,7 +55,7 @@ def _round(engine: Engine, tasks: int, seconds: float) -> tuple[float, float, fl
     with engine.fresh() as url, TaskQueue(url) as queue:
         fill(url, tasks)
         engine.checkpoint()
-        _claims(queue)  # plans are made, pages are read
+        _claims(queue)  # so that plans are made and pages are cached
         with engine.hold_snapshot(url):
             opened = time.monotonic()
             start = _claims(queue)
@@ -70,7 +70,7 @@ def _round(engine: Engine, tasks: int, seconds: float) -> tuple[float, float, fl
 
 
 def _claims(queue: TaskQueue) -> float:
-    """Seconds that a claim takes: the median."""
+    """Return the median seconds of a claim."""
     times = []
     for _ in range(_CLAIMS):
         started = time.perf_counter()

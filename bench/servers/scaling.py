@@ -1,7 +1,7 @@
-"""``python -m bench.servers.scaling``: figures for docs/scaling.md, without targets.
+"""``python -m bench.servers.scaling`` prints figures for docs/scaling.md, without targets.
 
-What a task costs that is claimed and ended alone, as every task longer than 10 ms is; with how many workers that
-goes on growing; what a worker that waits, or whose tasks run for long, costs the server; what a task weighs.
+It measures the cost of a task that is claimed and ended alone, as all tasks above 10 ms are; up to how many workers the
+throughput grows; the load of workers that wait or run long tasks; and the size of a task.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
                 _one_by_one(engine, processes)
             _weight(engine)
             _workers(engine)
-        _looks()
+        _check_for_workers()
     finally:
         stop_all()
 
@@ -50,8 +50,8 @@ def _one_by_one(engine: Engine, processes: int) -> None:
     )
 
 
-def _looks() -> None:
-    """What each worker asks once a second: who else is there."""
+def _check_for_workers() -> None:
+    """Measure the query for the other workers, which each worker runs once a second."""
     row = "'some-host-name', n, '01234567-0123-4567-89ab-0123456789ab', '4026531836', 123456, 30, 1"
     columns = "host, pid, boot, namespace, started, lease, created_at"
     for workers in _CROWDS:
@@ -63,7 +63,7 @@ def _looks() -> None:
             for _ in range(_LOOKS):
                 queue.store.workers()
             cost = (POSTGRESQL.cpu_seconds() - before) / _LOOKS
-        print(f"PostgreSQL: a look at {workers} workers: {cost * 1e6:.0f} µs of the server")
+        print(f"PostgreSQL: the check of {workers} workers: {cost * 1e6:.0f} µs of the server")
 
 
 def _weight(engine: Engine) -> None:

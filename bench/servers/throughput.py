@@ -1,4 +1,4 @@
-"""Worker processes that run no-op tasks: ours against pgqueuer, and against loops written by hand."""
+"""Workers that run no-op tasks: ours against pgqueuer, and against loops written by hand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from ..harness import Bench, Row, interleave, rate, ratios
-from ..processes import heard, run_child, start_child
+from ..processes import next_line, run_child, start_child
 from .engines import MARIADB, POSTGRESQL, Engine, Postgresql, fill
 
 TASKS = 50_000
-"""For each worker; so many that leaving does not count."""
+"""Tasks for each worker; enough that the time to shut down does not matter."""
 BATCH = 100
 _OVER_PGQUEUER = 1.5
 _OVER_BARE_PSYCOPG = 0.6
@@ -24,7 +24,7 @@ _START_UP = 2.0
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """Rows for one worker and for several."""
+    """Yield rows for one worker and for several."""
     if isinstance(engine, Postgresql):
         yield from _on_postgresql(bench)
     else:
@@ -117,14 +117,14 @@ def _bare_pymysql(tasks: int, workers: int) -> float:
 
 
 def together(tasks: int, commands: list[list[object]], python: str | None = None) -> float:
-    """Tasks a second of children that start at the same moment; together they must have run all of them."""
+    """Return the tasks per second of children that start at the same time; check that they have run all tasks."""
     start = time.monotonic() + _START_UP
     with contextlib.ExitStack() as stack:
         processes = []
         for script, *arguments in commands:
-            told = [start if argument == "{start}" else argument for argument in arguments]
-            processes.append(stack.enter_context(start_child(str(script), *told, python=python)))
-        answers: list[dict[str, Any]] = [heard(process) for process in processes]
+            words = [start if argument == "{start}" else argument for argument in arguments]
+            processes.append(stack.enter_context(start_child(str(script), *words, python=python)))
+        answers: list[dict[str, Any]] = [next_line(process) for process in processes]
     assert sum(answer["tasks"] for answer in answers) == tasks, answers
     busy = [answer for answer in answers if answer["tasks"]]
     return tasks / (max(answer["ended"] for answer in busy) - min(answer["started"] for answer in busy))

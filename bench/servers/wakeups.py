@@ -1,4 +1,4 @@
-"""Producers that enqueue one by one while workers wait: what waking them costs against workers that only poll."""
+"""Producers that enqueue one by one while workers wait: the cost of waking them, against workers that only poll."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dbtaskqueue import TaskQueue
 
 from ..harness import Bench, Row, interleave, rate, ratios
-from ..processes import heard, start_child
+from ..processes import next_line, start_child
 from .engines import Engine
 
 PRODUCERS = 8
@@ -20,7 +20,7 @@ _TARGET = 0.9
 
 
 def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
-    """One row."""
+    """Yield one row."""
     bench.say(f"{engine.name}: {PRODUCERS} producers, {WORKERS} workers that are woken, or that poll")
     kinds = "woken", "polling"
     found = interleave({kind: lambda kind=kind: _produced(bench, engine, kind) for kind in kinds}, bench.repeats)
@@ -36,7 +36,7 @@ def measure(bench: Bench, engine: Engine) -> Iterator[Row]:
 
 
 def _produced(bench: Bench, engine: Engine, kind: str) -> float:
-    """Tasks a second of all producers together."""
+    """Return the tasks per second of all producers together."""
     seconds = _SECONDS / 2 if bench.quick else _SECONDS
     with engine.fresh() as url, contextlib.ExitStack() as stack:
         TaskQueue(url).close()
@@ -44,5 +44,5 @@ def _produced(bench: Bench, engine: Engine, kind: str) -> float:
             stack.enter_context(start_child("waiting_worker.py", kind, url))
         start = time.monotonic() + _START_UP
         producers = [stack.enter_context(start_child("producers.py", url, start, seconds)) for _ in range(PRODUCERS)]
-        answers = [heard(producer) for producer in producers]
+        answers = [next_line(producer) for producer in producers]
     return sum(answer["count"] / answer["seconds"] for answer in answers)

@@ -1,4 +1,4 @@
-"""The command, on a database of its own, in a directory of its own."""
+"""Fixtures that run the command in a directory and on a database of its own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dbtaskqueue._worker.membership import Membership
 
 @pytest.fixture
 def cli(url: str, tmp_path: Path) -> Cli:
-    """Runs ``dbtaskqueue --url URL …`` for the database of ``url``; a ``queue`` fixture shares it."""
+    """Run ``dbtaskqueue --url URL …`` on the database of the ``url`` and ``queue`` fixtures."""
     return Cli(url, tmp_path)
 
 
 @pytest.fixture
 def busy(queue: TaskQueue) -> TaskQueue:
-    """A queue with a task in each state that needs no crash, and long payloads."""
+    """A queue with long payloads and a task in each state that a test can reach without a crash."""
     queue.enqueue_many([{"url": "http://example.com/" + "x" * 300, "n": n} for n in range(20)])
     queue.enqueue("ü你好" * 100, priority=-1)
     done, failed, abandoned, released = queue.fetch(4)
@@ -37,7 +37,7 @@ def busy(queue: TaskQueue) -> TaskQueue:
 
 @pytest.fixture
 def long(queue: TaskQueue) -> TaskRecord:
-    """A command in its second attempt, run by a worker with processes, and suspended."""
+    """A suspended command line in its second attempt, run by a worker with processes."""
     queue.enqueue_command(
         ["ffmpeg", "-i", "a film"], time_limit=90, stall_limit=5, memory_limit=3 * 2**29, retry=RetryPolicy(delay=0)
     )

@@ -1,8 +1,8 @@
-"""Runs the command as a user does: through pipes, and on a pseudo-terminal.
+"""Run the command as a user does: through pipes, and on a pseudo-terminal.
 
-Through pipes, most commands run in this process, which saves the start of a Python for each. A process of its own is
-used for commands that start processes or handle signals (``worker``, ``watch``, ``demo``), where a variable is for
-Python itself, and where a test asks for it by giving another command line to ``run``.
+Through pipes, most commands run in this process, which saves the start of an interpreter for each. A separate process
+is used for commands that start processes or handle signals (``worker``, ``watch``, ``demo``), if an environment
+variable is for Python itself, and if a test passes another command line to ``run``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from dbtaskqueue.cli import main
 
 COMMAND = (sys.executable, "-m", "dbtaskqueue")
 WITHIN = 60.0
-"""Seconds that a command may take before the test gives up."""
+"""Seconds after which a test gives up on a command."""
 _PROCESSES = {"worker", "watch", "demo", "-f", "--follow"}
-"""Command lines with one of these words need their own process."""
+"""Command lines with one of these words need a separate process."""
 _OURS = ("DBTASKQUEUE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TZ")
 
 
 class Run(NamedTuple):
-    """How a command ended; on a terminal everything is in ``out``."""
+    """The result of a command. On a terminal, all output is in ``out``."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 
 class Terminal:
-    """A process on a pseudo-terminal: what it shows, and the keys that it gets."""
+    """A process on a pseudo-terminal: its output, and the keys that it gets."""
 
     def __init__(self, process: subprocess.Popen[bytes], master: int, slave: int) -> None:
         self.process = process
@@ -60,37 +60,37 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """Everything so far."""
+        """Everything that the process has shown so far."""
         while select.select([self._master], [], [], 0)[0]:
             self._shown += os.read(self._master, 65536)
         return self._shown.decode(errors="replace")
 
     @property
     def frame(self) -> list[str]:
-        """The lines of the last screen that was drawn whole, without colours."""
+        """Return the lines of the last complete screen, without colours."""
         last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", ["", *self.shown.split("\x1b[H")][-2])
         return [line.rstrip() for line in last.replace("\r\n", "\n").splitlines()]
 
     def press(self, keys: str) -> None:
-        """Type something."""
+        """Type these keys."""
         os.write(self._master, keys.encode())
 
     def resize(self, columns: int, rows: int) -> None:
-        """As a window that is drawn larger or smaller."""
+        """Change the size of the terminal, like a user who resizes the window."""
         _resize(self._master, columns, rows)
 
     def leaves(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end of the process; return its exit code."""
         deadline = time.monotonic() + WITHIN
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"still running, having shown {self._shown[-2000:]!r}"
-            _ = self.shown  # or it waits for somebody who reads
+            _ = self.shown  # or it waits for a reader
             time.sleep(0.01)
         return self.process.returncode
 
     @property
     def is_as_before(self) -> bool:
-        """Whether keys are echoed and lines are edited as before, on the ordinary screen and with a cursor."""
+        """Whether echo, line editing, the ordinary screen and the cursor are as before."""
         shown = self.shown
         on_screen = shown.rfind("\x1b[?1049l") >= shown.rfind("\x1b[?1049h")
         has_cursor = shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
@@ -98,12 +98,12 @@ class Terminal:
 
     @property
     def echoes(self) -> bool:
-        """Whether typed keys are shown."""
+        """Whether the terminal echoes typed keys."""
         return bool(termios.tcgetattr(self._slave)[3] & termios.ECHO)
 
 
 class Cli:
-    """The command, in a directory and on a database."""
+    """Run the command, in a directory and on a database."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url = url
@@ -112,11 +112,11 @@ class Cli:
         self.environment |= {"TERM": "xterm-256color", "TZ": "UTC", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def line(self, *words: object) -> list[str]:
-        """The command line with the database's URL."""
+        """Return the command line with the database's URL."""
         return [*COMMAND, "--url", self.url, *map(str, words)]
 
     def __call__(self, *words: object, stdin: str = "", env: Mapping[str, str] = {}) -> Run:
-        """Run through pipes."""
+        """Run the command through pipes."""
         return self.run(self.line(*words), stdin=stdin, env=env)
 
     def run(self, command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] = {}) -> Run:
@@ -142,7 +142,7 @@ class Cli:
 
     @contextlib.contextmanager
     def started(self, *words: object) -> Iterator[subprocess.Popen[bytes]]:
-        """The command as a process that goes on running; killed at the end if it still does."""
+        """Start the command as a process, which is killed at the end of the block if it still runs."""
         process = subprocess.Popen(
             self.line(*words),
             stdin=subprocess.DEVNULL,
@@ -165,7 +165,7 @@ class Cli:
         command: Sequence[str] = (),
         env: Mapping[str, str] = {},
     ) -> Iterator[Terminal]:
-        """A pseudo-terminal with the command in front, or with another that gets it as its arguments."""
+        """Run the command on a pseudo-terminal, directly or as the arguments of another program."""
         master, slave = pty.openpty()
         _resize(slave, 80, 24)
         process = subprocess.Popen(
@@ -176,7 +176,7 @@ class Cli:
             env={**self.environment, **env},
             cwd=self.directory,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that keys become signals
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that keys like Ctrl-C send signals
         )
         terminal = Terminal(process, master, slave)
         try:
@@ -189,7 +189,7 @@ class Cli:
             os.close(slave)
 
     def on_terminal(self, *words: object, answer: str = "", columns: int = 80, env: Mapping[str, str] = {}) -> Run:
-        """Run on a pseudo-terminal; ``answer`` is typed at the first question."""
+        """Run on a pseudo-terminal; type ``answer`` at the first question."""
         terminal, slave = pty.openpty()
         _resize(slave, columns, 24)
         process = subprocess.Popen(
@@ -213,7 +213,7 @@ class Cli:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Exactly these variables, and the time zone that they name."""
+    """Set exactly these environment variables, and the time zone that they name."""
     before = dict(os.environ)
     try:
         os.environ.clear()
@@ -231,14 +231,14 @@ def _resize(terminal: int, columns: int, rows: int) -> None:
 
 
 def _read(terminal: int, answer: str) -> str:
-    """Everything that a process shows until it ends."""
+    """Return everything that a process shows until it ends."""
     shown, deadline = b"", time.monotonic() + WITHIN
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 0.1)[0]:
             continue
         try:
             chunk = os.read(terminal, 65536)
-        except OSError:  # what Linux says when the other side is closed
+        except OSError:  # the error on Linux if the other side is closed
             chunk = b""
         if not chunk:
             return shown.decode().replace("\r\n", "\n")
@@ -250,7 +250,7 @@ def _read(terminal: int, answer: str) -> str:
 
 
 def assert_explained(run: Run, *words: str) -> None:
-    """It failed, and said why in one line on stderr."""
+    """Check that the command failed and explained it in one line on stderr."""
     assert run.code == 1, run
     assert run.err.startswith("Error: "), run
     assert run.err.count("\n") == 1, run
@@ -259,7 +259,7 @@ def assert_explained(run: Run, *words: str) -> None:
 
 
 def assert_wrong_usage(run: Run, *words: str) -> None:
-    """It was refused as a command line that cannot be understood."""
+    """Check that the command was refused as wrong usage."""
     assert run.code == 2, run
     assert "Traceback" not in run.err
     assert run.out == ""
@@ -268,5 +268,5 @@ def assert_wrong_usage(run: Run, *words: str) -> None:
 
 
 def widest(text: str) -> int:
-    """The length of the longest line."""
+    """Return the length of the longest line."""
     return max(len(line) for line in text.splitlines())

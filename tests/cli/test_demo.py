@@ -1,4 +1,4 @@
-"""dbtaskqueue demo: it shows what it promises, and leaves nothing behind."""
+"""dbtaskqueue demo shows what it claims, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers import until
 
 @pytest.fixture
 def mark(cli: Cli) -> Iterator[str]:
-    """A word in the environment of the demo and of every process that it starts; none may be left."""
+    """A mark in the environment of the demo and of every process that it starts, none of which may be left."""
     word = f"DEMO_TEST={uuid.uuid4().hex}"
     cli.environment |= {"TMPDIR": str(cli.directory), **dict([word.split("=")])}
     yield word
@@ -50,12 +50,15 @@ def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None
     assert names.index("failed") < names.index("KILL -9") < names.index("rescued")
     assert names.count("progress") >= 2
     assert ("progress", "task 1: page 40 of 40") in events
-    told = dict(events)
-    killed = re.fullmatch(r"worker (\d+), in the middle of task 1", told["KILL -9"])
-    rescued = re.fullmatch(r"task 1: worker (\d+) continues at page (\d+), not at 1", told["rescued"])
+    events_by_name = dict(events)
+    killed = re.fullmatch(r"worker (\d+), in the middle of task 1", events_by_name["KILL -9"])
+    rescued = re.fullmatch(r"task 1: worker (\d+) continues at page (\d+), not at 1", events_by_name["rescued"])
     assert killed
     assert rescued
-    assert told["workers"] in (f"processes {killed[1]} and {rescued[1]}", f"processes {rescued[1]} and {killed[1]}")
+    assert events_by_name["workers"] in (
+        f"processes {killed[1]} and {rescued[1]}",
+        f"processes {rescued[1]} and {killed[1]}",
+    )
     assert int(rescued[2]) > 20
     assert "8 tasks were accepted, and all 8 are done" in lesson
     assert re.search(r"failed at attempt 1\. It was retried [1-9]\d*\.\d s later and done at attempt 2", lesson)
@@ -66,7 +69,7 @@ def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None
 
 
 def test_the_commands_that_the_demo_ends_with_work(cli: Cli, mark: str) -> None:
-    """Copied as they are, into a shell in an empty directory."""
+    """They are run unchanged, in a shell in an empty directory."""
     user = cli.directory / "user"
     user.mkdir()
     out = cli.run([*COMMAND, "demo"]).out
@@ -111,14 +114,14 @@ def test_an_interrupted_demo_leaves_nothing(cli: Cli, mark: str, number: signal.
     assert err.decode().strip() == "Aborted!"
 
 
-def test_a_demo_whose_workers_cannot_start_says_so(cli: Cli, mark: str) -> None:
+def test_a_demo_whose_workers_cannot_start_reports_it(cli: Cli, mark: str) -> None:
     run = cli.run([*COMMAND, "demo"], env={"PYTHONHASHSEED": "0", "PYTHONPATH": _breaks_workers(cli)})
     assert_explained(run, "the demo did not show what it should", "no worker started the long task", "No module named")
     subprocess.run(["rm", "-r", _breaks_workers(cli)], check=True)
 
 
 def _breaks_workers(cli: Cli) -> str:
-    """A directory whose ``sitecustomize`` lets no Python start that was told to run a worker."""
+    """Make a directory whose ``sitecustomize`` prevents workers from starting; return the environment that uses it."""
     directory = Path(cli.directory, "path")
     directory.mkdir(exist_ok=True)
     Path(directory, "sitecustomize.py").write_text(

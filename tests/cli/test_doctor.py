@@ -53,7 +53,7 @@ def test_doctor_on_a_good_file(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_doctor_requires_no_action_where_none_is_needed(cli: Cli, queue: TaskQueue) -> None:
-    """An old SQLite, as in Debian 12 and 13, is shown as a fact."""
+    """An old SQLite, as in Debian 12 and 13, is only mentioned."""
     version = findings(cli)["version"]
     if sqlite3.sqlite_version_info < (3, 44):
         assert version["value"] == f"{sqlite3.sqlite_version} (with the rare WAL-reset bug, fixed in 3.51.3)"
@@ -150,8 +150,8 @@ def test_doctor_covers_all_queues_unless_one_is_given(
         quiet.pause()
     run = cli("doctor", "--json")
     command = f"dbtaskqueue --url {cli.url}"
-    told = [(one["name"], one["value"], one["advice"]) for one in run.json["findings"]]
-    assert [one for one in told if one[0] in ("queues", "paused", "abandoned")] == [
+    found = [(one["name"], one["value"], one["advice"]) for one in run.json["findings"]]
+    assert [one for one in found if one[0] in ("queues", "paused", "abandoned")] == [
         ("queues", "default, mail, quiet, web", None),
         ("paused", "queue mail", f"{command} resume --queue mail"),
         ("paused", "queue quiet", f"{command} resume --queue quiet"),
@@ -162,7 +162,7 @@ def test_doctor_covers_all_queues_unless_one_is_given(
             f"{command} list --queue web --state abandoned",
         ),
     ]
-    [(_, oldest, advice)] = [one for one in told if one[0] == "oldest due"]
+    [(_, oldest, advice)] = [one for one in found if one[0] == "oldest due"]
     assert re.fullmatch(r"a task of queue mail has waited 36\d\d\.\d s; no worker is alive", oldest)
     assert advice == f"{command} worker --queue mail MODULE:NAME"
     for chosen in (
@@ -182,15 +182,15 @@ def test_doctor_names_functions_that_no_live_worker_knows(cli: Cli, queue: TaskQ
     queue.submit([{"args": [], "kwargs": {}}], {}, "app.known")
     queue.enqueue("plain")
     queue.enqueue_command(["true"])
-    assert "function" not in findings(cli), "there is no worker: that is another finding"
+    assert "function" not in findings(cli), "without a worker there is another finding"
     with cli.started("worker", "app:queue", "--executor", "thread"):
         until(lambda: queue.stats().done == 1, what="the known one is done")
         until(lambda: all(queue.get(id).start_at > queue.get(id).created_at for id in (1, 2, 5)), what="releases")
         assert cli("doctor").code == 0
-        told = [one for one in cli("doctor", "--json").json["findings"] if one["name"] == "function"]
+        found = [one for one in cli("doctor", "--json").json["findings"] if one["name"] == "function"]
         command = f"dbtaskqueue --url {cli.url} worker MODULE:NAME"
-        assert {one["advice"] for one in told} == {f"start a worker with the code for it: {command}"}
-        assert [one["value"] for one in told] == [
+        assert {one["advice"] for one in found} == {f"start a worker with the code for it: {command}"}
+        assert [one["value"] for one in found] == [
             "1 task waits without a function, and no live worker of the queue default has a callback",
             "app.missing: 2 tasks wait, and no live worker of the queue default knows it; the live workers know:"
             " app.known",

@@ -140,7 +140,7 @@ def test_control_characters_and_markup_in_data_have_no_effect(cli: Cli, queue: T
             assert run.code == 0
             assert not set("\x1b\x07\u202e\x9b\r") & set(run.out), words
             if words != ("doctor",):
-                assert ":smile: [bold red]x" in run.out, words  # a long pid takes room from what comes last
+                assert ":smile: [bold red]x" in run.out, words  # a long pid leaves less space for the last column
 
 
 def test_only_the_start_of_a_large_payload_is_escaped() -> None:
@@ -226,16 +226,16 @@ def test_workers_prints_the_executor(cli: Cli, long: TaskRecord) -> None:
     assert widest(cli("workers").out) <= 80
 
 
-def test_workers_tells_live_workers_from_dead_ones(cli: Cli, queue: TaskQueue) -> None:
+def test_workers_distinguishes_live_and_lost_workers(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     held = queue.fetch()
     Path(cli.directory, "tasks.py").write_text("import time\ndef run(payload): time.sleep(60)\n")
     queue.enqueue(2)
     with cli.started("worker", "tasks:run") as process:
         until(lambda: queue.get(2).state == "running", what="the task runs")
-        living = {worker["pid"]: worker for worker in cli("workers", "--json").json}
-        assert (living[process.pid]["state"], living[process.pid]["holds"]) == ("alive", 1)
-        # a worker that does not look is not rescued by this process
+        listed = {worker["pid"]: worker for worker in cli("workers", "--json").json}
+        assert (listed[process.pid]["state"], listed[process.pid]["holds"]) == ("alive", 1)
+        # a stopped worker of the same place is not rescued
         process.send_signal(signal.SIGKILL)
         process.wait()
         dead = {worker["pid"]: worker for worker in cli("workers", "--json").json}[process.pid]
@@ -257,7 +257,7 @@ def test_a_worker_elsewhere_is_marked(cli: Cli, queue: TaskQueue) -> None:
     held[0].release()
 
 
-def test_a_worker_that_left_is_not_shown(cli: Cli, queue: TaskQueue) -> None:
+def test_a_worker_that_has_left_is_not_shown(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     Worker(queue).run(lambda payload: None, burst=True)
     assert cli("workers", "--json").json == []

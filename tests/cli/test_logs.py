@@ -37,13 +37,13 @@ def run(payload):
 
 @pytest.fixture
 def go(cli: Cli) -> Callable[[], None]:
-    """Lets the waiting tasks continue."""
+    """A file that lets the waiting tasks continue."""
     Path(cli.directory, "tasks.py").write_text(TASKS)
     return Path(cli.directory, "go").touch
 
 
 def start(queue: TaskQueue, worker: int, output: str | None) -> TaskRecord:
-    """Start a task as a worker with processes does, with output."""
+    """Start a task with this output, as a worker with processes does."""
     [record] = queue.store.exchange(worker, claim=Claim(["default"], 1, clock.now(), start=True)).claimed
     tell(queue, worker, record, output)
     return record
@@ -60,7 +60,7 @@ def worker(queue: TaskQueue) -> int:
 
 
 def read_until(process: subprocess.Popen[bytes], text: str) -> str:
-    """Return what it prints, until it contains the text."""
+    """Read the standard output until it contains the text; return it."""
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     shown = b""
@@ -214,13 +214,13 @@ def test_an_interrupt_ends_following(cli: Cli, queue: TaskQueue, worker: int, nu
 def test_a_database_that_is_unavailable_for_a_while(cli: Cli, queue: TaskQueue, worker: int) -> None:
     task = queue.enqueue(1)
     record = start(queue, worker, "before\n")
-    file, away = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "away")
+    file, elsewhere = Path(cli.directory, "taskqueue.sqlite"), Path(cli.directory, "elsewhere")
     with cli.started("logs", "-f", task.id) as logs:
         shown = read_until(logs, "before\n")
-        file.rename(away)
+        file.rename(elsewhere)
         assert logs.stderr is not None
         assert b"database unavailable, retrying: " in logs.stderr.readline()
-        away.rename(file)
+        elsewhere.rename(file)
         assert logs.stderr.readline() == b"database available again\n"
         tell(queue, worker, record, "before\nafter\n")
         shown += read_until(logs, "after\n")

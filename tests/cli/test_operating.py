@@ -1,4 +1,4 @@
-"""dbtaskqueue retry, cancel, suspend, continue, pause, resume, purge, prune: and what asks first."""
+"""dbtaskqueue retry, cancel, suspend, continue, pause, resume, purge and prune, and their questions."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_question_has_the_number_of_tasks(cli: Cli, queue: TaskQueue) -> Non
 
 
 @pytest.mark.parametrize("command", [("purge",), ("prune", "0s")], ids=lambda words: words[0])
-def test_yes_is_not_asked(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) -> None:
+def test_yes_skips_the_question(cli: Cli, queue: TaskQueue, command: tuple[str, ...]) -> None:
     run = cli.on_terminal(*command, "--yes")
     assert run.code == 0
     assert "[y/N]" not in run.out

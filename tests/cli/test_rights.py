@@ -1,4 +1,4 @@
-"""What an ordinary user sees if it may not use a file or its directory. Root runs these tests as another user."""
+"""Errors for an ordinary user without access to a file or its directory. Root runs these tests as another user."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMANDS = (("doctor",), ("doctor", "--json"), ("list",), ("stats",), ("pause",)
 
 
 class Place:
-    """A directory of an ordinary user's, with a database."""
+    """A directory of an ordinary user, with a database."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -46,7 +46,7 @@ class Place:
         hand_over(directory)
 
     def __call__(self, *words: str) -> Run:
-        """Run a command as that user."""
+        """Run a command as the ordinary user."""
         user, group, _ = account()
         numbers = ["" if number is None else str(number) for number in (user, group)]
         ended = subprocess.run(
@@ -73,14 +73,17 @@ def place() -> Iterator[Place]:
 
 
 def test_an_ordinary_user_may_do_everything_in_its_own_place(place: Place) -> None:
-    """Checks how the tests below run a command."""
+    """Check that the tests below run commands correctly."""
     assert place("list", "--json").json[0]["payload"] == 1
     assert place("enqueue", "2").out == "2\n"
     assert place("doctor").code == 0
 
 
 CLOSED: dict[str, Callable[[Place], Path]] = {}
-"""What is closed. Each function closes it, and returns the path that an error must name."""
+"""Things to which the user has no access.
+
+Each function removes the access and returns the path that errors must name.
+"""
 
 
 def closed(path: Path, mode: int) -> Path:
@@ -88,19 +91,19 @@ def closed(path: Path, mode: int) -> Path:
     return path
 
 
-CLOSED["a file that may be read only"] = lambda place: closed(place.file, stat.S_IRUSR)
-CLOSED["a file that may not be opened"] = lambda place: closed(place.file, 0)
-CLOSED["a directory that may not be written"] = lambda place: closed(place.directory, stat.S_IRUSR | stat.S_IXUSR)
-CLOSED["a directory above it that may not be entered"] = lambda place: closed(place.directory.parent, 0) and place.file
-CLOSED["a directory that may not be entered"] = lambda place: closed(place.directory, 0)
+CLOSED["a read-only file"] = lambda place: closed(place.file, stat.S_IRUSR)
+CLOSED["a file without any access"] = lambda place: closed(place.file, 0)
+CLOSED["a read-only directory"] = lambda place: closed(place.directory, stat.S_IRUSR | stat.S_IXUSR)
+CLOSED["a parent directory without any access"] = lambda place: closed(place.directory.parent, 0) and place.file
+CLOSED["a directory without any access"] = lambda place: closed(place.directory, 0)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("kind", CLOSED)
-def test_an_error_names_what_is_closed(place: Place, kind: str, command: tuple[str, ...]) -> None:
+def test_an_error_names_the_path_without_access(place: Place, kind: str, command: tuple[str, ...]) -> None:
     path = CLOSED[kind](place)
     run = place(*command)
-    if kind == "a file that may be read only" and command[0] in ("list", "stats"):
+    if kind == "a read-only file" and command[0] in ("list", "stats"):
         assert (run.code, run.err) == (0, ""), "reading is enough"
         return
     assert_explained(run, str(path))
@@ -108,17 +111,17 @@ def test_an_error_names_what_is_closed(place: Place, kind: str, command: tuple[s
     assert "does not exist" not in run.err
 
 
-@pytest.mark.parametrize("kind", ["a file that may be read only", "a directory that may not be written"])
+@pytest.mark.parametrize("kind", ["a read-only file", "a read-only directory"])
 def test_doctor_suggests_a_fix_that_works(place: Place, kind: str) -> None:
-    if kind.startswith("a directory"):
-        with TaskQueue(place.url):  # it keeps SQLite's two other files there, so the doctor gets as far as that
+    if kind.endswith("directory"):
+        with TaskQueue(place.url):  # this keeps SQLite's two other files, so that doctor can open the database
             for file in place.directory.iterdir():
                 hand_over(file)
             path = CLOSED[kind](place)
             found = place("doctor", "--json")
     else:
         path = CLOSED[kind](place)
-        assert place("list").code == 0, "SQLite makes its two other files as closed as the file, and leaves them there"
+        assert place("list").code == 0, "SQLite creates its two other files with the mode of the file, and leaves them"
         found = place("doctor", "--json")
     [rights] = [finding for finding in found.json["findings"] if finding["broken"]]
     assert rights["name"] == "rights"

@@ -1,4 +1,4 @@
-"""What holds for every command: usage, variables, errors in one line."""
+"""All commands: usage, environment variables, and errors in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-LOOKING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
+READING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),
@@ -41,7 +41,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [
         *PRODUCING_AND_WORKING,
-        *[words[0] for words in LOOKING + OPERATING],
+        *[words[0] for words in READING + OPERATING],
         "migrate",
         "copy",
         "doctor",
@@ -65,7 +65,7 @@ def test_help_fits_the_terminal(command: str, columns: int, monkeypatch: pytest.
 
 def test_the_installed_command_is_the_same(cli: Cli) -> None:
     installed = Path(sys.executable).with_name("dbtaskqueue")
-    in_a_process = ["env", *COMMAND, "--help"]  # else it runs in this one, where help is wider
+    in_a_process = ["env", *COMMAND, "--help"]  # run in this process, help would be wider
     assert cli.run([str(installed), "--help"]) == cli.run(in_a_process)
 
 
@@ -75,7 +75,7 @@ def test_version(cli: Cli) -> None:
     assert "dbtaskqueue" in run.out
 
 
-@pytest.mark.parametrize("words", [*LOOKING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [*READING, *OPERATING, ("doctor",)], ids=lambda words: words[0])
 def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[str, ...]) -> None:
     run = cli(*words)
     assert_explained(
@@ -83,7 +83,7 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         f"{cli.directory}/taskqueue.sqlite does not exist; ",
         "name another database with --url or $DBTASKQUEUE_URL",
     )
-    assert "migrate" not in run.err, "no advice that makes a second, empty database"
+    assert "migrate" not in run.err, "must not suggest to create a second, empty database"
     assert list(cli.directory.iterdir()) == []
 
 
@@ -229,7 +229,7 @@ def test_a_file_of_something_else(cli: Cli) -> None:
         assert_explained(cli(*words), "not a SQLite database, or a damaged one")
 
 
-def test_a_database_of_another_program_is_not_touched_by_looking(cli: Cli) -> None:
+def test_reading_commands_leave_a_database_of_another_program_unchanged(cli: Cli) -> None:
     path = Path(cli.directory, "taskqueue.sqlite")
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE customer (name TEXT)")
@@ -237,18 +237,18 @@ def test_a_database_of_another_program_is_not_touched_by_looking(cli: Cli) -> No
     before = path.read_bytes()
     for words in (("list",), ("doctor",)):
         assert_explained(cli(*words), "has no dbtaskqueue schema", "migrate")
-    assert path.read_bytes() == before, "not even its journal mode"
+    assert path.read_bytes() == before, "not even the journal mode changed"
     assert [file.name for file in cli.directory.iterdir()] == [path.name]
     assert cli("enqueue", "1").code == 0
 
 
-def test_a_directory_that_is_gone(cli: Cli) -> None:
-    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+def test_a_deleted_current_directory(cli: Cli) -> None:
+    script = 'mkdir deleted && cd deleted && rmdir ../deleted && exec "$@"'
     assert_explained(cli.run(["sh", "-c", script, "sh", *cli.line("worker", "tasks:run")]), "No such file")
 
 
 def test_each_option_has_the_variable_that_its_name_suggests() -> None:
-    """What is called --in is DBTASKQUEUE_ENQUEUE_IN, whatever the function's parameter is called."""
+    """The variable of --in is DBTASKQUEUE_ENQUEUE_IN, although the function's parameter has another name."""
     for name, command in main.commands.items():
         for option in command.params:
             if isinstance(option, click.Option) and option.allow_from_autoenv:
@@ -322,7 +322,7 @@ def test_a_reader_that_stops_reading(cli: Cli, queue: TaskQueue) -> None:
 
 
 def with_shell(cli: Cli, redirection: str, *words: object) -> Run:
-    """Run the command as a shell does, with a redirection of its streams."""
+    """Run the command in a shell that redirects its streams."""
     return cli.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *cli.line(*words)])
 
 

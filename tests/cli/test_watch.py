@@ -1,4 +1,4 @@
-"""dbtaskqueue watch: on a pseudo-terminal, next to a worker that runs tasks, and on a pipe."""
+"""dbtaskqueue watch on a pseudo-terminal and on a pipe, while a worker runs tasks."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def run(payload):
 
 @pytest.fixture
 def go(cli: Cli) -> Callable[[], None]:
-    """Lets the tasks finish."""
+    """A file that lets the tasks finish."""
     Path(cli.directory, "tasks.py").write_text(TASKS)
     return Path(cli.directory, "go").touch
 
 
 @pytest.fixture
 def worker(cli: Cli, queue: TaskQueue, go: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with processes that runs two tasks with progress; a third task has failed."""
+    """Start a worker with processes that runs two tasks with progress, after a third task has failed."""
     queue.enqueue("fail", retry=RetryPolicy(delay=3600))
     queue.enqueue_many(["long", "longer"])
     with cli.started("worker", "tasks:run", "--executor", "process", "--concurrency", 2) as process:
@@ -54,7 +54,7 @@ def worker(cli: Cli, queue: TaskQueue, go: object) -> Iterator[subprocess.Popen[
 
 
 def seen(terminal: Terminal, pattern: str) -> str:
-    """Wait for a line of the screen that matches the pattern, and return it."""
+    """Wait for a line of the screen that matches the pattern; return it."""
 
     def found() -> list[str]:
         return [line for line in terminal.frame if re.search(pattern, line)]
@@ -154,7 +154,7 @@ def test_ctrl_z_and_fg(cli: Cli, queue: TaskQueue) -> None:
     with cli.terminal("watch", command=[sys.executable, "-c", SHELL]) as terminal:
         seen(terminal, "^default ")
         terminal.press("\x1a")
-        until(lambda: "<stopped>" in terminal.shown, what="it stands still")
+        until(lambda: "<stopped>" in terminal.shown, what="it is stopped")
         before = terminal.shown.partition("<stopped>")[0]
         assert before.rstrip().endswith("\x1b[?1049l"), "the shell has its own screen"
         until(lambda: "\x1b[?1049h" in terminal.shown.partition("<stopped>")[2], what="it draws again")
@@ -215,7 +215,7 @@ def test_without_colours_and_in_ascii(cli: Cli, queue: TaskQueue, worker: object
 
 
 def until_line(process: subprocess.Popen[bytes], pattern: str) -> str:
-    """Return what it prints, up to a line that matches the pattern."""
+    """Read the standard output up to a line that matches the pattern; return it."""
     assert process.stdout is not None
     read = ""
     while line := process.stdout.readline().decode():

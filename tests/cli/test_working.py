@@ -94,7 +94,7 @@ def test_a_callback_runs_what_is_due(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_modules_of_the_current_directory_are_found(cli: Cli) -> None:
-    """By the installed command, too: ``python -m`` puts the directory on the path by itself."""
+    """The installed command has to add the directory to the path; ``python -m`` does so by itself."""
     installed = str(Path(sys.executable).with_name("dbtaskqueue"))
     assert cli.run([installed, "--url", cli.url, "worker", "tasks:run", "--burst"]).code == 0
 
@@ -127,7 +127,7 @@ def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueu
     assert "queues=x,y concurrency=3" in run.err
 
 
-def test_the_first_log_line_says_what_the_worker_serves(cli: Cli) -> None:
+def test_the_first_log_line_names_what_the_worker_serves(cli: Cli) -> None:
     Path(cli.directory, "mine.py").write_text(QUEUE.format(url="None"))
     start = rf"INFO worker starts pid=\d+ database={re.escape(cli.url)} queues="
     first = cli("worker", "mine:queue", "--burst", "--executor", "thread").err.splitlines()[0]
@@ -237,7 +237,7 @@ def test_another_spelling_of_the_url_that_the_task_queue_has(cli: Cli, spelling:
     assert run.code == 0, run
 
 
-def test_the_lease_that_was_asked_for_counts(cli: Cli) -> None:
+def test_the_lease_option_is_used(cli: Cli) -> None:
     Path(cli.directory, "mine.py").write_text(QUEUE.format(url="None"))
     for target in ("mine:queue", "tasks:run"):
         with cli.started("worker", target, "--lease", "7s", "--queue", "functions"), TaskQueue(cli.url) as queue:
@@ -264,7 +264,7 @@ def test_tasks_run_in_processes_unless_asked_otherwise(cli: Cli, queue: TaskQueu
         ("tasks:anonymous", ["lambda", 1]),
     ],
 )
-def test_what_a_child_finds_by_the_place_of_its_object(
+def test_objects_that_a_child_finds_by_module_and_name(
     cli: Cli, queue: TaskQueue, target: str, result: list[object]
 ) -> None:
     task = queue.enqueue(1)
@@ -273,7 +273,7 @@ def test_what_a_child_finds_by_the_place_of_its_object(
 
 
 @pytest.mark.parametrize("target", ["tasks:holder.thing.method", "tasks:holder.local"])
-def test_what_a_child_cannot_find_names_the_way_out(cli: Cli, queue: TaskQueue, target: str) -> None:
+def test_an_object_that_a_child_cannot_find_gets_a_suggested_fix(cli: Cli, queue: TaskQueue, target: str) -> None:
     task = queue.enqueue(1)
     assert_explained(cli("worker", target, "--burst"), f"cannot find {target}", "--executor thread")
     assert task.refresh().state == "pending"
@@ -307,7 +307,7 @@ def test_a_module_that_cannot_be_imported_a_second_time(cli: Cli, queue: TaskQue
     assert queue.stats().workers == 0
 
 
-def test_commands_are_run_where_that_is_allowed(cli: Cli, queue: TaskQueue) -> None:
+def test_command_lines_run_if_they_are_allowed(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue_command([sys.executable, "-c", "print('from a command')"])
     assert cli("worker", "tasks:run", "--burst").code == 0
     assert task.refresh().state == "pending"
@@ -331,14 +331,14 @@ def test_a_worker_without_code_runs_command_lines_only(cli: Cli) -> None:
     assert "name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands" in refused.err
 
 
-def test_a_child_runs_so_many_tasks(cli: Cli, queue: TaskQueue) -> None:
+def test_a_child_is_replaced_after_tasks_per_child(cli: Cli, queue: TaskQueue) -> None:
     tasks = [queue.enqueue(n) for n in range(6)]
     assert cli("worker", "tasks:run", "--burst", "--tasks-per-child", 2).code == 0
     ran = [task.refresh().result["process"] for task in tasks]  # type: ignore[index, call-overload]
     assert max(ran.count(pid) for pid in ran) <= 2
 
 
-def test_who_does_not_end_is_killed_after_the_grace(cli: Cli, queue: TaskQueue) -> None:
+def test_a_task_that_does_not_end_is_killed_after_cancel_grace(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(300.0)
     with cli.started("worker", "tasks:endure", "--drain-timeout", "0s", "--cancel-grace", "0.3") as worker:
         until(Path(cli.directory, "started").exists, what="the task runs")
@@ -369,7 +369,7 @@ def test_who_does_not_end_is_killed_after_the_grace(cli: Cli, queue: TaskQueue) 
         ("evil\x1b[31m:run", "evil\\x1b[31m"),
     ],
 )
-def test_what_cannot_be_run_is_explained(cli: Cli, target: str, reason: str) -> None:
+def test_code_that_cannot_be_run_is_explained(cli: Cli, target: str, reason: str) -> None:
     sources = {
         "mine": QUEUE.format(url="None"),
         "broken": "def run(:",
@@ -402,7 +402,7 @@ def test_a_signal_drains(cli: Cli, queue: TaskQueue, number: signal.Signals) -> 
     assert queue.store.workers() == []
 
 
-def test_the_drain_timeout_gives_back(cli: Cli, queue: TaskQueue) -> None:
+def test_tasks_are_released_after_drain_timeout(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(120.0)
     with cli.started("worker", "tasks:slow", "--drain-timeout", "0.1") as worker:
         until(Path(cli.directory, "started").exists, what="the task runs")
@@ -428,7 +428,7 @@ def test_a_second_signal_just_after_the_drain_does_not_kill(cli: Cli, queue: Tas
         until(lambda: queue.stats().workers == 1, what="the worker waits for tasks")
         worker.terminate()
         deadline = time.monotonic() + pause
-        while worker.poll() is None:  # as long as there is a process that a signal could kill
+        while worker.poll() is None:  # for as long as the process exists
             if time.monotonic() >= deadline:
                 worker.terminate()
                 time.sleep(0.002)
@@ -436,11 +436,11 @@ def test_a_second_signal_just_after_the_drain_does_not_kill(cli: Cli, queue: Tas
 
 
 def plain(shown: str) -> str:
-    """What a terminal shows, without colours, as one line."""
+    """Return what a terminal shows, as one line without colours."""
     return " ".join(re.sub(r"\x1b\[[\d;]*m", "", shown).split())
 
 
-def test_ctrl_c_is_answered_at_once(cli: Cli, queue: TaskQueue) -> None:
+def test_ctrl_c_is_answered_immediately(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(300.0)
     with cli.terminal("worker", "tasks:slow") as worker:
         until(Path(cli.directory, "started").exists, what="the task runs")
@@ -462,13 +462,14 @@ def test_a_signal_is_answered_while_the_worker_waits_for_the_database(cli: Cli, 
     ):
         until(lambda: queue.stats().running == 2, what="both tasks run")
         connection.execute("BEGIN IMMEDIATE")
-        Path(cli.directory, "go").touch()  # the second task ends, and its end cannot be stored
+        Path(cli.directory, "go").touch()  # the second task ends, and its outcome cannot be stored
         assert worker.stderr is not None
         lines = iter(worker.stderr.readline, b"")
         assert any(b"starts to wait" in line for line in lines)
         worker.terminate()
         answer = rb"INFO stopping: (1 task|2 tasks) may run for 20 s more; send the signal again to stop now"
-        assert any(re.search(answer, line) for line in lines)  # two: the end of the second has just started
+        # Two tasks, since the write of the second outcome has just started.
+        assert any(re.search(answer, line) for line in lines)
         connection.rollback()
         worker.terminate()
         assert worker.wait(WITHIN) == 0
@@ -496,7 +497,7 @@ def test_a_failure_is_logged_without_its_payload(cli: Cli, queue: TaskQueue) -> 
     assert "secret" not in run.err
 
 
-def test_what_a_task_logs_is_shown_in_one_harmless_line(cli: Cli, queue: TaskQueue) -> None:
+def test_log_lines_of_a_task_are_escaped(cli: Cli, queue: TaskQueue) -> None:
     queue.enqueue(1)
     run = cli("worker", "tasks:log", "--burst", "--executor", "thread")
     assert "WARNING mine \\x1b]0;evil\\x07\\nsecond\n" in run.err

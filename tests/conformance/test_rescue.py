@@ -10,7 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from helpers import Looks, ended, run_python, spawn, until
+from helpers import WorkerReads, ended, run_python, spawn, until
 
 from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue
 from dbtaskqueue._maintenance import rescuer
@@ -47,10 +47,10 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
         assert holder.stdout.readline() == "held\n"
         holder.kill()
         holder.wait()
-        died, checks = time.monotonic(), Looks(queue)
+        died, checks = time.monotonic(), WorkerReads(queue)
         [again] = queue.fetch(timeout=60)
         assert time.monotonic() - died >= lease
-        assert checks.count <= Looks.until_rescued(lease)
+        assert checks.count <= WorkerReads.until_rescued(lease)
         assert again.id == task.id
         assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
 

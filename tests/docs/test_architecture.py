@@ -1,4 +1,4 @@
-"""The page about the architecture: its map, layers, files and tables are those of the code."""
+"""The map, layers, files and tables on the page about the architecture are those of the code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_files_that_are_named_exist() -> None:
 
 
 def test_every_table_is_described() -> None:
-    """The tables that the migrations of all engines create."""
+    """The page must have each table that a migration creates, on any engine."""
     migrations = "".join(path.read_text() for path in (SOURCE / "_store" / "sql" / "migrations").rglob("*.sql"))
     created = set(
         re.findall(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(?:\{\{\w+\}\})?(dbtaskqueue_\w+)", migrations)

@@ -1,4 +1,4 @@
-"""The page about compatibility names the versions that the code requires."""
+"""The versions on the page about compatibility are those that the code requires."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = (ROOT / "docs" / "compatibility.md").read_text()
 
 
 def supported(name: str) -> str:
-    """The oldest version that the page names, such as "3.38"."""
+    """Return the oldest supported version according to the page, such as "3.38"."""
     [version] = re.findall(rf"^\| {name} \| ([\d.]+) and later", TEXT, re.MULTILINE)
     return version
 

@@ -1,4 +1,4 @@
-"""The pages about concepts: the tests, states, transitions and invariants that they name exist, and none is missing."""
+"""The pages about concepts name tests that exist, and every state, transition and invariant."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_invariant_is_stated_and_checked_under_its_name() -> None:
 
 
 def table(heading: str) -> list[list[str]]:
-    """The rows of the tables of a section of the page about delivery, without their heads."""
+    """Return the rows of the tables in a section of the page about delivery, without the headings."""
     section = page("delivery").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.*) \|$", section, re.MULTILINE)
     return [row.split(" | ") for row in rows]

@@ -1,4 +1,4 @@
-"""The documents are true: their code runs, their links lead somewhere, what they name exists."""
+"""The documents are correct: their code runs, their links work, and the names in them exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLLOWED = {
     "production-checklist.md",
     *(path.name for path in ROOT.glob("docs/howto/*.md")),
 }
-"""Pages that test_readme.py and test_howto.py follow from top to bottom."""
+"""Pages that test_readme.py and test_howto.py test as a whole."""
 WITH_CODE = [path for path in DOCUMENTS if path.name not in FOLLOWED and BLOCK.search(path.read_text())]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -47,7 +47,7 @@ def test_there_are_documents() -> None:
 def test_the_code_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Blocks of one document run one after the other; what a comment promises is printed. README: test_readme.py."""
+    """The blocks of a document run in order and print what their comments say. test_readme.py does this for README."""
     monkeypatch.chdir(tmp_path)
     code = "\n".join(BLOCK.findall(document.read_text()))
     Path("document.py").write_text(code)
@@ -57,7 +57,7 @@ def test_the_code_runs(
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors of its headings, as forges make them."""
+    """Return the anchors of the headings in a page, as GitHub generates them."""
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S), re.MULTILINE
     )
@@ -65,7 +65,7 @@ def anchors(document: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_work(document: Path) -> None:
     for link in LINK.findall(document.read_text()):
         if "://" in link:
             continue
@@ -76,7 +76,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    """docs/reference/command-line.md has all of them by itself."""
+    """This test omits docs/reference/command-line.md, which is generated and has all of them."""
     for document in DOCUMENTS:
         for language, block in SHELL.findall(document.read_text()):
             prompt = r"\$ " if language == "console" else ""
@@ -91,12 +91,12 @@ def test_every_public_name_is_in_a_document() -> None:
         "QueueStats",
         "TaskState",
         "WorkerInfo",
-    }  # what comes back; their docstrings say all
+    }  # types of results; their docstrings are complete
     missing = {name for name in dbtaskqueue.__all__ if not re.search(rf"\b{name}\b", everything)}
     assert missing <= internal
 
 
-def test_the_changelog_knows_the_version() -> None:
+def test_the_changelog_has_the_version() -> None:
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
     assert f"## {version}" in read("CHANGELOG.md")
 

@@ -1,4 +1,4 @@
-"""The glossary is in order and has each state, outcome and word of the command line."""
+"""The glossary is sorted, and has each state, outcome and operating command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutorial, the checklist and the how-to pages: each is followed from top to bottom, as its reader does it."""
+"""The tutorial, the checklist and the how-to pages are followed from top to bottom, as a reader would."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGES = [ROOT / "docs" / "tutorial.md", ROOT / "docs" / "production-checklist.md
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_page_is_true(page: Path, tmp_path: Path) -> None:
+def test_the_page_works(page: Path, tmp_path: Path) -> None:
     for package in NEEDS.get(page.stem, ()):
         pytest.importorskip(package, reason=f"{package} IS NOT INSTALLED: {page.name} IS NOT TESTED")
     with Reader(tmp_path).following() as reader:
@@ -30,14 +30,14 @@ def test_the_page_is_true(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", sorted(HOWTO.glob("*.md")), ids=lambda page: page.stem)
-def test_what_the_log_says_is_in_the_reference(page: Path) -> None:
+def test_log_events_on_pages_are_in_the_reference(page: Path) -> None:
     reference = (ROOT / "docs" / "reference" / "log-events.md").read_text()
     text = " ".join(page.read_text().split())
     assert [line for line in re.findall(r'\blog says "([^"]+)"', text) if line not in reference] == []
 
 
 def shell(page: str, word: str) -> list[str]:
-    """The lines of the shell block of a page that has this word."""
+    """Return the lines of the shell block that has this word, from a page."""
     [block] = [block for block in blocks_of(HOWTO / page) if block.language == "sh" and word in block.text]
     return block.text.splitlines()
 
@@ -94,13 +94,13 @@ def test_a_backup_and_a_restore_on_mariadb(tmp_path: Path) -> None:
 
 
 def statements(word: str) -> list[str]:
-    """The statements of the SQL block of servers.md that has this word."""
+    """Return the statements of the SQL block in servers.md that has this word."""
     [block] = [block for block in blocks_of(HOWTO / "servers.md") if block.language == "sql" and word in block.text]
     return [statement for statement in block.text.split(";\n") if statement]
 
 
 def serve(url: str) -> None:
-    """Enqueue and run a task with the rights of this URL's user."""
+    """Enqueue and run a task as this URL's user."""
     with TaskQueue(url) as queue:
         task = queue.enqueue(7)
         Worker(queue).run(lambda payload: payload, burst=True)
@@ -129,7 +129,7 @@ def test_the_grants_are_enough_on_mariadb() -> None:
 
 @pytest.mark.parametrize("page", ["systemd.md", "containers.md"])
 def test_the_files_that_the_page_shows_are_those_of_the_examples(page: str) -> None:
-    """Each line, apart from what the page shows of other files."""
+    """Compare each line, except for excerpts of other files."""
     examples = "".join(path.read_text() for path in ROOT.glob("examples/[ds]*/*") if path.suffix != ".py")
     first = next(block for block in blocks_of(HOWTO / page) if block.language in ("ini", "dockerfile"))
     for block in [first, *(block for block in blocks_of(HOWTO / page) if "services:" in block.text)]:

@@ -20,7 +20,7 @@ WITHIN = 180
 
 
 class Show:
-    """Runs a copy of the examples, with a mark in the environment of all processes that it starts."""
+    """Run a copy of the examples, with a mark in the environment of all processes that it starts."""
 
     def __init__(self, directory: Path) -> None:
         self.examples = directory / "examples"
@@ -40,7 +40,7 @@ class Show:
         )
 
     def processes(self) -> list[str]:
-        """The processes with the mark in their environment."""
+        """Return the pids of the processes with the mark in their environment."""
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
@@ -60,7 +60,7 @@ def show(tmp_path: Path) -> Iterator[Show]:
     assert list(show.temporary.iterdir()) == []
 
 
-def test_it_shows_what_a_long_task_survives(show: Show) -> None:
+def test_a_long_task_survives_what_the_example_shows(show: Show) -> None:
     with ended(show.start()) as process:
         out, err = process.communicate(timeout=WITHIN)
     assert (process.returncode, err) == (0, "")
@@ -70,7 +70,7 @@ def test_it_shows_what_a_long_task_survives(show: Show) -> None:
     assert "All 120 pages were requested" in lesson
 
 
-def test_it_fails_when_what_it_claims_does_not_hold(show: Show) -> None:
+def test_it_fails_if_a_claim_is_false(show: Show) -> None:
     crawl = show.examples / "crawl.py"
     text = crawl.read_text()
     crawl.write_text(text.replace("task.checkpoint(number + 1)", "pass"))
@@ -82,7 +82,7 @@ def test_it_fails_when_what_it_claims_does_not_hold(show: Show) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_nothing(show: Show, number: signal.Signals) -> None:
+def test_an_interrupt_leaves_nothing_behind(show: Show, number: signal.Signals) -> None:
     with ended(show.start()) as process:
         assert process.stdout is not None
         until(lambda: "SIGKILL" in process.stdout.readline(), what="its first kill")  # type: ignore[union-attr]

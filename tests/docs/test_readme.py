@@ -1,4 +1,4 @@
-"""README as a reader uses it: the first screen, each block pasted alone, the server section line by line, its links."""
+"""README as readers use it: its links, the first screen, each block pasted alone, the server section line by line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of a user who has activated the virtual environment."""
+    """Return the environment of a user who has activated the virtual environment."""
     return {"PATH": f"{PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **variables}
 
 
@@ -51,7 +51,7 @@ def test_it_is_short() -> None:
 
 
 def test_every_link_is_absolute_and_leads_to_a_page_of_the_site_or_a_file() -> None:
-    """PyPI shows README, and knows no other file."""
+    """PyPI shows README without the other files of the project."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     pages = re.findall(r"^([\w/-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
     definitions = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", README, re.MULTILINE))
@@ -70,8 +70,8 @@ def test_every_link_is_absolute_and_leads_to_a_page_of_the_site_or_a_file() -> N
     assert not re.search(r"\]\((?!https://)", text)
 
 
-def test_it_says_what_the_benchmarks_say() -> None:
-    """Each figure of the section about speed is in docs/benchmarks.md, rounded."""
+def test_figures_are_those_of_the_benchmarks() -> None:
+    """Each figure of the section about speed is a rounded figure of docs/benchmarks.md."""
     speed = README.partition("\n## Speed\n")[2].partition("\n## ")[0]
     measured = (ROOT / "docs" / "benchmarks.md").read_text()
     for figure, exact in {
@@ -101,14 +101,14 @@ def test_the_commands_of_the_benchmarks_exist() -> None:
 
 
 def first_words(code: str) -> str:
-    """The name of a block among the tests: what it defines or enqueues first."""
+    """Return a test id for a block: what it defines or enqueues first."""
     found = re.search(r"^def (\w+)|^(?:\w+ = )?(queue\.enqueue|connection\b)", code, re.MULTILINE)
     return found[0].split()[-1] if found else "block"
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=first_words)
 def test_each_block_runs_when_pasted_alone(code: str, tmp_path: Path) -> None:
-    """In an empty directory, in a fresh interpreter; what a comment promises is printed."""
+    """It runs in an empty directory and a fresh interpreter, and prints what its comments say."""
     Path(tmp_path, "pasted.py").write_text(code)
     promised = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert run([sys.executable, "pasted.py"], tmp_path, environment()).splitlines() == promised
@@ -124,7 +124,7 @@ def test_the_ten_lines_and_the_command_line_use_the_same_file(tmp_path: Path) ->
 
 
 def test_the_module_of_task_functions_is_served_by_the_command_line(tmp_path: Path) -> None:
-    """The block as a file, run and imported."""
+    """The block works as a file that is run, and as one that is imported."""
     [code] = [block for block in BLOCKS if "pictures.sqlite" in block]
     [command] = re.findall(r"`(dbtaskqueue [^`]*worker\spictures:queue[^`]*)`", README)
     Path(tmp_path, "pictures.py").write_text(code)
@@ -138,26 +138,27 @@ def test_the_module_of_task_functions_is_served_by_the_command_line(tmp_path: Pa
 
 
 SUDO = """#!/bin/sh
-# sudo of a machine on which the test's user is the servers' administrator
+# stands for sudo: the user of the tests is already the administrator of the servers
 test "$1" != -u || shift 2
 exec "$@"
 """
 
 
 def commands_for(engine: str) -> str:
-    """The commands of the section *On a server* for one engine."""
+    """Return the commands of the section *On a server* for one engine."""
     section = README.partition("\n## On a server\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return next(block for block in blocks if f"={engine}://" in block)
 
 
 def follow(engine: str, port: int, directory: Path, variables: dict[str, str]) -> tuple[str, TaskQueue]:
-    """Run the lines of the section as they are, but for the installation and the server's port."""
+    """Run the lines of the section unchanged, except for the installation and the server's port."""
     sudo = directory / "sudo"
     sudo.write_text(SUDO)
     sudo.chmod(0o755)
     install, *lines = commands_for(engine).splitlines()
-    assert f"pip --python .venv/bin/python install --editable '.[{engine}]'" in install  # it is installed here
+    # The installation is left out: the script uses the packages of this checkout.
+    assert f"pip --python .venv/bin/python install --editable '.[{engine}]'" in install
     script = "\n".join(["set -e", *lines]).replace("@localhost/", f"@127.0.0.1:{port}/")
     known = environment(**variables)
     out = run(["sh", "-c", script], directory, {**known, "PATH": f"{directory}:{known['PATH']}"})
@@ -172,7 +173,7 @@ def check(out: str, queue: TaskQueue) -> None:
         assert task.attempts()[0].output == "{'text': 'hello'}\n"
     lines = out.splitlines()
     assert "1" in lines, "the id that enqueue prints"
-    assert any(line.startswith("engine") for line in lines), "what doctor says"
+    assert any(line.startswith("engine") for line in lines), "the output of doctor"
 
 
 def test_the_server_section_works_in_its_order_on_a_fresh_postgresql(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The reference is complete: log events and environment variables.
+"""The reference is complete: log events, commands, options and environment variables.
 
-Elsewhere: public names (unit/test_public.py), columns (conformance/test_documented_schema.py) and the options of a URL
-(``documented_options`` in helpers.py).
+Other tests check public names (unit/test_public.py), columns (conformance/test_documented_schema.py) and the options
+of a URL (``documented_options`` in helpers.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 class Described(NamedTuple):
-    """An event on the page, with everything that its entry says."""
+    """An event on the page, with everything in its entry."""
 
     text: str
     entry: str
@@ -52,12 +52,12 @@ def emitted() -> list[Event]:
 
 
 def _level(node: ast.expr) -> str | None:
-    """The level, where the call names one."""
+    """Return the level that the call names, or the default."""
     return node.attr if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("logging.") else None
 
 
 def _patterns(node: ast.expr, module: ast.Module) -> Iterator[str]:
-    """What the text of an event can be; of a variable, all that is assigned to it in the module."""
+    """Return patterns for the text of an event. For a variable: one for each value that the module assigns to it."""
     if isinstance(node, ast.Constant):
         yield re.escape(str(node.value))
     elif isinstance(node, ast.JoinedStr):
@@ -95,7 +95,7 @@ def test_every_event_that_is_described_exists() -> None:
 
 
 def test_every_command_and_option_is_described() -> None:
-    """docs/commands.py writes that part of the page about the command line."""
+    """docs/commands.py generates that part of the page about the command line."""
     text = runpy.run_path(str(REFERENCE.parent / "commands.py"))["reference"]()
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
     assert set(sections) == set(main.commands)
@@ -109,7 +109,7 @@ def test_every_command_and_option_is_described() -> None:
 
 
 def test_every_environment_variable_is_described() -> None:
-    """Apart from those of the commands' options, whose names follow a rule."""
+    """The variables of options are not listed: their names follow a rule."""
     page = (REFERENCE / "configuration.md").read_text()
     assert "`DBTASKQUEUE_COMMAND_OPTION`" in page
     of_options = tuple(f"DBTASKQUEUE_{command.upper()}_" for command in main.commands)

@@ -1,4 +1,4 @@
-"""docs/watch.svg shows what ``dbtaskqueue watch`` shows today: the same scene is drawn again."""
+"""docs/watch.svg is what ``dbtaskqueue watch`` shows today: drawing the same scene again gives the same picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_picture_shows_what_watch_shows(tmp_path: Path) -> None:
 
 
 def test_the_picture_can_be_shown_everywhere() -> None:
-    """An image may load nothing, and a README shows it as an image."""
+    """README shows it as an image, and browsers load no other files for an image."""
     shown = (DOCS / "watch.svg").read_text()
     assert ElementTree.fromstring(shown).tag.endswith("svg")
     assert "url(http" not in shown

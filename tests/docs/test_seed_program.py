@@ -1,4 +1,4 @@
-"""examples/download.py: it fetches a page from a server, and a URL that fails is retried."""
+"""examples/download.py fetches a page from a server, and retries a URL that fails."""
 
 from __future__ import annotations
 

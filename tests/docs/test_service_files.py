@@ -1,4 +1,4 @@
-"""The unit and the container of examples/: their numbers fit each other, the defaults, and what the worker needs."""
+"""The systemd unit and the container in examples/ give the worker what it needs, and their times match its options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dbtaskqueue.cli import main
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNIT = EXAMPLES / "systemd" / "dbtaskqueue@.service"
 REST = 30.0
-"""Further seconds that a worker may need to store outcomes and to end its helper processes."""
+"""Seconds that a worker may need after the drain, to store outcomes and to end its helper processes."""
 
 
 def unit() -> configparser.SectionProxy:
@@ -39,11 +39,11 @@ def compose() -> str:
 
 
 def time_to_stop(words: Sequence[str]) -> float:
-    """The seconds that the worker of this command line may take to stop."""
+    """Return the seconds that a worker with this command line may need to stop."""
     name, *options = words
     command = main.commands["worker"]
     assert name == "worker"
-    with command.make_context("worker", list(options)) as context:  # wrong options are refused here
+    with command.make_context("worker", list(options)) as context:  # this refuses wrong options
         return float(context.params["drain_timeout"] + context.params["cancel_grace"]) + REST
 
 
@@ -72,7 +72,7 @@ def test_the_command_has_the_defaults_of_the_library() -> None:
         assert context.params["executor"] == "process"
 
 
-def test_the_unit_says_what_the_worker_needs() -> None:
+def test_the_unit_has_the_settings_that_the_worker_needs() -> None:
     service = unit()
     expected = {"Type": "notify", "KillMode": "mixed", "NotifyAccess": "main", "OOMPolicy": "continue"}
     assert {name: service[name] for name in expected} == expected

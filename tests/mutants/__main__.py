@@ -31,7 +31,7 @@ def main() -> int:
     """Run the selected mutants; return 1 if one survived."""
     parser = argparse.ArgumentParser(prog="make mutants", description="See the tests notice deliberate faults.")
     parser.add_argument("-k", default="", metavar="TEXT", help="only mutants whose name contains this text")
-    # Half of the time is spent in tests that wait for what does not come.
+    # Half of the time is spent in tests that wait for what never happens.
     parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), metavar="N")
     parser.add_argument("--list", action="store_true", help="show the names and run nothing")
     options = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _try(mutant: Mutant) -> bool:
-    """Whether the tests notice the fault."""
+    """Return whether the tests notice the fault."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         package = Path(directory, "dbtaskqueue")
@@ -62,7 +62,7 @@ def _try(mutant: Mutant) -> bool:
 
 
 def _run_tests(mutant: Mutant, directory: str) -> tuple[str, str]:
-    """What became of the mutant, and the test that noticed it."""
+    """Return the fate of the mutant, and the test that noticed it."""
     select = ["-k", mutant.only] if mutant.only else []
     command = [
         sys.executable,
@@ -87,7 +87,7 @@ def _run_tests(mutant: Mutant, directory: str) -> tuple[str, str]:
     if done.returncode == 0:
         return "SURVIVED", ""
     print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
-    return "BROKEN", ""  # pytest could not run: that is no test that noticed
+    return "BROKEN", ""  # pytest itself could not run, so no test has noticed the fault
 
 
 if __name__ == "__main__":

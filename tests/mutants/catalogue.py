@@ -1,9 +1,9 @@
-"""The deliberate faults of ``make mutants``: small ones, where it matters.
+"""The deliberate faults of ``make mutants``: small faults in important places.
 
 Each replaces a text that occurs exactly once in its file. ``tests/unit/test_mutants.py`` checks that, so that this list
 moves with the code. The tests of a mutant are part of ``make test``; name the ones that should notice, and no more.
 
-A mutant that survives is either equivalent, so that nobody could notice it: then remove it. Or a test is missing.
+If a mutant survives, a test is missing. Or the fault changes no behaviour: then remove the mutant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(dbtaskqueue.__file__).parent
 class Mutant(NamedTuple):
     """One fault: in ``file`` (below the package), ``old`` becomes ``new``. ``tests`` should notice it.
 
-    These are the fastest tests that do: single ones, where the rest of their file takes more than seconds. ``only``
+    List the fastest tests that do: single tests, if the rest of their file takes more than a few seconds. ``only``
     is pytest's ``-k``: the engine whose SQL is broken, or the part of the tests that should notice.
     """
 
@@ -41,7 +41,7 @@ class Mutant(NamedTuple):
 
 
 def _tests(directory: str, *names: str) -> tuple[str, ...]:
-    """As pytest takes them: ``file`` is all of ``directory/test_file.py``, ``file::test_one`` a test of it."""
+    """Return arguments for pytest: ``file`` is all of ``directory/test_file.py``, ``file::test_one`` a test of it."""
     parts = [name.partition("::") for name in names]
     return tuple(f"tests/{directory}/test_{file}.py{colons}{test}" for file, colons, test in parts)
 
@@ -63,7 +63,7 @@ SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
 PLACE = "_system/place.py"
 
 MUTANTS = [
-    # -- who is alive --
+    # -- liveness --
     Mutant(
         "a worker is marked lost whatever its beat",
         WORKERS,
@@ -178,14 +178,14 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
-        "ends of a batch compare no token (SQLite)",
+        "outcomes of a batch compare no token (SQLite)",
         SQLITE,
         "dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token",
         "dbtaskqueue_task.id = ended.id",
         _conformance("guards"),
     ),
     Mutant(
-        "ends of a batch compare no token (PostgreSQL)",
+        "outcomes of a batch compare no token (PostgreSQL)",
         POSTGRESQL,
         "WHERE task.id = ending.id AND task.token = ending.token",
         "WHERE task.id = ending.id",
@@ -193,7 +193,7 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
-        "ends of a batch compare no token (MariaDB)",
+        "outcomes of a batch compare no token (MariaDB)",
         MARIADB,
         "id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END",
         "id IN ([[:id_n,]])",
@@ -427,14 +427,14 @@ MUTANTS = [
     ),
     # -- values --
     Mutant(
-        "an old token may keep a checkpoint",
+        "an old token may store a checkpoint",
         CLAIMS,
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_share}}",
         "SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id {{for_share}}",
         _conformance("long_tasks::test_a_fenced_holder_stores_nothing"),
     ),
     Mutant(
-        "an old token may note something",
+        "an old token may store progress",
         CLAIMS,
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}",
         "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id",
@@ -618,7 +618,7 @@ MUTANTS = [
         _conformance("rescue::test_silence_counts_only_while_the_rescuer_could_check"),
     ),
     Mutant(
-        "silence counts across a look that failed",
+        "silence counts across a failed check",
         RESCUER,
         "        except BaseException:\n            self._silent_since.clear()\n            raise\n",
         "",
@@ -639,7 +639,7 @@ MUTANTS = [
         _conformance("rescue::test_a_pid_is_only_compared_within_its_place"),
     ),
     Mutant(
-        "a process that is hidden is taken for gone",
+        "a hidden process counts as dead",
         PLACE,
         "return None if alive is None else not alive",
         "return not alive",
@@ -654,14 +654,14 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a killed worker of the same place is waited for",
+        "a killed worker of the same place keeps its tasks for a lease",
         RESCUER,
         "        if gone is not None:\n            return gone\n",
         "",
         _conformance("rescue::test_in_the_same_place_the_process_decides_and_not_the_heartbeat"),
     ),
     Mutant(
-        "tasks of a worker without a row are not looked for",
+        "tasks of a worker without a row are not rescued",
         RESCUER,
         "if at_orphans or known - self._known:",
         "if False:",
@@ -741,21 +741,21 @@ MUTANTS = [
     ),
     # -- lost answers --
     Mutant(
-        "an end that was stored the first time is refused",
+        "an outcome that was stored the first time is refused",
         HELD,
         "        verdict = settle(verdict)\n",
         "",
         _conformance("lost_answers::test_an_end_in_doubt_is_retried_automatically"),
     ),
     Mutant(
-        "an end in doubt is taken for stored under another token",
+        "an outcome in doubt counts as stored under another token",
         OUTCOMES,
         "    if verdict.token == end.token:\n",
         "    if True:\n",
         _conformance("lost_answers::test_an_end_in_doubt_was_not_stored_if_the_task_has_ended_otherwise"),
     ),
     Mutant(
-        "an end in doubt is taken for stored in any state",
+        "an outcome in doubt counts as stored in any state",
         OUTCOMES,
         "stored=verdict.state in INTENDED[end.verb]",
         "stored=True",
@@ -783,14 +783,14 @@ MUTANTS = [
         _conformance("lost_answers::test_a_verb_other_than_the_one_in_doubt_raises_the_true_state"),
     ),
     Mutant(
-        "a cancelled task is no stored failure",
+        "a cancelled task does not count as a stored failure",
         OUTCOMES,
         '"fail": frozenset({FAILED, ABANDONED, CANCELLED}),',
         '"fail": frozenset({FAILED, ABANDONED}),',
         _conformance("lost_answers::test_an_end_in_doubt_of_a_task_with_a_cancellation_request"),
     ),
     Mutant(
-        "a cancelled task is no stored release",
+        "a cancelled task does not count as a stored release",
         OUTCOMES,
         '"release": frozenset({PENDING, CANCELLED}),',
         '"release": frozenset({PENDING}),',
@@ -840,7 +840,7 @@ MUTANTS = [
         _conformance("lost_answers::test_on_error_is_called_once_if_the_answer_to_a_failure_was_lost"),
     ),
     Mutant(
-        "on_error is called for an end that was not stored",
+        "on_error is called for an outcome that was not stored",
         OUTBOX,
         "        if not verdict.stored:\n            self._events",
         "        if False:\n            self._events",
@@ -862,7 +862,7 @@ MUTANTS = [
     ),
     # -- limits --
     Mutant(
-        "a time limit is not kept",
+        "a time limit is not enforced",
         LIMITS,
         "if limits.time is not None and",
         "if False and",
@@ -870,7 +870,7 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "progress does not keep a stall limit away",
+        "progress does not reset a stall limit",
         LIMITS,
         "now - max(self._reported_at, run.started) > limits.stall",
         "now - run.started > limits.stall",
@@ -878,7 +878,7 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a memory limit is not kept",
+        "a memory limit is not enforced",
         LIMITS,
         "if memory > limits.memory:",
         "if memory > 10 * limits.memory:",
@@ -893,7 +893,7 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a suspended task runs on against its limit",
+        "the limits of a task count while it is suspended",
         "_executors/task_run.py",
         "now = time.monotonic() if self._suspended_since is None else self._suspended_since",
         "now = time.monotonic()",
@@ -902,7 +902,7 @@ MUTANTS = [
     ),
     # -- cancellation --
     Mutant(
-        "a running task does not hear of its cancel",
+        "a running task does not notice its cancellation",
         CANCEL_WATCH,
         "if row is None or row.cancel_requested:",
         "if row is None:",
@@ -910,7 +910,7 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a task whose claim is gone runs on",
+        "a task whose claim is gone keeps running",
         CANCEL_WATCH,
         "if row is None or row.cancel_requested:",
         "if row is None:\n                continue\n            if row.cancel_requested:",
@@ -935,17 +935,17 @@ MUTANTS = [
         "_maintenance/heartbeat.py",
         "exit_code=code)\n            self._process = self._spawn()",
         "exit_code=code)",
-        _alive("heartbeat_process::test_a_heart_that_dies_is_started_again"),
+        _alive("heartbeat_process::test_a_heartbeat_process_that_dies_is_started_again"),
     ),
     Mutant(
         "a heartbeat process outlives its worker",
         "_maintenance/heartbeat_process.py",
         'while os.getppid() == orders["parent"]:',
         "while True:",
-        _alive("heartbeat_process::test_the_heart_ends_although_a_child_inherited_its_pipe"),
+        _alive("heartbeat_process::test_the_heartbeat_process_ends_although_a_child_inherited_its_pipe"),
     ),
     Mutant(
-        "a worker beats less than once a lease",
+        "a worker sends less than one heartbeat a lease",
         "_maintenance/heartbeat.py",
         "BEATS_PER_LEASE = 3.0",
         "BEATS_PER_LEASE = 0.3",
@@ -1022,7 +1022,7 @@ MUTANTS = [
     Mutant(
         "the URL in messages is not masked", "_formats/url.py", "shown = mask(url)", "shown = url", _unit("url"), ""
     ),
-    # -- what is refused --
+    # -- invalid input --
     Mutant(
         "a payload may be one level too deep",
         "_formats/payload.py",
@@ -1061,7 +1061,7 @@ MUTANTS = [
     ),
     Mutant("a key may be too long", "checks.py", "_MAX_KEY = 255", "_MAX_KEY = 256", _unit("name_patterns"), ""),
     Mutant(
-        "a queue's name may contain anything after a good beginning",
+        "a queue's name may contain any character after a valid start",
         "checks.py",
         "_NAME.fullmatch(name)",
         "_NAME.match(name)",
@@ -1077,7 +1077,7 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a done task cannot be retry_token by the table",
+        "the table does not allow to retry a done task",
         "states.py",
         '"failed abandoned cancelled done", "pending"',
         '"failed abandoned cancelled", "pending"',
@@ -1099,23 +1099,23 @@ MUTANTS = [
         "found[task].state for task in tasks if task in found}",
         _conformance("waiting::test_a_callback_gets_the_final_state_once"),
     ),
-    # -- what a task keeps --
+    # -- checkpoints, steps and transactions --
     Mutant(
-        "a checkpoint of a claim that is gone seems to be kept",
+        "a checkpoint of a claim that is gone seems to be stored",
         CHECKPOINTS,
         'raise LeaseLost(f"the claim on task {self._record.id} was lost; nothing was stored")',
         "return",
         _conformance("long_tasks::test_a_fenced_holder_stores_nothing"),
     ),
     Mutant(
-        "a transaction does not look at the claim",
+        "a transaction does not check the claim",
         "_store/verbs/claims.py",
         "if not is_held:",
         "if False:",
         _conformance("long_tasks::test_a_lost_claim_rolls_back_the_transaction"),
     ),
     Mutant(
-        "a transaction that its block ended counts as the task's end",
+        "a transaction that its block ended counts as the outcome of the task",
         "_store/verbs/claims.py",
         "if not tx.is_open:",
         "if False:",
@@ -1136,7 +1136,7 @@ MUTANTS = [
         _conformance("long_tasks::test_a_name_used_twice_is_an_error"),
     ),
     Mutant(
-        "a checkpoint does not wait for a database that is away",
+        "a checkpoint does not wait for an unavailable database",
         CHECKPOINTS,
         "                if self._is_over():\n                    raise\n",
         "                raise\n",
@@ -1188,7 +1188,7 @@ MUTANTS = [
         _conformance("files::test_how_durable_a_commit_is"),
     ),
     Mutant(
-        "FULL flushes less than it says (SQLite)",
+        "synchronous=FULL flushes like NORMAL (SQLite)",
         SQLITE_CONNECTIONS,
         '"FULL": "PRAGMA synchronous = FULL"',
         '"FULL": "PRAGMA synchronous = NORMAL"',
@@ -1245,12 +1245,12 @@ MUTANTS = [
         "_store/server.py",
         "maybe_done=self._trouble(error) is ErrorKind.LOST",
         "maybe_done=False",
-        _outages("lost_connections::test_a_transaction_says_whether_it_may_be_stored"),
+        _outages("lost_connections::test_a_transaction_reports_whether_it_may_be_stored"),
         "postgresql",
     ),
     *(
         Mutant(
-            f"a child ends the sessions of its parent ({name})",
+            f"a child closes the sessions of its parent ({name})",
             "_store/server.py",
             "                link.disown()",
             "                link.close()",
@@ -1265,7 +1265,7 @@ MUTANTS = [
             "_store/server.py",
             "maybe_done=committing and trouble is ErrorKind.LOST",
             "maybe_done=False",
-            _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
+            _outages("lost_connections::test_enqueue_reports_whether_the_task_may_exist"),
             name,
         )
         for name in ("postgresql", "mariadb")
@@ -1275,11 +1275,11 @@ MUTANTS = [
         "_store/server.py",
         "maybe_done=committing and trouble is ErrorKind.LOST",
         "maybe_done=trouble is ErrorKind.LOST",
-        _outages("lost_connections::test_enqueue_says_whether_the_task_may_exist"),
+        _outages("lost_connections::test_enqueue_reports_whether_the_task_may_exist"),
         "postgresql",
     ),
     Mutant(
-        "a claim does not wait for who takes its worker for dead (PostgreSQL)",
+        "a claim does not wait for a transaction that marks its worker lost (PostgreSQL)",
         POSTGRESQL,
         "AND lost_at IS NULL FOR SHARE)",
         "AND lost_at IS NULL)",
@@ -1287,7 +1287,7 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
-        "a claim does not wait for who takes its worker for dead (MariaDB)",
+        "a claim does not wait for a transaction that marks its worker lost (MariaDB)",
         MARIADB,
         "AND lost_at IS NULL LOCK IN SHARE MODE",
         "AND lost_at IS NULL",
@@ -1311,7 +1311,7 @@ MUTANTS = [
         "mariadb",
     ),
     Mutant(
-        "a deadlock is not tried again",
+        "a deadlock is not retried",
         "_store/server.py",
         "return trouble is ErrorKind.RETRY",
         "return False",
@@ -1319,7 +1319,7 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
-        "a deadlock is not tried again (MariaDB)",
+        "a deadlock is not retried (MariaDB)",
         "_store/mariadb/connections.py",
         "_AGAIN = {1020, 1205, 1213, 1412}",
         "_AGAIN = {1020, 1205, 1412}",
@@ -1339,7 +1339,7 @@ MUTANTS = [
         MARIADB,
         "SET SESSION wsrep_retry_autocommit = 0",
         "SET SESSION wsrep_retry_autocommit = 1",
-        _outages("failover::test_who_writes_on_two_galera_nodes_is_told_the_ids_of_what_is_stored"),
+        _outages("failover::test_writers_on_two_galera_nodes_get_the_ids_of_stored_tasks"),
         "",
     ),
     # -- tasks that a worker has no code for --
@@ -1379,7 +1379,7 @@ MUTANTS = [
         _conformance("functions::test_one_warning_a_minute_names_a_bounded_list_of_functions"),
     ),
     Mutant(
-        "a worker without anything to run runs",
+        "a worker starts although it has no code to run",
         "worker.py",
         "elif not self._queue.functions.names() and not self.allow_commands:",
         "elif False:",
@@ -1387,7 +1387,7 @@ MUTANTS = [
     ),
     # -- delays --
     Mutant(
-        "a delay leads beyond the calendar",
+        "a delay exceeds the largest date",
         "_system/clock.py",
         "return min(start + round(seconds * 1_000_000), LATEST) if",
         "return start + round(seconds * 1_000_000) if",
@@ -1412,7 +1412,7 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
-        "a task that is due again wakes the workers of all queues (PostgreSQL)",
+        "a task that becomes due wakes the workers of all queues (PostgreSQL)",
         POSTGRESQL,
         "WHERE queue = due.queue AND {{is_waiting}}",
         "WHERE {{is_waiting}}",
@@ -1429,7 +1429,7 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
-        "a ring just before a wait is missed (PostgreSQL)",
+        "a notification just before a wait is missed (PostgreSQL)",
         "_store/postgresql/wakeups.py",
         "if ticket.rings == self._rings and all(",
         "if all(",

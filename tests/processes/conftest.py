@@ -1,4 +1,4 @@
-"""Every test here that asks for ``url`` runs once for each engine."""
+"""Fixtures for tests with processes. Each test that uses ``url`` runs once for each engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes of the test; what still runs is killed at its end."""
+    """The processes of the test. Those that still run at its end are killed."""
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
@@ -23,7 +23,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a process; it is killed at the end of the test."""
+    """Return a function that starts a process, which is killed at the end of the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def run(command: list[str]) -> subprocess.Popen[str]:
@@ -40,7 +40,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes a process's writes go wrong, compiled."""
+    """Compile the library that makes a process's writes fail; return its path."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not sys.platform.startswith("linux") or compiler is None:
         pytest.skip("NO C COMPILER HERE, OR NO LINUX: what happens when a write goes wrong is not tested")

@@ -1,4 +1,4 @@
-"""What producers and workers wrote into files while they ran: the truth outside of the database."""
+"""The oracle: files in which producers and workers record what they do, independent of the database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Worker(sys.argv[1]).run(work)
 
 
 class Run(NamedTuple):
-    """One execution of a task, as its worker wrote it down; ``end`` is None when it was killed in it."""
+    """One execution of a task, as recorded by its worker; ``end`` is None if the worker was killed during it."""
 
     start: int
     end: int | None
@@ -45,7 +45,7 @@ def lines(path: Path) -> list[str]:
 
 
 def runs_of(path: Path) -> dict[int, list[Run]]:
-    """Every execution of every task, in the order in which they started."""
+    """Return every execution of each task, in the order of their starts."""
     open_runs: dict[tuple[int, int], Run] = {}
     for line in lines(path):
         what, task, token, pid, moment = line.split()
@@ -82,11 +82,11 @@ while first < last:
 queue.close()
 """
 
-GONE, BACK = "database unavailable", "database available again"
+UNAVAILABLE, AVAILABLE_AGAIN = "database unavailable", "database available again"
 
 
 class Crowd:
-    """Producers that enqueue each number below ``tasks`` until they are told that it is there, and workers."""
+    """Producers that repeat each number below ``tasks`` until it is acknowledged, and workers."""
 
     def __init__(self, url: str, directory: Path, started: list[Process], *, tasks: int, processes: int) -> None:
         self._url = url
@@ -99,7 +99,7 @@ class Crowd:
         self._producers = [spawn(PRODUCER, url, self._told, first, last) for first, last in pairs]
         self._workers = [spawn(WORKER, url, self._log) for _ in range(processes)]
         started += self._producers + self._workers
-        with TaskQueue(url) as queue:  # who starts while the server is away is told so, and ends
+        with TaskQueue(url) as queue:  # a worker that starts while the server is unavailable ends with an error
             until(lambda: self._failed() or queue.stats().workers == processes, what="all workers")
         until(lambda: self._failed() or all(self._has_started(first) for first in bounds[:-1]), what="all producers")
 
@@ -107,7 +107,7 @@ class Crowd:
         return any(line.split()[1] == str(first) for line in lines(self._told))
 
     def await_accepted(self, share: float) -> None:
-        """Wait until this share of all tasks is accepted."""
+        """Wait until this fraction of all tasks is accepted."""
         enough = share * self._tasks
         until(lambda: self._accepted() >= enough or self._failed(), within=60, what=f"{enough} accepted tasks")
 
@@ -120,7 +120,7 @@ class Crowd:
         return False
 
     def finish(self, outages: int) -> None:
-        """Wait for the end of all, and check that nothing was lost, nothing ran twice, and each outage is two lines."""
+        """Wait until all tasks are done; check that none was lost or ran twice, and that each outage logged 2 lines."""
         for producer in self._producers:
             assert producer.wait(timeout=60) == 0, producer.communicate()
         with TaskQueue(self._url) as queue:
@@ -128,7 +128,7 @@ class Crowd:
             logs = [self._stopped(worker) for worker in self._workers]
             self._check(queue)
         for text in logs:
-            assert 1 <= text.count(GONE) == text.count(BACK) <= outages, text
+            assert 1 <= text.count(UNAVAILABLE) == text.count(AVAILABLE_AGAIN) <= outages, text
             assert "Traceback" not in text, text
 
     @staticmethod
@@ -150,16 +150,16 @@ class Crowd:
         words = [line.split() for line in lines(self._told)]
         ids = {int(id): int(number) for what, number, id in words if what == "accepted"}
         doubts = Counter(int(number) for what, number, _ in words if what == "doubt")
-        assert sorted(ids.values()) == list(range(self._tasks)), "a producer was not told of each of its tasks once"
+        assert sorted(ids.values()) == list(range(self._tasks)), "not one acknowledgement for each task"
         runs = runs_of(self._log)
-        assert set(ids) <= set(runs), "a task was accepted and never ran"
+        assert set(ids) <= set(runs), "an accepted task never ran"
         twice = {task: each for task, each in runs.items() if len(each) != 1 or not each[0].end}
-        assert not twice, "a task ran twice though no worker died"
+        assert not twice, "a task ran twice although no worker died"
         tasks = _all_tasks(queue)
-        assert {task.id for task in tasks} == set(runs), "what exists and what ran are the same"
+        assert {task.id for task in tasks} == set(runs), "the tasks that exist are those that ran"
         assert {(task.state, task.attempt) for task in tasks} == {("done", 1)}, "a crash of the server cost an attempt"
         doubles = Counter(task.payload for task in tasks if task.id not in ids)
-        assert all(doubles[number] <= doubts[number] for number in doubles), "said not to be there, and is there"
+        assert all(doubles[number] <= doubts[number] for number in doubles), "a refused task exists"
 
 
 def _all_tasks(queue: TaskQueue) -> list[Task]:

@@ -1,6 +1,6 @@
-"""The package elsewhere than on Linux, where psutil is the source of what it knows about processes, or nothing is.
+"""The package on systems other than Linux, where it learns about processes from psutil, or not at all.
 
-These tests run on Linux. ``DBTASKQUEUE_SYSTEM`` chooses the source for a process and for every process that it starts.
+These tests run on Linux. ``DBTASKQUEUE_SYSTEM`` selects the source for a process and for its descendants.
 The docstring of ``_system/psutil_.py`` lists what cannot work there.
 """
 
@@ -26,7 +26,7 @@ SOURCE = pytest.mark.parametrize("source", ["psutil", "none"])
 
 
 def environment(source: str) -> dict[str, str]:
-    """Variables for a process for which this is not Linux."""
+    """Return environment variables that make a process believe that this is not Linux."""
     return {"PYTHONPATH": f"{HERE}{os.pathsep}{python_path()}", "DBTASKQUEUE_SYSTEM": source}
 
 
@@ -68,7 +68,7 @@ Worker(sys.argv[1], executor="process").run(child_tasks.act)
 def test_a_task_ends_when_its_worker_and_the_fork_server_are_killed(
     queue: TaskQueue, url: str, tmp_path: Path, source: str
 ) -> None:
-    """No signal tells the task's process, so it polls."""
+    """There is no signal at the end of the parent, so the task's process polls."""
     file = tmp_path / "notes"
     queue.enqueue({"do": "until_told", "file": str(file)})
     with ended(spawn(LEFT_ALONE, url, **environment(source))) as worker:
@@ -76,7 +76,7 @@ def test_a_task_ends_when_its_worker_and_the_fork_server_are_killed(
         task = psutil.Process(int(pid))
         fork_server = task.parent()
         assert fork_server is not None
-        fork_server.suspend()  # or else it would kill its children, as it notices the end of its worker
+        fork_server.suspend()  # otherwise it would notice the end of its worker, and kill its children
         worker.kill()
         fork_server.kill()
         until(lambda: not task.is_running() or task.status() == psutil.STATUS_ZOMBIE)
@@ -92,7 +92,7 @@ def test_a_memory_limit_without_psutil_is_reported(queue: TaskQueue, url: str) -
 
 @SOURCE
 def test_liveness_executors_and_limits_work(source: str) -> None:
-    """The tests that are marked ``elsewhere`` pass on SQLite with this source of processes."""
+    """The tests with the mark ``elsewhere`` pass on SQLite with this source."""
     files = [path for path in TESTS.rglob("test_*.py") if "pytest.mark.elsewhere(" in path.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "sqlite", "--elsewhere", source]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

@@ -1,4 +1,4 @@
-"""Task functions of a script: workers of the command line and of the script itself know them by the same name."""
+"""Task functions of a script have the same name in the script's own worker and in ``dbtaskqueue worker``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ queue = TaskQueue()
 @queue.task
 def hello(who, again=False):
     if again:
-        hello.enqueue(who)  # in a child process of the script, too, it has the same name
+        hello.enqueue(who)  # it has the same name in a child process of the script
     return f"hello {who}"
 
 @queue.task
@@ -43,12 +43,12 @@ SPELLINGS = {
     "-m pkg": (["-m", "pkg"], "pkg.__main__"),
     "my-app.py": (["my-app.py"], "my-app"),
 }
-"""How the program is run, and the module's name for everyone who imports it."""
+"""How the program is run, and the name under which its module is imported."""
 EXECUTORS = ("thread", "process", "asyncio")
 
 
 class Program:
-    """The program in all of these places, and a database that ``$DBTASKQUEUE_URL`` names."""
+    """The program in each of these places, with a database in ``$DBTASKQUEUE_URL``."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url, self.directory = url, directory
@@ -58,7 +58,7 @@ class Program:
             path.write_text("" if path.stem == "__init__" else APP)
 
     def python(self, *words: str, stdin: str = "") -> str:
-        """Run Python in the directory; what it printed."""
+        """Run Python in the directory; return what it printed."""
         environment = {**os.environ, "DBTASKQUEUE_URL": self.url, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, *words],
@@ -74,11 +74,11 @@ class Program:
         return done.stdout
 
     def worker(self, module: str, executor: str) -> None:
-        """Let the command line's worker run everything that is due."""
+        """Let ``dbtaskqueue worker`` run everything that is due."""
         self.python("-m", "dbtaskqueue", "worker", "--burst", "--executor", executor, f"{module}:queue")
 
     def tasks(self) -> list[tuple[str | None, str, object]]:
-        """Function, state and result of every task, the oldest first."""
+        """The function, state and result of every task, oldest first."""
         with TaskQueue(self.url) as queue:
             return [(task.function, str(task.state), task.result) for task in reversed(queue.tasks())]
 
@@ -140,7 +140,7 @@ def test_a_program_runs_what_it_stored_under_the_name_of_0_1_0(program: Program,
 
 
 def test_a_program_may_import_itself(program: Program) -> None:
-    """Then there are two copies of a function with one name, and one queue, which another module defines."""
+    """There are then two copies of each function under one name, and one queue, which another module defines."""
     program.directory.joinpath("shared.py").write_text("from dbtaskqueue import TaskQueue\nqueue = TaskQueue()\n")
     program.directory.joinpath("app.py").write_text(
         "from shared import queue\n@queue.task\ndef hello(): return 1\n"
@@ -151,7 +151,7 @@ def test_a_program_may_import_itself(program: Program) -> None:
     assert program.tasks() == [("app.hello", "done", 1)]
 
 
-def test_code_without_a_file_has_no_other_name(program: Program) -> None:
+def test_code_without_a_file_has_no_second_name(program: Program) -> None:
     code = (
         "from dbtaskqueue import TaskQueue, Worker\nqueue = TaskQueue()\n@queue.task\ndef hello(): return 1\n"
         "hello.enqueue()\nWorker(queue).run(burst=True)\n"

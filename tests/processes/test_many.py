@@ -1,4 +1,4 @@
-"""4 producers, 4 workers, 20,000 tasks. The oracle is files that the processes write, not the database."""
+"""4 producers, 4 workers and 20,000 tasks. The oracle is the files that the processes write, not the database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ queue.close()
 
 @pytest.fixture
 def count(request):
-    """How many tasks."""
+    """The number of tasks."""
     return 20_000 if request.config.option.all_engines else 4_000
 
 
@@ -42,7 +42,7 @@ def all_done(queue: TaskQueue, acknowledged: Path) -> bool:
     return stats.done >= len(lines(acknowledged)) and stats.pending + stats.failed + stats.reserved + stats.running == 0
 
 
-def test_each_task_is_done_exactly_once_when_nobody_dies(url, tmp_path, started, count):
+def test_each_task_is_done_exactly_once_if_no_process_dies(url, tmp_path, started, count):
     acknowledged, log = tmp_path / "acknowledged", tmp_path / "runs"
     with TaskQueue(url) as queue:
         workers = [spawn(WORKER, url, log) for _ in range(PROCESSES)]
@@ -87,17 +87,17 @@ def test_nothing_is_lost_and_no_two_runs_overlap_under_sigkill(url, tmp_path, st
         ids = {int(line) for line in lines(acknowledged)}
         assert len(ids) == count
         runs = runs_of(log)
-        assert ids <= set(runs), "a task was accepted and never ran"
+        assert ids <= set(runs), "an accepted task never ran"
         for task, each in runs.items():
             for earlier, later in itertools.pairwise(each):
                 over = earlier.end if earlier.end is not None else killed[earlier.pid]
                 assert later.start >= over, f"two runs of task {task} overlap"
                 assert later.token > earlier.token
-                assert earlier.pid in killed, f"task {task} ran again though its worker lived"
+                assert earlier.pid in killed, f"task {task} ran again although its worker was alive"
         assert queue.stats().done == count
 
 
-def test_what_a_killed_producer_was_told_exists(url, tmp_path, started):
+def test_tasks_that_a_killed_producer_got_acknowledged_exist(url, tmp_path, started):
     acknowledged = tmp_path / "acknowledged"
     producers = [spawn(PRODUCER, url, acknowledged, 10**6) for _ in range(PROCESSES)]
     started += producers
@@ -108,6 +108,6 @@ def test_what_a_killed_producer_was_told_exists(url, tmp_path, started):
     for producer in producers:
         producer.communicate()
     with TaskQueue(url) as queue:
-        # the last line of a producer may be cut where it was killed
+        # the last line of a killed producer may be incomplete
         for line in lines(acknowledged):
             assert queue.get(int(line)).state == "pending"

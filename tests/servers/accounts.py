@@ -1,4 +1,7 @@
-"""As whom a server runs: PostgreSQL and PgBouncer refuse to run as root, so under root all are ``nobody``."""
+"""The user that runs a server.
+
+PostgreSQL and PgBouncer refuse to run as root, so root runs all servers as ``nobody``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import NamedTuple
 
 
 class Account(NamedTuple):
-    """What ``subprocess`` is told; nothing but None where the tests do not run as root."""
+    """Arguments for ``subprocess``; all None if the tests do not run as root."""
 
     user: int | None
     group: int | None
@@ -21,7 +24,7 @@ class Account(NamedTuple):
 
 
 def account() -> Account:
-    """The account for servers."""
+    """Return the account for servers."""
     if os.geteuid() != 0:
         return Account(None, None, None)
     nobody = pwd.getpwnam("nobody")
@@ -29,7 +32,7 @@ def account() -> Account:
 
 
 def hand_over(directory: Path) -> None:
-    """Let the servers' account own a directory and all that is in it."""
+    """Make the servers' account the owner of a directory and its contents."""
     user, group, _ = account()
     if user is None or group is None:
         return
@@ -38,14 +41,14 @@ def hand_over(directory: Path) -> None:
 
 
 def new_directory(name: str, place: Path | None = None) -> Path:
-    """A directory of the servers' account; its path is short, since a Unix socket's may have 107 bytes only."""
+    """Make a directory of the servers' account, with a short path: that of a Unix socket may have at most 107 bytes."""
     directory = Path(tempfile.mkdtemp(prefix=f"dbtq-{name}-", dir=place))
     hand_over(directory)
     return directory
 
 
 def run(command: Sequence[str | Path], directory: Path) -> str:
-    """Run a server's tool as the servers' account, in ``directory``; what it printed. Fails when the tool does."""
+    """Run a server's tool as the servers' account, in ``directory``; return what it printed. Fail if the tool fails."""
     user, group, groups = account()
     done = subprocess.run(
         command,
@@ -64,7 +67,7 @@ def run(command: Sequence[str | Path], directory: Path) -> str:
 
 
 def may_run(binary: Path) -> bool:
-    """Whether the servers' account reaches a program: a virtualenv under /root is closed to ``nobody``."""
+    """Whether the servers' account may run a program: ``nobody`` has no access to a virtualenv under /root."""
     user, group, groups = account()
     try:
         subprocess.run([binary, "--version"], user=user, group=group, extra_groups=groups, capture_output=True)
@@ -74,9 +77,9 @@ def may_run(binary: Path) -> bool:
 
 
 def copied(tree: Path) -> Path:
-    """A copy of a program's directory that the servers' account can read, for ``remove_copy``.
+    """Copy a program's directory to where the servers' account can read it. ``remove_copy`` removes the copy.
 
-    A wheel's programs find their libraries in ``PACKAGE.libs`` beside their package, so that is copied, too.
+    Programs of a wheel find their libraries in ``PACKAGE.libs`` beside their package, so that is copied, too.
     """
     package = tree.parent
     libraries = package.with_name(f"{package.name}.libs")

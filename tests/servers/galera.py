@@ -23,7 +23,7 @@ LIBRARIES = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_
 
 
 def provider() -> Path:
-    """Galera's library. Skips when it, or what it copies a node's data with, is not there."""
+    """Return the path of Galera's library. Skip if it, or a tool with which it copies a node's data, is missing."""
     found = [Path(name) for name in LIBRARIES if Path(name).exists()]
     if not found:
         missing("galera", "libgalera_smm.so not found; apt-get install galera-4")
@@ -34,11 +34,11 @@ def provider() -> Path:
 
 
 RACE = "Failed to read thread schedparams"
-"""What a node says that ends at its start, having asked about a thread of its own too early: once in some 60 starts."""
+"""The log line of a node that failed at its start because it queried one of its threads too early (1 start in 60)."""
 
 
 class GaleraNode(MariaDBServer):
-    """One of a cluster's servers; what it answers with is in step with the others."""
+    """A server of a cluster. It counts as ready when it is synchronized with the others."""
 
     name = "galera"
 
@@ -48,14 +48,14 @@ class GaleraNode(MariaDBServer):
         self.number = number
         self.group_port, self.increment_port, self.copy_port = free_port(), free_port(), free_port()
         self.found = False
-        """Whether its next start founds the cluster instead of joining it."""
+        """Whether its next start creates the cluster instead of joining it."""
         self.members: Sequence[GaleraNode] = ()
 
     def create(self) -> None:
         if self.found:
             super().create()
             return
-        self.data.mkdir()  # the others get a copy of the first one's
+        self.data.mkdir()  # the others get a copy of the first node's data
         hand_over(self.data)
 
     def command(self) -> Sequence[str | Path]:
@@ -79,7 +79,7 @@ class GaleraNode(MariaDBServer):
         return [*super().command(), *(f"--{name}={value}" for name, value in options.items()), *founding]
 
     def start(self, within: float = START) -> None:
-        """Start the node; once more where it lost a race with itself."""
+        """Start the node; try once more if it lost a race with itself."""
         founds = self.found
         try:
             super().start(within)
@@ -93,7 +93,7 @@ class GaleraNode(MariaDBServer):
         return self.status("local_state_comment") == "Synced"
 
     def status(self, name: str) -> str | None:
-        """One of the node's wsrep status values; None while it does not answer."""
+        """Return one of the node's wsrep status values, or None while it does not answer."""
         with contextlib.suppress(pymysql.MySQLError), self.connect("") as connection, connection.cursor() as cursor:
             cursor.execute(f"SHOW STATUS LIKE 'wsrep_{name}'")
             row = cursor.fetchone()
@@ -102,7 +102,7 @@ class GaleraNode(MariaDBServer):
 
 
 class GaleraCluster:
-    """Three nodes, all in step when the block starts. Skips, or fails where Galera is required, if it cannot run."""
+    """Three nodes, synchronized when the block starts. Skip, or fail if Galera is required, if it cannot run here."""
 
     def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
         self.nodes = [GaleraNode(number, durable=durable, settings=settings) for number in (1, 2, 3)]
@@ -113,7 +113,7 @@ class GaleraCluster:
     def __enter__(self) -> Self:
         try:
             for node in self.nodes:
-                node.start()  # one after the other: two at once need as long, for the same donor
+                node.start()  # one after the other: two at the same time take as long, since they have the same donor
         except BaseException as error:
             self.close()
             if isinstance(error, ServerDidNotStart) and not required("galera"):
@@ -125,16 +125,16 @@ class GaleraCluster:
         self.close()
 
     def close(self) -> None:
-        """End all nodes and remove what they left."""
+        """Stop all nodes and remove their files."""
         for node in self.nodes:
             node.close()
 
     def kill(self, node: GaleraNode) -> None:
-        """SIGKILL a node. The others take writes again when they have agreed that it is gone (``await_size``)."""
+        """Send SIGKILL to a node. The others accept writes again once they agree that it has left (``await_size``)."""
         node.kill()
 
     def await_size(self, size: int, within: float = 60.0) -> None:
-        """Wait until the living nodes are one cluster of this many, in step and writable."""
+        """Wait until the live nodes are one cluster of this size, synchronized and writable."""
         deadline = time.monotonic() + within
         while not all(self._is_one_of(size, node) for node in self.nodes if node.is_running):
             assert time.monotonic() < deadline, f"there is no cluster of {size} after {within} s"

@@ -1,4 +1,4 @@
-"""A MariaDB server of the tests' own, from an installed mariadbd."""
+"""The tests' own MariaDB server, from an installed mariadbd."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ CREATE DATABASE test;
 
 
 def program(name: str) -> Path:
-    """One of MariaDB's programs. Skips when it is not there."""
+    """Return the path of one of MariaDB's programs. Skip if it is missing."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/libexec")
     return Path(found) if found else missing("mariadb", f"{name} not found; apt-get install mariadb-server")
 
 
 class MariaDBServer(ServerProcess):
-    """A server with the user ``test``, who may do everything without a password, and a database ``test``.
+    """A server with a database ``test`` and the user ``test``, which has all privileges and no password.
 
-    ``durable=False`` is for speed: what it says is committed may be lost when it is killed.
-    ``settings`` are mariadbd's options without the dashes before them.
+    ``durable=False`` is for speed: if it is killed, it may lose what it has acknowledged.
+    ``settings`` are mariadbd's options without their leading dashes.
     """
 
     name = "mariadb"
@@ -70,7 +70,7 @@ class MariaDBServer(ServerProcess):
             f"--innodb-log-file-size={self.settings['innodb-log-file-size']}",
             "--innodb-flush-log-at-trx-commit=0",
             "--auth-root-authentication-method=normal",
-            "--skip-test-db",  # and no user without a name, who would come before ours
+            "--skip-test-db",  # nor an anonymous user, which would take precedence over ours
             f"--extra-file={users}",
         ]
         run([program("mariadb-install-db"), *options], self.directory)
@@ -80,7 +80,7 @@ class MariaDBServer(ServerProcess):
             "datadir": self.data,
             "socket": self.socket,
             "pid-file": self.directory / "mariadb.pid",
-            "tmpdir": self.directory,  # a server that starts removes what others have in a shared one
+            "tmpdir": self.directory,  # not shared: at its start, a server removes the temporary files of others
             "bind-address": LOOPBACK,
             "port": self.port,
         }
@@ -95,16 +95,16 @@ class MariaDBServer(ServerProcess):
         return True
 
     def stop(self) -> None:
-        """Shut down in order."""
+        """Shut down cleanly."""
         self.end(signal.SIGTERM)
 
     def url(self, database: str = "test", **options: str) -> str:
-        """The URL of a database in this server."""
+        """Return the URL of a database in this server."""
         query = f"?{urlencode(options)}" if options else ""
         return f"mariadb://test@{LOOPBACK}:{self.port}/{database}{query}"
 
     def connect(self, database: str = "test") -> Connection:
-        """A connection of the user ``test``, in autocommit."""
+        """Connect as the user ``test``, in autocommit."""
         return pymysql.connect(
             host=LOOPBACK,
             port=self.port,

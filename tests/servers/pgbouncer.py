@@ -1,4 +1,4 @@
-"""A PgBouncer of the tests' own in transaction mode, before a PostgreSQL server of the tests' own."""
+"""The tests' own PgBouncer, in transaction mode, in front of their PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from servers.requirements import missing
 
 
 def program() -> Path:
-    """PgBouncer. Skips when it is not there."""
+    """Return the path of PgBouncer. Skip if it is missing."""
     found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     return Path(found) if found else missing("pgbouncer", "apt-get install pgbouncer")
 
 
 class PgBouncer(ServerProcess):
-    """Lets every user in as PostgreSQL's ``postgres``; everything but the mode is as after an installation.
+    """A PgBouncer with default settings, except for the mode. It admits every user as PostgreSQL's ``postgres``.
 
-    So it refuses startup parameters that it does not know (``options``, ``search_path``), as it does for users.
+    So it rejects startup parameters that it does not know (``options``, ``search_path``), as installations of users do.
     """
 
     name = "pgbouncer"
@@ -65,10 +65,10 @@ class PgBouncer(ServerProcess):
         return True
 
     def stop(self) -> None:
-        """Shut down at once: as PgBouncer does it, without waiting for transactions."""
+        """Shut down immediately, without waiting for transactions."""
         self.end(signal.SIGTERM)
 
     def url(self, database: str = "test", **options: str) -> str:
-        """The URL of a database of the server, through this PgBouncer."""
+        """Return the URL of a database of the server, through this PgBouncer."""
         query = f"?{urlencode(options)}" if options else ""
         return f"postgresql://postgres@{LOOPBACK}:{self.port}/{database}{query}"

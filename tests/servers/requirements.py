@@ -1,8 +1,8 @@
-"""What happens where a server is missing: the test is skipped loudly, or fails where it must not be missing.
+"""What happens if a server is missing: the test is skipped with a message in capitals, or fails if it is required.
 
     DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera    (set in CI)
 
-Servers that run already are used instead of started ones for the tests that do not stop theirs:
+Tests that do not stop their server can use existing servers instead:
 
     DBTASKQUEUE_TEST_POSTGRES_URL=postgresql://user:password@host:port/database
     DBTASKQUEUE_TEST_MARIADB_URL=mariadb://user:password@host:port/database
@@ -20,29 +20,29 @@ GIVEN = {"postgresql": "DBTASKQUEUE_TEST_POSTGRES_URL", "mariadb": "DBTASKQUEUE_
 
 
 absent: set[str] = set()
-"""The servers that this process found missing."""
+"""The servers that are missing, as found by this process."""
 
 
 def required(name: str) -> bool:
-    """Whether this server must exist."""
+    """Whether this server is required."""
     return name in os.environ.get(REQUIRE, "").replace(",", " ").split()
 
 
 def missing(name: str, reason: str) -> NoReturn:
-    """End the test, since a server is not there: failed where it is required, else skipped."""
+    """End the test because a server is missing: fail it if the server is required, else skip it."""
     absent.add(name)
     line = f"NO {name.upper()} SERVER IS INSTALLED: {reason}; NOT TESTED"
     if required(name):
-        pytest.fail(f"{line} (and {REQUIRE} demands it)", pytrace=False)
+        pytest.fail(f"{line} (but {REQUIRE} requires it)", pytrace=False)
     pytest.skip(line)
 
 
 def given(name: str) -> str | None:
-    """The URL of a server that runs already and is to be used."""
+    """Return the URL of an existing server to use, or None."""
     return os.environ.get(GIVEN.get(name, "")) or None
 
 
 def must_be_ours(name: str) -> None:
-    """Skip a test that stops or kills its server when the server is somebody else's."""
+    """Skip a test that stops or kills its server if the server was not started by the tests."""
     if given(name):
-        pytest.skip(f"this test kills its server, and {GIVEN[name]} names one that is not the tests' own")
+        pytest.skip(f"this test kills its server, but {GIVEN[name]} names one that the tests did not start")

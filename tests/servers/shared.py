@@ -1,7 +1,7 @@
-"""An empty database for a test, in a server that all tests of this process share.
+"""Empty databases for tests, in a server that all tests of this process share.
 
-The server is started when the first test asks (so once in each process of pytest-xdist), it is fast rather
-than durable, and it ends with the process. It must not be stopped: a test that does starts its own.
+The first test that needs the server starts it, so it runs once in each process of pytest-xdist. It is fast rather
+than durable, and ends with the process. A test that stops its server must start its own instead.
 
     with fresh_postgresql_url() as url, TaskQueue(url) as queue: ...
 """
@@ -36,7 +36,7 @@ def _end_with_this_process(server: ServerProcess) -> None:
     owner = os.getpid()
 
     def end() -> None:
-        if os.getpid() == owner:  # not at the end of a child that a test forked
+        if os.getpid() == owner:  # a child that a test has forked must not stop the servers
             server.close()
 
     atexit.register(end)
@@ -44,7 +44,7 @@ def _end_with_this_process(server: ServerProcess) -> None:
 
 @functools.cache
 def shared_postgresql() -> PostgresServer:
-    """The shared server, for what needs more than its URL. Skips where PostgreSQL is missing."""
+    """Return the shared PostgreSQL server. Skip if PostgreSQL is missing."""
     server = PostgresServer(durable=False)
     _end_with_this_process(server)
     server.start()
@@ -53,7 +53,7 @@ def shared_postgresql() -> PostgresServer:
 
 @functools.cache
 def shared_mariadb() -> MariaDBServer:
-    """The shared server, for what needs more than its URL. Skips where MariaDB is missing."""
+    """Return the shared MariaDB server. Skip if MariaDB is missing."""
     server = MariaDBServer(durable=False)
     _end_with_this_process(server)
     server.start()
@@ -62,7 +62,7 @@ def shared_mariadb() -> MariaDBServer:
 
 @functools.cache
 def shared_pgbouncer() -> PgBouncer:
-    """A PgBouncer in transaction mode before the shared PostgreSQL server. Skips where either is missing."""
+    """Return a PgBouncer in transaction mode in front of the shared PostgreSQL server. Skip if either is missing."""
     must_be_ours("postgresql")
     bouncer = PgBouncer(shared_postgresql())
     _end_with_this_process(bouncer)
@@ -71,25 +71,25 @@ def shared_pgbouncer() -> PgBouncer:
 
 
 def shared_postgresql_url() -> str:
-    """The URL of the shared database, or of the one that the environment names."""
+    """Return the URL of the shared PostgreSQL database, or of the one that the environment names."""
     return given("postgresql") or shared_postgresql().url()
 
 
 def shared_mariadb_url() -> str:
-    """The URL of the shared server's database ``test``, or of the one that the environment names."""
+    """Return the URL of the shared MariaDB database, or of the one that the environment names."""
     return given("mariadb") or shared_mariadb().url()
 
 
 @contextlib.contextmanager
 def fresh_postgresql_url() -> Iterator[str]:
-    """The URL of a schema that does not exist yet; at the end of the block it does not exist any more."""
+    """Yield the URL of a schema that does not exist yet; drop it at the end of the block."""
     with _schema_of_its_own(shared_postgresql_url()) as url:
         yield url
 
 
 @contextlib.contextmanager
 def fresh_pgbouncer_url() -> Iterator[str]:
-    """The same through a PgBouncer in transaction mode."""
+    """Do the same through a PgBouncer in transaction mode."""
     with _schema_of_its_own(shared_pgbouncer().url()) as url:
         yield url
 
@@ -105,7 +105,7 @@ def _schema_of_its_own(base: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def fresh_mariadb_url() -> Iterator[str]:
-    """The URL of an empty database; at the end of the block it does not exist any more."""
+    """Yield the URL of an empty database; drop it at the end of the block."""
     name = f"t_{uuid.uuid4().hex}"
     _mariadb(f"CREATE DATABASE `{name}`")
     try:

@@ -1,4 +1,4 @@
-"""A second PostgreSQL server that follows a first one and can take its place."""
+"""A PostgreSQL standby that can replace its primary."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from servers.postgresql import PostgresServer
 
 
 class Standby(PostgresServer):
-    """A streaming hot standby; the primary must run when it is started for the first time.
+    """A streaming hot standby. The primary must be running at its first start.
 
-    ``synchronous`` lets the primary acknowledge a commit only when it is on the standby's disk, too. (The primary
-    then waits for ever at a commit while the standby is away; ``Standby.release_primary`` ends that.)
+    ``synchronous`` makes the primary acknowledge a commit only once it is on the standby's disk, too. If the standby is
+    down, a commit on the primary waits indefinitely, until ``Standby.release_primary``.
     """
 
     name = "standby"
@@ -39,23 +39,23 @@ class Standby(PostgresServer):
             self.await_streaming("sync")
 
     def await_streaming(self, state: str = "async") -> None:
-        """Wait until the standby has all that the primary has, and the primary knows it as sync or async."""
+        """Wait until the standby has caught up, and the primary lists it as sync or async."""
         with self.primary.connect("postgres") as connection:
             query = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
             while not connection.execute(query, [state]).fetchone():
                 connection.execute("SELECT pg_sleep(0.01)")
 
     def release_primary(self) -> None:
-        """Let the primary commit without this standby."""
+        """Let the primary commit without waiting for this standby."""
         self.primary.configure(synchronous_standby_names="")
 
     def promote(self) -> None:
-        """Make this the primary; the old one should be dead. It takes writes when this returns."""
+        """Promote the standby, which accepts writes when this returns. The old primary should be down."""
         with self.connect("postgres") as connection:
             assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
 
     def both_url(self, database: str = "test", **options: str) -> str:
-        """The URL with both hosts that finds whichever is the primary."""
+        """Return the URL with both hosts, which connects to the current primary."""
         hosts = f"{LOOPBACK}:{self.primary.port},{LOOPBACK}:{self.port}"
         query = urlencode({"target_session_attrs": "read-write", **options})
         return f"postgresql://postgres@{hosts}/{database}?{query}"

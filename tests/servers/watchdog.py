@@ -1,9 +1,9 @@
-"""Ends a server when the tests' process is gone, however that ended; run beside each server.
+"""A program beside each server that ends the server once the tests' process has ended, for whatever reason.
 
     python -I -S watchdog.py PARENT SERVER SIGNAL DIRECTORY
 
-It watches its own parent's number: that changes in the moment in which the parent dies. (A pipe would stay
-open in each child that the tests forked, and PR_SET_PDEATHSIG fires when the thread ends that started us.)
+It polls the pid of its own parent, which changes when the parent dies. (A pipe would stay open in each child that the
+tests have forked, and PR_SET_PDEATHSIG takes effect when the thread that started this program ends.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _end(server: int, number: int) -> None:
 
 
 def _remove(directory: str) -> None:
-    """Remove the directory; a tool that fills it just now notices it soon."""
+    """Remove the directory; a tool that still writes to it will soon fail."""
     deadline = time.monotonic() + 10
     while os.path.exists(directory) and time.monotonic() < deadline:
         shutil.rmtree(directory, ignore_errors=True)
@@ -38,8 +38,8 @@ def _remove(directory: str) -> None:
 
 
 def main(parent: int, server: int, ending: int, directory: str) -> None:
-    """Wait until the parent is gone, then end the server (0: not there yet) and remove its directory."""
-    # A number may be given to another process later, a pidfd means this one for ever.
+    """Wait until the parent has ended, then end the server (pid 0: not started yet) and remove its directory."""
+    # A pid may be reused by another process later; a pidfd always refers to this one.
     handle = os.pidfd_open(server) if server else None
     while os.getppid() == parent:
         time.sleep(0.25)

@@ -1,6 +1,6 @@
-"""As much of the two wire protocols as the proxy must know: where a message ends, and which SQL it runs.
+"""What the proxy needs to know of the two wire protocols: where a message ends, and which SQL it runs.
 
-Without TLS and compression, which the tests' servers do not offer.
+TLS and compression are not supported; the tests' servers do not offer them.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import NamedTuple, Protocol
 
 
 class Message(NamedTuple):
-    """A message of one side."""
+    """A message from the client or from the server."""
 
     raw: bytes
     statement: bytes | None = None
-    """The SQL that the server runs on it, also when it was prepared long before."""
+    """The SQL that the message makes the server run, including SQL that was prepared earlier."""
     ends: bool = False
-    """Of the client: the server answers when it gets this. Of the server: that answer is complete."""
+    """From the client: the server answers this message. From the server: the answer is complete."""
     needed: bool = False
-    """The client has to see it before the server can go on (COPY)."""
+    """The client must get this message before the server can continue (COPY)."""
 
 
 class Conversation(Protocol):
-    """One connection, as heard by somebody in the middle."""
+    """One connection, as seen by the proxy between client and server."""
 
     def from_client(self, data: bytes) -> Iterator[Message]:
-        """The messages that are complete with these bytes."""
+        """Yield the messages that these bytes complete."""
         ...
 
     def from_server(self, data: bytes) -> Iterator[Message]:
-        """The messages that are complete with these bytes."""
+        """Yield the messages that these bytes complete."""
         ...
 
 
@@ -39,7 +39,7 @@ CANCEL_REQUEST = 80877102
 
 
 class PostgreSQLConversation:
-    """Version 3 of PostgreSQL's protocol: a letter, a length, a body; only what comes first has no letter."""
+    """Version 3 of PostgreSQL's protocol: a letter, a length, a body. Only the first message has no letter."""
 
     def __init__(self) -> None:
         self._client = b""
@@ -130,7 +130,7 @@ class MariaDBConversation:
         packets, self._client = _packets(self._client + data)
         for raw in packets:
             self._introduced = True
-            command = self._logged_in and raw[3] == 0  # the others continue one
+            command = self._logged_in and raw[3] == 0  # packets with other numbers continue a command
             statement = raw[5:] if command and raw[4] == COM_QUERY else None
             yield Message(raw, statement, ends=command and raw[4] != COM_QUIT)
 
@@ -144,7 +144,7 @@ class MariaDBConversation:
                 yield Message(raw)
 
     def _completes(self, body: bytes) -> bool:
-        """Whether an answer to a command ends with this packet."""
+        """Whether this packet ends the answer to a command."""
         kind = body[:1]
         if kind == b"\xff":  # an error
             self._rows_follow, self._marks = False, 0
@@ -154,7 +154,7 @@ class MariaDBConversation:
             return kind == b"\0" and not _status(body) & MORE_RESULTS
         if kind != b"\xfe" or len(body) >= 9:
             return False
-        self._marks += 1  # one behind the columns, one behind the rows
+        self._marks += 1  # one after the columns, one after the rows
         if self._marks < 2:
             return False
         self._rows_follow, self._marks = False, 0
@@ -162,7 +162,7 @@ class MariaDBConversation:
 
 
 def _packets(data: bytes) -> tuple[list[bytes], bytes]:
-    """The complete packets and what is left over."""
+    """Return the complete packets, and the bytes that are left over."""
     packets = []
     while len(data) >= 4 and len(data) >= (size := 4 + int.from_bytes(data[:3], "little")):
         packets.append(data[:size])
@@ -171,7 +171,7 @@ def _packets(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _status(body: bytes) -> int:
-    """The server's status in an OK packet: behind two numbers of varying length."""
+    """Return the server's status from an OK packet, where it follows two numbers of variable length."""
     at = 1
     for _ in range(2):
         at += {0xFC: 3, 0xFD: 4, 0xFE: 9}.get(body[at], 1)

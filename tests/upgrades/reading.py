@@ -56,7 +56,7 @@ def read_workers(url: str) -> list[dict[str, Any]]:
 
 
 def read_usage(url: str, id: int) -> Any:
-    """Return what ``dbtaskqueue show`` tells of the resources that a running task uses."""
+    """Return what ``dbtaskqueue show`` prints about the resources that a running task uses."""
     return loads(command(url, "show", "--json", str(id)))["usage"]
 
 

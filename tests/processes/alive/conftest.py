@@ -1,4 +1,4 @@
-"""Fixtures for tests with real processes: each is ended with the test that started it."""
+"""Fixtures for tests with real processes, which end with the test that started them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from workers import WORKER
 
 @pytest.fixture
 def note(tmp_path: Path) -> Path:
-    """The file into which workers write what they do."""
+    """The file in which workers record what they do."""
     return tmp_path / "note"
 
 
 @pytest.fixture
 def worker(start: Callable[..., subprocess.Popen[str]], url: str, note: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a worker process with options of ``Worker``; ``run=`` holds options of ``Worker.run``."""
+    """Start a worker process with these options of ``Worker``; ``run=`` has the options of ``Worker.run``."""
 
     def run(**options: object) -> subprocess.Popen[str]:
         return start([sys.executable, "-c", WORKER, url, str(note), json.dumps(options)])

@@ -1,4 +1,4 @@
-"""The socket at which systemd listens to a service, as a test has it."""
+"""A notification socket like systemd's, for tests of services."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import struct
 
 
 class Systemd:
-    """Reads what services tell, and who it was."""
+    """Receive the notifications of services, with the pids of their senders."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.told: list[tuple[int, dict[str, str]]] = []
+        self.received: list[tuple[int, dict[str, str]]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.bind(f"\0{name[1:]}" if name.startswith("@") else name)
@@ -27,14 +27,14 @@ class Systemd:
                 data, extra, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12))
                 [(_, _, credentials)] = extra
                 fields = dict(line.split("=", 1) for line in data.decode().split("\n"))
-                self.told.append((struct.unpack("3i", credentials)[0], fields))
+                self.received.append((struct.unpack("3i", credentials)[0], fields))
 
     def values(self, name: str) -> list[str]:
-        """What was told under this name so far."""
+        """The values received for this variable so far."""
         self._read()
-        return [fields[name] for _, fields in self.told if name in fields]
+        return [fields[name] for _, fields in self.received if name in fields]
 
-    def tellers(self) -> set[int]:
-        """The pids of those who told something."""
+    def senders(self) -> set[int]:
+        """The pids of the processes that have sent something."""
         self._read()
-        return {pid for pid, _ in self.told}
+        return {pid for pid, _ in self.received}

@@ -1,4 +1,4 @@
-"""The heartbeat process: a process of its own that beats while its worker exists, and not a moment longer."""
+"""The heartbeat process sends heartbeats for as long as its worker exists, and no longer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import signal
 
 import pytest
 from helpers import until
-from workers import heartbeat_process_of, is_running, said
+from workers import has_written, heartbeat_process_of, is_running
 
 from dbtaskqueue import TaskQueue
 
 
 @pytest.mark.elsewhere("psutil", "none")
-def test_a_heart_that_dies_is_started_again(url, worker, note):
+def test_a_heartbeat_process_that_dies_is_started_again(url, worker, note):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 4])
         process = worker(lease=1)
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         first = heartbeat_process_of(process.pid)
         os.kill(first, signal.SIGKILL)
         until(lambda: heartbeat_process_of(process.pid) != first, what="another heartbeat process")
@@ -26,7 +26,7 @@ def test_a_heart_that_dies_is_started_again(url, worker, note):
 
 
 @pytest.mark.elsewhere("psutil", "none")
-def test_the_heart_ends_with_its_worker(url, worker):
+def test_the_heartbeat_process_ends_with_its_worker(url, worker):
     TaskQueue(url).close()
     process = worker()
     heartbeat = heartbeat_process_of(process.pid)
@@ -35,11 +35,11 @@ def test_the_heart_ends_with_its_worker(url, worker):
     until(lambda: not is_running(heartbeat), what="the heartbeat process's end")
 
 
-def test_the_heart_ends_although_a_child_inherited_its_pipe(url, worker, note):
+def test_the_heartbeat_process_ends_although_a_child_inherited_its_pipe(url, worker, note):
     with TaskQueue(url) as queue:
         queue.enqueue(["fork", 600])
         process = worker()
-        until(lambda: said(note, "child"))
+        until(lambda: has_written(note, "child"))
         child = int(next(line for line in note.read_text().splitlines() if line.startswith("child")).split()[1])
         heartbeat = heartbeat_process_of(process.pid)
         process.kill()

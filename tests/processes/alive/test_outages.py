@@ -1,6 +1,6 @@
-"""A worker outlives its database: it says so once, goes on trying, and stores the ends that it owes.
+"""A worker survives an outage of its database: it logs it once, keeps retrying, and then stores its pending outcomes.
 
-Here the database is a file; what befalls a server is in test_server_outages.py.
+Here the database is a file. tests/processes/outages has the tests with servers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from helpers import until
 from processes.crash import scenario
-from workers import WORKER, said
+from workers import WORKER, has_written
 
 from dbtaskqueue import TaskQueue
 
@@ -39,12 +39,12 @@ def obey():
 threading.Thread(target=obey, daemon=True).start()
 """
 
-GONE, BACK = "database unavailable", "database available again"
+UNAVAILABLE, AVAILABLE_AGAIN = "database unavailable", "database available again"
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own, that can be full."""
+    """A small disk of the test's own, which can be filled."""
     directory = tmp_path / "disk"
     directory.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
@@ -55,13 +55,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def outage_of(
-    process: subprocess.Popen[str], start: Callable[[], None], end: Callable[[], None], owed: Callable
+    process: subprocess.Popen[str], start: Callable[[], None], end: Callable[[], None], is_stored: Callable
 ) -> str:
-    """Let an outage come and go while a task ends; what the worker logged."""
+    """Let a task end during an outage; return what the worker logged."""
     start()
-    time.sleep(1.5)  # the outage itself: the worker tries and fails meanwhile
+    time.sleep(1.5)  # the duration of the outage, in which the worker retries
     end()
-    until(owed, what="the end that the worker owed")
+    until(is_stored, what="the pending outcome")
     process.terminate()
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
@@ -69,14 +69,14 @@ def outage_of(
 
 
 def check_log(log: str) -> None:
-    assert log.count(GONE) == 1, log
-    assert log.count(BACK) == 1, log
+    assert log.count(UNAVAILABLE) == 1, log
+    assert log.count(AVAILABLE_AGAIN) == 1, log
     assert "Traceback" not in log
 
 
-def test_a_vanished_file(url, worker, note, tmp_path):
-    away = tmp_path / "away"
-    away.mkdir()
+def test_a_missing_file(url, worker, note, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     files = [tmp_path / f"taskqueue.sqlite{ending}" for ending in ("", "-wal", "-shm")]
 
     def move(sources: list[Path], target: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_vanished_file(url, worker, note, tmp_path):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
-        until(lambda: said(note, "start"))
-        queue.store.disconnect()  # this process must not hold the file open while it is away
+        until(lambda: has_written(note, "start"))
+        queue.store.disconnect()  # this process must not have the file open during the outage
         log = outage_of(
             process,
-            lambda: move(files, away),
-            lambda: move([away / file.name for file in files], tmp_path),
+            lambda: move(files, elsewhere),
+            lambda: move([elsewhere / file.name for file in files], tmp_path),
             lambda: task.refresh().state == "done",
         )
         check_log(log)
@@ -103,7 +103,7 @@ def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         process = worker()
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         other = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
         log = outage_of(
             process,
@@ -112,17 +112,17 @@ def test_a_locked_database_is_waited_for(url, worker, note, tmp_path):
             lambda: task.refresh().state == "done",
         )
         other.close()
-        assert GONE not in log, "a lock that is released in time is no outage"
+        assert UNAVAILABLE not in log, "a lock that is released in time is not an outage"
         assert task.attempt == 1
 
 
 def start_on(disk: Path, start, note, seconds: float):
-    """A worker whose database is on that disk, in the middle of a task."""
+    """Start a worker whose database is on that disk, and wait until it runs a task."""
     url = f"sqlite:///{disk}/taskqueue.sqlite"
     queue = TaskQueue(url)
     task = queue.enqueue(["sleep", seconds])
     process = start([sys.executable, "-c", WORKER, url, str(note), "{}"])
-    until(lambda: said(note, "start"))
+    until(lambda: has_written(note, "start"))
     return queue, task, process
 
 
@@ -132,7 +132,7 @@ def test_a_full_disk(disk, start, note):
 
     def fill() -> None:
         with contextlib.closing(sqlite3.connect(disk / "taskqueue.sqlite", isolation_level=None)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the next write needs room
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the next write needs space
         with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
@@ -144,14 +144,14 @@ def test_a_full_disk(disk, start, note):
 
 
 def test_a_read_only_file_system(url, start, note, shim, tmp_path):
-    """As when the kernel finds a fault on the disk: what is open stays open, and every write is refused."""
+    """As after the kernel has found an error on the disk: open files stay open, and every write is refused."""
     order = tmp_path / "read-only"
     with TaskQueue(url) as queue:
         task = queue.enqueue(["sleep", 0.5])
         code = READ_ONLY_WHILE_TOLD + WORKER
         arguments = [url, note, "{}", shim, tmp_path / "taskqueue", order, scenario.READ_ONLY]
         process = start(["env", f"LD_PRELOAD={shim}", sys.executable, "-c", code, *map(str, arguments)])
-        until(lambda: said(note, "start"))
+        until(lambda: has_written(note, "start"))
         log = outage_of(process, order.touch, order.unlink, lambda: task.refresh().state == "done")
         check_log(log)
         assert task.attempt == 1

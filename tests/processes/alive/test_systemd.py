@@ -1,4 +1,4 @@
-"""A worker as a service of systemd: what it tells, to a socket that is the test's own."""
+"""A worker as a systemd service: its notifications, sent to a socket of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ended, python_path, until
 from notify_socket import Systemd
-from workers import said, watch
+from workers import has_written, watch
 
 from dbtaskqueue import TaskQueue
 
@@ -33,7 +33,7 @@ only_abstract = pytest.mark.parametrize("systemd", ["@"], indirect=True)
 
 
 def service(systemd: Systemd | str, words: list[str], log: Path, **variables: str) -> subprocess.Popen[str]:
-    """A process in the environment that systemd would give it; what it logs goes to the file ``log``."""
+    """Start a process in the environment that systemd would give it. It logs to the file ``log``."""
     name = systemd if isinstance(systemd, str) else systemd.name
     with open(log, "w") as out:
         return subprocess.Popen(
@@ -50,15 +50,15 @@ def command(url: str, *options: str) -> list[str]:
     return ["-m", "dbtaskqueue", "--url", url, "worker", "child_tasks:act", *options]
 
 
-def test_what_a_service_tells(systemd: Systemd, url: str, tmp_path: Path, note: Path) -> None:
+def test_the_notifications_of_a_service(systemd: Systemd, url: str, tmp_path: Path, note: Path) -> None:
     with TaskQueue(url) as queue:
         words = command(url, "--allow-commands", "--concurrency", "2", "--drain-timeout", "30")
         with ended(service(systemd, words, tmp_path / "log", WATCHDOG_USEC=SHORT)) as worker:
             until(lambda: systemd.values("READY"), what="READY")
             assert queue.stats().workers == 1
-            assert systemd.values("WATCHDOG") == [] or systemd.told[0][1]["READY"] == "1"
-            assert systemd.told[0][1]["STATUS"].startswith("working, running ")
-            until(lambda: len(systemd.values("WATCHDOG")) >= 3, what="three times that it lives")
+            assert systemd.values("WATCHDOG") == [] or systemd.received[0][1]["READY"] == "1"
+            assert systemd.received[0][1]["STATUS"].startswith("working, running ")
+            until(lambda: len(systemd.values("WATCHDOG")) >= 3, what="three notifications that it is alive")
             environment = queue.enqueue_command(["env"])
             task = queue.enqueue({"do": "until_told", "file": str(note)})
             until(lambda: note.exists())
@@ -69,7 +69,7 @@ def test_what_a_service_tells(systemd: Systemd, url: str, tmp_path: Path, note: 
             worker.terminate()
             until(lambda: systemd.values("STOPPING"), what="STOPPING")
             assert worker.wait(60) == 0
-        assert systemd.tellers() == {worker.pid}
+        assert systemd.senders() == {worker.pid}
         assert systemd.values("READY") == systemd.values("STOPPING") == ["1"]
         assert (task.refresh().state, environment.refresh().state) == ("done", "done")
         output = environment.attempts()[-1].output or ""
@@ -90,7 +90,7 @@ def test_a_watchdog_for_another_process(systemd: Systemd, url: str, tmp_path: Pa
         assert systemd.values("WATCHDOG") == []
 
 
-def test_nobody_listens(url: str, tmp_path: Path) -> None:
+def test_a_notification_socket_without_a_listener(url: str, tmp_path: Path) -> None:
     with TaskQueue(url) as queue:
         task = queue.enqueue({"do": "return"})
         log = tmp_path / "log"
@@ -116,14 +116,14 @@ else:
 
 
 @only_abstract
-@pytest.mark.parametrize(("thread", "told"), [("main", ["1"]), ("another", [])])
-def test_the_program_is_told_of_in_its_main_thread_only(
-    systemd: Systemd, url: str, tmp_path: Path, thread: str, told: list[str]
+@pytest.mark.parametrize(("thread", "ready"), [("main", ["1"]), ("another", [])])
+def test_only_a_worker_in_the_main_thread_notifies_systemd(
+    systemd: Systemd, url: str, tmp_path: Path, thread: str, ready: list[str]
 ) -> None:
-    """And at the end of a burst the program may go on, so it is not said to stop."""
+    """A program may continue after a burst, so the worker does not notify systemd that it stops."""
     with ended(service(systemd, ["-c", IN_A_THREAD, url, thread], tmp_path / "log")) as program:
         assert program.wait(60) == 0
-    assert systemd.values("READY") == told
+    assert systemd.values("READY") == ready
     assert systemd.values("STOPPING") == []
 
 
@@ -132,46 +132,48 @@ import logging, sys, time
 from pathlib import Path
 from dbtaskqueue import RetryPolicy, Worker
 from dbtaskqueue._maintenance import supervision
-go_on = Path(sys.argv[2])
+proceed = Path(sys.argv[2])
 
 def act(payload):
     assert payload != "fail"
 
 def hang():
-    while not go_on.exists():
+    while not proceed.exists():
         time.sleep(0.05)
 
 def on_error(task, error):
-    if sys.argv[3] == "session":
+    if sys.argv[3] == "worker":
         hang()
     else:
         worker._loop._executor._soon(hang)
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    supervision.HANGS = 7.0  # a loop that has nothing to do makes a turn every 5 s
+    supervision.HANGS = 7.0  # an idle loop makes a pass every 5 s
     worker = Worker(sys.argv[1], executor="process", on_error=on_error)
     worker.run(act)
 """
 
 
 @only_abstract
-@pytest.mark.parametrize("loop", ["session", "children"])
+@pytest.mark.parametrize("loop", ["worker", "children"])
 def test_a_loop_that_hangs(systemd: Systemd, url: str, tmp_path: Path, loop: str) -> None:
-    script, log, go_on = tmp_path / "script.py", tmp_path / "log", tmp_path / "go on"
+    script, log, proceed = tmp_path / "script.py", tmp_path / "log", tmp_path / "proceed"
     script.write_text(HANG)
     with (
         TaskQueue(url) as queue,
-        ended(service(systemd, [str(script), url, str(go_on), loop], log, WATCHDOG_USEC=SHORT)) as worker,
+        ended(service(systemd, [str(script), url, str(proceed), loop], log, WATCHDOG_USEC=SHORT)) as worker,
     ):
         until(lambda: systemd.values("WATCHDOG"))
         queue.enqueue("fail", max_attempts=1)
-        until(lambda: said(log, "ERROR:dbtaskqueue:the worker hangs"), what="a word about the worker that hangs")
+        until(
+            lambda: has_written(log, "ERROR:dbtaskqueue:the worker hangs"), what="the log line about the hanging worker"
+        )
         assert "in hang" in log.read_text()
         before = len(systemd.values("WATCHDOG"))
-        watch(1.0, lambda: len(systemd.values("WATCHDOG")) == before, "systemd must not be told that it lives")
-        go_on.touch()
-        until(lambda: len(systemd.values("WATCHDOG")) > before, what="a worker that lives again")
+        watch(1.0, lambda: len(systemd.values("WATCHDOG")) == before, "the watchdog must not be notified")
+        proceed.touch()
+        until(lambda: len(systemd.values("WATCHDOG")) > before, what="notifications of a worker that is alive again")
         task = queue.enqueue("well")
         until(lambda: task.refresh().state == "done")
         worker.terminate()

@@ -1,4 +1,4 @@
-"""Workers as real processes: their code, and what a test needs to know of them."""
+"""Workers as real processes: their code, and what a test needs to know about them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -109,7 +109,7 @@ def heartbeat_process_of(pid: int) -> int:
 
 
 class Elsewhere:
-    """A process that is process 1 of a PID namespace of its own: in another place, as in a container."""
+    """A process that is PID 1 of a PID namespace of its own: another place, as in a container."""
 
     def __init__(self, start: Callable[..., subprocess.Popen[str]], code: str, *arguments: object) -> None:
         user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
@@ -117,41 +117,41 @@ class Elsewhere:
         self.process = start([*command, sys.executable, "-c", code, *map(str, arguments)])
 
     def pids(self) -> list[int]:
-        """Its processes, by the pids of this place, the first being its worker."""
-        found, look = [], [self.process.pid]
-        while look:
-            children = children_of(look.pop())
+        """The pids of its processes in this place; the first one is its worker."""
+        found, to_visit = [], [self.process.pid]
+        while to_visit:
+            children = children_of(to_visit.pop())
             found += children
-            look += children
+            to_visit += children
         return found
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to every process there, the worker first."""
+        """Send a signal to every process of that place, the worker first."""
         for pid in self.pids():
             os.kill(pid, number)
 
     def kill(self) -> None:
-        """End everything there at once, without a word."""
+        """Send SIGKILL to everything in that place."""
         os.kill(self.pids()[0], signal.SIGKILL)
         self.process.wait(timeout=30)
 
 
 def need_namespaces() -> None:
-    """Skip loudly where no PID namespace can be made."""
+    """Skip with a message in capitals if no PID namespace can be made."""
     user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     command = ["unshare", *user, "--pid", "--fork", "--mount-proc", "true"]
     if not shutil.which("unshare") or subprocess.run(command, capture_output=True).returncode != 0:
         pytest.skip("NO PID NAMESPACE CAN BE MADE HERE: what happens in another place is not tested")
 
 
-def said(note: Path, *words: object) -> bool:
-    """Whether a worker has written such a line."""
+def has_written(note: Path, *words: object) -> bool:
+    """Whether a worker has written a line that starts with these words."""
     start = " ".join(map(str, words))
     return note.exists() and any(line.startswith(start) for line in note.read_text().splitlines())
 
 
 def watch(seconds: float, condition: Callable[[], bool], what: str) -> None:
-    """See that something stays true for so long: the only way to show that nothing happens."""
+    """Check that a condition stays true for this many seconds, the only way to show that nothing happens."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert condition(), what

@@ -1,4 +1,4 @@
-"""A callback for a fork server that may have only as many children as the file $FEW_PROCESSES says, if it exists."""
+"""A callback whose fork server may have at most the number of children in the file $FEW_PROCESSES, if it exists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _fork = os.fork
 
 
 def fork() -> int:
-    """In place of ``os.fork``."""
+    """Replace ``os.fork``: fail like it if there are too many children."""
     file = Path(os.environ["FEW_PROCESSES"])
     if file.exists() and len(system.children()) >= int(file.read_text()):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -24,7 +24,7 @@ def fork() -> int:
 
 
 def act(payload: Any) -> Any:
-    """The callback."""
+    """Call the callback of ``child_tasks``."""
     return child_tasks.act(payload)
 
 

@@ -1,6 +1,6 @@
-"""Lets a process send messages like a newer version of this package: each has names that others do not know.
+"""Make a process send messages like a newer version of this package, with names that other versions do not know.
 
-Imported by a fork server, it does so there and in the children.
+If a fork server imports this module, it applies to that server and its children.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _send = Channel.send
 
 
 def renewed(message: dict[str, Any]) -> dict[str, Any]:
-    """The same in the opposite order, behind a name that no version knows."""
+    """Return the message with its fields in reverse order, after a field that no version knows."""
     found: dict[str, Any] = {"of_a_newer_version": {"x": [1]}}
     for name, value in reversed(message.items()):
         if name in _NESTED and isinstance(value, dict):
@@ -31,12 +31,12 @@ def renewed(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def send(self: Channel, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """In place of ``Channel.send``."""
+    """Replace ``Channel.send``."""
     _send(self, renewed(message), fds)
 
 
 def act(payload: Any) -> Any:
-    """The callback."""
+    """Call the callback of ``child_tasks``."""
     return child_tasks.act(payload)
 
 

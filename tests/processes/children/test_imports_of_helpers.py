@@ -1,4 +1,4 @@
-"""Modules in the current directory: the helper processes of a worker ignore them, task code finds them."""
+"""Modules in the current directory are ignored by a worker's helper processes and found by task code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from dbtaskqueue import RetryPolicy, TaskQueue
 
-pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # each has a driver, which imports more
+pytestmark = pytest.mark.engine("sqlite", "postgresql", "mariadb")  # each driver has imports of its own
 
 WORKER = """
 import asyncio, os, sys, time
@@ -40,7 +40,7 @@ with open("executed", "a") as file:
     file.write(f"{__name__} {sys.orig_argv}\\n")
 """
 NAMES = [name for name in sys.stdlib_module_names if name != "colorsys" and importlib.util.find_spec(name) is not None]
-"""Only names of modules that this platform has: any other would rightly be imported from the directory."""
+"""Names of modules that this platform has. Others would rightly be imported from the directory."""
 
 
 def test_a_module_named_like_one_of_the_standard_library_is_not_executed(

@@ -1,6 +1,6 @@
-"""Workers with children under load, and somebody who kills at random: nothing is lost, nothing is left.
+"""Processes of workers under load are killed at random: no task is lost, and no process is left behind.
 
-``--kills 50`` is the full size; without it each scenario kills 5 times, with ``--all-engines`` 10 times on SQLite.
+``--kills 50`` is the full size. The default is 5 kills for each scenario, and 10 on SQLite with ``--all-engines``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from processes.children.supervised import (
 
 from dbtaskqueue import RetryPolicy, TaskQueue
 
-pytestmark = pytest.mark.one_engine("what children do is decided by processes, not SQL")
+pytestmark = pytest.mark.one_engine("the behaviour of children depends on processes, not on SQL")
 
 WORKERS = 2
 CONCURRENCY = 2
@@ -65,8 +65,10 @@ def supervisor(url: str, tmp_path: Path) -> Iterator[Supervisor]:
 
 
 def victim_of(kind: str, supervisor: Supervisor) -> int | None:
-    """The pid of one of them; of the fork servers, one that has started to work: who kills it over and over before
-    that sees the worker give up."""
+    """Return the pid of one of them.
+
+    Of the fork servers, choose one that has started to work: if they are all killed earlier, the worker gives up.
+    """
     worker = random.choice(supervisor.workers).pid
     if kind == "worker":
         return worker
@@ -107,7 +109,7 @@ def test_killed_at_random_under_load(url: str, tmp_path: Path, supervisor: Super
     until(lambda: not marked(tmp_path), what="the end of all processes of fork servers")
     assert still_there(read_journal(tmp_path / "journal")) == []
     assert "Traceback" not in log, log
-    assert len(supervisor.pids) == WORKERS + (kills if kind == "worker" else 0), "a worker died that nobody killed"
+    assert len(supervisor.pids) == WORKERS + (kills if kind == "worker" else 0), "a worker died that was not killed"
 
 
 def check_the_end(queue: TaskQueue, ids: list[int], directory: Path, kind: str, kills: int) -> None:
@@ -121,7 +123,7 @@ def check_the_end(queue: TaskQueue, ids: list[int], directory: Path, kind: str, 
     lines = read_journal(directory / "journal")
     done = {task.id for task in tasks.values() if task.state == "done"}
     journal = check_journal([line for line in lines if line.task in done])
-    assert set(journal) == done, "a task is done that never ran"
+    assert set(journal) == done, "a task that never ran is done"
     outcomes = Counter(attempt.outcome for task in tasks.values() for attempt in task.attempts())
     lost = {"worker": "lost", "child": "failed", "fork server": "failed"}.get(kind)
     spent = sum(count for outcome, count in outcomes.items() if outcome != "done")

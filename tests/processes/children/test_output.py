@@ -29,7 +29,7 @@ def act(payload):
 
 
 def start(url: str, directory: Path, stdout: str, code: str = WORKER) -> subprocess.Popen[bytes]:
-    """Start a worker whose standard output is ``stdout``, in an environment that does not turn off buffering."""
+    """Start a worker with this standard output, in an environment that does not turn off buffering."""
     plain = {name: value for name, value in environment(directory).items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-c", code, url, "{}"]
     if stdout == "closed":
@@ -42,7 +42,7 @@ def start(url: str, directory: Path, stdout: str, code: str = WORKER) -> subproc
 
 @pytest.fixture(params=["file", "null", "pipe", "closed"])
 def worker(request: pytest.FixtureRequest, url: str, queue: TaskQueue, tmp_path: Path) -> Iterator[None]:
-    """A worker process with that kind of standard output."""
+    """Start a worker process with that kind of standard output."""
     process = start(url, tmp_path, request.param)
     yield
     process.kill()
@@ -75,7 +75,7 @@ def test_output_of_the_import_is_not_output_of_a_task(url: str, queue: TaskQueue
     outputs = [task.attempts()[-1].output or "" for task in tasks]
     assert [output.count("hello") for output in outputs] == [3, 3]
     assert not any("imported" in output for output in outputs)
-    assert (tmp_path / "stdout").read_text() == "imported" * 2  # once in the worker, once in the fork server
+    assert (tmp_path / "stdout").read_text() == "imported" * 2  # once from the worker, once from the fork server
 
 
 def test_any_text_can_be_printed(url: str, queue: TaskQueue, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Open files or processes run out while children are started: running tasks continue, the others wait."""
+"""File descriptors or processes run out while children are started: running tasks continue, the others wait."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Running:
         return self._log.read_text()
 
     def count(self, text: str) -> int:
-        """How many lines of the log have this text."""
+        """The number of lines in the log that have this text."""
         return sum(text in line for line in self.log.splitlines())
 
 
 @pytest.fixture
 def start(url: str, tmp_path: Path) -> Iterator[Callable[[int, int], Running]]:
-    """Start a worker with these limits of open files; it is killed at the end of the test."""
+    """Start a worker with these soft and hard limits of open files; it is killed at the end of the test."""
     started: list[Running] = []
 
     def run(soft: int, hard: int) -> Running:
@@ -76,7 +76,7 @@ def start(url: str, tmp_path: Path) -> Iterator[Callable[[int, int], Running]]:
 
 @pytest.fixture
 def tasks(queue: TaskQueue, tmp_path: Path) -> list[Task]:
-    """Tasks that wait for the file ``go``."""
+    """Enqueue tasks that wait for the file ``go``."""
     wait = {"do": "wait_for", "file": str(tmp_path / "notes"), "go": str(tmp_path / "go")}
     return [queue.enqueue(wait, retry=ONCE) for _ in range(TASKS)]
 
@@ -86,14 +86,14 @@ def started_tasks(tmp_path: Path) -> int:
 
 
 def states(tasks: list[Task]) -> tuple[int, int, int]:
-    """How many tasks wait, run and are done."""
+    """The numbers of tasks that wait, run and are done."""
     count = Counter(str(task.refresh().state) for task in tasks)
     assert count.keys() <= {"pending", "running", "done"}
     return count["pending"], count["running"], count["done"]
 
 
 def finish(worker: Running, tasks: list[Task], tmp_path: Path) -> None:
-    """Let all tasks finish; each must have spent exactly one attempt."""
+    """Let all tasks finish; check that each has spent exactly one attempt."""
     (tmp_path / "go").touch()
     assert worker.process.wait(60) == 0, worker.log
     assert states(tasks) == (0, 0, TASKS)
@@ -136,7 +136,7 @@ def test_no_more_processes(start: Callable[[int, int], Running], tasks: list[Tas
     (tmp_path / "few").write_text("5")
     until(lambda: states(tasks) == (TASKS - 5, 5, 0), what="two more tasks")
     released = [attempt for task in tasks for attempt in task.attempts() if attempt.outcome == "released"]
-    assert len(released) <= TASKS  # nothing is claimed over and over while there is no room
+    assert len(released) <= TASKS  # no task is claimed repeatedly while no child can be started
     (tmp_path / "few").unlink()
     until(lambda: states(tasks) == (0, TASKS, 0), what="the start of all tasks")
     until(lambda: worker.count("can be started again") == 1, what="the end of the shortage in the log")
@@ -154,7 +154,7 @@ def test_no_process_at_all(start: Callable[[int, int], Running], tasks: list[Tas
 
 
 def test_too_many_descriptors_in_flight(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux refuses to send descriptors while processes of this user have too many that were sent and not received."""
+    """Linux refuses to send descriptors while this user has too many that were sent and not yet received."""
     refused, send_fds = [], socket.send_fds
 
     def refuse_three_times(*arguments: Any) -> int:

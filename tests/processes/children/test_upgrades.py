@@ -1,7 +1,7 @@
-"""A worker, its fork server and its children may have different versions, after an upgrade of the installed package.
+"""A worker, its fork server and its children may have different versions after an upgrade of the installed package.
 
-Then messages have names that the other side does not know, and names in another order. Without a second version to
-install, ``newer_version`` adds and reorders them.
+Then messages have fields that the other side does not know, or fields in another order. There is no second version
+to install, so ``newer_version`` adds and reorders them.
 """
 
 from __future__ import annotations

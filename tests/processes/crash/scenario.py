@@ -1,11 +1,11 @@
-"""A whole life of a queue, in which one write goes wrong; run as ``scenario.py SHIM``, with the shim preloaded.
+"""The whole life of a queue, in which one write fails; run as ``scenario.py SHIM``, with the shim preloaded.
 
-For each line ``DIRECTORY HOW FIRST TIMES`` on stdin a child is forked that lives through it on a new file in
-that directory, and its fate is printed: ``killed``, ``passed`` (nothing had gone wrong), ``mended`` (something
-had), or ``failed`` with the traceback in ``DIRECTORY/errors``.
+For each line ``DIRECTORY HOW FIRST TIMES`` on stdin, it forks a child that runs the scenario on a new file in that
+directory, and prints the outcome: ``killed``, ``passed`` (no write failed), ``recovered`` (one did), or ``failed``
+(the traceback is in ``DIRECTORY/errors``).
 
-What a task may be found as is written to ``DIRECTORY/log``, one line for each: ``may ID STATE`` before a verb,
-``is ID STATE`` after it was acknowledged. The log is no file of the database, so it is not counted.
+The states in which a task may be found are written to ``DIRECTORY/log``: ``may ID STATE`` before a verb,
+``is ID STATE`` after it was acknowledged. The log is not a database file, so the shim does not count its writes.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ T = TypeVar("T")
 KILL, TORN, FULL_DISK, IO_ERROR, LOCK, READ_ONLY = range(6)
 BATCH = 3
 LONG = 2000
-"""Characters of a payload and a result that do not stay in the task's own row."""
+"""Characters of a payload and a result that are too large for the task's own row."""
 _TRIES = 3
 _POLICY = RetryPolicy(delay=0, max_attempts=3)
 _DEAD = 2**22 + 1
-"""The pid of no process: Linux gives none above 2^22."""
+"""A pid that no process has: Linux assigns none above 2^22."""
 _PLACE = (place.boot, place.namespace, 1) if (place := here()) else (None, None, None)
 
 
 class Life:
-    """The scenario, and the log of what was said and heard."""
+    """The scenario, and the log of its requests and acknowledgements."""
 
     def __init__(self, directory: str, how: int) -> None:
         self._url = f"sqlite:///{directory}/db/taskqueue.sqlite"
@@ -58,7 +58,7 @@ class Life:
         os.write(self._log, (" ".join(map(str, words)) + "\n").encode())
 
     def surely(self, verb: Callable[[], T]) -> T:
-        """Ask again as long as the database is away; a lock must never be heard of."""
+        """Repeat a call while the database is unavailable; a lock must never cause an error."""
         for tries in range(_TRIES + 1):
             try:
                 return verb()
@@ -68,13 +68,13 @@ class Life:
         raise AssertionError("unreachable")
 
     def become(self, task: Task, state: str, verb: Callable[[], object]) -> None:
-        """Bring a task into a state."""
+        """Bring a task into a state, and log it."""
         self.say("may", task.id, state)
         self.surely(verb)
         self.say("is", task.id, state)
 
     def live(self) -> None:
-        """Every verb that writes, once."""
+        """Call every verb that writes, once."""
         queue = self.surely(lambda: TaskQueue(self._url, retry=_POLICY))
         first = self.surely(lambda: queue.enqueue({"number": 1}, priority=5))
         self.say("is", first.id, "pending")
@@ -88,7 +88,7 @@ class Life:
         self.work()
 
     def run_to_the_end(self, queue: TaskQueue, keyed: Task) -> None:
-        """What a holder does."""
+        """Call the verbs of a holder."""
         first, released = self.surely(lambda: queue.fetch(2, timeout=5))
         self.say("is", first.id, "reserved")
         self.become(first, "running", first.start)
@@ -104,7 +104,7 @@ class Life:
         self.become(keyed, "cancelled", keyed.cancel)
 
     def operate(self, queue: TaskQueue) -> None:
-        """What an operator does."""
+        """Call the verbs of an operator."""
         [hopeless] = self.surely(lambda: queue.fetch(timeout=5))
         self.become(hopeless, "running", hopeless.start)
         self.become(hopeless, "abandoned", lambda: hopeless.fail("hopeless", retry=False))
@@ -124,7 +124,7 @@ class Life:
         other.close()
 
     def work(self) -> None:
-        """What a worker does: it rescues from a dead one, and runs what is left, three at a time."""
+        """Run a worker, which rescues the tasks of a dead one and runs what is left, three at a time."""
         queue = self.surely(lambda: TaskQueue(self._url, queue="worked", retry=_POLICY))
         payloads = ["dies", "is kept", "fails", "gives itself back", "y" * LONG]
         tasks = self.surely(lambda: queue.enqueue_many(payloads))
@@ -139,13 +139,13 @@ class Life:
         if held is not None:
             late = End("finish", held.id, held.token, clock.now())
             verdict = self.surely(lambda: queue.store.exchange(dead, ends=[late])).ended[0]
-            assert not verdict.stored, "one_holder: a late one has stored something"
+            assert not verdict.stored, "one_holder: a late holder has stored something"
         queue.close()
 
     def die_holding(self, queue: TaskQueue, first: Task) -> tuple[int, TaskRecord | None]:
-        """A worker that is dead holds the first task, which it has started, and another one; its id, and that claim.
+        """Leave two tasks with a dead worker, the first one started; return the worker's id and the claim on that task.
 
-        None where the answer to the claim was lost, so that the dead one itself did not know of it.
+        Return None if the answer to the claim was lost, so that the dead worker itself did not know its claim.
         """
         row = WorkerRecord(0, "here", _DEAD, *_PLACE, lease=3600.0, beat=0, created_at=clock.now(), lost_at=None)
         dead = self.surely(lambda: queue.store.register(row))
@@ -170,7 +170,7 @@ def _run(shim: ctypes.CDLL, directory: str, how: int, first: int, times: int) ->
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         return "killed"
-    return {10: "passed", 11: "mended"}.get(os.WEXITSTATUS(status), "failed")
+    return {10: "passed", 11: "recovered"}.get(os.WEXITSTATUS(status), "failed")
 
 
 def _live_and_exit(shim: ctypes.CDLL, directory: str, how: int, first: int, times: int) -> None:
@@ -188,7 +188,7 @@ def _live_and_exit(shim: ctypes.CDLL, directory: str, how: int, first: int, time
 
 
 def main() -> None:
-    """Serve until stdin ends. A heartbeat process for each life, and long pauses, would cost more than the life."""
+    """Serve until stdin ends, without heartbeat processes and long pauses, which would cost more than the scenario."""
     membership.HeartbeatProcess = ThreadHeartbeat  # type: ignore[misc, assignment]
     held._PAUSES = (0.001,) * len(held._PAUSES)  # type: ignore[assignment]
     loop._RETRY_PAUSE = 0.001, 0.005

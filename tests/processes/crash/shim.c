@@ -1,7 +1,7 @@
-/* Makes the Nth change of a database file go wrong. Loaded before the C library (LD_PRELOAD).
+/* Makes the Nth change of a database file fail. It is loaded before the C library (LD_PRELOAD).
 
-   Counted are the calls by which SQLite changes the files under a path: write, pwrite, ftruncate,
-   fdatasync, fsync, unlink; or, for LOCK, its requests for a lock. Nothing is counted before crash_arm(). */
+   It counts the calls with which SQLite changes the files below a path: write, pwrite, ftruncate,
+   fdatasync, fsync, unlink; for LOCK, its requests for a lock. It counts nothing before crash_arm(). */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,7 +43,7 @@ static int is_ours(int fd) {
     return strncmp(path, prefix, strlen(prefix)) == 0;
 }
 
-/* Whether this call is one that is to go wrong. */
+/* Whether this call must fail. */
 static int is_due(int locking) {
     if (locking != (how == LOCK)) return 0;
     calls++;

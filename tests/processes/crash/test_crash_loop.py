@@ -1,10 +1,10 @@
-"""The Nth write goes wrong, for N = 1, 2, 3 … until a whole life passes unharmed; in SQLite's own manner.
+"""The Nth write fails, for N = 1, 2, 3 … until a whole scenario passes without a failure, as in SQLite's own tests.
 
-By default a sixth of all N is tried, with ``--all-engines`` each.
+By default a sixth of all N is tried; with ``--all-engines`` each one.
 
-A process is killed at its Nth write to the database (or in the middle of it), or the write fails with
-"disk full" or "I/O error", or a request for a lock with "locked". After each: the file is whole, the
-invariants hold, what was acknowledged is there, and a worker brings every task to an end.
+A process is killed at its Nth write to the database (or in the middle of it), or the write fails with "disk full" or
+"I/O error", or a request for a lock fails with "locked". Afterwards the file must be intact, the invariants hold,
+everything acknowledged exist, and a worker bring every task to a final state.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from dbtaskqueue import Task, TaskNotFound, TaskQueue
 from dbtaskqueue.states import FINAL
 
 LANES = 4
-"""Each loop is cut into so many tests, which run at the same time."""
+"""The number of tests into which each loop is split, so that they can run at the same time."""
 THINNED = 6
-"""By default each lane tries only one of so many N."""
+"""By default, a test tries only one of this many N."""
 _FAILURES = 3
-"""Calls that fail one after the other, where the process lives on."""
+"""The number of successive calls that fail, if the process survives them."""
 
 
 class Server:
-    """The process that lives the scenario again and again."""
+    """The process that runs the scenario repeatedly."""
 
     def __init__(self, shim: Path) -> None:
         environment = {**os.environ, "LD_PRELOAD": str(shim)}
@@ -44,7 +44,7 @@ class Server:
         self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
     def live(self, directory: Path, how: int, first: int, times: int) -> str:
-        """One life, in a directory of its own; its fate."""
+        """Run the scenario once, in a directory of its own; return its outcome."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         (directory / "db").mkdir(parents=True)
@@ -64,7 +64,7 @@ def server(shim: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def stride(request: pytest.FixtureRequest) -> int:
-    """How far a lane is from one N to its next."""
+    """The step from one N of a test to its next."""
     return LANES * (1 if request.config.option.all_engines else THINNED)
 
 
@@ -77,7 +77,7 @@ def test_killed_at_every_write(server: Server, tmp_path: Path, how: int, lane: i
         check(directory)
         assert fate in ("killed", "passed"), (directory / "errors").read_text()
         if fate == "passed":
-            assert number > 100, "so few writes? the shim does not see them"
+            assert number > 100, "too few writes: the shim does not see them"
             return
 
 
@@ -89,15 +89,15 @@ def test_every_write_fails(server: Server, tmp_path: Path, how: int, lane: int, 
     for number in itertools.count(lane * stride // LANES + 1, stride):
         directory = tmp_path / str(number)
         fate = server.live(directory, how, number, _FAILURES)
-        assert fate in ("mended", "passed"), (directory / "errors").read_text()
+        assert fate in ("recovered", "passed"), (directory / "errors").read_text()
         check(directory)
         if fate == "passed":
-            assert number > 100, "so few calls? the shim does not see them"
+            assert number > 100, "too few calls: the shim does not see them"
             return
 
 
 def check(directory: Path) -> None:
-    """Everything that must hold after whatever happened."""
+    """Check everything that must hold after any failure."""
     path = directory / "db" / "taskqueue.sqlite"
     if path.exists():
         with closing(sqlite3.connect(path)) as connection:
@@ -122,14 +122,14 @@ def check(directory: Path) -> None:
 
 
 def acknowledged_exists(queue: TaskQueue, log: list[str]) -> None:
-    """Each task is in the state that was acknowledged last, or in one that was asked for since."""
+    """Each task is in the state that was last acknowledged, or in one that was requested since."""
     states: dict[int, set[str]] = {}
     for line in log:
         word, number, state = line.split()
         states[int(number)] = {state} if word == "is" else {*states[int(number)], state}
     for task, allowed in states.items():
         if allowed & {"pending", "failed"}:
-            allowed.add("reserved")  # by a fetch whose answer was never heard
+            allowed.add("reserved")  # if it was claimed by a fetch whose answer was lost
         found = found_state(queue, task)
         assert found in allowed, f"task {task} is {found}, not {' or '.join(sorted(allowed))}"
     in_batch = [task for task in queue.tasks(limit=1000) if isinstance(task.payload, dict) and "batch" in task.payload]
@@ -144,10 +144,10 @@ def found_state(queue: TaskQueue, task: int) -> str:
 
 
 def way_out(queue: TaskQueue) -> None:
-    """A worker brings every task to a final state, those of the dead included."""
+    """A worker brings every task to a final state, including those of dead workers."""
     queue.resume()
     for task in queue.tasks(state="pending", limit=1000):
-        if task.start_at > datetime.now(UTC):  # it gave itself back for an hour
+        if task.start_at > datetime.now(UTC):  # it released itself for an hour
             task.cancel()
     while tasks := queue.fetch(100, timeout=0):
         for task in tasks:
@@ -158,7 +158,7 @@ def way_out(queue: TaskQueue) -> None:
 
 
 def whole(task: Task) -> None:
-    """What a task consists of is there, though it stands in two tables."""
+    """A task is complete, although its data are in two tables."""
     assert task.payload is None or isinstance(task.payload, str) or len(task.payload) == 1
     if task.payload and set(task.payload) <= {"x", "y"}:
         assert len(task.payload) == scenario.LONG
@@ -173,7 +173,7 @@ def attempts_bounded(task: Task) -> None:
 
 
 def drain_is_free(task: Task) -> None:
-    """What was released, by a holder or by a worker that stopped, is not counted; everything else that started is."""
+    """Releases, by a holder or by a worker that stopped, spend no attempt; every other start does."""
     spent = [attempt for attempt in task.attempts() if attempt.outcome != "released"]
     assert task.attempt == len(spent), f"task {task.id}: {task.attempts()}"
 

@@ -1,6 +1,6 @@
-"""Workers that are replaced while they work: ``dbtaskqueue worker`` with a process for each task, as a deploy does it.
+"""Workers are replaced while they run tasks, as in a deploy: ``dbtaskqueue worker`` with a process for each task.
 
-``pytest tests/processes/deploys --deploy-task-seconds=20`` is the size that a deploy in the middle of the day may have.
+``pytest tests/processes/deploys --deploy-task-seconds=20`` has tasks of a realistic length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from helpers import python_path, until
 
 from dbtaskqueue import Task, TaskQueue
 
-pytestmark = pytest.mark.one_engine("what a deploy does is decided by processes, not SQL")
+pytestmark = pytest.mark.one_engine("a deploy depends on processes, not on SQL")
 
 TASKS, WORKERS, ROUNDS = 30, 3, 5
 STEP = 0.05
@@ -30,7 +30,7 @@ WITHIN = 60.0
 
 
 class Workers:
-    """Worker processes by name. All that comes from one carries its name in the environment."""
+    """Worker processes by name. All descendants of a worker have its name in their environment."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self._url = url
@@ -55,7 +55,7 @@ class Workers:
         return (self._directory / f"log {name}").read_text()
 
     def left(self, name: str) -> list[int]:
-        """The pids of all that exists of a worker, itself included, but for zombies."""
+        """The pids of a worker and its descendants that exist, without zombies."""
         mark = f"DEPLOYED_AS={self._mark}-{name}\0".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
@@ -65,11 +65,11 @@ class Workers:
         return found
 
     def stop(self, name: str) -> None:
-        """Tell a worker to stop."""
+        """Send SIGTERM to a worker."""
         self._processes[name].terminate()
 
     def drained(self, name: str) -> None:
-        """Wait for the end of a worker that was told to stop: in order, and nothing of it is left."""
+        """Wait for the orderly end of a worker that was asked to stop; check that no process of it is left."""
         assert self._processes[name].wait(WITHIN) == 0, self.log(name)
         assert self.left(name) == []
         assert "Traceback" not in self.log(name), self.log(name)
@@ -89,7 +89,7 @@ def workers(url: str, tmp_path: Path) -> Iterator[Workers]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where tasks write what they do, before they store it as their checkpoint."""
+    """The file in which tasks record each step before they store it as their checkpoint."""
     return tmp_path / "notes"
 
 
@@ -98,7 +98,7 @@ def outcomes(task: Task) -> list[str | None]:
 
 
 def test_a_rolling_deploy(url: str, workers: Workers, file: Path, request: pytest.FixtureRequest) -> None:
-    """Three workers, each replaced five times, 30 tasks of many small steps; half of them do not look for the drain."""
+    """Three workers are each replaced five times; of 30 tasks with many small steps, half ignore the drain."""
     steps = round(float(request.config.getoption("--deploy-task-seconds")) / STEP)
     options = ["--concurrency", "2", "--drain-timeout", "0.3", "--log-level", "warning"]
     gate = file.with_name("over")
@@ -127,7 +127,7 @@ def test_a_rolling_deploy(url: str, workers: Workers, file: Path, request: pytes
         assert {(task.state, task.attempt, task.result) for task in done} == {("done", 1, steps)}
         ends = [outcomes(task) for task in done]
         assert all(each == ["released"] * (len(each) - 1) + ["done"] for each in ends)
-        assert sum(map(len, ends)) >= TASKS + WORKERS * ROUNDS, "each worker that was replaced has given something back"
+        assert sum(map(len, ends)) >= TASKS + WORKERS * ROUNDS, "each worker that was replaced has released something"
     for task in done:
         check_steps(file, task, steps)
 
@@ -138,7 +138,7 @@ def has_ended(queue: TaskQueue) -> bool:
 
 
 def await_work(file: Path, name: str, steps: float) -> None:
-    """Wait until this worker has done something, and all together so many steps."""
+    """Wait until this worker has done something, and all workers together this many steps."""
 
     def is_done() -> bool:
         return any(line.split()[0].endswith(f"-{name}") for line in lines(file)) and progress(file) >= steps
@@ -151,7 +151,7 @@ def progress(file: Path) -> int:
 
 
 def check_steps(file: Path, task: Task, steps: int) -> None:
-    """Each step was done; one that was done again had no checkpoint yet: it is the last before it."""
+    """Check that each step was done, and that only a step without a stored checkpoint was repeated."""
     done: dict[str, list[int]] = defaultdict(list)
     for line in lines(file):
         _, id, step = line.split()
@@ -162,13 +162,13 @@ def check_steps(file: Path, task: Task, steps: int) -> None:
         assert after in (before, before + 1), f"task {task.id}: step {after} after step {before}"
 
 
-def test_a_second_signal_gives_back_at_once(url: str, workers: Workers, file: Path) -> None:
+def test_a_second_signal_releases_immediately(url: str, workers: Workers, file: Path) -> None:
     with TaskQueue(url) as queue:
         task = queue.enqueue({"do": "ignore_the_drain", "file": str(file)})
         worker = workers.start("only", "--drain-timeout", "1h")
         until(lambda: lines(file) == ["started"])
         worker.send_signal(signal.SIGTERM)
-        until(lambda: lines(file) == ["started", "told"], what="a task that has heard of the drain")
+        until(lambda: lines(file) == ["started", "told"], what="a task that has noticed the drain")
         assert worker.poll() is None
         worker.send_signal(signal.SIGTERM)
         workers.drained("only")
@@ -182,11 +182,11 @@ def test_a_killed_worker_leaves_its_checkpoints_and_nothing_else(url: str, worke
         tasks = [queue.enqueue(payload) for _ in range(2)]
         family = queue.enqueue({"do": "family", "file": str(file.with_name("family"))}, max_attempts=1)
         killed = workers.start("killed", "--concurrency", "3")
-        until(lambda: all(len(noted(file, task)) > 3 for task in tasks), what="tasks that have got somewhere")
-        until(lambda: lines(file.with_name("family")), what="a task with a family")
+        until(lambda: all(len(noted(file, task)) > 3 for task in tasks), what="tasks that have done some steps")
+        until(lambda: lines(file.with_name("family")), what="a task that has started processes")
         killed.kill()
         killed.wait()
-        until(lambda: workers.left("killed") == [], what="the end of all that was the killed worker's")
+        until(lambda: workers.left("killed") == [], what="the end of all processes of the killed worker")
         workers.start("next", "--concurrency", "2")
         until(lambda: all(task.refresh().state == "done" for task in tasks), within=WITHIN, what="the end of the tasks")
         assert family.refresh().state == "abandoned"
@@ -195,7 +195,7 @@ def test_a_killed_worker_leaves_its_checkpoints_and_nothing_else(url: str, worke
             steps = noted(file, task)
             repeated = len(steps) - len(set(steps))
             assert sorted(set(steps)) == list(range(60))
-            assert repeated <= 1, "at the most the step whose checkpoint was not stored yet"
+            assert repeated <= 1, "at most the step whose checkpoint was not stored yet"
             assert steps == sorted(steps)
 
 

@@ -1,7 +1,7 @@
-"""Python as it is on macOS, as far as its names show: what only Linux offers is removed before any program imports it.
+"""Make Python on Linux look like Python on macOS: remove the names that only Linux has before a program imports them.
 
-A directory with this file in PYTHONPATH does it for a process and its children. Files of /proc do not exist for the
-package, either; psutil still reads them, as it has to work on Linux here.
+With this directory in PYTHONPATH, this applies to a process and its children. It also hides /proc from the package, but
+not from psutil, which has to work on Linux here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ LINUX_ONLY: dict[ModuleType, tuple[str, ...]] = {
         *("memfd_create", "pidfd_open", "eventfd", "eventfd_read", "eventfd_write", "splice", "copy_file_range"),
         *("sched_getaffinity", "sched_setaffinity", "sched_getscheduler", "getrandom", "pipe2", "fdatasync"),
         *("posix_fadvise", "posix_fallocate", "getxattr", "setxattr", "listxattr", "O_PATH", "O_TMPFILE", "O_DIRECT"),
-        *("waitid", "waitid_result", "P_ALL", "P_PID", "P_PIDFD", "WEXITED", "WNOWAIT", "WSTOPPED"),  # before 3.13
+        *(
+            "waitid",
+            "waitid_result",
+            "P_ALL",
+            "P_PID",
+            "P_PIDFD",
+            "WEXITED",
+            "WNOWAIT",
+            "WSTOPPED",
+        ),  # macOS has them from Python 3.13 on
         *("setresuid", "getresuid", "setresgid", "getresgid", "unshare", "setns"),
     ),
     resource: ("prlimit", "RLIMIT_RTPRIO", "RLIMIT_NICE", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RUSAGE_THREAD"),
@@ -52,9 +61,9 @@ def is_ours(frame: FrameType | None) -> bool:
 
 
 def hide_proc(event: str, arguments: tuple[object, ...]) -> None:
-    """Raise FileNotFoundError when the package opens or lists something below /proc."""
+    """Raise FileNotFoundError if the package opens or lists anything below /proc."""
     if event in ("open", "os.listdir") and str(arguments[0]).startswith("/proc") and is_ours(sys._getframe(1)):
-        raise FileNotFoundError(2, "there is no /proc elsewhere than on Linux", arguments[0])
+        raise FileNotFoundError(2, "/proc exists on Linux only", arguments[0])
 
 
 sys.addaudithook(hide_proc)

@@ -1,7 +1,7 @@
-"""A server that crashes 20 times under 4 producers and 4 workers, 20,000 tasks: nothing acknowledged is lost.
+"""A server crashes 20 times while 4 producers and 4 workers handle 20,000 tasks: nothing acknowledged is lost.
 
-The servers are durable, as users have them, and crash really: PostgreSQL by an immediate shutdown, MariaDB by
-SIGKILL. The oracle is files that the processes write.
+The servers have durable settings and really crash: PostgreSQL by an immediate shutdown, MariaDB by SIGKILL. The
+oracle is the files that the processes write.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def crash_loop(
     crowd.finish(outages=CRASHES)
 
 
-def test_nothing_is_lost_and_nothing_ends_twice_on_postgresql(tmp_path: Path, started: list[Process]) -> None:
+def test_nothing_is_lost_and_nothing_finishes_twice_on_postgresql(tmp_path: Path, started: list[Process]) -> None:
     with PostgresServer() as server:
         crash_loop(server, lambda: server.stop("immediate"), tmp_path, started)
 
 
-def test_nothing_is_lost_and_nothing_ends_twice_on_mariadb(tmp_path: Path, started: list[Process]) -> None:
+def test_nothing_is_lost_and_nothing_finishes_twice_on_mariadb(tmp_path: Path, started: list[Process]) -> None:
     with MariaDBServer() as server:
         crash_loop(server, server.kill, tmp_path, started)

@@ -1,4 +1,4 @@
-"""A server that dies for good under producers and workers, and another that takes its place."""
+"""A server dies for good while producers and workers use it, and another one takes its place."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_a_galera_cluster_that_loses_the_node_that_is_written_on(tmp_path: Path,
         crowd.finish(outages=1)
 
 
-def test_who_writes_on_two_galera_nodes_is_told_the_ids_of_what_is_stored() -> None:
-    """As it may be for a moment when writers go to another node; here both nodes give the same ids again and again."""
+def test_writers_on_two_galera_nodes_get_the_ids_of_stored_tasks() -> None:
+    """This happens for a moment when writers move to another node. Here both nodes assign the same ids repeatedly."""
     with GaleraCluster(settings={"wsrep-auto-increment-control": "OFF"}) as cluster:
         nodes = cluster.nodes[:2]
 

@@ -1,7 +1,7 @@
-"""A connection that is lost at each statement of a verb, before and after it takes effect, COMMIT included.
+"""The connection is lost at each statement of a verb, COMMIT included, before or after the statement takes effect.
 
-A handle works through the tests' proxy, another one looks past it. Whatever the verb said afterwards must be
-true: stored once, or not at all, or that nobody can tell.
+One handle uses the tests' proxy, and another one checks the database directly. What the verb reports must be true:
+stored once, not stored, or unknown.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from dbtaskqueue._system import clock
 
 WHEN: list[When] = ["before", "after"]
 MOST = 40
-"""Statements of one verb, at the very most."""
+"""The largest possible number of statements of one verb."""
 CONVERSATION = {"postgresql": PostgreSQLConversation, "mariadb": MariaDBConversation}
 
 
 def of_tasks(statement: bytes) -> bool:
-    """The trigger for what a verb says of tasks, and for COMMIT."""
+    """Return the trigger for statements about tasks, and for COMMIT."""
     return commits(statement) or b"dbtaskqueue_task" in statement
 
 
 def writes(statement: bytes) -> bool:
-    """The trigger for what makes a change of tasks last: COMMIT, or a statement that commits by itself."""
+    """Return the trigger for what makes a change durable: COMMIT, or a statement in autocommit."""
     return commits(statement) or b"INTO dbtaskqueue_task" in statement or b"WITH" in statement[:4]
 
 
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that says nothing is taken for gone soon."""
+    """Shorten the time after which a silent server counts as unavailable."""
     monkeypatch.setattr(postgresql, "_SILENCE", 1.0)
     monkeypatch.setitem(postgresql._DEFAULTS, "connect_timeout", "2")
     monkeypatch.setattr(mariadb, "_SILENCE", 1.0)
@@ -49,14 +49,14 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def direct(url: str) -> Iterator[TaskQueue]:
-    """A handle that looks past the proxy."""
+    """A handle that connects directly, without the proxy."""
     with TaskQueue(url) as queue:
         yield queue
 
 
 @pytest.fixture
 def proxy(engine: str, url: str, direct: TaskQueue) -> Iterator[CuttingProxy]:
-    """A proxy before the engine's server."""
+    """A proxy in front of the engine's server."""
     must_be_ours(engine)
     with CuttingProxy(urlsplit(url).port or 0, CONVERSATION[engine]) as proxy:
         yield proxy
@@ -71,7 +71,7 @@ def queue(proxy: CuttingProxy, url: str) -> Iterator[TaskQueue]:
 
 
 def each_statement(proxy: CuttingProxy, when: When) -> Iterator[int]:
-    """Lose the connection at the first statement, then at the second, …: until one passes unharmed."""
+    """Lose the connection at the first statement, then at the second, and so on, until the verb needs no more."""
     for number in range(1, MOST):
         proxy.arm(of_tasks, when, nth=number)
         yield number
@@ -79,7 +79,7 @@ def each_statement(proxy: CuttingProxy, when: When) -> Iterator[int]:
             proxy.disarm()
             assert number > 1, "the trigger sees no statement of this verb"
             return
-    raise AssertionError(f"a verb with more than {MOST} statements?")
+    raise AssertionError(f"a verb needs more than {MOST} statements")
 
 
 # -- producers -------------------------------------------------------------------------------------
@@ -94,11 +94,11 @@ ENQUEUE: dict[str, tuple[Callable[[TaskQueue, int], object], int]] = {
 
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("how", ENQUEUE)
-def test_enqueue_says_whether_the_task_may_exist(
+def test_enqueue_reports_whether_the_task_may_exist(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, how: str, when: When
 ) -> None:
     act, size = ENQUEUE[how]
-    said: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     before = 0
     for number in each_statement(proxy, when):
         word = "stored"
@@ -106,19 +106,19 @@ def test_enqueue_says_whether_the_task_may_exist(
             act(queue, number)
         except StoreUnavailable as error:
             word = "in doubt" if error.maybe_done else "not stored"
-        said[word] += 1
+        outcomes[word] += 1
         stored, before = direct.stats().pending - before, direct.stats().pending
         assert stored in {"stored": (size,), "not stored": (0,), "in doubt": (0, size)}[word]
-    assert said["stored"] >= 1
-    assert said["in doubt"] == 1, "only a lost COMMIT leaves a doubt"
+    assert outcomes["stored"] >= 1
+    assert outcomes["in doubt"] == 1, "only a lost COMMIT leaves a doubt"
 
 
-# -- a transaction of a task's own -----------------------------------------------------------------
+# -- a task's own transaction -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("at", ["a statement", "COMMIT"])
-def test_a_transaction_says_whether_it_may_be_stored(
+def test_a_transaction_reports_whether_it_may_be_stored(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, at: str, when: When
 ) -> None:
     task = direct.enqueue()
@@ -136,7 +136,7 @@ def test_a_transaction_says_whether_it_may_be_stored(
 
 
 @pytest.mark.parametrize("when", WHEN)
-def test_fetch_leaves_nothing_reserved_that_nobody_knows_of(
+def test_fetch_leaves_no_reserved_task_that_no_worker_knows(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, when: When
 ) -> None:
     queue.enqueue_many(range(200))
@@ -145,7 +145,7 @@ def test_fetch_leaves_nothing_reserved_that_nobody_knows_of(
         with contextlib.suppress(StoreUnavailable):
             held += queue.fetch(2, timeout=10)
         known = len(held)
-        until(lambda known=known: direct.stats().reserved == known, what="that what nobody knows of is given back")
+        until(lambda known=known: direct.stats().reserved == known, what="the release of what no worker knows")
     for task in held:
         assert task.start()
         task.finish()
@@ -176,7 +176,7 @@ HOLD: dict[str, tuple[Callable[[TaskQueue], Task], Callable[[Task], object], str
 
 
 def until_it_is_done(task: Task, act: Callable[[Task], object], direct: TaskQueue) -> None:
-    """Ask, and ask again when it was not done. A doubt is cleared without the holder's doing."""
+    """Repeat the call while it was certainly not carried out. The library itself clears a doubt."""
     before = direct.get(task.id).state
     try:
         act(task)
@@ -191,7 +191,7 @@ def until_it_is_done(task: Task, act: Callable[[Task], object], direct: TaskQueu
 
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("verb", HOLD)
-def test_a_holders_verb_is_done_exactly_once(
+def test_a_holders_verb_takes_effect_exactly_once(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, verb: str, when: When
 ) -> None:
     prepare, act, state, outcomes = HOLD[verb]
@@ -210,7 +210,7 @@ def test_a_holders_verb_is_done_exactly_once(
         if not fired:
             assert number > 1
             return
-    raise AssertionError("a verb with so many statements?")
+    raise AssertionError("a verb needs too many statements")
 
 
 # -- a worker --------------------------------------------------------------------------------------
@@ -244,15 +244,15 @@ def test_a_worker_runs_each_task_once(
 
 @pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("how", ENQUEUE)
-def test_an_enqueue_that_is_never_answered_says_so(
+def test_an_enqueue_without_an_answer_is_reported_as_in_doubt(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, how: str
 ) -> None:
-    test_enqueue_says_whether_the_task_may_exist(queue, direct, proxy, how, "silence")
+    test_enqueue_reports_whether_the_task_may_exist(queue, direct, proxy, how, "silence")
 
 
 @pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("verb", HOLD)
-def test_a_holders_verb_that_is_never_answered_is_done_exactly_once(
+def test_a_holders_verb_without_an_answer_takes_effect_exactly_once(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, verb: str
 ) -> None:
     prepare, act, state, outcomes = HOLD[verb]
@@ -266,7 +266,7 @@ def test_a_holders_verb_that_is_never_answered_is_done_exactly_once(
 
 
 @pytest.mark.usefixtures("_hasty")
-def test_a_claim_that_arrives_after_it_was_given_up_is_given_back(
+def test_a_claim_that_arrives_too_late_is_released(
     queue: TaskQueue, direct: TaskQueue, proxy: CuttingProxy, engine: str
 ) -> None:
     task = queue.enqueue("x")
@@ -276,6 +276,6 @@ def test_a_claim_that_arrives_after_it_was_given_up_is_given_back(
     with pytest.raises(StoreUnavailable):
         queue.fetch(timeout=10)
     proxy.thaw()
-    if engine == "postgresql":  # there a claim is one statement, which is on its way
-        until(lambda: task.refresh().token == 2, what="the claim's arrival")
-    until(lambda: direct.stats().pending == 1, what="that the claim is given back")
+    if engine == "postgresql":  # here a claim is a single statement, which is in transit
+        until(lambda: task.refresh().token == 2, what="the arrival of the claim")
+    until(lambda: direct.stats().pending == 1, what="the release of the claim")

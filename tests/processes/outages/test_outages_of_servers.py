@@ -1,4 +1,4 @@
-"""What befalls a server while a worker is in the middle of a task: it goes on by itself, and says it in two lines."""
+"""A server fails while a worker runs a task: the worker continues by itself, and logs two lines for each outage."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from servers.mariadb import MariaDBServer
 from servers.postgresql import PostgresServer
 from servers.proxy import CuttingProxy
 from servers.wire import MariaDBConversation, PostgreSQLConversation
-from workers import WORKER, said
+from workers import WORKER, has_written
 
 from dbtaskqueue import StoreUnavailable, TaskQueue
 
-GONE, BACK = "database unavailable", "database available again"
+UNAVAILABLE, AVAILABLE_AGAIN = "database unavailable", "database available again"
 
 
 class Server(Protocol):
-    """What a test needs of either server; the worker's role may read and write rows, and nothing else."""
+    """What a test needs of either server. The worker's role may read and write rows, but nothing else."""
 
     conversation: type
 
@@ -91,7 +91,7 @@ class MariaDB(MariaDBServer):
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'worker'")
             for (number,) in cursor.fetchall():
-                with contextlib.suppress(pymysql.MySQLError):  # it is gone meanwhile
+                with contextlib.suppress(pymysql.MySQLError):  # it has ended in the meantime
                     cursor.execute(f"KILL {number}")
 
     @contextlib.contextmanager
@@ -117,7 +117,7 @@ SERVERS: dict[str, type[Any]] = {"postgresql": Postgres, "mariadb": MariaDB}
 
 @pytest.fixture(scope="module", params=sorted(SERVERS))
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A server that runs at the start of each test."""
+    """A server, which runs at the start of each test."""
     with SERVERS[request.param]() as server:
         with TaskQueue(server.url()):
             pass
@@ -126,7 +126,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 class Life:
-    """A worker in the middle of a task, and what it logs."""
+    """A worker that runs a task, and its log."""
 
     def __init__(self, url: str, watching: str, directory: Path, seconds: float = 0.5) -> None:
         self.queue = TaskQueue(watching)
@@ -143,7 +143,7 @@ class Life:
         self.lines.extend(iter(self.process.stderr.readline, ""))
 
     def __enter__(self) -> Life:
-        until(lambda: said(self.note, "start"), what="the start of the task")
+        until(lambda: has_written(self.note, "start"), what="the start of the task")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,7 +159,7 @@ class Life:
         until(lambda: self.has_said(words), within=within, what=f"{words!r} in the log: {self.lines}")
 
     def check(self, outages: int = 1) -> None:
-        """The task is done, once; what came after it, too; and each outage was said in two lines."""
+        """Check that the task and its successor are done, once, and that each outage logged two lines."""
         assert self.task.get_result(timeout=30) == "sleep"
         assert self.queue.enqueue(["nothing", None]).get_result(timeout=30) == "nothing"
         self.process.terminate()
@@ -167,7 +167,7 @@ class Life:
         self._reader.join()
         text = "".join(self.lines)
         assert self.task.refresh().attempt == 1
-        assert (text.count(GONE), text.count(BACK)) == (outages, outages), text
+        assert (text.count(UNAVAILABLE), text.count(AVAILABLE_AGAIN)) == (outages, outages), text
         assert "Traceback" not in text, text
 
 
@@ -180,45 +180,45 @@ def life(server: Any, tmp_path: Path) -> Iterator[Life]:
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_server_that_is_restarted(server: Any, life: Life, how: str) -> None:
     getattr(server, how)()
-    life.await_word(GONE)
+    life.await_word(UNAVAILABLE)
     server.start()
-    life.await_word(BACK)
+    life.await_word(AVAILABLE_AGAIN)
     life.check()
 
 
 def test_connections_that_are_killed_once(server: Any, life: Life) -> None:
-    """Nobody used them: they are opened again, and there is no outage to speak of."""
+    """They were idle, so they are opened again, and no outage is logged."""
     server.kill_connections()
     life.check(outages=0)
 
 
 def test_too_many_connections(server: Any, life: Life) -> None:
     with server.refuse_more():
-        life.await_word(GONE)
-    life.await_word(BACK)
+        life.await_word(UNAVAILABLE)
+    life.await_word(AVAILABLE_AGAIN)
     life.check()
 
 
 def test_a_server_that_takes_no_writes(server: Any, life: Life) -> None:
     server.read_only(True)
-    life.await_word(GONE)
+    life.await_word(UNAVAILABLE)
     server.read_only(False)
-    life.await_word(BACK)
+    life.await_word(AVAILABLE_AGAIN)
     life.check()
 
 
 def test_a_silent_server_is_noticed_within_30_seconds(server: Any, tmp_path: Path) -> None:
-    """It hangs, and the kernels on the way go on acknowledging what is sent to it."""
+    """The server hangs, but its kernel still acknowledges what is sent to it."""
     url = server.worker_url()
     with CuttingProxy(server.port, server.conversation) as proxy, Life(proxy.url(url), server.url(), tmp_path) as life:
         proxy.freeze()
-        life.await_word(GONE, within=30)
+        life.await_word(UNAVAILABLE, within=30)
         proxy.thaw()
-        life.await_word(BACK)
+        life.await_word(AVAILABLE_AGAIN)
         life.check()
 
 
-def test_a_silent_server_is_no_reason_for_a_watchdog_to_bite(
+def test_a_silent_server_does_not_trigger_the_watchdog(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     systemd = Systemd(f"@{tmp_path.parent.name}/{tmp_path.name}")
@@ -228,12 +228,12 @@ def test_a_silent_server_is_no_reason_for_a_watchdog_to_bite(
     with CuttingProxy(server.port, server.conversation) as proxy, Life(proxy.url(url), server.url(), tmp_path) as life:
         until(lambda: systemd.values("READY"))
         proxy.freeze()
-        life.await_word(GONE, within=30)
+        life.await_word(UNAVAILABLE, within=30)
         before = len(systemd.values("WATCHDOG"))
         until(lambda: systemd.values("STATUS")[-1].startswith("database unavailable, running"), what="another status")
-        until(lambda: len(systemd.values("WATCHDOG")) > before + 3, what="that it lives")
+        until(lambda: len(systemd.values("WATCHDOG")) > before + 3, what="a watchdog notification")
         proxy.thaw()
-        life.await_word(BACK)
+        life.await_word(AVAILABLE_AGAIN)
         life.check()
         assert not life.has_said("the worker hangs")
     systemd.close()
@@ -241,7 +241,7 @@ def test_a_silent_server_is_no_reason_for_a_watchdog_to_bite(
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A small disk that can be full. It is not among pytest's directories, which a server's account cannot read."""
+    """A small disk, which can be filled. It is not among pytest's directories, which a server's account cannot read."""
     directory = new_directory("disk")
     command = ["mount", "-t", "tmpfs", "-o", "size=220m,mode=777", "tmpfs", str(directory)]
     try:
@@ -255,7 +255,7 @@ def disk() -> Iterator[Path]:
 
 @pytest.mark.parametrize("make", SERVERS.values(), ids=list(SERVERS))
 def test_a_full_disk(make: type[Any], disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who brings more is refused, and told so; the server may die of it. With room again all goes on."""
+    """A producer gets an error; the server may end. Once there is space again, everything continues."""
     monkeypatch.setattr("servers.process.new_directory", partial(new_directory, place=disk))
     server = make()
     monkeypatch.undo()
@@ -278,17 +278,17 @@ def test_a_full_disk(make: type[Any], disk: Path, tmp_path: Path, monkeypatch: p
             until(lambda: is_accepted(producer), what="an enqueue")
             sizes = [len(str(task.payload)) for task in producer.tasks(limit=1000)]
             assert stored <= sizes.count(LARGE) <= stored + doubts
-            life.check(outages=int(life.has_said(GONE)))
+            life.check(outages=int(life.has_said(UNAVAILABLE)))
 
 
 def until_it_is_refused(producer: TaskQueue) -> tuple[int, int]:
-    """Write until there is no room for more: how many tasks were acknowledged, and of how many nobody can tell."""
+    """Enqueue until the disk is full; return how many tasks were acknowledged, and how many are in doubt."""
     deadline = time.monotonic() + 60
     stored = 0
     while True:
         assert time.monotonic() < deadline, "the disk does not become full"
         try:
-            producer.enqueue(os.urandom(LARGE // 2).hex())  # which nothing can compress
+            producer.enqueue(os.urandom(LARGE // 2).hex())  # so that no server can compress it
         except StoreUnavailable as refused:
             return stored, int(refused.maybe_done)
         stored += 1
@@ -296,6 +296,6 @@ def until_it_is_refused(producer: TaskQueue) -> tuple[int, int]:
 
 def is_accepted(producer: TaskQueue) -> bool:
     with contextlib.suppress(StoreUnavailable):
-        producer.enqueue("there is room")
+        producer.enqueue("free space")
         return True
     return False

@@ -1,4 +1,4 @@
-"""dbtaskqueue watch while its server is gone, or says nothing at all."""
+"""dbtaskqueue watch while its server is unavailable or silent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONVERSATION = {"postgresql": PostgreSQLConversation, "mariadb": MariaDBConversa
 
 @pytest.fixture
 def proxy(engine: str, url: str, queue: TaskQueue) -> Iterator[CuttingProxy]:
-    """A proxy before the server of ``queue``."""
+    """A proxy in front of the server of ``queue``."""
     must_be_ours(engine)
     queue.enqueue(1)
     with CuttingProxy(urlsplit(url).port or 0, CONVERSATION[engine]) as proxy:
@@ -33,7 +33,9 @@ def await_line(terminal: Terminal, pattern: str) -> None:
     until(lambda: any(re.search(pattern, line) for line in terminal.frame), what=f"{pattern!r} on the screen")
 
 
-def test_a_server_that_is_gone_for_a_while(proxy: CuttingProxy, queue: TaskQueue, url: str, tmp_path: Path) -> None:
+def test_a_server_that_is_unavailable_for_a_while(
+    proxy: CuttingProxy, queue: TaskQueue, url: str, tmp_path: Path
+) -> None:
     with Cli(proxy.url(url), tmp_path).terminal("watch", "--interval", "0.2") as terminal:
         await_line(terminal, "^default +1 ")
         proxy.refuse()
@@ -49,7 +51,7 @@ def test_a_server_that_is_gone_for_a_while(proxy: CuttingProxy, queue: TaskQueue
         assert terminal.is_as_before
 
 
-def test_a_server_that_says_nothing_keeps_nobody_from_leaving(proxy: CuttingProxy, url: str, tmp_path: Path) -> None:
+def test_watch_can_be_left_while_the_server_is_silent(proxy: CuttingProxy, url: str, tmp_path: Path) -> None:
     with Cli(proxy.url(url), tmp_path).terminal("watch", "--interval", "0.2") as terminal:
         await_line(terminal, "^default +1 ")
         proxy.freeze()

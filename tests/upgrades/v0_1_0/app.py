@@ -30,7 +30,7 @@ def fail(payload: Any) -> None:
 
 
 def thumbnail(path: str, width: int = 320) -> dict[str, Any]:
-    """Be a task function with arguments."""
+    """Return the size of the thumbnail."""
     return {"path": path, "width": width}
 
 

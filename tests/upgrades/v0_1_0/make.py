@@ -4,7 +4,7 @@
 
 It takes the program from the tag v0.1.0, fills a database on each engine with it, and writes ``ENGINE.sql``. Then it
 loads each file into an empty database, reads that with the same program, and writes ``expected.json``, once for all
-engines. The clock stands at fixed times. What differs from run to run (processes, measurements, this machine's names)
+engines. The clock is set to fixed times. What differs from run to run (processes, measurements, this machine's names)
 is replaced by fixed values, so a second run writes the same files.
 """
 
@@ -96,13 +96,13 @@ class Story:
             self.attempt(task, queue).fail(f"no answer to request {number + 1}")
 
     def lose(self, task: Task, queue: TaskQueue) -> None:
-        """Let a process start the task and die; then another one rescues it."""
+        """Start the task in a process that dies; then rescue it from another process."""
         self.now = max(self.now, round(task.refresh().start_at.timestamp() * 1e6))
         self.die("die", queue.name)
         rescue(self.url, queue.name)
 
     def die(self, how: str, queue: str) -> None:
-        """Run a process that dies. For this process it is 30 s later, since it may rescue the tasks at any time."""
+        """Run a process that dies. This process's clock is 30 s later, since it may rescue the tasks at any time."""
         environment = {**os.environ, app.TIME: str(self.now)}
         self.pass_time(30)
         line = [sys.executable, __file__, how, self.url, queue]
@@ -129,7 +129,7 @@ def fill(url: str) -> None:
 
 
 def waiting(story: Story) -> None:
-    """Tasks that wait: new ones, failed ones, released ones, with every option."""
+    """Make tasks that wait: new, failed and released ones, with every option."""
     with story.queue("waiting") as queue:
         # In this order, no other task is due while one waits for its next attempt.
         story.fail(story.add("failed seven times", queue, {"n": 7}), queue, 7)
@@ -171,14 +171,14 @@ def waiting(story: Story) -> None:
 
 
 def steps(story: Story) -> None:
-    """A task that has stored steps and a checkpoint."""
+    """Make a task that has stored steps and a checkpoint."""
     with story.queue("steps") as queue:
         story.add("with a checkpoint", queue, {"file": "café.csv"})
         story.run(queue, app.import_rows)
 
 
 def ended(story: Story) -> None:
-    """Tasks that have ended, in each way."""
+    """Make finished tasks, with each outcome."""
     with story.queue("ended") as queue:
         story.add("done", queue, {"id": 1}, key="done")
         story.run(queue, app.report, executor="process")
@@ -222,7 +222,7 @@ def ended(story: Story) -> None:
 
 
 def isolated(story: Story) -> None:
-    """Tasks of a batch whose worker died; they were rescued already."""
+    """Make tasks of a batch whose worker died; they are already rescued."""
     with story.queue("isolated") as queue:
         for number in range(4):
             story.add(f"isolated {number}", queue, number)
@@ -234,7 +234,7 @@ def isolated(story: Story) -> None:
 
 
 def paused(story: Story) -> None:
-    """A paused queue, and one that was paused."""
+    """Make a paused queue, and one that was paused and resumed."""
     with story.queue("paused") as queue, story.queue("resumed") as resumed:
         story.add("in a paused queue", queue, "waits")
         queue.pause()
@@ -244,7 +244,7 @@ def paused(story: Story) -> None:
 
 
 def commands(story: Story) -> None:
-    """Command lines."""
+    """Make tasks that are command lines."""
     with story.queue("commands") as queue:
         argv = ["sh", "-c", "echo $COLOUR; echo ::progress 3/10 files"]
         for name in ("command done", "command"):
@@ -255,7 +255,7 @@ def commands(story: Story) -> None:
 
 
 def purged(story: Story) -> None:
-    """A task that was abandoned by a purge while it ran."""
+    """Make a task that a purge abandoned while it ran."""
     with story.queue("purged") as queue:
         held = story.attempt(story.add("purged", queue, key="purged"), queue)
         queue.purge()
@@ -264,7 +264,7 @@ def purged(story: Story) -> None:
 
 
 def held(story: Story) -> None:
-    """Tasks that are held. From here on, the process closes no queue."""
+    """Make tasks that are held. From here on, the process closes no queue."""
     stay = story.kept
     silent = story.queue("lost", lease=1.0)
     stay.append(silent)
@@ -302,7 +302,7 @@ def held(story: Story) -> None:
 
 
 def dead_batch(story: Story) -> None:
-    """A batch that will be lost. This is the end of the story: after a second, its worker releases what waits."""
+    """Make a batch that will be lost. The story ends here, since its worker releases waiting tasks after a second."""
     queue = story.queue("batch", lease=1.0)
     for number in range(4):
         story.add(f"in the dead batch {number}", queue, number)
@@ -318,7 +318,7 @@ def dead_batch(story: Story) -> None:
 
 
 def ahead(story: Story) -> None:
-    """The newest task, which gets a time in the future: the clock was ahead. A younger one was pruned."""
+    """Make the newest task, with a time in the future, since the clock was ahead. A newer one was pruned."""
     story.add("enqueued with the clock ahead", story.queue("ahead"), "ahead")
     with story.queue("pruned") as queue:
         story.attempt(story.add("pruned", queue), queue).finish("gone")
@@ -340,7 +340,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def die(url: str, queue: str) -> None:
-    """Start the queue's first task and end without a word."""
+    """Start the queue's first task and exit without cleaning up."""
     clock.source = lambda: int(os.environ[app.TIME])
     [task] = TaskQueue(url, queue).fetch(timeout=WITHIN)
     assert task.start()
@@ -348,7 +348,7 @@ def die(url: str, queue: str) -> None:
 
 
 def die_in_batch(url: str, queue: str) -> None:
-    """End without a word in the first task of a batch."""
+    """Exit without cleaning up in the first task of a batch."""
     clock.source = lambda: int(os.environ[app.TIME])
     Worker(url, queue).run(lambda payload: os._exit(0), batch=4)
 
@@ -375,7 +375,7 @@ def expect(url: str) -> None:
 
 
 def adjusted(rows: Rows) -> Rows:
-    """Replace what differs from run to run, and what tells of this machine; let the workers be elsewhere."""
+    """Replace what differs between runs or identifies this machine; move the workers to another place."""
     orphan = next(task["worker"] for task in rows["task"] if task["queue"] == "orphaned")
     rows["worker"] = [worker for worker in rows["worker"] if worker["id"] != orphan]
     for worker in rows["worker"]:
@@ -384,7 +384,7 @@ def adjusted(rows: Rows) -> Rows:
         worker |= {"boot": "7d1f6c52-5a0e-4d0b-9a3e-2f8f6f1c0a11", "namespace": "pid:[4026531836]"}
     damaged = {json.dumps(payload): columns for payload, columns in DAMAGED.items()}
     for task in rows["task"]:
-        if task["queue"] == "ahead":  # not in the story: its workers would notice that the clock goes back
+        if task["queue"] == "ahead":  # not in the story, whose workers would notice that the clock is set back
             task["due"] = task["decided_at"] = task["created_at"] = round(FAR.timestamp() * 1e6)
         task |= damaged.get(task["payload"], {})
     for measured in (*rows["task"], *rows["attempt"]):
@@ -460,7 +460,7 @@ def literal(engine: str, value: object) -> str:
 
 @contextlib.contextmanager
 def empty(engine: str) -> Iterator[str]:
-    """The URL of an empty database."""
+    """Yield the URL of an empty database."""
     if engine == "sqlite":
         with tempfile.TemporaryDirectory() as directory:
             yield f"sqlite:///{directory}/taskqueue.sqlite"

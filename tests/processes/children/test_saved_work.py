@@ -1,4 +1,4 @@
-"""What tasks in children keep while they, their worker and their database are killed: what they were told is kept."""
+"""Checkpoints, steps and transactions survive when their child, worker or database is killed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def work(queue: TaskQueue) -> None:
 @pytest.mark.parametrize("moment", ["run", "stored"])
 @pytest.mark.parametrize("step", ["one", "two", "three"])
 def test_killed_at_each_step(queue: TaskQueue, file: Path, step: str, moment: str) -> None:
-    """Only between running and storing a step is it run again."""
+    """A step is repeated only if the child was killed between running and storing it."""
     task = enqueue(queue, "steps", file=file, die_after=f"{step} {moment}")
     work(queue)
     assert (task.refresh().state, task.result, task.attempt) == ("done", ["ONE", "TWO", "THREE"], 2)
@@ -89,10 +89,10 @@ def supervisor(queue: TaskQueue, url: str, tmp_path: Path) -> Iterator[Superviso
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "step", "transaction"])
-def test_a_fenced_child_keeps_nothing(
+def test_a_fenced_child_stores_nothing(
     queue: TaskQueue, url: str, supervisor: Supervisor, table: str, file: Path, go: Path, what: str
 ) -> None:
-    """Its worker stands still, and cannot tell it that its claim is gone."""
+    """Its worker is stopped, and so cannot report to it that the claim is gone."""
     task = enqueue(queue, "late", file=file, go=go, what=what, table=table)
     until(lambda: lines(file), what="the start of the task")
     worker = supervisor.workers[0].pid
@@ -106,7 +106,7 @@ def test_a_fenced_child_keeps_nothing(
     assert rows(url, table) == []
     os.kill(worker, signal.SIGCONT)
     until(lambda: task.refresh().state == "done", what="the end of the retried task")
-    until(lambda: lines(file)[2:] == ["start", "kept"], what="the last line, which comes after a transaction's commit")
+    until(lambda: lines(file)[2:] == ["start", "kept"], what="the last line, written after the commit of a transaction")
     supervisor.stop()
 
 
@@ -137,7 +137,7 @@ def test_a_database_that_restarts_in_the_middle(engine: str, tmp_path: Path, fil
 
 
 def they_agree(url: str, table: str, task: Task) -> str:
-    """The state of the task; the row is there if and only if it is done, at every moment."""
+    """Return the task's state, after checking that the row exists if and only if the task is done."""
     [(count, state)] = execute(
         url,
         f"SELECT (SELECT count(*) FROM {table} WHERE id = %s), (SELECT state FROM dbtaskqueue_task WHERE id = %s)",
@@ -160,11 +160,12 @@ def test_killed_at_each_point_of_a_transaction(queue: TaskQueue, url: str, table
     assert task.result == 7
 
 
-def test_killed_at_random_about_the_commit(
+def test_killed_at_random_around_the_commit(
     queue: TaskQueue, url: str, supervisor: Supervisor, table: str, file: Path
 ) -> None:
     for number in range(12):
-        started = len(lines(file))  # before the enqueue: on a busy machine the task is often faster than this test
+        # Read before the enqueue: on a busy machine the task is often faster than this test.
+        started = len(lines(file))
         task = enqueue(queue, "insert", table=table, number=number, file=file)
         until(lambda started=started: len(lines(file)) > started, what="the transaction")
         time.sleep(random.uniform(0, 0.008))
@@ -175,7 +176,7 @@ def test_killed_at_random_about_the_commit(
 
 
 def commit_after(words: bytes) -> Trigger:
-    """The trigger for the first COMMIT after a statement with these words."""
+    """Return the trigger for the first COMMIT after a statement with these words."""
     seen = []
 
     def trigger(statement: bytes) -> bool:
@@ -193,7 +194,7 @@ def commit_after(words: bytes) -> Trigger:
 def test_a_commit_whose_answer_is_lost(
     engine: str, queue: TaskQueue, url: str, table: str, tmp_path: Path, file: Path, when: When, killed: bool
 ) -> None:
-    """The connection breaks at COMMIT, before or after it took effect; a child may be killed while it does not know."""
+    """The connection is lost at COMMIT, before or after it took effect. A child may be killed while in doubt."""
     must_be_ours(engine)
     with CuttingProxy(urlsplit(url).port or 0, CONVERSATION[engine]) as proxy:
         supervisor = Supervisor(proxy.url(url), tmp_path, 1)
@@ -214,7 +215,7 @@ def test_a_commit_whose_answer_is_lost(
 
 
 def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it was quicker
+    with contextlib.suppress(ProcessLookupError):  # it had ended already
         os.kill(pid, signal.SIGKILL)
 
 
@@ -222,7 +223,7 @@ def _kill(pid: int) -> None:
 
 
 def test_a_coroutine_in_a_child_is_cancelled(queue: TaskQueue, file: Path) -> None:
-    """By SIGTERM, which its event loop turns into a CancelledError, so that it can clean up."""
+    """Its event loop turns SIGTERM into a CancelledError, so that it can clean up."""
     task = enqueue(queue, "coroutine", file=file)
     worker = Worker(queue, executor="process")
     running = Background(lambda: worker.run(child_tasks.act))

@@ -1,4 +1,4 @@
-"""What is not guaranteed about processes; docs/concepts/executors.md and long-tasks.md say so."""
+"""What is not guaranteed about processes, as described in docs/concepts/executors.md and long-tasks.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
 
 Start = Callable[[list[str]], "Popen[str]"]
 ONCE = RetryPolicy(delay=0, max_attempts=1)
-pytestmark = pytest.mark.engine("sqlite")  # it is about processes, whatever the database
+pytestmark = pytest.mark.engine("sqlite")  # about processes, so the engine does not matter
 OBEDIENT = "trap 'echo stopping; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 
 
@@ -27,15 +27,15 @@ def commands(queue: TaskQueue, **options: float) -> tuple[Worker, Background[Non
     return worker, Background(worker.run)
 
 
-def has_put_out(task: Task, text: str) -> bool:
+def has_output(task: Task, text: str) -> bool:
     return any(text in (attempt.output or "") for attempt in task.attempts())
 
 
 @pytest.mark.parametrize("end", ["cancel", "drain"])
-def test_a_command_that_ends_well_when_it_is_told_to_end_is_done(queue: TaskQueue, end: str) -> None:
+def test_a_command_that_exits_with_0_on_sigterm_is_done(queue: TaskQueue, end: str) -> None:
     task = queue.enqueue_command(["sh", "-c", OBEDIENT], retry=ONCE)
     worker, running = commands(queue, drain_timeout=0)
-    until(lambda: has_put_out(task, "ready"), what="a command that runs")
+    until(lambda: has_output(task, "ready"), what="a command that runs")
     if end == "cancel":
         task.cancel()
         until(lambda: task.refresh().state == "done", what="the end of the command")
@@ -44,20 +44,23 @@ def test_a_command_that_ends_well_when_it_is_told_to_end_is_done(queue: TaskQueu
     assert (task.refresh().state, task.result) == ("done", {"exit_code": 0})
 
 
-def test_a_command_that_does_not_end_well_is_given_back_by_a_drain(queue: TaskQueue) -> None:
+def test_a_command_that_fails_on_sigterm_is_released_by_a_drain(queue: TaskQueue) -> None:
     task = queue.enqueue_command(["sh", "-c", "echo ready; sleep 300"], retry=ONCE)
     worker, running = commands(queue, drain_timeout=0)
-    until(lambda: has_put_out(task, "ready"), what="a command that runs")
+    until(lambda: has_output(task, "ready"), what="a command that runs")
     worker.stop()
     running.join()
     assert (task.refresh().state, task.attempt) == ("pending", 0)
 
 
-def test_a_strangers_sigterm_ends_a_command(queue: TaskQueue) -> None:
-    """Unlike Python code in a child: so a supervisor has to send it to the worker alone (KillMode=mixed)."""
+def test_a_sigterm_from_another_process_ends_a_command(queue: TaskQueue) -> None:
+    """Python code in a child survives it, but a command does not.
+
+    So a supervisor must signal only the worker (KillMode=mixed).
+    """
     task = queue.enqueue_command(["sh", "-c", "echo $$; exec sleep 300"], retry=ONCE)
     worker, running = commands(queue)
-    until(lambda: has_put_out(task, "\n"), what="the command's pid")
+    until(lambda: has_output(task, "\n"), what="the command's pid")
     os.kill(int(task.attempts()[0].output or ""), signal.SIGTERM)
     until(lambda: task.refresh().state == "abandoned", what="the end of the command")
     worker.stop()
@@ -72,7 +75,7 @@ def test_a_drain_releases_a_suspended_task_and_the_next_worker_runs_it(queue: Ta
     running = Background(lambda: worker.run(child_tasks.act))
     until(lambda: child_tasks.lines(notes), what="a task that runs")
     queue.suspend(task.id)
-    until(lambda: any(_state(pid) == "T" for pid in _below(os.getpid())), what="a task that stands still")
+    until(lambda: any(_state(pid) == "T" for pid in _below(os.getpid())), what="a suspended task")
     worker.stop()
     running.join()
     assert (task.refresh().state, task.attempt, task.suspended) == ("pending", 0, False)
@@ -83,7 +86,10 @@ def test_a_drain_releases_a_suspended_task_and_the_next_worker_runs_it(queue: Ta
 def test_programs_of_a_task_survive_its_worker_and_fork_server(
     queue: TaskQueue, url: str, start: Start, tmp_path: Path
 ) -> None:
-    """The task's process ends, by the kernel. What it has started goes on until its cgroup or container ends."""
+    """The kernel ends the task's process.
+
+    Programs that it started keep running until their cgroup or container ends.
+    """
     notes = tmp_path / "notes"
     queue.enqueue({"do": "family", "file": str(notes)}, retry=RetryPolicy(delay=3600))
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from dbtaskqueue.cli import main; main()"
@@ -94,13 +100,15 @@ def test_programs_of_a_task_survive_its_worker_and_fork_server(
     child, *left = map(int, until(lambda: child_tasks.lines(notes), what="the family's pids")[0].split())
     [server] = [pid for pid in children_of(worker.pid) if child in children_of(pid)]
     try:
-        os.kill(worker.pid, signal.SIGSTOP)  # so that neither can do anything about the other's end
+        os.kill(worker.pid, signal.SIGSTOP)  # so that neither can react to the end of the other
         os.kill(server, signal.SIGKILL)
         worker.kill()
         until(lambda: not is_running(child), what="the end of the task's own process")
         assert all(map(is_running, left))
         mark = b"\0DBTASKQUEUE_FORK_SERVER="
-        assert all(mark in b"\0" + Path(f"/proc/{pid}/environ").read_bytes() for pid in left), "so they can be found"
+        assert all(mark in b"\0" + Path(f"/proc/{pid}/environ").read_bytes() for pid in left), (
+            "not to be found as documented"
+        )
     finally:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
@@ -114,5 +122,5 @@ def _state(pid: int) -> str:
 
 
 def _below(pid: int) -> list[int]:
-    """The children of this process, and theirs."""
+    """The descendants of this process."""
     return [found for child in children_of(pid) for found in (child, *children_of(child))]

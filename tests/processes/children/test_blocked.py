@@ -1,7 +1,7 @@
-"""Tasks that starve their process, on a machine that has no time left: their worker is never robbed.
+"""Tasks that block their process, on a machine without idle CPU time, cause no false rescue.
 
-A worker in a PID namespace of its own, so that only its heartbeat speaks for it, and another one beside it that waits
-for its silence. ``--starved-seconds 300`` is the full size.
+The worker is in a PID namespace of its own, so that only its heartbeat shows that it is alive. Another worker waits
+for its silence. ``--blocked-seconds 300`` is the full size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workers import Elsewhere, need_namespaces
 
 from dbtaskqueue import Task, TaskQueue
 
-pytestmark = pytest.mark.one_engine("a counter decides, not SQL")
+pytestmark = pytest.mark.one_engine("a counter decides, so the engine does not matter")
 
 LEASE = 1.0
 Start = Callable[[list[str]], "subprocess.Popen[str]"]
@@ -29,14 +29,14 @@ Start = Callable[[list[str]], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def _busy(start: Start) -> None:
-    """Others take all CPUs."""
+    """Keep all CPUs busy with other processes."""
     for _ in range(2 * (os.cpu_count() or 1)):
         start([sys.executable, "-c", "while True: pass"])
 
 
 @pytest.fixture
 def elsewhere(url: str, start: Start) -> Elsewhere:
-    """A worker in another place, with children."""
+    """Start a worker with children in another place."""
     need_namespaces()
     TaskQueue(url).close()
     code = f"import sys; sys.path.insert(0, {str(TESTS)!r})\n{WORKER}"
@@ -44,12 +44,12 @@ def elsewhere(url: str, start: Start) -> Elsewhere:
 
 
 def is_over(queue: TaskQueue, task: Task) -> bool:
-    """Whether the task has ended, or this handle could take it."""
+    """Whether the task has ended, or this handle could fetch it."""
     return queue.fetch(timeout=0.1) != [] or task.refresh().finished_at is not None
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_child_that_holds_the_interpreter_for_three_leases(url: str) -> None:
+def test_a_child_that_holds_the_interpreter_lock_for_three_leases(url: str) -> None:
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue({"do": "hold_the_interpreter", "seconds": 3 * LEASE})
         until(lambda: task.refresh().state == "running", what="the start of the task")
@@ -58,9 +58,9 @@ def test_a_child_that_holds_the_interpreter_for_three_leases(url: str) -> None:
 
 
 @pytest.mark.usefixtures("_busy", "elsewhere")
-def test_nine_hours_in_small(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """A task of many leases that holds the interpreter half of the time."""
-    seconds = float(request.config.getoption("--starved-seconds"))
+def test_nine_hours_scaled_down(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The task lasts many leases and holds the interpreter lock half of the time."""
+    seconds = float(request.config.getoption("--blocked-seconds"))
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue({"do": "hold_half", "file": str(tmp_path / "note"), "seconds": seconds})
         until(lambda: task.refresh().state == "running", what="the start of the task")
@@ -68,8 +68,8 @@ def test_nine_hours_in_small(url: str, tmp_path: Path, request: pytest.FixtureRe
         assert (task.refresh().state, task.result, task.attempt, task.token) == ("done", "held", 1, 1)
 
 
-def test_a_heart_that_is_killed_over_and_over(url: str, elsewhere: Elsewhere) -> None:
-    """Until the next one beats, a lease has passed."""
+def test_a_heartbeat_process_that_is_killed_repeatedly(url: str, elsewhere: Elsewhere) -> None:
+    """By the first heartbeat of the next process, a lease has passed."""
     with TaskQueue(url, lease=LEASE) as queue:
         task = queue.enqueue({"do": "sleep", "seconds": 6 * LEASE})
         until(lambda: task.refresh().state == "running", what="the start of the task")

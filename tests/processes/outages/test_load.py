@@ -1,4 +1,4 @@
-"""What a worker takes of a server: three connections, two statements a second when idle, and no open transaction."""
+"""A worker's load on a server: three connections, two statements a second when idle, and no open transaction."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ OPEN = {
     "mariadb": "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
     " ON id = trx_mysql_thread_id WHERE db = database() AND trx_started < now() - INTERVAL 5 SECOND",
 }
-"""Transactions that are older than any of ours needs to be, on a machine that is busy with other tests, too."""
+"""Counts transactions that are older than any of a worker should be, even on a machine that is busy with other tests.
+"""
 
 
 @pytest.fixture
 def proxy(engine: str, url: str) -> Iterator[CuttingProxy]:
-    """A proxy before the engine's server, that counts."""
+    """A proxy in front of the engine's server, which counts statements."""
     must_be_ours(engine)
     with TaskQueue(url), CuttingProxy(urlsplit(url).port or 0, CONVERSATION[engine]) as proxy:
         yield proxy
@@ -37,17 +38,17 @@ def proxy(engine: str, url: str) -> Iterator[CuttingProxy]:
 
 @pytest.fixture
 def queue(proxy: CuttingProxy, url: str) -> Iterator[TaskQueue]:
-    """A handle that has no connection through the proxy but those of the worker that is given it."""
+    """A handle through the proxy, without connections of its own until a worker uses it."""
     with TaskQueue(proxy.url(url)) as queue:
         yield queue
 
 
 def watched(seconds: float, look: Callable[[], int]) -> int:
-    """The highest number that was seen in so many seconds."""
+    """The highest number that was seen during this many seconds."""
     deadline, most = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
         most = max(most, look())
-        time.sleep(0.15)  # MariaDB reads its list of transactions anew only after 0.1 s in which no one asked for it
+        time.sleep(0.15)  # MariaDB refreshes its list of transactions only after 0.1 s without a query for it
     return most
 
 
@@ -78,7 +79,7 @@ def old_transactions(engine: str, url: str) -> int:
     return int(execute(url, OPEN[engine])[0][0])
 
 
-def test_an_idle_worker_asks_twice_a_second_at_most(
+def test_an_idle_worker_runs_at_most_two_statements_a_second(
     queue: TaskQueue, url: str, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "_SHORTEST", polling._LONGEST)  # as after a minute without a task
@@ -86,7 +87,7 @@ def test_an_idle_worker_asks_twice_a_second_at_most(
     running = Background(lambda: worker.run(lambda payload: None))
     with TaskQueue(url) as direct:
         task = direct.enqueue()
-        until(lambda: task.refresh().state == "done", what="a task, after which nothing comes")
+        until(lambda: task.refresh().state == "done", what="the last task")
     before, seconds = proxy.statements, 8
     watched(seconds, lambda: 0)
     assert proxy.statements - before <= 2 * seconds + 2

@@ -1,4 +1,4 @@
-"""A worker that is process 1, as in a container without an init: what tasks leave behind is not its to bury."""
+"""A worker that is PID 1, as in a container without an init: it need not reap the processes that tasks leave behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ main(["--url", sys.argv[1], "worker", "child_tasks:act", "--concurrency", "2"])
 """
 
 
-def test_no_zombies_gather_around_process_one(start, url, tmp_path):
+def test_no_zombies_accumulate_under_pid_1(start, url, tmp_path):
     need_namespaces()
     with TaskQueue(url) as queue:
         ways = ("child", "session", "daemon") * 4
@@ -35,6 +35,6 @@ def test_no_zombies_gather_around_process_one(start, url, tmp_path):
         assert len(place.pids()) >= 3, "the worker, its heartbeat process and its fork server"
         task = queue.enqueue({"do": "until_told", "file": f"{tmp_path}/told"})
         until(lambda: (tmp_path / "told").exists())
-        place.signal(signal.SIGTERM)  # to all of them, as some supervisors do it
+        place.signal(signal.SIGTERM)  # to all processes, as some supervisors do
         assert place.process.wait(60) == 0
         assert (task.refresh().state, task.result, task.attempt) == ("done", "told", 1)

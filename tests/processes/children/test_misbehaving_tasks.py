@@ -1,4 +1,4 @@
-"""Tasks in children that do what no task should: each fails, or ends, alone; the worker goes on."""
+"""Tasks in children that do what no task should: each fails or ends alone, and the worker continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers import is_running
 
 from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
 
-pytestmark = pytest.mark.one_engine("what children do is decided by processes, not SQL")
+pytestmark = pytest.mark.one_engine("the behaviour of children depends on processes, not on SQL")
 
 ONCE = RetryPolicy(delay=0, max_attempts=1)
 
@@ -67,7 +67,7 @@ def test_garbage_in_the_childs_socket(queue: TaskQueue, kind: str) -> None:
     assert "the child sent an invalid message" in (bad.error or "")
 
 
-def test_a_child_that_goes_on_as_a_copy_of_itself(queue: TaskQueue, file: Path) -> None:
+def test_a_child_that_continues_as_a_fork_of_itself(queue: TaskQueue, file: Path) -> None:
     task, after = enqueue(queue, "fork_away", file=str(file)), enqueue(queue, "return", value=1)
     work(queue)
     assert (task.refresh().state, after.refresh().state) == ("abandoned", "done")
@@ -91,12 +91,12 @@ def test_daemons_that_ignore_sigterm_end_with_their_task(queue: TaskQueue, file:
 
 
 def peak_memory(pid: int) -> int:
-    """The most that a process has had, in KiB."""
+    """The peak memory of a process, in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
-@pytest.mark.engine("sqlite")  # it is the worker that counts, and it takes its time
+@pytest.mark.engine("sqlite")  # only the worker's memory matters here, and the output takes long
 def test_a_gigabyte_of_output_costs_the_worker_no_memory(queue: TaskQueue, url: str, tmp_path: Path) -> None:
     supervisor = Supervisor(url, tmp_path, 1)
     try:
@@ -114,14 +114,14 @@ def test_a_gigabyte_of_output_costs_the_worker_no_memory(queue: TaskQueue, url: 
     assert output.endswith("\nthe end\n")
 
 
-# -- the kernel takes what it needs --------------------------------------------------------------------
+# -- the OOM killer -----------------------------------------------------------------------------------
 
 MEMORY = 64 * 2**20
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A control group below our own that has little memory."""
+    """A control group below that of this process, with little memory."""
     with contextlib.ExitStack() as stack:
         yield _make_group(stack)
 
