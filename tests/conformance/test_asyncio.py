@@ -676,7 +676,7 @@ def test_a_task_sees_that_the_worker_drains(queue: TaskQueue, executor: str) -> 
 
 
 @BOTH
-def test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_released_without_spending_an_attempt(
+def test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_spends_no_attempt(
     queue: TaskQueue, executor: str
 ) -> None:
     gate = Gate()

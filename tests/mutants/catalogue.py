@@ -553,9 +553,7 @@ MUTANTS = [
         LOOP,
         "            run.worker_stops = True\n            run.cancel()\n",
         "            run.worker_stops = True\n",
-        _conformance(
-            "asyncio::test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_released_without_spending_an_attempt"
-        ),
+        _conformance("asyncio::test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_spends_no_attempt"),
     ),
     Mutant(
         "what waits behind a long task is not released",
