@@ -22,7 +22,7 @@ from typing import Any
 from dbtaskqueue import AbandonTask, LeaseLost, ReleaseTask, RetryTask, TaskCancelled, TaskQueue, current_task
 
 IMPORTED_BY = os.getpid()
-"""The process that has imported this module: of a child, its fork server."""
+"""The pid of the process that imported this module: in a child, that of its fork server."""
 
 functions = TaskQueue("sqlite:///:memory:")
 
@@ -39,12 +39,12 @@ async def later(text: str) -> str:
 
 
 def act(payload: dict[str, Any]) -> Any:
-    """Do what the payload's ``do`` names."""
+    """Run the function that the payload's ``do`` names."""
     return globals()[f"do_{payload['do']}"](**{name: value for name, value in payload.items() if name != "do"})
 
 
 async def act_async(payload: dict[str, Any]) -> Any:
-    """The same as a coroutine."""
+    """Do the same as ``act``, as a coroutine."""
     await asyncio.sleep(0)
     if payload["do"] != "wait_for":
         return act(payload)
@@ -77,7 +77,7 @@ def do_fail_once(file: str) -> int:
 
 
 def do_chain(url: str, length: int) -> None:
-    """Enqueue the next one, until there are so many."""
+    """Enqueue the next task, up to a number of tasks."""
     if length:
         with TaskQueue(url) as queue:
             queue.enqueue({"do": "chain", "url": url, "length": length - 1})
@@ -98,7 +98,7 @@ def do_wait_for(file: str, go: str) -> str:
 
 
 def do_give(what: str) -> object:
-    """Return what cannot be stored."""
+    """Return a result that cannot be stored."""
     return {"object": object(), "nan": float("nan"), "surrogate": "\ud800", "key": {1: 2}, "number": 2**70}[what]
 
 
@@ -114,20 +114,20 @@ def do_where() -> dict[str, Any]:
 
 
 def do_pool(count: int) -> list[int]:
-    """Leaving the block sends SIGTERM to the processes of the pool, and waits for them."""
+    """Use a process pool. At the end of the block, the pool sends SIGTERM to its processes and waits for them."""
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return pool.map(abs, range(-count, 0))
 
 
 def do_keep_all_the_time(file: str) -> None:
-    """Nearly always in the middle of a transaction."""
+    """Store checkpoints without a pause, so that a transaction is nearly always open."""
     note(file, os.getpid())
     for number in itertools.count():
         current_task().checkpoint(number)
 
 
 def do_keep_now_and_then(file: str) -> Any:
-    """Keep something, do without the database until it is told to stop, then keep something again."""
+    """Store a checkpoint, use no database until the task should stop, then store another."""
     task = current_task()
     task.checkpoint("now")
     note(file, os.getpid())
@@ -138,7 +138,7 @@ def do_keep_now_and_then(file: str) -> Any:
 
 
 def do_note_slowly(file: str, number: int) -> None:
-    """Takes some milliseconds: whoever may end this process has the time to do it."""
+    """Take some milliseconds, so that another process has time to kill this one."""
     note(file, number)
     time.sleep(0.003)
 
@@ -211,7 +211,7 @@ def do_print(text: str) -> None:
 
 
 def do_write(number: int) -> None:
-    """Write a word, as often as the number says; past Python's own buffers, too."""
+    """Write the number up to twice, to stdout and stderr, past Python's buffers."""
     for turn in range(number % 3):
         os.write(1 + turn, f"{number} ".encode())
 
@@ -244,12 +244,12 @@ def do_close_output() -> int:
 
 
 def do_leave(file: str, way: str) -> str:
-    """Start processes that would go on after the task."""
+    """Start processes that would outlive the task."""
     if way == "child":
         left = subprocess.Popen(["sleep", "300"]).pid
     elif way == "session":
         left = subprocess.Popen(["sleep", "300"], start_new_session=True).pid
-    else:  # a daemon: its parent ends
+    else:  # a daemon, whose parent ends
         code = (
             "import os, subprocess; print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True)"
         )
@@ -267,7 +267,7 @@ def do_leave_thread() -> int:
 
 
 def do_family(file: str, ignore: bool = False) -> None:
-    """A task with a child and a grandchild of its own that goes on until it is stopped."""
+    """Start two child processes, note all pids, and run until stopped."""
     if ignore:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
@@ -287,7 +287,7 @@ def do_note_and_wait(file: str) -> None:
 
 
 def do_until_told(file: str) -> str:
-    """Go on until it is told, and say by what."""
+    """Run until the task should stop, and note the reason."""
     note(file, os.getpid())
     try:
         while not current_task().should_stop:
@@ -300,7 +300,7 @@ def do_until_told(file: str) -> str:
 
 
 def do_resume(file: str, steps: int, seconds: float = 0.2) -> int:
-    """Count up from the checkpoint, one checkpoint each step; what was done is noted."""
+    """Count up from the checkpoint. Note each step and store a checkpoint after it."""
     task = current_task()
     start = task.saved or 0
     for number in range(start, steps):
@@ -314,7 +314,7 @@ def do_resume(file: str, steps: int, seconds: float = 0.2) -> int:
 
 
 def do_deployed(file: str, gate: str, steps: int, seconds: float, looks: bool) -> int:
-    """Many steps; the last one not before there is the file ``gate``. If it ``looks``, it gives itself back."""
+    """Run many steps, the last one only once the file ``gate`` exists. If ``looks``, release the task on a drain."""
     task = current_task()
     for number in range(task.saved or 0, steps):
         time.sleep(seconds)
@@ -328,7 +328,7 @@ def do_deployed(file: str, gate: str, steps: int, seconds: float, looks: bool) -
 
 
 def do_ignore_the_drain(file: str) -> None:
-    """Go on for ever, and say when it was told to stop."""
+    """Run forever, and note when the task should stop."""
     note(file, "started")
     while not current_task().should_stop:
         time.sleep(0.02)
@@ -362,7 +362,7 @@ def do_steps(file: str, die_after: str | None = None) -> list[Any]:
 
 
 def do_hold_the_interpreter(seconds: float) -> str:
-    """Run in C without letting another thread of this process, or a handler of a signal, run."""
+    """Run C code that keeps the interpreter lock: no other thread or signal handler of this process can run."""
     started = time.monotonic()
     collections.deque(itertools.repeat(None, 10**7), 0)
     rounds = seconds / (time.monotonic() - started)
@@ -371,7 +371,7 @@ def do_hold_the_interpreter(seconds: float) -> str:
 
 
 def do_spin(file: str) -> str:
-    """Compute until there is a file."""
+    """Compute until a file exists."""
     while not os.path.exists(file):
         sum(range(100_000))
     return "spun"
@@ -383,7 +383,7 @@ def do_sleep(seconds: float) -> str:
 
 
 def do_count_seconds(file: str, seconds: float) -> int:
-    """Note a tick every 0.05 s."""
+    """Add a note every 0.05 s."""
     ticks = int(seconds / 0.05)
     for tick in range(ticks):
         note(file, tick)
@@ -400,9 +400,9 @@ def do_take_memory(megabytes: int, seconds: float = 0.0) -> int:
 
 
 def do_insert(table: str, number: int, die: str | None = None, file: str | None = None, go: str | None = None) -> None:
-    """Write in a transaction that is also the task's end; the first attempt dies where it is told to.
+    """Write in a transaction that also finishes the task. The first attempt dies at a chosen point.
 
-    In the transaction it notes who it is in ``file``, and waits for the file ``go``.
+    In the transaction it notes its pid in ``file`` and waits for the file ``go``.
     """
     is_first = current_task().attempt == 1
 
@@ -423,15 +423,15 @@ def do_insert(table: str, number: int, die: str | None = None, file: str | None 
 
 
 def wait_for(file: str) -> None:
-    """Wait until the test makes this file."""
+    """Wait until the test creates this file."""
     deadline = time.monotonic() + 60
     while not Path(file).exists():
-        assert time.monotonic() < deadline, "nobody said go"
+        assert time.monotonic() < deadline, "the test did not create the file"
         time.sleep(0.005)
 
 
 def do_late(file: str, go: str, what: str, table: str) -> None:
-    """When the test says so, keep something; what came of it is noted."""
+    """When the test says so, store a checkpoint, and note the result."""
     note(file, "start")
     wait_for(go)
     task = current_task()
@@ -450,7 +450,7 @@ def do_late(file: str, go: str, what: str, table: str) -> None:
 
 
 async def do_coroutine(file: str) -> None:
-    """Wait in an event loop until it is cancelled; how it is left is noted."""
+    """Wait in an event loop until cancelled, and note how the wait ended."""
     note(file, os.getpid())
     try:
         await asyncio.sleep(300)
@@ -462,11 +462,11 @@ async def do_coroutine(file: str) -> None:
         note(file, f"left, cancelled: {current_task().cancelled}")
 
 
-# -- violence -----------------------------------------------------------------------------------------
+# -- misbehaviour ------------------------------------------------------------------------------------
 
 
 def do_close_all(first: int) -> int:
-    """Close every file descriptor that it can find."""
+    """Close every file descriptor of this process."""
     os.closerange(first, 1000)
     time.sleep(0.2)
     return first
@@ -491,7 +491,7 @@ GARBAGE = {
 
 
 def do_garbage(kind: str) -> str:
-    """Write into whatever socket it finds, until the other end has had enough."""
+    """Write garbage into every socket of this process until the other end closes it."""
     for fd in own_sockets():
         with contextlib.suppress(OSError):
             left = memoryview(GARBAGE[kind] * (2**26 if kind == "much" else 1))
@@ -502,7 +502,7 @@ def do_garbage(kind: str) -> str:
 
 
 def do_fork_away(file: str) -> None:
-    """Go on as a copy: the process that was the child ends."""
+    """Continue in a forked copy, while the original child process ends."""
     if os.fork():
         os._exit(0)
     note(file, os.getpid())
@@ -510,7 +510,7 @@ def do_fork_away(file: str) -> None:
 
 
 def do_scatter(file: str) -> None:
-    """Start processes that do all they can to get away, and that SIGTERM does not end, then wait."""
+    """Start processes that leave the process group in every way and ignore SIGTERM, then wait."""
     for how in (os.setsid, lambda: os.setpgid(0, 0), lambda: None):
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -524,7 +524,7 @@ def do_scatter(file: str) -> None:
 
 
 def do_hold_half(file: str, seconds: float) -> str:
-    """Hold the interpreter half of the time."""
+    """Keep the interpreter lock half of the time."""
     note(file, os.getpid())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -535,27 +535,27 @@ def do_hold_half(file: str, seconds: float) -> str:
 
 
 def do_oom(directory: str) -> None:
-    """Take memory without an end, in a control group that has little."""
+    """Take memory without limit, in a control group with a small limit."""
     Path(directory, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     blocks = []
     while True:
         blocks.append(bytearray(b"x") * 2**20)
 
 
-# -- under load, while somebody kills -------------------------------------------------------------------
+# -- under load, while processes are killed ------------------------------------------------------------
 
 
 def identity(pid: int | str = "self") -> str:
-    """A process, told apart from every other that ever has its number."""
+    """Return an identity of a process that stays unique when its pid is used again."""
     with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
         text = file.read()
     return f"{text.split()[0]}:{text.rpartition(') ')[2].split()[19]}"
 
 
 class Journal:
-    """What one execution writes down for the oracle, and a lock that two executions of a task cannot both have.
+    """Records one execution for the oracle, with a lock that two executions of a task cannot both have.
 
-    The kernel gives the lock back when this process ends, however it ends.
+    The kernel releases the lock when this process ends, however it ends.
     """
 
     def __init__(self, directory: str) -> None:
@@ -570,7 +570,7 @@ class Journal:
 
     @contextlib.contextmanager
     def run(self) -> Any:
-        """One execution."""
+        """Record one execution, and whether it overlaps with another."""
         try:
             fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._task.id)
         except OSError:
@@ -583,7 +583,7 @@ class Journal:
 
 
 def do_load(directory: str, kind: str) -> str:
-    """One of the tasks that run while processes are killed."""
+    """Run one kind of task while the test kills processes."""
     journal = Journal(directory)
     with journal.run():
         LOAD[kind](journal)
@@ -611,7 +611,7 @@ def _print(journal: Journal) -> None:
 
 
 def _resume(journal: Journal) -> None:
-    """Checkpoints: what one was told is stored, the next attempt finds."""
+    """Store checkpoints. Each one that was stored must be found by the next attempt."""
     task = current_task()
     journal.say("found", task.saved or 0)
     for number in range(task.saved or 0, 8):
@@ -653,7 +653,7 @@ LOAD = {
 
 
 def do_fork_and_return() -> int:
-    """Forget which process one is."""
+    """Return from a forked copy, too, as if it were the child process."""
     child = os.fork()
     if child == 0:
         return -1
@@ -661,5 +661,5 @@ def do_fork_and_return() -> int:
 
 
 def lines(file: Path) -> list[str]:
-    """What was noted so far."""
+    """Return the lines of the file so far."""
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []

@@ -1,4 +1,4 @@
-"""What every test shares: a database of its own, a queue in it, and the engines that it runs on."""
+"""Fixtures for all tests: an empty database, a queue in it, and the choice of engines."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from report import Report
 from dbtaskqueue import TaskQueue
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # what a shell starts with & ignores it, and so would the programs that tests interrupt
+    # a shell makes programs started with & ignore SIGINT, and child processes of the tests would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = ("unit/test_servers", "processes", "model", "docs/test_howto")
-"""Where single tests take long, mostly because they wait. Each is started with five short ones that use the CPU."""
+"""Directories whose tests take long, mostly because they wait. Each such test is followed by five short ones."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-engines", action="store_true", help="each test on every engine (default: tests/engines.py)")
     parser.addoption("--elsewhere", help="only tests marked so that they run again with this source of processes")
-    parser.addoption("--model-minutes", default="0", help="minutes of random lives in tests/model (default: seconds)")
+    parser.addoption(
+        "--model-minutes", default="0", help="minutes of random sequences in tests/model (default: seconds)"
+    )
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
     parser.addoption(
@@ -64,19 +66,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
-    """The name of the engine: SQLite, where the test's directory does not run on several."""
+    """Return the name of the engine; SQLite if the test's directory does not run on several."""
     return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture
 def url(engine: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database that does not exist yet, or is empty."""
+    """Return the URL of a database that does not exist yet or is empty."""
     with database(engine, tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def queue(url: str) -> Iterator[TaskQueue]:
-    """A queue in a database of its own."""
+    """Return a queue in an empty database."""
     with TaskQueue(url) as queue:
         yield queue

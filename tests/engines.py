@@ -3,7 +3,7 @@
 To add an engine, add it to ENGINES. A server is started when the first test asks for it. POOLED has PostgreSQL behind
 a connection pooler: only tests/conformance runs through it.
 
-Which engines a test runs on is decided here and nowhere else, by ``engines_of``:
+Only ``engines_of`` decides which engines a test runs on:
 
 - ``pytest --all-engines`` (``make test-all``) runs each test on every engine of its directory.
 - The default run (``make test``) runs a test on every engine that can make it fail. Where SQL decides, these are all
@@ -11,7 +11,7 @@ Which engines a test runs on is decided here and nowhere else, by ``engines_of``
   module, and SQLite alone is used. ``every_engine("reason")`` marks a test that is different from its module.
 - PgBouncer is left out of the default run, except for tests marked ``pooled("reason")``: those about the state of a
   session or about transactions.
-- A test marked ``engine("sqlite")`` has a meaning on that engine only, in either run.
+- A test marked ``engine("sqlite")`` runs on that engine only, in either run.
 
 The default run must still run every named query on every engine: ``query_coverage.py`` checks that.
 """
@@ -69,7 +69,7 @@ POOLED: Engines = {"pgbouncer": _pgbouncer}
 
 
 def engines_of(directory: str, node: pytest.Item | pytest.Collector, *, everything: bool) -> list[str]:
-    """The engines that a test of that directory runs on; none: it is run once, on SQLite."""
+    """Return the engines that a test in this directory runs on; without any, it runs once, on SQLite."""
     if directory.startswith("processes/outages"):
         names = ["mariadb", "postgresql"]
     elif directory.startswith("conformance"):
@@ -89,16 +89,16 @@ def engines_of(directory: str, node: pytest.Item | pytest.Collector, *, everythi
 
 @contextlib.contextmanager
 def database(engine: str, directory: Path) -> Iterator[str]:
-    """The URL of an empty database of that engine; at the end nobody of this process works in it any more."""
+    """Yield the URL of an empty database. After the block, no thread of this process uses it any more."""
     with (ENGINES | POOLED)[engine](directory) as url:
         yield url
         end_all_workers()
 
 
 def end_all_workers() -> None:
-    """End what the handles of a test left running for tasks that they still hold.
+    """End the maintenance threads that run because handles of a test still hold tasks.
 
-    Otherwise, their duties would ask for a database that does not exist any more, until the end of this process.
+    Otherwise they would keep querying a database that no longer exists, until this process ends.
     """
     for member in list(membership._members):
         with member._lock:
@@ -134,7 +134,7 @@ def cursor(url: str) -> Iterator[Any]:
                 user=parts.username,
                 database=parts.path[1:],
                 autocommit=True,
-                ssl_disabled=True,  # its context takes 50 ms
+                ssl_disabled=True,  # creating its context takes 50 ms
             ) as maria,
             maria.cursor() as its,
         ):

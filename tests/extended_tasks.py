@@ -27,14 +27,14 @@ def note(*words: object) -> None:
 
 
 def notes() -> list[tuple[int, str]]:
-    """All notes: pid and text."""
+    """Return all notes: pid and text."""
     path = Path(os.environ[FILE])
     lines = path.read_text().splitlines() if path.exists() else []
     return [(int(pid), text) for pid, _, text in (line.partition(" ") for line in lines)]
 
 
 class Around(Extension):
-    """Notes what it is called for, under its name."""
+    """An extension that notes each call, under its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,13 +56,13 @@ class Around(Extension):
     @contextlib.contextmanager
     def process(self) -> Iterator[None]:
         note(self.name, "starts")
-        threading.Thread(target=never.wait, daemon=True).start()  # as an exporter would
+        threading.Thread(target=never.wait, daemon=True).start()  # as a metrics exporter would
         yield
         note(self.name, "stops")
 
 
 class Broken(Extension):
-    """Raises where its name says."""
+    """An extension that raises at the point given by its name."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -85,7 +85,7 @@ class Broken(Extension):
 
 
 class Suppressing(Extension):
-    """Suppresses the exceptions of the code."""
+    """An extension that suppresses exceptions of the code."""
 
     def attempt(self, task: RunningTask) -> contextlib.AbstractContextManager[object]:
         return contextlib.suppress(ValueError)
@@ -101,7 +101,7 @@ queue = TaskQueue(open=False, extensions=[Extension(), Around("inline")])
 
 
 def act(payload: dict[str, Any]) -> Any:
-    """Note where it runs, then return or raise what the payload says."""
+    """Note that it runs, then return or raise what the payload says."""
     note("code in", inside.get() or "nothing")
     if "raise" in payload:
         raise ValueError(payload["raise"])
@@ -109,12 +109,12 @@ def act(payload: dict[str, Any]) -> Any:
 
 
 async def act_async(payload: dict[str, Any]) -> Any:
-    """The same as a coroutine."""
+    """Do the same as ``act``, as a coroutine."""
     return act(payload)
 
 
 class Provider:
-    """Functions that are at the top of no module, and that are made at the first use."""
+    """A provider of functions that are not at the top of a module, created at the first use."""
 
     def find(self, name: str) -> Callable[..., Any] | None:
         return (lambda number: [name, number, os.getpid()]) if name in self.names() else None
@@ -130,11 +130,11 @@ provider = Provider()
 
 
 class Refused(Exception):
-    """An error of this module."""
+    """An exception class of this module."""
 
 
 def decide(error: BaseException, attempt: int) -> Any:
-    """Answer what the error's text says."""
+    """Return the delay that the error's text gives."""
     note("asked", type(error).__name__, attempt)
     what, _, value = str(error).partition(" ")
     if what == "raise":
@@ -144,7 +144,7 @@ def decide(error: BaseException, attempt: int) -> Any:
 
 @queue.task(name="decided", retry=RetryPolicy(delay=60), backoff=decide)
 def decided(what: str) -> None:
-    """Fail so that ``decide`` answers this."""
+    """Fail with an error for which ``decide`` returns this delay."""
     if what == "retry":
         raise RetryTask(5)
     if what == "exit":

@@ -1,4 +1,4 @@
-"""A database that does not answer when a test wants it so, on every engine: the store of a handle, wrapped."""
+"""Simulated outages on every engine: a wrapper around the store of a handle."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dbtaskqueue._store.contract import Exchanged
 
 
 class Faults:
-    """Lets exchanges of a handle's store fail: those that ``lose`` chooses by their arguments, ``times`` of them.
+    """Makes exchanges of a handle's store fail: the first ``times`` that ``lose`` selects by their arguments.
 
-    ``stored``: they are done all the same, it is the answer that is lost. ``in_doubt``: nobody can tell whether they
-    were. ``then_away``: after that the database cannot be reached. ``pause``: seconds until an answer is heard.
+    ``stored``: the exchange is carried out and only its answer is lost. ``in_doubt``: the error says that it may have
+    been carried out. ``then_away``: after these failures, the next exchange fails, too, because the database is
+    unavailable. ``pause``: seconds until an answer arrives.
     """
 
     def __init__(self, queue: TaskQueue) -> None:
@@ -28,19 +29,19 @@ class Faults:
         queue.store.exchange = self._exchange  # type: ignore[method-assign, assignment]
 
     def heal(self) -> None:
-        """Let everything through from now on."""
+        """Simulate no more failures."""
         self.lose = lambda asked: False
         self.then_away = False
 
     def _exchange(self, worker: int, **asked: object) -> Exchanged:
         if self.lost >= self.times:
             if self.then_away:
-                raise StoreUnavailable("away")
+                raise StoreUnavailable("unavailable")
             self.heal()
         lost = self.lose(asked)
         self.lost += bool(lost)
         if lost and not self.stored:
-            raise StoreUnavailable("away", maybe_done=self.in_doubt)
+            raise StoreUnavailable("unavailable", maybe_done=self.in_doubt)
         answer = self._ask(worker, **asked)  # type: ignore[arg-type]
         time.sleep(self.pause)
         if lost:

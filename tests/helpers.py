@@ -1,4 +1,4 @@
-"""What tests of every directory share: waiting for a condition, threads that report, other processes."""
+"""Helpers for all tests: wait for a condition, run threads with a result, start processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dbtaskqueue._store.contract import WorkerRecord
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds until a test gives up waiting. Generous: no test is about how fast this machine is."""
+"""Seconds until a test stops waiting. Generous, because no test depends on the speed of the machine."""
 
 
 def until(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "the condition") -> T:
-    """Wait for a condition; its value. Fails when it does not come true in time."""
+    """Wait until a condition is true and return its value. Fail after ``within`` seconds."""
     deadline = time.monotonic() + within
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
@@ -33,7 +33,7 @@ def until(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "
 
 
 class Background(Generic[T]):
-    """A function in a thread of its own: its value, or what it raised, is had with ``join``."""
+    """Run a function in a thread. ``join`` returns its value or raises its exception."""
 
     def __init__(self, act: Callable[[], T]) -> None:
         self._act = act
@@ -50,11 +50,11 @@ class Background(Generic[T]):
 
     @property
     def runs(self) -> bool:
-        """Whether it has not returned yet."""
+        """Whether the function is still running."""
         return self._thread.is_alive()
 
     def join(self, within: float = PATIENCE) -> T:
-        """Wait for it; what it returned, or its exception."""
+        """Wait for the function; return its value or raise its exception."""
         self._thread.join(within)
         assert not self._thread.is_alive(), f"the thread did not end within {within} s"
         if self._error is not None:
@@ -63,9 +63,9 @@ class Background(Generic[T]):
 
 
 def python_path() -> str:
-    """PYTHONPATH for a process that imports modules of the tests and, like this process, the dbtaskqueue under test.
+    """Return PYTHONPATH for a process that imports modules of the tests and the same dbtaskqueue as this process.
 
-    It must keep what is in PYTHONPATH now: ``make mutants`` and a second work tree put their copy of the package there.
+    It keeps the present PYTHONPATH, where ``make mutants`` and a second work tree put their copy of the package.
     """
     return os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
@@ -83,7 +83,7 @@ def spawn(code: str, *arguments: object, **environment: str) -> subprocess.Popen
 
 
 def run_python(code: str, *arguments: object, **environment: str) -> str:
-    """Run ``code`` in a Python process of its own; what it printed. Fails when it fails."""
+    """Run ``code`` in a new Python process and return its output. Fail if it fails."""
     process = spawn(code, *arguments, **environment)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -104,15 +104,15 @@ os._exit(9)
 
 
 def die_holding(url: str, queue: str = "default", *, state: str = "running", count: int = 1) -> list[int]:
-    """A worker process that dies without a word while it holds ``count`` tasks in ``state``; their ids."""
+    """Run a worker process that dies while it holds ``count`` tasks in ``state``. Return their ids."""
     process = spawn(DIE_HOLDING, url, queue, state, count)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 9, errors
     return [int(line.split()[0]) for line in output.splitlines()]
 
 
-class Looks:
-    """Counts how often a handle looks at the workers, once a second: time that no slow machine stretches."""
+class WorkerReads:
+    """Counts how often a handle reads the workers, about once a second: a measure that fits a slow machine, too."""
 
     def __init__(self, queue: TaskQueue) -> None:
         self._look = queue.store.workers
@@ -125,17 +125,17 @@ class Looks:
 
     @staticmethod
     def until_rescued(lease: float) -> float:
-        """How many it may take, generously, until a worker elsewhere that fell silent is rescued: a lease, and one."""
+        """Return how many reads may pass before a silent worker elsewhere is rescued, with a generous margin."""
         return 3 * (lease / Rescuer.interval + 1)
 
 
 def with_option(url: str, option: str) -> str:
-    """The URL with one option more."""
+    """Return the URL with one more option."""
     return f"{url}{'&' if '?' in url else '?'}{option}"
 
 
 def documented_options(engine: str) -> set[str]:
-    """The options of a URL that docs/reference/configuration.md lists for this engine, by its heading there."""
+    """Return the URL options that docs/reference/configuration.md lists under the heading of this engine."""
     page = (Path(__file__).parent.parent / "docs" / "reference" / "configuration.md").read_text()
     sections = [page.partition(f"\n### {title}\n")[2].partition("\n#")[0] for title in ("All databases", engine)]
     cells = re.findall(r"^\| (`.*?) \|", "".join(sections), re.MULTILINE)
@@ -143,14 +143,14 @@ def documented_options(engine: str) -> set[str]:
 
 
 def child_processes() -> set[int]:
-    """The pids of this process's children."""
+    """Return the pids of this process's children."""
     files = Path("/proc/self/task").glob("*/children")
     return {int(pid) for file in files for pid in file.read_text().split()}
 
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """See that a process started by the test is gone at the end of the block."""
+    """Kill a process of the test at the end of the block."""
     try:
         yield process
     finally:
@@ -159,7 +159,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def source_of(package: str = "dbtaskqueue") -> Path:
-    """The directory of the package's source."""
+    """Return the directory of the package's source."""
     import importlib
 
     return Path(str(importlib.import_module(package).__file__)).parent

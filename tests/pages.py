@@ -1,13 +1,13 @@
-"""Runs a page of the documentation as its reader does: top to bottom, in one directory.
+"""Run a page of the documentation as a reader would: top to bottom, in one directory.
 
 What each kind of block means:
 
 - ``python`` that starts with ``# name.py``: the file is written.
-- Other ``python``: a script of its own. It prints what the comments behind ``print(…)``, or ``# prints: …``, promise.
+- Other ``python``: a script of its own. It must print what comments after ``print(…)``, or ``# prints: …``, show.
 - ``console``: commands behind ``$``, each on a terminal, with its output. A worker without ``--burst`` keeps running
   beside the rest; ``watch`` is quit when it shows the screen. ``^C`` in their output is typed.
 - ``text``: what a program that is still running prints next.
-- ``sh``: commands that are not run here, because they change the machine. Ours must have valid options.
+- ``sh``: commands that are not run, because they change the machine. Options of dbtaskqueue commands are checked.
 
 In the output, ``…`` stands for anything, and times, durations, sizes and pids may differ. White space does not count,
 since the width of columns and the wrapping depend on them.
@@ -59,7 +59,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The blocks of a page, in order."""
+    """Return the blocks of a page, in order."""
     text = page.read_text()
     return [
         Block(found[2], textwrap.dedent(found[3]), text.count("\n", 0, found.start()) + 1)
@@ -68,7 +68,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def pattern(expected: str) -> str:
-    """The regular expression of an output that a page shows."""
+    """Return a regular expression for an output that a page shows."""
     seen: set[str] = set()
 
     def loosely(found: re.Match[str]) -> str:
@@ -97,7 +97,7 @@ def pattern(expected: str) -> str:
 
 
 def plain(output: str) -> str:
-    """The output without colours and without line breaks."""
+    """Return the output without colours and line breaks."""
     return " ".join(_ESCAPES.sub("", output).split())
 
 
@@ -128,7 +128,7 @@ class _Terminal:
         while True:
             try:
                 chunk = os.read(self._master, 65536)
-            except OSError:  # what Linux says when the last process on the terminal ended
+            except OSError:  # Linux raises this when the last process on the terminal has ended
                 return
             if not chunk:
                 return
@@ -136,13 +136,13 @@ class _Terminal:
 
     @property
     def stays(self) -> bool:
-        """Whether it keeps running until it is stopped."""
+        """Return whether the command keeps running until it is stopped."""
         words = self.command.split()
         return words[:2] == ["dbtaskqueue", "worker"] and "--burst" not in words
 
     @property
     def lines(self) -> str:
-        """The output so far; of a command that draws screens, the last one."""
+        """Return the lines of the output so far, or of the last screen."""
         return _ESCAPES.sub("", self._raw.split("\x1b[H")[-1]).replace("\r", "")
 
     @property
@@ -150,11 +150,11 @@ class _Terminal:
         return plain(self._raw)
 
     def shows(self, expected: str) -> bool:
-        """Whether this is on the last screen that was drawn in full."""
+        """Return whether this is on the last complete screen."""
         return bool(re.search(pattern(expected), plain(["", *self._raw.split("\x1b[H")][-2])))
 
     def find(self, expected: str) -> re.Match[str] | None:
-        """Find an output after what was found before."""
+        """Find an output after the previous match."""
         found = re.compile(pattern(expected)).search(self.shown, self._seen)
         if found:
             self._seen = found.end()
@@ -193,7 +193,7 @@ class Reader:
 
     @contextlib.contextmanager
     def following(self) -> Iterator[Reader]:
-        """End what still runs at the end of the block."""
+        """Follow a page; end programs that are still running at the end of the block."""
         try:
             yield self
         finally:
@@ -201,7 +201,7 @@ class Reader:
                 terminal.close()
 
     def follow(self, page: Path) -> None:
-        """Do what the page says."""
+        """Run the blocks of a page."""
         for block in blocks_of(page):
             action = {"python": self.python, "console": self.console, "text": self.text, "sh": check_options}
             try:
@@ -248,14 +248,14 @@ class Reader:
                 self._expect([terminal], expected)
             else:
                 terminal.wait()
-                assert re.fullmatch(pattern(expected), terminal.shown), said(terminal, expected)
+                assert re.fullmatch(pattern(expected), terminal.shown), mismatch(terminal, expected)
 
     def text(self, text: str) -> None:
         """Wait until a program that keeps running has printed this."""
         self._expect([terminal for terminal in self._running if terminal.stays], text)
 
     def _expect(self, terminals: list[_Terminal], expected: str) -> None:
-        """Wait until one of them prints the lines; ``^C`` is typed in the terminal that printed the lines before."""
+        """Wait until a terminal prints the lines. ``^C`` is typed in the terminal that printed the lines before it."""
         for index, lines in enumerate(re.split(r"^\^C\n", expected, flags=re.MULTILINE)):
             if index:
                 terminals = terminals[-1:]
@@ -267,26 +267,26 @@ class Reader:
 
 
 def first_found(terminals: list[_Terminal], expected: str) -> tuple[re.Match[str], _Terminal] | None:
-    """The output and the terminal that has it, if one does."""
+    """Return the output and the terminal that has it, if any."""
     return next(((found, terminal) for terminal in terminals if (found := terminal.find(expected))), None)
 
 
-def said(terminal: _Terminal, expected: str) -> str:
-    """What to print when a command printed something else."""
+def mismatch(terminal: _Terminal, expected: str) -> str:
+    """Return a message for a command that printed something else."""
     return f"$ {terminal.command}\n{expected}\nbut it printed:\n{terminal.lines}"
 
 
 def _until(condition: Callable[[], T | None], terminal: _Terminal, expected: str) -> T:
-    """Wait for what the condition returns, up to WITHIN seconds."""
+    """Wait up to WITHIN seconds until the condition returns a true value; return it."""
     deadline = time.monotonic() + WITHIN
     while not (found := condition()):
-        assert time.monotonic() < deadline, said(terminal, expected)
+        assert time.monotonic() < deadline, mismatch(terminal, expected)
         time.sleep(0.02)
     return found
 
 
 def commands_of(text: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with the output below it."""
+    """Return the commands of a console block, each with the output below it."""
     commands: list[tuple[str, str]] = []
     for line in text.splitlines():
         if line.startswith("$ "):

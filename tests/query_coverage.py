@@ -1,7 +1,7 @@
-"""Checks that a run of the whole suite ran every named query of ``_store/sql`` on each engine that was there.
+"""Check that a run of the whole suite ran every named query of ``_store/sql`` on each installed engine.
 
-The default run leaves most engines out of most tests (``engines.py``). This check is what makes that safe: a query
-that no test runs any more fails the run. ``conftest.py`` installs the recorder in each process of pytest-xdist,
+In the default run, most tests run on few engines (``engines.py``). This check makes that safe: a query that no test
+runs any more fails the run. ``conftest.py`` installs the recorder in each process of pytest-xdist,
 collects what they recorded, and asks for ``unused`` at the end. Child processes of tests are not recorded.
 """
 
@@ -47,7 +47,7 @@ def _recording(method: Callable[..., Any], names: set[str]) -> Callable[..., Any
 
 
 def unused(engine: str, ran: Iterable[str]) -> list[str]:
-    """The named queries of an engine that are not among those that ran, nor a part of one of them."""
+    """Return the named queries of an engine that were neither run nor included in one that was."""
     parts = _parts(engine)
     covered, found = set[str](), list(ran)
     while found:
@@ -59,7 +59,7 @@ def unused(engine: str, ran: Iterable[str]) -> list[str]:
 
 
 def _parts(engine: str) -> dict[str, list[str]]:
-    """The named queries of an engine, each with the names that its text includes."""
+    """Return the named queries of an engine, each with the names that its text includes."""
     texts = queries.sources(engine)
     lists = column_lists(texts)
 

@@ -1,6 +1,6 @@
 """Reports on a run of the suite. It counts skips by reason, fails if a query was not run, and stops after --maxfail.
 
-A plugin of the process that prints the report and of each process of pytest-xdist: these hand over what they know.
+This plugin runs in the process that prints the report and in each process of pytest-xdist, which pass their data to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OUTPUT = "dbtaskqueue"
 
 
 class Report:
-    """Collects what the processes of a run know, prints it, and fails a complete run that left a query out."""
+    """Collects the data of all processes, prints it, and fails a complete run that left a query out."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -39,7 +39,7 @@ class Report:
         self._stop = _stop_file(node.workerinput)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell the other processes to stop: pytest-xdist lets each of them run all tests that it was given."""
+        """Make the other processes stop, since pytest-xdist lets each of them run all tests that it was given."""
         self._failures += report.failed
         if self._stop is not None and self._failures >= (self._config.option.maxfail or float("inf")):
             self._stop.touch()
@@ -59,7 +59,7 @@ class Report:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A process of pytest-xdist has ended: take what it handed over; one that crashed left nothing."""
+        """Take the data of a process of pytest-xdist that has ended. A crashed process passes none."""
         given = getattr(node, "workeroutput", {}).get(OUTPUT)
         self._is_complete = self._is_complete and given is not None and given["complete"]
         for engine, names in (given or {}).get("ran", {}).items():
@@ -99,11 +99,11 @@ class Report:
 
 
 def _stop_file(workerinput: dict[str, Any]) -> Path:
-    """The file that exists when the run is to stop; all processes of one run know its name."""
+    """Return the file whose existence stops the run. All processes of a run use the same name."""
     return Path(tempfile.gettempdir(), f"dbtaskqueue-tests-stop-{workerinput['testrunuid']}")
 
 
 def _reason(report: pytest.TestReport) -> str:
-    """Why a test was skipped."""
+    """Return why a test was skipped."""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return re.sub(r"^Skipped: ", "", text)

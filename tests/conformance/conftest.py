@@ -1,7 +1,7 @@
-"""The engine that a test of the contract runs on.
+"""The fixtures of the conformance tests.
 
-Every test here asks for ``url`` or ``queue`` and so runs once for each of ENGINES (``tests/engines.py``). A
-test that can mean one engine only is marked with ``@pytest.mark.engine("sqlite")``.
+Every test here uses ``url`` or ``queue`` and so runs on each of ENGINES (``tests/engines.py``). A
+test that makes sense on one engine only is marked with ``@pytest.mark.engine("sqlite")``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ from dbtaskqueue import TaskQueue
 
 @pytest.fixture
 def other(url: str, queue: TaskQueue) -> Iterator[TaskQueue]:
-    """A second handle on the same queue: another worker."""
+    """Open a second handle on the same queue, which counts as another worker."""
     with TaskQueue(url) as other:
         yield other

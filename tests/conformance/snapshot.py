@@ -1,6 +1,6 @@
-"""The schema as it is meant to be: ``schema_sqlite.sql``, which no migration is compared with but this.
+"""Write the expected schema to ``schema_sqlite.sql``. A test compares the result of all migrations with that file.
 
-Whoever changes the schema writes it anew and reads the difference: ``.venv/bin/python tests/conformance/snapshot.py``.
+After a change of the schema, run this and read the diff: ``.venv/bin/python tests/conformance/snapshot.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SNAPSHOT = Path(__file__).with_name("schema_sqlite.sql")
 
 
 def snapshot(path: Path) -> str:
-    """Everything of ours in a SQLite file, as SQLite itself writes it down."""
+    """Return the SQL of all our tables and indexes in a SQLite file, as SQLite stores it."""
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
         query = "SELECT sql FROM sqlite_master WHERE tbl_name LIKE 'dbtaskqueue%' AND sql IS NOT NULL ORDER BY name"
         statements = [sql for (sql,) in connection.execute(query)]

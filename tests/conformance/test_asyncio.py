@@ -1,4 +1,4 @@
-"""Coroutines as tasks: many in one event loop (``executor="asyncio"``), or each in a loop of its own (``"thread"``)."""
+"""Coroutines as tasks: many in one event loop (``executor="asyncio"``), or one loop per thread (``"thread"``)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BOTH = pytest.mark.parametrize("executor", ["asyncio", "thread"])
 
 
 def run(queue: TaskQueue, callback: Callable[..., Any] | None = None, **options: Any) -> None:
-    """Run what is due, in the event loop where nothing else is said."""
+    """Run all due tasks, in one event loop unless another executor is given."""
     limits = {"burst": True} | {name: options.pop(name) for name in ("batch", "max_tasks", "burst") if name in options}
     Worker(queue, **{"executor": "asyncio", **options}).run(callback, **limits)
 
@@ -49,7 +49,7 @@ def states(queue: TaskQueue) -> list[str]:
 
 
 class Gate:
-    """A coroutine that waits inside of its task until it is opened, by any thread; it notes how it was left."""
+    """A coroutine that waits in its task until a thread opens the gate. It records how each wait ended."""
 
     def __init__(self) -> None:
         self.started = threading.Semaphore(0)
@@ -75,7 +75,7 @@ class Gate:
 # -- where it runs ---------------------------------------------------------------------------------
 
 
-def test_hundreds_at_once_in_one_thread(queue: TaskQueue) -> None:
+def test_hundreds_run_concurrently_in_one_thread(queue: TaskQueue) -> None:
     queue.enqueue_many(range(300))
     inside: set[int] = set()
     threads: set[int] = set()
@@ -95,7 +95,7 @@ def test_hundreds_at_once_in_one_thread(queue: TaskQueue) -> None:
     assert threads != {threading.get_ident()}
 
 
-def test_so_many_run_at_once_and_no_more(queue: TaskQueue) -> None:
+def test_no_more_than_concurrency_run_at_the_same_time(queue: TaskQueue) -> None:
     gate = Gate()
     queue.enqueue_many(range(5))
     thread = Background(lambda: run(queue, gate, concurrency=3))
@@ -108,7 +108,7 @@ def test_so_many_run_at_once_and_no_more(queue: TaskQueue) -> None:
     assert states(queue) == ["done"] * 5
 
 
-def test_not_even_of_a_batch_run_more_at_once(queue: TaskQueue) -> None:
+def test_a_batch_does_not_run_more_tasks_than_concurrency(queue: TaskQueue) -> None:
     queue.enqueue_many(range(20))
     inside = 0
     most: list[int] = []
@@ -141,7 +141,7 @@ async def plus(more: int, payload: int) -> int:
     [functools.partial(plus, 0), Awaitable(), Awaitable().__call__, lambda payload: plus(0, payload)],
     ids=["partial", "object", "method", "lambda"],
 )
-def test_whatever_is_async(queue: TaskQueue, code: Callable[[object], object], executor: str) -> None:
+def test_every_kind_of_async_callable(queue: TaskQueue, code: Callable[[object], object], executor: str) -> None:
     task = queue.enqueue(7)
     run(queue, code, executor=executor)
     assert task.get_result(10) == 7
@@ -163,7 +163,7 @@ def test_task_functions(queue: TaskQueue, executor: str) -> None:
     tasks = [thumbnail.enqueue("a", width=7), plain.enqueue("b")]
     run(queue, executor=executor)
     assert [task.get_result(10) for task in tasks] == [{"path": "a", "width": 7, "function": "thumbnail"}, "b"]
-    assert asyncio.run(plus(1, 2)) == 3, "still the coroutine function"
+    assert asyncio.run(plus(1, 2)) == 3, "calling it still returns a coroutine"
 
 
 def test_an_async_generator_is_refused(queue: TaskQueue) -> None:
@@ -184,7 +184,7 @@ def test_plain_functions_run_in_threads_beside_the_loop(queue: TaskQueue) -> Non
     @queue.task(name="plain")
     def plain(number: int) -> int:
         threads.add(threading.get_ident())
-        together.wait()  # as many at once as concurrency says, while the loop goes on
+        together.wait()  # up to `concurrency` threads, while the loop keeps running
         return current_task().payload["args"][0]  # type: ignore[no-any-return]
 
     @queue.task(name="coroutine")
@@ -197,24 +197,24 @@ def test_plain_functions_run_in_threads_beside_the_loop(queue: TaskQueue) -> Non
     run(queue, concurrency=4)
     assert [task.get_result(10) for task in tasks] == list(range(8))
     assert len({tick.get_result(10) for tick in ticks} | threads) == len(threads) + 1
-    assert len(threads) == 4, "a free thread is used again"
+    assert len(threads) == 4, "free threads are used again"
 
 
 def test_an_unknown_function_releases_its_task_only(queue: TaskQueue) -> None:
-    [unknown] = queue.submit([{"args": [], "kwargs": {}}], {"retry": LATER}, "nobody.knows")
+    [unknown] = queue.submit([{"args": [], "kwargs": {}}], {"retry": LATER}, "unknown.function")
     fine = queue.enqueue(1)
     run(queue, functools.partial(plus, 1))
     assert (unknown.refresh().state, unknown.attempt) == ("pending", 0)
     assert fine.get_result(10) == 2
 
 
-def test_with_threads_each_coroutine_has_a_loop_of_its_own(queue: TaskQueue) -> None:
+def test_each_coroutine_has_its_own_loop_in_threads(queue: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     together = threading.Barrier(3, timeout=30)
     loops: list[object] = []
 
     async def callback(payload: int) -> None:
-        together.wait()  # it blocks its own loop only
+        together.wait()  # blocks only its own loop
         loops.append(asyncio.get_running_loop())
 
     run(queue, callback, executor="thread", concurrency=3)
@@ -222,26 +222,26 @@ def test_with_threads_each_coroutine_has_a_loop_of_its_own(queue: TaskQueue) -> 
     assert states(queue) == ["done"] * 3
 
 
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nobody's")
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("plain", [False, True])
-def test_context_variables_of_who_calls_run_are_kept_and_no_tasks_reach_another(
+def test_context_variables_come_from_the_caller_of_run_and_do_not_leak_between_tasks(
     queue: TaskQueue, plain: bool, batch: int
 ) -> None:
     seen: list[str] = []
 
-    def look(payload: int) -> None:
+    def read_variable(payload: int) -> None:
         seen.append(variable.get())
-        variable.set(f"that of {payload}")
+        variable.set(f"of task {payload}")
 
-    async def look_async(payload: int) -> None:
-        look(payload)
+    async def read_variable_async(payload: int) -> None:
+        read_variable(payload)
 
     queue.enqueue_many(range(4))
     before = variable.set("the caller's")
-    run(queue, look if plain else look_async, batch=batch)
+    run(queue, read_variable if plain else read_variable_async, batch=batch)
     variable.reset(before)
     assert seen == ["the caller's"] * 4
 
@@ -277,7 +277,7 @@ def test_how_a_task_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = queue.enqueue("raise", retry=LATER)
-    second = queue.enqueue("go on", retry=LATER)
+    second = queue.enqueue("continue", retry=LATER)
 
     async def callback(payload: str) -> str:
         await asyncio.sleep(0)
@@ -285,21 +285,21 @@ def test_how_a_task_ends(
             raise choice
         return payload
 
-    told: list[tuple[int, str, BaseException]] = []
+    reported: list[tuple[int, str, BaseException]] = []
     run(
         queue,
         callback,
         executor=executor,
         batch=batch,
-        on_error=lambda task, error: told.append((task.id, task.state, error)),
+        on_error=lambda task, error: reported.append((task.id, task.state, error)),
     )
     assert (first.refresh().state, first.attempt) == (state, attempt)
     assert [entry.outcome for entry in first.attempts()] == [outcome]
-    assert second.get_result(10) == "go on"
-    assert told == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
-    told.clear()
+    assert second.get_result(10) == "continue"
+    assert reported == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
+    reported.clear()
     choice.__traceback__ = None
-    gc.collect()  # asyncio complains of what nobody looked at when it is dropped
+    gc.collect()  # asyncio logs an exception that was never retrieved when its task is collected
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
@@ -350,7 +350,7 @@ with TaskQueue(sys.argv[1]) as queue:
 """
 
 
-def test_a_child_that_a_coroutine_forked_does_not_go_on_as_the_worker(url: str) -> None:
+def test_a_child_forked_by_a_coroutine_does_not_continue_as_the_worker(url: str) -> None:
     assert run_python(FORK, url) == "[0, 0]\n"
 
 
@@ -358,7 +358,7 @@ def test_a_child_that_a_coroutine_forked_does_not_go_on_as_the_worker(url: str) 
 
 
 @BOTH
-def test_each_coroutine_has_its_own_in_what_it_starts_too(queue: TaskQueue, executor: str) -> None:
+def test_each_coroutine_and_its_asyncio_tasks_have_their_own_current_task(queue: TaskQueue, executor: str) -> None:
     tasks = queue.enqueue_many(range(5))
 
     async def spawned() -> int:
@@ -376,7 +376,7 @@ def test_each_coroutine_has_its_own_in_what_it_starts_too(queue: TaskQueue, exec
 
 
 @BOTH
-def test_what_it_keeps(queue: TaskQueue, executor: str) -> None:
+def test_progress_and_checkpoints_of_a_coroutine(queue: TaskQueue, executor: str) -> None:
     task = queue.enqueue(retry=EAGER)
     seen: list[object] = []
 
@@ -439,7 +439,7 @@ def test_an_async_step_is_run_once_over_all_attempts(queue: TaskQueue, executor:
 
 @pytest.fixture
 def rows(queue: TaskQueue) -> Iterator[Callable[[], list[int]]]:
-    """Reads the numbers of a table of the application's own, which is there while the test runs."""
+    """Create a table of the application; return a function that reads its numbers."""
     store: Any = queue.store
 
     def execute(statement: str) -> list[Any]:
@@ -474,7 +474,7 @@ def test_a_transaction(queue: TaskQueue, rows: Callable[[], list[int]], executor
 
 
 @BOTH
-def test_a_transaction_in_which_is_awaited_is_rolled_back_and_blocks_nobody(
+def test_an_await_in_a_transaction_rolls_it_back_and_blocks_no_other_task(
     queue: TaskQueue, rows: Callable[[], list[int]], executor: str
 ) -> None:
     tasks = queue.enqueue_many(["awaits", "keeps"], retry=LATER)
@@ -490,7 +490,7 @@ def test_a_transaction_in_which_is_awaited_is_rolled_back_and_blocks_nobody(
             while not inside.is_set():
                 await asyncio.sleep(0)
             await asyncio.sleep(0.001)
-            current_task().checkpoint("kept")  # would wait for the lock, and the lock for this loop
+            current_task().checkpoint("kept")  # would deadlock: it waits for the lock, whose holder waits for this loop
         return payload
 
     run(queue, callback, executor=executor, concurrency=2)
@@ -499,7 +499,7 @@ def test_a_transaction_in_which_is_awaited_is_rolled_back_and_blocks_nobody(
     assert "was awaited inside transaction()" in (tasks[0].error or "")
 
 
-def test_a_whole_transaction_in_a_thread_may_wait(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
+def test_a_transaction_in_a_thread_may_block(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
     task = queue.enqueue()
 
     def write() -> None:
@@ -519,12 +519,12 @@ def test_a_whole_transaction_in_a_thread_may_wait(queue: TaskQueue, rows: Callab
 
 
 @BOTH
-def test_a_cancel_cancels_it(queue: TaskQueue, executor: str) -> None:
+def test_cancelling_a_task_cancels_its_coroutine(queue: TaskQueue, executor: str) -> None:
     gate = Gate()
-    task, other = queue.enqueue_many(["cancelled", "goes on"])
-    told: list[Task] = []
+    task, other = queue.enqueue_many(["cancelled", "continues"])
+    reported: list[Task] = []
     thread = Background(
-        lambda: run(queue, gate, executor=executor, concurrency=2, on_error=lambda task, error: told.append(task))
+        lambda: run(queue, gate, executor=executor, concurrency=2, on_error=lambda task, error: reported.append(task))
     )
     gate.wait_for(2)
     until(lambda: task.refresh().state == "running", what="the start")
@@ -536,11 +536,11 @@ def test_a_cancel_cancels_it(queue: TaskQueue, executor: str) -> None:
     gate.opened.set()
     thread.join()
     assert other.refresh().state == "done"
-    assert told == []
+    assert reported == []
 
 
 @BOTH
-def test_what_it_awaits_is_cancelled_with_it(queue: TaskQueue, executor: str) -> None:
+def test_awaited_asyncio_tasks_are_cancelled_too(queue: TaskQueue, executor: str) -> None:
     gate = Gate()
     task = queue.enqueue()
 
@@ -558,25 +558,27 @@ def test_what_it_awaits_is_cancelled_with_it(queue: TaskQueue, executor: str) ->
     assert task.refresh().state == "cancelled"
 
 
-def test_a_finish_that_comes_first_is_done(queue: TaskQueue) -> None:
+def test_a_task_that_finishes_before_it_is_cancelled_is_done(queue: TaskQueue) -> None:
     task = queue.enqueue()
     gate = Gate()
 
     async def callback(payload: object) -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await gate(payload)
-        return f"all the same: {current_task().cancelled}"
+        return f"done, cancelled: {current_task().cancelled}"
 
     thread = Background(lambda: run(queue, callback))
     gate.wait_for()
     until(lambda: task.refresh().state == "running", what="the start")
     task.cancel()
     thread.join()
-    assert (task.refresh().state, task.result) == ("done", "all the same: True")
+    assert (task.refresh().state, task.result) == ("done", "done, cancelled: True")
 
 
 @BOTH
-def test_one_that_goes_on_is_cancelled_again(queue: TaskQueue, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coroutine_that_ignores_a_cancellation_is_cancelled_again(
+    queue: TaskQueue, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(coroutines, "_CANCEL_AGAIN", 0.05)
     task = queue.enqueue()
     gate = Gate()
@@ -596,7 +598,7 @@ def test_one_that_goes_on_is_cancelled_again(queue: TaskQueue, executor: str, mo
     assert task.refresh().state == "cancelled"
 
 
-def test_a_claim_that_is_lost_cancels_it(queue: TaskQueue) -> None:
+def test_losing_the_claim_cancels_the_coroutine(queue: TaskQueue) -> None:
     task = queue.enqueue()
     gate = Gate()
     thread = Background(lambda: run(queue, gate))
@@ -609,13 +611,13 @@ def test_a_claim_that_is_lost_cancels_it(queue: TaskQueue) -> None:
 
 
 def test_cancelled_before_it_awaits_anything(queue: TaskQueue) -> None:
-    """The loop is in the task's hands at that moment; the cancel comes with its first await."""
+    """The task blocks the loop at that moment, so the cancellation takes effect at its first await."""
     task = queue.enqueue()
     after: list[int] = []
 
     async def callback(payload: object) -> None:
         task.cancel()
-        until(lambda: current_task().cancelled, what="the news")
+        until(lambda: current_task().cancelled, what="the cancellation request")
         await asyncio.sleep(0)
         after.append(1)
 
@@ -625,27 +627,30 @@ def test_cancelled_before_it_awaits_anything(queue: TaskQueue) -> None:
 
 
 def test_cancelled_before_it_started(queue: TaskQueue) -> None:
-    """It waits for a loop that is blocked."""
-    go_on = threading.Event()
+    """The task is claimed, but the event loop is blocked and cannot start it."""
+    proceed = threading.Event()
     ran: list[str] = []
 
     async def callback(payload: str) -> None:
         if payload == "blocks":
             ran.append("blocks")
-            assert go_on.wait(30)
+            assert proceed.wait(30)
             return
         await asyncio.sleep(0)
-        ran.append("went on")
+        ran.append("continued")
 
     queue.enqueue("blocks")
     worker = Worker(queue, executor="asyncio", concurrency=2)
     thread = Background(lambda: worker.run(callback, burst=True))
-    until(lambda: ran, what="the first")
+    until(lambda: ran, what="the start of the first task")
     task = queue.enqueue("waits")
     until(lambda: task.refresh().state == "running", what="the claim")
     task.cancel()
-    until(lambda: worker._loop and any(run.cancelled for run in list(worker._loop._active)), what="the news")
-    go_on.set()
+    until(
+        lambda: worker._loop and any(run.cancelled for run in list(worker._loop._active)),
+        what="the cancellation request",
+    )
+    proceed.set()
     thread.join()
     assert ran == ["blocks"]
     assert task.refresh().state == "cancelled"
@@ -671,17 +676,19 @@ def test_a_task_sees_that_the_worker_drains(queue: TaskQueue, executor: str) -> 
 
 
 @BOTH
-def test_what_outlasts_the_drain_is_cancelled_and_released_unspent(queue: TaskQueue, executor: str) -> None:
+def test_a_coroutine_that_outlasts_the_drain_is_cancelled_and_spends_no_attempt(
+    queue: TaskQueue, executor: str
+) -> None:
     gate = Gate()
     tasks = queue.enqueue_many(["plain", "finishes", "raises"])
     unwound: list[str] = []
 
     async def callback(payload: str) -> str:
-        current_task().checkpoint(f"that of {payload}")
+        current_task().checkpoint(f"of task {payload}")
         try:
             await gate(payload)
         except asyncio.CancelledError:
-            await asyncio.sleep(0.02)  # closes its connections, say
+            await asyncio.sleep(0.02)  # closes its connections, for example
             unwound.append(payload)
             if payload == "raises":
                 raise ValueError("something went wrong meanwhile") from None
@@ -689,13 +696,13 @@ def test_what_outlasts_the_drain_is_cancelled_and_released_unspent(queue: TaskQu
                 raise
         return "finished"
 
-    told: list[Task] = []
+    reported: list[Task] = []
     worker = Worker(
         queue,
         executor=executor,
         concurrency=3,
         drain_timeout=0.1,
-        on_error=lambda task, error: told.append(task),
+        on_error=lambda task, error: reported.append(task),
     )
     thread = Background(lambda: worker.run(callback))
     gate.wait_for(3)
@@ -705,14 +712,14 @@ def test_what_outlasts_the_drain_is_cancelled_and_released_unspent(queue: TaskQu
     assert [task.refresh().state for task in tasks] == ["pending", "done", "pending"]
     assert [task.attempt for task in tasks] == [0, 1, 0]
     assert [attempt.outcome for attempt in tasks[0].attempts()] == ["released"]
-    assert told == []
+    assert reported == []
     seen: list[object] = []
 
     async def again(payload: str) -> None:
         seen.append(current_task().saved)
 
     run(queue, again)
-    assert sorted(map(str, seen)) == ["that of plain", "that of raises"]
+    assert sorted(map(str, seen)) == ["of task plain", "of task raises"]
 
 
 WORK = """
@@ -732,7 +739,7 @@ print("ended", flush=True)
 
 
 @pytest.mark.parametrize("what", ["waits", "blocks"])
-def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str, what: str) -> None:
+def test_a_second_signal_releases_tasks_immediately(queue: TaskQueue, url: str, what: str) -> None:
     task = queue.enqueue(what)
     with ended(spawn(WORK, url)) as process:
         assert process.stdout is not None
@@ -747,8 +754,8 @@ def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str, what: str)
     assert queue.stats().workers == 0
 
 
-def test_nothing_is_left_of_it(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:
-    """Threads end with the run, and what a task has left in the loop is cancelled."""
+def test_no_threads_and_no_asyncio_tasks_are_left(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:
+    """Threads end with the run, and asyncio tasks that a task left in the loop are cancelled."""
     before = set(threading.enumerate())
     left: list[str] = []
 
@@ -770,7 +777,10 @@ def test_nothing_is_left_of_it(queue: TaskQueue, caplog: pytest.LogCaptureFixtur
     queue.enqueue()
     run(queue, lambda payload: None)
     assert left == ["cancelled"] * 3
-    until(lambda: {t for t in threading.enumerate() if t.name.startswith("dbtaskqueue-")} <= before, what="their end")
+    until(
+        lambda: {t for t in threading.enumerate() if t.name.startswith("dbtaskqueue-")} <= before,
+        what="the end of the threads",
+    )
     assert caplog.text == ""
 
 
@@ -782,7 +792,7 @@ def freeze(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("spawned", [False, True])
-def test_a_blocked_loop_is_named_with_its_stack_and_its_worker_is_not_robbed(
+def test_a_blocked_loop_is_logged_with_its_stack_and_its_worker_is_not_marked_lost(
     url: str, caplog: pytest.LogCaptureFixture, spawned: bool
 ) -> None:
     async def block(payload: str) -> None:
@@ -803,11 +813,11 @@ def test_a_blocked_loop_is_named_with_its_stack_and_its_worker_is_not_robbed(
         with caplog.at_level(logging.WARNING, "dbtaskqueue"):
             thread = Background(lambda: run(queue, callback, concurrency=2))
             until(lambda: queue.stats().running == 2 or not thread.runs, what="the starts")
-            assert other.fetch(timeout=2) == [], "it is alive, whatever its loop does"
+            assert other.fetch(timeout=2) == [], "a blocked loop does not make the worker lost"
             thread.join()
         assert [(task.refresh().state, task.attempt) for task in tasks] == [("done", 1)] * 2
     blocked = [record for record in caplog.records if "the event loop is blocked" in record.getMessage()]
-    assert len(blocked) == 1, "once for each blockage"
+    assert len(blocked) == 1, "logged once for each blockage"
     fields: dict[str, object] = blocked[0].fields  # type: ignore[attr-defined]
     assert fields["tasks"] == f"{tasks[0].id},{tasks[1].id}"
     assert fields.get("task_id") == (None if spawned else tasks[1].id)
@@ -847,8 +857,8 @@ def test_each_task_is_run_once(queue: TaskQueue, batch: int | str, concurrency: 
         assert (task.refresh().state, task.result, task.attempt) == ("done", task.payload**2, 1)
 
 
-def test_a_batched_task_that_turns_out_long(queue: TaskQueue) -> None:
-    """Its start is stored, and what waits behind it is given back for another worker to run."""
+def test_a_long_task_in_a_batch_releases_the_tasks_behind_it(queue: TaskQueue) -> None:
+    """Its start is stored, and the tasks behind it are released so that another worker can run them."""
     gate = Gate()
     queue.enqueue_many(["short"] * 400)
     tasks = [queue.enqueue("gate"), *queue.enqueue_many(["short"] * 20)]
@@ -868,7 +878,7 @@ def test_a_batched_task_that_turns_out_long(queue: TaskQueue) -> None:
     assert all(task.attempt == 1 for task in queue.tasks(limit=1000))
 
 
-def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue) -> None:
+def test_outcomes_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue) -> None:
     gate = Gate()
     first, second = queue.enqueue_many(["short", "gate"])
 

@@ -1,4 +1,4 @@
-"""``backoff`` of a task function, and the class of an attempt's error: found where the code ran."""
+"""``backoff`` of a task function, and the stored class of an attempt's error, with each executor."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EXECUTORS = pytest.mark.parametrize("executor", ["thread", "asyncio", "process"]
 
 @pytest.fixture(autouse=True)
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of the notes."""
+    """The file that the tasks write their notes to."""
     monkeypatch.setenv(extended_tasks.FILE, str(tmp_path / "notes"))
 
 
 def failed(queue: TaskQueue, url: str, what: str, executor: str) -> Task:
-    """A task of ``decided`` that a worker has run once."""
+    """Enqueue a task of ``decided``, let a worker run it once, and return it."""
     with TaskQueue(url) as producer:
         task = producer.task(name="decided")(lambda what: None).enqueue(what)
     queue.functions = extended_tasks.queue.functions
@@ -34,7 +34,7 @@ def failed(queue: TaskQueue, url: str, what: str, executor: str) -> Task:
 
 
 def delay(task: Task) -> float:
-    """Seconds from the end of the attempt until the task is due."""
+    """Return the seconds from the end of the attempt until the task is due."""
     return round((task.start_at - task.attempts()[-1].finished_at).total_seconds(), 3)
 
 
@@ -47,7 +47,7 @@ def test_the_answer_is_the_delay(queue: TaskQueue, url: str, executor: str, what
 
 
 @EXECUTORS
-def test_none_abandons(queue: TaskQueue, url: str, executor: str) -> None:
+def test_a_backoff_of_none_abandons_the_task(queue: TaskQueue, url: str, executor: str) -> None:
     task = failed(queue, url, "abandon", executor)
     assert (task.state, task.attempt) == ("abandoned", 1)
 
@@ -67,13 +67,13 @@ def test_without_an_answer_the_policy_applies(
 
 
 @EXECUTORS
-def test_what_the_task_chose_wins(queue: TaskQueue, url: str, executor: str) -> None:
+def test_an_outcome_that_the_task_chose_wins(queue: TaskQueue, url: str, executor: str) -> None:
     task = failed(queue, url, "retry", executor)
     assert (task.state, delay(task)) == ("failed", 5)
     assert notes() == []
 
 
-def test_a_process_that_ended_has_no_answer(queue: TaskQueue, url: str) -> None:
+def test_a_process_that_ended_uses_the_policy(queue: TaskQueue, url: str) -> None:
     task = failed(queue, url, "exit", "process")
     assert (task.state, delay(task)) == ("failed", 60)
 
@@ -107,5 +107,5 @@ def test_the_class_of_a_builtin_error(queue: TaskQueue, executor: str) -> None:
     assert error_type(queue, task) == "builtins.ValueError"
 
 
-def test_the_class_of_the_end_of_a_process(queue: TaskQueue, url: str) -> None:
+def test_the_class_of_an_attempt_whose_process_ended(queue: TaskQueue, url: str) -> None:
     assert error_type(queue, failed(queue, url, "exit", "process")) == "dbtaskqueue.errors.ChildFailed"

@@ -1,4 +1,4 @@
-"""Bad input: what is refused, that nothing of it is stored, and good extremes that come back equal."""
+"""Bad input is refused and nothing of it is stored; extreme but valid values come back equal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from helpers import until, with_option
 
 from dbtaskqueue import PayloadError, RetryPolicy, TaskQueue, Worker
 
-pytestmark = pytest.mark.one_engine("refused before any engine is asked")
+pytestmark = pytest.mark.one_engine("refused before a query is sent")
 
 
 def nested(depth: int, kind: type = list) -> object:
-    """A value of so many lists or objects in each other."""
+    """Return a value that nests this many lists or objects."""
     value: object = 1
     for _ in range(depth):
         value = [value] if kind is list else {"k": value}
@@ -121,13 +121,13 @@ def test_a_bad_payload_is_refused_and_nothing_stored(queue: TaskQueue, name: str
 
 
 def same(one: object, other: object) -> bool:
-    """Equal with types, and -0.0 told from 0.0."""
+    """Return whether values and types are equal; -0.0 differs from 0.0."""
     return json.dumps(one) == json.dumps(other) and type(one) is type(other) and one == other
 
 
 @pytest.mark.every_engine("drivers and columns decide what comes back")
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_extreme_comes_back_equal(queue: TaskQueue, url: str, name: str) -> None:
+def test_a_valid_extreme_value_comes_back_equal(queue: TaskQueue, url: str, name: str) -> None:
     value = GOOD[name]
     task = queue.enqueue(value)
     assert same(task.payload, value)
@@ -144,13 +144,13 @@ def test_a_good_extreme_comes_back_equal(queue: TaskQueue, url: str, name: str) 
     assert same(queue.tasks(state="done")[0].payload, value)
 
 
-def test_tuples_become_lists_and_subclasses_what_they_derive_from(queue: TaskQueue) -> None:
+def test_tuples_become_lists_and_subclasses_become_their_base_classes(queue: TaskQueue) -> None:
     task = queue.enqueue({"t": (1, (2,)), "o": OrderedDict(a=Number.ONE)})
     assert queue.get(task.id).payload == {"t": [1, [2]], "o": {"a": 1}}
     assert type(queue.get(task.id).payload["o"]["a"]) is int
 
 
-def test_what_enqueue_returned_shows_what_is_stored(queue: TaskQueue) -> None:
+def test_the_task_from_enqueue_shows_the_stored_payload(queue: TaskQueue) -> None:
     assert queue.enqueue((1, 2)).payload == [1, 2]
 
 
@@ -165,7 +165,7 @@ def test_the_limit_is_configurable(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_result_is_refused_into_the_error(queue: TaskQueue, url: str, name: str) -> None:
+def test_a_bad_result_fails_the_attempt_with_an_error(queue: TaskQueue, url: str, name: str) -> None:
     task = queue.enqueue("x", retry=RetryPolicy(delay=3600))
     value = BAD[name][0]
     Worker(url).run(lambda payload: value, burst=True)
@@ -192,7 +192,7 @@ ROWS = {
 
 
 def spoil(url: str, id: int, columns: dict[str, str | int | None]) -> None:
-    """Write nonsense into a task's row behind the library's back."""
+    """Write invalid values into a task's row with plain SQL, without the library."""
     with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as connection, connection:
         for column, value in columns.items():
             literal = value if isinstance(value, str) and value.startswith(("CAST(", "X'")) else "?"
@@ -205,7 +205,7 @@ def spoil(url: str, id: int, columns: dict[str, str | int | None]) -> None:
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("batch", [1, 10])
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_that_cannot_be_read_fails_its_task_and_the_worker_lives(
+def test_a_row_that_cannot_be_read_fails_its_task_and_the_worker_continues(
     queue: TaskQueue, url: str, name: str, batch: int
 ) -> None:
     policy = RetryPolicy(delay=3600, max_attempts=1)
@@ -222,7 +222,7 @@ def test_a_row_that_cannot_be_read_fails_its_task_and_the_worker_lives(
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("batch", [1, 10])
-def test_a_function_that_is_not_utf_8_is_one_that_no_worker_knows(queue: TaskQueue, url: str, batch: int) -> None:
+def test_a_function_name_that_is_not_utf_8_counts_as_unknown(queue: TaskQueue, url: str, batch: int) -> None:
     before, bad, after = [queue.enqueue(n) for n in range(3)]
     spoil(url, bad.id, {"function": "CAST(X'ff' AS TEXT)"})
     seen: list[object] = []
@@ -262,7 +262,7 @@ NONSENSE: list[tuple[str, str | int]] = [
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("failing", [False, True])
 @pytest.mark.parametrize(("column", "value"), NONSENSE, ids=lambda value: str(value)[:24])
-def test_a_column_of_nonsense_leaves_the_worker_alive(
+def test_an_invalid_column_does_not_end_the_worker(
     queue: TaskQueue, url: str, column: str, value: str | int, failing: bool
 ) -> None:
     def callback(payload: int) -> None:
@@ -282,10 +282,10 @@ def test_a_column_of_nonsense_leaves_the_worker_alive(
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("state", ["reserved", "running"])
 @pytest.mark.parametrize(("column", "value"), NONSENSE, ids=lambda value: str(value)[:24])
-def test_a_column_of_nonsense_does_not_hold_up_a_rescue(
+def test_an_invalid_column_does_not_prevent_the_rescue_of_other_tasks(
     queue: TaskQueue, url: str, column: str, value: str | int, state: str
 ) -> None:
-    """Of what its dead worker held besides."""
+    """The other tasks of the dead worker are rescued."""
     before, bad, after = queue.enqueue_many(range(3), retry=RetryPolicy(delay=0, max_attempts=3))
     tasks = queue.fetch(3, timeout=10)
     if state == "running":
@@ -308,7 +308,7 @@ TYPED = [("budget", "many"), ("due", "soon"), ("token", 1.5), ("created_at", "lo
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize(("column", "value"), TYPED)
-def test_what_is_of_another_type_cannot_be_written(queue: TaskQueue, url: str, column: str, value: str) -> None:
+def test_a_value_of_another_type_cannot_be_written(queue: TaskQueue, url: str, column: str, value: str) -> None:
     task = queue.enqueue()
     with pytest.raises(sqlite3.IntegrityError):
         spoil(url, task.id, {column: value})
@@ -316,14 +316,14 @@ def test_what_is_of_another_type_cannot_be_written(queue: TaskQueue, url: str, c
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("column", ["token", "attempt"])
-def test_a_number_that_cannot_rise_any_more_cannot_be_written(queue: TaskQueue, url: str, column: str) -> None:
+def test_the_largest_token_or_attempt_number_cannot_be_written(queue: TaskQueue, url: str, column: str) -> None:
     task = queue.enqueue()
     with pytest.raises(sqlite3.IntegrityError):
         spoil(url, task.id, {column: 2**63 - 1})
 
 
 @pytest.mark.engine("sqlite")
-def test_a_plain_consumer_meets_a_row_that_cannot_be_read(queue: TaskQueue, url: str) -> None:
+def test_a_consumer_of_fetch_gets_a_payload_error_for_a_row_that_cannot_be_read(queue: TaskQueue, url: str) -> None:
     bad, good = queue.enqueue_many(["bad", "good"], retry=RetryPolicy(delay=3600))
     spoil(url, bad.id, {"payload": "{"})
     seen = []
@@ -338,7 +338,7 @@ def test_a_plain_consumer_meets_a_row_that_cannot_be_read(queue: TaskQueue, url:
 
 
 @pytest.mark.engine("sqlite")
-def test_get_msg_meets_a_row_that_cannot_be_read(queue: TaskQueue, url: str) -> None:
+def test_get_msg_raises_a_payload_error_for_a_row_that_cannot_be_read(queue: TaskQueue, url: str) -> None:
     bad, _good = queue.enqueue_many(["bad", "good"], retry=RetryPolicy(delay=3600))
     spoil(url, bad.id, {"payload": "{"})
     with pytest.raises(PayloadError):
@@ -348,7 +348,7 @@ def test_get_msg_meets_a_row_that_cannot_be_read(queue: TaskQueue, url: str) -> 
 
 
 @pytest.mark.engine("sqlite")
-def test_a_state_that_is_none_cannot_be_written(queue: TaskQueue, url: str) -> None:
+def test_an_invalid_state_cannot_be_written(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue()
     with pytest.raises(sqlite3.IntegrityError):
         spoil(url, task.id, {"state": "finished"})

@@ -1,4 +1,4 @@
-"""What ``enqueue`` and ``enqueue_many`` take besides payloads: calls of task functions, and command lines."""
+"""``enqueue`` and ``enqueue_many`` accept calls of task functions and command lines besides payloads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_arguments_are_checked_when_they_are_bound(queue: TaskQueue) -> None:
         Command([])
 
 
-def test_many_targets_of_every_kind_are_stored_together_in_their_order(queue: TaskQueue) -> None:
+def test_targets_of_every_kind_are_stored_together_in_order(queue: TaskQueue) -> None:
     small, large = queue.task(name="small")(thumbnail), queue.task(name="large", priority=5)(thumbnail)
     targets = [
         *(small.bind(f"{number}.png") for number in range(3)),
@@ -59,14 +59,14 @@ def test_many_targets_of_every_kind_are_stored_together_in_their_order(queue: Ta
     assert [found.id for found in queue.fetch(9, timeout=10)] == [tasks[index].id for index in (0, 1, 2, 3, 6, 7, 8)]
 
 
-def test_a_bad_one_among_many_stores_none(queue: TaskQueue) -> None:
+def test_one_bad_target_among_many_stores_none(queue: TaskQueue) -> None:
     function = queue.task(thumbnail)
     with pytest.raises(PayloadError, match=r"payloads\[2\]"):
         queue.enqueue_many([function.bind("a"), "b", function.bind(object())])  # type: ignore[arg-type]
     assert queue.tasks() == []
 
 
-def test_a_call_whose_key_is_taken_gives_the_task_that_has_it(queue: TaskQueue) -> None:
+def test_a_call_whose_key_is_taken_returns_the_task_that_has_it(queue: TaskQueue) -> None:
     function = queue.task(thumbnail)
     first = queue.enqueue("first", key="k")
     assert not first.deduplicated
@@ -114,7 +114,7 @@ def test_calls_of_one_transaction_cannot_name_two_connections(queue: TaskQueue) 
         queue.enqueue_many([function.using(connection=object()).bind("a"), function.using(connection=7).bind("b")])
 
 
-def test_a_reader_of_a_call_sees_what_it_calls(queue: TaskQueue) -> None:
+def test_the_repr_of_a_call_shows_what_it_calls(queue: TaskQueue) -> None:
     call = queue.task(name="thumbnail")(thumbnail).bind("a.png", width=3)
     assert repr(call) == "<TaskCall thumbnail('a.png', width=3)>"
     assert repr(Command(["ls", "-l"])) == "<Command ['ls', '-l']>"

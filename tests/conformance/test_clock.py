@@ -1,7 +1,7 @@
-"""A clock that jumps: nothing is lost, nobody is robbed, and nothing gets stuck.
+"""When the clock jumps, no task is lost or stuck, and no live worker loses its tasks.
 
-The code asks ``dbtaskqueue._system.clock.source``; here it is another one. What somebody wanted later follows
-the clock as it is; what was to run at once must not wait because the clock was set back.
+The library reads the time from ``dbtaskqueue._system.clock.source``, which these tests replace. A task with a chosen
+start time follows the changed clock. A task that was due immediately must not wait because the clock was set back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Jump = Callable[[float], None]
 
 @pytest.fixture
 def jump(monkeypatch: pytest.MonkeyPatch) -> Jump:
-    """Set the clock on by so many seconds, or back."""
+    """Move the clock forward by this many seconds, or back if negative."""
     wall, ahead = clock.source, [0]
     monkeypatch.setattr(clock, "source", lambda: wall() + ahead[0])
 
@@ -53,9 +53,9 @@ def test_a_worker_that_waits_while_the_clock_is_set_back(queue: TaskQueue, url: 
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_clock_that_is_set_back_is_noticed_at_the_next_turn(queue: TaskQueue, jump: Jump) -> None:
+def test_a_clock_that_is_set_back_is_noticed_at_the_next_check(queue: TaskQueue, jump: Jump) -> None:
     watch = ClockWatch(queue.store)
-    assert watch() == 0  # it has looked at the newest task, and does so again in 10 s
+    assert watch() == 0  # it has read the newest task, and reads it again only in 10 s
     task = queue.enqueue()
     jump(-HOUR)
     assert watch() == 1
@@ -72,34 +72,34 @@ def test_a_handle_opened_after_the_clock_was_set_back(queue: TaskQueue, url: str
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 def test_a_burst_after_the_clock_was_set_back(queue: TaskQueue, url: str, jump: Jump) -> None:
-    """It returns when nothing is due and all is done: a task that was due at once is not left behind."""
+    """A burst runs until no task is due: a task that was due immediately is not left behind."""
     task = queue.enqueue("x")
     jump(-HOUR)
     Worker(url).run(lambda payload: payload, burst=True)
-    if task.refresh().state != "done":  # the first worker was gone before it saw the clock
+    if task.refresh().state != "done":  # the first worker ended before it noticed the changed clock
         Worker(url).run(lambda payload: payload, max_tasks=1, idle_timeout=20)
     assert task.refresh().state == "done"
 
 
-def give_back_by_release(queue: TaskQueue, url: str) -> None:
+def release_task(queue: TaskQueue, url: str) -> None:
     [task] = queue.fetch(timeout=10)
     task.release()
 
 
-def give_back_by_retry(queue: TaskQueue, url: str) -> None:
+def retry_task(queue: TaskQueue, url: str) -> None:
     [task] = queue.fetch(timeout=10)
     task.start()
     task.finish()
     queue.retry(task.id)
 
 
-def give_back_by_failing_without_delay(queue: TaskQueue, url: str) -> None:
+def fail_without_delay(queue: TaskQueue, url: str) -> None:
     [task] = queue.fetch(timeout=10)
     task.start()
     task.fail("x")
 
 
-def give_back_by_dying(queue: TaskQueue, url: str) -> None:
+def die_and_rescue(queue: TaskQueue, url: str) -> None:
     die_holding(url)
     queue.pause()
     until(lambda: queue.fetch(timeout=0) == [] and not queue.stats().running, what="the rescue")
@@ -107,20 +107,20 @@ def give_back_by_dying(queue: TaskQueue, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "give_back",
-    [give_back_by_release, give_back_by_retry, give_back_by_failing_without_delay, give_back_by_dying],
+    "return_task",
+    [release_task, retry_task, fail_without_delay, die_and_rescue],
 )
-def test_what_became_due_at_once_is_not_stuck_either(
-    queue: TaskQueue, url: str, jump: Jump, give_back: Callable[[TaskQueue, str], None]
+def test_a_task_that_became_due_immediately_is_not_stuck(
+    queue: TaskQueue, url: str, jump: Jump, return_task: Callable[[TaskQueue, str], None]
 ) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=0))
-    give_back(queue, url)
+    return_task(queue, url)
     jump(-HOUR)
     assert [held.id for held in queue.fetch(timeout=20)] == [task.id]
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_delay_that_was_asked_for_follows_the_clock(queue: TaskQueue, jump: Jump) -> None:
+def test_a_delay_from_the_producer_follows_the_clock(queue: TaskQueue, jump: Jump) -> None:
     task = queue.enqueue(start_in=HOUR / 2)
     jump(-HOUR)
     assert queue.fetch(timeout=0.1) == []
@@ -129,7 +129,7 @@ def test_a_delay_that_was_asked_for_follows_the_clock(queue: TaskQueue, jump: Ju
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_retry_delay_after_the_clock_was_set_on(queue: TaskQueue, jump: Jump) -> None:
+def test_a_retry_delay_after_the_clock_was_moved_forward(queue: TaskQueue, jump: Jump) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=HOUR))
     [held] = queue.fetch(timeout=10)
     held.start()
@@ -141,8 +141,10 @@ def test_a_retry_delay_after_the_clock_was_set_on(queue: TaskQueue, jump: Jump) 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR, 1000 * HOUR])
-def test_nobody_is_robbed(queue: TaskQueue, url: str, jump: Jump, seconds: float) -> None:
-    """Who is alive is never decided by a clock."""
+def test_no_live_worker_loses_its_tasks_when_the_clock_jumps(
+    queue: TaskQueue, url: str, jump: Jump, seconds: float
+) -> None:
+    """Whether a worker is alive is never decided by a clock."""
     with TaskQueue(url, lease=0.5) as holder:
         queue.enqueue_many(["reserved", "running"])
         reserved, running = holder.fetch(2, timeout=10)
@@ -156,8 +158,8 @@ def test_nobody_is_robbed(queue: TaskQueue, url: str, jump: Jump, seconds: float
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_tasks_while_the_clock_jumps_about(queue: TaskQueue, url: str, jump: Jump) -> None:
-    """Producers, workers that fail now and then, and a clock set an hour back and forth all the time."""
+def test_tasks_while_the_clock_keeps_jumping(queue: TaskQueue, url: str, jump: Jump) -> None:
+    """Producers and workers with some failures run while the clock keeps jumping by an hour, back and forth."""
     stop = threading.Event()
     runs: Counter[int] = Counter()
 
@@ -199,7 +201,7 @@ def test_tasks_while_the_clock_jumps_about(queue: TaskQueue, url: str, jump: Jum
         assert [attempt.outcome for attempt in task.attempts()] == ["failed"] * failed + ["done"]
 
 
-def test_a_prune_after_the_clock_was_set_back_keeps_what_just_ended(queue: TaskQueue, jump: Jump) -> None:
+def test_a_prune_after_the_clock_was_set_back_keeps_tasks_that_just_ended(queue: TaskQueue, jump: Jump) -> None:
     queue.enqueue()
     with queue.fetch(timeout=10)[0]:
         pass

@@ -1,4 +1,4 @@
-"""Command lines as tasks: how they are enqueued, and that only who may run them claims them."""
+"""Command lines as tasks: how they are enqueued, and that only workers that run commands claim them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbtaskqueue._worker.membership import Membership
 
 
 def claim(queue: TaskQueue, *, commands: bool, limit: int = 10) -> list[int]:
-    """The ids that a worker gets."""
+    """Claim as a worker does; return the ids of the claimed tasks."""
     member = queue._membership
     asked = Claim([queue.name], limit, clock.now(), commands=commands)
     return [record.id for record in queue.store.exchange(member.join(), claim=asked).claimed]
@@ -40,7 +40,7 @@ def test_the_payload_is_the_command_line(queue: TaskQueue) -> None:
     assert not queue.enqueue(["true"]).is_command
 
 
-@pytest.mark.engine("sqlite")  # refused before any engine is asked
+@pytest.mark.engine("sqlite")  # refused before a query is sent
 @pytest.mark.parametrize(
     ("argv", "more", "error", "says"),
     [
@@ -65,7 +65,7 @@ def test_the_payload_is_the_command_line(queue: TaskQueue) -> None:
         (["ls"], {"prioritty": 1}, TypeError, "prioritty"),
     ],
 )
-def test_what_cannot_be_run_is_refused(
+def test_an_invalid_command_line_is_refused(
     queue: TaskQueue, argv: Any, more: Any, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
@@ -73,7 +73,7 @@ def test_what_cannot_be_run_is_refused(
     assert queue.tasks() == []
 
 
-def test_who_may_not_run_commands_leaves_them_alone(queue: TaskQueue) -> None:
+def test_a_worker_without_commands_leaves_them_alone(queue: TaskQueue) -> None:
     first, command, last = queue.enqueue(1), queue.enqueue_command(["true"]), queue.enqueue(2)
     assert claim(queue, commands=False) == [first.id, last.id]
     assert claim(queue, commands=False) == []
@@ -81,20 +81,20 @@ def test_who_may_not_run_commands_leaves_them_alone(queue: TaskQueue) -> None:
     assert claim(queue, commands=True) == [command.id]
 
 
-def test_who_may_run_commands_claims_both_in_order(queue: TaskQueue) -> None:
+def test_a_worker_with_commands_claims_commands_and_tasks_in_order(queue: TaskQueue) -> None:
     ids = [queue.enqueue_command(["true"]).id, queue.enqueue(1).id, queue.enqueue_command(["true"]).id]
     urgent = queue.enqueue_command(["true"], priority=1).id
     assert claim(queue, commands=True, limit=3) == [urgent, *ids[:2]]
     assert claim(queue, commands=True) == ids[2:]
 
 
-def test_the_order_of_tasks_due_at_once_is_that_of_their_ids(queue: TaskQueue) -> None:
+def test_tasks_due_at_the_same_time_are_claimed_in_the_order_of_their_ids(queue: TaskQueue) -> None:
     at = clock.to_datetime(clock.now() - 1000)
     ids = [queue.enqueue_command(["true"], start_at=at).id, queue.enqueue(1, start_at=at).id]
     assert claim(queue, commands=True, limit=1) == ids[:1]
 
 
-def test_commands_of_a_higher_priority_do_not_hide_what_comes_after(queue: TaskQueue) -> None:
+def test_commands_of_a_higher_priority_do_not_hide_tasks_behind_them(queue: TaskQueue) -> None:
     for priority in (9, 5):
         queue.enqueue_command(["true"], priority=priority)
     plain = queue.enqueue(1, priority=-3)
@@ -104,33 +104,33 @@ def test_commands_of_a_higher_priority_do_not_hide_what_comes_after(queue: TaskQ
     assert due(queue, commands=False) is None
 
 
-def test_what_is_due_next_is_told_for_who_may_run_it(queue: TaskQueue) -> None:
+def test_the_next_due_time_depends_on_whether_the_worker_runs_commands(queue: TaskQueue) -> None:
     later = queue.enqueue(1, start_in=3600)
     command = queue.enqueue_command(["true"])
     assert due(queue, commands=True) == clock.from_datetime(command.start_at)
     assert due(queue, commands=False) == clock.from_datetime(later.start_at)
-    assert queue.stats().oldest_due is not None, "an operator sees that a command waits"
+    assert queue.stats().oldest_due is not None, "operators see the waiting command"
 
 
 def test_a_plain_fetch_never_gets_a_command_and_does_not_spin(queue: TaskQueue) -> None:
     queue.enqueue_command(["true"])
-    looks = 0
-    ask = queue.store.exchange
+    queries = 0
+    exchange = queue.store.exchange
 
     def counted(*arguments: Any, **options: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        return ask(*arguments, **options)
+        nonlocal queries
+        queries += 1
+        return exchange(*arguments, **options)
 
     queue.store.exchange = counted  # type: ignore[method-assign]
     assert queue.fetch(timeout=0.5) == []
-    assert looks < 20
+    assert queries < 20
     waiting: Background[list[Task]] = Background(lambda: queue.fetch(timeout=20))
     plain = queue.enqueue(1)
     assert [task.id for task in waiting.join()] == [plain.id]
 
 
-def test_a_command_wakes_everybody_who_waits_for_not_all_may_run_it(queue: TaskQueue, url: str) -> None:
+def test_a_command_wakes_all_waiters_because_not_all_run_commands(queue: TaskQueue, url: str) -> None:
     with ExitStack() as stack:
         waiting = [stack.enter_context(TaskQueue(url)).store.wakeups for _ in range(4)]
         tickets = [wakeups.ticket((queue.name,)) for wakeups in waiting]
@@ -141,7 +141,7 @@ def test_a_command_wakes_everybody_who_waits_for_not_all_may_run_it(queue: TaskQ
 
 
 def test_many_commands_before_a_task(queue: TaskQueue) -> None:
-    """Also where a claim walks far and the next one starts where it ended (PostgreSQL)."""
+    """On PostgreSQL, a claim may skip many rows, and the next claim starts where it ended."""
     for _ in range(300):
         queue.enqueue_command(["true"])
     plain = [queue.enqueue(number).id for number in range(3)]
@@ -149,7 +149,7 @@ def test_many_commands_before_a_task(queue: TaskQueue) -> None:
     assert len(claim(queue, commands=True, limit=300)) == 300
 
 
-def test_a_retried_and_a_failed_command_stays_one(queue: TaskQueue) -> None:
+def test_a_retried_or_failed_command_stays_a_command(queue: TaskQueue) -> None:
     command = queue.enqueue_command(["true"])
     command.cancel()
     queue.retry(command.id)
@@ -159,8 +159,8 @@ def test_a_retried_and_a_failed_command_stays_one(queue: TaskQueue) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
-    """Told by the program of SQLite's machine: a passed command's own row is not looked at."""
+def test_commands_are_skipped_without_reading_their_rows(queue: TaskQueue) -> None:
+    """Checked in SQLite's bytecode: skipping a command reads the index entry, not the row."""
     from dbtaskqueue._store.sqlite.transaction import SQL
 
     values = {"queue": "default", "commands": 0}
@@ -172,7 +172,7 @@ def test_commands_are_passed_in_the_index_alone(queue: TaskQueue) -> None:
     assert [(cursor in indexes, column) for cursor, column in compared] == [(True, 4)]
 
 
-def test_a_worker_tells_how_it_runs_tasks(queue: TaskQueue) -> None:
+def test_a_worker_stores_its_executor(queue: TaskQueue) -> None:
     for executor in (None, "thread", "process", "asyncio"):
         member = Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor=executor)
         id = member.join()

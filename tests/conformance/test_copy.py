@@ -1,4 +1,4 @@
-"""``dbtaskqueue copy``: everything of a database in another one, from any engine to any engine."""
+"""``dbtaskqueue copy`` copies a whole database into an empty one, from any engine to any engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Empty = Callable[[str], str]
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Empty]:
-    """Gives the URL of an empty database of an engine."""
+    """Return a function that makes an empty database of an engine and returns its URL."""
     (tmp_path / "target").mkdir()
     with ExitStack() as stack:
         yield lambda engine: stack.enter_context(ENGINES[engine](tmp_path / "target"))
@@ -39,7 +39,7 @@ def copy(source: str, target: str) -> Result:
 
 
 def fill(url: str) -> None:
-    """A database in which every kind of row stands."""
+    """Fill a database with every kind of row."""
     with TaskQueue(url, queue="a", retry=RetryPolicy(delay=3600, max_attempts=3)) as queue:
         queue.enqueue_many([0, "x" * 1000, None, {"ü": "😀\u2028"}])
         Worker(queue).run(lambda payload: payload, burst=True)
@@ -59,7 +59,7 @@ def fill(url: str) -> None:
 
 
 def picture(url: str) -> list[object]:
-    """Everything that can be seen of a database."""
+    """Return everything that the library shows of a database."""
     seen: list[object] = []
     for name in ("a", "b", "c"):
         with TaskQueue(url, queue=name, create=False) as queue:
@@ -70,7 +70,7 @@ def picture(url: str) -> list[object]:
 
 
 @pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
-def test_everything_comes_over(url: str, other: str, empty: Empty) -> None:
+def test_everything_is_copied(url: str, other: str, empty: Empty) -> None:
     target = empty(other)
     fill(url)
     result = copy(url, target)
@@ -84,7 +84,7 @@ def test_everything_comes_over(url: str, other: str, empty: Empty) -> None:
 
 
 @pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
-def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Empty) -> None:
+def test_output_and_usage_of_attempts_are_copied(url: str, other: str, empty: Empty) -> None:
     target = empty(other)
     with TaskQueue(url, queue="a") as queue:
         queue.enqueue_command(["true"], time_limit=5, stall_limit=0.5, memory_limit=2**40)
@@ -98,8 +98,8 @@ def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Emp
             end = End(verb, record.id, record.token, now, due=now, error=None, cpu=7, memory=2**41)
             queue.store.exchange(worker, notes=notes, ends=[end])
         member.leave()
-        with TaskQueue(url, queue="b") as lane:
-            lane.enqueue("x")
+        with TaskQueue(url, queue="b") as other_queue:
+            other_queue.enqueue("x")
     die_holding(url, "b")
     assert copy(url, target).exit_code == 0
     assert picture(target) == picture(url)
@@ -110,7 +110,7 @@ def test_what_attempts_told_and_took_comes_over(url: str, other: str, empty: Emp
         assert outputs == [("ü" * 70_000, 7e-6, 2**41), ("fine", 7e-6, 2**41)]
 
 
-def test_no_column_is_forgotten(tmp_path: Path) -> None:
+def test_every_column_is_copied(tmp_path: Path) -> None:
     TaskQueue(f"sqlite:///{tmp_path}/all.sqlite").close()
     with contextlib.closing(sqlite3.connect(tmp_path / "all.sqlite")) as connection:
         for table, columns in TABLES.items():
@@ -118,21 +118,23 @@ def test_no_column_is_forgotten(tmp_path: Path) -> None:
             assert {name for (name,) in rows} == set(columns)
 
 
-def test_a_copy_that_was_broken_off_goes_on(url: str, empty: Empty, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_copy_continues_when_it_is_run_again(
+    url: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = empty("sqlite")
     fill(url)
     monkeypatch.setattr(copying, "_BATCH", 3)
     loaded: list[int] = []
 
-    def break_off(store: SqlStore, batch: ExportBatch) -> None:
+    def interrupt(store: SqlStore, batch: ExportBatch) -> None:
         if len(loaded) == 2:
             raise KeyboardInterrupt
         loaded.append(len(batch.rows["task"]))
         load(store, batch)
 
     load = SqlStore.load
-    with monkeypatch.context() as broken:
-        broken.setattr(SqlStore, "load", break_off)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(SqlStore, "load", interrupt)
         assert copy(url, target).exit_code == 1
     assert loaded == [3, 3]
     with pytest.raises(SchemaError, match="run it again"):
@@ -154,7 +156,7 @@ def test_a_target_that_is_not_empty_is_refused(url: str, empty: Empty) -> None:
     assert picture(target) == before
 
 
-def test_a_living_worker_of_the_source_is_refused(url: str, empty: Empty) -> None:
+def test_a_live_worker_of_the_source_is_refused(url: str, empty: Empty) -> None:
     with TaskQueue(url) as queue:
         queue.enqueue()
         [task] = queue.fetch()
@@ -164,7 +166,7 @@ def test_a_living_worker_of_the_source_is_refused(url: str, empty: Empty) -> Non
         task.release()
 
 
-def test_what_a_dead_worker_held_is_given_back_before(url: str, empty: Empty) -> None:
+def test_tasks_of_a_dead_worker_are_rescued_before_the_copy(url: str, empty: Empty) -> None:
     target = empty("sqlite")
     with TaskQueue(url) as queue:
         queue.enqueue("x")

@@ -1,4 +1,4 @@
-"""``current_task()``: what a task knows of itself."""
+"""``current_task()``: what the running code can read about its task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_outside_of_a_task(queue: TaskQueue) -> None:
         current_task()
 
 
-def test_the_attributes_are_as_of_the_start(queue: TaskQueue, url: str) -> None:
+def test_attributes_show_the_task_at_its_start(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue({"n": 1}, retry=RetryPolicy(delay=0, max_attempts=5))
     seen: list[dict[str, object]] = []
 
@@ -30,9 +30,9 @@ def test_the_attributes_are_as_of_the_start(queue: TaskQueue, url: str) -> None:
             raise ValueError
 
     Worker(url).run(callback, max_tasks=3)
-    for number, look in enumerate(seen, start=1):
-        assert look["stored"] == look["token"]
-        assert look == {
+    for number, entry in enumerate(seen, start=1):
+        assert entry["stored"] == entry["token"]
+        assert entry == {
             "id": task.id,
             "queue": "default",
             "payload": {"n": 1},
@@ -65,7 +65,7 @@ def test_of_a_task_function(queue: TaskQueue) -> None:
     assert task.get_result(10)[:2] == ["hello", "who"]
 
 
-def test_each_thread_has_its_own(queue: TaskQueue, url: str) -> None:
+def test_each_thread_has_its_own_current_task(queue: TaskQueue, url: str) -> None:
     queue.enqueue_many(range(4))
     together = threading.Barrier(4, timeout=30)
     pairs: list[tuple[object, object]] = []
@@ -91,7 +91,7 @@ def test_a_thread_that_a_task_starts_is_outside(queue: TaskQueue, url: str) -> N
     assert task.get_result(10) == "outside"
 
 
-def test_it_ends_with_the_task(queue: TaskQueue, url: str) -> None:
+def test_current_task_ends_with_the_task(queue: TaskQueue, url: str) -> None:
     kept: list[object] = []
 
     def callback(payload: object) -> None:

@@ -1,4 +1,4 @@
-"""The spellings of Dancer::Plugin::Queue and Data::Stream::Bulk."""
+"""The method names of Dancer::Plugin::Queue and Data::Stream::Bulk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dbtaskqueue import InvalidTransition, LeaseLost, TaskQueue
 pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 
 
-def test_a_message_goes_through(queue: TaskQueue) -> None:
+def test_a_message_is_added_fetched_and_removed(queue: TaskQueue) -> None:
     added = queue.add_msg({"name": "Fred"})
     assert added.state == "pending"
     task, data = queue.get_msg()
@@ -35,7 +35,7 @@ def test_get_msg_waits_when_asked(queue: TaskQueue, other: TaskQueue) -> None:
     assert thread.join() == "hello"
 
 
-def test_a_message_that_is_not_removed_comes_again(queue: TaskQueue) -> None:
+def test_a_message_that_is_not_removed_is_delivered_again(queue: TaskQueue) -> None:
     queue.add_msg("x")
     task, _ = queue.get_msg()
     del task
@@ -44,7 +44,7 @@ def test_a_message_that_is_not_removed_comes_again(queue: TaskQueue) -> None:
     assert data == "x"
 
 
-def test_remove_msg_of_what_was_not_got(queue: TaskQueue) -> None:
+def test_remove_msg_of_a_message_that_was_not_fetched(queue: TaskQueue) -> None:
     added = queue.add_msg("x")
     with pytest.raises(InvalidTransition):
         queue.remove_msg(added)

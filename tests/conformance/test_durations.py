@@ -1,4 +1,4 @@
-"""Durations: seconds or a timedelta, at every place of the public interface that takes one, and one rule for delays."""
+"""Durations are seconds or a timedelta, in every public parameter that takes one, and delays follow one rule."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def release(queue: TaskQueue, delay: Any) -> int:
 
 
 def chosen(kind: type[RetryTask | ReleaseTask]) -> Give:
-    """The due time of a task that raises it."""
+    """Return a function that raises this outcome in a task and returns the delay until the task is due."""
 
     def act(queue: TaskQueue, delay: Any) -> int:
         with held(queue) as task:
@@ -72,7 +72,7 @@ def due(task: Task) -> int:
     return task._record.due - task._record.created_at
 
 
-# Each place: what to do with a duration, and what comes of one; None: nothing that can be seen.
+# For each parameter: a call with a duration, and the value that it leads to; None if there is none to compare.
 DELAYS: dict[str, Give] = {
     "TaskQueue.enqueue start_in": lambda queue, value: due(queue.enqueue(start_in=value)),
     "TaskQueue.enqueue_many start_in": lambda queue, value: due(queue.enqueue_many([1], start_in=value)[0]),
@@ -123,7 +123,7 @@ NO_DURATIONS = {
 
 
 def refused(place: str) -> list[object]:
-    """Values that a place refuses."""
+    """Return the values that a parameter refuses."""
     values: list[object] = ["60", b"1", [], math.nan, True, 10**400]
     if place not in TIMEOUTS:
         values += [-1, timedelta(microseconds=-1)]
@@ -135,7 +135,7 @@ def refused(place: str) -> list[object]:
 
 
 def floats() -> set[str]:
-    """Every parameter of the public interface that takes a float."""
+    """Return every public parameter that takes a float."""
     found = set()
     for name in dbtaskqueue.__all__:
         owner = getattr(dbtaskqueue, name)
@@ -151,7 +151,7 @@ def floats() -> set[str]:
 
 
 @pytest.mark.engine("sqlite")
-def test_every_place_is_in_the_table() -> None:
+def test_every_parameter_is_in_the_table() -> None:
     assert floats() == set(PLACES) | NO_DURATIONS
 
 
@@ -193,7 +193,9 @@ def test_an_invalid_duration_is_refused_in_the_same_words(queue: TaskQueue, plac
 
 @pytest.mark.engine("sqlite", "postgresql", "mariadb")
 @pytest.mark.parametrize("place", sorted(DELAYS))
-def test_a_delay_beyond_the_year_9999_ends_there(queue: TaskQueue, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delay_beyond_the_year_9999_is_shortened(
+    queue: TaskQueue, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = clock.now()
     monkeypatch.setattr(clock, "source", lambda: now)
     for delay in (1e12, 1e30, 1e300, 2**80, timedelta.max):
@@ -223,7 +225,7 @@ def test_a_task_that_chooses_an_invalid_delay_fails(
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize(("kind", "state"), [(RetryTask, "failed"), (ReleaseTask, "pending")])
-def test_a_task_in_a_worker_may_choose_a_delay_without_end(
+def test_a_task_in_a_worker_may_choose_an_infinite_delay(
     queue: TaskQueue, kind: type[RetryTask | ReleaseTask], state: str
 ) -> None:
     task = queue.enqueue(max_attempts=5)

@@ -1,4 +1,4 @@
-"""What ``enqueue`` and ``enqueue_many`` promise."""
+"""The guarantees of ``enqueue`` and ``enqueue_many``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_new_task_is_pending_and_due_now(queue: TaskQueue) -> None:
     assert task.start_at == task.created_at
 
 
-def test_what_enqueue_returned_is_what_is_stored(queue: TaskQueue) -> None:
+def test_enqueue_returns_what_is_stored(queue: TaskQueue) -> None:
     task = queue.enqueue([1, "two"], start_in=60, priority=7, max_attempts=3, key="k")
     stored = queue.get(task.id)
     names = [name for name, kind in vars(type(task)).items() if isinstance(kind, property)]
@@ -32,13 +32,13 @@ def test_the_payload_is_none_unless_given(queue: TaskQueue) -> None:
     assert queue.get(queue.enqueue().id).payload is None
 
 
-def test_it_is_there_for_another_process_as_soon_as_enqueue_returns(queue: TaskQueue, url: str) -> None:
+def test_another_process_sees_the_task_as_soon_as_enqueue_returns(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue("hello")
     code = "import sys; from dbtaskqueue import TaskQueue; print(TaskQueue(sys.argv[1]).get(int(sys.argv[2])).payload)"
     assert run_python(code, url, task.id) == "hello\n"
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("delay", [60, 0.5, timedelta(hours=2), 0])
 def test_start_in(queue: TaskQueue, delay: float | timedelta) -> None:
     task = queue.enqueue(start_in=delay)
@@ -46,7 +46,7 @@ def test_start_in(queue: TaskQueue, delay: float | timedelta) -> None:
     assert task.start_at - task.created_at == wait
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_start_at_is_any_moment_with_a_time_zone(queue: TaskQueue) -> None:
     moment = datetime(2040, 5, 6, 7, 8, 9, 123456, tzinfo=timezone(timedelta(hours=-5)))
     task = queue.get(queue.enqueue(start_at=moment).id)
@@ -59,7 +59,7 @@ def test_start_at_in_the_past_is_due_now(queue: TaskQueue) -> None:
     assert [found.id for found in queue.fetch(timeout=10)] == [task.id]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize(
     "options",
     [
@@ -107,13 +107,13 @@ def test_the_extreme_moments(queue: TaskQueue, moment: datetime) -> None:
     assert queue.get(queue.enqueue(start_at=moment).id).start_at == moment
 
 
-def test_ids_rise(queue: TaskQueue, url: str) -> None:
+def test_ids_increase(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
-        ids = [lane.enqueue(n).id for n in range(5) for lane in (queue, other)]
+        ids = [handle.enqueue(n).id for n in range(5) for handle in (queue, other)]
     assert ids == sorted(set(ids))
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_max_attempts_overrides_the_policys_number(url: str) -> None:
     with TaskQueue(url, retry=RetryPolicy(max_attempts=4)) as queue:
         assert queue.enqueue().max_attempts == 4
@@ -142,7 +142,7 @@ def test_enqueue_many_stores_all_or_none(queue: TaskQueue) -> None:
     assert queue.tasks() == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_enqueue_many_whose_payloads_raise_stores_nothing(queue: TaskQueue) -> None:
     def payloads():
         yield 1
@@ -153,13 +153,13 @@ def test_enqueue_many_whose_payloads_raise_stores_nothing(queue: TaskQueue) -> N
     assert queue.tasks() == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_enqueue_many_takes_no_key(queue: TaskQueue) -> None:
     with pytest.raises(TypeError):
         queue.enqueue_many([1], key="k")  # type: ignore[call-arg]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_the_payload_is_as_it_was_at_enqueue(queue: TaskQueue) -> None:
     payload = {"list": [1]}
     task = queue.enqueue(payload)
@@ -168,8 +168,8 @@ def test_the_payload_is_as_it_was_at_enqueue(queue: TaskQueue) -> None:
     assert queue.get(task.id).payload == {"list": [1]}
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
-def test_a_closed_queue_takes_nothing(url: str) -> None:
+@pytest.mark.one_engine("refused before a query is sent")
+def test_a_closed_queue_accepts_no_tasks(url: str) -> None:
     queue = TaskQueue(url)
     queue.close()
     for act in (queue.enqueue, queue.add_msg, lambda data: queue.enqueue_many([data])):

@@ -35,7 +35,7 @@ def tracing(queue: TaskQueue) -> Tracing:
     return tracing
 
 
-def test_it_adds_to_the_meta_of_each_task(queue: TaskQueue, tracing: Tracing) -> None:
+def test_enqueuing_may_add_to_the_meta_of_each_task(queue: TaskQueue, tracing: Tracing) -> None:
     tasks = queue.enqueue_many(["a", "b", "c"], meta={"tenant": 7})
     wanted = [{"tenant": 7, "number": number} for number in range(3)]
     assert [task.meta for task in tasks] == wanted
@@ -43,7 +43,7 @@ def test_it_adds_to_the_meta_of_each_task(queue: TaskQueue, tracing: Tracing) ->
 
 
 @pytest.mark.one_engine("decided in Python")
-def test_it_sees_every_way_to_enqueue(queue: TaskQueue, tracing: Tracing) -> None:
+def test_enqueuing_is_called_for_every_way_to_enqueue(queue: TaskQueue, tracing: Tracing) -> None:
     task = queue.task(name="f")(function)
     queue.enqueue("a")
     task.enqueue(1)
@@ -66,7 +66,7 @@ def test_it_sees_every_way_to_enqueue(queue: TaskQueue, tracing: Tracing) -> Non
 
 
 @pytest.mark.one_engine("decided in Python")
-def test_what_it_raises_enqueue_raises_and_nothing_is_stored(queue: TaskQueue) -> None:
+def test_an_exception_of_enqueuing_is_raised_by_enqueue_and_nothing_is_stored(queue: TaskQueue) -> None:
     queue.use(Refusing())
     with pytest.raises(RuntimeError, match="refused"):
         queue.enqueue_many(["good", "bad"])
@@ -74,7 +74,7 @@ def test_what_it_raises_enqueue_raises_and_nothing_is_stored(queue: TaskQueue) -
 
 
 @pytest.mark.one_engine("decided in Python")
-def test_the_meta_that_it_makes_is_checked(queue: TaskQueue) -> None:
+def test_the_meta_from_enqueuing_is_checked(queue: TaskQueue) -> None:
     class Large(Extension):
         def enqueuing(self, new: NewTaskView) -> None:
             new.meta["x"] = "x" * 9000
@@ -85,7 +85,7 @@ def test_the_meta_that_it_makes_is_checked(queue: TaskQueue) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_extensions_may_be_given_at_the_start(url: str) -> None:
+def test_extensions_are_checked_when_they_are_given(url: str) -> None:
     tracing = Tracing()
     with TaskQueue(url, extensions=[tracing, Extension()]) as queue:
         queue.enqueue("a", meta={"tenant": 7})

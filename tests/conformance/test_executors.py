@@ -1,4 +1,4 @@
-"""What a worker promises, on every executor: the code is at the top of a module, and what it saw is in a file."""
+"""What a worker guarantees with every executor. Tasks write what they saw to a file, so child processes can, too."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def squares(queue: TaskQueue, file: Path, count: int) -> list[Task]:
 
 
 def states(queue: TaskQueue) -> list[str]:
-    """The states of all tasks, oldest first."""
+    """Return the states of all tasks, oldest first."""
     return [str(task.state) for task in reversed(queue.tasks(limit=100_000))]
 
 
@@ -78,7 +78,7 @@ def test_by_priority(queue: TaskQueue, file: Path, executor: str) -> None:
     assert lines(file) == ["3", "3", "0", "0", "-2"]
 
 
-def test_a_task_that_raises_is_tried_again_until_it_is_abandoned(queue: TaskQueue, executor: str) -> None:
+def test_a_task_that_raises_is_retried_until_it_is_abandoned(queue: TaskQueue, executor: str) -> None:
     task = enqueue(queue, "raise", RetryPolicy(delay=0, max_attempts=3))
     run(Worker(queue, executor=executor), burst=False, max_tasks=3)
     assert (task.refresh().state, task.attempt) == ("abandoned", 3)
@@ -109,13 +109,13 @@ def test_how_a_task_ends(
     queue: TaskQueue, executor: str, batch: int, choice: str, state: str, attempt: int, outcome: str
 ) -> None:
     first, second = enqueue(queue, "choose", LATER, name=choice), enqueue(queue, "return", value="after")
-    told: list[tuple[int, str]] = []
-    worker = Worker(queue, executor=executor, on_error=lambda task, error: told.append((task.id, task.state)))
+    reported: list[tuple[int, str]] = []
+    worker = Worker(queue, executor=executor, on_error=lambda task, error: reported.append((task.id, task.state)))
     run(worker, batch=batch)
     assert (first.refresh().state, first.attempt) == (state, attempt)
     assert [entry.outcome for entry in first.attempts()] == [outcome]
     assert second.get_result(10) == "after"
-    assert told == ([(first.id, state)] if outcome in ("failed", "abandoned") else [])
+    assert reported == ([(first.id, state)] if outcome in ("failed", "abandoned") else [])
 
 
 @pytest.mark.parametrize("what", ["object", "nan", "surrogate", "key", "number"])
@@ -139,7 +139,7 @@ def test_on_error_that_raises_does_no_harm(queue: TaskQueue, executor: str) -> N
 
 @pytest.mark.engine("sqlite")
 @BATCH
-def test_tasks_that_the_worker_has_no_code_for_are_released(
+def test_tasks_with_unknown_functions_are_released(
     queue: TaskQueue, file: Path, executor: str, batch: int | str
 ) -> None:
     unknown = [queue.submit([{"args": [], "kwargs": {}}], {}, "unknown.here")[0] for _ in range(20)]
@@ -154,7 +154,7 @@ def test_tasks_that_the_worker_has_no_code_for_are_released(
 
 
 def test_burst(queue: TaskQueue, url: str, executor: str) -> None:
-    """It ends on nothing, leaves the future alone, and runs what its tasks enqueue."""
+    """A burst ends when no task is due, leaves later tasks alone, and runs tasks that its tasks enqueue."""
     worker = Worker(queue, executor=executor, concurrency=2)
     run(worker)
     later = queue.enqueue({"do": "return"}, start_in=3600)
@@ -175,7 +175,7 @@ def test_max_tasks(queue: TaskQueue, file: Path, executor: str, batch: int | str
 
 
 def test_idle_timeout(queue: TaskQueue, executor: str) -> None:
-    """It does not count while a task runs."""
+    """The timeout does not run while a task runs."""
     task = enqueue(queue, "sleep", seconds=0.5)
     started = time.monotonic()
     run(Worker(queue, executor=executor), burst=False, idle_timeout=0.1)
@@ -189,8 +189,8 @@ def test_idle_timeout(queue: TaskQueue, executor: str) -> None:
 def test_several_queues_are_served_in_rotation(url: str, file: Path, executor: str) -> None:
     names = ["a", "b", "c"]
     for number, name in enumerate(names):
-        with TaskQueue(url, queue=name) as lane:
-            [enqueue(lane, "square", file=file, number=number) for _ in range(8)]
+        with TaskQueue(url, queue=name) as queue:
+            [enqueue(queue, "square", file=file, number=number) for _ in range(8)]
     run(Worker(url, queues=names, executor=executor), batch=1)
     seen = lines(file)
     assert len(seen) == 24
@@ -198,9 +198,7 @@ def test_several_queues_are_served_in_rotation(url: str, file: Path, executor: s
         assert sorted(seen[start : start + 3]) == ["0", "1", "2"]
 
 
-def test_a_queue_that_never_rests_does_not_starve_another(
-    queue: TaskQueue, url: str, file: Path, executor: str
-) -> None:
+def test_a_busy_queue_does_not_starve_another(queue: TaskQueue, url: str, file: Path, executor: str) -> None:
     with TaskQueue(url, queue="quiet") as quiet:
         squares(queue, file, 300)
         task = enqueue(quiet, "return")
@@ -208,7 +206,7 @@ def test_a_queue_that_never_rests_does_not_starve_another(
         assert task.refresh().state == "done"
 
 
-def test_a_paused_queue_is_left_out(queue: TaskQueue, url: str, executor: str) -> None:
+def test_a_paused_queue_is_skipped(queue: TaskQueue, url: str, executor: str) -> None:
     with TaskQueue(url, queue="other") as other:
         queue.pause()
         left, run_ = enqueue(queue, "return"), enqueue(other, "return")
@@ -220,7 +218,7 @@ def test_a_paused_queue_is_left_out(queue: TaskQueue, url: str, executor: str) -
 
 
 @pytest.mark.elsewhere("psutil", "none")
-def test_stop_lets_what_runs_end(queue: TaskQueue, file: Path, go: Path, executor: str) -> None:
+def test_stop_lets_running_tasks_finish(queue: TaskQueue, file: Path, go: Path, executor: str) -> None:
     first, second = enqueue(queue, "wait_for", file=file, go=go), enqueue(queue, "return")
     worker = Worker(queue, executor=executor)
     thread = Background(lambda: run(worker, burst=False))
@@ -233,7 +231,7 @@ def test_stop_lets_what_runs_end(queue: TaskQueue, file: Path, go: Path, executo
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-def test_what_outlasts_the_drain_is_released_unspent(
+def test_a_task_that_outlasts_the_drain_is_released_without_spending_an_attempt(
     queue: TaskQueue, file: Path, go: Path, executor: str, concurrency: int
 ) -> None:
     tasks = [enqueue(queue, "wait_for", file=file, go=go) for _ in range(concurrency)]
@@ -252,8 +250,10 @@ def test_what_outlasts_the_drain_is_released_unspent(
 # -- batches ---------------------------------------------------------------------------------------
 
 
-def test_a_batched_task_that_turns_out_long(queue: TaskQueue, file: Path, go: Path, executor: str) -> None:
-    """It is stored as running, and what waits behind it is given back."""
+def test_a_long_task_in_a_batch_releases_the_tasks_behind_it(
+    queue: TaskQueue, file: Path, go: Path, executor: str
+) -> None:
+    """It is stored as running, and the tasks behind it are released."""
     squares(queue, file, 300)
     long = enqueue(queue, "wait_for", file=file, go=go)
     behind = [enqueue(queue, "return") for _ in range(20)]
@@ -270,7 +270,7 @@ def test_a_batched_task_that_turns_out_long(queue: TaskQueue, file: Path, go: Pa
 
 
 @BATCH
-def test_failures_in_a_batch_pay_one_attempt_each(queue: TaskQueue, executor: str, batch: int | str) -> None:
+def test_each_failure_in_a_batch_spends_one_attempt(queue: TaskQueue, executor: str, batch: int | str) -> None:
     tasks = [enqueue(queue, "mixed", LATER, number=number) for number in range(90)]
     run(Worker(queue, executor=executor, concurrency=2), batch=batch)
     for number, task in enumerate(tasks):
@@ -280,16 +280,16 @@ def test_failures_in_a_batch_pay_one_attempt_each(queue: TaskQueue, executor: st
         assert len(task.attempts()) == 1
 
 
-# -- a database that is away -------------------------------------------------------------------------
+# -- an unavailable database ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, "auto"])
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("what", ["claim", "ends"])
-def test_a_database_that_is_away_for_a_while(
+def test_a_database_that_is_unavailable_for_a_while(
     queue: TaskQueue, file: Path, executor: str, what: str, stored: bool, batch: int | str
 ) -> None:
-    """Whether what was asked for was done or not: each task runs once; a claim without an answer is given back."""
+    """Whether the lost exchange was carried out or not, each task runs once; a claim without an answer is released."""
     tasks = squares(queue, file, 40)
     faults = Faults(queue)
     faults.lose, faults.times, faults.stored = lambda asked: asked.get(what), 3, stored
@@ -303,7 +303,7 @@ def test_a_database_that_is_away_for_a_while(
 # -- what is left ----------------------------------------------------------------------------------
 
 
-def test_the_process_is_not_touched(queue: TaskQueue, file: Path, executor: str) -> None:
+def test_no_threads_or_child_processes_are_left(queue: TaskQueue, file: Path, executor: str) -> None:
     before, children = {thread.name for thread in threading.enumerate()}, child_processes()
     squares(queue, file, 3)
     run(Worker(queue, executor=executor))

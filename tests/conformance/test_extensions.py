@@ -32,7 +32,7 @@ EXECUTORS = pytest.mark.parametrize("executor", ["thread", "asyncio", "process"]
 
 @pytest.fixture(autouse=True)
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the notes."""
+    """The file that the tasks write their notes to."""
     monkeypatch.setenv(extended_tasks.FILE, str(tmp_path / "notes"))
     return tmp_path / "notes"
 
@@ -52,7 +52,7 @@ def enqueue(queue: TaskQueue, **payload: Any) -> Task:
 
 
 @EXECUTORS
-def test_attempts_run_inside_of_the_extensions(queue: TaskQueue, executor: str) -> None:
+def test_attempts_run_inside_the_extensions(queue: TaskQueue, executor: str) -> None:
     task = enqueue(queue, **{"return": 5})
     run(queue, executor, outer, inner)
     assert task.refresh().result == 5
@@ -111,7 +111,7 @@ def test_an_exception_of_process_is_logged(
     assert task.refresh().result == 1
     assert texts()[0] == "outer starts"
     assert texts()[-1] == "outer stops"
-    if executor != "process":  # a child logs to its output
+    if executor != "process":  # the log of a child goes to its output
         when = "entered" if where == "start" else "left"
         assert f"Broken.process raised when it was {when}" in caplog.text
 
@@ -149,14 +149,14 @@ def test_an_extension_that_a_child_cannot_find_is_refused(queue: TaskQueue) -> N
 def test_children_need_only_extensions_that_they_enter(queue: TaskQueue) -> None:
     class Ended(Extension):
         def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
-            """Called in the worker."""
+            """The worker calls this, not the child."""
 
     task = enqueue(queue, **{"return": 2})
     run(queue, "process", Ended(), Extension())
     assert task.refresh().result == 2
 
 
-def test_what_overrides_nothing_is_not_called() -> None:
+def test_an_extension_that_overrides_nothing_is_not_called() -> None:
     assert overriding([Extension(), outer, extended_tasks.suppressing], "process") == [outer]
 
 

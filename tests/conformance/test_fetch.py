@@ -1,4 +1,4 @@
-"""``fetch``: order, blocking without a missed wake-up, and leaving nothing reserved when interrupted."""
+"""``fetch``: its order, no missed wake-up while it blocks, and no task left reserved after an interrupt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_order_by_priority_then_due_time_then_id(queue: TaskQueue) -> None:
     assert fetched == sorted(ids, key=ids.__getitem__)
 
 
-def test_one_by_one_in_the_same_order(queue: TaskQueue) -> None:
+def test_fetching_one_by_one_gives_the_same_order(queue: TaskQueue) -> None:
     for priority in (0, 3, -2, 3, 0):
         queue.enqueue(priority=priority)
     held = [queue.fetch(timeout=10)[0] for _ in range(5)]
@@ -48,7 +48,7 @@ def test_max_items_is_an_upper_bound(queue: TaskQueue) -> None:
     assert queue.fetch(100, timeout=0) == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("max_items", [0, -1, 1.5, True, "1", None, 2**63, 10**5000], ids=range(8))
 def test_max_items_below_one_is_refused(queue: TaskQueue, max_items: int) -> None:
     queue.enqueue()
@@ -57,7 +57,7 @@ def test_max_items_below_one_is_refused(queue: TaskQueue, max_items: int) -> Non
     assert queue.stats().pending == 1
 
 
-def test_what_is_fetched_is_reserved_for_this_worker(queue: TaskQueue, other: TaskQueue) -> None:
+def test_a_fetched_task_is_reserved_for_this_worker(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue()
     [task] = queue.fetch(timeout=10)
     assert task.state == "reserved"
@@ -79,13 +79,13 @@ def test_a_task_that_failed_is_fetched_again_when_it_is_due(queue: TaskQueue) ->
     assert datetime.now(UTC) >= again.start_at
 
 
-def test_what_is_due_in_the_future_is_not_fetched(queue: TaskQueue) -> None:
+def test_a_task_due_in_the_future_is_not_fetched(queue: TaskQueue) -> None:
     queue.enqueue("later", start_in=3600, priority=9)
     queue.enqueue("now", priority=-9)
     assert [task.payload for task in queue.fetch(2, timeout=10)] == ["now"]
 
 
-def test_beside_a_due_task_one_of_the_future_is_not_fetched(queue: TaskQueue) -> None:
+def test_a_task_due_in_the_future_is_not_fetched_with_a_due_one(queue: TaskQueue) -> None:
     due, later = queue.enqueue("now"), queue.enqueue("later", start_in=3600)
     assert [task.id for task in queue.fetch(2, timeout=10)] == [due.id]
     assert later.refresh().state == "pending"
@@ -94,7 +94,7 @@ def test_beside_a_due_task_one_of_the_future_is_not_fetched(queue: TaskQueue) ->
 # -- blocking --------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("timeout", [0, 0.05, -1])
 def test_timeout(queue: TaskQueue, timeout: float) -> None:
     started = time.monotonic()
@@ -102,9 +102,9 @@ def test_timeout(queue: TaskQueue, timeout: float) -> None:
     assert time.monotonic() - started >= timeout
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("timeout", ["1", float("nan"), True, 10**400, 10**5000, b"1"], ids=range(6))
-def test_a_timeout_that_is_none(queue: TaskQueue, timeout: float) -> None:
+def test_an_invalid_timeout(queue: TaskQueue, timeout: float) -> None:
     task = queue.enqueue()
     for act in (queue.fetch, queue.next, queue.get_msg, task.wait, task.get_result):
         with pytest.raises(ValueError, match=r"timeout must be a number of seconds or a timedelta, not .+"):
@@ -113,7 +113,7 @@ def test_a_timeout_that_is_none(queue: TaskQueue, timeout: float) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_timeout_without_an_end(queue: TaskQueue) -> None:
+def test_an_infinite_timeout(queue: TaskQueue) -> None:
     task = queue.enqueue()
     [held] = queue.fetch(timeout=float("inf"))
     held.start()
@@ -122,14 +122,14 @@ def test_a_timeout_without_an_end(queue: TaskQueue) -> None:
 
 
 def waiting(queue: TaskQueue) -> Background[list[object]]:
-    """A thread that has started to wait in ``fetch``; it returns the payloads it got."""
+    """Start a thread that waits in ``fetch`` and returns the payloads of its tasks."""
     thread: Background[list[object]] = Background(lambda: [task.payload for task in queue.fetch()])
     until(lambda: queue.stats().workers, what="the fetch")
     return thread
 
 
 def settle(thread: Background[list[object]]) -> None:
-    """Let the waiting thread reach its sleep; the test holds in either case."""
+    """Give the thread time to start its wait. The test is valid even if it has not."""
     time.sleep(0.02)
     assert thread.runs
 
@@ -163,7 +163,7 @@ def test_woken_by_another_process(queue: TaskQueue, url: str) -> None:
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
 def test_no_wake_up_is_missed_in_many_handovers(queue: TaskQueue, other: TaskQueue) -> None:
-    """Each task is enqueued as soon as the one before was fetched: around the moment when fetch goes to sleep."""
+    """Each task is enqueued as soon as the previous one is done: about when ``fetch`` starts to wait."""
 
     def consume() -> list[object]:
         seen = []
@@ -180,8 +180,8 @@ def test_no_wake_up_is_missed_in_many_handovers(queue: TaskQueue, other: TaskQue
 
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
-def test_a_ring_between_the_ticket_and_the_wait_is_not_missed(queue: TaskQueue) -> None:
-    """A close or an enqueue of another thread may come at that moment."""
+def test_a_wake_up_between_the_ticket_and_the_wait_is_not_missed(queue: TaskQueue) -> None:
+    """Another thread may close the queue or enqueue a task at that moment."""
     wakeups = queue.store.wakeups
     with wakeups.waiting((queue.name,)) as ticket:
         wakeups.ring()
@@ -258,7 +258,7 @@ time.sleep(600)
 """
 
 
-def test_fetch_itself_rescues_the_tasks_of_the_dead(queue: TaskQueue, url: str) -> None:
+def test_fetch_itself_rescues_tasks_of_dead_workers(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue("hello")
     die_holding(url, state="reserved")
     [found] = queue.fetch(timeout=30)
@@ -280,14 +280,16 @@ def test_close_wakes_an_iteration(url: str) -> None:
     seen: list[object] = []
     thread = Background(lambda: seen.extend(task.payload for task in queue))
     queue.enqueue("x")
-    until(lambda: seen, what="the fetch")  # the database knows earlier: a close right then gives the task back
+    until(
+        lambda: seen, what="the fetch"
+    )  # the state in the database changes earlier, and a close at that moment would release the task
     queue.close()
     thread.join()
     assert seen == ["x"]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
-def test_a_closed_queue_gives_nothing_at_once(url: str) -> None:
+@pytest.mark.one_engine("refused before a query is sent")
+def test_a_closed_queue_returns_nothing_immediately(url: str) -> None:
     queue = TaskQueue(url)
     queue.enqueue()
     queue.close()
@@ -330,7 +332,7 @@ INTERRUPTED = """
 import itertools, signal, sys
 from dbtaskqueue import TaskQueue
 
-class Interrupt(BaseException):  # as KeyboardInterrupt is: drivers turn an Exception into errors of their own
+class Interrupt(BaseException):  # like KeyboardInterrupt, since drivers wrap an Exception in errors of their own
     pass
 
 def interrupt(*args):
@@ -351,7 +353,7 @@ for step in range(150):
             signal.setitimer(signal.ITIMER_REAL, 0)
     except Interrupt:
         interrupted += 1
-        # a fetch that had returned already gave its tasks to nobody: those are released like dropped ones
+        # the tasks of a fetch that had returned already were dropped, so they are released
     for task in tasks:
         task.release()
     del tasks
@@ -366,8 +368,8 @@ print(stats.pending, stats.reserved)
 
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
-def test_interrupted_at_any_moment_it_leaves_nothing_reserved(url: str) -> None:
-    """An exception out of a signal handler, at 150 different moments of a fetch."""
+def test_a_fetch_that_is_interrupted_at_any_moment_leaves_nothing_reserved(url: str) -> None:
+    """A signal handler raises at 150 different moments of a fetch."""
     assert run_python(INTERRUPTED, url) == "40 0\n"
 
 
@@ -379,7 +381,7 @@ for step in range(40):
     queue = TaskQueue(sys.argv[1])
     signal.signal(signal.SIGALRM, lambda *args: queue.close())
     for _ in range(step % 2):
-        queue.fetch(timeout=0)  # the next one is a worker already
+        queue.fetch(timeout=0)  # registers the worker, so that the next fetch only claims
     signal.setitimer(signal.ITIMER_REAL, 0.0003 * (step // 2 + 1))
     assert queue.fetch() == []
     closed += 1
@@ -388,8 +390,8 @@ print(closed, flush=True)
 
 
 @pytest.mark.pooled("LISTEN does not work through a pooler")
-def test_closed_by_a_signal_at_any_moment_it_ends(url: str, queue: TaskQueue) -> None:
-    """At 40 different moments, most of them in the middle of what asks the database."""
+def test_a_fetch_that_a_signal_closes_at_any_moment_ends(url: str, queue: TaskQueue) -> None:
+    """A signal handler closes the queue at 40 different moments, most of them during a query."""
     with ended(spawn(CLOSED, url)) as process:
         assert process.communicate(timeout=200) == ("40\n", "")
     until(lambda: queue.stats().workers == 0, what="no worker left")
@@ -431,11 +433,11 @@ print(*[task.payload for task in queue.tasks()])
 
 
 @pytest.mark.engine("sqlite")
-def test_what_was_interrupted_while_it_waited_is_not_written_later(url: str) -> None:
+def test_a_write_that_was_interrupted_while_it_waited_is_not_done_later(url: str) -> None:
     assert run_python(WITHDRAWN, url) == "interrupted\nanother\n"
 
 
-# -- spellings -------------------------------------------------------------------------------------
+# -- iteration and close -------------------------------------------------------------------------------------
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
@@ -450,10 +452,10 @@ def test_iteration_yields_reserved_tasks_one_by_one(queue: TaskQueue) -> None:
         if len(seen) == 3:
             break
     assert seen == [0, 1, 2]
-    assert len(queue.tasks(state="done")) == 3  # stats() may tell a final count that is seconds old
+    assert len(queue.tasks(state="done")) == 3  # final counts of stats() may be seconds old
 
 
-def test_close_releases_what_is_reserved_and_keeps_what_runs(url: str, queue: TaskQueue) -> None:
+def test_close_releases_reserved_tasks_and_keeps_running_ones(url: str, queue: TaskQueue) -> None:
     closing = TaskQueue(url)
     closing.enqueue_many(range(3))
     reserved, running, also = closing.fetch(3, timeout=10)
@@ -465,11 +467,11 @@ def test_close_releases_what_is_reserved_and_keeps_what_runs(url: str, queue: Ta
     assert queue.get(reserved.id).token == 1
     running.finish("done after close")
     assert queue.get(running.id).result == "done after close"
-    until(lambda: queue.stats().workers == 0, what="the worker's leaving")
+    until(lambda: queue.stats().workers == 0, what="the end of the worker")
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_handle_that_only_produces_is_no_worker(queue: TaskQueue) -> None:
+def test_a_handle_that_only_enqueues_is_not_a_worker(queue: TaskQueue) -> None:
     queue.enqueue()
     assert queue.stats().workers == 0
     held = queue.fetch(timeout=10)

@@ -1,4 +1,4 @@
-"""Files that cannot be used: a clear error in one line, and nothing made or broken."""
+"""A file that cannot be used gives a clear one-line error, and nothing is created or damaged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine("sqlite")
 
 
 def check_refused(url: str, word: str) -> None:
-    """Opening fails with one line that says what is wrong, and names the file."""
+    """Check that opening fails with one line that explains the problem and names the file."""
     with pytest.raises(TaskQueueError, match=word) as caught:
         TaskQueue(url)
     message = str(caught.value)
@@ -44,7 +44,7 @@ def test_a_file_in_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"this is not a database, but a letter\n" * 100, os.urandom(9000)], ids=len)
-def test_a_corrupt_file_is_refused_and_not_touched(url: str, tmp_path: Path, content: bytes) -> None:
+def test_a_corrupt_file_is_refused_and_not_changed(url: str, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "taskqueue.sqlite"
     path.write_bytes(content)
     check_refused(url, "not a SQLite database, or a damaged one")
@@ -86,7 +86,7 @@ def test_a_path_with_odd_characters(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.sqlite").exists()
 
 
-def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_resolved_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     with TaskQueue("sqlite:///relative.sqlite") as queue:
@@ -97,7 +97,7 @@ def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "relative.sqlite").exists()
 
 
-def test_the_default_is_a_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_a_file_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DBTASKQUEUE_URL", raising=False)
     TaskQueue().close()
@@ -119,13 +119,13 @@ def test_memory_is_a_temporary_file(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
-# -- rights: root may do everything, so a subprocess gives its rights up ------------------------------
+# -- permissions: root may do everything, so a subprocess drops its privileges --------------------------
 
-AS_NOBODY = """
+UNPRIVILEGED = """
 import os, sys
 import dbtaskqueue
 from dbtaskqueue import TaskQueue, TaskQueueError
-TaskQueue("sqlite:///:memory:").close()  # imports what may be out of reach afterwards
+TaskQueue("sqlite:///:memory:").close()  # imports modules that may not be readable after setuid
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -141,7 +141,7 @@ except TaskQueueError as error:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A directory that another user can reach."""
+    """A directory that another user can access."""
     directory = tmp_path
     while directory != directory.parent and directory.stat().st_uid == os.getuid():
         directory.chmod(directory.stat().st_mode | 0o755)
@@ -161,34 +161,34 @@ def test_a_read_only_file(shared: Path) -> None:
     url = make(shared)
     (shared / "queue.sqlite").chmod(0o444)
     shared.chmod(0o555 if os.getuid() else 0o755)
-    answer = run_python(AS_NOBODY, url)
+    answer = run_python(UNPRIVILEGED, url)
     assert answer.split()[0] in ("ConfigurationError", "StoreUnavailable"), answer
     assert "must be able to read and write" in answer
     assert answer.count("\n") == 1
 
 
-def test_a_file_without_our_rights(shared: Path) -> None:
+def test_a_file_without_permissions(shared: Path) -> None:
     url = make(shared)
     (shared / "queue.sqlite").chmod(0o000)
-    answer = run_python(AS_NOBODY, url)
+    answer = run_python(UNPRIVILEGED, url)
     assert answer.startswith("ConfigurationError"), answer
     assert "must be able to read and write" in answer
 
 
-def test_a_directory_without_our_rights(shared: Path) -> None:
+def test_a_directory_without_permissions(shared: Path) -> None:
     shared.chmod(0o755 if os.getuid() == 0 else 0o555)
-    answer = run_python(AS_NOBODY, f"sqlite:///{shared}/new.sqlite")
+    answer = run_python(UNPRIVILEGED, f"sqlite:///{shared}/new.sqlite")
     assert answer.startswith("ConfigurationError"), answer
     assert str(shared) in answer
     assert list(shared.iterdir()) == []
 
 
-# -- a file that goes away ---------------------------------------------------------------------------
+# -- a file that disappears --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("act", ["deleted", "replaced"])
 def test_a_file_that_is_deleted_or_replaced_is_noticed(url: str, tmp_path: Path, act: str) -> None:
-    """Nobody would find again what is written into a file without a name."""
+    """Data written to a file without a name would be lost."""
     queue = TaskQueue(url)
     queue.enqueue()
     for path in tmp_path.glob("taskqueue.sqlite*"):
@@ -210,7 +210,7 @@ def test_a_file_that_is_deleted_or_replaced_is_noticed(url: str, tmp_path: Path,
     queue.close()
 
 
-def test_a_lock_that_another_program_keeps(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_another_program(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with TaskQueue(url) as queue:
         monkeypatch.setattr(connections, "LOCK_PATIENCE", 0.1)
         connection = sqlite3.connect(tmp_path / "taskqueue.sqlite", isolation_level=None)
@@ -252,8 +252,8 @@ def test_an_enqueue_after_an_interrupt_that_left_a_transaction_open(url: str, tm
             assert connection.execute("SELECT count(*) FROM dbtaskqueue_task").fetchone() == (2,)
 
 
-def test_an_input_output_error_in_an_enqueue_leaves_its_fate_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The single statement commits, too: what failed may have been the commit."""
+def test_after_an_io_error_an_enqueue_may_have_been_stored(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single statement commits, too, so the error may have come from the commit."""
     with TaskQueue(url) as queue:
 
         def fail(self: object, task: object) -> int:
@@ -268,7 +268,7 @@ def test_an_input_output_error_in_an_enqueue_leaves_its_fate_unknown(url: str, m
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_lock_at_the_opening_is_no_fault_of_the_url(
+def test_a_lock_while_opening_is_not_a_url_error(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool
 ) -> None:
     TaskQueue(url).close()
@@ -284,9 +284,11 @@ def test_a_lock_at_the_opening_is_no_fault_of_the_url(
 
 
 @pytest.mark.parametrize("code", ["SQLITE_IOERR_READ", "SQLITE_FULL", "SQLITE_BUSY_RECOVERY"])
-def test_what_may_pass_by_itself_at_the_opening(url: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_a_temporary_error_while_opening_is_not_a_url_error(
+    url: str, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     def fail(self: object, mode: str) -> None:
-        error = sqlite3.OperationalError("it happened")
+        error = sqlite3.OperationalError("simulated error")
         error.sqlite_errorname = code
         raise error
 
@@ -324,7 +326,7 @@ def test_the_file_system_of_a_path(tmp_path: Path, path: str, kind: str) -> None
     assert Linux().file_system(path, str(mounts)) == kind
 
 
-def test_where_mounts_cannot_be_read_nothing_is_known(tmp_path: Path) -> None:
+def test_without_readable_mounts_the_file_system_is_unknown(tmp_path: Path) -> None:
     assert Linux().file_system("/home/queue.sqlite", str(tmp_path / "missing")) is None
 
 
@@ -343,7 +345,7 @@ def test_a_network_file_system_is_refused(url: str, tmp_path: Path, monkeypatch:
     ("option", "level"), [("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=full", 2), ("?synchronous=EXTRA", 3)]
 )
 def test_how_durable_a_commit_is(url: str, tmp_path: Path, option: str, level: int) -> None:
-    """As SQLite itself says, of the connection that writes."""
+    """The journal mode and ``synchronous`` are read from the connection that writes."""
     with TaskQueue(url + option) as queue:
         write = queue.store._connections.write  # type: ignore[attr-defined]
         assert write(lambda tx: tx.connection.execute("PRAGMA synchronous").fetchone()) == (level,)
@@ -357,7 +359,7 @@ from dbtaskqueue import StoreUnavailable, TaskQueue
 queue = TaskQueue(sys.argv[1])
 queue.enqueue("stored")
 written = os.stat(sys.argv[2] + "-wal").st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))  # a write beyond it fails in the middle of a commit
+resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))  # a larger file fails in the middle of a commit
 for payloads in (["one statement"], ["a", "transaction"]):
     try:
         queue.enqueue_many(payloads)
@@ -371,10 +373,10 @@ except StoreUnavailable as error:
 """
 
 
-def test_a_disk_error_at_a_commit_leaves_a_doubt(url: str, tmp_path: Path) -> None:
-    """SQLite cannot tell, either: what it has written by then may be found by the next who reads the log."""
-    said = run_python(FAILING_DISK, url, tmp_path / "taskqueue.sqlite").splitlines()
-    assert [line.partition(" ")[0] for line in said] == ["True"] * 3, said
-    assert all("SQLITE_IOERR" in line for line in said)
+def test_after_a_disk_error_at_a_commit_the_write_may_be_stored(url: str, tmp_path: Path) -> None:
+    """SQLite cannot know, either: the next reader of the log may find what was written before the error."""
+    printed = run_python(FAILING_DISK, url, tmp_path / "taskqueue.sqlite").splitlines()
+    assert [line.partition(" ")[0] for line in printed] == ["True"] * 3, printed
+    assert all("SQLITE_IOERR" in line for line in printed)
     with TaskQueue(url) as queue:
         assert "stored" in [task.payload for task in queue.tasks()]

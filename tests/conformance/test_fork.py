@@ -1,4 +1,4 @@
-"""A fork in the middle of use: the child's commits are kept, the claims stay with the parent."""
+"""A process that uses a queue forks: the child's commits are kept, and claims stay with the parent."""
 
 from __future__ import annotations
 
@@ -95,23 +95,23 @@ from dbtaskqueue import TaskQueue
 queue = TaskQueue(sys.argv[1])
 queue.enqueue("from the parent")
 queue.stats()
-told, tell = os.pipe()
+is_closed, report_closed = os.pipe()
 child = os.fork()
 if not child:
-    os.close(tell)
-    os.read(told, 1)  # until the parent has closed its queue, and with it the last connection
+    os.close(report_closed)
+    os.read(is_closed, 1)  # waits until the parent has closed its queue, and with it the last connection
     queue.enqueue("from the child")
     os._exit(0)
 queue.close()
-os.close(tell)
+os.close(report_closed)
 assert os.waitpid(child, 0)[1] == 0
 with TaskQueue(sys.argv[1]) as later:
     print(*[task.payload for task in later.tasks()], sep=", ")
 """
 
 
-def test_what_a_child_commits_is_kept_though_its_parent_closes(url: str) -> None:
-    """An inherited connection writes into a log that the parent deletes, and nobody finds it again."""
+def test_commits_of_a_child_are_kept_when_its_parent_closes(url: str) -> None:
+    """With an inherited connection, the child would write to a log that the parent deletes, and lose the data."""
     assert run_python(LAST_ONE, url) == "from the child, from the parent\n"
 
 
@@ -135,7 +135,7 @@ mine.finish()
 """
 
 
-def test_a_childs_death_is_its_own(url: str) -> None:
+def test_the_death_of_a_child_does_not_affect_its_parent(url: str) -> None:
     assert run_python(DEAD_CHILD, url) == "child's 1 running\n"
 
 
@@ -156,7 +156,7 @@ print(task.get_result(10))
 """
 
 
-def test_a_child_that_ends_politely_takes_nothing_along(url: str) -> None:
+def test_a_child_that_exits_normally_releases_nothing_of_its_parent(url: str) -> None:
     assert run_python(PLAIN_CHILD, url) == "kept\n"
 
 
@@ -217,7 +217,7 @@ print(os.path.exists(path), os.path.exists(os.path.dirname(path)))
 """
 
 
-def test_a_temporary_database_is_removed_by_who_made_it() -> None:
+def test_a_temporary_database_is_removed_by_the_process_that_created_it() -> None:
     assert run_python(MEMORY) == "from the child\nFalse False\n"
 
 

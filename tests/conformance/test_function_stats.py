@@ -1,4 +1,4 @@
-"""How task functions did in their latest attempts."""
+"""Statistics of the latest attempts of each task function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGO = 10**9
 def ran(
     queue: TaskQueue, function: str | None, verb: str, seconds: int, *, command: int = 0, cpu: int | None = None
 ) -> int:
-    """Let an attempt start now, and end so many seconds later; the task's id."""
+    """Run an attempt that starts now and ends after this many seconds. Return the task's id."""
     now = clock.now() - AGO
     options = encode({"retry": RetryPolicy(delay=3600)})
     new = NewTask(queue.name, 0, now, 10, now, None, function, options, "1", command=command)
@@ -51,7 +51,7 @@ def test_figures_of_each_function(queue: TaskQueue) -> None:
 def test_the_newest_attempts_of_every_kind_count(queue: TaskQueue) -> None:
     wanted = [(verb, ran(queue, verb, verb, seconds)) for seconds, verb in enumerate(["finish", "fail", "release"], 1)]
     done = queue.get(wanted[0][1])
-    queue.retry(done.id)  # a done attempt of a task that waits again
+    queue.retry(done.id)  # a done attempt of a task that was retried
     found = queue.store.ended(queue.name, 10)
     assert {(each.function, each.outcome) for each in found} == {
         ("finish", "done"),
@@ -63,7 +63,7 @@ def test_the_newest_attempts_of_every_kind_count(queue: TaskQueue) -> None:
     assert [each.outcome for each in queue.store.ended(queue.name, 2)] == ["released", "failed"]
 
 
-def test_a_failed_attempt_counts_while_the_next_one_runs_and_after_it(queue: TaskQueue) -> None:
+def test_a_failed_attempt_counts_during_and_after_the_next_one(queue: TaskQueue) -> None:
     queue.enqueue(1, retry=RetryPolicy(delay=0))
     for count in (1, 2, 3):
         [task] = queue.fetch(timeout=10)

@@ -34,7 +34,7 @@ def test_a_call_is_a_task(queue: TaskQueue) -> None:
     assert task.get_result(10) == {"path": "a.png", "width": 640, "crop": False}
 
 
-def test_it_is_still_the_plain_function(queue: TaskQueue) -> None:
+def test_a_task_function_can_be_called_as_a_plain_function(queue: TaskQueue) -> None:
     function = queue.task(thumbnail)
     assert function("a.png", crop=True) == thumbnail("a.png", crop=True)
     assert (function.__name__, function.__doc__) == ("thumbnail", "Make it small.")
@@ -50,12 +50,12 @@ def test_the_name_may_be_given(queue: TaskQueue) -> None:
 
 
 def test_an_explicit_name_survives_a_rename(queue: TaskQueue, url: str) -> None:
-    task = queue.task(name="greet")(lambda who: f"hello {who}").enqueue("you")
+    task = queue.task(name="greet")(lambda name: f"hello {name}").enqueue("you")
     with TaskQueue(url) as later:
 
         @later.task(name="greet")
-        def renamed(who: str) -> str:
-            return f"hi {who}"
+        def renamed(name: str) -> str:
+            return f"hi {name}"
 
         run(later)
     assert task.get_result(10) == "hi you"
@@ -103,7 +103,7 @@ def test_options_of_the_decorator(queue: TaskQueue) -> None:
     assert held.start_at - attempt.finished_at == timedelta(seconds=7)
 
 
-def test_the_policy_is_enqueues_else_the_functions_else_the_queues(url: str) -> None:
+def test_the_policy_comes_from_enqueue_then_the_function_then_the_queue(url: str) -> None:
     with TaskQueue(url, retry=RetryPolicy(max_attempts=2)) as queue:
         plain = queue.task(name="plain")(thumbnail)
         own = queue.task(name="own", retry=RetryPolicy(max_attempts=3))(thumbnail)
@@ -113,7 +113,7 @@ def test_the_policy_is_enqueues_else_the_functions_else_the_queues(url: str) -> 
         assert own.using(max_attempts=5).enqueue("a").max_attempts == 5
 
 
-def test_using_overrides_for_its_own_calls_only(queue: TaskQueue) -> None:
+def test_using_changes_its_own_calls_only(queue: TaskQueue) -> None:
     function = queue.task(priority=5)(thumbnail)
     urgent = function.using(start_in=60, priority=9, key="k")
     task = urgent.enqueue("a", crop=True)
@@ -150,7 +150,7 @@ def test_a_bad_name(queue: TaskQueue, name: str) -> None:
     ],
     ids=str,
 )
-def test_a_bad_option_is_refused_where_it_stands(
+def test_a_bad_option_is_refused_by_the_decorator(
     queue: TaskQueue, options: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=next(iter(options))):
@@ -158,7 +158,7 @@ def test_a_bad_option_is_refused_where_it_stands(
     assert queue.functions.names() == []
 
 
-def test_a_name_without_its_keyword(queue: TaskQueue) -> None:
+def test_a_name_without_the_keyword_is_refused(queue: TaskQueue) -> None:
     with pytest.raises(TypeError, match=r"task\(name='thumb'\)"):
         queue.task("thumb")  # type: ignore[call-overload]
 
@@ -172,7 +172,7 @@ async def coroutine(payload: object) -> None: ...
 
 @pytest.mark.parametrize("code", [coroutine, functools.partial(coroutine), Awaitable(), Awaitable().__call__])
 def test_an_async_on_error_is_refused(url: str, code: Callable[[object], object]) -> None:
-    """Nobody would await it."""
+    """Nothing would await it."""
     with pytest.raises(TypeError, match="on_error is async"):
         Worker(url, on_error=code)  # type: ignore[arg-type]
 
@@ -186,17 +186,17 @@ def test_two_functions_cannot_share_a_name(queue: TaskQueue) -> None:
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """The fields of the warnings so far."""
+    """Return a function that lists the fields of the warnings logged so far."""
     return lambda: [vars(record)["fields"] for record in caplog.records if record.levelname == "WARNING"]
 
 
 def waits(task: Task) -> float:
-    """Seconds from now until a task is due."""
+    """Return the seconds from now until a task is due."""
     return (task.refresh().start_at - datetime.now(UTC)).total_seconds()
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_a_task_without_code_here_is_released_without_an_attempt(
+def test_a_task_with_an_unknown_function_is_released_without_spending_an_attempt(
     queue: TaskQueue, url: str, warnings: Callable[[], list[dict[str, Any]]], batch: int
 ) -> None:
     tasks = [queue.task(name="unknown.here")(thumbnail).enqueue("a") for _ in range(3)]
@@ -208,11 +208,11 @@ def test_a_task_without_code_here_is_released_without_an_attempt(
     for task in tasks:
         assert 0 < waits(task) <= 5
         assert (task.state, task.attempt, task.attempts(), task.error) == ("pending", 0, [], None)
-    said = [(each["function"], each["known"], each["task_id"]) for each in warnings()]
-    assert said == [("unknown.here", "known.here", tasks[0].id), (None, "known.here", tasks[3].id)]
+    logged = [(each["function"], each["known"], each["task_id"]) for each in warnings()]
+    assert logged == [("unknown.here", "known.here", tasks[0].id), (None, "known.here", tasks[3].id)]
 
 
-def test_the_delay_of_a_task_without_code_doubles_up_to_five_minutes(
+def test_the_delay_of_a_task_with_an_unknown_function_doubles_up_to_five_minutes(
     queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = queue.task(name="unknown.here")(thumbnail).enqueue("a")
@@ -244,7 +244,7 @@ def test_a_name_in_the_database_is_never_imported(queue: TaskQueue, url: str) ->
 
 
 @pytest.mark.engine("sqlite")
-def test_tasks_without_code_here_count_for_no_limit_of_the_run(queue: TaskQueue, url: str) -> None:
+def test_tasks_with_unknown_functions_do_not_count_for_max_tasks(queue: TaskQueue, url: str) -> None:
     queue.task(name="unknown.here")(thumbnail).using(priority=1).enqueue("a")
     first, second = queue.enqueue("b"), queue.enqueue("c")
     Worker(url).run(str.upper, max_tasks=1)
@@ -252,7 +252,7 @@ def test_tasks_without_code_here_count_for_no_limit_of_the_run(queue: TaskQueue,
 
 
 @pytest.mark.engine("sqlite")
-def test_a_warning_a_minute_names_a_bounded_list_of_functions(
+def test_one_warning_a_minute_names_a_bounded_list_of_functions(
     queue: TaskQueue, url: str, warnings: Callable[[], list[dict[str, Any]]]
 ) -> None:
     for _ in range(5):
@@ -283,8 +283,8 @@ def test_a_task_with_a_function_runs_it_and_others_go_to_the_callback(queue: Tas
     assert plain.get_result(10) == "FOR THE CALLBACK"
 
 
-def test_a_payload_that_is_no_call_fails_its_task(queue: TaskQueue) -> None:
-    """Somebody else's row with the name of a function and another kind of payload."""
+def test_a_payload_that_is_not_a_call_fails_its_task(queue: TaskQueue) -> None:
+    """Another program may enqueue the name of a function with another kind of payload."""
     function = queue.task(name="f")(thumbnail)
     for payload in ([1], "x", None, {"args": []}, {"args": 3, "kwargs": {}}, {"args": [], "kwargs": []}):
         [task] = queue.submit([payload], {}, "f")
@@ -309,14 +309,14 @@ def test_a_function_registered_in_two_queues_enqueues_into_each(url: str) -> Non
 
 
 @pytest.mark.engine("sqlite")
-def test_one_queue_may_know_a_function_by_two_names(queue: TaskQueue) -> None:
+def test_a_queue_may_register_a_function_under_two_names(queue: TaskQueue) -> None:
     function = queue.task(name="old")(queue.task(thumbnail))
     assert function.enqueue("a").function == "old"
     assert set(queue.functions.names()) == {"old", f"{__name__}.thumbnail"}
 
 
 @pytest.mark.engine("sqlite")
-def test_attributes_of_a_function_replace_none_of_ours(queue: TaskQueue) -> None:
+def test_attributes_of_a_function_do_not_replace_those_of_a_task_function(queue: TaskQueue) -> None:
     def resize(path: str) -> str:
         return f"small {path}"
 

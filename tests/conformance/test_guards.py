@@ -1,6 +1,6 @@
-"""Guards that only a race would reach, tested at the store: another process has changed the row since it was read.
+"""Guards against races, tested at the store: another process has changed the row since it was read.
 
-The public interface cannot be made to write at such a moment on purpose; ``make mutants`` removes each guard.
+The public interface gives no control over such moments. ``make mutants`` removes each guard and expects a failure here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOST = "the worker was lost"
 
 
 def _worker(queue: TaskQueue) -> WorkerRecord:
-    """The worker that this queue's first fetch registered."""
+    """Return the worker that the first fetch of this queue registered."""
     [worker] = queue.store.workers()
     return worker
 
@@ -67,14 +67,14 @@ def test_a_rescue_gives_a_new_token(queue: TaskQueue, runs: bool) -> None:
     assert (task.refresh().state, task.token) == ("failed" if runs else "pending", token + 1)
 
 
-def test_what_a_worker_without_a_row_holds_is_given_back(queue: TaskQueue, other: TaskQueue) -> None:
+def test_tasks_of_a_worker_without_a_row_are_returned_to_the_queue(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue_many(range(3))
     running, reserved = queue.fetch(2, timeout=10)
     running.start()
     worker = _worker(queue)
-    [held] = other.fetch(timeout=10)  # by a living worker
+    [held] = other.fetch(timeout=10)  # by a live worker
     queue.store.deregister(worker.id)
-    Rescuer(queue.store, None, queue.events).check()  # unless the maintenance has done it already
+    Rescuer(queue.store, None, queue.events).check()  # the maintenance thread may have done it already
     assert (running.refresh().state, reserved.refresh().state) == ("failed", "pending")
     assert held.start()
 
@@ -104,7 +104,7 @@ def test_a_batch_stores_only_what_its_claims_allow(queue: TaskQueue, late: str) 
     assert queue.get(tasks[2].id).state != "done"
 
 
-def test_a_task_retried_while_it_is_pruned_stays(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_is_retried_during_a_prune_is_kept(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.enqueue()
     [task] = queue.fetch(timeout=10)
     task.start()
@@ -134,20 +134,20 @@ _WAITING = {
 
 
 def _waits(url: str) -> bool:
-    """Whether a statement waits for a lock in this database."""
-    time.sleep(0.2)  # MariaDB renews innodb_trx only where nobody has read it for 0.1 s
+    """Return whether a statement waits for a lock in this database."""
+    time.sleep(0.2)  # MariaDB refreshes innodb_trx only if it was not read for 0.1 s
     return bool(execute(url, _WAITING[url.partition(":")[0]]))
 
 
-def _beside(url: str, act: Callable[[], T]) -> Background[T]:
-    """Start ``act`` in a thread; return when it has ended or waits for a lock."""
+def _start_and_wait_for_lock(url: str, act: Callable[[], T]) -> Background[T]:
+    """Start ``act`` in a thread. Return when it has ended or waits for a lock."""
     thread = Background(act)
-    until(lambda: not thread.runs or _waits(url), what="its end, or that it waits for a lock")
+    until(lambda: not thread.runs or _waits(url), what="the end of the thread or its wait for a lock")
     return thread
 
 
 def _claim(queue: TaskQueue, worker: int) -> list[int]:
-    """Claim one task; its id."""
+    """Claim one task and return its id."""
     claim = Claim([queue.name], 1, clock.now())
     return [task.id for task in queue.store.exchange(worker, claim=claim).claimed]
 
@@ -157,36 +157,38 @@ def _transaction(queue: TaskQueue) -> Any:
 
 
 @pytest.mark.engine("postgresql", "mariadb")
-def test_a_claim_waits_for_who_marks_its_worker_lost(queue: TaskQueue, other: TaskQueue, url: str) -> None:
-    """Otherwise it would claim for a worker whose tasks have been given back already."""
+def test_a_claim_waits_for_the_transaction_that_marks_its_worker_lost(
+    queue: TaskQueue, other: TaskQueue, url: str
+) -> None:
+    """Otherwise it would claim for a worker whose tasks have already been rescued."""
     queue.enqueue_many(range(2))
     queue.fetch(timeout=10)
     worker = _worker(queue)
     with _transaction(other) as tx:
         assert tx.change("mark_lost", {"worker": worker.id, "beat": worker.beat, "now": clock.now()}) == 1
-        claiming = _beside(url, lambda: _claim(queue, worker.id))
+        claiming = _start_and_wait_for_lock(url, lambda: _claim(queue, worker.id))
     assert claiming.join() == []
 
 
 @pytest.mark.engine("postgresql", "mariadb")
-def test_a_claim_passes_over_a_task_that_somebody_else_is_claiming(
-    queue: TaskQueue, other: TaskQueue, url: str
-) -> None:
+def test_a_claim_skips_a_task_that_another_worker_is_claiming(queue: TaskQueue, other: TaskQueue, url: str) -> None:
     first, second = queue.enqueue_many(range(2))
     worker = queue._membership.join()
     with _transaction(other) as tx:
         assert tx.change("cancel", {"id": first.id, "now": clock.now(), "running": 1}) == 1
-        claiming = _beside(url, lambda: _claim(queue, worker))
-        assert not claiming.runs, "it waits for the lock"
+        claiming = _start_and_wait_for_lock(url, lambda: _claim(queue, worker))
+        assert not claiming.runs, "the claim waits for the lock"
         assert claiming.join() == [second.id]
 
 
 @pytest.mark.engine("postgresql", "mariadb")
-def test_an_enqueue_waits_for_who_is_storing_a_task_with_its_key(queue: TaskQueue, other: TaskQueue, url: str) -> None:
-    """It has looked before that was committed, and looks again afterwards."""
+def test_an_enqueue_waits_for_the_transaction_that_stores_a_task_with_its_key(
+    queue: TaskQueue, other: TaskQueue, url: str
+) -> None:
+    """It reads the key before the commit, waits, and reads it again after the commit."""
     with _transaction(other) as tx:
         first = other.enqueue("first", key="k", connection=tx.connection)
-        enqueuing = _beside(url, lambda: queue.enqueue("second", key="k"))
+        enqueuing = _start_and_wait_for_lock(url, lambda: queue.enqueue("second", key="k"))
     task = enqueuing.join()
     assert (task.id, task.refresh().payload) == (first.id, "first")
 
@@ -198,12 +200,12 @@ def test_an_enqueue_does_not_wait_for_a_claim(queue: TaskQueue, other: TaskQueue
     with _transaction(other) as tx:
         claimed = other.store._claim(tx, worker, Claim([queue.name], 5, clock.now()))  # type: ignore[attr-defined]
         assert len(claimed) == 3
-        enqueuing = _beside(url, queue.enqueue)
-        assert not enqueuing.runs, "it waits for the lock"
+        enqueuing = _start_and_wait_for_lock(url, queue.enqueue)
+        assert not enqueuing.runs, "the enqueue waits for the lock"
 
 
 @pytest.mark.engine("postgresql", "mariadb")
-def test_a_deadlock_is_tried_again(queue: TaskQueue, other: TaskQueue) -> None:
+def test_a_transaction_is_retried_after_a_deadlock(queue: TaskQueue, other: TaskQueue) -> None:
     one, two = (task.id for task in queue.enqueue_many(range(2)))
     both_have_one = threading.Barrier(2)
     tries: list[int] = []

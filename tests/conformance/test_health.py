@@ -1,4 +1,4 @@
-"""What ``doctor`` finds, from Python and on every engine. What it prints is tested in ``cli/test_doctor.py``."""
+"""The findings of ``doctor``, from Python and on every engine. Its output is tested in ``cli/test_doctor.py``."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_an_unfinished_task_keeps_its_key(queue: TaskQueue, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["done", "abandoned", "cancelled"])
-def test_a_final_task_gives_its_key_free(queue: TaskQueue, state: str) -> None:
+def test_a_final_task_frees_its_key(queue: TaskQueue, state: str) -> None:
     task = queue.enqueue("first", key="k")
     bring(queue, state)
     again = queue.enqueue("second", key="k")
@@ -57,11 +57,11 @@ def test_keys_of_two_queues_are_two(queue: TaskQueue, url: str) -> None:
         assert queue.enqueue(1, key="k").id != other.enqueue(2, key="k").id
 
 
-def test_upper_and_lower_case_are_told_apart(queue: TaskQueue) -> None:
+def test_upper_and_lower_case_differ(queue: TaskQueue) -> None:
     assert queue.enqueue(1, key="Key").id != queue.enqueue(2, key="key").id
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\x00b", "\ud800", 7, b"bytes", True], ids=ascii)
 def test_a_bad_key_is_refused(queue: TaskQueue, key: str) -> None:
     with pytest.raises(ValueError, match="key"):
@@ -70,7 +70,7 @@ def test_a_bad_key_is_refused(queue: TaskQueue, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["two words", "https://example.com/?q=ä&x='1';--", "😀", "x" * 255, " ", "%"])
-def test_a_key_is_any_text_told_apart_exactly(queue: TaskQueue, key: str) -> None:
+def test_a_key_is_any_text_and_compared_exactly(queue: TaskQueue, key: str) -> None:
     task = queue.enqueue(1, key=key)
     assert queue.get(task.id).key == key
     assert queue.enqueue(2, key=key).id == task.id
@@ -100,7 +100,7 @@ def test_a_failed_task_may_be_retried_with_its_own_key(queue: TaskQueue) -> None
 
 
 @pytest.mark.pooled("claims and locks")
-def test_of_many_who_enqueue_at_once_one_makes_the_task(queue: TaskQueue, other: TaskQueue) -> None:
-    threads = [Background(lambda lane=lane: lane.enqueue("x", key="k").id) for lane in (queue, other) * 8]
+def test_of_many_concurrent_enqueues_with_a_key_one_makes_the_task(queue: TaskQueue, other: TaskQueue) -> None:
+    threads = [Background(lambda handle=handle: handle.enqueue("x", key="k").id) for handle in (queue, other) * 8]
     assert len({thread.join() for thread in threads}) == 1
     assert len(queue.tasks()) == 1

@@ -1,7 +1,7 @@
-"""What a worker leaves behind: nothing that is held for as long as its process lives.
+"""A worker that stops leaves no task that stays held while its process lives.
 
-The database answers, or does not, as the test says. All of it happens in one process, whose pid therefore says
-that every worker of it lives.
+The tests decide which queries get an answer. Everything happens in one process, so by its pid each worker in it
+counts as alive.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def faults(queue: TaskQueue) -> Faults:
 
 
 @pytest.fixture
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopping worker gives up soon."""
+def _gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a stopping worker give up after a short time."""
     monkeypatch.setattr(loop, "_LAST_TRIES", 0.1)
 
 
-# -- a worker that owes ends -----------------------------------------------------------------------
+# -- a worker with pending writes ------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_hasty")
-def test_ends_that_a_stopped_worker_owes_are_stored_when_the_database_is_back(
+@pytest.mark.usefixtures("_gives_up_soon")
+def test_pending_writes_of_a_stopped_worker_are_stored_when_the_database_is_available_again(
     queue: TaskQueue, other: TaskQueue, faults: Faults
 ) -> None:
     task = queue.enqueue("x", max_attempts=1)
@@ -45,13 +45,13 @@ def test_ends_that_a_stopped_worker_owes_are_stored_when_the_database_is_back(
     assert faults.lost > 1
     assert task.refresh().state == "running"
     faults.heal()
-    until(lambda: task.refresh().state == "done", what="the end that is owed")
+    until(lambda: task.refresh().state == "done", what="the pending write")
     assert task.result == "result"
-    until(lambda: other.stats().workers == 0, what="the worker's leaving")
+    until(lambda: other.stats().workers == 0, what="the end of the worker")
 
 
-@pytest.mark.usefixtures("_hasty")
-def test_a_release_that_a_stopped_worker_owes_spends_no_attempt(
+@pytest.mark.usefixtures("_gives_up_soon")
+def test_a_pending_release_of_a_stopped_worker_spends_no_attempt(
     queue: TaskQueue, other: TaskQueue, faults: Faults
 ) -> None:
     queue.enqueue_many(["first", "second"], max_attempts=1)
@@ -70,10 +70,10 @@ def test_a_release_that_a_stopped_worker_owes_spends_no_attempt(
     given_up.set()
 
 
-def test_a_claim_whose_answer_is_lost_as_the_worker_stops_is_given_back(
+def test_a_claim_whose_answer_is_lost_while_the_worker_stops_is_released(
     queue: TaskQueue, other: TaskQueue, faults: Faults
 ) -> None:
-    """Begun in the database, but nobody here knows of it."""
+    """The task is started in the database, but the worker does not know that it has it."""
     queue.enqueue("x", max_attempts=1)
     worker = Worker(queue)
 
@@ -88,20 +88,20 @@ def test_a_claim_whose_answer_is_lost_as_the_worker_stops_is_given_back(
     assert faults.lost == 1
     [task] = other.fetch(timeout=30)
     assert (task.payload, task.attempt) == ("x", 0)
-    assert other.stats().workers == 1, "the worker has left"
+    assert other.stats().workers == 1, "the worker has deregistered"
 
 
-# -- on_error that ends the program ----------------------------------------------------------------
+# -- on_error that exits the program ----------------------------------------------------------------
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_on_error_may_end_the_worker_and_nothing_stays_behind(
+def test_on_error_may_end_the_worker_and_no_task_stays_held(
     queue: TaskQueue, other: TaskQueue, kind: type[BaseException]
 ) -> None:
-    """In the exchange that stored the failure the next task was claimed."""
+    """The exchange that stored the failure also claimed the next task."""
     failing, next_one = queue.enqueue_many(["fails", "is next"], retry=LATER)
-    told: list[int] = []
+    reported: list[int] = []
 
     def callback(payload: str) -> str:
         if payload == "fails":
@@ -109,12 +109,12 @@ def test_on_error_may_end_the_worker_and_nothing_stays_behind(
         return payload
 
     def on_error(task: Task, error: BaseException) -> None:
-        told.append(task.id)
+        reported.append(task.id)
         raise kind("enough")
 
     with pytest.raises(kind, match="enough"):
         Worker(queue, on_error=on_error).run(callback, batch=1)
-    assert told == [failing.id]
+    assert reported == [failing.id]
     assert failing.refresh().state == "failed"
     assert other.stats().workers == 0
     assert next_one.refresh().state in ("done", "pending")
@@ -122,14 +122,14 @@ def test_on_error_may_end_the_worker_and_nothing_stays_behind(
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_on_error_that_exits_twice_is_told_of_everything(queue: TaskQueue, other: TaskQueue) -> None:
-    """Also of what fails while the worker drains."""
+def test_on_error_that_exits_twice_is_called_for_every_failure(queue: TaskQueue, other: TaskQueue) -> None:
+    """Failures while the worker drains are reported, too."""
     tasks = queue.enqueue_many(["fails"] * 3, retry=LATER)
-    told: list[int] = []
+    reported: list[int] = []
 
     def on_error(task: Task, error: BaseException) -> None:
-        told.append(task.id)
-        sys.exit(f"exit {len(told)}")
+        reported.append(task.id)
+        sys.exit(f"exit {len(reported)}")
 
     def callback(payload: str) -> None:
         raise ValueError(payload)
@@ -137,15 +137,15 @@ def test_on_error_that_exits_twice_is_told_of_everything(queue: TaskQueue, other
     with pytest.raises(SystemExit, match="exit 1"):
         Worker(queue, on_error=on_error, concurrency=3).run(callback)
     failed = [task.id for task in tasks if task.refresh().state == "failed"]
-    assert sorted(told) == failed
+    assert sorted(reported) == failed
     assert other.stats().workers == 0
 
 
 # -- the row itself --------------------------------------------------------------------------------
 
 
-def test_what_a_worker_without_a_row_holds_is_rescued(queue: TaskQueue, other: TaskQueue) -> None:
-    """Nobody keeps a row by holding something that he knows nothing of."""
+def test_tasks_of_a_worker_without_a_row_are_rescued(queue: TaskQueue, other: TaskQueue) -> None:
+    """A task that its holder does not know of does not keep the worker's row."""
     task = queue.enqueue()
     [held] = queue.fetch(timeout=10)
     assert held.worker is not None
@@ -164,11 +164,11 @@ def test_a_closed_queue_keeps_its_row_while_something_runs(queue: TaskQueue, oth
     assert other.fetch(timeout=1.5) == []
     assert queue.stats().workers == 2
     task.finish("as promised")
-    until(lambda: queue.stats().workers == 1, what="the worker's leaving")
+    until(lambda: queue.stats().workers == 1, what="the end of the worker")
 
 
-def test_a_fetch_that_a_close_overtakes_leaves_no_row(queue: TaskQueue, url: str) -> None:
-    """It claims anew as a new worker when the queue is closed already."""
+def test_a_fetch_during_a_close_leaves_no_row(queue: TaskQueue, url: str) -> None:
+    """After the queue is closed, it registers a new worker to claim, which must not stay."""
     closing = TaskQueue(url)
     claim = closing._membership.claim
     entered = False
@@ -182,7 +182,7 @@ def test_a_fetch_that_a_close_overtakes_leaves_no_row(queue: TaskQueue, url: str
 
     closing._membership.claim = late  # type: ignore[method-assign, assignment]
     assert Background(lambda: closing.fetch()).join() == []
-    until(lambda: queue.stats().workers == 0, what="the worker's leaving")
+    until(lambda: queue.stats().workers == 0, what="the end of the worker")
 
 
 ENDS_IN_THE_MIDDLE = """
@@ -201,15 +201,17 @@ print("the end", flush=True)
 """
 
 
-def test_a_process_that_ends_while_its_maintenance_is_about_to_ask_ends(queue: TaskQueue, url: str) -> None:
-    """Its connections are closed when nobody needs them any more, not before."""
+def test_a_process_can_end_while_its_maintenance_is_about_to_query(queue: TaskQueue, url: str) -> None:
+    """Its connections are closed once no thread needs them, and not earlier."""
     queue.enqueue()
     assert run_python(ENDS_IN_THE_MIDDLE, url) == "the end\n"
     assert (queue.stats().pending, queue.stats().workers) == (1, 0)
 
 
 @pytest.mark.parametrize("waits", ["fetch", "worker"])
-def test_no_thread_of_ours_outlives_a_close(engine: str, url: str, waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_of_the_library_outlives_a_close(
+    engine: str, url: str, waits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "IDLE_FOR", 1000.0)
     before = set(threading.enumerate())
 

@@ -32,7 +32,7 @@ def test_limits_are_stored(queue: TaskQueue) -> None:
     assert of(some.refresh()) == (None, 3, None)
 
 
-def test_a_second_attempt_has_them_too(queue: TaskQueue) -> None:
+def test_limits_apply_to_a_second_attempt(queue: TaskQueue) -> None:
     queue.enqueue(1, time_limit=5)
     [task] = queue.fetch()
     task.start()
@@ -49,7 +49,7 @@ def test_limits_of_a_task_function(queue: TaskQueue) -> None:
     assert of(function.using(time_limit=None, stall_limit=2).enqueue()) == (None, 2, 10**6)
 
 
-@pytest.mark.engine("sqlite")  # refused before any engine is asked
+@pytest.mark.engine("sqlite")  # refused before a query is sent
 @pytest.mark.parametrize("value", BAD, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("name", ["time_limit", "stall_limit", "memory_limit"])
 def test_bad_limits_are_refused(queue: TaskQueue, name: str, value: Any) -> None:

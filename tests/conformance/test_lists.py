@@ -1,4 +1,4 @@
-"""``tasks()``: the newest tasks of a queue, however many wait, and whatever other queues hold."""
+"""``tasks()`` lists the newest tasks of a queue, however many tasks wait there or in other queues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tasks = dict[int, tuple[str, str]]
 
 
 def store(url: str, tasks: Tasks) -> None:
-    """Store tasks past the library."""
+    """Store tasks with plain SQL, without the library."""
     columns = "id, queue, state, rank, due, due_set_at, created_at, finished_at, worker"
     rows = [
         (id, name, state, -1, 1, 1, 1, id if state in FINAL else None, 7 if state in ("reserved", "running") else None)
@@ -32,7 +32,7 @@ def store(url: str, tasks: Tasks) -> None:
 
 
 def newest_first(tasks: Tasks, queue: str, state: str | None, before: int | None) -> list[int]:
-    """What a list of a queue has: ids below ``before``, in this state."""
+    """Return what a list of a queue should contain: the newest ids below ``before`` in this state."""
     return [
         id
         for id, (name, word) in sorted(tasks.items(), reverse=True)
@@ -50,7 +50,7 @@ def test_a_list_has_the_newest_tasks(queue: TaskQueue, url: str, monkeypatch: py
             SHAPE.choice(["pending", "pending", *map(str, TaskState)]),
         )
         for id in range(1, 61)
-        if id not in (5, 6, 7, 33)  # pruned
+        if id not in (5, 6, 7, 33)  # removes them as a prune would
     }
     store(url, tasks)
     befores = [None, -5, 0, 1, 2, 20, 41, 61, 10**30]
@@ -59,7 +59,7 @@ def test_a_list_has_the_newest_tasks(queue: TaskQueue, url: str, monkeypatch: py
         assert found == newest_first(tasks, "default", state, before)[:limit], (state, limit, before)
 
 
-def test_pages_meet(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_have_no_gaps_and_no_overlaps(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_WALK", 3)
     ids = [task.id for task in queue.enqueue_many([None] * 25)]
     pages, before = [], None
@@ -109,4 +109,4 @@ def test_a_list_does_not_read_all_waiting_tasks(
         queue.tasks(state=state, limit=10)
     finally:
         reader.set_progress_handler(None, 0)
-    assert steps < 60_000  # to sort 20,000 tasks takes 200,000
+    assert steps < 60_000  # sorting 20,000 tasks takes 200,000 steps

@@ -1,4 +1,4 @@
-"""What a task does while it runs: progress, checkpoints, steps, and a transaction that is its end."""
+"""Long tasks: progress, checkpoints, steps, and a transaction that also finishes the task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(queue: TaskQueue, callback: Callable[..., Any], **options: Any) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_nobody_told_anything(queue: TaskQueue) -> None:
+def test_progress_is_none_unless_reported(queue: TaskQueue) -> None:
     task = queue.enqueue()
     assert task.progress is None
     run(queue, lambda payload: None)
@@ -42,7 +42,7 @@ def test_nobody_told_anything(queue: TaskQueue) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_the_last_progress_is_stored_always(queue: TaskQueue, batch: int) -> None:
+def test_the_last_progress_is_always_stored(queue: TaskQueue, batch: int) -> None:
     tasks = queue.enqueue_many(range(3))
 
     def callback(payload: int) -> None:
@@ -56,12 +56,12 @@ def test_the_last_progress_is_stored_always(queue: TaskQueue, batch: int) -> Non
 
 def test_progress_is_seen_while_the_task_runs(queue: TaskQueue) -> None:
     task = queue.enqueue()
-    go_on = threading.Event()
+    proceed = threading.Event()
 
     def callback(payload: None) -> None:
         current_task().progress(1, 4)
         current_task().progress(2, 4, "half")
-        assert go_on.wait(30)
+        assert proceed.wait(30)
 
     worker = Background(lambda: run(queue, callback))
     until(lambda: task.refresh().progress)
@@ -70,12 +70,12 @@ def test_progress_is_seen_while_the_task_runs(queue: TaskQueue) -> None:
     assert task.progress[:3] == (2, 4, "half")
     assert task.progress.eta is not None
     assert task.progress.eta >= 0
-    go_on.set()
+    proceed.set()
     worker.join()
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_each_attempt_begins_without_progress(queue: TaskQueue) -> None:
+def test_each_attempt_starts_without_progress(queue: TaskQueue) -> None:
     task = queue.enqueue(retry=EAGER)
     seen: list[Progress | None] = []
 
@@ -101,9 +101,9 @@ def test_progress_of_a_failed_attempt_stays_until_the_next(queue: TaskQueue) -> 
     assert task.refresh().progress == Progress(7, None, "before the end", None)
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("arguments", [("1",), (None,), (float("nan"),), (float("inf"),), (1, "2"), (1, float("inf"))])
-def test_what_is_no_number_is_refused(queue: TaskQueue, arguments: tuple[Any, ...]) -> None:
+def test_progress_that_is_not_a_number_is_refused(queue: TaskQueue, arguments: tuple[Any, ...]) -> None:
     queue.enqueue(max_attempts=1)
     errors: list[str] = []
 
@@ -116,8 +116,8 @@ def test_what_is_no_number_is_refused(queue: TaskQueue, arguments: tuple[Any, ..
     assert errors
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
-def test_a_message_is_cut_and_cleaned(queue: TaskQueue) -> None:
+@pytest.mark.one_engine("refused before a query is sent")
+def test_a_message_is_shortened_and_escaped(queue: TaskQueue) -> None:
     task = queue.enqueue()
     run(queue, lambda payload: current_task().progress(1, 2, "\ud800\x00" + "x" * 10_000))
     progress = task.refresh().progress
@@ -156,7 +156,7 @@ def test_the_next_attempt_finds_the_checkpoint(queue: TaskQueue, batch: int) -> 
     assert task.attempt == 2
 
 
-def test_a_checkpoint_is_there_for_everybody_when_it_returns(queue: TaskQueue, url: str) -> None:
+def test_a_checkpoint_is_visible_to_other_processes_when_it_returns(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue()
     seen: list[str] = []
 
@@ -189,11 +189,11 @@ Worker(sys.argv[1]).run(work)
     assert seen == ["got here"]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize(
     "value", [float("nan"), object(), {1: 2}, "\ud800", "x" * (1024 * 1024)], ids=lambda v: ascii(v)[:12]
 )
-def test_what_json_cannot_hold_is_no_checkpoint(queue: TaskQueue, value: Any) -> None:
+def test_a_value_that_json_cannot_represent_is_refused_as_a_checkpoint(queue: TaskQueue, value: Any) -> None:
     queue.enqueue()
     seen: list[Any] = []
 
@@ -207,29 +207,29 @@ def test_what_json_cannot_hold_is_no_checkpoint(queue: TaskQueue, value: Any) ->
     assert seen == ["good"]
 
 
-@pytest.mark.one_engine("the patience is in Python")
-def test_a_checkpoint_waits_for_a_database_that_is_away(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.one_engine("the retries are in Python")
+def test_a_checkpoint_waits_for_an_unavailable_database(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     task = queue.enqueue()
     keep, refused = queue.store.save, [1, 2]
 
-    def away_twice(*values: Any) -> bool:
+    def fail_twice(*values: Any) -> bool:
         if refused:
-            raise StoreUnavailable(f"away {refused.pop()}")
+            raise StoreUnavailable(f"unavailable {refused.pop()}")
         return keep(*values)
 
     def callback(payload: None) -> object:
         current_task().checkpoint("kept")
         return current_task().saved
 
-    monkeypatch.setattr(queue.store, "save", away_twice)
+    monkeypatch.setattr(queue.store, "save", fail_twice)
     run(queue, callback)
     assert not refused
     assert (task.refresh().state, task.result, task.attempt) == ("done", "kept", 1)
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "step", "transaction"])
-def test_a_fenced_holder_keeps_nothing(queue: TaskQueue, what: str) -> None:
-    """Purged behind its back: the claim is gone before the worker has heard of it."""
+def test_a_fenced_holder_stores_nothing(queue: TaskQueue, what: str) -> None:
+    """A purge takes the claim away before the worker knows of it."""
     task = queue.enqueue()
     raised: list[str] = []
 
@@ -255,9 +255,9 @@ def test_a_fenced_holder_keeps_nothing(queue: TaskQueue, what: str) -> None:
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("what", ["progress", "checkpoint", "step", "transaction"])
-def test_a_cancelled_task_is_told_again_and_again(queue: TaskQueue, what: str) -> None:
+def test_each_call_in_a_cancelled_task_raises_task_cancelled(queue: TaskQueue, what: str) -> None:
     task = queue.enqueue()
-    told: list[str] = []
+    reasons: list[str] = []
 
     def callback(payload: None) -> None:
         here = current_task()
@@ -273,15 +273,15 @@ def test_a_cancelled_task_is_told_again_and_again(queue: TaskQueue, what: str) -
             try:
                 calls[what]()
             except TaskCancelled as error:
-                told.append(str(error))
+                reasons.append(str(error))
         calls[what]()
 
     run(queue, callback)
-    assert len(told) == 2
+    assert len(reasons) == 2
     assert task.refresh().state == "cancelled"
 
 
-def test_an_operators_retry_of_a_done_task_begins_anew(queue: TaskQueue) -> None:
+def test_an_operators_retry_of_a_done_task_starts_without_a_checkpoint(queue: TaskQueue) -> None:
     task = queue.enqueue()
     seen: list[Any] = []
 
@@ -296,7 +296,7 @@ def test_an_operators_retry_of_a_done_task_begins_anew(queue: TaskQueue) -> None
     assert seen == [(None, 0), (None, 1)]
 
 
-def test_an_operators_retry_of_a_failed_task_keeps_what_it_had(queue: TaskQueue) -> None:
+def test_an_operators_retry_of_a_failed_task_keeps_its_checkpoint(queue: TaskQueue) -> None:
     task = queue.enqueue(max_attempts=1)
     seen: list[Any] = []
 
@@ -311,7 +311,7 @@ def test_an_operators_retry_of_a_failed_task_keeps_what_it_had(queue: TaskQueue)
     assert seen == [None, "kept"]
 
 
-def test_what_was_kept_is_pruned_with_the_task(queue: TaskQueue) -> None:
+def test_a_checkpoint_is_pruned_with_its_task(queue: TaskQueue) -> None:
     task = queue.enqueue("x" * 1000)
 
     def callback(payload: str) -> None:
@@ -362,7 +362,7 @@ def test_a_step_that_fails_is_run_again(queue: TaskQueue) -> None:
     assert ran == [1, 2]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_a_name_used_twice_is_an_error(queue: TaskQueue) -> None:
     task = queue.enqueue(max_attempts=1)
 
@@ -374,7 +374,7 @@ def test_a_name_used_twice_is_an_error(queue: TaskQueue) -> None:
     assert "used the step 'twice' already" in (task.refresh().error or "")
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", 7, None])
 def test_a_bad_name_of_a_step(queue: TaskQueue, name: Any) -> None:
     queue.enqueue()
@@ -388,7 +388,7 @@ def test_a_bad_name_of_a_step(queue: TaskQueue, name: Any) -> None:
     assert seen == []
 
 
-def test_names_of_steps_are_told_apart_exactly(queue: TaskQueue) -> None:
+def test_names_of_steps_are_compared_exactly(queue: TaskQueue) -> None:
     names = ["a", "A", "ä", "a ", "payload", "result", "checkpoint", "x" * 200]
     task = queue.enqueue({"p": "x" * 1000})
 
@@ -412,7 +412,7 @@ def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
     def slowly(id: int) -> dict[str, str]:
         found = kept(id)
         read.set()
-        store.wait(0.5)  # ends early where the other thread does not have to wait for this one
+        store.wait(0.5)  # returns early if the other thread need not wait for this one
         return found
 
     monkeypatch.setattr(queue.store, "saved", slowly)
@@ -436,7 +436,7 @@ def test_a_checkpoint_of_another_thread_while_the_saved_one_is_read(
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_from_any_thread_of_the_task(queue: TaskQueue) -> None:
+def test_steps_and_progress_from_any_thread_of_the_task(queue: TaskQueue) -> None:
     task = queue.enqueue()
 
     def callback(payload: None) -> Any:
@@ -464,7 +464,7 @@ def execute(connection: Any, statement: str) -> list[Any]:
 
 @pytest.fixture
 def rows(queue: TaskQueue, engine: str, url: str) -> Iterator[Callable[[], list[int]]]:
-    """Reads the numbers of a table of the application's own, which is there while the test runs."""
+    """Create a table of the application; return a function that reads its numbers."""
     store: Any = queue.store
     with store._connections.own_transaction() as tx:
         execute(tx.connection, "CREATE TABLE IF NOT EXISTS app_numbers (number INTEGER)")
@@ -480,7 +480,7 @@ def rows(queue: TaskQueue, engine: str, url: str) -> Iterator[Callable[[], list[
 
 @pytest.mark.pooled("transactions")
 @pytest.mark.parametrize("batch", [1, 5])
-def test_what_is_written_and_done_commit_together(queue: TaskQueue, rows: Callable[[], list[int]], batch: int) -> None:
+def test_writes_and_the_state_done_commit_together(queue: TaskQueue, rows: Callable[[], list[int]], batch: int) -> None:
     tasks = queue.enqueue_many([1, 2, 3])
 
     def callback(payload: int) -> str:
@@ -512,7 +512,7 @@ def test_an_exception_in_the_block_writes_nothing(queue: TaskQueue, rows: Callab
 
 
 @pytest.mark.pooled("transactions")
-def test_a_claim_that_is_gone_rolls_back(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
+def test_a_lost_claim_rolls_back_the_transaction(queue: TaskQueue, rows: Callable[[], list[int]]) -> None:
     task = queue.enqueue()
 
     def callback(payload: None) -> None:
@@ -525,16 +525,16 @@ def test_a_claim_that_is_gone_rolls_back(queue: TaskQueue, rows: Callable[[], li
     assert task.refresh().state == "abandoned"
 
 
-@pytest.mark.one_engine("the answer is lost above every engine")
+@pytest.mark.one_engine("the answer is lost in Python, above the engines")
 @pytest.mark.parametrize(
     ("became", "seen", "state"),
     [
-        ("stored", ["went on"], "done"),
+        ("stored", ["continued"], "done"),
         ("rolled back", ["StoreUnavailable"], "failed"),
         ("rolled back, and another claim is done", ["StoreUnavailable"], "done"),
     ],
 )
-def test_a_transaction_whose_answer_was_lost_is_looked_for(
+def test_a_transaction_whose_answer_was_lost_is_checked(
     queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, became: str, seen: list[str], state: str
 ) -> None:
     task, start = queue.enqueue(), queue.store.transaction
@@ -557,7 +557,7 @@ def test_a_transaction_whose_answer_was_lost_is_looked_for(
         try:
             with current_task().transaction("ours"):
                 pass
-            saw.append("went on")
+            saw.append("continued")
         except StoreUnavailable as error:
             saw.append(type(error).__name__)
             raise

@@ -1,4 +1,4 @@
-"""Writes whose answer was lost, as a connection that breaks at COMMIT loses it: by a holder, and by a fetch."""
+"""Writes whose answer was lost, for example because the connection broke at COMMIT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dbtaskqueue._store.contract import End, Exchanged
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker import held
 
-pytestmark = pytest.mark.one_engine("the answers are lost above every engine")
+pytestmark = pytest.mark.one_engine("the answers are lost in Python, above the engines")
 
 # -- a claim ---------------------------------------------------------------------------------------
 
@@ -34,23 +34,23 @@ def is_claim(asked: dict[str, object]) -> bool:
     return asked.get("claim") is not None
 
 
-def test_a_claim_whose_answer_and_whose_giving_back_are_lost_is_given_back_later(
+def test_a_claim_is_released_later_if_its_answer_and_its_release_are_lost(
     queue: TaskQueue, other: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue("x")
     faults.lose, faults.stored = is_claim, True
-    held, away = queue.store.held, [True]
+    held, is_down = queue.store.held, [True]
 
-    def look(worker: int) -> object:
-        if away:
-            raise StoreUnavailable("away")
+    def read_held(worker: int) -> object:
+        if is_down:
+            raise StoreUnavailable("unavailable")
         return held(worker)
 
-    monkeypatch.setattr(queue.store, "held", look)
+    monkeypatch.setattr(queue.store, "held", read_held)
     with pytest.raises(StoreUnavailable):
         queue.fetch()
     assert other.stats().reserved == 1
-    away.clear()
+    is_down.clear()
     [task] = other.fetch(timeout=30)
     assert (task.payload, task.attempt) == ("x", 0)
 
@@ -73,26 +73,26 @@ def test_many_lost_claims_leave_one_check(queue: TaskQueue, faults: Faults, monk
     assert checks[-1] - checks[0] > 1
 
 
-def test_what_is_given_back_later_is_not_what_was_claimed_meanwhile(
+def test_the_later_release_leaves_newer_claims_alone(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another claim of the same handle is under way when the maintenance looks for what nobody knows of."""
+    """The same handle has another claim in flight while the maintenance searches for tasks without a known holder."""
     queue.enqueue("lost", priority=1)
     queue.enqueue_many(["kept"] * 20)
     faults.lose, faults.stored = is_claim, True
-    held, away = queue.store.held, [True]
+    held, is_down = queue.store.held, [True]
 
-    def look(worker: int) -> object:
-        if away:
-            raise StoreUnavailable("away")
+    def read_held(worker: int) -> object:
+        if is_down:
+            raise StoreUnavailable("unavailable")
         return held(worker)
 
-    monkeypatch.setattr(queue.store, "held", look)
+    monkeypatch.setattr(queue.store, "held", read_held)
     with pytest.raises(StoreUnavailable):
         queue.fetch()
     faults.heal()
     faults.pause = 0.1
-    away.clear()
+    is_down.clear()
     kept: list[Task] = []
     deadline = time.monotonic() + 30
     while not any(task.payload == "lost" for task in kept):
@@ -101,22 +101,22 @@ def test_what_is_given_back_later_is_not_what_was_claimed_meanwhile(
     assert all(task.start() for task in kept)
 
 
-def test_a_worker_gives_back_a_claim_that_arrives_late(
+def test_a_worker_releases_a_claim_that_arrives_late(
     queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was on its way when the connection broke, and is carried out when the worker is busy with something else."""
-    ask, on_its_way = queue.store.exchange, list[Callable[[], list[int]]]()
+    """The connection broke with the claim in flight. The server runs it while the worker is busy with another task."""
+    ask, in_flight = queue.store.exchange, list[Callable[[], list[int]]]()
 
     def exchange(worker: int, **asked: Any) -> Exchanged:
-        if asked.get("claim") is None or on_its_way:
+        if asked.get("claim") is None or in_flight:
             return ask(worker, **asked)
 
         def arrive() -> list[int]:
-            """Carry it out, at the time of its arrival, so that it finds what was enqueued since."""
+            """Run it with the time of its arrival, so that it finds tasks that were enqueued since."""
             late = asked["claim"]._replace(now=clock.now())
             return [record.id for record in ask(worker, **{**asked, "claim": late}).claimed]
 
-        on_its_way.append(arrive)
+        in_flight.append(arrive)
         raise StoreUnavailable("no answer", maybe_done=True)
 
     monkeypatch.setattr(queue.store, "exchange", exchange)
@@ -131,8 +131,8 @@ def test_a_worker_gives_back_a_claim_that_arrives_late(
     running = Background(lambda: Worker(queue).run(work, max_tasks=2))
     until(lambda: ran, what="the first task")
     second = other.enqueue("second")
-    assert on_its_way[0]() == [second.id]
-    until(lambda: second.refresh().state == "pending", what="that the late claim is given back")
+    assert in_flight[0]() == [second.id]
+    until(lambda: second.refresh().state == "pending", what="the release of the late claim")
     leave.set()
     running.join()
     assert ran == ["first", "second"]
@@ -146,8 +146,8 @@ def fails(payload: object) -> None:
     raise ValueError("no luck")
 
 
-class Told:
-    """What ``on_error`` was called with."""
+class ErrorCalls:
+    """An ``on_error`` that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, str, int, str, str]] = []
@@ -158,25 +158,25 @@ class Told:
 
 @pytest.mark.parametrize("max_attempts", [1, 2])
 @pytest.mark.parametrize("batch", [1, 8])
-def test_on_error_is_called_once_where_the_answer_to_a_failure_was_lost(
+def test_on_error_is_called_once_if_the_answer_to_a_failure_was_lost(
     queue: TaskQueue, faults: Faults, max_attempts: int, batch: int
 ) -> None:
     task = queue.enqueue("x", retry=RetryPolicy(delay=3600, max_attempts=max_attempts))
     faults.lose, faults.stored, faults.times = is_end, True, 2
-    told = Told()
-    Worker(queue, on_error=told).run(fails, burst=True, batch=batch)
+    reported = ErrorCalls()
+    Worker(queue, on_error=reported).run(fails, burst=True, batch=batch)
     assert faults.lost == 2
     state = "failed" if max_attempts == 2 else "abandoned"
-    assert told.calls == [(task.id, state, 1, "ValueError: no luck", "no luck")]
+    assert reported.calls == [(task.id, state, 1, "ValueError: no luck", "no luck")]
 
 
-@pytest.mark.parametrize("is_read_at_once", [True, False])
-def test_on_error_is_called_once_where_the_task_was_claimed_again_before_the_repeat(
-    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, is_read_at_once: bool
+@pytest.mark.parametrize("is_read_immediately", [True, False])
+def test_on_error_is_called_once_if_the_task_was_claimed_again_before_the_second_try(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, is_read_immediately: bool
 ) -> None:
-    """The token has changed, but the attempt that this worker has ended is in the task's history."""
+    """The token has changed, but the task's history shows the attempt that this worker ended."""
     ask, read, again = queue.store.exchange, queue.store.attempts, list[Task]()
-    refused = [] if is_read_at_once else [1, 2]
+    refused = [] if is_read_immediately else [1, 2]
 
     def exchange(worker: int, **asked: Any) -> Exchanged:
         answer = ask(worker, **asked)
@@ -188,17 +188,17 @@ def test_on_error_is_called_once_where_the_task_was_claimed_again_before_the_rep
 
     def attempts(task: int, since: int = 0) -> Any:
         if refused:
-            raise StoreUnavailable(f"away {refused.pop()}")
+            raise StoreUnavailable(f"unavailable {refused.pop()}")
         return read(task, since)
 
     monkeypatch.setattr(queue.store, "exchange", exchange)
     monkeypatch.setattr(queue.store, "attempts", attempts)
     task = queue.enqueue("x", retry=RetryPolicy(delay=3600))
-    told: list[str] = []
-    Worker(queue, on_error=lambda task, error: told.append(str(error))).run(fails, burst=True)
+    reported: list[str] = []
+    Worker(queue, on_error=lambda task, error: reported.append(str(error))).run(fails, burst=True)
     assert len(again) == 1
     assert not refused
-    assert told == ["no luck"]
+    assert reported == ["no luck"]
 
 
 def test_on_error_is_not_called_for_an_end_that_was_never_stored(
@@ -210,25 +210,25 @@ def test_on_error_is_not_called_for_an_end_that_was_never_stored(
         other.purge()
         fails(payload)
 
-    told = Told()
-    Worker(queue, on_error=told).run(purged, burst=True)
+    reported = ErrorCalls()
+    Worker(queue, on_error=reported).run(purged, burst=True)
     assert task.refresh().state == "abandoned"
-    assert told.calls == []
+    assert reported.calls == []
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_on_error_is_called_where_the_task_cannot_be_read(
+def test_on_error_is_called_if_the_task_cannot_be_read(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     def get(*arguments: object) -> None:
-        raise StoreUnavailable("away")
+        raise StoreUnavailable("unavailable")
 
     task = queue.enqueue("x", retry=RetryPolicy(delay=3600))
-    told = Told()
+    reported = ErrorCalls()
     with monkeypatch.context() as patch:
         patch.setattr(queue.store, "get", get)
-        Worker(queue, on_error=told).run(fails, burst=True, batch=batch)
-    assert told.calls == [(task.id, "failed", 1, "ValueError: no luck", "no luck")]
+        Worker(queue, on_error=reported).run(fails, burst=True, batch=batch)
+    assert reported.calls == [(task.id, "failed", 1, "ValueError: no luck", "no luck")]
 
 
 # -- a holder's verbs ------------------------------------------------------------------------------
@@ -255,10 +255,8 @@ VERBS: dict[str, tuple[Callable[[Task], object], str]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("stored", [True, False])
-def test_an_end_in_doubt_is_asked_for_again_by_itself(
-    queue: TaskQueue, faults: Faults, verb: str, stored: bool
-) -> None:
-    """``stored``: whether it had been done the first time."""
+def test_an_end_in_doubt_is_retried_automatically(queue: TaskQueue, faults: Faults, verb: str, stored: bool) -> None:
+    """``stored``: whether the first try took effect."""
     task = started(queue)
     act, state = VERBS[verb]
     faults.lose, faults.stored, faults.in_doubt, faults.times = is_end, stored, True, 2
@@ -268,7 +266,7 @@ def test_an_end_in_doubt_is_asked_for_again_by_itself(
 
 
 @pytest.mark.parametrize("verb", ["fail", "release"])
-def test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled(queue: TaskQueue, faults: Faults, verb: str) -> None:
+def test_an_end_in_doubt_of_a_task_with_a_cancellation_request(queue: TaskQueue, faults: Faults, verb: str) -> None:
     task = started(queue)
     queue.cancel(task.id)
     faults.lose, faults.stored, faults.times = is_end, True, 1
@@ -278,10 +276,10 @@ def test_an_end_in_doubt_of_a_task_that_was_to_be_cancelled(queue: TaskQueue, fa
 
 
 @pytest.mark.parametrize("meanwhile", ["another claim", "another thread"])
-def test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise(
+def test_an_end_in_doubt_was_not_stored_if_the_task_has_ended_otherwise(
     queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
-    """Between the first try, which did not arrive, and its repeat."""
+    """The task ends between the first try, which did not arrive, and the second."""
     task, ask = started(queue), queue.store.exchange
 
     def exchange(worker: int, **asked: Any) -> Exchanged:
@@ -302,19 +300,19 @@ def test_an_end_in_doubt_was_not_stored_where_the_task_has_ended_otherwise(
     assert task.refresh().result == ("its result" if meanwhile == "another claim" else None)
 
 
-def test_between_the_repeats_it_waits(queue: TaskQueue, faults: Faults) -> None:
+def test_there_are_pauses_between_the_tries(queue: TaskQueue, faults: Faults) -> None:
     task = started(queue)
     faults.lose, faults.in_doubt = is_end, True
-    beginning = time.monotonic()
+    before = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
         task.finish()
-    assert time.monotonic() - beginning >= 1
+    assert time.monotonic() - before >= 1
     assert 3 <= faults.lost <= 20
     assert caught.value.maybe_done
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_end_in_doubt_may_be_asked_for_again_by_the_user(
+def test_the_caller_may_repeat_an_end_in_doubt(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setattr(held, "_PAUSES", (0.01,))
@@ -328,10 +326,10 @@ def test_an_end_in_doubt_may_be_asked_for_again_by_the_user(
     act(task)
     assert (task.state, task.refresh().state) == (state, state)
     with pytest.raises(InvalidTransition):
-        act(task)  # the doubt is over
+        act(task)  # the outcome is certain now
 
 
-def test_a_start_in_doubt_may_be_asked_for_again_by_the_user(
+def test_the_caller_may_repeat_a_start_in_doubt(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held, "_PAUSES", (0.01,))
@@ -348,7 +346,7 @@ def test_a_start_in_doubt_may_be_asked_for_again_by_the_user(
     task.finish()
 
 
-def test_another_verb_than_the_one_in_doubt_is_told_the_truth(
+def test_a_verb_other_than_the_one_in_doubt_raises_the_true_state(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held, "_PAUSES", ())
@@ -362,10 +360,10 @@ def test_another_verb_than_the_one_in_doubt_is_told_the_truth(
     task.finish("result")
 
 
-def test_what_was_in_doubt_stays_so_while_the_database_is_away(
+def test_an_end_stays_in_doubt_while_the_database_is_unavailable(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server that lost the answer is down: the next try stores nothing, the first may have."""
+    """The server that lost the answer is down. The next try stores nothing, but the first may have."""
     monkeypatch.setattr(held, "_PAUSES", (0.01, 0.01))
     task = started(queue)
     faults.lose, faults.stored, faults.times = is_end, True, 1
@@ -376,10 +374,10 @@ def test_what_was_in_doubt_stays_so_while_the_database_is_away(
     assert task.refresh().state == "done"
 
 
-def test_a_holder_that_dropped_what_was_in_doubt_leaves_when_it_is_closed(
+def test_a_holder_that_dropped_an_end_in_doubt_deregisters_when_it_is_closed(
     queue: TaskQueue, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end had been stored: nothing is held any more."""
+    """The end was stored, so the handle holds nothing any more."""
     monkeypatch.setattr(held, "_PAUSES", ())
     task = started(queue)
     faults.lose, faults.stored = is_end, True
@@ -390,5 +388,5 @@ def test_a_holder_that_dropped_what_was_in_doubt_leaves_when_it_is_closed(
     del task
     queue.close()
     with TaskQueue(queue.url) as other:
-        until(lambda: other.stats().workers == 0, what="the worker's leaving")
+        until(lambda: other.stats().workers == 0, what="the end of the worker")
         assert other.get(number).state == "done"

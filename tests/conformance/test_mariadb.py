@@ -1,4 +1,4 @@
-"""What only MariaDB has: its addresses and certificates, old snapshots, a race for a key that its index decides."""
+"""MariaDB only: several addresses, certificates, old snapshots, and a race for a key that the unique index decides."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.engine("mariadb")
 
 
 def asked(queue: TaskQueue, question: str) -> Any:
-    """What the server says on the connection that writes."""
+    """Return what the server answers on the connection that writes."""
     assert isinstance(queue.store, SqlStore)
     connections = queue.store._connections
     assert isinstance(connections, MariadbConnections)
-    queue.resume()  # so that there is one
+    queue.resume()  # opens the connection
     link: Any = connections._writer
     with link.connection.cursor() as cursor:
         cursor.execute(question)
@@ -56,7 +56,7 @@ def test_the_first_address_that_takes_writes_is_used(url: str) -> None:
             task.finish()
 
 
-def test_a_server_that_takes_no_writes_is_named(url: str) -> None:
+def test_a_read_only_server_is_named_in_the_error(url: str) -> None:
     with MariaDBServer(durable=False) as replica:
         with TaskQueue(replica.url()) as queue:
             queue.enqueue()
@@ -78,7 +78,7 @@ def openssl(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MariaDBServer, Path]]:
-    """A server with a certificate for "localhost", and the CA's."""
+    """Start a server with a certificate for "localhost"; return it with the CA's certificate."""
     if shutil.which("openssl") is None:
         pytest.skip("THE openssl COMMAND IS NOT INSTALLED: TLS WITH MARIADB IS NOT TESTED")
     server = MariaDBServer(durable=False)
@@ -100,13 +100,13 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Maria
 @pytest.mark.parametrize(
     "options", ["", "ssl=true", "ssl_verify_cert=false", "ssl_ca={ca}", "ssl_ca={ca}&ssl_verify_cert=true"]
 )
-def test_the_line_is_encrypted(tls_server: tuple[MariaDBServer, Path], options: str) -> None:
+def test_the_connection_is_encrypted(tls_server: tuple[MariaDBServer, Path], options: str) -> None:
     server, ca = tls_server
     with TaskQueue(f"{server.url()}?{options.format(ca=ca)}") as queue:
         assert asked(queue, "SHOW STATUS LIKE 'Ssl_cipher'")[1]
 
 
-def test_the_name_is_checked_where_that_is_asked_for(tls_server: tuple[MariaDBServer, Path]) -> None:
+def test_the_host_name_is_checked_if_the_option_is_set(tls_server: tuple[MariaDBServer, Path]) -> None:
     server, ca = tls_server
     url = f"{server.url()}?ssl_ca={ca}&ssl_verify_identity=true"
     with TaskQueue(url.replace(LOOPBACK, "localhost")) as queue:
@@ -114,7 +114,7 @@ def test_the_name_is_checked_where_that_is_asked_for(tls_server: tuple[MariaDBSe
     with pytest.raises(StoreUnavailable, match="certificate verify failed"):
         TaskQueue(url)
     with pytest.raises(StoreUnavailable, match="certificate verify failed"):
-        TaskQueue(f"{server.url()}?ssl_verify_cert=true")  # by the system's CAs, which do not know it
+        TaskQueue(f"{server.url()}?ssl_verify_cert=true")  # by the system's CAs, which did not sign it
 
 
 def test_a_certificate_of_another_ca_is_refused(tls_server: tuple[MariaDBServer, Path], tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_certificate_of_another_ca_is_refused(tls_server: tuple[MariaDBServer,
     other = tmp_path / "other.pem"
     new = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Other"]
     openssl("req", "-x509", *new, "-keyout", tmp_path / "other.key", "-out", other)
-    TaskQueue(server.url()).close()  # an unverified connection before does not weaken a verified one
+    TaskQueue(server.url()).close()  # an unverified connection does not weaken a later verified one
     for options in (f"ssl_ca={other}", f"ssl_ca={other}&ssl_verify_cert=true"):
         with pytest.raises(StoreUnavailable, match="certificate verify failed"):
             TaskQueue(f"{server.url()}?{options}")
@@ -134,7 +134,7 @@ def test_a_certificate_of_another_ca_is_refused(tls_server: tuple[MariaDBServer,
 def test_an_unverified_connection_loads_no_certificates(
     tls_server: tuple[MariaDBServer, Path], options: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading the system's CAs takes 50 ms, at each connection."""
+    """Loading the system's CAs would take 50 ms for each connection."""
     loaded = []
     load = ssl.SSLContext.load_default_certs
 
@@ -193,7 +193,7 @@ def test_every_documented_option_opens_a_queue(tls_server: tuple[MariaDBServer, 
 def test_connect_timeout_is_an_option(url: str) -> None:
     with ExitStack() as stack:
         full = stack.enter_context(closing(socket.create_server((LOOPBACK, 0), backlog=0)))
-        for _ in range(4):  # the queue of connections that nobody accepts is full then
+        for _ in range(4):  # fills the server's backlog of connections
             filler = stack.enter_context(closing(socket.socket()))
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
@@ -209,14 +209,14 @@ def test_an_invalid_connect_timeout(url: str, value: str) -> None:
         TaskQueue(with_option(url, f"connect_timeout={value}"))
 
 
-def test_the_only_charset_may_be_said(url: str) -> None:
+def test_the_only_valid_charset_may_be_given(url: str) -> None:
     TaskQueue(with_option(url, "charset=utf8mb4")).close()
 
 
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def test_a_key_that_is_younger_than_the_snapshot_of_a_user(url: str, queue: TaskQueue) -> None:
+def test_a_key_that_is_newer_than_the_snapshot_of_the_callers_transaction(url: str, queue: TaskQueue) -> None:
     parts = urlsplit(url)
     with closing(
         pymysql.connect(host=parts.hostname, port=parts.port or 0, user=parts.username, database=parts.path[1:])
@@ -237,7 +237,7 @@ def test_a_retry_that_loses_the_race_for_its_key(queue: TaskQueue) -> None:
     assert isinstance(queue.store, SqlStore)
     connections = queue.store._connections
     assert isinstance(connections, MariadbConnections)
-    connections._sql["key_is_taken"] = "SELECT 1 FROM DUAL WHERE 1 = 0"  # it was taken right after the look
+    connections._sql["key_is_taken"] = "SELECT 1 FROM DUAL WHERE 1 = 0"  # the key was taken right after the check
     with pytest.raises(InvalidTransition):
         queue.retry(task.id)
     assert task.refresh().state is TaskState.CANCELLED

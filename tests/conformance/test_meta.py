@@ -49,7 +49,7 @@ def test_a_task_function_gets_no_meta_as_argument(queue: TaskQueue) -> None:
     assert task.get_result(10) == [[1], {}, META]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize(
     "meta",
     [[], "text", 7, {1: "a"}, {"a": float("nan")}, {"a": object()}, {"a": "\x00"}, {"a": "x" * 8192}],

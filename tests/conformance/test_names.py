@@ -1,4 +1,4 @@
-"""Names of queues: what they may be, and that they are values, never SQL."""
+"""Names of queues: which are valid, and that they reach the database as values, never as SQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from dbtaskqueue import TaskQueue, Worker
 
-pytestmark = pytest.mark.one_engine("refused before any engine is asked")
+pytestmark = pytest.mark.one_engine("refused before a query is sent")
 
 GOOD = ["a", "http.fetch", "A-b_c.d:e", "0", "x" * 128, "--", "DROP", "select", "..", ":memory:"]
 BAD = ["", "x" * 129, "two words", "ä", "ａ", "a/b", "a'b", 'a"b', "a;b", "a%b", "a\n", "\na", "a\x00b", "٣", "\ud800"]
@@ -38,7 +38,7 @@ def test_a_bad_name_is_refused(url: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("ä", "a"), ("key", "Key"), ("key", "key "), ("'; --", "';"), ("🧊", "x" * 255)]
 )
-def test_a_key_is_any_text_told_apart_exactly(queue: TaskQueue, one: str, other: str) -> None:
+def test_a_key_is_any_text_and_compared_exactly(queue: TaskQueue, one: str, other: str) -> None:
     first, second = queue.enqueue(1, key=one), queue.enqueue(2, key=other)
     assert first.id != second.id
     assert queue.enqueue(3, key=one).id == first.id
@@ -46,8 +46,8 @@ def test_a_key_is_any_text_told_apart_exactly(queue: TaskQueue, one: str, other:
 
 
 @pytest.mark.every_engine("the collation of a column decides")
-def test_upper_and_lower_case_are_told_apart(url: str) -> None:
-    with TaskQueue(url, queue="lane") as lower, TaskQueue(url, queue="LANE") as upper:
+def test_upper_and_lower_case_differ(url: str) -> None:
+    with TaskQueue(url, queue="mixed") as lower, TaskQueue(url, queue="MIXED") as upper:
         lower.enqueue("lower")
         assert upper.fetch(timeout=0) == []
         upper.pause()

@@ -1,4 +1,4 @@
-"""What an attempt tells while it runs, its output above all, and what it took in the end."""
+"""Notes of a running attempt, above all its output, and the CPU time and memory that it used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def record(queue: TaskQueue) -> TaskRecord:
     return start(queue)[0]
 
 
-def test_the_last_value_under_a_name_stays(queue: TaskQueue, record: TaskRecord) -> None:
+def test_the_last_note_under_a_name_is_kept(queue: TaskQueue, record: TaskRecord) -> None:
     def note(name: str, value: str) -> Note:
         return Note(record.id, record.token, name, value)
 
@@ -51,11 +51,11 @@ def test_the_last_value_under_a_name_stays(queue: TaskQueue, record: TaskRecord)
     exchange(queue, ends=[end("finish", record)])
     seen = queue.store.get(record.id)
     assert seen is not None
-    assert (seen.progress, seen.usage) == ("[1, 2, null, null]", None), "what it uses is told of a running one only"
+    assert (seen.progress, seen.usage) == ("[1, 2, null, null]", None), "usage is shown for running attempts only"
 
 
 @pytest.mark.pooled("prepared statements")
-def test_notes_of_many_tasks_come_in_one_exchange(queue: TaskQueue) -> None:
+def test_notes_of_many_tasks_are_stored_in_one_exchange(queue: TaskQueue) -> None:
     queue.enqueue_many(range(20))
     records = start(queue, 20)
     exchange(queue, notes=[Note(each.id, each.token, "output", f"of {each.id}") for each in records])
@@ -63,10 +63,8 @@ def test_notes_of_many_tasks_come_in_one_exchange(queue: TaskQueue) -> None:
 
 
 @pytest.mark.engine("sqlite", "postgresql", "mariadb")
-def test_of_many_outputs_the_newest_are_read_with_the_attempts(
-    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """20,000 outputs of 4 KB took 76 MiB."""
+def test_attempts_are_read_with_their_newest_outputs_only(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading 20,000 outputs of 4 KB took 76 MiB."""
     id = queue.enqueue("x", retry=RetryPolicy(delay=0, max_attempts=None)).id
     monkeypatch.setattr(listing, "OUTPUTS", 5)
     count = 20
@@ -97,14 +95,14 @@ def test_a_note_with_an_old_token_is_refused(queue: TaskQueue, record: TaskRecor
     assert [attempt.output for attempt in queue.get(record.id).attempts()] == [None, "mine"]
 
 
-def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: TaskRecord) -> None:
-    def told(record: TaskRecord, verb: str, number: int) -> None:
+def test_each_attempt_has_its_output_and_usage(queue: TaskQueue, record: TaskRecord) -> None:
+    def end_with_output(record: TaskRecord, verb: str, number: int) -> None:
         note = Note(record.id, record.token, "output", f"attempt {number}")
         assert exchange(queue, notes=[note], ends=[end(verb, record, number * 500_000, 2**40 + number)]) == [True]
 
-    told(record, "fail", 1)
-    told(start(queue)[0], "release", 2)
-    told(start(queue)[0], "finish", 3)
+    end_with_output(record, "fail", 1)
+    end_with_output(start(queue)[0], "release", 2)
+    end_with_output(start(queue)[0], "finish", 3)
     queue.retry(record.id)
     [fourth] = start(queue)
     expected = [
@@ -119,7 +117,9 @@ def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: 
     ]
     exchange(queue, ends=[end("finish", fourth)])
     last = queue.get(record.id).attempts()[-1]
-    assert (last.outcome, last.cpu_seconds, last.peak_memory) == ("done", None, None), "not those of the third"
+    assert (last.outcome, last.cpu_seconds, last.peak_memory) == ("done", None, None), (
+        "the third attempt is not counted"
+    )
     assert queue.prune(0) == 1
     assert queue.store._connections.query("export_note", {"after": 0, "last": 999}) == []  # type: ignore[attr-defined]
 
@@ -127,7 +127,7 @@ def test_each_attempt_has_its_output_and_what_it_took(queue: TaskQueue, record: 
 @pytest.mark.pooled("prepared statements")
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("measured", [False, True])
-def test_ends_of_a_batch_say_what_they_took(queue: TaskQueue, batched: bool, measured: bool) -> None:
+def test_outcomes_of_a_batch_store_their_usage(queue: TaskQueue, batched: bool, measured: bool) -> None:
     queue.enqueue_many(range(7))
     records = start(queue, 7, batched=batched)
     numbers = [(each.id * 10, each.id * 100) if measured and each.id % 2 else (None, None) for each in records]
@@ -153,7 +153,7 @@ def test_a_lost_attempt_keeps_its_output(queue: TaskQueue, record: TaskRecord) -
 
 
 def test_attempts_from_a_token_on(queue: TaskQueue, record: TaskRecord) -> None:
-    """Who follows a task does not read the output of all of its attempts each second."""
+    """Following a task must not read the output of all its attempts each second."""
     tokens = []
     for number in range(3):
         tokens.append(record.token)

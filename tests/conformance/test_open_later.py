@@ -1,4 +1,4 @@
-"""A TaskQueue that is opened later, and the lanes of one."""
+"""A TaskQueue that is opened later, and its lanes: other queues of the same database."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_open_takes_the_url(url: str) -> None:
     function = queue.task(name="double")(double)
     with queue.open(url):
         task = function.enqueue(1)
-        assert queue.open(url) is queue, "it is open already"
+        assert queue.open(url) is queue, "a second open() with the same URL does nothing"
         assert queue.open().get(task.id).id == task.id
         with pytest.raises(TaskQueueError, match="another database"):
             queue.open("sqlite:///another.sqlite")
@@ -72,7 +72,7 @@ def test_a_queue_that_was_never_opened_can_be_closed(url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_many_threads_open_it_once(url: str) -> None:
+def test_many_threads_open_a_queue_once(url: str) -> None:
     queue = TaskQueue(url, open=False)
     stores = set()
     barrier = threading.Barrier(8)
@@ -91,9 +91,9 @@ def test_many_threads_open_it_once(url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_a_child_of_a_fork_opens_its_own(url: str) -> None:
+def test_a_forked_child_opens_its_own_database(url: str) -> None:
     queue = TaskQueue(url, open=False)
-    queue._handle._opening.acquire()  # as a thread of the parent that is opening the database
+    queue._handle._opening.acquire()  # as if a thread of the parent were opening the database
     child = os.fork()
     if child == 0:
         try:

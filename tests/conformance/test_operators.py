@@ -1,4 +1,4 @@
-"""What an operator does: list, cancel, pause, resume, purge, prune."""
+"""The verbs of operators: list, cancel, pause, resume, purge, prune."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dbtaskqueue._worker.membership import Membership
 
 
 def bring(queue: TaskQueue, state: str) -> Task:
-    """A new task in that state; the Task that held it, or holds it."""
+    """Enqueue a task and bring it into this state. Return the Task of its holder."""
     made = queue.enqueue(state, retry=RetryPolicy(delay=3600), priority=9)
     [task] = queue.fetch(timeout=10)
     assert task.id == made.id
@@ -47,17 +47,17 @@ def bring(queue: TaskQueue, state: str) -> Task:
 
 @pytest.fixture
 def zoo(queue: TaskQueue) -> dict[str, Task]:
-    """One task in each state."""
+    """Return one task in each state."""
     return {str(state): bring(queue, state) for state in TaskState}
 
 
 # -- many tasks, and cancelling --------------------------------------------------------------------
 
 
-def test_the_standings_of_many_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+def test_states_of_many_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> None:
     more = [task.id for task in queue.enqueue_many(range(1100))]
-    gone = more[-1] + 7
-    standings = queue.store.standings([*more, gone, *(task.id for task in zoo.values())])
+    unknown = more[-1] + 7
+    standings = queue.store.standings([*more, unknown, *(task.id for task in zoo.values())])
     assert set(standings) == {*more, *(task.id for task in zoo.values())}
     for state, task in zoo.items():
         assert standings[task.id] == (TaskState(state), queue.get(task.id).token)
@@ -65,7 +65,7 @@ def test_the_standings_of_many_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> 
 
 
 @pytest.mark.parametrize("state", list(TaskState))
-def test_a_cancel_that_never_asks_a_running_task(queue: TaskQueue, state: TaskState) -> None:
+def test_a_cancel_that_leaves_running_tasks_alone(queue: TaskQueue, state: TaskState) -> None:
     task = bring(queue, state)
     before = queue.get(task.id)
     verdict = queue.store.cancel(task.id, clock.now(), running=False)
@@ -79,7 +79,7 @@ def test_a_cancel_that_never_asks_a_running_task(queue: TaskQueue, state: TaskSt
 
 
 @pytest.mark.parametrize("state", list(TaskState))
-@pytest.mark.one_engine("decided in Python, with a verb that the test before runs on every engine")
+@pytest.mark.one_engine("decided in Python, with a verb that the previous test runs on every engine")
 def test_cancel_returns_whether_the_task_is_cancelled_now(queue: TaskQueue, state: TaskState) -> None:
     holder = bring(queue, state)
     task = queue.get(holder.id)
@@ -98,7 +98,7 @@ def test_cancel_returns_whether_the_task_is_cancelled_now(queue: TaskQueue, stat
 # -- purge -----------------------------------------------------------------------------------------
 
 
-def test_purge_abandons_what_is_unfinished(queue: TaskQueue, zoo: dict[str, Task]) -> None:
+def test_purge_abandons_unfinished_tasks(queue: TaskQueue, zoo: dict[str, Task]) -> None:
     before = {id: queue.get(id) for id in (task.id for task in zoo.values())}
     assert queue.purge() == 4
     for state, task in zoo.items():
@@ -112,7 +112,7 @@ def test_purge_abandons_what_is_unfinished(queue: TaskQueue, zoo: dict[str, Task
     assert queue.purge() == 0
 
 
-def test_purge_is_of_one_queue(queue: TaskQueue, url: str) -> None:
+def test_purge_affects_one_queue_only(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
         task = other.enqueue()
         assert queue.purge() == 0
@@ -126,8 +126,8 @@ def test_purge_of_many(queue: TaskQueue) -> None:
 
 
 @pytest.mark.pooled("prepared statements")
-def test_purge_takes_what_was_enqueued_before_the_call(queue: TaskQueue, other: TaskQueue) -> None:
-    """A producer that never rests must not keep a purge from its end, nor lose what comes later."""
+def test_purge_takes_only_tasks_enqueued_before_the_call(queue: TaskQueue, other: TaskQueue) -> None:
+    """A busy producer must not make a purge endless, and its later tasks must stay."""
     stop = []
 
     def produce() -> list[int]:
@@ -166,7 +166,7 @@ def test_prune_of_abandoned_tasks_when_asked(queue: TaskQueue, zoo: dict[str, Ta
     assert queue.prune(0, states=[]) == 0
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("states", [["pending"], ["done", "running"], ["finished"], "done", [7]], ids=str)
 def test_prune_of_another_state_is_refused(queue: TaskQueue, zoo: dict[str, Task], states: list[str]) -> None:
     with pytest.raises(ValueError, match=r"state|final"):
@@ -174,14 +174,14 @@ def test_prune_of_another_state_is_refused(queue: TaskQueue, zoo: dict[str, Task
     assert len(queue.tasks()) == len(zoo)
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("age", [-1, timedelta(seconds=-1), float("nan"), "30d", None])
 def test_prune_of_a_bad_age_is_refused(queue: TaskQueue, age: float) -> None:
     with pytest.raises(ValueError, match="older_than"):
         queue.prune(age)
 
 
-def test_prune_goes_by_when_a_task_ended(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune_compares_the_time_at_which_a_task_ended(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     wall = clock.source
     ago = [3 * 86400]
     monkeypatch.setattr(clock, "source", lambda: wall() - ago[0] * 1_000_000)
@@ -222,7 +222,7 @@ def test_an_id_is_never_used_again(queue: TaskQueue, url: str) -> None:
         assert other.enqueue().id > last.id
 
 
-def test_a_pruned_task_takes_its_history_along(queue: TaskQueue) -> None:
+def test_pruning_a_task_removes_its_history(queue: TaskQueue) -> None:
     task = bring(queue, "failed")
     task.cancel()
     queue.prune(0)
@@ -232,17 +232,17 @@ def test_a_pruned_task_takes_its_history_along(queue: TaskQueue) -> None:
 # -- pause and resume ------------------------------------------------------------------------------
 
 
-def test_nobody_fetches_from_a_paused_queue(queue: TaskQueue, other: TaskQueue, url: str) -> None:
+def test_no_task_is_fetched_from_a_paused_queue(queue: TaskQueue, other: TaskQueue, url: str) -> None:
     running, reserved = bring(queue, "running"), bring(queue, "reserved")
     queue.pause()
     queue.pause()
     assert queue.stats().paused
     queue.enqueue("waits")
     assert queue.fetch(timeout=0) == other.fetch(timeout=0) == []
-    with TaskQueue(url) as later, TaskQueue(url, queue="other") as lane:
+    with TaskQueue(url) as later, TaskQueue(url, queue="other") as other_queue:
         assert later.fetch(timeout=0) == []
-        lane.enqueue()
-        assert len(lane.fetch(timeout=10)) == 1
+        other_queue.enqueue()
+        assert len(other_queue.fetch(timeout=10)) == 1
     assert reserved.start()
     running.finish()
     reserved.release()
@@ -351,7 +351,7 @@ Tick = Callable[[float], None]
 
 @pytest.fixture
 def tick(monkeypatch: pytest.MonkeyPatch) -> Tick:
-    """Stop the clock, and set it on by so many seconds."""
+    """Stop the clock; return a function that moves it forward by this many seconds."""
     now = [clock.now()]
     monkeypatch.setattr(clock, "source", lambda: now[0])
 
@@ -385,7 +385,7 @@ def test_oldest_due_is_the_longest_wait(queue: TaskQueue, tick: Tick) -> None:
 
 @pytest.mark.engine("sqlite", "postgresql", "mariadb")
 def test_a_task_with_a_start_in_the_past_waits_since_it_was_enqueued(queue: TaskQueue, tick: Tick) -> None:
-    """An alert woke a person: "has waited for ten months"."""
+    """This once raised a false alert: "has waited for ten months"."""
     last_year = datetime.now(UTC) - timedelta(days=300)
     late = queue.enqueue(start_at=last_year)
     assert waited(queue) == 0
@@ -435,7 +435,7 @@ def test_a_task_waits_since_it_was_released_failed_or_retried(queue: TaskQueue, 
     del task
     [reserved] = queue.fetch()
     tick(4)
-    queue._membership.leave()  # as a worker that drains: it keeps its due time
+    queue._membership.leave()  # as a draining worker does: the task keeps its due time
     assert waited(queue) == 7
     del reserved
 
@@ -452,17 +452,17 @@ def test_a_wait_is_not_negative_after_the_clock_was_set_back(queue: TaskQueue, t
     assert found >= 10
 
 
-def test_workers_are_the_living_ones_of_the_whole_database(queue: TaskQueue, url: str) -> None:
+def test_workers_lists_live_workers_of_the_whole_database(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
         assert queue.fetch(timeout=0) == other.fetch(timeout=0) == []
         assert queue.stats().workers == other.stats().workers == 2
     assert queue.stats().workers == 1
 
 
-# -- looking ---------------------------------------------------------------------------------------
+# -- get and tasks --------------------------------------------------------------------------------
 
 
-def test_get_is_of_any_queue(queue: TaskQueue, url: str) -> None:
+def test_get_finds_tasks_of_any_queue(queue: TaskQueue, url: str) -> None:
     with TaskQueue(url, queue="other") as other:
         task = other.enqueue("x")
         assert queue.get(task.id).queue == "other"
@@ -470,16 +470,16 @@ def test_get_is_of_any_queue(queue: TaskQueue, url: str) -> None:
         assert queue.retry(task.id).state == "pending"
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("id", [1, 0, -1, 2**63, 2**70, "1", 1.0, None, True], ids=repr)
-def test_no_such_task(queue: TaskQueue, id: int) -> None:
+def test_an_unknown_task_raises_task_not_found(queue: TaskQueue, id: int) -> None:
     for act in (queue.get, queue.cancel, queue.retry):
         with pytest.raises(TaskNotFound, match="no task") as caught:
             act(id)
         assert isinstance(caught.value, LookupError)
 
 
-def test_tasks_are_this_queues_newest_first(queue: TaskQueue, zoo: dict[str, Task], url: str) -> None:
+def test_tasks_lists_this_queue_newest_first(queue: TaskQueue, zoo: dict[str, Task], url: str) -> None:
     with TaskQueue(url, queue="other") as other:
         other.enqueue()
     assert [task.id for task in queue.tasks()] == sorted((task.id for task in zoo.values()), reverse=True)
@@ -504,7 +504,7 @@ def test_paging(queue: TaskQueue, state: str | None) -> None:
     assert len(queue.tasks(before=10**30, limit=300)) == 250
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize(
     "options", [{"limit": 0}, {"limit": -1}, {"limit": "1"}, {"limit": True}, {"state": "finished"}, {"before": "x"}]
 )
@@ -513,7 +513,7 @@ def test_bad_arguments_of_tasks(queue: TaskQueue, options: dict[str, object]) ->
         queue.tasks(**options)  # type: ignore[arg-type]
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 def test_a_closed_queue_refuses(url: str) -> None:
     queue = TaskQueue(url)
     id = queue.enqueue().id
@@ -528,21 +528,21 @@ def test_a_closed_queue_refuses(url: str) -> None:
 # -- the queues of a database ----------------------------------------------------------------------
 
 
-def test_the_queues_are_those_with_tasks_and_those_that_are_paused(queue: TaskQueue, url: str) -> None:
+def test_queues_lists_those_with_tasks_and_those_that_are_paused(queue: TaskQueue, url: str) -> None:
     assert queue.store.queues() == []
     with contextlib.ExitStack() as stack:
-        lanes = {name: stack.enter_context(TaskQueue(url, queue=name)) for name in [*TaskState, "Paused", "resumed"]}
-        held = [bring(lanes[state], state) for state in TaskState]
-        lanes["Paused"].pause()
-        lanes["resumed"].pause()
-        lanes["resumed"].resume()
+        queues = {name: stack.enter_context(TaskQueue(url, queue=name)) for name in [*TaskState, "Paused", "resumed"]}
+        held = [bring(queues[state], state) for state in TaskState]
+        queues["Paused"].pause()
+        queues["resumed"].pause()
+        queues["resumed"].resume()
         assert queue.store.queues() == sorted([*TaskState, "Paused"])
         del held
 
 
 @pytest.mark.engine("sqlite")
-def test_a_list_of_the_queues_costs_nothing_for_what_is_finished(queue: TaskQueue) -> None:
-    """Told by the plan: seeks, and a scan of what is held."""
+def test_listing_queues_does_not_read_finished_tasks(queue: TaskQueue) -> None:
+    """The plan has seeks only, and one scan of the held tasks."""
 
     def plan(tx: SqliteTransaction) -> list[str]:
         return [row[3] for row in tx.connection.execute(f"EXPLAIN QUERY PLAN {SQL['queues']}")]

@@ -1,4 +1,4 @@
-"""Output of tasks that share a process: what they log; and limits for them."""
+"""Output of tasks that share a process, which is what they log, and their limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def only_debug(payload: Any) -> None:
 
 
 @pytest.mark.parametrize(("executor", "code"), [("thread", plain), ("asyncio", coroutine), ("asyncio", plain)])
-def test_what_a_task_logs_is_its_output(queue: TaskQueue, executor: str, code: Callable[..., Any]) -> None:
+def test_log_records_of_a_task_are_its_output(queue: TaskQueue, executor: str, code: Callable[..., Any]) -> None:
     tasks = queue.enqueue_many([1, 2, 3])
     factory = logging.getLogRecordFactory()
     Worker(queue, executor=executor, concurrency=3).run(code, burst=True)
@@ -52,7 +52,7 @@ def test_what_a_task_logs_is_its_output(queue: TaskQueue, executor: str, code: C
     assert logging.getLogRecordFactory() is factory
 
 
-def test_what_the_users_logging_leaves_out_is_left_out(queue: TaskQueue) -> None:
+def test_records_below_the_users_log_level_are_left_out(queue: TaskQueue) -> None:
     task = queue.enqueue(1)
     Worker(queue).run(only_debug, burst=True)
     assert task.attempts()[-1].output is None
@@ -61,14 +61,14 @@ def test_what_the_users_logging_leaves_out_is_left_out(queue: TaskQueue) -> None
 # -- limits -------------------------------------------------------------------------------------------
 
 
-def obedient(payload: Any) -> None:
+def checking(payload: Any) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         time.sleep(0.02)
         if payload == "progress":
             current_task().progress(1)
         elif current_task().cancelled:
-            raise RuntimeError("told to end")
+            raise RuntimeError("stopped by the limit")
 
 
 async def patient(payload: Any) -> None:
@@ -77,35 +77,33 @@ async def patient(payload: Any) -> None:
 
 @pytest.mark.parametrize(
     ("executor", "code", "limit"),
-    [("thread", obedient, "time"), ("thread", obedient, "stall"), ("asyncio", patient, "time")],
+    [("thread", checking, "time"), ("thread", checking, "stall"), ("asyncio", patient, "time")],
 )
-def test_a_limit_stops_who_can_be_stopped(
+def test_a_limit_stops_tasks_that_check_for_cancellation(
     queue: TaskQueue, executor: str, code: Callable[..., Any], limit: str
 ) -> None:
-    task = queue.enqueue("look", retry=ONCE, **{f"{limit}_limit": 0.3})  # type: ignore[arg-type]
+    task = queue.enqueue("check", retry=ONCE, **{f"{limit}_limit": 0.3})  # type: ignore[arg-type]
     Worker(queue, executor=executor).run(code, burst=True)
     assert task.refresh().state == "abandoned"
     assert f"{limit}_limit of 0.3 s" in (task.error or "")
     assert "its threads at that moment" in (task.error or "")
 
 
-def test_who_tells_progress_does_not_stall_but_takes_its_time(queue: TaskQueue) -> None:
+def test_progress_prevents_a_stall_but_not_the_time_limit(queue: TaskQueue) -> None:
     task = queue.enqueue("progress", retry=ONCE, stall_limit=1.0, time_limit=2.0)
-    Worker(queue).run(obedient, burst=True)
+    Worker(queue).run(checking, burst=True)
     assert "time_limit of 2 s" in (task.refresh().error or "")
 
 
-def test_a_task_that_ends_well_in_spite_of_its_limit_is_done(
-    queue: TaskQueue, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_task_that_finishes_after_its_limit_is_done(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:
     leave = threading.Event()
     task = queue.enqueue(None, retry=ONCE, time_limit=0.3)
 
-    def deaf(payload: Any) -> str:
+    def unaware(payload: Any) -> str:
         leave.wait(30)
         return "late"
 
-    worker = Background(lambda: Worker(queue).run(deaf, burst=True))
+    worker = Background(lambda: Worker(queue).run(unaware, burst=True))
     until(lambda: "task exceeds a limit and is stopped" in caplog.text)
     leave.set()
     worker.join()

@@ -50,7 +50,7 @@ CONNECT = {
 
 @pytest.fixture
 def connect(engine: str, url: str) -> Connect:
-    """Opens a connection as an application would, with nothing of ours."""
+    """Return a function that opens a connection as an application would, without the library."""
     return lambda: CONNECT[engine](url)
 
 
@@ -68,7 +68,7 @@ def execute(connection: Any, statement: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def orders(queue: TaskQueue, connect: Connect) -> Iterator[str]:
-    """A table of the application."""
+    """Create a table of the application."""
     with closing(connect()) as connection:
         execute(connection, "DROP TABLE IF EXISTS app_orders")
         execute(connection, "CREATE TABLE app_orders (number INTEGER)")
@@ -103,7 +103,7 @@ def test_a_rollback_makes_neither(queue: TaskQueue, connection: Any, orders: str
         assert execute(other, f"SELECT number FROM {orders}") == []
 
 
-def test_many_at_once_with_large_payloads(queue: TaskQueue, connection: Any) -> None:
+def test_enqueue_many_with_large_payloads(queue: TaskQueue, connection: Any) -> None:
     payloads = ["x" * 5000, 1, None, {"ü": "😀" * 300}, "y"]
     tasks = queue.enqueue_many(payloads, connection=connection, priority=3)
     connection.commit()
@@ -144,7 +144,7 @@ def test_the_wake_up_comes_after_the_commit(queue: TaskQueue, connection: Any) -
     assert task.payload == "x"
 
 
-def test_what_is_refused_spoils_nothing(queue: TaskQueue, connection: Any, orders: str) -> None:
+def test_a_refused_enqueue_does_not_damage_the_transaction(queue: TaskQueue, connection: Any, orders: str) -> None:
     execute(connection, f"INSERT INTO {orders} VALUES (7)")
     with pytest.raises(PayloadError):
         queue.enqueue(float("nan"), connection=connection)
@@ -182,7 +182,7 @@ def test_a_connection_in_autocommit(queue: TaskQueue, connection: Any, engine: s
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("start", ["BEGIN", "BEGIN IMMEDIATE", "SELECT count(*) FROM dbtaskqueue_task"])
-def test_a_transaction_that_has_begun_already(queue: TaskQueue, connection: Any, start: str) -> None:
+def test_a_transaction_that_has_already_started(queue: TaskQueue, connection: Any, start: str) -> None:
     execute(connection, start)
     connection.row_factory = sqlite3.Row
     task = queue.enqueue(1, connection=connection)
@@ -192,8 +192,8 @@ def test_a_transaction_that_has_begun_already(queue: TaskQueue, connection: Any,
 
 
 @pytest.mark.engine("sqlite")
-def test_a_transaction_that_enqueue_begins_has_the_write_lock(queue: TaskQueue, connection: Any, url: str) -> None:
-    """Also where the key was taken and nothing was written: what is written next in it must not fail."""
+def test_a_transaction_that_enqueue_starts_has_the_write_lock(queue: TaskQueue, connection: Any, url: str) -> None:
+    """It has the lock even if the key was taken and nothing was written, so later writes in it cannot fail."""
     task = queue.enqueue(1, key="k")
     assert queue.enqueue(2, key="k", connection=connection).id == task.id
     with closing(sqlite3.connect(urlsplit(url).path[1:], timeout=0)) as late:
@@ -205,7 +205,7 @@ def test_a_transaction_that_enqueue_begins_has_the_write_lock(queue: TaskQueue, 
 
 @pytest.fixture
 def elsewhere(engine: str, url: str, tmp_path: Path) -> Iterator[Any]:
-    """A connection to another database of the same engine, with a queue in it where that is possible."""
+    """Open a connection to another database of the same engine, with a queue in it if that is possible."""
     with contextlib.ExitStack() as stack:
         if engine == "sqlite":
             other = f"sqlite:///{tmp_path}/other.sqlite"
@@ -237,10 +237,10 @@ os._exit(0)
 
 @pytest.mark.engine("sqlite")
 @pytest.mark.parametrize("many", [False, True])
-def test_a_transaction_that_began_with_a_read_before_another_wrote(
+def test_a_transaction_that_started_with_a_read_before_another_wrote(
     queue: TaskQueue, connection: Any, orders: str, many: bool
 ) -> None:
-    """What Django and SQLAlchemy do by default: SQLite refuses to let such a transaction write."""
+    """Django and SQLAlchemy do this by default. SQLite refuses writes in such a transaction."""
     execute(connection, "BEGIN")
     execute(connection, f"SELECT count(*) FROM {orders}")
     queue.enqueue("by another connection")

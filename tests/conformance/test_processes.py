@@ -1,4 +1,4 @@
-"""``executor="process"``: each task in a child process that ends with everything that it has started."""
+"""``executor="process"``: each task runs in a child process, which ends together with every process that it started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbtaskqueue._executors.process import children, fork_server, server_handle
 from dbtaskqueue._executors.process.server_handle import ServerHandle
 from dbtaskqueue._system.linux import Linux
 
-# a pooler between makes no difference to a child
+# a connection pooler makes no difference to a child
 pytestmark = [
     pytest.mark.engine("sqlite", "postgresql", "mariadb"),
     pytest.mark.one_engine("an executor never touches a database"),
@@ -43,15 +43,15 @@ def work(queue: TaskQueue, **options: Any) -> None:
 
 
 def done(queue: TaskQueue, do: str, **arguments: Any) -> Task:
-    """A task that a worker has run."""
+    """Enqueue a task, let a worker run it, and return it."""
     task = enqueue(queue, do, **arguments)
     work(queue)
     return task.refresh()
 
 
 @contextlib.contextmanager
-def working(queue: TaskQueue, **options: Any) -> Iterator[Worker]:
-    """A worker that works during the block."""
+def running_worker(queue: TaskQueue, **options: Any) -> Iterator[Worker]:
+    """Run a worker during the block."""
     worker = Worker(queue, executor="process", **{"drain_timeout": 0, "cancel_grace": 2, **options})
     running = Background(lambda: worker.run(child_tasks.act))
     try:
@@ -73,7 +73,7 @@ def last(task: Task) -> Attempt:
 
 
 def pids(file: Path) -> list[int]:
-    """What ``do_family`` has noted, once it has."""
+    """Wait for the note of ``do_family`` and return its pids."""
     return [int(pid) for pid in until(lambda: lines(file), what="the family's pids")[0].split()]
 
 
@@ -87,11 +87,11 @@ def test_a_task_runs_in_a_child_that_leads_its_group(queue: TaskQueue) -> None:
     assert where["pid"] == where["group"] != os.getpid()
     assert where["parent"] == where["imported_by"] not in (os.getpid(), where["pid"])
     assert (where["threads"], where["main"]) == (1, True)
-    assert not exists(where["pid"])  # the worker has ended, and so has all that was its
+    assert not exists(where["pid"])  # the worker has ended, and so have all its processes
     assert not exists(where["parent"])
 
 
-def test_task_functions_run_there_too(queue: TaskQueue, url: str) -> None:
+def test_task_functions_run_in_a_child_too(queue: TaskQueue, url: str) -> None:
     for function in (child_tasks.double, child_tasks.later):
         queue.functions.register(queue, function.__wrapped__, {"name": function.name})
     first = queue.submit([{"args": [20], "kwargs": {"plus": 2}}], {}, child_tasks.double.name)[0]
@@ -113,30 +113,30 @@ def test_task_functions_run_there_too(queue: TaskQueue, url: str) -> None:
         ("large", {"size": 2**20 + 1}, "PayloadError: result: "),
     ],
 )
-def test_a_failure_says_how_it_ended_and_the_worker_lives_on(
+def test_the_error_says_how_a_child_ended_and_the_worker_continues(
     queue: TaskQueue, do: str, arguments: dict[str, Any], error: str
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     bad, good = enqueue(queue, do, **arguments), enqueue(queue, "return", value=1)
-    work(queue, on_error=lambda task, error: told.append(str(error).splitlines()[0]))
+    work(queue, on_error=lambda task, error: reported.append(str(error).splitlines()[0]))
     assert (bad.refresh().state, good.refresh().state) == ("abandoned", "done")
     assert error in (bad.error or "")
-    assert len(told) == 1
+    assert len(reported) == 1
     assert bad.attempt == 1
 
 
-def test_a_dead_childs_last_lines_are_in_the_error(queue: TaskQueue) -> None:
+def test_the_last_output_of_a_dead_child_is_in_the_error(queue: TaskQueue) -> None:
     assert "last words" in (done(queue, "hard_exit", code=3).error or "")
     segfault = done(queue, "segfault").error or ""
-    assert "child_tasks.py" in segfault  # faulthandler says where
+    assert "child_tasks.py" in segfault  # faulthandler adds where it crashed
     assert "do_segfault" in segfault
 
 
-def test_on_error_is_told_what_the_child_raised(queue: TaskQueue) -> None:
-    told: list[BaseException] = []
+def test_on_error_gets_the_exception_of_the_child(queue: TaskQueue) -> None:
+    reported: list[BaseException] = []
     enqueue(queue, "raise", text="no good")
-    work(queue, on_error=lambda task, error: told.append(error))
-    [error] = told
+    work(queue, on_error=lambda task, error: reported.append(error))
+    [error] = reported
     assert isinstance(error, ChildFailed)
     assert (error.name, str(error)) == ("ValueError", "ValueError: no good")
     assert "in do_raise" in error.text_in_child
@@ -150,7 +150,7 @@ def test_a_task_chooses_its_outcome(queue: TaskQueue, name: str, state: str) -> 
     assert task.attempt == (0 if name == "release" else 1)
 
 
-def test_a_forked_copy_of_a_child_does_not_answer_for_it(queue: TaskQueue) -> None:
+def test_a_forked_copy_of_a_child_sends_no_answer(queue: TaskQueue) -> None:
     task = done(queue, "fork_and_return")
     assert (task.state, task.result) == ("done", 0)
 
@@ -173,24 +173,24 @@ def test_short_tasks_share_a_child_and_long_ones_do_not(queue: TaskQueue) -> Non
     assert (first.refresh().state, second.refresh().state) == ("done", "done")
 
 
-def test_a_child_is_replaced_after_so_many_tasks(queue: TaskQueue) -> None:
+def test_a_child_is_replaced_after_tasks_per_child(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "where") for _ in range(40)]
     work(queue, tasks_per_child=10)
     found = [task.refresh().result["pid"] for task in tasks]  # type: ignore[index, call-overload]
     assert max(found.count(pid) for pid in found) <= 10
 
 
-def test_a_child_that_is_replaced_has_begun_nothing_more(queue: TaskQueue, file: Path) -> None:
+def test_a_replaced_child_has_not_started_its_next_task(queue: TaskQueue, file: Path) -> None:
     tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(60)]
     work(queue, tasks_per_child=15)
     assert {str(task.refresh().state) for task in tasks} == {"done"}
-    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each started once"
+    assert sorted(lines(file), key=int) == [str(number) for number in range(60)], "each task started once"
 
 
-def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
+def test_a_child_that_is_stopped_between_two_tasks_has_not_started_the_next(
     queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children, "_PIN_AFTER", 0.003)  # about when they end
+    monkeypatch.setattr(children, "_PIN_AFTER", 0.003)  # about the duration of the tasks
     tasks = [enqueue(queue, "note_slowly", file=str(file), number=number) for number in range(600)]
     worker = Worker(queue, executor="process", drain_timeout=0, cancel_grace=1)
     running = Background(lambda: worker.run(child_tasks.act, burst=True, batch=20))
@@ -199,10 +199,10 @@ def test_a_child_that_is_stopped_between_two_tasks_has_begun_nothing_more(
     finally:
         worker.stop()
         running.join()
-    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each started once"
+    assert sorted(lines(file), key=int) == [str(number) for number in range(600)], "each task started once"
 
 
-def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
+def test_a_child_with_a_leftover_thread_is_replaced(queue: TaskQueue) -> None:
     first, second = enqueue(queue, "leave_thread"), enqueue(queue, "where")
     work(queue)
     assert first.refresh().state == second.refresh().state == "done"
@@ -220,10 +220,12 @@ def test_a_thread_that_is_left_behind_costs_the_child(queue: TaskQueue) -> None:
         "daemon",
     ],
 )
-def test_what_a_task_leaves_behind_is_gone_when_it_is_done(queue: TaskQueue, file: Path, way: str) -> None:
+def test_processes_that_a_task_leaves_behind_are_killed_before_it_is_done(
+    queue: TaskQueue, file: Path, way: str
+) -> None:
     seen: list[bool] = []
     task = enqueue(queue, "leave", file=str(file), way=way)
-    with working(queue):
+    with running_worker(queue):
         until(lambda: task.refresh().state == "done")
         seen.append(exists(int(lines(file)[0])))
     assert seen == [False]
@@ -231,9 +233,9 @@ def test_what_a_task_leaves_behind_is_gone_when_it_is_done(queue: TaskQueue, fil
 
 @pytest.mark.parametrize("ignore", [False, True])
 @pytest.mark.elsewhere("psutil")
-def test_a_cancelled_task_is_gone_with_its_family(queue: TaskQueue, file: Path, ignore: bool) -> None:
+def test_a_cancelled_task_ends_with_all_its_processes(queue: TaskQueue, file: Path, ignore: bool) -> None:
     task = enqueue(queue, "family", file=str(file), ignore=ignore)
-    with working(queue, cancel_grace=0.5 if ignore else 30):
+    with running_worker(queue, cancel_grace=0.5 if ignore else 30):
         family = pids(file)
         assert all(map(exists, family))
         task.cancel()
@@ -241,9 +243,9 @@ def test_a_cancelled_task_is_gone_with_its_family(queue: TaskQueue, file: Path, 
         assert not any(map(exists, family))
 
 
-def test_a_task_hears_that_it_is_cancelled(queue: TaskQueue, file: Path) -> None:
+def test_a_task_can_check_that_it_is_cancelled(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "until_told", file=str(file))
-    with working(queue):
+    with running_worker(queue):
         until(lambda: lines(file))
         task.cancel()
         until(lambda: task.refresh().state == "cancelled")
@@ -253,17 +255,17 @@ def test_a_task_hears_that_it_is_cancelled(queue: TaskQueue, file: Path) -> None
 @pytest.mark.elsewhere("psutil")
 def test_a_worker_that_lost_its_claim_stops_the_task(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", file=str(file))
-    with working(queue):
+    with running_worker(queue):
         family = pids(file)
         queue.purge()
-        until(lambda: not any(map(exists, family)), what="the end of the task whose claim is gone")
+        until(lambda: not any(map(exists, family)), what="the end of the task whose claim was lost")
     assert task.refresh().state == "abandoned"
 
 
 @pytest.mark.elsewhere("psutil")
-def test_a_fork_server_that_is_killed_takes_its_children_along(queue: TaskQueue, file: Path) -> None:
+def test_children_end_with_a_killed_fork_server(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", LATER, file=str(file))
-    with working(queue):
+    with running_worker(queue):
         family = pids(file)
         server = int(Path(f"/proc/{family[0]}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(server, signal.SIGKILL)
@@ -272,14 +274,14 @@ def test_a_fork_server_that_is_killed_takes_its_children_along(queue: TaskQueue,
         assert "SIGKILL" in (task.error or "")
         assert not any(map(exists, family))
         after = enqueue(queue, "return", value=2)
-        until(lambda: after.refresh().state == "done")  # another server is there
+        until(lambda: after.refresh().state == "done")  # a new fork server was started
 
 
 @pytest.mark.elsewhere("psutil", "none")
-def test_a_stranger_sigterm_ends_no_task(queue: TaskQueue, file: Path) -> None:
-    """A supervisor may send it to every process of a service; the worker decides what that means."""
+def test_sigterm_from_another_process_does_not_end_a_task(queue: TaskQueue, file: Path) -> None:
+    """A supervisor may send SIGTERM to every process of a service, but the worker decides when its tasks stop."""
     task = enqueue(queue, "until_told", file=str(file))
-    with working(queue, drain_timeout=30) as worker:
+    with running_worker(queue, drain_timeout=30) as worker:
         child = int(until(lambda: lines(file))[0])
         os.kill(child, signal.SIGTERM)
         worker.stop()
@@ -288,14 +290,14 @@ def test_a_stranger_sigterm_ends_no_task(queue: TaskQueue, file: Path) -> None:
 
 
 @pytest.mark.elsewhere("psutil", "none")
-def test_no_process_is_left_of_a_worker(queue: TaskQueue) -> None:
+def test_a_worker_leaves_no_processes(queue: TaskQueue) -> None:
     before = child_processes()
     [enqueue(queue, "return") for _ in range(3)]
     work(queue, concurrency=3)
     assert child_processes() <= before
 
 
-# -- what it tells ---------------------------------------------------------------------------------------
+# -- output and usage ------------------------------------------------------------------------------------
 
 
 @pytest.mark.elsewhere("psutil", "none")
@@ -309,12 +311,15 @@ def test_output_of_all_descriptors_goes_to_the_attempt(queue: TaskQueue) -> None
 
 def test_output_is_seen_while_the_task_runs(queue: TaskQueue, file: Path) -> None:
     task = queue.enqueue({"do": "count_and_print", "file": str(file)})
-    with working(queue):
-        until(lambda: task.attempts() and "working on it" in (last(task).output or ""), what="output of a running task")
+    with running_worker(queue):
+        until(
+            lambda: task.attempts() and "working on it" in (last(task).output or ""),
+            what="output of a running task",
+        )
         assert task.refresh().state == "running"
 
 
-def test_of_much_output_the_beginning_and_the_end_are_kept(queue: TaskQueue) -> None:
+def test_long_output_keeps_its_start_and_end(queue: TaskQueue) -> None:
     task = done(queue, "flood", megabytes=64)
     output = last(task).output or ""
     assert task.state == "done"
@@ -336,14 +341,14 @@ def test_the_last_progress_is_stored(queue: TaskQueue) -> None:
 
 def test_progress_is_seen_while_it_runs(queue: TaskQueue) -> None:
     task = enqueue(queue, "progress", count=10_000, pause=0.01)
-    with working(queue):
+    with running_worker(queue):
         seen = until(lambda: task.refresh().progress)
         assert task.state == "running"
         assert seen.total == 10_000
 
 
 @pytest.mark.elsewhere("psutil")
-def test_what_it_took_is_stored(queue: TaskQueue) -> None:
+def test_usage_is_stored(queue: TaskQueue) -> None:
     task = done(queue, "take_memory", megabytes=60)
     attempt = last(task)
     assert attempt.peak_memory is not None
@@ -353,21 +358,21 @@ def test_what_it_took_is_stored(queue: TaskQueue) -> None:
     assert (last(small).peak_memory or 0) < 60 * 2**20
 
 
-# -- what it keeps -----------------------------------------------------------------------------------------
+# -- checkpoints and steps ----------------------------------------------------------------------------------
 
 
 @pytest.mark.every_engine("the child has a connection of its own")
-def test_steps_are_kept_across_a_kill(queue: TaskQueue, file: Path) -> None:
+def test_steps_survive_a_kill(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "steps", RetryPolicy(delay=0), file=str(file), die_after="two stored")
     work(queue)
     assert (task.refresh().state, task.result, task.attempt) == ("done", ["ONE", "TWO", "THREE"], 2)
     assert lines(file) == ["one", "two", "three"]
 
 
-@pytest.mark.engine("sqlite")  # where a connection is an open file, which can be seen
-def test_a_task_that_keeps_nothing_for_long_has_no_connection(queue: TaskQueue, url: str, file: Path) -> None:
+@pytest.mark.engine("sqlite")  # a connection is an open file on this engine
+def test_a_task_that_stores_nothing_for_long_has_no_connection(queue: TaskQueue, url: str, file: Path) -> None:
     task = enqueue(queue, "keep_now_and_then", file=str(file))
-    with working(queue, drain_timeout=30):
+    with running_worker(queue, drain_timeout=30):
         child = int(until(lambda: lines(file))[0])
         until(lambda: not open_files(child, url.removeprefix("sqlite:///")), what="a task without a connection")
         assert task.refresh().state == "running"
@@ -375,42 +380,42 @@ def test_a_task_that_keeps_nothing_for_long_has_no_connection(queue: TaskQueue, 
 
 
 def open_files(pid: int, path: str) -> list[str]:
-    """The open files of a process that belong to a database."""
+    """Return the open files of a process that belong to this database."""
     found = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # closed in the meantime
             if (name := os.readlink(link)).startswith(path):
                 found.append(name)
     return found
 
 
 @pytest.mark.elsewhere("psutil", "none")
-def test_a_drain_gives_the_task_back_with_its_checkpoint(queue: TaskQueue, file: Path) -> None:
+def test_a_drain_releases_the_task_with_its_checkpoint(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "resume", file=str(file), steps=20, seconds=0.1)
-    with working(queue):
+    with running_worker(queue):
         until(lambda: len(lines(file)) >= 3)
     assert task.refresh().state == "pending"
     work(queue)
     assert (task.refresh().state, task.attempt) == ("done", 1)
     numbers = [line.split()[1] for line in lines(file)]
     assert list(dict.fromkeys(numbers)) == [str(number) for number in range(20)]
-    assert len(numbers) <= 21  # the one in whose middle it was stopped may come again
+    assert len(numbers) <= 21  # the step that the stop interrupted may run again
 
 
-def test_a_task_that_hears_of_the_drain_finishes(queue: TaskQueue, file: Path) -> None:
+def test_a_task_that_checks_for_the_drain_finishes(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "until_told", file=str(file))
-    with working(queue, drain_timeout=30):
+    with running_worker(queue, drain_timeout=30):
         until(lambda: lines(file))
     assert (task.refresh().state, task.result) == ("done", "told")
 
 
-# -- standing still, and limits ------------------------------------------------------------------------------
+# -- suspended tasks, and limits -----------------------------------------------------------------------------
 
 
 @pytest.mark.elsewhere("psutil", "none")
 def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "count_seconds", file=str(file), seconds=3)
-    with working(queue):
+    with running_worker(queue):
         until(lambda: lines(file))
         queue.suspend(task.id)
         pid = until(stopped_descendant, what="the suspended child")
@@ -425,33 +430,33 @@ def test_suspend_and_continue(queue: TaskQueue, file: Path) -> None:
 @pytest.mark.elsewhere("psutil")
 def test_a_suspended_task_can_be_cancelled(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "family", file=str(file))
-    with working(queue, cancel_grace=30):
+    with running_worker(queue, cancel_grace=30):
         family = pids(file)
         queue.suspend(task.id)
-        until(lambda: all(map(is_stopped, family)), what="a family that stands still")
+        until(lambda: all(map(is_stopped, family)), what="the suspended family")
         task.cancel()
         until(lambda: task.refresh().state == "cancelled")
         assert not any(map(exists, family))
 
 
-def test_a_task_that_stands_still_keeps_nobody_from_the_database(queue: TaskQueue, file: Path) -> None:
+def test_a_suspended_task_does_not_block_other_writers(queue: TaskQueue, file: Path) -> None:
     task = enqueue(queue, "keep_all_the_time", file=str(file))
-    with working(queue):
+    with running_worker(queue):
         pid = int(until(lambda: lines(file))[0])
         for _ in range(2):
             queue.suspend(task.id)
-            until(lambda: is_stopped(pid), what="a child that stands still")
+            until(lambda: is_stopped(pid), what="the suspended child")
             Background(lambda: queue.enqueue_many([1] * 3, start_in=3600)).join(within=15)
             queue.continue_(task.id)
-            until(lambda: not is_stopped(pid), what="a child that goes on")
+            until(lambda: not is_stopped(pid), what="a child that continues")
         queue.suspend(task.id)
-        until(lambda: is_stopped(pid), what="a child that stands still")
+        until(lambda: is_stopped(pid), what="the suspended child")
         task.cancel()
-        until(lambda: task.refresh().state == "cancelled", within=15, what="the end of it")
+        until(lambda: task.refresh().state == "cancelled", within=15, what="the end of the task")
 
 
 def stopped_descendant() -> int | None:
-    """The pid of a suspended process of this test's worker. The machine may have others."""
+    """Return the pid of a suspended process of this test's worker. The machine may have others."""
     return next((proc.pid for proc in Linux().family(os.getpid()) if is_stopped(proc.pid)), None)
 
 
@@ -486,7 +491,7 @@ def test_a_task_that_exceeds_a_limit_fails(
     assert "LimitExceeded" in (task.error or "")
     assert error in (task.error or "")
     if "memory_limit" not in limits:
-        assert "in do_sleep" in (task.error or "")  # the stack at that moment
+        assert "in do_sleep" in (task.error or "")  # the stack when the limit was exceeded
 
 
 @pytest.mark.elsewhere("psutil", "none")
@@ -496,7 +501,7 @@ def test_the_stack_of_a_task_that_holds_the_interpreter(queue: TaskQueue) -> Non
     assert "in do_hold_the_interpreter" in (task.refresh().error or "")
 
 
-def test_progress_keeps_a_stall_limit_away(queue: TaskQueue) -> None:
+def test_progress_prevents_a_stall(queue: TaskQueue) -> None:
     task = queue.enqueue({"do": "progress", "count": 28, "pause": 0.1}, retry=ONCE, stall_limit=2)
     work(queue)
     assert task.refresh().state == "done"
@@ -514,7 +519,7 @@ def test_a_command_runs_without_a_shell(queue: TaskQueue, tmp_path: Path) -> Non
     assert last(task).output == f"{tmp_path} ['$HOME', 'a b'] blue {task.id}\n"
 
 
-def test_a_command_is_told_its_token(queue: TaskQueue) -> None:
+def test_a_command_gets_its_token(queue: TaskQueue) -> None:
     task = queue.enqueue_command(["sh", "-c", "echo $DBTASKQUEUE_TASK_ATTEMPT $DBTASKQUEUE_TASK_TOKEN"])
     Worker(queue, executor="process", allow_commands=True).run(burst=True)
     assert last(task.refresh()).output == f"1 {task.token}\n"
@@ -543,7 +548,7 @@ def test_a_commands_progress(queue: TaskQueue) -> None:
     assert task.progress[:3] == (30, 100, "nearly there")  # type: ignore[index]
 
 
-def test_a_worker_that_may_not_leaves_commands_alone(queue: TaskQueue) -> None:
+def test_a_worker_that_does_not_allow_commands_leaves_them_alone(queue: TaskQueue) -> None:
     command, other = queue.enqueue_command(["true"]), enqueue(queue, "return")
     work(queue)
     assert (command.refresh().state, other.refresh().state) == ("pending", "done")
@@ -557,7 +562,7 @@ def test_only_processes_run_commands(queue: TaskQueue) -> None:
 # -- where the code is ---------------------------------------------------------------------------------------------
 
 
-def test_code_that_a_child_cannot_find_is_refused_at_once(queue: TaskQueue) -> None:
+def test_code_that_a_child_cannot_find_is_refused_before_the_run(queue: TaskQueue) -> None:
     def local(payload: object) -> None: ...
 
     task = queue.enqueue()
@@ -607,7 +612,7 @@ def test_a_script_with_a_guard(url: str, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[[1, None, 1], -5]\n", "")
 
 
-def test_a_script_without_a_guard_is_told(url: str, tmp_path: Path) -> None:
+def test_a_script_without_a_guard_gets_an_error(url: str, tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -626,12 +631,12 @@ def test_the_module_is_imported_once_for_all_children(queue: TaskQueue) -> None:
     assert len({where["imported_by"] for where in found}) == 1  # type: ignore[index, call-overload]
 
 
-def test_current_task_is_for_tasks() -> None:
+def test_current_task_raises_outside_tasks() -> None:
     with pytest.raises(RuntimeError):
         current_task()
 
 
-def test_a_server_that_cannot_start_any_more_stops_the_worker(
+def test_a_fork_server_that_can_no_longer_start_stops_the_worker(
     queue: TaskQueue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = enqueue(queue, "until_told", LATER, file=str(file))
@@ -651,7 +656,7 @@ def test_a_server_that_cannot_start_any_more_stops_the_worker(
 def test_a_fork_server_that_is_killed_now_and_then_does_not_stop_an_idle_worker(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only time without a fork server counts."""
+    """The worker gives up after a time without a fork server, however often one was killed."""
     monkeypatch.setattr(server_handle, "_GIVE_UP", 0.0)
     servers: list[ServerHandle] = []
     start = ServerHandle.__init__
@@ -673,14 +678,14 @@ def test_a_fork_server_that_is_killed_now_and_then_does_not_stop_an_idle_worker(
     running.join()
 
 
-def test_the_output_of_many_short_tasks_is_told_apart(queue: TaskQueue) -> None:
+def test_the_output_of_many_short_tasks_is_kept_apart(queue: TaskQueue) -> None:
     tasks = [enqueue(queue, "write", number=number) for number in range(300)]
     work(queue, concurrency=2)
     for number, task in enumerate(tasks):
         assert (last(task).output or "").split() == ([str(number)] * (number % 3))
 
 
-def test_a_short_task_that_fills_its_pipe_is_read_all_the_same(queue: TaskQueue) -> None:
+def test_the_output_of_a_short_task_that_fills_its_pipe_is_read(queue: TaskQueue) -> None:
     [enqueue(queue, "return") for _ in range(60)]
     flood = enqueue(queue, "flood", megabytes=1)
     [enqueue(queue, "return") for _ in range(60)]
@@ -689,14 +694,14 @@ def test_a_short_task_that_fills_its_pipe_is_read_all_the_same(queue: TaskQueue)
     assert queue.stats().done == 121
 
 
-def test_a_command_line_that_makes_no_sense_fails_its_task(queue: TaskQueue) -> None:
+def test_an_invalid_command_line_fails_its_task(queue: TaskQueue) -> None:
     task, after = queue.submit([{"argv": "ls"}], {"retry": ONCE}, command=True)[0], queue.enqueue_command(["true"])
     Worker(queue, executor="process", allow_commands=True).run(burst=True)
     assert "not a command line" in (task.refresh().error or "")
     assert after.refresh().state == "done"
 
 
-def test_a_drain_gives_back_what_a_child_was_given_and_has_not_started(queue: TaskQueue, file: Path) -> None:
+def test_a_drain_releases_tasks_that_a_child_has_and_has_not_started(queue: TaskQueue, file: Path) -> None:
     quick = [enqueue(queue, "return") for _ in range(100)]
     slow = enqueue(queue, "until_told", file=str(file))
     after = [enqueue(queue, "note_and_wait", LATER, file=str(file)) for _ in range(100)]

@@ -1,7 +1,7 @@
-"""Rescue where pids say nothing: elsewhere, only a counter that stands still for a whole lease counts.
+"""Rescue of workers on other machines, where pids mean nothing: a heartbeat counter must stand still for a whole lease.
 
-Here this process cannot tell its place, so that it treats every other worker as elsewhere. What is
-decided by pid is in test_transitions.py; real other places are in tests/processes.
+In these tests this process cannot read its own place, so it treats every other worker as if on another machine.
+Rescue by pid is tested in test_transitions.py; workers in real other places are tested in tests/processes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from helpers import Looks, ended, run_python, spawn, until
+from helpers import WorkerReads, ended, run_python, spawn, until
 
 from dbtaskqueue import LeaseLost, StoreUnavailable, TaskQueue
 from dbtaskqueue._maintenance import rescuer
@@ -23,7 +23,7 @@ HOLD = """
 import os, sys, time
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._worker import membership
-membership.here = lambda: None  # this one cannot tell either: its heartbeat process is a process of its own
+membership.here = lambda: None  # this process cannot read its place, either
 queue = TaskQueue(sys.argv[1], lease=float(sys.argv[2]))
 [task] = queue.fetch(timeout=30)
 task.start()
@@ -47,16 +47,16 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
         assert holder.stdout.readline() == "held\n"
         holder.kill()
         holder.wait()
-        died, looks = time.monotonic(), Looks(queue)
+        died, checks = time.monotonic(), WorkerReads(queue)
         [again] = queue.fetch(timeout=60)
         assert time.monotonic() - died >= lease
-        assert looks.count <= Looks.until_rescued(lease)
+        assert checks.count <= WorkerReads.until_rescued(lease)
         assert again.id == task.id
         assert [attempt.outcome for attempt in again.attempts()] == ["lost"]
 
 
-@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
-def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
+@pytest.mark.one_engine("the rescuer measures the silence in Python")
+def test_a_live_worker_elsewhere_keeps_its_tasks(url: str) -> None:
     with TaskQueue(url) as queue, ended(spawn(HOLD, url, 0.5)) as holder:
         task = queue.enqueue()
         assert holder.stdout is not None
@@ -69,8 +69,8 @@ def test_a_living_worker_elsewhere_is_not_robbed(url: str) -> None:
         assert task.refresh().token == 1
 
 
-@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
-def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
+@pytest.mark.one_engine("the rescuer measures the silence in Python")
+def test_workers_without_a_place_do_not_rescue_each_others_tasks(url: str) -> None:
     with TaskQueue(url, lease=0.5) as one, TaskQueue(url, lease=0.5) as other:
         one.enqueue_many(range(2))
         mine, its = one.fetch(timeout=10), other.fetch(timeout=10)
@@ -82,9 +82,9 @@ def test_workers_without_a_place_do_not_rob_each_other(url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str) -> None:
-    """Its tasks are taken, its late writes refused; its next claim is another worker's."""
-    # with such a lease its heartbeat process sees the row too late: it must notice when it looks at the workers
+def test_a_worker_whose_row_was_deleted_is_fenced_and_continues_as_a_new_one(url: str) -> None:
+    """Its tasks are rescued and its late writes refused. Its next claim is that of a new worker."""
+    # with this long lease the heartbeat process would notice too late, so reading the workers must reveal it
     with TaskQueue(url, lease=3600) as queue, TaskQueue(url) as rescuer:
         task = queue.enqueue()
         [held] = queue.fetch(timeout=10)
@@ -114,7 +114,7 @@ def test_a_worker_whose_row_is_gone_is_fenced_and_goes_on_as_a_new_one(url: str)
 
 
 def worker_of(boot: str | None = None, namespace: str | None = None) -> WorkerRecord:
-    """A worker that nobody runs, as its row says."""
+    """Return the row of a worker that does not exist."""
     return WorkerRecord(
         id=0,
         host="elsewhere",
@@ -130,36 +130,36 @@ def worker_of(boot: str | None = None, namespace: str | None = None) -> WorkerRe
     )
 
 
-@pytest.mark.one_engine("the patience is that of the rescuer, in Python")
-@pytest.mark.parametrize("gap", ["it was stopped itself", "its look failed"])
-def test_silence_counts_only_while_the_rescuer_looked(
+@pytest.mark.one_engine("the rescuer measures the silence in Python")
+@pytest.mark.parametrize("gap", ["it slept itself", "its query failed"])
+def test_silence_counts_only_while_the_rescuer_could_check(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, gap: str
 ) -> None:
-    """A machine that slept, or a database that was away: the others may have sent heartbeats, or could not."""
+    """If the rescuer slept, other workers may have sent heartbeats; without a database, they could not."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     queue.store.register(worker_of())
-    looking = rescuer.Rescuer(queue.store, None, queue.events)
+    rescuing = rescuer.Rescuer(queue.store, None, queue.events)
 
-    def look(after: float = 1) -> bool:
-        """Let the rescuer look; whether the worker is lost."""
+    def check(after: float = 1) -> bool:
+        """Let the rescuer check once; return whether the worker is lost."""
         now[0] += after
-        looking.check()
+        rescuing.check()
         return queue.store.workers()[0].lost_at is not None
 
-    assert not any(look() for _ in range(9))
-    if gap == "it was stopped itself":
-        assert not look(after=60)
+    assert not any(check() for _ in range(9))
+    if gap == "it slept itself":
+        assert not check(after=60)
     else:
         with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
-            patch.setattr(queue.store, "workers", lambda: _away())
-            look()
-    assert not any(look() for _ in range(9)), "the silence starts anew"
-    assert any(look() for _ in range(3))
+            patch.setattr(queue.store, "workers", lambda: _unavailable())
+            check()
+    assert not any(check() for _ in range(9)), "the silence is counted from zero again"
+    assert any(check() for _ in range(3))
 
 
-def _away() -> None:
-    raise StoreUnavailable("away")
+def _unavailable() -> None:
+    raise StoreUnavailable("unavailable")
 
 
 @pytest.mark.engine("sqlite")
@@ -174,7 +174,7 @@ def _away() -> None:
         (None, None, False, None),
     ],
 )
-def test_a_pid_counts_in_its_own_place_only(
+def test_a_pid_is_only_compared_within_its_place(
     queue: TaskQueue,
     monkeypatch: pytest.MonkeyPatch,
     boot: str | None,
@@ -183,22 +183,22 @@ def test_a_pid_counts_in_its_own_place_only(
     gone: bool | None,
 ) -> None:
     monkeypatch.setattr(place, "exists", lambda pid, started: alive)
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
-    assert looking.is_gone(worker_of(boot, namespace)) is gone
+    rescuing = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
+    assert rescuing.is_gone(worker_of(boot, namespace)) is gone
 
 
 @pytest.mark.engine("sqlite")
-@pytest.mark.parametrize(("alive", "looks"), [(False, 1), (True, 30)])
+@pytest.mark.parametrize(("alive", "checks"), [(False, 1), (True, 30)])
 def test_in_the_same_place_the_process_decides_and_not_the_heartbeat(
-    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, looks: int
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch, alive: bool, checks: int
 ) -> None:
-    """A dead worker is lost at the first look; one that is alive but silent, as a stopped process is, never."""
+    """A dead worker is lost at the first check. One that is alive but silent, like a stopped process, never is."""
     now = [1000.0]
     monkeypatch.setattr(rescuer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(place, "exists", lambda pid, started: alive)
     queue.store.register(worker_of("here", "ours"))
-    looking = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
-    for _ in range(looks):
+    rescuing = rescuer.Rescuer(queue.store, Place("here", "ours", 1), queue.events)
+    for _ in range(checks):
         now[0] += 1
-        looking.check()
+        rescuing.check()
     assert (queue.store.workers()[0].lost_at is None) is alive

@@ -1,4 +1,4 @@
-"""When a failed task is tried again: the policy that is stored with it, and the operator's retry."""
+"""Retries of failed tasks: the policy that is stored with a task, and the operator's retry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbtaskqueue import RetryPolicy, Task, TaskNotFound, TaskQueue
 
 
 def fail_now(queue: TaskQueue, task: Task) -> float:
-    """Make the task due, fail an attempt of it; the seconds until it is due again."""
+    """Make the task due and fail an attempt of it. Return the seconds until it is due again."""
     [held] = queue.fetch(timeout=30)
     assert held.id == task.id
     held.start()
@@ -23,7 +23,7 @@ def fail_now(queue: TaskQueue, task: Task) -> float:
 
 @pytest.fixture
 def jump(monkeypatch: pytest.MonkeyPatch):
-    """Let the clock go on by so many seconds."""
+    """Return a function that moves the clock forward by this many seconds."""
     from dbtaskqueue._system import clock
 
     started = clock.source
@@ -52,7 +52,7 @@ def test_the_default_waits_as_dbix_taskqueue_does(queue: TaskQueue, jump) -> Non
 
 @pytest.mark.one_engine("the policy is applied in Python")
 def test_the_policy_is_stored_with_the_task(url: str, queue: TaskQueue, jump) -> None:
-    """Whoever fails it, with whatever policy of its own: the producer's counts."""
+    """The producer's policy applies, whatever the policy of the queue handle that fails the task."""
     with TaskQueue(url, retry=RetryPolicy(delay=10, linear=2, factor=3, max_delay=70, max_attempts=5)) as producer:
         task = producer.enqueue()
     waits = []
@@ -65,13 +65,13 @@ def test_the_policy_is_stored_with_the_task(url: str, queue: TaskQueue, jump) ->
 
 
 @pytest.mark.one_engine("the policy is applied in Python")
-def test_enqueues_policy_is_stronger_than_the_queues(url: str) -> None:
+def test_the_policy_of_enqueue_overrides_that_of_the_queue(url: str) -> None:
     with TaskQueue(url, retry=RetryPolicy(delay=10)) as queue:
         assert fail_now(queue, queue.enqueue(retry=RetryPolicy(delay=77))) == 77
 
 
 @pytest.mark.one_engine("the policy is applied in Python")
-def test_for_ever(queue: TaskQueue) -> None:
+def test_retries_without_limit(queue: TaskQueue) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=0, max_attempts=None))
     for _ in range(25):
         fail_now(queue, task)
@@ -79,7 +79,7 @@ def test_for_ever(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("the policy is applied in Python")
-def test_jitter_stays_in_its_bounds(queue: TaskQueue) -> None:
+def test_jitter_stays_within_its_bounds(queue: TaskQueue) -> None:
     waits = set()
     for _ in range(20):
         task = queue.enqueue(retry=RetryPolicy(delay=1000, jitter=0.1))
@@ -88,7 +88,7 @@ def test_jitter_stays_in_its_bounds(queue: TaskQueue) -> None:
     assert len(waits) > 1
 
 
-def test_an_operators_retry_begins_anew(queue: TaskQueue, jump) -> None:
+def test_an_operators_retry_resets_the_delays(queue: TaskQueue, jump) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=60, max_attempts=2))
     jump(fail_now(queue, task))
     fail_now(queue, task)
@@ -112,14 +112,14 @@ def test_an_operators_retry_makes_a_failed_task_due_now(queue: TaskQueue) -> Non
     assert queue.fetch(timeout=10)[0].id == task.id
 
 
-def test_an_operators_retry_of_a_task_without_end(queue: TaskQueue) -> None:
+def test_an_operators_retry_of_a_task_with_unlimited_attempts(queue: TaskQueue) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=0, max_attempts=None))
     fail_now(queue, task)
     assert queue.retry(task.id).max_attempts is None
 
 
 @pytest.mark.parametrize("result", ["small", "large" * 1000])
-def test_an_operators_retry_of_a_done_task_forgets_its_result(queue: TaskQueue, result: str) -> None:
+def test_an_operators_retry_of_a_done_task_removes_its_result(queue: TaskQueue, result: str) -> None:
     task = queue.enqueue("x" * 5000)
     [held] = queue.fetch(timeout=10)
     with held:
@@ -136,7 +136,7 @@ def test_an_operators_retry_of_a_done_task_forgets_its_result(queue: TaskQueue, 
     assert [attempt.outcome for attempt in task.attempts()] == ["done", "done"]
 
 
-def test_an_operators_retry_of_a_cancelled_task_forgets_the_request(queue: TaskQueue) -> None:
+def test_an_operators_retry_of_a_cancelled_task_removes_the_request(queue: TaskQueue) -> None:
     task = queue.enqueue()
     [held] = queue.fetch(timeout=10)
     held.start()
@@ -150,7 +150,7 @@ def test_an_operators_retry_of_a_cancelled_task_forgets_the_request(queue: TaskQ
     assert held.state == "failed"
 
 
-def test_after_an_operators_retry_the_first_lost_attempt_is_due_at_once_again(queue: TaskQueue, url: str) -> None:
+def test_after_an_operators_retry_the_first_lost_attempt_is_due_immediately(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue(retry=RetryPolicy(delay=3600))
     for _ in range(2):
         die_holding(url)
@@ -164,13 +164,13 @@ def test_after_an_operators_retry_the_first_lost_attempt_is_due_at_once_again(qu
 
 
 @pytest.mark.one_engine("the policy is applied in Python")
-def test_retry_of_no_task(queue: TaskQueue) -> None:
+def test_retry_of_an_unknown_task(queue: TaskQueue) -> None:
     for id in (1, 0, -1, 2**63, "1", True, None):
         with pytest.raises(TaskNotFound):
             queue.retry(id)  # type: ignore[arg-type]
 
 
 @pytest.mark.one_engine("the policy is applied in Python")
-def test_a_timedelta_is_as_good_as_seconds(queue: TaskQueue) -> None:
+def test_a_timedelta_means_the_same_as_its_seconds(queue: TaskQueue) -> None:
     task = queue.enqueue(start_in=timedelta(minutes=1))
     assert (task.start_at - task.created_at) == timedelta(seconds=60)

@@ -1,4 +1,4 @@
-"""The schema: made when asked, refused when it is too new, equal to the sum of its migrations."""
+"""The schema is created on demand, refused when it is too new, and equal to the sum of its migrations."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def schema_of(url: str) -> dict[str, str]:
     return {str(name): str(sql) for name, sql in rows}
 
 
-def test_a_missing_schema_is_made(url: str) -> None:
+def test_a_missing_schema_is_created(url: str) -> None:
     TaskQueue(url).close()
     assert execute(url, "SELECT version, oldest FROM dbtaskqueue_schema") == [(SCHEMA_VERSION, SCHEMA_VERSION)]
 
 
-def test_create_false_makes_no_file(url: str) -> None:
+def test_create_false_creates_no_file(url: str) -> None:
     with pytest.raises(
         SchemaError, match=r"does not exist; .* or name another database with --url or \$DBTASKQUEUE_URL"
     ):
@@ -52,23 +52,25 @@ def test_create_false_makes_no_file(url: str) -> None:
     assert not file_of(url).exists()
 
 
-def test_create_false_makes_no_schema(url: str) -> None:
+def test_create_false_creates_no_schema(url: str) -> None:
     execute(url, "CREATE TABLE theirs (id)")
     with pytest.raises(SchemaError, match=r"dbtaskqueue .*migrate"):
         TaskQueue(url, create=False)
     assert schema_of(url) == {}
-    assert execute(url, "PRAGMA journal_mode") == [("delete",)], "it is another program's to choose"
+    assert execute(url, "PRAGMA journal_mode") == [("delete",)], (
+        "the journal mode of another program's file is not changed"
+    )
 
 
-def test_create_false_uses_what_is_there(url: str) -> None:
+def test_create_false_uses_an_existing_schema(url: str) -> None:
     TaskQueue(url).close()
     with TaskQueue(url, create=False) as queue:
         assert queue.enqueue().id == 1
 
 
-def test_a_new_database_has_the_schema_that_is_written_down(url: str) -> None:
+def test_a_new_database_has_the_schema_of_the_snapshot(url: str) -> None:
     TaskQueue(url).close()
-    assert snapshot(file_of(url)) == SNAPSHOT.read_text(), "meant so? then write it down: see snapshot.py"
+    assert snapshot(file_of(url)) == SNAPSHOT.read_text(), "if the change is intended, run snapshot.py"
 
 
 def test_the_sum_of_the_migrations_is_the_schema(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ UPDATE dbtaskqueue_schema SET version = {NEXT};
 
 @pytest.fixture
 def old(url: str) -> str:
-    """A database of this version, with a task in each of two states."""
+    """Create a database of this version, with a pending and a done task."""
     with TaskQueue(url) as queue:
         queue.enqueue_many(["done", "waits"])
         Worker(url).run(str.upper, max_tasks=1)
@@ -101,7 +103,7 @@ def old(url: str) -> str:
 
 
 def change_the_program(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """From now on this is a program that knows one more version of the schema."""
+    """Make this process behave like a program that knows one more schema version."""
     text = queries._text
     path = f"sql/migrations/sqlite/{NEXT:04}.sql"
     monkeypatch.setattr(queries, "_text", lambda name: script if name == path else text(name))
@@ -116,7 +118,7 @@ def test_an_old_schema_is_upgraded_when_it_is_opened(old: str, monkeypatch: pyte
         assert [(task.payload, task.state) for task in queue.tasks()] == [("waits", "pending"), ("done", "done")]
         Worker(old).run(str.upper, burst=True)
         assert queue.stats().done == 2
-    TaskQueue(old).close()  # nothing is done twice
+    TaskQueue(old).close()  # a second opening upgrades nothing
 
 
 def test_an_old_schema_is_upgraded_by_migrate(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +140,7 @@ def test_without_create_an_old_schema_is_refused_naming_the_versions(old: str, m
     assert snapshot(file_of(old)) == before
 
 
-def test_an_upgrade_that_breaks_off_leaves_the_old_schema(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_upgrade_leaves_the_old_schema(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(file_of(old))
     with monkeypatch.context() as patch:
         change_the_program(patch, UPGRADE.replace("UPDATE dbtaskqueue_schema", "UPDATE no_such_table"))
@@ -149,7 +151,7 @@ def test_an_upgrade_that_breaks_off_leaves_the_old_schema(old: str, monkeypatch:
         assert queue.stats().pending == 1
 
 
-def test_the_old_program_goes_on_as_long_as_the_new_schema_allows_it(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_program_works_as_long_as_the_new_schema_allows_it(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         change_the_program(patch, UPGRADE)
         TaskQueue(old).close()
@@ -186,14 +188,14 @@ def test_a_file_of_version_1_is_upgraded_with_its_tasks(url: str, monkeypatch: p
 def test_a_worker_stores_what_it_serves(url: str) -> None:
     with TaskQueue(url, "mail") as queue:
         queue.task(name="one")(str.upper)
-        told: list[tuple[str | None, str | None]] = []
+        seen: list[tuple[str | None, str | None]] = []
 
-        def look(payload: object) -> None:
-            told.extend((row.queues, row.functions) for row in queue.store.workers())
+        def read_workers(payload: object) -> None:
+            seen.extend((row.queues, row.functions) for row in queue.store.workers())
 
         queue.enqueue()
-        Worker(queue).run(look, burst=True)
-        assert told == [('["mail"]', '[null, "one"]')]
+        Worker(queue).run(read_workers, burst=True)
+        assert seen == [('["mail"]', '[null, "one"]')]
         assert [(row.queues, row.functions) for row in queue.store.workers()] == []
         assert queue.fetch(timeout=0) == []
         assert [(row.queues, row.functions) for row in queue.store.workers()] == [(None, None)]
@@ -208,7 +210,7 @@ def test_migrations_are_numbered_without_a_gap() -> None:
     assert [int(name[:4]) for name in names] == list(range(1, SCHEMA_VERSION + 1))
 
 
-def test_migrate_says_from_where_to_where(url: str) -> None:
+def test_migrate_prints_both_versions(url: str) -> None:
     store = open_store(url)
     store.prepare(create=True)
     assert store.migrate() == (SCHEMA_VERSION, SCHEMA_VERSION)
@@ -254,16 +256,16 @@ def test_a_newer_schema_that_this_program_may_use(url: str) -> None:
     assert execute(url, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION + 7,)]
 
 
-def test_a_schema_without_its_version_is_refused_or_made_anew(url: str) -> None:
-    """Nobody is told anything but an error of ours."""
+def test_a_schema_without_its_version_is_refused(url: str) -> None:
+    """The error is one of the library's own."""
     TaskQueue(url).close()
     execute(url, "DELETE FROM dbtaskqueue_schema")
     with pytest.raises(TaskQueueError):
         TaskQueue(url)
 
 
-def test_a_schema_whose_making_broke_off_is_whole_or_absent(url: str) -> None:
-    """Migrations run in one transaction: an error in the middle leaves nothing behind."""
+def test_an_interrupted_creation_leaves_no_partial_schema(url: str) -> None:
+    """Migrations run in one transaction, so an error in the middle changes nothing."""
     execute(url, "CREATE TABLE dbtaskqueue_large (theirs)")
     with pytest.raises(TaskQueueError):
         TaskQueue(url)
@@ -281,7 +283,7 @@ def test_the_journal_is_wal_and_commits_are_as_durable_as_asked(url: str, option
         assert execute(url, "PRAGMA journal_mode") == [("wal",)]
 
 
-def test_dsn_and_url_lead_to_the_same_file(url: str) -> None:
+def test_a_dsn_and_a_url_open_the_same_file(url: str) -> None:
     path = file_of(url)
     with TaskQueue(f"dbi:SQLite:dbname={path}") as queue:
         task = queue.enqueue("x")

@@ -1,4 +1,4 @@
-"""What only servers have: schemas and rights, settings that are not the defaults, drivers, options of the URL."""
+"""Servers only: schemas, privileges, unusual settings, drivers, and options of the URL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.engine("postgresql", "mariadb")
 
 
 def administrate(engine: str, url: str, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements as the server's own administrator; what the last one returned."""
+    """Run statements as the server's administrator; return the rows of the last one."""
     connection: Any
     if engine == "postgresql":
         must_be_ours("postgresql")
@@ -47,7 +47,7 @@ def administrate(engine: str, url: str, *statements: str) -> list[tuple[Any, ...
 
 
 def table(engine: str, url: str, name: str) -> str:
-    """A table of ours, as its administrator names it."""
+    """Return the full name of one of our tables."""
     return f"{url.partition('schema=')[2]}.dbtaskqueue_{name}" if engine == "postgresql" else f"dbtaskqueue_{name}"
 
 
@@ -62,27 +62,27 @@ with TaskQueue(sys.argv[1]) as queue:
 """
 
 
-def test_many_processes_make_the_schema_at_once(url: str) -> None:
+def test_many_processes_create_the_schema_concurrently(url: str) -> None:
     processes = [spawn(MAKER, url) for _ in range(6)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("now\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60) for process in processes]
-    assert all(process.returncode == 0 for process in processes), said
-    assert sorted(int(output) for output, _ in said) == sorted({int(output) for output, _ in said})
+    printed = [process.communicate(timeout=60) for process in processes]
+    assert all(process.returncode == 0 for process in processes), printed
+    assert sorted(int(output) for output, _ in printed) == sorted({int(output) for output, _ in printed})
     with TaskQueue(url, create=False) as queue:
         assert queue.stats().pending == 6
 
 
-def test_create_false_makes_nothing(engine: str, url: str) -> None:
+def test_create_false_creates_nothing(engine: str, url: str) -> None:
     with pytest.raises(SchemaError, match="migrate"):
         TaskQueue(url, create=False)
     with pytest.raises(SchemaError, match="migrate"):
         TaskQueue(url, create=False)
 
 
-def test_migrate_sql_prints_what_an_administrator_may_run(engine: str, url: str) -> None:
+def test_migrate_sql_prints_a_script_for_an_administrator(engine: str, url: str) -> None:
     result = CliRunner().invoke(main, ["--url", url, "migrate", "--sql"])
     assert result.exit_code == 0, result.output
     with pytest.raises(SchemaError):
@@ -95,13 +95,13 @@ def test_migrate_sql_prints_what_an_administrator_may_run(engine: str, url: str)
         assert queue.tasks()[0].result == "X"
     assert CliRunner().invoke(main, ["--url", url, "migrate", "--sql"]).output == ""
     mine = SqlStore.__subclasses__()[0].schema_version
-    said = f"schema: version {mine} before, version {mine} now\n"
-    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == said
+    printed = f"schema: version {mine} before, version {mine} now\n"
+    assert CliRunner().invoke(main, ["--url", url, "migrate"]).output == printed
 
 
 @pytest.fixture
 def poor_url(engine: str, url: str) -> Iterator[str]:
-    """The URL of a role that may read and write our tables, and nothing else."""
+    """Return the URL of a role that may only read and write our tables."""
     TaskQueue(url).close()
     if engine == "postgresql":
         schema = url.partition("schema=")[2]
@@ -124,7 +124,7 @@ def poor_url(engine: str, url: str) -> Iterator[str]:
         administrate(engine, url, "DROP USER poor@'%'")
 
 
-def test_rights_to_read_and_write_are_enough(poor_url: str) -> None:
+def test_privileges_to_read_and_write_are_enough(poor_url: str) -> None:
     with TaskQueue(poor_url) as queue:
         task = queue.enqueue({"a": "x" * 1000}, key="k")
         queue.enqueue_many([1, 2, 3])
@@ -139,7 +139,7 @@ def test_rights_to_read_and_write_are_enough(poor_url: str) -> None:
     assert "rights" not in result.output, result.output
 
 
-def test_a_role_without_rights_is_told_by_doctor_or_at_once(engine: str, url: str, poor_url: str) -> None:
+def test_missing_privileges_are_reported_by_doctor_or_when_opening(engine: str, url: str, poor_url: str) -> None:
     if engine == "postgresql":
         administrate(engine, url, f"REVOKE DELETE ON {table(engine, url, 'task')} FROM poor")
         result = CliRunner().invoke(main, ["--url", poor_url, "doctor"])
@@ -153,7 +153,7 @@ def test_a_role_without_rights_is_told_by_doctor_or_at_once(engine: str, url: st
 
 @pytest.fixture
 def newcomer_url(engine: str, url: str) -> Iterator[str]:
-    """The URL of a role that may connect to a database without our tables, and nothing else."""
+    """Return the URL of a role that may only connect, to a database without our tables."""
     if engine == "postgresql":
         administrate(engine, url, 'CREATE ROLE "new-comer" LOGIN')
         yield url.replace("//postgres@", "//new-comer@")
@@ -200,7 +200,7 @@ def set_versions(engine: str, url: str, version: int, oldest: int) -> None:
 
 
 def test_two_program_versions_on_one_schema(engine: str, url: str) -> None:
-    """A schema from the future: this program goes on, or refuses, exactly as ``oldest`` says."""
+    """With a newer schema, this program keeps working or refuses, exactly as ``oldest`` says."""
     with TaskQueue(url) as queue:
         queue.enqueue("before")
     mine = SqlStore.__subclasses__()[0].schema_version
@@ -235,7 +235,7 @@ def _one_more(engine: str, url: str, version: int) -> list[str]:
     return [f"ALTER TABLE {task} ADD COLUMN more BIGINT", f"UPDATE {schema} SET version = {version}"]
 
 
-# -- what the URL may say --------------------------------------------------------------------------
+# -- options of the URL ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["colour=red", "max_payload=0", "schema=pg_mine", "schema=a-b", "schema="])
@@ -252,7 +252,7 @@ def test_every_documented_option_opens_a_queue(url: str) -> None:
     parts = urlsplit(base)
     options = {
         "sslmode": "sslmode=prefer",
-        "sslrootcert": "sslrootcert=/nowhere/ca.pem",  # read with TLS only
+        "sslrootcert": "sslrootcert=/nowhere/ca.pem",  # these are only read with TLS
         "target_session_attrs": "target_session_attrs=read-write",
         "max_payload": "max_payload=2000",
         "schema": schema,
@@ -266,7 +266,7 @@ def test_every_documented_option_opens_a_queue(url: str) -> None:
 
 
 @pytest.mark.engine("postgresql")
-def test_schemas_are_queues_of_their_own(url: str) -> None:
+def test_schemas_separate_queues(url: str) -> None:
     base = url.partition("?")[0]
     names = ["one_" + url[-8:], "Two_" + url[-8:]]
     with ExitStack() as stack:
@@ -279,13 +279,13 @@ def test_schemas_are_queues_of_their_own(url: str) -> None:
 
 
 def test_tls_options_reach_the_driver(engine: str, url: str) -> None:
-    """The tests' servers have no certificate: who insists on TLS is refused, and told so."""
+    """The servers of the tests have no certificate, so a required TLS connection fails with a clear error."""
     option = "sslmode=require" if engine == "postgresql" else "ssl=true"
     with pytest.raises(StoreUnavailable, match=r"(?i)ssl"):
         TaskQueue(with_option(url, option))
 
 
-def test_a_dsn_leads_to_the_same_database(engine: str, url: str) -> None:
+def test_a_dsn_opens_the_same_database(engine: str, url: str) -> None:
     parts = urlsplit(url)
     driver = "Pg" if engine == "postgresql" else "mysql"
     options = f";{parts.query}" if parts.query else ""
@@ -313,15 +313,15 @@ except ConfigurationError as error:
 """
 
 
-def test_a_missing_driver_is_named_with_the_command(engine: str) -> None:
+def test_a_missing_driver_is_named_with_the_command_that_installs_it(engine: str) -> None:
     driver = "psycopg" if engine == "postgresql" else "pymysql"
-    said = run_python(WITHOUT_DRIVER, f"{engine}://u:secret@localhost/db", driver)
-    assert f"pip install 'dbtaskqueue[{engine}]'" in said
-    assert said.count("\n") == 1
-    assert "secret" not in said
+    printed = run_python(WITHOUT_DRIVER, f"{engine}://u:secret@localhost/db", driver)
+    assert f"pip install 'dbtaskqueue[{engine}]'" in printed
+    assert printed.count("\n") == 1
+    assert "secret" not in printed
 
 
-def test_nobody_answers(engine: str) -> None:
+def test_no_server_answers(engine: str) -> None:
     with pytest.raises(StoreUnavailable) as caught:
         TaskQueue(f"{engine}://u:secret@127.0.0.1:1/db")
     assert not caught.value.maybe_done
@@ -334,7 +334,7 @@ def test_nobody_answers(engine: str) -> None:
 
 @pytest.fixture(scope="module")
 def odd_servers() -> Iterator[dict[str, Any]]:
-    """Servers whose administrators have other tastes."""
+    """Servers with unusual but valid settings."""
     with ExitStack() as stack:
         yield {
             "postgresql": lambda: stack.enter_context(
@@ -373,7 +373,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-def test_what_is_stored_comes_back_equal_whatever_the_settings(engine: str, odd_servers: dict[str, Any]) -> None:
+def test_values_come_back_equal_whatever_the_settings(engine: str, odd_servers: dict[str, Any]) -> None:
     server = odd_servers[engine]()
     with TaskQueue(server.url()) as queue:
         tasks = queue.enqueue_many(VALUES)
@@ -399,40 +399,40 @@ def test_what_is_stored_comes_back_equal_whatever_the_settings(engine: str, odd_
 
 
 @pytest.mark.engine("postgresql")
-def test_a_sleeper_is_notified_once_and_not_at_each_insert(url: str) -> None:
-    """Every NOTIFY takes a lock of the whole cluster: it is for who sleeps, and only while somebody does."""
+def test_a_waiter_is_notified_once_and_not_at_each_insert(url: str) -> None:
+    """Every NOTIFY locks the whole cluster, so it is sent only while a waiter sleeps."""
     with TaskQueue(url) as queue, TaskQueue(url, queue="another") as another:
-        queue.enqueue("nobody sleeps")
-        assert queue.store.wakeups.ticket(("default",)) is not None, "says that it is about to sleep"
+        queue.enqueue("no waiter sleeps")
+        assert queue.store.wakeups.ticket(("default",)) is not None, "the waiter registers before it sleeps"
         [(channel,)] = administrate("postgresql", url, f"SELECT channel FROM {table('postgresql', url, 'waiter')}")
         with closing(psycopg.connect(url.partition("?")[0], autocommit=True)) as listener:
             listener.execute(f'LISTEN "{channel}"')
 
-            def heard() -> int:
+            def notifications() -> int:
                 return len(list(listener.notifies(timeout=0.2)))
 
             another.enqueue("not for this one")
             queue.enqueue("much later", start_in=3600)
-            assert heard() == 0
+            assert notifications() == 0
             for _ in range(10):
                 queue.enqueue("now")
             queue.enqueue_many(range(10))
-            assert heard() == 1
+            assert notifications() == 1
             queue.store.wakeups.ticket(("default",))
             queue.enqueue("soon", start_in=2)
-            assert heard() == 1, "a sleeper must know the next due time"
+            assert notifications() == 1, "a waiter must learn of an earlier due time"
 
 
 @pytest.fixture
-def sleepers(url: str) -> Iterator[Callable[..., Callable[[], list[str]]]]:
-    """Registers a waiter for each queue; then, which of them were notified since the last time."""
+def register_waiters(url: str) -> Iterator[Callable[..., Callable[[], list[str]]]]:
+    """Return a function that registers waiters for queues; it returns one that lists which were notified since."""
     with ExitStack() as stack:
 
         def register(*names: str) -> Callable[[], list[str]]:
             listener = stack.enter_context(closing(psycopg.connect(url.partition("?")[0], autocommit=True)))
             for name in names:
-                sleeper = stack.enter_context(TaskQueue(url, queue=name))
-                assert sleeper.store.wakeups.ticket((name,)) is not None
+                waiter = stack.enter_context(TaskQueue(url, queue=name))
+                assert waiter.store.wakeups.ticket((name,)) is not None
             waiters = table("postgresql", url, "waiter")
             rows = f"SELECT channel, queue FROM {waiters} WHERE channel LIKE 'dbtaskqueue%'"
             queues = dict(administrate("postgresql", url, rows))
@@ -445,25 +445,25 @@ def sleepers(url: str) -> Iterator[Callable[..., Callable[[], list[str]]]]:
 
 @pytest.mark.engine("postgresql")
 def test_a_task_that_is_due_again_wakes_only_its_own_queue(
-    queue: TaskQueue, sleepers: Callable[..., Callable[[], list[str]]]
+    queue: TaskQueue, register_waiters: Callable[..., Callable[[], list[str]]]
 ) -> None:
     for _ in range(5):
         queue.enqueue(retry=RetryPolicy(delay=0))
-    notified = sleepers("other", "other", "other", "default")
+    notified = register_waiters("other", "other", "other", "default")
     for task in queue.fetch(5):
         assert task.start()
         task.fail("again")
     assert notified() == ["default"]
-    notified = sleepers("other", "default")
+    notified = register_waiters("other", "default")
     for task in queue.fetch(5):
         task.release()
     assert notified() == ["default"]
-    notified = sleepers("default")
+    notified = register_waiters("default")
     last = queue.tasks()[0].id
     queue.cancel(last)
     queue.retry(last)
     assert notified() == ["default"]
-    notified = sleepers("default", "default")
+    notified = register_waiters("default", "default")
     queue.pause()
     queue.resume()
     assert notified() == ["default", "default"], "many tasks may be due in a queue that was paused"
@@ -471,14 +471,14 @@ def test_a_task_that_is_due_again_wakes_only_its_own_queue(
 
 @pytest.mark.engine("postgresql")
 def test_the_waiter_of_a_dead_session_does_not_take_a_notification(
-    url: str, queue: TaskQueue, sleepers: Callable[..., Callable[[], list[str]]]
+    url: str, queue: TaskQueue, register_waiters: Callable[..., Callable[[], list[str]]]
 ) -> None:
-    """A worker that is killed leaves its row; the next enqueue must wake the worker that replaced it."""
+    """A killed worker leaves its waiter's row, but the next enqueue must wake the worker that replaced it."""
     waiters = table("postgresql", url, "waiter")
     far = "now() + interval '1 hour'"
     dead = f"INSERT INTO {waiters} SELECT 'default', 'a_dead_' || n, {far} FROM generate_series(1, 50) AS n"
     administrate("postgresql", url, dead)
-    notified = sleepers("default")
+    notified = register_waiters("default")
     queue.enqueue()
     assert notified() == ["default"]
 
@@ -503,8 +503,8 @@ def test_a_busy_worker_does_not_count_as_waiting(url: str, queue: TaskQueue) -> 
 
     worker = Worker(url)
     running = Background(lambda: worker.run(work))
-    for start_in in (0, 1):  # notified, or awake by itself
-        until(lambda: administrate("postgresql", url, rows) == [(1,)], what="the idle worker registers")
+    for start_in in (0, 1):  # woken by a notification, or by the due time
+        until(lambda: administrate("postgresql", url, rows) == [(1,)], what="the registration of the idle worker")
         queue.enqueue(start_in=start_in)
         assert started.wait(PATIENCE)
         assert administrate("postgresql", url, rows) == [(0,)]
@@ -512,7 +512,7 @@ def test_a_busy_worker_does_not_count_as_waiting(url: str, queue: TaskQueue) -> 
         until(lambda: queue.stats().pending + queue.stats().running == 0)
         started.clear()
         go.clear()
-    until(lambda: administrate("postgresql", url, rows) == [(1,)], what="the idle worker registers")
+    until(lambda: administrate("postgresql", url, rows) == [(1,)], what="the registration of the idle worker")
     worker.stop()
     running.join()
     assert administrate("postgresql", url, rows) == [(0,)]
@@ -546,7 +546,7 @@ def test_the_log_of_a_worker_shows_no_password(url: str) -> None:
 # -- doctor ----------------------------------------------------------------------------------------
 
 
-def test_doctor_names_what_an_administrator_should_know(engine: str, url: str) -> None:
+def test_doctor_reports_server_settings(engine: str, url: str) -> None:
     TaskQueue(url).close()
     result = CliRunner().invoke(main, ["--url", url, "doctor"])
     assert result.exit_code == 0, result.output
@@ -567,7 +567,7 @@ def test_doctor_names_what_an_administrator_should_know(engine: str, url: str) -
 
 
 @pytest.mark.engine("postgresql")
-def test_doctor_sees_a_transaction_that_holds_vacuum_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_transaction_that_holds_back_vacuum(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LONG", 0.0)
     TaskQueue(url).close()
     with closing(psycopg.connect(url.partition("?")[0])) as old:
@@ -581,7 +581,7 @@ def test_doctor_sees_a_transaction_that_holds_vacuum_back(url: str, monkeypatch:
 @pytest.mark.parametrize(
     ("version", "word"), [("8.4.3", "MySQL"), ("10.5.27-MariaDB", "too old"), ("5.5.5-10.4.1-MariaDB", "too old")]
 )
-def test_a_server_that_cannot_serve_is_refused_in_one_line(
+def test_an_unsupported_server_is_refused_in_one_line(
     url: str, version: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MariadbLink, "rows", lambda self, name: [(version, "", 2**30)])

@@ -60,7 +60,7 @@ def test_a_worker_and_what_it_runs(queue: TaskQueue, monitor: Monitor, tmp_path:
     finally:
         worker.stop()
         running.join()
-    [failure] = until(lambda: monitor.snapshot().failures, what="the failure")  # failures are read less often
+    [failure] = until(lambda: monitor.snapshot().failures, what="the failure")  # failures are read only now and then
     assert (failure.id, failure.state, failure.attempt) == (bad.id, "failed", 1)
     assert failure.error.endswith("no luck")
 
@@ -103,5 +103,5 @@ def test_a_worker_elsewhere_that_is_silent(queue: TaskQueue) -> None:
     id = queue.store.register(stranger)
     monitor.snapshot()
     states = {worker.id: worker.state for worker in monitor.snapshot().workers}
-    assert states[id] in ("silent", "lost"), "a rescuer may have been quicker"
+    assert states[id] in ("silent", "lost"), "a rescuer may have marked it already"
     task.release()

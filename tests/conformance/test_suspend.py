@@ -1,4 +1,4 @@
-"""A running task that is to stand still, and goes on."""
+"""Running tasks are suspended and continued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[[str | None], TaskRecord]
 
 @pytest.fixture
 def run(queue: TaskQueue) -> Run:
-    """Lets a worker with that executor run a new task."""
+    """Return a function that has a worker with this executor start a new task."""
 
     def act(executor: str | None) -> TaskRecord:
         queue.enqueue("long", retry=RetryPolicy(delay=0))
@@ -32,7 +32,7 @@ def again(queue: TaskQueue, executor: str | None) -> TaskRecord:
 
 
 def is_suspended(queue: TaskQueue, record: TaskRecord) -> bool:
-    """As everybody sees it, and as its worker sees it."""
+    """Check that all readers and the task's worker see the same; return it."""
     seen = queue.get(record.id).suspended
     assert record.worker is not None
     assert [bool(held.suspended) for held in queue.store.held(record.worker)] in ([seen], [])
@@ -40,7 +40,7 @@ def is_suspended(queue: TaskQueue, record: TaskRecord) -> bool:
     return seen
 
 
-def test_a_running_task_stands_still_and_goes_on(queue: TaskQueue, run: Run) -> None:
+def test_a_running_task_is_suspended_and_continued(queue: TaskQueue, run: Run) -> None:
     record = run("process")
     assert not is_suspended(queue, record)
     for _ in range(2):
@@ -57,7 +57,7 @@ def test_a_running_task_stands_still_and_goes_on(queue: TaskQueue, run: Run) -> 
 @pytest.mark.parametrize(
     ("executor", "why"), [("thread", "threads"), ("asyncio", "asyncio"), (None, "was fetched by a program")]
 )
-def test_only_processes_can_stand_still(queue: TaskQueue, run: Run, executor: str | None, why: str) -> None:
+def test_only_tasks_in_processes_can_be_suspended(queue: TaskQueue, run: Run, executor: str | None, why: str) -> None:
     record = run(executor)
     for act in (queue.suspend, queue.continue_):
         with pytest.raises(InvalidTransition, match=f"task {record.id} .*{why}"):
@@ -66,7 +66,7 @@ def test_only_processes_can_stand_still(queue: TaskQueue, run: Run, executor: st
 
 
 @pytest.mark.parametrize("state", [state for state in TaskState if state != "running"])
-def test_only_a_running_task_can_stand_still(queue: TaskQueue, state: TaskState) -> None:
+def test_only_a_running_task_can_be_suspended(queue: TaskQueue, state: TaskState) -> None:
     task = queue.enqueue(1)
     if state != "pending":
         [task] = queue.fetch()
@@ -107,12 +107,12 @@ def test_the_task_of_a_lost_worker(queue: TaskQueue, run: Run) -> None:
     assert not is_suspended(queue, record)
     with pytest.raises(InvalidTransition, match="is failed"):
         queue.continue_(record.id)
-    assert not again(queue, "process").suspended, "a new claim does not stand still"
+    assert not again(queue, "process").suspended, "a new claim is not suspended"
     assert not queue.get(record.id).suspended
 
 
 @pytest.mark.parametrize("verb", ["finish", "fail", "release"])
-def test_an_end_is_the_end_of_standing_still(queue: TaskQueue, run: Run, verb: str) -> None:
+def test_the_end_of_an_attempt_ends_its_suspension(queue: TaskQueue, run: Run, verb: str) -> None:
     record = run("process")
     assert record.worker is not None
     queue.suspend(record.id)
@@ -125,7 +125,7 @@ def test_an_end_is_the_end_of_standing_still(queue: TaskQueue, run: Run, verb: s
     assert not is_suspended(queue, record)
 
 
-def test_a_cancel_reaches_a_task_that_stands_still(queue: TaskQueue, run: Run) -> None:
+def test_a_cancel_reaches_a_suspended_task(queue: TaskQueue, run: Run) -> None:
     record = run("process")
     assert record.worker is not None
     queue.suspend(record.id)

@@ -28,7 +28,7 @@ from dbtaskqueue import (
 
 @pytest.fixture
 def held(queue: TaskQueue) -> Task:
-    """A reserved task, and its holder."""
+    """Return a reserved task, with this process as its holder."""
     queue.enqueue({"n": 1}, retry=RetryPolicy(delay=3600))
     return queue.fetch(timeout=10)[0]
 
@@ -43,7 +43,7 @@ def test_the_state_is_a_word(held: Task) -> None:
     assert str(held.state) == f"{held.state}" == "reserved"
 
 
-def test_attributes_show_what_was_last_read(queue: TaskQueue, held: Task) -> None:
+def test_attributes_show_the_last_read_values(queue: TaskQueue, held: Task) -> None:
     seen = queue.get(held.id)
     held.start()
     assert (seen.state, seen.attempt, seen.started_at) == ("reserved", 0, None)
@@ -85,7 +85,7 @@ def test_a_pruned_task_cannot_be_read(queue: TaskQueue, held: Task) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_repr_says_what_it_is(held: Task) -> None:
+def test_repr_shows_id_queue_and_state(held: Task) -> None:
     assert all(word in repr(held) for word in (str(held.id), "default", "reserved"))
 
 
@@ -98,7 +98,7 @@ def test_release_with_a_delay(queue: TaskQueue, held: Task) -> None:
     assert queue.fetch(timeout=0) == []
 
 
-@pytest.mark.one_engine("refused before any engine is asked")
+@pytest.mark.one_engine("refused before a query is sent")
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "60"])
 def test_release_with_a_bad_delay(queue: TaskQueue, held: Task, delay: float) -> None:
     with pytest.raises(ValueError, match="delay"):
@@ -127,7 +127,7 @@ def test_with_without_a_result(queue: TaskQueue, held: Task) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_with_a_task_that_runs_already(queue: TaskQueue, held: Task) -> None:
+def test_with_a_task_that_is_already_running(queue: TaskQueue, held: Task) -> None:
     held.start()
     with held:
         pass
@@ -137,7 +137,7 @@ def test_with_a_task_that_runs_already(queue: TaskQueue, held: Task) -> None:
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 @pytest.mark.parametrize("act", [lambda task: task.finish(1), lambda task: task.fail("x"), lambda task: task.release()])
-def test_with_does_nothing_to_what_its_holder_ended(queue: TaskQueue, held: Task, act) -> None:
+def test_with_does_nothing_if_the_holder_has_ended_the_task(queue: TaskQueue, held: Task, act) -> None:
     with held:
         act(held)
         ended = queue.get(held.id).state
@@ -176,7 +176,9 @@ def test_an_exception_after_the_end_propagates(queue: TaskQueue, held: Task) -> 
     ],
     ids=repr,
 )
-def test_a_chosen_outcome_ends_there(queue: TaskQueue, held: Task, choice: Exception, state: str, attempt: int) -> None:
+def test_a_chosen_outcome_ends_the_block_silently(
+    queue: TaskQueue, held: Task, choice: Exception, state: str, attempt: int
+) -> None:
     before = datetime.now(UTC)
     with held:
         raise choice
@@ -287,15 +289,15 @@ def test_fail_takes_a_text_or_an_exception(queue: TaskQueue, held: Task, error: 
 def test_fail_with_a_raised_exception_stores_its_traceback(queue: TaskQueue, held: Task) -> None:
     held.start()
     try:
-        raise ValueError("told you")
+        raise ValueError("the reason")
     except ValueError as error:
         held.fail(error)
     text = queue.get(held.id).error or ""
     assert text.startswith("Traceback")
-    assert text.rstrip().endswith("ValueError: told you")
+    assert text.rstrip().endswith("ValueError: the reason")
 
 
-def test_a_holder_ends_its_claim_once(held: Task) -> None:
+def test_a_claim_can_be_ended_only_once(held: Task) -> None:
     held.start()
     held.finish()
     for act in (held.finish, held.release, held.start, lambda: held.fail("x")):
@@ -370,7 +372,7 @@ def test_the_history_has_one_entry_for_each_start(queue: TaskQueue) -> None:
         assert held.start()
         return held
 
-    queue.fetch(timeout=10)[0].release()  # never started: no entry
+    queue.fetch(timeout=10)[0].release()  # never started, so it has no entry
     start().release()
     start().fail("one")
     start().release()
@@ -449,7 +451,7 @@ def test_a_dropped_running_task_fails(queue: TaskQueue) -> None:
     assert [attempt.outcome for attempt in task.attempts()] == ["failed"]
 
 
-def test_a_dropped_task_that_was_ended_or_lost_stays_as_it_is(queue: TaskQueue) -> None:
+def test_dropping_an_ended_or_lost_task_changes_nothing(queue: TaskQueue) -> None:
     done, lost = queue.enqueue_many(range(2))
     one, two = queue.fetch(2, timeout=10)
     one.start()
@@ -476,7 +478,7 @@ def test_dropping_a_task_that_is_not_held_changes_nothing(queue: TaskQueue, held
     assert held.start()
 
 
-def test_a_holder_cannot_start_what_it_has_ended_whatever_came_after(queue):
+def test_a_holder_cannot_start_a_task_that_it_has_ended_whatever_came_after(queue):
     queue.enqueue()
     [task] = queue.fetch()
     task.release()

@@ -1,4 +1,4 @@
-"""One handle, many threads."""
+"""Many threads share one handle."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from helpers import Background
 
 from dbtaskqueue import TaskQueue, TaskState
 
-pytestmark = pytest.mark.pooled("many transactions at once")
+pytestmark = pytest.mark.pooled("many concurrent transactions")
 
 THREADS = 64
 
 
 def test_64_threads_on_one_handle(queue: TaskQueue) -> None:
-    """Each enqueues, fetches, starts and finishes: every task is run once, and nothing else is left."""
+    """Each thread enqueues, fetches, starts and finishes. Every task is run once and none is left."""
     together = threading.Barrier(THREADS, timeout=30)
 
     def work(number: int) -> list[int]:
@@ -44,19 +44,19 @@ def test_64_threads_on_one_handle(queue: TaskQueue) -> None:
 def test_two_handles_in_many_threads(queue: TaskQueue, other: TaskQueue) -> None:
     queue.enqueue_many(range(400))
 
-    def consume(lane: TaskQueue) -> list[int]:
+    def consume(handle: TaskQueue) -> list[int]:
         seen = []
-        while tasks := lane.fetch(3, timeout=0):
+        while tasks := handle.fetch(3, timeout=0):
             for task in tasks:
                 with task:
                     seen.append(task.payload)
         return seen
 
-    threads = [Background(lambda lane=lane: consume(lane)) for lane in (queue, other) * 8]
+    threads = [Background(lambda handle=handle: consume(handle)) for handle in (queue, other) * 8]
     assert sorted(n for thread in threads for n in thread.join()) == list(range(400))
 
 
-def test_many_open_a_new_database_at_once(url: str) -> None:
+def test_many_threads_open_a_new_database_concurrently(url: str) -> None:
     together = threading.Barrier(16, timeout=30)
 
     def work() -> int:
@@ -69,7 +69,7 @@ def test_many_open_a_new_database_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [8])
-def test_close_while_others_use_it(url: str, threads: int) -> None:
+def test_close_while_other_threads_use_the_queue(url: str, threads: int) -> None:
     queue = TaskQueue(url)
     queue.enqueue_many(range(200))
 
@@ -91,6 +91,6 @@ def test_close_while_others_use_it(url: str, threads: int) -> None:
         queue.close()
         for consumer in consumers:
             consumer.join()
-        counts = watcher.store.count("default", final=True)  # stats() may give final counts of ten seconds ago
+        counts = watcher.store.count("default", final=True)  # final counts of stats() may be ten seconds old
         assert counts[TaskState.PENDING] + counts[TaskState.DONE] == 200
         assert watcher.stats().workers == 0

@@ -1,8 +1,8 @@
-"""Every verb in every state, by everybody: generated from the table in ``states.py``.
+"""Every verb in every state, by each kind of caller; the tests are generated from the table in ``states.py``.
 
 A *holder* is the ``Task`` that ``fetch`` returned; a *late holder* one whose claim was taken away; a
-*stranger* a ``Task`` that ``fetch`` did not return. What the table does not allow must be refused with
-the right exception, store nothing, and leave the token alone.
+*stranger* a ``Task`` that ``fetch`` did not return. A verb that the table does not allow must raise the right
+exception, store nothing, and leave the token unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dbtaskqueue.states import FINAL, TRANSITIONS, Transition
 ARROWS = {(arrow.verb, arrow.source): arrow for arrow in TRANSITIONS}
 HOLDER_VERBS = sorted({arrow.verb for arrow in TRANSITIONS if arrow.by_holder})
 ANYONE_VERBS = sorted({arrow.verb for arrow in TRANSITIONS if not arrow.by_holder} - {"rescue"})
-SITUATIONS = [*TaskState, "running, asked to end"]
+SITUATIONS = [*TaskState, "running, cancellation requested"]
 NOW = RetryPolicy(delay=0, max_attempts=100)
 
 Do = Callable[[Task], Any]
@@ -43,7 +43,7 @@ def test_every_verb_of_the_table_is_tried() -> None:
 
 
 def bring(queue: TaskQueue, situation: str, *, last_attempt: bool = False) -> Task:
-    """A new task in that situation: the ``Task`` that held it, or holds it."""
+    """Enqueue a task and bring it into this situation. Return the ``Task`` of its holder."""
     queue.enqueue({"n": 1}, retry=NOW, max_attempts=1 if last_attempt else None)
     task = queue.fetch(timeout=10)[0]
     lead(task, situation)
@@ -51,7 +51,7 @@ def bring(queue: TaskQueue, situation: str, *, last_attempt: bool = False) -> Ta
 
 
 def lead(task: Task, situation: str) -> None:
-    """Let the holder of a reserved task bring it into the situation under its own token."""
+    """Let the holder of a reserved task bring it into this situation under its own token."""
     if situation == "reserved":
         return
     if situation == "pending":
@@ -64,14 +64,14 @@ def lead(task: Task, situation: str) -> None:
         task.finish("first")
     elif situation == "abandoned":
         task.fail("first", retry=False)
-    elif situation in ("running, asked to end", "cancelled"):
+    elif situation in ("running, cancellation requested", "cancelled"):
         task.cancel()
         if situation == "cancelled":
-            task.fail("asked to end")
+            task.fail("as requested")
 
 
 def make_late(queue: TaskQueue, situation: str) -> tuple[Task, Task]:
-    """A late holder, and the Task of who holds or held the task after it, in that situation."""
+    """Return a late holder, and the ``Task`` of the next holder, which has brought the task into this situation."""
     queue.enqueue({"n": 1}, retry=NOW)
     late = queue.fetch(timeout=10)[0]
     late_runs = situation in ("running", "failed")
@@ -88,7 +88,7 @@ def make_late(queue: TaskQueue, situation: str) -> tuple[Task, Task]:
 
 
 def picture(queue: TaskQueue, id: int) -> dict[str, Any]:
-    """Everything that can be seen of a task."""
+    """Return all public attributes of a task and its attempts."""
     task = queue.get(id)
     names = [name for name, kind in vars(Task).items() if isinstance(kind, property)]
     return {name: getattr(task, name) for name in names} | {"attempts": task.attempts()}
@@ -97,7 +97,7 @@ def picture(queue: TaskQueue, id: int) -> dict[str, Any]:
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("verb", HOLDER_VERBS)
 class TestHolderVerbs:
-    """start, finish, fail, release."""
+    """The verbs start, finish, fail and release, by each kind of holder."""
 
     def test_by_the_holder(self, queue: TaskQueue, verb: str, situation: str) -> None:
         task = bring(queue, situation)
@@ -127,7 +127,7 @@ class TestHolderVerbs:
                 HOLDER_ACTS[verb](late)
         assert picture(queue, late.id) == before
 
-    @pytest.mark.one_engine("a handle without a claim asks no engine")
+    @pytest.mark.one_engine("a handle without a claim sends no query")
     def test_by_a_stranger(self, queue: TaskQueue, verb: str, situation: str) -> None:
         holder = bring(queue, situation)
         before = picture(queue, holder.id)
@@ -136,8 +136,8 @@ class TestHolderVerbs:
                 HOLDER_ACTS[verb](stranger)
         assert picture(queue, holder.id) == before
 
-    @pytest.mark.one_engine("a handle without a claim asks no engine")
-    def test_who_enqueued_it_does_not_hold_it(self, queue: TaskQueue, verb: str, situation: str) -> None:
+    @pytest.mark.one_engine("a handle without a claim sends no query")
+    def test_the_producer_of_a_task_does_not_hold_it(self, queue: TaskQueue, verb: str, situation: str) -> None:
         enqueued = queue.enqueue(1)
         holder = queue.fetch(timeout=10)[0]
         lead(holder, situation)
@@ -148,16 +148,16 @@ class TestHolderVerbs:
 
 
 def expected(arrow: Transition, situation: str) -> TaskState:
-    """Where the arrow leads in this very situation."""
+    """Return the state that the verb leads to in this situation."""
     if len(arrow.targets) == 1:
         return next(iter(arrow.targets))
-    asked = situation == "running, asked to end"
+    asked = situation == "running, cancellation requested"
     plain = {"fail": TaskState.FAILED, "release": TaskState.PENDING, "rescue": TaskState.FAILED}[arrow.verb]
     return TaskState.CANCELLED if asked else plain
 
 
 def check_side_effects(verb: str, before: dict[str, Any], after: Task) -> None:
-    """The column *what it also does* of the design page."""
+    """Check the side effects of the verb, as listed on the design page."""
     attempts = after.attempts()
     if verb == "start":
         assert after.attempt == before["attempt"] + 1
@@ -201,7 +201,7 @@ def test_verbs_of_anyone(queue: TaskQueue, verb: str, situation: str) -> None:
     before = picture(queue, holder.id)
     act = ANYONE_ACTS[verb]
     if arrow is None:
-        # fetch and purge do not see it; cancel of a cancelled task does nothing; the rest is an error
+        # fetch and purge skip it; cancel of a cancelled task does nothing; other verbs raise
         if verb == "fetch":
             assert act(queue, holder.id) == []
         elif verb == "purge":
@@ -221,10 +221,10 @@ def test_verbs_of_anyone(queue: TaskQueue, verb: str, situation: str) -> None:
     if verb == "purge":
         assert kept == 1
     if arrow.new_token:
-        check_that_the_old_claim_is_gone(queue, holder)
+        check_that_the_old_claim_is_lost(queue, holder)
 
 
-def check_that_the_old_claim_is_gone(queue: TaskQueue, holder: Task) -> None:
+def check_that_the_old_claim_is_lost(queue: TaskQueue, holder: Task) -> None:
     before = picture(queue, holder.id)
     for verb in ("finish", "fail", "release"):
         with pytest.raises(LeaseLost):
@@ -232,18 +232,18 @@ def check_that_the_old_claim_is_gone(queue: TaskQueue, holder: Task) -> None:
     assert picture(queue, holder.id) == before
 
 
-def test_cancel_of_a_running_task_tells_the_holder(queue: TaskQueue) -> None:
+def test_cancel_of_a_running_task_requests_it_from_the_holder(queue: TaskQueue) -> None:
     task = bring(queue, "running")
     queue.cancel(task.id)
     assert task.refresh().state == "running"
     assert task.cancel_requested
     queue.cancel(task.id)
-    task.finish("all the same")
-    assert (task.state, task.result) == ("done", "all the same")
+    task.finish("despite the request")
+    assert (task.state, task.result) == ("done", "despite the request")
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_retry_renews_the_task(queue: TaskQueue, situation: str) -> None:
+def test_retry_makes_a_task_pending_again(queue: TaskQueue, situation: str) -> None:
     holder = bring(queue, situation)
     before = picture(queue, holder.id)
     if ("retry", holder.refresh().state) not in ARROWS:
@@ -258,14 +258,14 @@ def test_retry_renews_the_task(queue: TaskQueue, situation: str) -> None:
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_rescue(queue: TaskQueue, url: str, situation: str) -> None:
-    """The holder's process dies; what it does not hold any more is left alone."""
+    """The holder's process dies. A task that it no longer holds does not change."""
     policy = RetryPolicy(delay=3600)
     watcher = queue.enqueue("held by this process")
     held_here = queue.fetch(timeout=10)[0]
     task = queue.enqueue({"n": 1}, retry=policy)
     before_due = task.start_at
     assert die_holding_in(url, situation) == task.id
-    state = TaskState("running" if situation == "running, asked to end" else situation)
+    state = TaskState("running" if situation == "running, cancellation requested" else situation)
     arrow = ARROWS.get(("rescue", state))
     if arrow is None:
         queue.pause()
@@ -274,7 +274,7 @@ def test_rescue(queue: TaskQueue, url: str, situation: str) -> None:
         assert picture(queue, task.id) == before
         return
     token = 1
-    queue.pause()  # so that this handle looks for the dead, and claims nothing
+    queue.pause()  # so that this handle rescues, but claims nothing
     rescuer = queue.fetch
     until(lambda: rescuer(timeout=0.1) == [] and task.refresh().token != token, what="the rescue")
     assert task.state in arrow.targets
@@ -310,17 +310,17 @@ elif situation == "done":
     task.finish("first")
 elif situation == "abandoned":
     task.fail("first", retry=False)
-elif situation in ("running, asked to end", "cancelled"):
+elif situation in ("running, cancellation requested", "cancelled"):
     task.cancel()
     if situation == "cancelled":
-        task.fail("asked to end")
+        task.fail("as requested")
 print(task.id, flush=True)
 os._exit(9)
 """
 
 
 def die_holding_in(url: str, situation: str) -> int:
-    """Another process brings the next task into the situation and dies; the task's id."""
+    """Let another process bring the next task into this situation and die. Return the task's id."""
     process = spawn(LEAD_AND_DIE, url, situation)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 9, errors
@@ -336,7 +336,7 @@ def test_a_rescue_after_the_last_attempt_abandons(queue: TaskQueue, url: str) ->
     assert task.finished_at is not None
 
 
-def test_the_first_lost_attempt_is_due_at_once_the_next_by_the_policy(queue: TaskQueue, url: str) -> None:
+def test_the_first_lost_attempt_is_due_immediately_the_next_by_the_policy(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue(1, retry=RetryPolicy(delay=3600))
     die_holding(url)
     [held] = queue.fetch(timeout=30)

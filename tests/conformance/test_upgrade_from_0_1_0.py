@@ -1,6 +1,6 @@
 """A database of version 0.1.0 is upgraded with all its tasks, and everything in it works as before.
 
-``tests/upgrades/v0_1_0`` has the databases and what the program of version 0.1.0 reads in them. Tasks have names there.
+``tests/upgrades/v0_1_0`` has the databases, and the values that version 0.1.0 reads from them. Each task has a name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dbtaskqueue.cli import main
 
 VERSION = "0.1.0"
 SCHEMA_VERSION = 2
-"""Of a database of 0.1.0."""
+"""The schema version of a database of 0.1.0."""
 EXPECTED: dict[str, Any] = json.loads((HERE / "v0_1_0" / "expected.json").read_text())
 IDS: dict[str, int] = EXPECTED["names"]
 TASKS: dict[int, dict[str, Any]] = {task["id"]: task for task in EXPECTED["tasks"]}
@@ -32,7 +32,7 @@ FINAL = ("done", "cancelled", "abandoned")
 
 
 def expected(name: str) -> dict[str, Any]:
-    """Return what version 0.1.0 reads of the task with this name."""
+    """Return the attributes that version 0.1.0 reads of the task with this name."""
     return TASKS[IDS[name]]
 
 
@@ -51,7 +51,7 @@ def migrate(url: str) -> None:
 
 @pytest.fixture
 def upgraded(url: str) -> str:
-    """The URL of a database of 0.1.0 that was upgraded to the present version."""
+    """Return the URL of a database of 0.1.0 that was upgraded to the present version."""
     load(url, VERSION)
     assert execute(url, "SELECT version FROM dbtaskqueue_schema") == [(SCHEMA_VERSION,)]
     migrate(url)
@@ -188,7 +188,7 @@ def test_an_unfinished_task_keeps_its_key_and_ids_are_not_used_again(upgraded: s
 
 
 def test_an_ended_or_failed_task_is_retried(upgraded: str) -> None:
-    numbers = {"failed, retried and failed": 3, "abandoned and retried": 2}  # were retried before
+    numbers = {"failed, retried and failed": 3, "abandoned and retried": 2}  # were retried by version 0.1.0
     with TaskQueue(upgraded) as queue:
         for id in ids_in("failed", *FINAL):
             before = TASKS[id]
@@ -245,7 +245,7 @@ def test_tasks_of_lost_workers_are_rescued_and_those_of_live_workers_are_not(upg
 
         for name, state, delay in (
             ("lost", "failed", 0),
-            ("lost twice", "failed", 200),  # by its policy
+            ("lost twice", "failed", 200),  # its policy has a retry delay
             ("lost at the last attempt", "abandoned", None),
             ("lost and to be cancelled", "cancelled", None),
             ("orphaned", "failed", 0),
@@ -272,21 +272,21 @@ def test_tasks_of_lost_workers_are_rescued_and_those_of_live_workers_are_not(upg
 
 
 def test_tasks_of_a_dead_batch_run_alone(upgraded: str) -> None:
-    """The start of a task that runs alone is stored before it runs. A batch stores its starts with the ends."""
+    """A task that runs alone stores its start before it runs. A batch stores its starts together with its outcomes."""
     states = states_while_running(upgraded, "isolated")
     assert states == {number: "running" if number < 4 else "reserved" for number in range(8)}
 
 
 def states_while_running(url: str, name: str) -> dict[int, str]:
-    """Run a queue in batches; return by payload in which state others saw each task while it ran."""
+    """Run a queue in batches. Return for each payload the state that other processes saw while its task ran."""
     states: dict[int, str] = {}
 
     with TaskQueue(url) as other:
 
-        def look(payload: int) -> None:
+        def record_states(payload: int) -> None:
             states[payload] = str(other.get(current_task().id).state)
 
-        Worker(url, name).run(look, burst=True, batch=8)
+        Worker(url, name).run(record_states, burst=True, batch=8)
     return states
 
 
@@ -314,7 +314,7 @@ print(json.dumps({"tasks": tasks, "results": results}))
 
 @pytest.fixture(scope="module")
 def old_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source of the program of version 0.1.0."""
+    """Return the directory with the source of version 0.1.0."""
     try:
         return extract_program(VERSION, tmp_path_factory.mktemp("released"))
     except NoHistory as error:

@@ -1,4 +1,4 @@
-"""Waiting for many tasks: one thread and one query for each change, however many tasks are waited for."""
+"""Waiting for many tasks takes one thread and one query for each change, however many they are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def waiting_threads() -> int:
 
 
 class Reads:
-    """Counts the queries for the states of tasks, and how many tasks each asks for."""
+    """Counts the queries for the states of tasks, and the tasks in each query."""
 
     def __init__(self, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
         self._read = queue.store.standings
@@ -69,11 +69,11 @@ def test_a_thousand_tasks_take_one_thread_and_one_query_for_each_change(
         task.start()
         task.finish()
     assert waiter.join() == tasks
-    assert len(reads.sizes) < 2100  # at most one for each start and end; in between it waits
+    assert len(reads.sizes) < 2100  # at most one query for each start and end; it waits in between
     until(lambda: waiting_threads() == 0, what="the end of the thread")
 
 
-def test_many_threads_that_wait_share_one(queue: TaskQueue, other: TaskQueue) -> None:
+def test_many_waiting_threads_share_one_thread(queue: TaskQueue, other: TaskQueue) -> None:
     tasks = queue.enqueue_many(range(30))
     waiters = [Background(task.get_result) for task in tasks]
     until(waiting_threads)
@@ -95,7 +95,7 @@ def test_nothing_to_wait_for(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_timeout_tells_how_many_are_unfinished(queue: TaskQueue) -> None:
+def test_a_timeout_says_how_many_tasks_are_unfinished(queue: TaskQueue) -> None:
     tasks = queue.enqueue_many(range(3))
     tasks[1].cancel()
     with pytest.raises(TimeoutError, match=r"^2 of 3 tasks unfinished after 0\.05 s$"):
@@ -185,7 +185,7 @@ def test_a_callback_that_was_discarded_is_not_called(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_a_callback_that_fails_stops_no_other(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_fails_does_not_stop_the_others(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:
     waiting = Waiting.on(queue.store)
     task = queue.enqueue()
     states: list[TaskState | None] = []
@@ -199,7 +199,7 @@ def test_a_callback_that_fails_stops_no_other(queue: TaskQueue, caplog: pytest.L
 
 
 @pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
-def test_what_cannot_be_read_is_an_error_of_each_waiter(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_row_is_an_error_for_each_waiter(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     task = queue.enqueue()
 
     def broken(tasks: Sequence[int]) -> dict[int, Standing]:
@@ -289,7 +289,7 @@ print(waiter.is_alive())
 """
 
 
-def test_a_forked_child_waits_with_a_thread_of_its_own(url: str) -> None:
+def test_a_forked_child_waits_with_its_own_thread(url: str) -> None:
     assert run_python(FORKED, url) == "False\n"
 
 

@@ -1,4 +1,4 @@
-"""``Worker`` with threads: what it runs, when it ends, how it stops. What holds everywhere is in test_executors.py."""
+"""``Worker`` with threads: running, limits, stopping. Behaviour that all executors share is in test_executors.py."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ LATER = RetryPolicy(delay=3600)
 
 
 def states(queue: TaskQueue) -> list[str]:
-    """The states of all tasks, oldest first."""
+    """Return the states of all tasks, oldest first."""
     return [str(task.state) for task in reversed(queue.tasks(limit=100_000))]
 
 
 class Gate:
-    """A callback that waits inside of its task until it is opened."""
+    """A callback that waits in its task until the test opens the gate."""
 
     def __init__(self) -> None:
         self.started = threading.Semaphore(0)
@@ -78,25 +78,25 @@ def test_how_a_task_ends(
     queue: TaskQueue, url: str, batch: int | str, choice: BaseException, state: str, attempt: int, outcome: str
 ) -> None:
     first = queue.enqueue("raise", retry=LATER)
-    second = queue.enqueue("go on", retry=LATER)
+    second = queue.enqueue("continue", retry=LATER)
 
     def callback(payload: str) -> str:
         if payload == "raise":
             raise choice
         return payload
 
-    told: list[tuple[int, str, BaseException]] = []
-    Worker(url, on_error=lambda task, error: told.append((task.id, task.state, error))).run(
+    reported: list[tuple[int, str, BaseException]] = []
+    Worker(url, on_error=lambda task, error: reported.append((task.id, task.state, error))).run(
         callback, burst=True, batch=batch
     )
     assert (first.refresh().state, first.attempt) == (state, attempt)
     assert [entry.outcome for entry in first.attempts()] == [outcome]
-    assert second.get_result(10) == "go on"
-    assert told == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
+    assert second.get_result(10) == "continue"
+    assert reported == ([(first.id, state, choice)] if outcome in ("failed", "abandoned") else [])
 
 
-def test_a_delay_that_is_nonsense_fails_the_task(queue: TaskQueue, url: str) -> None:
-    first, second = queue.enqueue_many(["raise", "go on"], retry=LATER)
+def test_an_invalid_delay_fails_the_task(queue: TaskQueue, url: str) -> None:
+    first, second = queue.enqueue_many(["raise", "continue"], retry=LATER)
 
     def callback(payload: str) -> None:
         if payload == "raise":
@@ -116,7 +116,7 @@ def test_a_result_that_cannot_be_stored_fails_the_attempt(queue: TaskQueue, url:
     assert after.get_result(10) == "fine"
 
 
-def test_an_error_whose_text_is_hostile(queue: TaskQueue, url: str) -> None:
+def test_the_text_of_an_error_may_be_anything(queue: TaskQueue, url: str) -> None:
     class Silent(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -162,7 +162,7 @@ def test_bad_limits(url: str, options: dict[str, object]) -> None:
         Worker(url).run(lambda payload: None, **options)  # type: ignore[arg-type]
 
 
-def test_a_callback_that_is_none(url: str) -> None:
+def test_an_invalid_callback(url: str) -> None:
     with pytest.raises(TypeError, match="callback"):
         Worker(url).run("print", burst=True)  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def test_given_a_queue_its_name_lease_and_functions_are_used(url: str) -> None:
 
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
-def test_it_leaves_the_workers_at_the_end(queue: TaskQueue, url: str) -> None:
+def test_a_worker_deregisters_at_the_end(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     queue.enqueue(1)
     thread = Background(lambda: Worker(url).run(gate, burst=True))
@@ -227,7 +227,7 @@ def test_it_leaves_the_workers_at_the_end(queue: TaskQueue, url: str) -> None:
     assert queue.stats().workers == 0
 
 
-def test_a_worker_runs_again(queue: TaskQueue, url: str) -> None:
+def test_a_worker_can_run_again(queue: TaskQueue, url: str) -> None:
     worker = Worker(url)
     for _ in range(3):
         queue.enqueue(1)
@@ -235,7 +235,7 @@ def test_a_worker_runs_again(queue: TaskQueue, url: str) -> None:
     assert states(queue) == ["done"] * 3
 
 
-def test_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
+def test_a_worker_has_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     queue.enqueue(1)
     worker = Worker(url)
@@ -250,7 +250,7 @@ def test_one_run_at_a_time(queue: TaskQueue, url: str) -> None:
 # -- concurrency -----------------------------------------------------------------------------------
 
 
-def test_so_many_run_at_once_and_no_more(queue: TaskQueue, url: str) -> None:
+def test_no_more_than_concurrency_run_at_the_same_time(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     tasks = queue.enqueue_many(range(5))
     thread = Background(lambda: Worker(url, concurrency=3).run(gate, burst=True))
@@ -263,7 +263,7 @@ def test_so_many_run_at_once_and_no_more(queue: TaskQueue, url: str) -> None:
     assert states(queue) == ["done"] * 5
 
 
-def test_a_long_task_does_not_hold_up_a_short_one(queue: TaskQueue, url: str) -> None:
+def test_a_long_task_does_not_delay_a_short_one(queue: TaskQueue, url: str) -> None:
     gate = Gate()
 
     def callback(payload: str) -> object:
@@ -282,14 +282,14 @@ def test_a_long_task_does_not_hold_up_a_short_one(queue: TaskQueue, url: str) ->
 # -- stopping --------------------------------------------------------------------------------------
 
 
-def test_stop_from_another_thread_lets_the_running_task_end(queue: TaskQueue, url: str) -> None:
+def test_stop_from_another_thread_lets_the_running_task_finish(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     queue.enqueue_many(["runs", "waits"])
     worker = Worker(url)
     thread = Background(lambda: worker.run(gate))
     gate.wait_for()
     worker.stop()
-    worker.stop()  # not a second signal: still only the same wish
+    worker.stop()  # unlike a second signal, a second stop() changes nothing
     gate.opened.set()
     thread.join()
     assert states(queue) == ["done", "pending"]
@@ -329,7 +329,7 @@ def test_a_worker_on_a_closed_queue_is_refused(url: str) -> None:
 
 
 def test_a_queue_that_is_closed_stops_its_workers(queue: TaskQueue, url: str) -> None:
-    """What runs comes to its end and is stored; nothing new is started."""
+    """Running tasks finish and their outcomes are stored. No new task is started."""
     gate = Gate()
     closing = TaskQueue(url)
     first, second = closing.enqueue_many([1, 2])
@@ -358,23 +358,23 @@ def test_a_task_may_close_its_queue(queue: TaskQueue, url: str) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_a_temporary_database_is_there_until_its_last_worker_has_left() -> None:
+def test_a_temporary_database_exists_until_its_last_worker_has_ended() -> None:
     gate = Gate()
     closing = TaskQueue("sqlite:///:memory:")
     task = closing.enqueue(1)
-    told: list[str] = []
+    reported: list[str] = []
 
     def callback(payload: object) -> None:
         gate(payload)
         raise ValueError
 
-    worker = Worker(closing, on_error=lambda task, error: told.append(task.state))
+    worker = Worker(closing, on_error=lambda task, error: reported.append(task.state))
     thread = Background(lambda: worker.run(callback))
     gate.wait_for()
     closing.close()
     gate.opened.set()
     thread.join()
-    assert told == ["failed"]
+    assert reported == ["failed"]
     with pytest.raises(StoreUnavailable):
         task.refresh()
 
@@ -419,7 +419,7 @@ def test_one_signal_drains(queue: TaskQueue, url: str, number: signal.Signals) -
     assert (waiting.refresh().state, waiting.attempt) == ("pending", 0)
 
 
-def test_a_second_signal_releases_at_once(queue: TaskQueue, url: str) -> None:
+def test_a_second_signal_releases_tasks_immediately(queue: TaskQueue, url: str) -> None:
     running = queue.enqueue(600)
     with ended(spawn(WORK, url)) as process:
         assert process.stdout is not None
@@ -457,7 +457,7 @@ def until_cancelled(then: Callable[[], object]) -> Callable[[object], object]:
     return callback
 
 
-def test_a_running_task_hears_of_its_cancel(queue: TaskQueue, url: str) -> None:
+def test_a_running_task_can_check_for_cancellation(queue: TaskQueue, url: str) -> None:
     def give_up() -> None:
         raise TaskCancelled("as asked")
 
@@ -470,26 +470,26 @@ def test_a_running_task_hears_of_its_cancel(queue: TaskQueue, url: str) -> None:
     assert [attempt.outcome for attempt in task.attempts()] == ["cancelled"]
 
 
-def test_a_finish_that_comes_first_is_done(queue: TaskQueue, url: str) -> None:
+def test_a_task_that_finishes_before_it_is_cancelled_is_done(queue: TaskQueue, url: str) -> None:
     task = queue.enqueue(1)
-    thread = Background(lambda: Worker(url).run(until_cancelled(lambda: "all the same"), max_tasks=1))
+    thread = Background(lambda: Worker(url).run(until_cancelled(lambda: "not cancelled"), max_tasks=1))
     until(lambda: task.refresh().state == "running", what="the start")
     queue.cancel(task.id)
     thread.join()
-    assert (task.refresh().state, task.result) == ("done", "all the same")
+    assert (task.refresh().state, task.result) == ("done", "not cancelled")
 
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
 def test_a_worker_that_lost_a_claim_stops_that_task(queue: TaskQueue, url: str) -> None:
     task, after = queue.enqueue_many([1, 2])
-    told: list[object] = []
+    reported: list[object] = []
 
     def callback(payload: int) -> str:
         if payload == 1:
-            until(lambda: current_task().cancelled, what="the news")
+            until(lambda: current_task().cancelled, what="the lost claim")
         return "too late"
 
-    worker = Worker(url, on_error=lambda task, error: told.append(task))
+    worker = Worker(url, on_error=lambda task, error: reported.append(task))
     thread = Background(lambda: worker.run(callback, max_tasks=2))
     until(lambda: task.refresh().state == "running", what="the start")
     after_state = after.refresh().state
@@ -500,14 +500,14 @@ def test_a_worker_that_lost_a_claim_stops_that_task(queue: TaskQueue, url: str) 
     assert (task.refresh().state, task.result) == ("abandoned", None)
     assert [attempt.outcome for attempt in task.attempts()] == ["abandoned"]
     assert after.refresh().state == "done"
-    assert told == []
+    assert reported == []
 
 
 # -- batches ---------------------------------------------------------------------------------------
 
 
 def short_tasks_then(queue: TaskQueue, gate: Gate, behind: int = 20) -> tuple[Callable[[object], object], list[Task]]:
-    """Many short tasks so that the worker trusts them, then one at a gate with more behind it in its batch."""
+    """Enqueue many short tasks so that batches grow, then one that waits at a gate with more behind it."""
     queue.enqueue_many(["short"] * 400)
     tasks = [queue.enqueue("gate"), *queue.enqueue_many(["short"] * behind)]
 
@@ -517,7 +517,7 @@ def short_tasks_then(queue: TaskQueue, gate: Gate, behind: int = 20) -> tuple[Ca
     return callback, tasks
 
 
-def test_a_batch_of_a_given_size_is_reserved_at_once(queue: TaskQueue, url: str) -> None:
+def test_a_batch_of_a_given_size_is_reserved_in_one_step(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     tasks = queue.enqueue_many(["x"] * 8)
     thread = Background(lambda: Worker(url).run(gate, burst=True, batch=5))
@@ -530,7 +530,7 @@ def test_a_batch_of_a_given_size_is_reserved_at_once(queue: TaskQueue, url: str)
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
 @pytest.mark.parametrize("size", [2, 10, 99, 123])
-def test_each_task_of_a_batch_gets_its_own_end(queue: TaskQueue, url: str, size: int) -> None:
+def test_each_task_of_a_batch_gets_its_own_outcome(queue: TaskQueue, url: str, size: int) -> None:
     """Engines split a batch into statements of a few sizes."""
     tasks = queue.enqueue_many(range(2 * size))
     Worker(url).run(lambda payload: None if payload % 5 == 0 else {"n": payload}, burst=True, batch=size)
@@ -540,7 +540,7 @@ def test_each_task_of_a_batch_gets_its_own_end(queue: TaskQueue, url: str, size:
     assert all(task.started_at <= task.finished_at for task in ended)  # type: ignore[operator]
 
 
-def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue, url: str) -> None:
+def test_outcomes_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     first, second = queue.enqueue_many(["short", "gate"])
     thread = Background(
@@ -555,7 +555,7 @@ def test_the_ends_of_a_batch_do_not_wait_for_a_long_task_in_it(queue: TaskQueue,
 
 @pytest.mark.pooled("claims and locks")
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
-def test_a_cancel_of_what_waits_in_a_batch(queue: TaskQueue, url: str) -> None:
+def test_a_cancel_of_a_task_that_waits_in_a_batch(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     first, second = queue.enqueue_many(["gate", "victim"])
     seen: list[str] = []
@@ -574,7 +574,7 @@ def test_a_cancel_of_what_waits_in_a_batch(queue: TaskQueue, url: str) -> None:
 
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
-def test_a_drain_gives_the_rest_of_a_batch_back(queue: TaskQueue, url: str) -> None:
+def test_a_drain_releases_the_rest_of_a_batch(queue: TaskQueue, url: str) -> None:
     gate = Gate()
     callback, tasks = short_tasks_then(queue, gate, behind=3)
     worker = Worker(url)
@@ -600,14 +600,14 @@ Worker(sys.argv[1]).run(callback, burst=True, batch=5)
 
 
 @pytest.mark.every_engine("the ends of a batch are statements of each engine")
-def test_who_shared_a_batch_with_a_killer_does_not_pay(queue: TaskQueue, url: str) -> None:
-    """Where it cannot be told which one killed the worker they are run alone, and only what was started pays."""
+def test_tasks_in_a_batch_with_one_that_kills_the_worker_spend_no_attempt(queue: TaskQueue, url: str) -> None:
+    """If it is unknown which task killed the worker, its tasks run alone. Only a started task spends an attempt."""
     payloads = ["a", "b", "killer", "c", "d"]
     tasks = queue.enqueue_many(payloads, max_attempts=1)
     for _ in range(10):
         with ended(spawn(BATCH_KILLER, url)) as process:
             process.wait(60)
-        queue.pause()  # so that this handle rescues, and claims nothing
+        queue.pause()  # so that this handle rescues, but claims nothing
         until(lambda: queue.fetch(timeout=0) == [] and not queue.tasks(state="reserved"), what="the rescue")
         queue.resume()
         if all(task.refresh().state in ("done", "abandoned") for task in tasks):
@@ -626,9 +626,9 @@ def callback(payload):
         if end == "exit":
             sys.exit(3)
         if end == "text":
-            sys.exit("said by the child")
+            sys.exit("raised by the child")
         if end == "raise":
-            raise ValueError("said by the child")
+            raise ValueError("raised by the child")
         return
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -643,10 +643,12 @@ Worker(url).run(callback, burst=True)
 
 
 @pytest.mark.parametrize(("end", "code"), [("exit", 3), ("text", 1), ("raise", 1), ("return", 0)])
-def test_a_child_that_a_task_forked_does_not_go_on_as_a_worker(queue: TaskQueue, url: str, end: str, code: int) -> None:
+def test_a_child_forked_by_a_task_does_not_continue_as_a_worker(
+    queue: TaskQueue, url: str, end: str, code: int
+) -> None:
     task = queue.enqueue()
     with ended(spawn(FORK, url, end)) as process:
         _, errors = process.communicate(timeout=60)
     assert (task.refresh().state, task.result) == ("done", code)
-    assert ("said by the child" in errors) == (end in ("text", "raise"))
+    assert ("raised by the child" in errors) == (end in ("text", "raise"))
     assert queue.stats().workers == 0

@@ -1,8 +1,7 @@
-"""The contract as plain objects: what every verb does to a task, written from the words and not from the code.
+"""A model of the contract: what each verb does to a task, written from the design page and not from the code.
 
 Times are seconds of the model's own clock. A method returns what the verb would return, or the name of the
-exception that it raises. Only one queue is modelled; who holds a task is a number that the test gives to
-each handle.
+exception that it raises. Only one queue is modelled. A holder is a number that the test gives to each handle.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ HELD = ("reserved", "running")
 
 @dataclass
 class Task:
-    """One task. ``decided``: when its due time was; ``base``: its attempts at the last operator's retry."""
+    """A task. ``decided`` is when its due time was set, ``base`` its attempts at the last operator's retry."""
 
     id: int
     priority: int
@@ -40,14 +39,14 @@ class Task:
         return None if self.budget is None else self.base + self.budget
 
     def leave(self, state: str, now: int, outcome: str | None = None, *, fence: bool = False) -> None:
-        """Go to a state in which nobody holds it."""
+        """Change to a state without a holder."""
         if self.state == "running":
             self.attempts[-1][2] = outcome
         self.state, self.holder, self.token = state, None, self.token + fence
         self.finished = now if state in FINAL else None
 
     def fail(self, now: int, outcome: str | None, due: int | None, *, retry: bool = True, fence: bool = False) -> None:
-        """The end of an attempt that went wrong, for whatever reason."""
+        """End a failed attempt, for any reason."""
         spent = not retry or (self.max_attempts is not None and self.attempt >= self.max_attempts)
         state = "cancelled" if self.asked else "abandoned" if spent else "failed"
         if state == "failed":
@@ -65,7 +64,7 @@ class Model:
         self.paused = False
 
     def enqueue(self, id: int, *, priority: int, delay: int, budget: int | None, retry: int, key: str | None) -> int:
-        """The id that is returned: of a task that has the key, else the new one."""
+        """Return the id of the task that has the key, or of the new task."""
         for task in self.tasks.values():
             if key is not None and task.key == key and task.state not in FINAL:
                 return task.id
@@ -73,7 +72,7 @@ class Model:
         return id
 
     def fetch(self, holder: int, most: int, dead: set[int]) -> list[int]:
-        """The ids that are reserved. Who finds nothing looks for dead workers."""
+        """Return the ids that are reserved. If none is due, rescue first."""
         return self._claim(holder, most) or (self._claim(holder, most) if self.rescue(dead) else [])
 
     def _claim(self, holder: int, most: int) -> list[int]:
@@ -85,7 +84,7 @@ class Model:
         return [task.id for task in claimed]
 
     def rescue(self, dead: set[int]) -> int:
-        """Give back what dead workers held; how many."""
+        """Rescue the tasks of dead workers; return how many."""
         lost = [task for task in self.tasks.values() if task.state in HELD and task.holder in dead]
         for task in lost:
             if task.state == "reserved":
@@ -96,7 +95,7 @@ class Model:
         return len(lost)
 
     def hold(self, verb: str, id: int, token: int, **options: int | bool) -> str:
-        """What comes of a holder's verb with this token: "", or the name of the exception."""
+        """Apply a holder's verb with this token. Return "" or the name of the exception."""
         task = self.tasks.get(id)
         if task is None or task.token != token:
             return "LeaseLost"
@@ -118,13 +117,13 @@ class Model:
         return ""
 
     def close(self, holder: int) -> None:
-        """A handle is closed: what it reserved goes back and keeps its due time."""
+        """Close a handle: its reserved tasks are released and keep their due time."""
         for task in self.tasks.values():
             if task.holder == holder and task.state == "reserved":
                 task.leave("pending", self.now)
 
     def cancel(self, id: int) -> str:
-        """By anyone."""
+        """Cancel a task, as anyone may."""
         task = self.tasks[id]
         if task.state == "running":
             task.asked = True
@@ -135,7 +134,7 @@ class Model:
         return ""
 
     def retry(self, id: int) -> str:
-        """By an operator."""
+        """Retry a task, as an operator does."""
         task = self.tasks[id]
         same = [t for t in self.tasks.values() if t.key and t.key == task.key and t.id != id and t.state not in FINAL]
         if task.state not in (*FINAL, "failed") or same:
@@ -146,21 +145,21 @@ class Model:
         return ""
 
     def purge(self) -> int:
-        """How many are abandoned."""
+        """Abandon all unfinished tasks; return how many."""
         unfinished = [task for task in self.tasks.values() if task.state not in FINAL]
         for task in unfinished:
             task.leave("abandoned", self.now, "abandoned", fence=True)
         return len(unfinished)
 
     def prune(self) -> set[int]:
-        """The ids that are gone."""
+        """Delete old final tasks; return their ids."""
         old = {t.id for t in self.tasks.values() if t.state in ("done", "cancelled") and (t.finished or 0) <= self.now}
         for id in old:
             del self.tasks[id]
         return old
 
     def set_back(self, seconds: int) -> None:
-        """The clock goes back: what was due at once is due at once all the same."""
+        """Set the clock back. A task that was due immediately stays due."""
         self.now -= seconds
         for task in self.tasks.values():
             if task.state in CLAIMABLE and self.now < task.due <= task.decided:

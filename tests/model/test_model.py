@@ -1,9 +1,9 @@
-"""Random lives of a queue on a real database, held against the model, with the invariants after each step.
+"""Random sequences of verbs on a real database, compared with the model. Invariants are checked after each step.
 
-The seventh of them, ``way_out``, is about the end, and checked at the end of each life. Several handles fetch;
-some die, some are closed, and their late holders go on trying; time jumps forth and back. Some seconds' worth by
-default, ``--model-minutes=10`` for more. Real processes that are really killed are in tests/processes; here a
-worker dies by a lie about its process in its row, which costs no time.
+The invariant ``way_out`` is about the end and is checked once, after each sequence. Several handles fetch; some die,
+some are closed, and their late holders keep calling verbs; the clock jumps forward and back. This takes some seconds
+by default; ``--model-minutes=10`` runs more. In tests/processes real processes are killed. Here a worker dies when
+its row gets a wrong start time, which is fast.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ EPOCH = 1_800_000_000
 HANDLES = 3
 FOREVER = 10**6
 CROWD = 4
-"""Few tasks, so that each of them goes through much."""
-LIVES = {"sqlite": 100, "postgresql": 30, "mariadb": 15}
-"""A server answers more slowly than a file does. Without ``--all-engines`` half as many."""
+"""At most so many tasks, so that each goes through many steps."""
+SEQUENCES = {"sqlite": 100, "postgresql": 30, "mariadb": 15}
+"""Sequences for each engine; servers are slower than files. Without ``--all-engines`` half as many are run."""
 LATE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8, 13])
-"""How many claims ago: mostly a young one, which may be valid."""
+"""Choose a claim by how many claims ago it was made: mostly a recent one, which may still be valid."""
 
 
 class Database:
-    """A database of its own, and how to lie about a worker in it."""
+    """An empty database, in which workers can be made to look dead."""
 
     engine = "sqlite"
 
@@ -53,7 +53,7 @@ class Database:
         self.url = with_option(url, "synchronous=NORMAL") if self.engine == "sqlite" else url
 
     def kill(self, worker: int) -> None:
-        """Make everybody believe that this worker's process is gone."""
+        """Make this worker's process look dead to all others."""
         execute(self.url, "UPDATE dbtaskqueue_worker SET started = started + 1 WHERE id = %s", worker)
 
     def remove(self) -> None:
@@ -62,7 +62,7 @@ class Database:
 
 
 class Claim:
-    """A Task that ``fetch`` returned, and whose it was."""
+    """A Task that ``fetch`` returned, and the number of its holder."""
 
     def __init__(self, task: dbtaskqueue.Task, holder: int) -> None:
         self.task = task
@@ -71,7 +71,7 @@ class Claim:
 
 
 class Queue(RuleBasedStateMachine):
-    """The database, the model, and the claims that somebody remembers."""
+    """The database, the model, and the claims that handles have or had."""
 
     make = Database
 
@@ -95,7 +95,7 @@ class Queue(RuleBasedStateMachine):
         self.handles[max([0, *self.handles, *self.dead]) + 1] = TaskQueue(self.database.url, lease=3600)
 
     def pick(self, number: int) -> int:
-        """One of the tasks that exist."""
+        """Return the id of an existing task."""
         return sorted(self.model.tasks)[number % len(self.model.tasks)]
 
     def teardown(self) -> None:
@@ -123,7 +123,7 @@ class Queue(RuleBasedStateMachine):
         new = max([0, *self.accepted]) + 1
         assert task.id == self.model.enqueue(
             new, priority=priority, delay=delay, budget=budget, retry=retry, key=key
-        ), "ids rise, and a key that is taken gives the task that has it"
+        ), "ids increase, and a key that is taken returns its task"
         self.accepted.add(task.id)
 
     @precondition(lambda self: len(self.model.tasks) < CROWD)
@@ -147,21 +147,21 @@ class Queue(RuleBasedStateMachine):
         self.retried.add(id)
         assert outcome(lambda: self.operator.retry(id)) == self.model.retry(id)
 
-    @rule(verb=st.sampled_from(["prune", "pause", "close", "meddle", "purge"]), pick=st.integers(0, 20))
+    @rule(verb=st.sampled_from(["prune", "pause", "close", "call_unheld", "purge"]), pick=st.integers(0, 20))
     def seldom(self, verb: str, pick: int) -> None:
-        """What would leave little to do if it came as often as the rest."""
+        """Call a verb that must be rare, because it leaves few tasks for the others."""
         getattr(self, verb)(pick)
 
     def purge(self, pick: int) -> None:
         assert self.operator.purge() == self.model.purge()
 
     def prune(self, pick: int) -> None:
-        count, gone = self.operator.prune(0), self.model.prune()
-        assert count == len(gone)
-        self.pruned |= gone
+        count, removed = self.operator.prune(0), self.model.prune()
+        assert count == len(removed)
+        self.pruned |= removed
 
     def pause(self, pick: int) -> None:
-        """And resume, so that most fetches find something."""
+        """Pause and resume, so that most fetches find a task."""
         self.operator.pause()
         self.model.paused = True
         self.fetch(pick, 1)
@@ -205,7 +205,7 @@ class Queue(RuleBasedStateMachine):
         self.hold(pick, "release", delay=delay)
 
     def hold(self, pick: int, verb: str, retry: bool = True, delay: int = 0) -> None:
-        """A holder's verb, in time or too late."""
+        """Call a holder's verb, in time or too late."""
         claim = self.claims[-1 - pick % len(self.claims)]
         expected = self.model.hold(verb, claim.id, claim.token, retry=retry, delay=delay)
         if verb == "start":
@@ -222,8 +222,8 @@ class Queue(RuleBasedStateMachine):
             claim.is_ended = claim.is_ended or not found
         assert found == expected, f"{verb} of task {claim.id} with token {claim.token}"
 
-    def meddle(self, pick: int) -> None:
-        """A holder's verb by somebody who never held it."""
+    def call_unheld(self, pick: int) -> None:
+        """Call a holder's verb on a Task that was never held."""
         if self.model.tasks:
             stranger = self.operator.get(self.pick(pick))
             assert outcome(stranger.finish) == outcome(stranger.start) == "InvalidTransition"
@@ -231,9 +231,9 @@ class Queue(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(pick=LATE)
     def drop(self, pick: int) -> None:
-        """A held Task is garbage-collected."""
+        """Let the garbage collector drop a held Task."""
         if self.claims[-1 - pick % len(self.claims)].holder in self.dead:
-            return  # the dead collect no garbage
+            return  # a dead process collects no garbage
         claim = self.claims.pop(-1 - pick % len(self.claims))
         task = self.model.tasks.get(claim.id)
         if task is None or task.token != claim.token or task.state not in HELD:
@@ -245,7 +245,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 20))
     def die(self, pick: int) -> None:
-        """A worker's process is gone; its Task objects are late holders."""
+        """End a worker's process; its Task objects become late holders."""
         self.kill(sorted(self.handles)[pick % len(self.handles)])
         self.new_handle()
 
@@ -255,7 +255,7 @@ class Queue(RuleBasedStateMachine):
             self.database.kill(queue._membership.id)
 
     def close(self, pick: int) -> None:
-        """A handle is closed; what runs stays held, and can be ended."""
+        """Close a handle; running tasks stay held and can be finished."""
         holder = sorted(self.handles)[pick % len(self.handles)]
         if any(task.holder == holder and task.state == "running" for task in self.model.tasks.values()):
             return
@@ -272,12 +272,12 @@ class Queue(RuleBasedStateMachine):
     @precondition(lambda self: not any(task.state in HELD for task in self.model.tasks.values()))
     @rule(seconds=st.sampled_from([2, 20, 3600]))
     def clock_is_set_back(self, seconds: int) -> None:
-        """Everybody looks about once a second: here somebody right before, and right after."""
-        self.look()
+        """Handles check the clock about once a second: here right before and right after it is set back."""
+        self.check_all()
         self.model.set_back(seconds)
-        self.look()
+        self.check_all()
 
-    def look(self) -> None:
+    def check_all(self) -> None:
         self.model.rescue(set(self.dead))
         for handle in self.handles.values():
             handle._membership.maintain()
@@ -286,7 +286,7 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def all_invariants(self) -> None:
-        """In this order: the last one remembers what was seen."""
+        """Check all invariants; ``token_rises`` comes last because it stores what was seen."""
         self.tasks = {task.id: task for task in self.operator.tasks(limit=10_000)}
         self.as_the_model_says()
         self.one_holder()
@@ -345,7 +345,7 @@ class Queue(RuleBasedStateMachine):
             assert task.attempt == sum(attempt.outcome != "released" for attempt in task.attempts())
 
     def way_out(self) -> None:
-        """Once workers run, every task reaches a final state: those of the dead included."""
+        """Once workers run, every task reaches a final state, even those of dead workers."""
         for holder in list(self.handles):
             self.kill(holder)
         self.operator.resume()
@@ -361,16 +361,16 @@ class Queue(RuleBasedStateMachine):
 
 
 @pytest.fixture(autouse=True)
-def _nobody_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps must be the same each time: rescue happens in them, not in a thread, and no process sends heartbeats."""
+def _no_background_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make steps repeatable: rescue runs in steps and not in a thread, and no process sends heartbeats."""
     monkeypatch.setattr(membership, "HeartbeatProcess", ThreadHeartbeat)
     monkeypatch.setattr(Rescuer, "interval", 3600.0)
     monkeypatch.setattr(ClockWatch, "interval", 3600.0)
-    monkeypatch.setattr(clock, "source", clock.source)  # each machine sets its own
+    monkeypatch.setattr(clock, "source", clock.source)  # each state machine sets its own
 
 
 def outcome(act: Callable[[], object]) -> str:
-    """The name of the documented exception that it raises, or nothing."""
+    """Return the name of the documented exception that it raises, or ""."""
     try:
         act()
     except (InvalidTransition, LeaseLost) as error:
@@ -378,11 +378,13 @@ def outcome(act: Callable[[], object]) -> str:
     return ""
 
 
-def test_random_lives(request: pytest.FixtureRequest, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_sequences_of_verbs(
+    request: pytest.FixtureRequest, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Database, "engine", engine)
     minutes = float(request.config.getoption("--model-minutes"))
-    lives = LIVES[engine] // (1 if request.config.option.all_engines else 2)
-    few = settings(max_examples=lives, stateful_step_count=60, deadline=None, database=None)
+    sequences = SEQUENCES[engine] // (1 if request.config.option.all_engines else 2)
+    few = settings(max_examples=sequences, stateful_step_count=60, deadline=None, database=None)
     few = settings(few, suppress_health_check=list(HealthCheck))
     if not minutes:
         run_state_machine_as_test(Queue, settings=few)

@@ -101,7 +101,7 @@ def errors() -> None:
     current_task().step("measure", measure, 7)  # error: the path is a text
 
 
-def looking() -> None:
+def reading() -> None:
     any_task = queue.get(17)
     assert_type(any_task, Task[Any])
     assert_type(queue.enqueue({"n": 1}), Task[Any])

@@ -1,4 +1,4 @@
-"""What type checkers say about a user's program: its ``assert_type`` hold, and exactly its marked lines are errors."""
+"""Type checkers accept every ``assert_type`` in a user's program and report exactly its marked lines."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def learned(*lessons: tuple[int, float, float], concurrency: int = 1) -> BatchSi
     return size
 
 
-def test_at_first_one_by_one() -> None:
+def test_tasks_are_claimed_one_by_one_at_first() -> None:
     size = BatchSize("auto", 1)
     for _ in range(9):
         assert size.next() == 1
@@ -26,7 +26,7 @@ def test_at_first_one_by_one() -> None:
     assert size.next() > 1
 
 
-def test_it_grows_by_doubling_up_to_what_runs_in_a_fraction_of_a_tenth_of_a_second() -> None:
+def test_batches_double_up_to_a_tenth_of_a_second_of_work() -> None:
     size = learned((20, 20 * 0.001, 0.001))
     sizes = [size.next() for _ in range(12)]
     assert sizes == sorted(sizes)
@@ -34,17 +34,17 @@ def test_it_grows_by_doubling_up_to_what_runs_in_a_fraction_of_a_tenth_of_a_seco
     assert 1 < sizes[-1] <= 100  # a millisecond each: at most about a tenth of a second
 
 
-def test_it_has_an_upper_bound() -> None:
+def test_batches_have_an_upper_bound() -> None:
     size = learned((100, 0.0, 0.0))
     assert max(size.next() for _ in range(30)) <= 500
 
 
-def test_more_threads_run_more_in_the_same_time() -> None:
+def test_more_threads_allow_larger_batches() -> None:
     one, four = learned((20, 0.1, 0.005)), learned((20, 0.1, 0.005), concurrency=4)
     assert max(four.next() for _ in range(20)) == 4 * max(one.next() for _ in range(20))
 
 
-def test_one_long_task_ends_it() -> None:
+def test_one_long_task_resets_the_size() -> None:
     size = learned((100, 0.01, 0.0001))
     assert max(size.next() for _ in range(5)) > 1
     size.learn(10, 1.0, 0.9)
@@ -59,7 +59,7 @@ def test_long_tasks_are_claimed_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
-def test_a_given_size_stays(batch: int) -> None:
+def test_a_given_size_is_kept(batch: int) -> None:
     size = BatchSize(batch, 3)
     size.learn(50, 0.001, 0.0001)
     assert size.next() == batch
@@ -68,6 +68,6 @@ def test_a_given_size_stays(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.5, True, "all", None, ""])
-def test_what_is_no_size(batch: int) -> None:
+def test_an_invalid_size(batch: int) -> None:
     with pytest.raises(ValueError, match="batch"):
         BatchSize(batch, 1)

@@ -1,4 +1,4 @@
-"""What a worker makes of the claims that the database says it holds."""
+"""How a worker reacts to the claims that the database lists for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def running() -> TaskRun:
         ([CLAIM._replace(id=8)], True),
     ],
 )
-def test_a_task_is_cancelled_when_its_claim_is_gone_or_that_was_requested(held: list[Held], cancelled: bool) -> None:
+def test_a_task_is_cancelled_when_its_claim_is_lost_or_on_request(held: list[Held], cancelled: bool) -> None:
     work = running()
     CancelWatch(lambda: held, lambda: [work])()
     assert work.cancelled is cancelled
@@ -46,7 +46,7 @@ def test_a_task_that_ends_while_the_database_answers_is_left_alone() -> None:
     assert not work.cancelled
 
 
-def test_a_task_whose_start_is_not_stored_is_not_looked_for() -> None:
+def test_a_task_whose_start_is_not_stored_is_not_checked() -> None:
     work = running()
     work.start_stored = False
     CancelWatch(lambda: pytest.fail("the database was asked"), lambda: [work])()
@@ -54,11 +54,11 @@ def test_a_task_whose_start_is_not_stored_is_not_looked_for() -> None:
 
 
 def test_a_task_is_suspended_and_continued_once() -> None:
-    work, said = running(), list[bool]()
+    work, suspensions = running(), list[bool]()
     rows = [CLAIM._replace(suspended=1)]
 
     def suspend(suspended: bool) -> None:
-        said.append(suspended)
+        suspensions.append(suspended)
         work.note_suspended(suspended)
 
     work.suspend = suspend
@@ -68,4 +68,4 @@ def test_a_task_is_suspended_and_continued_once() -> None:
     rows[:] = [CLAIM]
     watch()
     watch()
-    assert said == [True, False]
+    assert suspensions == [True, False]

@@ -19,7 +19,7 @@ HIGH = 1100
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Channel, Channel]]:
-    """Two ends whose descriptors have high numbers."""
+    """Return two connected sockets whose descriptors have high numbers."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before[1] != resource.RLIM_INFINITY and before[1] < HIGH + 100:
         pytest.skip(f"the hard limit of open files is {before[1]}")
@@ -54,7 +54,7 @@ def test_a_message_with_descriptors_that_could_not_be_sent_is_not_sent_later(pai
     assert other.next() == {"number": 2}
 
 
-def test_too_few_descriptors_have_arrived(pair: tuple[Channel, Channel]) -> None:
+def test_a_message_with_missing_descriptors_is_an_error(pair: tuple[Channel, Channel]) -> None:
     one, other = pair
     with open(os.devnull, "rb") as file:
         one.send({"fds": 2}, [file.fileno()])

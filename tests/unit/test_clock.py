@@ -19,12 +19,12 @@ from dbtaskqueue._system import clock
         datetime.min.replace(tzinfo=UTC),
     ],
 )
-def test_there_and_back(moment: datetime) -> None:
+def test_a_datetime_survives_the_conversion(moment: datetime) -> None:
     assert clock.to_datetime(clock.from_datetime(moment)) == moment
 
 
 @pytest.mark.parametrize("time", [2**63 - 1, 2**62, -(2**63), clock.LATEST + 1, clock.EARLIEST - 1])
-def test_what_no_datetime_can_show_is_shown_as_the_nearest_that_one_can(time: int) -> None:
+def test_times_out_of_range_are_shown_as_the_nearest_datetime(time: int) -> None:
     end = datetime.max if time > 0 else datetime.min
     assert clock.to_datetime(time) == end.replace(tzinfo=UTC)
 
@@ -48,13 +48,13 @@ def test_after() -> None:
 @pytest.mark.parametrize(
     "delay", [-0.1, timedelta(microseconds=-1), float("nan"), float("inf"), True, None, "1", 10**400]
 )
-def test_a_delay_that_is_none(delay: float) -> None:
+def test_an_invalid_delay(delay: float) -> None:
     with pytest.raises(ValueError, match="start_in"):
         clock.after(0, delay, "start_in")
 
 
 @pytest.mark.parametrize("delay", [1, 1e30, 1e300, 10**300, timedelta.max])
-def test_a_delay_beyond_the_year_9999_ends_there(delay: float | timedelta) -> None:
+def test_a_delay_beyond_the_year_9999_is_shortened(delay: float | timedelta) -> None:
     assert clock.after(clock.LATEST - 1, delay) == clock.LATEST
 
 

@@ -1,4 +1,4 @@
-"""Command lines as payloads: what is written can be read, and whatever else stands there is refused in one line."""
+"""Command lines as payloads: what is written can be read, and anything else is refused in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbtaskqueue import PayloadError
 from dbtaskqueue._formats.command_line import CommandLine, as_payload, from_payload
 
 
-def test_what_is_written_is_read() -> None:
+def test_a_written_command_line_can_be_read() -> None:
     assert from_payload(as_payload(("ls", "-l"), None, None)) == CommandLine(["ls", "-l"], None, {})
     assert from_payload(as_payload(["ls"], Path("/srv"), {"A": "b"})) == CommandLine(["ls"], "/srv", {"A": "b"})
 
@@ -36,6 +36,6 @@ def test_what_is_written_is_read() -> None:
         {"argv": ["ls"], "cwd": None, "env": {"A=B": "c"}},
     ],
 )
-def test_what_is_no_command_line(payload: Any) -> None:
+def test_an_invalid_command_line(payload: Any) -> None:
     with pytest.raises(PayloadError, match=r"^payload: not a command line: "):
         from_payload(payload)

@@ -1,4 +1,4 @@
-"""Following an output that grows: no text comes twice, and gaps are marked."""
+"""Following growing output: no text is shown twice, and gaps are marked."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def assert_in_order(shown: str, written: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_no_text_comes_twice_and_gaps_are_marked(seed: int) -> None:
+def test_no_text_is_shown_twice_and_gaps_are_marked(seed: int) -> None:
     dice = random.Random(seed)
     longest = dice.choice((50, 3000, 40_000, 200_000))
     chunks = [dice.randbytes(dice.randrange(1, longest)).hex().encode() for _ in range(12)]
-    if seed % 4 == 0:  # all the same: only the count of bytes tells where one is
+    if seed % 4 == 0:  # all bytes are equal, so only the count gives the position
         chunks = [b"x" * len(chunk) for chunk in chunks]
     assert_in_order("".join(follow(chunks, dice)), b"".join(chunks))
 
@@ -50,10 +50,10 @@ def test_characters_of_several_bytes(seed: int) -> None:
     chunks, rest = [], data
     while rest:
         size = dice.randrange(1, 9000)
-        chunks.append(rest[:size])  # in the middle of a character, too
+        chunks.append(rest[:size])  # the cut may be in the middle of a character
         rest = rest[size:]
     shown = "".join(follow(chunks, dice))
-    assert shown.count("\ufffd") <= 4 * shown.count("left out"), "only where something was cut"
+    assert shown.count("\ufffd") <= 4 * shown.count("left out"), "only after a cut"
     parts = LEFT_OUT.split(shown)
     assert "".join(parts[::2]).replace("\ufffd", "").strip("\n") != ""
     for part in parts[::2]:
@@ -84,7 +84,7 @@ def test_new_text_while_the_middle_is_cut() -> None:
     output.write(b"f" * FIRST + b"1" * LAST)
     assert follower.new_text(output.text(), ended=False) == output.text()
     output.write(b"2" * 100)
-    assert follower.new_text(output.text(), ended=False) == "2" * 100, "cut, but all of it was seen"
+    assert follower.new_text(output.text(), ended=False) == "2" * 100, "cut, but all of it was shown before"
     output.write(b"3" * (LAST + 7))
     assert follower.new_text(output.text(), ended=False) == "\n[… 7 bytes left out …]\n" + "3" * LAST
     assert follower.new_text(output.text()) == ""

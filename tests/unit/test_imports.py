@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: who imports whom, who speaks SQL, and what is documented."""
+"""The rules of the code that a machine can check: imports, where SQL is allowed, and docstrings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LIBRARY = [path for path in FILES if "cli" not in path.parts and path.name != "__main__.py"]
 ENGINES = {"sqlite", "postgresql", "mariadb"}
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
-"""What the package of an engine may import besides, and nobody else."""
+"""Further imports that only the package of an engine may have."""
 
-# From the bottom to the top: a module imports only what stands before it (the pure ones each other).
+# From the bottom to the top: a module imports only from earlier layers; pure modules may import each other.
 PURE = {"errors", "states", "retry", "checks", "_formats", "_system"}
 LAYERS: list[set[str]] = [
     PURE,
@@ -49,17 +49,17 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 @functools.cache
 def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a file; nobody changes it."""
+    """Return the syntax tree of a file. It is shared, so it must not be changed."""
     return ast.parse(path.read_text())
 
 
 def unit(path: Path) -> str:
-    """The module or package right below ``dbtaskqueue`` that a file belongs to."""
+    """Return the module or package directly below ``dbtaskqueue`` that a file belongs to."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those under ``if TYPE_CHECKING:``."""
+    """Yield every node except those under ``if TYPE_CHECKING:``."""
     for node in ast.iter_child_nodes(tree):
         typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         if not typing_only:
@@ -68,7 +68,7 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:
-    """What a file imports at run time, as parts of an absolute name."""
+    """Return the absolute names that a file imports at run time, split into parts."""
     package = ("dbtaskqueue", *path.relative_to(SOURCE).parent.parts)
     for node in runtime_nodes(parsed(path)):
         if isinstance(node, ast.Import):
@@ -81,7 +81,7 @@ def imports(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 def own_imports(path: Path) -> Iterator[tuple[str, ...]]:
-    """The parts below ``dbtaskqueue`` of what a file imports from the package."""
+    """Return the imports from ``dbtaskqueue``, without that first part."""
     for name in imports(path):
         if name[0] == "dbtaskqueue" and len(name) > 1:
             yield name[1:]
@@ -91,7 +91,7 @@ def named(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def test_every_module_has_its_place() -> None:
+def test_every_module_is_in_a_layer() -> None:
     assert {unit(path) for path in FILES} == set(LEVEL)
 
 
@@ -110,7 +110,7 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
 
 
-def test_pure_modules_import_each_other_in_no_circle() -> None:
+def test_pure_modules_have_no_import_cycle() -> None:
     modules = {module(path): path for path in FILES if unit(path) in PURE}
 
     def needs(path: Path) -> set[str]:
@@ -120,7 +120,7 @@ def test_pure_modules_import_each_other_in_no_circle() -> None:
     graph = {name: needs(path) for name, path in modules.items()}
     while graph:
         leaves = {name for name, needed in graph.items() if not needed & set(graph)}
-        assert leaves, f"a circle among {sorted(graph)}"
+        assert leaves, f"an import cycle among {sorted(graph)}"
         graph = {name: needed for name, needed in graph.items() if name not in leaves}
 
 
@@ -159,7 +159,7 @@ def test_the_library_imports_only_the_standard_library(path: Path) -> None:
 
 
 FACES = [path for path in FILES if unit(path) in ("monitoring", "cli")]
-"""The modules that show the library to people: they use what others may use."""
+"""Modules for people: they use only the public attributes of the library."""
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
 
@@ -199,7 +199,7 @@ STATEMENT = re.compile(
 
 
 def code_strings(path: Path) -> Iterator[str]:
-    """The texts of a file's code; docstrings are none."""
+    """Return the strings in a file's code, without docstrings."""
     tree = parsed(path)
     docs = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -210,14 +210,14 @@ def code_strings(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if unit(path) != "_store"], ids=named)
-def test_sql_is_spoken_in_the_store_only(path: Path) -> None:
+def test_sql_is_in_the_store_only(path: Path) -> None:
     for text in code_strings(path):
         assert not STATEMENT.search(text), f"{named(path)}: {text}"
-    assert not any(name[0] == "sqlite3" for name in imports(path)), "sqlite3 is the store's"
+    assert not any(name[0] == "sqlite3" for name in imports(path)), "only the store may import sqlite3"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if unit(path) not in ("_store", "_formats")], ids=named)
-def test_nobody_asks_for_the_engine_outside_of_the_store(path: Path) -> None:
+def test_no_code_outside_the_store_depends_on_the_engine(path: Path) -> None:
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Compare):
             words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
@@ -234,11 +234,12 @@ def test_nothing_is_ever_unpickled_or_evaluated() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_every_public_thing_has_a_docstring(path: Path) -> None:
+def test_every_public_name_has_a_docstring(path: Path) -> None:
     tree = parsed(path)
-    assert ast.get_docstring(tree), f"{named(path)} says not what it is for"
-    overriding = {"SqlStore", "Commands"}  # documented where the contract stands
-    documented = ("Store", "SqlFacet", "SqlDatabase", "Transaction", "Link")  # so are the subclasses of these
+    assert ast.get_docstring(tree), f"{named(path)} has no docstring"
+    overriding = {"SqlStore", "Commands"}  # documented in the contract
+    # Subclasses of these have their docstrings in the contract, too.
+    documented = ("Store", "SqlFacet", "SqlDatabase", "Transaction", "Link")
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{named(path)}: {node.name}"
@@ -257,7 +258,7 @@ def test_every_public_thing_has_a_docstring(path: Path) -> None:
 
 
 def test_the_facets_of_the_store_stay_small() -> None:
-    """Each has at most ten verbs, explained in a sentence or two, and a file of verbs and one of SQL with its name."""
+    """A facet has at most ten verbs, each with a short docstring, and files of verbs and SQL with the facet's name."""
     from dbtaskqueue._store import queries
     from dbtaskqueue._store.contract import FACETS, Store
 

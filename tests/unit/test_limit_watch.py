@@ -15,7 +15,7 @@ from dbtaskqueue._store.contract import TaskRecord
 
 
 class Clock:
-    """A monotonic clock that the test moves."""
+    """A monotonic clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -54,7 +54,7 @@ def test_a_limit_is_exceeded_after_its_seconds(clock: Clock, name: str) -> None:
     assert f"{name}_limit of 10 s" in str(work.exceeded)
 
 
-def test_progress_begins_the_stall_limit_anew_and_not_the_time_limit(clock: Clock) -> None:
+def test_progress_restarts_the_stall_limit_and_not_the_time_limit(clock: Clock) -> None:
     work = running(clock, '{"stall_limit": 10, "time_limit": 25}')
     assert work.tracker is not None
     watch = LimitWatch(lambda: [work])
@@ -86,7 +86,7 @@ def test_the_time_that_a_task_is_suspended_does_not_count(clock: Clock, name: st
     assert work.cancelled
 
 
-def test_a_task_that_has_not_begun_exceeds_nothing(clock: Clock) -> None:
+def test_a_task_that_has_not_started_exceeds_no_limit(clock: Clock) -> None:
     work = running(clock, '{"time_limit": 10}')
     work.started = 0.0
     LimitWatch(lambda: [work])()

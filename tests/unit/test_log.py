@@ -1,4 +1,4 @@
-"""Events: their fields, that the library sets up no handler, and that an outage is said once."""
+"""Log events: their fields, one event for each outage, and no handlers set up by the library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dbtaskqueue.events import Events, Outage
 
 
 class Kept(logging.Handler):
-    """Keeps the records."""
+    """A handler that keeps the records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,17 +25,17 @@ class Kept(logging.Handler):
         self.records.append(record)
 
     def of(self, message: str) -> list[logging.LogRecord]:
-        """The events that start with this message."""
+        """Return the events that start with this message."""
         return [record for record in self.records if record.getMessage().startswith(message)]
 
     def fields(self, message: str) -> list[dict[str, object]]:
-        """Their fields."""
+        """Return the fields of these events."""
         return [vars(record)["fields"] for record in self.of(message)]
 
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    """What the library logs in this test."""
+    """Collect what the library logs in this test."""
     handler = Kept()
     level = logger.level
     logger.addHandler(handler)
@@ -58,7 +58,7 @@ def test_a_percent_sign_is_no_format(kept: Kept) -> None:
     assert kept.records[0].getMessage() == "100 %s error=%d %(x)s"
 
 
-def test_an_event_below_the_level_costs_nothing(kept: Kept) -> None:
+def test_an_event_below_the_level_is_not_formatted(kept: Kept) -> None:
     class Costly:
         def __str__(self) -> str:
             raise AssertionError("it was formatted")
@@ -83,7 +83,7 @@ def test_an_outage_is_logged_once_and_its_end_once(kept: Kept, silent: bool, lev
     assert vars(kept.records[1])["fields"] == {"failures": 3}
 
 
-def test_what_a_worker_tells_of_its_tasks(queue: TaskQueue, url: str, kept: Kept) -> None:
+def test_a_worker_logs_its_tasks_without_payloads_and_results(queue: TaskQueue, url: str, kept: Kept) -> None:
     done, failed = queue.enqueue_many(["secret payload", "fails"], retry=RetryPolicy(delay=3600))
 
     def callback(payload: str) -> str:
@@ -122,7 +122,7 @@ def test_a_failure_is_one_line_with_everything_that_matters(queue: TaskQueue, ur
     assert {first.levelno, last.levelno} == {logging.WARNING}
 
 
-def test_a_name_from_the_database_is_harmless(kept: Kept) -> None:
+def test_control_characters_in_a_field_are_escaped(kept: Kept) -> None:
     event(logging.WARNING, "something happened", function="\x1b]0;evil\x07\nsecond")
     assert kept.records[0].getMessage() == "something happened function=\\x1b]0;evil\\x07\\nsecond"
 

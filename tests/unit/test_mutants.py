@@ -1,4 +1,4 @@
-"""The catalogue of ``make mutants`` moves with the code: each fault still applies, and its tests exist."""
+"""The catalogue of ``make mutants`` matches the code: each mutant applies, and its tests exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(catalogue.ROOT, tmp_path_factory.mktemp("copy") / "dbtaskqueue")
 
 
-def test_every_mutant_applies_to_the_code_as_it_is(package: Path) -> None:
+def test_every_mutant_applies_to_the_present_code(package: Path) -> None:
     for mutant in catalogue.MUTANTS:
         file = package / mutant.file
         before = file.read_text()
@@ -46,5 +46,5 @@ def _exists(test: str) -> bool:
     )
 
 
-def test_there_are_enough() -> None:
+def test_there_are_enough_mutants() -> None:
     assert len(catalogue.MUTANTS) >= 60

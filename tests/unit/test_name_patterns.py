@@ -1,4 +1,4 @@
-"""What a queue, a key or a task function may be called."""
+"""Valid and invalid names of queues, keys and task functions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_bad_functions(name: str) -> None:
 
 
 @pytest.mark.parametrize("check", [check_queue, check_key, check_function])
-def test_a_message_shows_the_value_but_not_all_of_it(check: Callable[[str], object]) -> None:
+def test_a_message_shows_a_shortened_value(check: Callable[[str], object]) -> None:
     with pytest.raises(ValueError, match="xxxx") as caught:
         check("x" * 100_000)
     assert len(str(caught.value)) < 300

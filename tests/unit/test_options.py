@@ -31,7 +31,7 @@ def test_a_signature_has_the_options_with_their_types_and_defaults(call: type, m
         name: option.default for name, option in options_of(call).items()
     }
     assert {each.kind for each in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
-    if call is not defined.WorkerOptions:  # its on_error is described more exactly there
+    if call is not defined.WorkerOptions:  # the signature has a more exact type for on_error
         hints = get_type_hints(method)
         assert {name: hints[name] for name in parameters} == get_type_hints(call)
 
@@ -41,7 +41,7 @@ OPTIONS = {name: option for call in ALL for name, option in options_of(call).ite
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_an_option_knows_a_column_that_exists(name: str) -> None:
+def test_the_column_of_an_option_exists(name: str) -> None:
     assert OPTIONS[name].column in {None, *NewTask._fields}
 
 

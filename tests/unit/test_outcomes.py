@@ -1,4 +1,4 @@
-"""From how an attempt went to what is stored: the one place that applies the retry policy."""
+"""From the outcome of an attempt to what is stored: the one place that applies the retry policy."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_last_attempt_is_final(options: dict[str, int], final: bool) -> None
     assert (end.due is None) is final
 
 
-def test_after_an_operators_retry_the_delays_begin_again() -> None:
+def test_after_an_operators_retry_the_delays_start_again() -> None:
     assert outcomes.fail(record(attempt=8, retry_base=7), "x").due == NOW + 60 * SECOND
 
 
@@ -100,7 +100,7 @@ def test_a_policy_that_can_be_read_is_not_logged(caplog: pytest.LogCaptureFixtur
     assert caplog.records == []
 
 
-def test_a_delay_beyond_all_calendars_is_the_last_moment() -> None:
+def test_a_delay_beyond_the_year_9999_gives_the_last_moment() -> None:
     policy = RetryPolicy(delay=1e300, max_delay=1e300)
     assert outcomes.fail(record(policy=policy), "x").due == clock.LATEST
 
@@ -117,7 +117,7 @@ def test_release_with_a_bad_delay(delay: float) -> None:
         outcomes.release(record(), delay)
 
 
-def test_a_lost_attempt_is_due_at_once_the_first_time() -> None:
+def test_the_first_lost_attempt_is_due_immediately() -> None:
     assert outcomes.retry_time(record(attempt=4), 0, NOW) == NOW
     assert outcomes.retry_time(record(attempt=4), 1, NOW) == NOW + 240 * SECOND
 
@@ -143,7 +143,7 @@ def test_describe() -> None:
     assert len(outcomes.describe("x" * 10**6)) < 70_000
 
 
-def test_an_errors_text_begins_where_the_users_code_does() -> None:
+def test_the_text_of_an_error_starts_at_the_users_code() -> None:
     def users_code(payload: object) -> None:
         raise ValueError("no good")
 

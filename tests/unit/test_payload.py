@@ -1,4 +1,4 @@
-"""JSON in and out. The values themselves are tried through the queue in conformance/test_bad_input.py."""
+"""Encoding and decoding of JSON. conformance/test_bad_input.py tests the values through a queue."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Half(float):
         return "half"
 
 
-def test_subclasses_count_as_what_they_derive_from() -> None:
+def test_subclasses_are_encoded_like_their_base_classes() -> None:
     assert decode(encode([Colour.RED, Half(0.5)])) == ["red", 0.5]
     assert decode(encode([Loud("quiet")])) == ["quiet"]
     with pytest.raises(PayloadError):
@@ -94,7 +94,7 @@ def test_the_limit_counts_bytes_of_json(limit: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "{", "1 2", "[1,]", "nul", "'x'", '"\udcff"', None, b"1", 1, "[" * 100_000, "9" * 5000], ids=ascii
 )
-def test_what_cannot_be_read(text: str) -> None:
+def test_invalid_json_is_refused(text: str) -> None:
     with pytest.raises(PayloadError, match="result") as caught:
         decode(text, name="result")
     str(caught.value).encode()
@@ -109,7 +109,7 @@ def test_an_error_is_clipped_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "short", "ä" * 1000, "x" * MAX_ERROR])
-def test_an_error_that_fits_stays_as_it_is(text: str) -> None:
+def test_an_error_that_fits_is_not_changed(text: str) -> None:
     assert clip_error(text) == text
 
 

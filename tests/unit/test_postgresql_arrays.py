@@ -1,4 +1,4 @@
-"""Arrays as text: what PostgreSQL reads is what was given."""
+"""Arrays as text: PostgreSQL reads the values that were written."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def test_numbers(connection: psycopg.Connection, values: list[int | None]) -> No
     assert connection.execute("SELECT CAST(%s AS bigint[])", [numbers(values)]).fetchone() == (values,)
 
 
-def test_words_of_the_syntax(connection: psycopg.Connection) -> None:
+def test_keywords_of_the_array_syntax(connection: psycopg.Connection) -> None:
     values = ["", "NULL", "null", "{}", '"', "\\", ',"', "{a,b}", " x ", "\\N", '["a", "b\\"c"]', None]
     assert connection.execute("SELECT CAST(%s AS text[])", [texts(values)]).fetchone() == (values,)

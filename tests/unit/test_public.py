@@ -26,7 +26,7 @@ from dbtaskqueue import (
     WorkerInfo,
 )
 
-# Every capitalised name of the design page, but for what comes with the servers and with long tasks.
+# The public names of the design page.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
     *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
@@ -134,7 +134,7 @@ def test_later_features_do_not_exist_yet() -> None:
 
 
 def shape(function: Any) -> str:
-    """A signature without annotations and without self."""
+    """Return a signature without annotations and without self."""
     signature = inspect.signature(function)
     parameters = [
         parameter.replace(annotation=inspect.Parameter.empty)
@@ -208,7 +208,7 @@ def test_the_exception_tree() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_survives_a_pickle(error: Exception) -> None:
-    """A process pool pickles it."""
+    """A process pool pickles exceptions."""
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
@@ -218,7 +218,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert dbtaskqueue.__version__ == tomllib.loads(project.read_text())["project"]["version"]
 
 
-def test_reprs_say_what_a_thing_is_without_passwords(tmp_path: Path) -> None:
+def test_reprs_are_informative_and_show_no_passwords(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/tasks.sqlite"
     with TaskQueue(url, "mail", retry=RetryPolicy(delay=0)) as queue:
 
@@ -263,14 +263,14 @@ def test_tasks_are_equal_by_id_and_database(tmp_path: Path, monkeypatch: pytest.
         assert task == same.get(task.id)
 
 
-def test_it_is_typed() -> None:
+def test_the_package_is_typed() -> None:
     from helpers import source_of
 
     assert (source_of() / "py.typed").exists()
 
 
 def in_the_reference() -> set[str]:
-    """The names that docs/reference documents, such as "TaskQueue" and "TaskQueue.enqueue"."""
+    """Return the names that docs/reference documents, such as "TaskQueue" and "TaskQueue.enqueue"."""
     names, current = set(), ""
     for page in ("api.md", "errors.md"):
         for line in (Path(__file__).parents[2] / "docs" / "reference" / page).read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The named queries: each is used, each is whole, and nothing but names is put into SQL text."""
+"""The named queries: each is used and complete, and only names are formatted into SQL text."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ STORE = source_of() / "_store"
 ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem not in queries.FILES]
 INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 GIVEN = {"schema": "somewhere."}
-"""What an engine gives to its queries besides their own texts."""
+"""The texts that queries insert for names such as the schema; another engine would insert others."""
 OPTIONAL = {"schema", "for_update", "for_share", "by_id", "by_claimable", "by_held", "by_ended"}
-"""What may be nothing at all in an engine."""
+"""Names that may be empty for an engine."""
 
 
 def names(file: Path) -> list[str]:
     return re.findall(r"^-- name: (\w+)$", file.read_text(), re.MULTILINE)
 
 
-def test_there_is_an_engine() -> None:
+def test_there_are_queries_for_an_engine() -> None:
     assert "sqlite" in ENGINES
 
 
 @pytest.mark.parametrize("file", sorted((STORE / "sql").glob("*.sql")), ids=lambda path: path.name)
-def test_a_name_is_given_once(file: Path) -> None:
+def test_each_name_is_used_once(file: Path) -> None:
     found = names(file)
     assert found
     assert len(found) == len(set(found))
@@ -48,7 +48,7 @@ def test_every_query_is_used_by_its_engine(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_query_is_whole(engine: str) -> None:
+def test_every_query_is_complete(engine: str) -> None:
     for name, text in queries.load(engine, GIVEN).items():
         assert text or name in OPTIONAL, name
         assert "{{" not in text, name
@@ -64,7 +64,7 @@ def test_every_include_resolves(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_overrides_says_why(engine: str) -> None:
+def test_a_query_that_overrides_another_gives_a_reason(engine: str) -> None:
     common = {name for file in queries.FILES for name in names(STORE / "sql" / f"{file}.sql")}
     own = (STORE / "sql" / f"{engine}.sql").read_text()
     for piece in own.split("-- name: ")[1:]:
@@ -72,16 +72,16 @@ def test_what_overrides_says_why(engine: str) -> None:
         assert name not in common or "-- Differs because" in piece, f"{name} differs without a reason"
 
 
-def test_no_python_puts_anything_into_sql() -> None:
-    """Values are bound; no f-string, %, + or format() makes a statement."""
+def test_no_value_is_formatted_into_sql() -> None:
+    """Values are bound: no statement is made with an f-string, %, + or format()."""
     statement = re.compile(r"f[\"'](?:[^\"']*\b)?(?:SELECT|INSERT|UPDATE|DELETE|PRAGMA|BEGIN|CREATE)\b")
     for path in STORE.rglob("*.py"):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            shown = "sqlite3 {" in line  # a command that doctor shows to a human
+            shown = "sqlite3 {" in line  # a command that doctor prints
             assert shown or not statement.search(line), f"{path.name}:{number}"
 
 
-def test_what_is_repeated() -> None:
+def test_repeated_parts_of_a_query() -> None:
     texts = queries.pyformat({"a": "CASE id [[WHEN :id_n THEN :at_n]] END IN ([[:id_n,]]) AND queue = :queue"})
     assert queries.repeated(texts["a"], 2) == (
         "CASE id WHEN %(id_0)s THEN %(at_0)s WHEN %(id_1)s THEN %(at_1)s END IN (%(id_0)s, %(id_1)s)"

@@ -22,7 +22,7 @@ def test_a_new_tasks_record_has_what_was_enqueued_and_nothing_else() -> None:
     assert others == {"id": 7, "state": "pending"}
 
 
-def test_a_maker_goes_by_names() -> None:
+def test_a_maker_assigns_columns_by_name() -> None:
     make = maker(NewTask, ("payload", "queue", "rank", "rank"), {**dict.fromkeys(NewTask._fields), "due": 4, "rank": 7})
     expected = dict.fromkeys(NewTask._fields) | {"payload": "1", "queue": "q", "rank": 2, "due": 4}
     assert make(("1", "q", 1, 2)) == NewTask(**expected)  # type: ignore[arg-type]
@@ -47,6 +47,6 @@ def test_each_list_has_each_column_once(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("column", ["options", "meta", "error_type"])
 def test_a_column_that_no_query_is_about_is_named_in_no_query_by_hand(engine: str, column: str) -> None:
-    """So a new column of this kind is declared in records.py and needs no change of a query."""
+    """A new column of this kind is declared in records.py, and no query changes."""
     named = [name for name, text in queries.sources(engine).items() if re.search(rf"\b{column}\b", text)]
     assert named == (["task_error_type", "attempt_in_row"] if column == "error_type" else [])

@@ -23,7 +23,7 @@ def pytest_configure(config):
 
 
 def run(directory: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a suite of one file that has our plugin; without a path, as ``make test`` does."""
+    """Run a suite of one file with our plugin. It passes no path, as ``make test`` does."""
     (directory / "conftest.py").write_text(CONFTEST)
     (directory / "pytest.ini").write_text("[pytest]\ntestpaths = .\n")
     (directory / "test_it.py").write_text(tests)

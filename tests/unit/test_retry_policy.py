@@ -1,4 +1,4 @@
-"""``RetryPolicy``: the delays of the design page, the cap, jitter, and what is refused."""
+"""``RetryPolicy``: the delays of the design page, the cap, jitter, and invalid values."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ def test_jitter_spreads_before_the_cap() -> None:
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_what_is_out_of_range(options: dict[str, object]) -> None:
+def test_values_out_of_range(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         RetryPolicy(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "1", True])
 def test_retries_are_numbered_from_one(n: int) -> None:
-    with pytest.raises(ValueError, match="from 1"):
+    with pytest.raises(ValueError, match="at least 1"):
         RetryPolicy().delay_before(n)
 
 
-def test_for_ever_is_allowed() -> None:
+def test_retries_without_limit_are_allowed() -> None:
     assert RetryPolicy(max_attempts=None).max_attempts is None
 
 
-def test_it_is_a_value() -> None:
+def test_a_policy_is_an_immutable_value() -> None:
     assert RetryPolicy(delay=5) == RetryPolicy(delay=5) != RetryPolicy(delay=6)
     with pytest.raises(AttributeError):
         RetryPolicy().delay = 5  # type: ignore[misc]

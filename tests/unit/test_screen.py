@@ -1,4 +1,4 @@
-"""What watch prints, without a terminal: it fits, the important comes first, and control characters are escaped."""
+"""The output of watch, without a terminal: it fits, what matters comes first, and control characters are escaped."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def row(shown: list[str], start: str) -> list[str]:
     return found.split()
 
 
-# -- what is on it ---------------------------------------------------------------------------------
+# -- parts of the screen---------------------------------------------------------------------------
 
 
 def test_each_part_of_the_screen() -> None:
@@ -95,8 +95,8 @@ def test_empty_parts_have_a_note() -> None:
 
 
 def test_a_warning_is_at_the_top_and_the_last_snapshot_stays() -> None:
-    shown = lines(snapshot(), warning=f"the database is away {EVIL}")
-    assert shown[1].startswith("the database is away \\x1b")
+    shown = lines(snapshot(), warning=f"the database is unavailable {EVIL}")
+    assert shown[1].startswith("the database is unavailable \\x1b")
     assert row(shown, "17")
 
 
@@ -126,7 +126,7 @@ def test_unknown_values_are_blank() -> None:
 
 
 def crowd(dice: random.Random) -> Snapshot:
-    """Far more than fits, with hostile text."""
+    """Return a snapshot with far more rows than fit, and with control characters in its texts."""
     names = [f"{'q' * dice.randrange(1, 128)}{n}" for n in range(30)]
     return Snapshot(
         NOW,
@@ -141,7 +141,7 @@ def crowd(dice: random.Random) -> Snapshot:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (132, 50), (66, 20), (40, 10), (300, 100), (10, 3), (1, 1)])
-def test_it_fits_every_screen(columns: int, rows: int, seed: int) -> None:
+def test_the_output_fits_every_screen(columns: int, rows: int, seed: int) -> None:
     shown = screen(crowd(random.Random(seed)), columns, rows, now=NOW, title=EVIL * 50, warning=EVIL * 50)
     assert len(shown) <= rows
     assert max(line.cell_len for line in shown) <= columns
@@ -243,7 +243,7 @@ def test_the_first_snapshot_prints_everything() -> None:
 def test_later_snapshots_print_changes_only() -> None:
     assert change_lines(snapshot(), snapshot(at=NOW + 1)) == []
     after = snapshot(running=[running(17, cpu=0.0, usage=None, progress=Progress(45.1, 60, "page 45.1", 89.0))])
-    assert change_lines(snapshot(), after) == [], "neither a part of a percent nor what it uses is worth a line"
+    assert change_lines(snapshot(), after) == [], "less than one percent and usage are not worth a line"
     after = snapshot(running=[running(17, progress=Progress(60, 60, "page 60", 0.0))])
     assert change_lines(snapshot(), after) == ["task 17 100% eta=0s page 60"]
     assert change_lines(snapshot(), snapshot(running=[running(17, words=("suspended",))])) == ["task 17 suspended"]

@@ -1,4 +1,4 @@
-"""The tests' own database servers: they start, answer, are killed, come back with their data, leave nothing."""
+"""The database servers of the tests start, answer, come back with their data after a kill, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_in_transaction_mode_a_session_moves_between_connections() -> None:
             assert other.execute("SELECT pg_backend_pid()").fetchone() != backend
 
 
-def test_a_synchronous_standby_has_what_was_acknowledged() -> None:
+def test_a_synchronous_standby_has_all_acknowledged_writes() -> None:
     with PostgresServer() as primary, Standby(primary, synchronous=True) as standby:
         with primary.connect() as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS number")
@@ -166,7 +166,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_a_server_does_not_outlive_a_killed_test_process(name: str) -> None:
-    if name == "postgresql":  # skips here, not in the process, where the server is missing
+    if name == "postgresql":  # skips here if the server is missing, and not in the child process
         default_programs()
     else:
         mariadb_program("mariadbd")
@@ -181,7 +181,7 @@ def test_a_server_does_not_outlive_a_killed_test_process(name: str) -> None:
     until(lambda: not Path(directory).exists(), what="the removal of its directory")
 
 
-def test_a_fresh_schema_is_dropped_whoever_holds_its_tables() -> None:
+def test_a_fresh_schema_is_dropped_although_its_tables_are_locked() -> None:
     server = shared_postgresql()
     forgotten = psycopg.connect(server.url())
     with fresh_postgresql_url() as url:
@@ -194,7 +194,7 @@ def test_a_fresh_schema_is_dropped_whoever_holds_its_tables() -> None:
     forgotten.close()
 
 
-def test_a_fresh_mariadb_database_is_dropped_whoever_holds_its_tables() -> None:
+def test_a_fresh_mariadb_database_is_dropped_although_its_tables_are_locked() -> None:
     with fresh_mariadb_url() as url:
         name = urlsplit(url).path[1:]
         forgotten = shared_mariadb().connect(name)
@@ -206,7 +206,7 @@ def test_a_fresh_mariadb_database_is_dropped_whoever_holds_its_tables() -> None:
         assert not cursor.execute("SHOW DATABASES LIKE %s", [name])
 
 
-def test_a_missing_server_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_reported_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBTASKQUEUE_TEST_REQUIRE", "pgbouncer, oracle")
     monkeypatch.setattr("servers.requirements.absent", set())
     with pytest.raises(pytest.fail.Exception, match="NO ORACLE SERVER IS INSTALLED"):

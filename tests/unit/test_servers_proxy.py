@@ -1,4 +1,4 @@
-"""The proxy of the tests loses a connection exactly where it is told to: what took effect is known."""
+"""The proxy of the tests breaks a connection at an exact point, so it is known which statements took effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servers.wire import MariaDBConversation, PostgreSQLConversation
 
 @pytest.fixture
 def table() -> Iterator[PostgresConnection]:
-    """An empty table ``numbers`` in PostgreSQL, and a connection that goes past the proxy."""
+    """Create an empty table ``numbers`` in PostgreSQL; return a connection that bypasses the proxy."""
     with shared_postgresql().connect() as connection:
         connection.execute("CREATE TABLE numbers (n int)")
         yield connection
@@ -27,7 +27,7 @@ def table() -> Iterator[PostgresConnection]:
 
 @pytest.fixture
 def proxy() -> Iterator[CuttingProxy]:
-    """A proxy before PostgreSQL."""
+    """Start a proxy in front of PostgreSQL."""
     with CuttingProxy(shared_postgresql().port, PostgreSQLConversation) as proxy:
         yield proxy
 
@@ -72,7 +72,7 @@ def test_a_connection_is_lost_at_a_prepared_statement_in_autocommit(
     assert numbers(table) == written
 
 
-def test_of_a_pipeline_the_answers_before_the_lost_one_arrive(table: PostgresConnection, proxy: CuttingProxy) -> None:
+def test_answers_in_a_pipeline_before_the_lost_one_arrive(table: PostgresConnection, proxy: CuttingProxy) -> None:
     connection = connect(proxy)
     connection.autocommit = True
     proxy.arm(containing(b"VALUES (2)"), "after")
@@ -103,7 +103,7 @@ def test_copy_is_lost_after_it_took_effect(table: PostgresConnection, proxy: Cut
     assert numbers(table) == [7]
 
 
-def test_silence_tells_the_client_nothing(table: PostgresConnection, proxy: CuttingProxy) -> None:
+def test_a_silent_proxy_sends_the_client_nothing(table: PostgresConnection, proxy: CuttingProxy) -> None:
     connection = connect(proxy)
     connection.execute("INSERT INTO numbers VALUES (1)")
     proxy.arm(commits, "silence")
@@ -116,7 +116,7 @@ def test_silence_tells_the_client_nothing(table: PostgresConnection, proxy: Cutt
         commit.join()
 
 
-def test_frozen_nothing_passes_and_thawed_everything(table: PostgresConnection, proxy: CuttingProxy) -> None:
+def test_a_frozen_proxy_passes_nothing_until_it_is_thawed(table: PostgresConnection, proxy: CuttingProxy) -> None:
     connection = connect(proxy)
     proxy.freeze()
     query = Background(lambda: connection.execute("SELECT 5").fetchone())
@@ -129,7 +129,7 @@ def test_frozen_nothing_passes_and_thawed_everything(table: PostgresConnection, 
     connection.close()
 
 
-def test_refused_cut_and_welcome_again(proxy: CuttingProxy) -> None:
+def test_connections_are_refused_cut_and_accepted_again(proxy: CuttingProxy) -> None:
     connection = connect(proxy)
     assert proxy.connections == 1
     proxy.refuse()
@@ -144,7 +144,7 @@ def test_refused_cut_and_welcome_again(proxy: CuttingProxy) -> None:
     connect(proxy).close()
 
 
-def test_a_stopped_proxy_is_gone() -> None:
+def test_a_stopped_proxy_accepts_no_connections() -> None:
     with CuttingProxy(shared_postgresql().port, PostgreSQLConversation) as proxy:
         connection = connect(proxy)
     with pytest.raises(psycopg.OperationalError):
@@ -155,7 +155,7 @@ def test_a_stopped_proxy_is_gone() -> None:
 
 @pytest.fixture
 def maria_table() -> Iterator[MariaDBConnection]:
-    """An empty table ``numbers`` in MariaDB, and a connection that goes past the proxy."""
+    """Create an empty table ``numbers`` in MariaDB; return a connection that bypasses the proxy."""
     with shared_mariadb().connect() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE numbers (n int)")
         yield connection

@@ -1,4 +1,4 @@
-"""The flags that a worker shares with a child: a child that is to be suspended starts no transaction."""
+"""The flags that a worker shares with a child. A child that is being suspended starts no transaction."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def flags() -> Iterator[SharedFlags]:
     flags.close()
 
 
-def test_a_transaction_is_seen(flags: SharedFlags) -> None:
+def test_a_transaction_is_visible_to_the_worker(flags: SharedFlags) -> None:
     assert not flags.writing
     with flags.around_writes(), flags.around_writes():
         assert flags.writing
     assert not flags.writing
 
 
-def test_a_suspended_child_starts_none(flags: SharedFlags) -> None:
+def test_a_suspended_child_starts_no_transaction(flags: SharedFlags) -> None:
     def write() -> str:
         with flags.around_writes():
             return "written"

@@ -1,4 +1,4 @@
-"""The table of transitions against the design page."""
+"""The table of transitions equals that of the design page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DESIGN = {
 }
 
 
-def test_the_words() -> None:
+def test_the_states() -> None:
     words = ["pending", "reserved", "running", "failed", "done", "cancelled", "abandoned"]
     assert [str(state) for state in TaskState] == words
     assert list(get_args(StateName)) == words
@@ -40,7 +40,7 @@ def test_the_table_is_that_of_the_design_page() -> None:
     assert len(TRANSITIONS) == len(wanted)
 
 
-def test_a_verb_means_one_thing_in_each_state() -> None:
+def test_a_verb_has_one_meaning_in_each_state() -> None:
     pairs = [(arrow.verb, arrow.source) for arrow in TRANSITIONS]
     assert len(pairs) == len(set(pairs))
 
@@ -52,7 +52,7 @@ def test_final_is_final_but_for_an_operators_retry() -> None:
     assert not FINAL & UNFINISHED
 
 
-def test_whenever_a_claim_is_taken_away_the_token_rises() -> None:
+def test_the_token_increases_whenever_a_claim_is_taken_away() -> None:
     held = {TaskState.RESERVED, TaskState.RUNNING}
     for arrow in TRANSITIONS:
         taken = arrow.source in held and arrow.targets and not arrow.targets & held and not arrow.by_holder

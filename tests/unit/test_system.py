@@ -1,4 +1,4 @@
-"""What is known of processes, by each source: Linux itself, psutil, and neither."""
+"""What each source knows about processes: Linux itself, psutil, and none."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SOURCES = [Linux(), Psutil()]
 
 @pytest.fixture(params=SOURCES, ids=lambda source: source.name)
 def source(request: pytest.FixtureRequest) -> System:
-    """Each source that sees processes."""
+    """Return each source that can see processes."""
     return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def place(source: System) -> Place:
-    """Where this process is."""
+    """Return the place of this process."""
     found = source.here()
     assert found is not None
     return found
@@ -39,7 +39,7 @@ def place(source: System) -> Place:
 
 @pytest.fixture
 def parent() -> Iterator[subprocess.Popen[str]]:
-    """A process that leads a group, with one child in the group and one in a session of its own."""
+    """Start a process that leads a group, with one child in the group and one in its own session."""
     code = """
 import subprocess, sys, time
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -66,7 +66,7 @@ def read_pids(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in process.stdout.readline().split()]
 
 
-# -- who is alive ----------------------------------------------------------------------------------
+# -- liveness -------------------------------------------------------------------------------------
 
 
 def test_the_place_of_a_process_does_not_change(source: System, place: Place) -> None:
@@ -86,7 +86,7 @@ def test_this_process_exists(source: System, place: Place) -> None:
 
 
 def test_a_pid_that_another_process_has_now_is_not_alive(source: System, place: Place) -> None:
-    """With psutil, it may be the clock that was set: the heartbeat decides."""
+    """psutil cannot tell a reused pid from a changed clock, so the heartbeat decides."""
     expected = None if source.name == "psutil" else False
     assert source.exists(os.getpid(), place.started - 1) is expected
 
@@ -117,7 +117,7 @@ def test_the_places_of_sources_differ() -> None:
     assert first.boot != second.boot
 
 
-def test_which_place_is_the_machines_own() -> None:
+def test_the_initial_namespace_is_the_machines_own() -> None:
     assert Place("boot", "pid:[4026531836]", 1).is_initial
     assert Place("boot", NO_NAMESPACES, 1).is_initial
     assert not Place("boot", "pid:[4026532000]", 1).is_initial
@@ -153,8 +153,8 @@ def test_a_proc_of_another_namespace_is_not_used(monkeypatch: pytest.MonkeyPatch
     assert Linux().here() is None
 
 
-def test_a_process_that_proc_hides_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """/proc mounted with hidepid: the kernel still knows the pid."""
+def test_a_process_that_proc_hides_is_not_presumed_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With /proc mounted with hidepid, the kernel still knows the pid."""
 
     def hidden(pid: str) -> tuple[int, str, int]:
         raise FileNotFoundError
@@ -206,7 +206,7 @@ def test_marked_processes_are_killed(source: System) -> None:
     mark = {"DBTASKQUEUE_TEST_MARK": f"{os.getpid()}-{time.monotonic_ns()}"}
     with ended(spawn("input()", **mark)) as marked, ended(spawn("input()")) as other:
         name, value = next(iter(mark.items()))
-        until(lambda: source.has_mark(marked.pid, f"{name}={value}"))  # from its exec on
+        until(lambda: source.has_mark(marked.pid, f"{name}={value}"))  # the mark is visible after exec
         source.kill_marked(f"{name}={value}")
         assert marked.wait(timeout=10) == -signal.SIGKILL
         assert other.poll() is None
@@ -258,7 +258,7 @@ def test_an_anonymous_file(source: System) -> None:
         os.close(fd)
 
 
-def test_a_system_without_a_source_says_nothing_wrong() -> None:
+def test_a_system_without_a_source_reports_nothing_wrong() -> None:
     system = System()
     assert system.here() is None
     assert system.exists(os.getpid(), 1) is None

@@ -1,4 +1,4 @@
-"""What is read of the environment that systemd gives to a service, and what is sent."""
+"""The variables that systemd sets for a service, and the notifications that are sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MINE = str(os.getpid())
 
 
 @pytest.mark.parametrize("name", ["", "/", "@", "relative", "vsock:2:1234"])
-def test_where_nobody_can_be_told_nobody_is(name: str) -> None:
+def test_without_a_valid_socket_nothing_is_sent(name: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000"})
     assert not notifier.is_there
     assert notifier.watchdog is None
@@ -44,7 +44,7 @@ def test_the_watchdog(variables: dict[str, str], seconds: float | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_it_arrives(kind: str) -> None:
+def test_a_notification_arrives(kind: str) -> None:
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         name = f"{directory}/notify"
         end.bind(name if kind == "path" else f"\0{name}")
@@ -52,13 +52,13 @@ def test_it_arrives(kind: str) -> None:
         assert end.recv(100) == b"READY=1\nSTATUS=well"
 
 
-def test_nobody_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/nobody"})
+def test_a_missing_supervisor_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/missing"})
     assert [notifier.notify(READY=1), notifier.notify(READY=1)] == [False, False]
     assert len(caplog.records) == 1
 
 
-def test_whoever_does_not_read_is_not_waited_for_long(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_supervisor_that_does_not_read_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(f"{directory}/notify")
         notifier = Notifier({"NOTIFY_SOCKET": f"{directory}/notify"})
@@ -67,5 +67,5 @@ def test_whoever_does_not_read_is_not_waited_for_long(caplog: pytest.LogCaptureF
     assert len(caplog.records) == 1
 
 
-def test_no_database_call_takes_as_long_as_a_loop_that_hangs() -> None:
+def test_no_database_call_takes_long_enough_to_count_as_a_hang() -> None:
     assert max(LOCK_PATIENCE, 2 * TIMEOUT) + 10 < HANGS

@@ -34,7 +34,7 @@ def test_keys_of_a_newer_version_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "1", "null", "[" * 100_000, '{"time_limit": 1} x'])
-def test_a_text_that_is_no_object_means_the_defaults(text: str) -> None:
+def test_a_text_that_is_not_an_object_means_the_defaults(text: str) -> None:
     assert decode(text) == TaskOptions(unreadable=KEYS)
     assert not has_limits(text)
 

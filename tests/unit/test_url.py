@@ -1,4 +1,4 @@
-"""Database URLs and DBI DSNs; and that no password is ever shown."""
+"""Database URLs and DBI DSNs. No password is ever shown."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("url", BROKEN, ids=ascii)
-def test_what_is_unknown_or_broken(url: str) -> None:
+def test_an_unknown_or_invalid_url(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(url)
     assert "\n" not in str(caught.value)
@@ -114,7 +114,7 @@ def test_an_option_that_the_engine_does_not_know(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", [None, 7, b"sqlite:///x"])
-def test_what_is_no_text(url: str) -> None:
+def test_a_url_that_is_not_a_string(url: str) -> None:
     with pytest.raises(ConfigurationError):
         parse(url)
 
@@ -182,14 +182,14 @@ def test_no_error_shows_a_password(url: str) -> None:
 
 
 def raised_by(url: str) -> BaseException | None:
-    """Why a queue there cannot be used: the URL is broken, or nobody answers."""
+    """Return the error of opening a queue: the URL is invalid, or no server answers."""
     with pytest.raises(TaskQueueError) as caught:
         TaskQueue(url)
     return caught.value
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x", "postgresql://user@host/db", "dbi:Pg:dbname=x", "a@b:c"])
-def test_what_has_no_password_is_shown_as_it_is(url: str) -> None:
+def test_a_url_without_a_password_is_shown_unchanged(url: str) -> None:
     assert mask(url) == url
 
 
@@ -208,10 +208,10 @@ def test_what_has_no_password_is_shown_as_it_is(url: str) -> None:
         ("postgresql://a/x", "postgresql://a/x?schema=other", False),
     ],
 )
-def test_whether_two_urls_mean_one_database(one: str, other: str, same: bool) -> None:
+def test_two_urls_of_the_same_database(one: str, other: str, same: bool) -> None:
     assert same_database(one, other) is same
 
 
-def test_a_link_leads_to_the_same_file(tmp_path: Path) -> None:
+def test_a_symbolic_link_means_the_same_file(tmp_path: Path) -> None:
     (tmp_path / "link.sqlite").symlink_to(tmp_path / "file.sqlite")
     assert same_database(f"sqlite:///{tmp_path}/link.sqlite", f"sqlite:///{tmp_path}/file.sqlite")

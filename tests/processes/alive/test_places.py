@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from helpers import Looks, until
+from helpers import WorkerReads, until
 from workers import FETCHER, WORKER, Elsewhere, has_written, need_namespaces, watch
 
 from dbtaskqueue import TaskQueue
@@ -57,10 +57,10 @@ def test_a_killed_worker_elsewhere_is_noticed_by_its_silence(url, elsewhere, not
         until(lambda: has_written(note, "start"))
         watch(3 * LEASE, lambda: queue.fetch(timeout=0.1) == [], "a false rescue")
         elsewhere.kill()
-        looks = Looks(queue)
+        looks = WorkerReads(queue)
         [task] = queue.fetch(timeout=60)
         assert [attempt.outcome for attempt in task.attempts()] == ["lost"]
-        assert looks.count <= Looks.until_rescued(LEASE), "not within a lease and one check"
+        assert looks.count <= WorkerReads.until_rescued(LEASE), "not within a lease and one check"
 
 
 def test_an_interpreter_lock_held_elsewhere_is_not_silence(url, elsewhere, note):
