@@ -17,6 +17,7 @@ from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
 from ._formats.url import database_of
 from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
+from ._store.records import BY_PARENTS
 from ._system import clock
 from .checks import counted, escaped, shown
 from .errors import (
@@ -46,9 +47,19 @@ T = TypeVar("T")
 Outcome = Literal["done", "failed", "abandoned", "cancelled", "released", "lost"]
 
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
+_MAX_EDGES = 10_000
+"""Parents or children that one query reads."""
 _SHOWN_TEXT = 60
 """Characters of a text that the repr of an ``Attempt`` shows."""
 _database = functools.lru_cache(maxsize=64)(database_of)  # a store's path is absolute, so this stays true
+
+
+class Blocked(NamedTuple):
+    """Why a task is blocked. ``reasons``: codes, now only "parents". ``open`` of ``total`` parents have not ended."""
+
+    reasons: list[str]
+    open: int
+    total: int
 
 
 class Attempt(NamedTuple):
@@ -261,6 +272,30 @@ class Task(Generic[R]):
         return task_options.decode(self._record.options).limits.memory
 
     @property
+    def expires_at(self) -> datetime | None:
+        """The time by which an attempt must have started. None: it does not expire."""
+        return clock.to_datetime(self._record.expires)
+
+    @property
+    def blocked(self) -> Blocked | None:
+        """What the task waits for besides its due time, read now; None unless it is blocked."""
+        if self.state in FINAL or not self._record.blocked & BY_PARENTS:
+            return None
+        gate = self._store.gate(self.id)
+        return None if gate is None or not gate.open else Blocked(["parents"], gate.open, gate.total)
+
+    def parents(self) -> list[int]:
+        """Return the ids of the tasks that this one waits for, or has waited for, in the order of ``after``."""
+        return [edge.parent for edge in self._store.parents(self.id, _MAX_EDGES)]
+
+    def children(self) -> list[int]:
+        """Return the ids of the tasks that wait for this one, or have waited for it, oldest first."""
+        found: list[int] = []
+        while edges := self._store.children(self.id, found[-1] if found else 0, _MAX_EDGES):
+            found += [edge.child for edge in edges]
+        return found
+
+    @property
     def progress(self) -> Progress | None:
         """The progress that the last attempt reported, or None."""
         return read_progress(self._record.progress)
@@ -382,7 +417,7 @@ class Task(Generic[R]):
             why = f": {last[-1]}" if last else ""
             raise TaskFailed(f"task {self.id} was abandoned after {counted(self.attempt, 'attempt')}{why}", self.error)
         if self.state == CANCELLED:
-            raise TaskCancelled(f"task {self.id} was cancelled")
+            raise TaskCancelled(f"task {self.id} was {self.error or 'cancelled'}")
         result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
         return result
 

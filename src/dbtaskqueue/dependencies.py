@@ -1,0 +1,237 @@
+"""Parents and children as users write them: ``after=``, ``before=``, tasks as arguments, and ``queue.flow()``.
+
+``_store/verbs/dependencies.py`` stores them and decides what the end of a parent means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
+
+from ._formats.url import same_database
+from ._store.contract import Link, Waits
+from ._store.records import WANTS_DONE, WANTS_ENDED, WANTS_FAILED
+from ._system import clock
+from .checks import counted, shown
+from .errors import TaskQueueError
+from .task import Task
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # for type checkers; at run time, a default needs 3.13
+
+    R = TypeVar("R", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+
+When = Literal["done", "ended", "failed"]
+WANTS: Mapping[str, int] = {"done": WANTS_DONE, "ended": WANTS_ENDED, "failed": WANTS_FAILED}
+MAX_PARENTS = 10_000
+"""The most parents that a task may have."""
+
+
+class FlowTask(Generic[R]):
+    """A task that ``Flow.add`` has taken. It may stand wherever a ``Task`` may, in the same flow.
+
+    ``task``: the stored task, after the end of the block.
+    """
+
+    def __init__(self, flow: Flow, position: int) -> None:
+        self._flow = flow
+        self._position = position
+        self._task: Task[R] | None = None
+
+    @property
+    def task(self) -> Task[R]:
+        """The stored task. Raises TaskQueueError before the end of the block, or if it stored nothing."""
+        if self._task is None:
+            raise TaskQueueError("a flow's tasks are known after the end of its block")
+        return self._task
+
+    def __repr__(self) -> str:
+        return f"<FlowTask {self._position}, not stored>" if self._task is None else f"<FlowTask {self._task!r}>"
+
+
+AnyTask = Task[Any] | FlowTask[Any] | int
+"""What ``after`` and ``before`` take: a task, or the id of one."""
+
+_REFERENCES = (Task, FlowTask)
+_LOOKED_INTO = frozenset({list, tuple, Task, FlowTask})
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def check_after(after: object) -> list[AnyTask]:
+    """Return the parents that ``after`` names. Raises TypeError or ValueError."""
+    given = [after] if isinstance(after, (*_REFERENCES, int)) else after
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise TypeError(f"after must be a Task, an id, or a list of them, not {shown(after)}")
+    return [_check_reference(each, "after") for each in given]
+
+
+def check_before(before: object) -> AnyTask:
+    """Return the task that ``before`` names. Raises TypeError or ValueError."""
+    return _check_reference(before, "before")
+
+
+def check_when(when: object) -> When:
+    """Return ``when``. Raises TypeError or ValueError."""
+    if not isinstance(when, str):
+        raise TypeError(f"when must be one of {', '.join(get_args(When))}, not {shown(when)}")
+    if when not in WANTS:
+        raise ValueError(f"when must be one of {', '.join(get_args(When))}, not {shown(when)}")
+    return when  # type: ignore[return-value]
+
+
+def _check_reference(value: object, name: str) -> AnyTask:
+    if isinstance(value, bool) or not isinstance(value, (*_REFERENCES, int)):
+        raise TypeError(f"{name} must be a Task or an id, not {shown(value)}")
+    if isinstance(value, int) and not 0 < value < 2**63:
+        raise ValueError(f"{name} must be a task's id, not {shown(value)}")
+    return value
+
+
+# -- tasks as arguments ----------------------------------------------------------------------------
+
+
+def has_references(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether arguments may contain tasks: one of them is a task or a list."""
+    types = set(map(type, args))
+    if kwargs:
+        types |= set(map(type, kwargs.values()))
+    return not _LOOKED_INTO.isdisjoint(types)
+
+
+def without_references(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any], list[tuple[str, AnyTask]]]:
+    """Return arguments with None in place of each task, and the tasks with their places, as JSON pointers."""
+    found: list[tuple[str, AnyTask]] = []
+    plain_args = [_without(value, f"/args/{index}", found) for index, value in enumerate(args)]
+    plain_kwargs = {name: _without(value, f"/kwargs/{_escaped(name)}", found) for name, value in kwargs.items()}
+    return plain_args, plain_kwargs, found
+
+
+def _without(value: Any, place: str, found: list[tuple[str, AnyTask]]) -> Any:
+    if isinstance(value, _REFERENCES):
+        found.append((place, value))
+        return None
+    if type(value) in (list, tuple) and has_references(value, {}):
+        return [_without(each, f"{place}/{index}", found) for index, each in enumerate(value)]
+    return value
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+# -- what the store gets ---------------------------------------------------------------------------
+
+
+def to_waits(
+    options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int
+) -> Waits | None:
+    """Return what a new task waits for, None for nothing. ``options`` are checked; ``url``: its database.
+
+    Raises ValueError for too many parents, a task of another database, and options that exclude each other.
+    """
+    after: Sequence[AnyTask] = options.get("after", ())
+    before = options.get("before")
+    if before is not None and (after or arguments):
+        raise ValueError("give after or before, not both")
+    places: dict[tuple[int, bool], list[str]] = {}
+    for place, parent in arguments:
+        places.setdefault(_key(parent, url), []).append(place)
+    for parent in after:
+        places.setdefault(_key(parent, url), [])
+    if len(places) > MAX_PARENTS:
+        raise ValueError(f"a task may have at most {MAX_PARENTS:,} parents, not {len(places):,}")
+    if not places and before is None:
+        return None
+    links = [Link(*key, json.dumps(given) if given else None) for key, given in places.items()]
+    delay = None if "start_at" in options else max(0, due - now)
+    child = None if before is None else _key(before, url)
+    if child is not None and child[1]:
+        raise ValueError("before must be a task that is stored already; in a flow, use after")
+    return Waits(links, WANTS[options.get("when", "done")], delay, None if child is None else child[0])
+
+
+def _key(parent: AnyTask, url: str) -> tuple[int, bool]:
+    if isinstance(parent, FlowTask):
+        if parent._task is None:
+            return parent._position, True
+        parent = parent._task
+    if isinstance(parent, Task):
+        if parent._store.url != url and not same_database(parent._store.url, url):
+            raise ValueError(f"task {parent.id} is in a different database")
+        return parent.id, False
+    return parent, False
+
+
+# -- flows -----------------------------------------------------------------------------------------
+
+
+class Flow:
+    """Tasks that are stored together at the end of a ``with`` block, or not at all: see ``TaskQueue.flow``."""
+
+    def __init__(self, submit: Callable[[list[tuple[Any, Mapping[str, object]]]], list[Task]]) -> None:
+        self._submit = submit
+        self._targets: list[tuple[Any, Mapping[str, object]]] = []
+        self._tasks: list[FlowTask[Any]] = []
+        self._is_over = False
+
+    def add(self, target: Any, **options: Any) -> FlowTask[Any]:
+        """Add a payload, a call that ``bind`` returned, or a ``Command``, with the options of ``TaskQueue.enqueue``.
+
+        What it returns may stand wherever a ``Task`` may, in this flow: as an argument of a later call, and in
+        ``after``. Raises TaskQueueError after the end of the block.
+        """
+        if self._is_over:
+            raise TaskQueueError("this flow is over: its block has ended")
+        self._targets.append((target, options))
+        self._tasks.append(FlowTask(self, len(self._tasks)))
+        return self._tasks[-1]
+
+    def __enter__(self) -> Flow:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over = True
+        if error is None and self._targets:
+            for node, task in zip(self._tasks, self._submit(self._targets), strict=True):
+                node._task = task
+
+    def __repr__(self) -> str:
+        return f"<Flow of {counted(len(self._tasks), 'task')}>"
+
+
+# -- expiry ----------------------------------------------------------------------------------------
+
+
+def expires_at(options: Mapping[str, Any], now: int) -> int | None:
+    """Return when a new task expires, from checked options, or None. Raises ValueError for both options."""
+    if "expires_in" in options and "expires_at" in options:
+        raise ValueError("give expires_in or expires_at, not both")
+    if "expires_in" in options:
+        return clock.after(now, options["expires_in"], "expires_in")
+    return clock.from_datetime(options["expires_at"]) if "expires_at" in options else None
+
+
+def check_expires_in(value: float | timedelta) -> float | timedelta:
+    """Return ``expires_in``. Raises ValueError unless it is positive."""
+    if clock.after(0, value, "expires_in") <= 0:
+        raise ValueError(f"expires_in must be positive, not {shown(value)}")
+    return value
+
+
+def check_expires_at(moment: datetime) -> datetime:
+    """Return ``expires_at``. Raises what a bad ``start_at`` raises."""
+    clock.from_datetime(moment)
+    return moment
