@@ -40,10 +40,8 @@ def read(path: Path) -> bytes:
 
 
 def test_the_demo_shows_a_retry_a_kill_and_a_rescue(cli: Cli, mark: str) -> None:
-    started = time.monotonic()
     run = cli.run([*COMMAND, "demo"], env={"DBTASKQUEUE_URL": "nonsense", "DBTASKQUEUE_WORKER_BURST": "1"})
     assert (run.code, run.err) == (0, "")
-    assert time.monotonic() - started < 30
     story, _, lesson = run.out.partition("What you saw")
     events = re.findall(r"^ *\d+\.\d s  (\S+(?: -9)?) +(.*)$", story, re.MULTILINE)
     names = [name for name, _ in events]

@@ -38,7 +38,7 @@ _SECONDS = 0.15
 """Seconds for each page of the long task."""
 _KILL_AFTER = 20
 """The number of pages of the long task."""
-_TIMEOUT = 20.0
+_TIMEOUT = 50.0
 _POLL = 0.03
 _LOG = "log"
 _STYLES = {
