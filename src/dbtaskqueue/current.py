@@ -13,8 +13,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ._formats import payload
 from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
-from ._store.contract import ParentState, TaskRecord
-from ._store.records import HAS_PARENTS
+from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
 from .errors import TaskCancelled

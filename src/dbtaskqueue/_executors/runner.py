@@ -18,8 +18,7 @@ from typing import Any, NoReturn
 from .._formats import payload
 from .._formats.payload import JSON
 from .._formats.progress import ProgressTracker
-from .._store.contract import TaskRecord
-from .._store.records import HAS_PARENTS
+from .._store.contract import HAS_PARENTS, TaskRecord
 from .._system import clock
 from .._system.log import first_line
 from ..checkpoints import Checkpoints
