@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"checkpoints", "dependencies", "overview", "waiting"},
     {"options"},
     {"calls"},
+    {"schedules"},
     {"current"},
     {"extension"},
     {"_executors"},
