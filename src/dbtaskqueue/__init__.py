@@ -2,7 +2,7 @@
 
 from ._formats.progress import Progress
 from .calls import Command, TaskCall
-from .current import RunningTask, current_task
+from .current import Parent, RunningTask, current_task
 from .errors import (
     AbandonTask,
     ChildFailed,
@@ -25,7 +25,7 @@ from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .retry import RetryPolicy
 from .states import TaskState
-from .task import Attempt, Task
+from .task import Attempt, Blocked, Task
 from .worker import Worker
 
 __version__ = "0.2.0"
@@ -33,6 +33,7 @@ __version__ = "0.2.0"
 __all__ = [
     "AbandonTask",
     "Attempt",
+    "Blocked",
     "ChildFailed",
     "Command",
     "ConfigurationError",
@@ -41,6 +42,7 @@ __all__ = [
     "InvalidTransition",
     "LeaseLost",
     "LimitExceeded",
+    "Parent",
     "PayloadError",
     "Progress",
     "QueueInfo",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, final
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
 from .checks import shown
+from .dependencies import AnyTask, has_references, without_references
 from .options import UsingOptions, given
 
 if TYPE_CHECKING:
@@ -47,8 +48,15 @@ class TaskCall(Generic[R]):
 
     @property
     def payload(self) -> JSON:
-        """The arguments, in the form in which they are stored."""
-        return {"args": list(self.args), "kwargs": self.kwargs}
+        """The arguments, in the form in which they are stored: with None in place of each task."""
+        args, kwargs, _ = self.parts()
+        return {"args": args, "kwargs": kwargs}
+
+    def parts(self) -> tuple[list[Any], dict[str, Any], list[tuple[str, AnyTask]]]:
+        """Return the arguments as they are stored, and the tasks among them with their places."""
+        if not has_references(self.args, self.kwargs):
+            return list(self.args), self.kwargs, []
+        return without_references(self.args, self.kwargs)
 
     def __repr__(self) -> str:
         given = [*map(shown, self.args), *(f"{name}={shown(value)}" for name, value in self.kwargs.items())]
@@ -82,12 +90,13 @@ Target = JSON | TaskCall | Command
 
 
 class Batch(NamedTuple):
-    """Tasks that differ in their payloads only."""
+    """Tasks that differ in their payloads only. ``arguments``: the tasks among them with their places."""
 
     payloads: list[JSON]
     options: Mapping[str, object]
     function: str | None = None
     is_command: bool = False
+    arguments: Sequence[tuple[str, AnyTask]] = ()
 
 
 _CALLS = frozenset({TaskCall, Command})
@@ -100,12 +109,13 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
     The options of ``using`` win over ``options``, which win over those of ``@queue.task``.
     """
     if _CALLS.isdisjoint(map(type, targets)):
-        return [_plain_batch((targets, options, None, False))]
+        return [_plain_batch((targets, options, None, False, ()))]
     common = given(options, UsingOptions)
     batches: list[Batch] = []
     for target in targets:
         batch = _batch_of(target, common)
-        if batches and batch.options.get("key") is None and batch[1:] == batches[-1][1:]:
+        is_alike = bool(batches) and batch.options.get("key") is None and not batch.arguments
+        if is_alike and batch[1:] == batches[-1][1:]:
             batches[-1].payloads.extend(batch.payloads)
         else:
             batches.append(batch)
@@ -114,7 +124,9 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
 
 def _batch_of(target: Any, options: Mapping[str, object]) -> Batch:
     if isinstance(target, TaskCall):
-        return Batch([target.payload], {**target.options, **options, **target.using}, target.function)
+        args, kwargs, arguments = target.parts()
+        payload: JSON = {"args": args, "kwargs": kwargs}
+        return Batch([payload], {**target.options, **options, **target.using}, target.function, arguments=arguments)
     if isinstance(target, Command):
         return Batch([target.payload], options, is_command=True)
     return Batch([target], options)

@@ -15,10 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 from . import outcomes
 from ._store import close_free, open_store, surround_writes
-from ._store.contract import End, Store, TaskRecord, Verdict
+from ._store.contract import End, ParentState, Store, TaskRecord, Verdict
 from ._system import clock
 from ._system.backoff import doubling, jittered
-from .errors import LeaseLost, StoreUnavailable
+from .errors import LeaseLost, StoreUnavailable, TaskNotFound
 from .states import TaskState
 
 T = TypeVar("T")
@@ -46,6 +46,12 @@ class Checkpoints(Protocol):
     def transaction(self, result: str | None) -> contextlib.AbstractContextManager[Any]:
         """Return a block with a DB-API connection, whose commit also ends the task with this result."""
 
+    def parents(self) -> list[ParentState]:
+        """Return the task's parents, in their order."""
+
+    def result_of(self, parent: int) -> str | None:
+        """Return the result of a parent as JSON; None if it has none. Raises TaskNotFound."""
+
 
 class StoredCheckpoints:
     """Checkpoints in the database, fenced by one claim.
@@ -67,6 +73,17 @@ class StoredCheckpoints:
     def saved(self) -> dict[str, str]:
         """See Checkpoints."""
         return self._patiently(lambda: self._store.saved(self._record.id))
+
+    def parents(self) -> list[ParentState]:
+        """See Checkpoints."""
+        return self._patiently(lambda: self._store.parent_states(self._record.id))
+
+    def result_of(self, parent: int) -> str | None:
+        """See Checkpoints."""
+        record = self._patiently(lambda: self._store.get(parent))
+        if record is None:
+            raise TaskNotFound(f"task {parent}, whose result this task needs, was pruned")
+        return record.result
 
     def save(self, name: str, value: str) -> None:
         """See Checkpoints."""

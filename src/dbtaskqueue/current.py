@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -12,15 +13,45 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ._formats import payload
 from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
-from ._store.contract import TaskRecord
+from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
 from .errors import TaskCancelled
+from .states import TaskState
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_STEP = 200
+
+
+class Parent:
+    """A parent of the running task: its ``id``, the name of its ``function``, its ``state`` and its ``result``.
+
+    ``result`` is read when it is asked for. It is None unless the parent is done. ``function`` is None for a task that
+    a callback runs; ``state`` is None if the parent was pruned.
+    """
+
+    __slots__ = ("_checkpoints", "_result", "function", "id", "state")
+
+    def __init__(self, parent: ParentState, checkpoints: Checkpoints) -> None:
+        self.id = parent.id
+        self.function = parent.function
+        self.state = None if parent.state is None else TaskState(parent.state)
+        self._checkpoints = checkpoints
+        self._result: tuple[JSON, ...] = ()
+
+    @property
+    def result(self) -> JSON:
+        """The result, as JSON values. Raises TaskNotFound if the parent was pruned."""
+        if not self._result:
+            text = self._checkpoints.result_of(self.id)
+            self._result = (None if text is None else payload.decode(text, name="result"),)
+        return self._result[0]
+
+    def __repr__(self) -> str:
+        function = "" if self.function is None else f" {escaped(self.function)}"
+        return f"<Parent {self.id}{function} {self.state or 'pruned'}>"
 
 
 class RunningTask:
@@ -99,6 +130,13 @@ class RunningTask:
     def function(self) -> str | None:
         """The name of its task function, None if a callback runs it."""
         return self._record.function
+
+    @property
+    def parents(self) -> list[Parent]:
+        """The tasks that this one has waited for, in the order of ``after``. Their results are read when asked for."""
+        if not self._record.flow & HAS_PARENTS:
+            return []
+        return [Parent(parent, self._checkpoints) for parent in self._checkpoints.parents()]
 
     @property
     def cancelled(self) -> bool:
@@ -205,6 +243,17 @@ class RunningTask:
 
     def _cancelled_error(self) -> TaskCancelled:
         return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim was lost")
+
+
+def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
+    """Return the results of parents that stand for arguments of the task's call, by their places there."""
+    found: dict[str, JSON] = {}
+    if task.function is not None:
+        for parent in task._checkpoints.parents():
+            if parent.arguments is not None:
+                result = Parent(parent, task._checkpoints).result
+                found |= dict.fromkeys(json.loads(parent.arguments), result)
+    return found
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")

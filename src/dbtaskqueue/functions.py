@@ -14,6 +14,7 @@ from ._executors.lookup import module_of
 from ._formats.payload import JSON
 from .calls import TaskCall
 from .checks import check_function, refuse_async_generator
+from .dependencies import has_references
 from .options import Backoff, Defaults, FunctionOptions, UsingOptions, check_options, refuse_unknown
 from .task import Task
 
@@ -28,6 +29,9 @@ class Submitter(Protocol):
 
     def submit(self, payloads: list[JSON], options: Mapping[str, object], function: str | None = None) -> list[Task]:
         """Store payloads with the same options."""
+
+    def enqueue_all(self, calls: list[Any]) -> list[Task]:
+        """Store calls, each with its own options."""
 
 
 class TaskFunction(Generic[P, R_co]):
@@ -73,6 +77,9 @@ class TaskFunction(Generic[P, R_co]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
         """Store a call of the function as a task. Raises TypeError if the arguments do not fit its signature."""
         self._signature.bind(*args, **kwargs)
+        if has_references(args, kwargs):
+            call = TaskCall[Any](self.name, args, kwargs, self._defaults, self._using)
+            return self._queue.enqueue_all([call])[0]
         return self._queue.submit([{"args": list(args), "kwargs": kwargs}], self._options, self.name)[0]
 
     @overload

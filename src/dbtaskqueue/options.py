@@ -9,7 +9,7 @@ the command line all use these. A new option of a task takes an entry here, a pa
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
@@ -31,6 +31,8 @@ from .checks import (
     refuse_async,
     shown,
 )
+from .dependencies import AnyTask, When, check_after, check_before, check_expires_at, check_expires_in, check_when
+from .dependencies import expires_at as when_it_expires
 from .errors import PayloadError
 from .retry import DEFAULT, RetryPolicy, check_max_attempts, check_policy
 
@@ -65,7 +67,8 @@ class Option:
     """What is known about an option besides its name and its type.
 
     ``check`` returns the value to use, or raises ValueError or TypeError; it is not called for the default. ``column``
-    is where the task's row stores it: a column of its own, "options" for a key in that JSON column, or None.
+    is where the task's row stores it: a column of its own, "options" for a key in that JSON column, "waits" for what
+    has tables of its own (see Waits in ``_store/contract.py``), or None.
     """
 
     check: Callable[[Any], Any]
@@ -219,6 +222,48 @@ class Defaults(TypedDict, total=False):
 
 class ManyOptions(Start, Defaults, total=False):
     """Options of ``TaskQueue.enqueue_many``."""
+
+    after: Annotated[
+        AnyTask | Sequence[AnyTask] | None,
+        Option(
+            check=check_after,
+            column="waits",
+            flag=Flag(
+                name="--after",
+                metavar="ID,…",
+                parse=quantities.ids,
+                help="Wait for these tasks, which are its parents.",
+            ),
+        ),
+    ]
+    when: Annotated[
+        When,
+        Option(
+            check=check_when,
+            default="done",
+            column="waits",
+            flag=Flag(
+                name="--when",
+                words=get_args(When),
+                help="How all parents must end: done; ended, however; failed: at least one abandoned or cancelled.",
+            ),
+        ),
+    ]
+    before: Annotated[AnyTask | None, Option(check=check_before, column="waits")]
+    expires_in: Annotated[
+        float | timedelta | None,
+        Option(
+            check=check_expires_in,
+            column="expires",
+            flag=Flag(
+                name="--expires-in",
+                metavar="DURATION",
+                parse=quantities.seconds,
+                help="Abandon the task unless an attempt starts within this time.",
+            ),
+        ),
+    ]
+    expires_at: Annotated[datetime | None, Option(check=check_expires_at, column="expires")]
 
     connection: Annotated[object, Option(check=lambda connection: connection)]
     meta: Annotated[Mapping[str, JSON] | None, Option(check=encode_meta, column="meta")]
@@ -438,6 +483,7 @@ class Columns(NamedTuple):
     key: str | None
     options: str | None
     meta: str | None
+    expires: int | None = None
 
 
 _usual_columns = functools.partial(tuple.__new__, Columns)
@@ -450,7 +496,7 @@ def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, n
     Raises what ``check_options`` raises, and ValueError for two options that exclude each other.
     """
     if policy is DEFAULT and _are_usual(options):
-        return _usual_columns((queue, 0, now, policy.max_attempts, None, None, None))
+        return _usual_columns((queue, 0, now, policy.max_attempts, None, None, None, None))
     checked = check_options(options, UsingOptions)
     policy = checked.setdefault("retry", policy)
     return Columns(
@@ -461,7 +507,19 @@ def to_columns(options: Mapping[str, object], queue: str, policy: RetryPolicy, n
         checked.get("key"),
         task_options.encode({name: value for name, value in checked.items() if name in _IN_OPTIONS}),
         checked.get("meta"),
+        when_it_expires(checked, now),
     )
+
+
+_WAITS = tuple(name for name, option in options_of(UsingOptions).items() if option.column == "waits")
+
+
+def checked_waits(options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the checked options that say what a task waits for, and ``start_at`` if it is given. Usually none."""
+    if not any(name in options for name in ("after", "before", "when")):
+        return {}
+    some = {name: options[name] for name in (*_WAITS, "start_at") if name in options}
+    return check_options(some, UsingOptions)
 
 
 _USUAL = tuple(tuple(defaults_of(call).values()) for call in (Options, ManyOptions))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ._formats import payload, task_options
-from ._store.contract import End, Store, TaskRecord, Verdict
+from ._store.contract import EXPIRED_BEFORE_RETRY, HAS_CHILDREN, End, Store, TaskRecord, Verdict
 from ._system import clock
 from ._system.backoff import doubling
 from ._system.log import event
@@ -56,14 +56,26 @@ def fail(
     attempt = task.attempt + (started_at is not None)
     final = not retry or (task.max_attempts is not None and attempt >= task.max_attempts)
     due = None if final else _due(task, attempt, delay, now)
+    text = describe(error)
+    if due is not None and task.expires is not None and due >= task.expires:
+        final, due, text = True, None, f"{text.rstrip()}\n{EXPIRED_BEFORE_RETRY}"
     return End(
-        "fail", task.id, task.token, now, due, final, started_at, error=describe(error), error_type=type_name(error)
+        "fail",
+        task.id,
+        task.token,
+        now,
+        due,
+        final,
+        started_at,
+        error=text,
+        error_type=type_name(error),
+        flow=task.flow & HAS_CHILDREN,
     )
 
 
 def finish(task: TaskRecord, result: str | None, at: int, started_at: int | None = None) -> End:
     """Return the end of a successful attempt. ``result`` is JSON text."""
-    return End("finish", task.id, task.token, at, None, False, started_at, result)
+    return End("finish", task.id, task.token, at, None, False, started_at, result, flow=task.flow & HAS_CHILDREN)
 
 
 def release(task: TaskRecord, delay: float | timedelta | None = 0, *, started_at: int | None = None) -> End:

@@ -37,7 +37,8 @@ class QueueStats(NamedTuple):
 
     ``oldest_due``: the longest wait of a due task in seconds, or None. A task waits from its due time on, or from when
     it was enqueued, released, failed or retried, if that was later. ``workers``: live ones of the whole database.
-    Counts of final states may be up to 10 s old.
+    Counts of final states may be up to 10 s old. ``blocked``: unfinished tasks that wait for parents. They count as
+    pending or failed, too, and ``oldest_due`` leaves them out.
     """
 
     pending: int
@@ -50,6 +51,7 @@ class QueueStats(NamedTuple):
     oldest_due: float | None
     workers: int
     paused: bool
+    blocked: int = 0
 
 
 class QueueInfo(NamedTuple):
@@ -70,6 +72,7 @@ class QueueInfo(NamedTuple):
     oldest_due: float | None
     workers: int
     paused: bool
+    blocked: int = 0
 
 
 class TaskCounts:
@@ -101,6 +104,7 @@ def queue_stats(store: Store, queue: str, counts: TaskCounts) -> QueueStats:
         oldest_due=waited,
         workers=workers,
         paused=store.is_paused(queue),
+        blocked=store.count_blocked(queue),
     )
 
 
@@ -116,6 +120,7 @@ def queue_infos(store: Store, counts: TaskCounts) -> list[QueueInfo]:
             oldest_due=seconds_waited(store, name),
             workers=sum(name in names for names in served),
             paused=store.is_paused(name),
+            blocked=store.count_blocked(name),
         )
         found.append(info)
     return found

@@ -18,18 +18,28 @@ from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import mask
-from ._store.contract import NewTask, Store, TaskRecord, Verdict, fresh, maker
+from ._store.contract import BY_PARENTS, HAS_PARENTS, NewTask, Refusal, Store, TaskRecord, Verdict, Waits, fresh, maker
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
 from .calls import Batch, Command, Target, TaskCall, batches_of
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
-from .errors import InvalidTransition, PayloadError
+from .dependencies import AnyTask, Flow, When, to_waits
+from .errors import InvalidTransition, PayloadError, TaskNotFound
 from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
 from .handle import Handle
-from .options import Columns, FunctionOptions, ManyOptions, Options, encode_meta, refuse_unknown, to_columns
+from .options import (
+    Columns,
+    FunctionOptions,
+    ManyOptions,
+    Options,
+    checked_waits,
+    encode_meta,
+    refuse_unknown,
+    to_columns,
+)
 from .overview import (
     LATEST,
     FunctionStats,
@@ -211,6 +221,11 @@ class TaskQueue:
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
         meta: Mapping[str, JSON] | None = None,
+        after: AnyTask | Sequence[AnyTask] | None = None,
+        when: When = "done",
+        before: AnyTask | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
     ) -> Task:
         """Store a task in this queue; it is durable when this returns.
 
@@ -229,7 +244,17 @@ class TaskQueue:
         A process is always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has
         no limit. ``meta``: a JSON object of at most 8 KiB beside the payload, for programs around the task's code.
 
-        Raises PayloadError, ValueError, and ConfigurationError for a connection of another kind, to another database,
+        ``after``: tasks (or ids) of any queue of the database, at most 10,000, which are the task's parents: it is
+        blocked until they have ended. ``when``: "done": all must be done; "ended": all must have ended, however;
+        "failed": all must have ended, at least one of them abandoned or cancelled. If that cannot happen any more, the
+        task is cancelled. ``start_in`` counts from the moment when the last parent has ended. ``before``: a task that
+        is blocked by parents; it waits for this one, too.
+
+        ``expires_in`` (seconds or a timedelta) or ``expires_at`` (an aware datetime): if no attempt has started by
+        then, or the next one would start later, the task is abandoned. A running attempt is not affected.
+
+        Raises TaskNotFound for a parent that does not exist, InvalidTransition if the task of ``before`` is not
+        blocked, PayloadError, ValueError, and ConfigurationError for a connection of another kind, to another database,
         or in autocommit.
         """
         options: Options = {
@@ -238,12 +263,17 @@ class TaskQueue:
             "priority": priority,
             "max_attempts": max_attempts,
             "retry": retry,
-            "key": key,
-            "connection": connection,
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
+            "after": after,
+            "when": when,
+            "before": before,
+            "expires_in": expires_in,
+            "expires_at": expires_at,
+            "connection": connection,
             "meta": meta,
+            "key": key,
         }
         return self._submit(batches_of([payload], options))[0]
 
@@ -267,6 +297,11 @@ class TaskQueue:
         stall_limit: float | timedelta | None = None,
         memory_limit: int | None = None,
         meta: Mapping[str, JSON] | None = None,
+        after: AnyTask | Sequence[AnyTask] | None = None,
+        when: When = "done",
+        before: AnyTask | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
     ) -> list[Task]:
         """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
 
@@ -278,13 +313,41 @@ class TaskQueue:
             "priority": priority,
             "max_attempts": max_attempts,
             "retry": retry,
-            "connection": connection,
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
+            "after": after,
+            "when": when,
+            "before": before,
+            "expires_in": expires_in,
+            "expires_at": expires_at,
+            "connection": connection,
             "meta": meta,
         }
         return self._submit(batches_of(list(payloads), options))
+
+    def flow(self) -> Flow:
+        """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
+
+        ``flow.add(target, **options)`` takes what ``enqueue`` takes. What it returns may stand wherever a ``Task`` may,
+        as an argument of a later call in the flow or in ``after``::
+
+            with queue.flow() as flow:
+                page = flow.add(fetch.bind(url))
+                flow.add(index.bind(page))
+            page.task.id
+        """
+        self._handle.require_open()
+        return Flow(self._submit_flow)
+
+    def _submit_flow(self, targets: list[tuple[Any, Mapping[str, object]]]) -> list[Task]:
+        for _, options in targets:
+            refuse_unknown(options, Options, "add")
+        return self._submit([batch for target, options in targets for batch in batches_of([target], options)])
+
+    def enqueue_all(self, calls: list[Any]) -> list[Task]:
+        """Store calls, each with its own options: for task functions."""
+        return self._submit(batches_of(calls, {}))
 
     def enqueue_command(
         self,
@@ -323,17 +386,24 @@ class TaskQueue:
         if len(batches) == 1:
             [batch] = batches
             groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
+            waits = self._waits_of(batch, groups, now) if batch.arguments or _may_wait(batch.options) else []
             connection = batch.options.get("connection")
         else:
-            groups, first = [], 0
+            groups, waits, first = [], [], 0
             for batch in batches:
-                groups += self._new_tasks(batch, first, now)
+                new = self._new_tasks(batch, first, now)
+                waits += self._waits_of(batch, new, now)
+                groups += new
                 first += len(batch.payloads)
             connection = _connection_of(batches)
+        if not any(waits):
+            waits = []
         if not groups:
             return []
         store = handle.store
-        ids, existing = store.enqueue(groups, connection)
+        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits)
+        if refusal is not None:
+            raise _refused(refusal)
         store.wakeups.ring()
         if handle.events.wants(TasksEnqueued):
             handle.events.emit(_enqueued(ids, existing, groups))
@@ -341,6 +411,10 @@ class TaskQueue:
         found = [Task(store, record) for record in map(fresh, ids, tasks)]
         for index in existing:
             found[index] = self._existing(ids[index], connection)
+        for index in blocked:
+            found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
+        for index in ended:
+            found[index] = self._read_again(ids[index], connection)
         return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
@@ -371,6 +445,19 @@ class TaskQueue:
             notify_enqueuing(extensions, new)
             extended.append(task._replace(meta=encode_meta(new.meta) if new.meta else None))
         return [list(group) for _, group in itertools.groupby(extended, key=attrgetter("meta"))]
+
+    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int) -> list[Waits | None]:
+        """Return what the tasks of each group of a batch wait for."""
+        if not groups or not (batch.arguments or _may_wait(batch.options)):
+            return [None] * len(groups)
+        options = checked_waits(batch.options)
+        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due)
+        return [waits] * len(groups)
+
+    def _read_again(self, id: int, connection: object) -> Task:
+        """Return a new task that has ended already."""
+        with after_a_change():
+            return Task(self.store, look_up(self.store, id, connection))
 
     def _existing(self, id: int, connection: object) -> Task:
         """Return the unfinished task that has the key of a new one."""
@@ -451,6 +538,8 @@ class TaskQueue:
         before = look_up(self.store, id)
         verdict = self.store.retry(id, clock.now())
         if not verdict.stored:
+            if verdict.why is not None:
+                raise InvalidTransition(f"retry: task {id} is {verdict.state}: {verdict.why}")
             if before.key is not None and verdict.state in sources("retry"):
                 raise InvalidTransition(f"retry: another unfinished task has the key {before.key!r} of task {id}")
             raise InvalidTransition(f"retry: task {id} is {verdict.state or 'pruned'}")
@@ -642,7 +731,23 @@ def check_state(state: TaskState | str) -> TaskState:
         raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
 
 
-_new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), {})
+_new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), NewTask._field_defaults)
+
+
+def _may_wait(options: Mapping[str, object]) -> bool:
+    return (
+        options.get("after") is not None or options.get("before") is not None or options.get("when") not in _USUAL_WHEN
+    )
+
+
+_USUAL_WHEN = (None, "done")
+
+
+def _refused(refusal: Refusal) -> Exception:
+    """Return the error for tasks that were not stored."""
+    if refusal.why == "missing":
+        return TaskNotFound(f"after: there is no task {refusal.task}")
+    return InvalidTransition(f"before: task {refusal.task} is not blocked by parents")
 
 
 def _enqueued(ids: Sequence[int], existing: Set[int], groups: Iterable[Iterable[NewTask]]) -> TasksEnqueued:

@@ -16,9 +16,10 @@ from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
 from ._formats.url import database_of
-from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
+from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, Store, TaskRecord, Verdict
 from ._system import clock
 from .checks import counted, escaped, shown
+from .dependencies import Reference
 from .errors import (
     InvalidTransition,
     LeaseLost,
@@ -46,9 +47,19 @@ T = TypeVar("T")
 Outcome = Literal["done", "failed", "abandoned", "cancelled", "released", "lost"]
 
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
+_MAX_EDGES = 10_000
+"""Parents or children that one query reads."""
 _SHOWN_TEXT = 60
 """Characters of a text that the repr of an ``Attempt`` shows."""
 _database = functools.lru_cache(maxsize=64)(database_of)  # a store's path is absolute, so this stays true
+
+
+class Blocked(NamedTuple):
+    """Why a task is blocked. ``reasons``: codes, now only "parents". ``open`` of ``total`` parents have not ended."""
+
+    reasons: list[str]
+    open: int
+    total: int
 
 
 class Attempt(NamedTuple):
@@ -78,7 +89,7 @@ class Attempt(NamedTuple):
         return f"Attempt({', '.join(f'{name}={_brief(value)}' for name, value in fields if value is not None)})"
 
 
-class Task(Generic[R]):
+class Task(Reference, Generic[R]):
     """A task of the queue. Its attributes show what was last read from the database.
 
     A ``Task`` that ``fetch`` returned is the *holder* of the task: only it may ``start``, ``finish``, ``fail`` and
@@ -115,6 +126,12 @@ class Task(Generic[R]):
 
     def __hash__(self) -> int:
         return hash((self.id, _database(self._store.url)))
+
+    def as_link(self, url: str) -> Link:
+        """See Reference."""
+        if self._store.url != url and _database(self._store.url) != _database(url):
+            raise ValueError(f"task {self.id} is in a different database")
+        return Link(self.id)
 
     # -- attributes --------------------------------------------------------------------------------
 
@@ -261,6 +278,30 @@ class Task(Generic[R]):
         return task_options.decode(self._record.options).limits.memory
 
     @property
+    def expires_at(self) -> datetime | None:
+        """The time by which an attempt must have started. None: it does not expire."""
+        return clock.to_datetime(self._record.expires)
+
+    @property
+    def blocked(self) -> Blocked | None:
+        """What the task waits for besides its due time, read now; None unless it is blocked."""
+        if self.state in FINAL or not self._record.blocked & BY_PARENTS:
+            return None
+        gate = self._store.gate(self.id)
+        return None if gate is None or not gate.open else Blocked(["parents"], gate.open, gate.total)
+
+    def parents(self) -> list[int]:
+        """Return the ids of the tasks that this one waits for, or has waited for, in the order of ``after``."""
+        return [edge.parent for edge in self._store.parents(self.id, _MAX_EDGES)]
+
+    def children(self) -> list[int]:
+        """Return the ids of the tasks that wait for this one, or have waited for it, oldest first."""
+        found: list[int] = []
+        while edges := self._store.children(self.id, found[-1] if found else 0, _MAX_EDGES):
+            found += [edge.child for edge in edges]
+        return found
+
+    @property
     def progress(self) -> Progress | None:
         """The progress that the last attempt reported, or None."""
         return read_progress(self._record.progress)
@@ -382,7 +423,7 @@ class Task(Generic[R]):
             why = f": {last[-1]}" if last else ""
             raise TaskFailed(f"task {self.id} was abandoned after {counted(self.attempt, 'attempt')}{why}", self.error)
         if self.state == CANCELLED:
-            raise TaskCancelled(f"task {self.id} was cancelled")
+            raise TaskCancelled(f"task {self.id} was {self.error or 'cancelled'}")
         result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
         return result
 

@@ -78,9 +78,14 @@ class Lookup:
         """Return the values of a task's ``function`` that can be run: names of functions, None for the callback."""
         return [*([] if self._callback is None else [None]), *self._functions.names()]
 
-    def call(self, record: TaskRecord) -> Any:
-        """Call the task's code and return its result. For an ``async def``, that is an awaitable."""
+    def call(self, record: TaskRecord, results: Mapping[str, JSON] | None = None) -> Any:
+        """Call the task's code and return its result. For an ``async def``, that is an awaitable.
+
+        ``results``: results of parents, by their places in the payload.
+        """
         value = payload.decode(record.payload)  # type: ignore[arg-type]
+        if results:
+            payload.fill_in(value, results)
         found = self.find(record)
         if found is None:
             raise TaskQueueError(self._why_not(record.function))

@@ -13,17 +13,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import Token
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .._formats import payload
 from .._formats.payload import JSON
 from .._formats.progress import ProgressTracker
-from .._store.contract import TaskRecord
+from .._store.contract import HAS_PARENTS, TaskRecord
 from .._system import clock
 from .._system.log import first_line
 from ..checkpoints import Checkpoints
 from ..checks import check_delay, is_async
-from ..current import RunningTask, enter, leave
+from ..current import RunningTask, enter, leave, results_for_arguments
 from ..errors import AbandonTask, ReleaseTask, RetryTask
 from ..extension import ProcessContexts, around_attempt, overriding
 from ..outcomes import Backoff
@@ -100,19 +100,25 @@ class Runner:
         result = None
         try:
             with self._surroundings(run) if self._extensions else _NOTHING:
-                result = await awaited(run, self.lookup.call(run.record))
+                result = await awaited(run, self._code(run))
             self._store_result(run, result)
         except BaseException as error:
             run.error = error
         self._end(run, context)
 
     def _call(self, run: TaskRun) -> JSON:
-        result = self.lookup.call(run.record)
+        result = self._code(run)
         if hasattr(result, "__await__"):
             from .coroutines import run_here  # imported here, since asyncio takes 5 MiB
 
             result = run_here(run, result)
         return result
+
+    def _code(self, run: TaskRun) -> Any:
+        """Call the task's code, with the results of parents for those arguments that are tasks."""
+        if not run.record.flow & HAS_PARENTS:
+            return self.lookup.call(run.record)
+        return self.lookup.call(run.record, results_for_arguments(run.running(self._running_task)))
 
     def _call_inside(self, run: TaskRun) -> JSON:
         with self._surroundings(run):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import PayloadError
@@ -163,3 +163,13 @@ def _check_text(text: str, place: str) -> None:
 
 def _shorten(place: str) -> str:
     return place if len(place) <= 200 else f"{place[:100]}…{place[-90:]}"
+
+
+def fill_in(value: Any, results: Mapping[str, JSON]) -> None:
+    """Put results into a value, each at its place: a JSON pointer (RFC 6901)."""
+    for place, result in results.items():
+        *path, last = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]]
+        target = value
+        for part in path:
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        target[int(last) if isinstance(target, list) else last] = result

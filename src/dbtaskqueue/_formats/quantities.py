@@ -15,6 +15,14 @@ _UNITS = ("", "K", "M", "G", "T")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+def ids(text: str) -> list[int]:
+    """Return ids that are separated by commas. Raises ValueError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"{text!r} must be ids of tasks, separated by commas, such as 17,18")
+    return [int(part) for part in parts]
+
+
 def duration(text: str) -> float:
     """Return the seconds of 30d, 12h, 5m or 0s. Raises ValueError without a unit, since 30 could mean anything."""
     match = _DURATION.fullmatch(text)

@@ -13,11 +13,20 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..states import TaskState
+from .records import BY_PARENTS as BY_PARENTS
+from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
+from .records import HAS_CHILDREN as HAS_CHILDREN
+from .records import HAS_PARENTS as HAS_PARENTS
+from .records import WANTS_DONE as WANTS_DONE
+from .records import WANTS_ENDED as WANTS_ENDED
+from .records import WANTS_FAILED as WANTS_FAILED
 from .records import AttemptRecord as AttemptRecord
+from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
+from .records import GateRecord as GateRecord
 from .records import Held as Held
 from .records import NewTask as NewTask
 from .records import TaskRecord as TaskRecord
@@ -29,14 +38,59 @@ OUTPUTS = 100
 """The most outputs that are read with a task's attempts. Each has up to 64 KiB, and a task may have any number."""
 
 
+class Link(NamedTuple):
+    """A parent of new tasks: the id of a task, or with ``is_new`` the position of a task that the same call stores.
+
+    ``arguments``: as in an EdgeRecord.
+    """
+
+    parent: int
+    is_new: bool = False
+    arguments: str | None = None
+
+
+class Waits(NamedTuple):
+    """What new tasks wait for: ``links`` to their parents, and how these must end (``wants``, as in an EdgeRecord).
+
+    ``delay``: as in a GateRecord. ``before``: the id of a task that is to wait for the new ones, too.
+    """
+
+    links: Sequence[Link]
+    wants: int
+    delay: int | None = 0
+    before: int | None = None
+
+
+class Refusal(NamedTuple):
+    """Why tasks were not stored: "missing": the parent ``task`` does not exist; "not waiting": ``task`` is not blocked
+    by parents, so no new task can come before it."""
+
+    why: Literal["missing", "not waiting"]
+    task: int
+
+
+class ParentState(NamedTuple):
+    """What a child knows about a parent, without its result. ``state`` is None if the parent was pruned."""
+
+    id: int
+    arguments: str | None
+    state: str | None
+    function: str | None
+
+
 class Enqueued(NamedTuple):
     """The ids of enqueued tasks, in order.
 
-    ``existing``: the positions of tasks that were not stored because an unfinished task had the key.
+    ``existing``: the positions of tasks that were not stored because an unfinished task had the key. ``blocked``: the
+    positions of tasks that wait for parents. ``ended``: the positions of tasks that have expired already, or whose
+    condition cannot be met. ``refusal``: why nothing was stored.
     """
 
     ids: list[int]
     existing: AbstractSet[int] = frozenset()
+    blocked: AbstractSet[int] = frozenset()
+    ended: AbstractSet[int] = frozenset()
+    refusal: Refusal | None = None
 
 
 class Claim(NamedTuple):
@@ -69,6 +123,7 @@ class End(NamedTuple):
     failure. ``started_at``: when it started, if its start is not stored yet (a batch). ``error_type``: the full name of
     the error's class. ``cpu`` (microseconds) and ``memory`` (peak bytes): what the attempt took, None if not measured.
     ``unrun``: a release of a task whose code was never called. It leaves no attempt, even if its start was stored.
+    ``flow``: 1 if the task was known to have children, which its end decides.
     """
 
     verb: str
@@ -84,6 +139,7 @@ class End(NamedTuple):
     memory: int | None = None
     unrun: bool = False
     error_type: str | None = None
+    flow: int = 0
 
 
 class Note(NamedTuple):
@@ -99,11 +155,15 @@ class Note(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a transition was stored, and the state and token of the task now; None if the task does not exist."""
+    """Whether a transition was stored, and the state and token of the task now; None if the task does not exist.
+
+    ``why``: what forbids it, if that is neither the state nor the token.
+    """
 
     stored: bool
     state: TaskState | None
     token: int | None
+    why: str | None = None
 
 
 class Standing(NamedTuple):
@@ -114,11 +174,15 @@ class Standing(NamedTuple):
 
 
 class Exchanged(NamedTuple):
-    """The answers of an ``exchange``, each list in the order of what was asked."""
+    """The answers of an ``exchange``, each list in the order of what was asked.
+
+    ``released``: how many children the ends have unblocked.
+    """
 
     started: list[Verdict]
     ended: list[Verdict]
     claimed: list[TaskRecord]
+    released: int = 0
 
 
 class Finding(NamedTuple):
@@ -221,10 +285,16 @@ class Tasks(abc.ABC):
     """What producers and operators do with tasks. They do not hold them."""
 
     @abc.abstractmethod
-    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
+    def enqueue(
+        self,
+        groups: Sequence[Sequence[NewTask]],
+        connection: object = None,
+        waits: Sequence[Waits | None] = (),
+    ) -> Enqueued:
         """Store tasks, all or none. Tasks of a group differ only in payload; a task with a key has its own group.
 
-        With a user's ``connection``, they become part of its transaction.
+        With a user's ``connection``, they become part of its transaction. ``waits``: for each group, what its tasks
+        wait for; empty if none waits.
         """
 
     @abc.abstractmethod
@@ -258,6 +328,10 @@ class Tasks(abc.ABC):
     @abc.abstractmethod
     def fix_due_after_clock_change(self, now: int) -> int:
         """Make due now each task that was enqueued without a delay but lies in the future: the clock was set back."""
+
+    @abc.abstractmethod
+    def expire(self, now: int) -> int:
+        """Abandon tasks that have expired and are not held, and decide their children; return how many."""
 
 
 class Claims(abc.ABC):
@@ -299,6 +373,33 @@ class Claims(abc.ABC):
         """Return the functions of the queue's first ``limit`` waiting tasks due before ``before``; None for a callback.
 
         Command lines are left out.
+        """
+
+
+class Dependencies(abc.ABC):
+    """Parents and children. ``Tasks`` and ``Claims`` store them and decide about them."""
+
+    @abc.abstractmethod
+    def parents(self, task: int, limit: int) -> list[EdgeRecord]:
+        """Return the first ``limit`` edges to the task's parents, in their order."""
+
+    @abc.abstractmethod
+    def children(self, task: int, after: int, limit: int) -> list[EdgeRecord]:
+        """Return the first ``limit`` edges to the task's children with ids above ``after``, by id."""
+
+    @abc.abstractmethod
+    def gate(self, task: int) -> GateRecord | None:
+        """Return the counter of a task with parents, None for another one."""
+
+    @abc.abstractmethod
+    def parent_states(self, task: int) -> list[ParentState]:
+        """Return what a child knows about its parents, in their order."""
+
+    @abc.abstractmethod
+    def decide_children(self, now: int, *, search: bool = False) -> int:
+        """Decide children whose parents have ended in an earlier transaction; return how many were released.
+
+        ``search``: also find parents that a program of an earlier version has ended. This reads each open edge.
         """
 
 
@@ -373,6 +474,10 @@ class Listing(abc.ABC):
         """Return the number of the queue's tasks in each state; without ``final`` only in the unfinished states."""
 
     @abc.abstractmethod
+    def count_blocked(self, queue: str) -> int:
+        """Return the number of the queue's unfinished tasks that are blocked. ``count`` counts them, too."""
+
+    @abc.abstractmethod
     def waiting_since(self, queue: str, now: int) -> int | None:
         """Return the time since which the longest-waiting due task of the queue has waited, or None.
 
@@ -408,10 +513,10 @@ class Copying(abc.ABC):
         """Return whether an import has started and not ended."""
 
 
-FACETS = (Database, Tasks, Claims, Workers, Queues, Listing, Copying)
+FACETS = (Database, Dependencies, Tasks, Claims, Workers, Queues, Listing, Copying)
 
 
-class Store(Database, Tasks, Claims, Workers, Queues, Listing, Copying):
+class Store(Database, Dependencies, Tasks, Claims, Workers, Queues, Listing, Copying):
     """One database. Safe to share between threads; after a fork the child has connections of its own."""
 
     wakeups: Wakeups

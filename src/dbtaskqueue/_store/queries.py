@@ -13,7 +13,18 @@ from collections.abc import Mapping
 
 from .records import column_lists
 
-FILES = ("common", "database", "tasks", "claims", "workers", "queues", "listing", "copying")
+FILES = (
+    "common",
+    "database",
+    "tasks",
+    "claims",
+    "dependencies",
+    "schedules",
+    "workers",
+    "queues",
+    "listing",
+    "copying",
+)
 """The files of ``sql/`` for every engine: one for each facet, and ``common`` with what several of them include."""
 
 _HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)

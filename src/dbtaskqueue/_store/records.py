@@ -16,6 +16,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..states import PENDING
 
+HAS_CHILDREN, HAS_PARENTS = 1, 2
+"""Bits of ``flow``: the task has, or had, children or parents. The end of a task with children decides about them."""
+BY_PARENTS = 1
+"""A bit of ``blocked``: a parent has not ended."""
+WANTS_DONE, WANTS_ENDED, WANTS_FAILED = 1, 2, 3
+"""How parents must end for a child to start: all done; all, however; all, and one of them not done."""
+
+
+EXPIRED = "expired: no attempt was started in time"
+"""The error of an expired task."""
+EXPIRED_BEFORE_RETRY = "expired: the next attempt would start too late"
+"""What is added to the error of an attempt after which a task would be retried too late."""
+
 
 class TaskRecord(NamedTuple):
     """A task as it is read.
@@ -25,7 +38,8 @@ class TaskRecord(NamedTuple):
     ``meta``, ``progress`` and ``usage`` are JSON. ``error`` and ``error_type`` are those of the last failed attempt
     since an operator's retry. ``command``: its payload is a command line. ``retry_token``: its token at the last
     operator's retry. ``suspended``: it runs, but is paused. ``progress`` and ``usage`` belong to its last attempt;
-    ``usage`` is there only while that runs.
+    ``usage`` is there only while that runs. ``flow`` and ``blocked`` are bit masks: see HAS_CHILDREN and the constants
+    after it. ``expires``: no attempt starts after this time.
     """
 
     id: int
@@ -53,7 +67,10 @@ class TaskRecord(NamedTuple):
     error_type: str | None
     command: int
     retry_token: int
+    flow: int
+    expires: int | None
     # the default is the value that every new claim has
+    blocked: int = 0
     suspended: int = 0
     progress: str | None = None
     usage: str | None = None
@@ -78,6 +95,9 @@ class NewTask(NamedTuple):
     payload: str
     meta: str | None = None
     command: int = 0
+    expires: int | None = None
+    flow: int = 0
+    blocked: int = 0
 
 
 class AttemptRecord(NamedTuple):
@@ -124,6 +144,7 @@ class WorkerRecord(NamedTuple):
     ``lease`` is in seconds. ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``:
     the names of the queues that it serves. ``functions``: the names of the functions that it has code for, null for a
     callback. Both are JSON, and None where they are unknown: for a plain ``fetch()`` user, and for a worker of 0.1.0.
+    ``commands``: it runs command lines, too.
     """
 
     id: int
@@ -139,6 +160,79 @@ class WorkerRecord(NamedTuple):
     executor: str | None = None
     queues: str | None = None
     functions: str | None = None
+    commands: int = 0
+
+
+class EdgeRecord(NamedTuple):
+    """That ``child`` waits, or waited, for ``parent``.
+
+    ``place``: the order of a child's parents. ``wants``: see Wants. ``met``: None until the parent has ended, then 1 if
+    it ended as wanted, else 0. ``arguments``: a JSON list of places in the child's payload (JSON pointers) that get the
+    parent's result; None if there is none.
+    """
+
+    parent: int
+    child: int
+    place: int
+    wants: int
+    met: int | None
+    arguments: str | None
+
+
+class GateRecord(NamedTuple):
+    """The counter of a task with parents: ``open`` of ``total`` parents have not ended.
+
+    ``delay``: microseconds from when it opens until the task is due; None: the task's due time stays.
+    """
+
+    task: int
+    wants: int
+    total: int
+    open: int
+    delay: int | None
+
+
+class ScheduleRecord(NamedTuple):
+    """A schedule. ``every``, ``catch_up_window`` and ``jitter`` are microseconds.
+
+    ``target``: JSON of what each tick enqueues. ``next_at`` is None if it never fires again. ``last_at``: the last tick
+    that made a task, was skipped or was missed. ``last_task``: the task of the last tick that made one. ``missed`` and
+    ``skipped`` are counts. ``declared_at`` is None for a schedule that no worker declares.
+    """
+
+    queue: str
+    name: str
+    target: str
+    cron: str | None
+    every: int | None
+    timezone: str
+    overlap: str
+    catch_up: str
+    catch_up_window: int
+    jitter: int
+    paused: int = 0
+    next_at: int | None = None
+    last_at: int | None = None
+    last_task: int | None = None
+    skipped: int = 0
+    missed: int = 0
+    skips_in_a_row: int = 0
+    declared_at: int | None = None
+
+
+class TickRecord(NamedTuple):
+    """A tick of a schedule: ``outcome`` is ran, skipped or missed.
+
+    ``task``: the task that it made; for a skipped one, the task that was unfinished. ``missed``: for ticks that were
+    missed together, their number.
+    """
+
+    queue: str
+    schedule: str
+    at: int
+    outcome: str
+    task: int | None
+    missed: int = 0
 
 
 R = TypeVar("R", bound=tuple[Any, ...])
@@ -156,11 +250,17 @@ TABLES: dict[str, tuple[str, ...]] = {
     "worker": WorkerRecord._fields,
     "task": (
         *(name for name in TaskRecord._fields if name not in _FROM_OTHER_TABLES),
-        *("due_set_at", "batched", "cpu", "memory"),
+        *("due_set_at", "batched", "cpu", "memory", "reason"),
     ),
     "large": ("task", "name", "value"),
     "note": ("task", "token", "name", "value"),
     "attempt": ("task", *(name for name in AttemptRecord._fields if name != "output")),
+    "edge": EdgeRecord._fields,
+    "gate": GateRecord._fields,
+    "undecided": ("parent",),
+    "expiry": ("task", "expires"),
+    "schedule": ScheduleRecord._fields,
+    "tick": TickRecord._fields,
 }
 """The columns of each table. Tables are copied in this order."""
 

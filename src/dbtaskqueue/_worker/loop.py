@@ -170,9 +170,15 @@ class WorkerLoop:
         if not (starts or claim or self._outbox):
             return
         exchanged = self._exchange(starts, claim)
-        if exchanged is not None and claim is not None:
+        if exchanged is None:
+            return
+        if claim is not None:
             self._may_have_more = len(exchanged.claimed) >= claim.limit or self._finds_more()
+            if not exchanged.claimed:
+                self._expire()
             self._dispatch(exchanged.claimed, claim)
+        elif exchanged.released:
+            self._may_have_more = True
 
     def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
         """Store starts and ends, and claim tasks. Return None while the database is unavailable."""
@@ -216,6 +222,13 @@ class WorkerLoop:
         except StoreUnavailable as error:
             self._outbox.failed(error)
             return True
+
+    def _expire(self) -> None:
+        """Abandon expired tasks: a claim leaves them out, but they count as due."""
+        try:
+            self._membership.expire()
+        except StoreUnavailable as error:
+            self._outbox.failed(error)
 
     def _is_short_of_room(self) -> bool:
         """Return whether claimed tasks wait because a shortage keeps the executor below its concurrency."""

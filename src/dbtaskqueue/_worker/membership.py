@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from .._maintenance.clock_watch import ClockWatch
+from .._maintenance.decider import Decider
+from .._maintenance.expirer import Expirer
 from .._maintenance.heartbeat import HeartbeatProcess, ThreadHeartbeat
 from .._maintenance.loop import Duty, MaintenanceLoop
 from .._maintenance.rescuer import Rescuer
@@ -70,6 +72,8 @@ class Membership:
         self.rescuer = Rescuer(self.store, self._place, self.events)
         self.rescuer.on_workers = self._on_workers
         self._clock_watch = ClockWatch(self.store)
+        self._expirer = Expirer(self.store)
+        self._decider = Decider(self.store)
 
     # -- joining and leaving -----------------------------------------------------------------------
 
@@ -155,7 +159,7 @@ class Membership:
             outage = Outage(name, self.events, silent=self._runs_tasks)  # a worker's own loop reports it
             self._loop = MaintenanceLoop(name, outage)
             self._loop.start()
-            duties: list[Duty] = [self.rescuer, self._clock_watch, *self.duties]
+            duties: list[Duty] = [self.rescuer, self._clock_watch, self._expirer, self._decider, *self.duties]
             for duty in duties:
                 self._loop.add(duty)
         pids_suffice = self.store.place_is_shared and self._place is not None and self._place.is_initial
@@ -206,7 +210,12 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        return self.rescuer.check() + self._clock_watch.check()
+        self._expirer()
+        return self.rescuer.check() + self._clock_watch.check() + self._decider()
+
+    def expire(self) -> int:
+        """Abandon expired tasks now. Call it when a claim has found nothing although a task is due."""
+        return self._expirer()
 
     # -- claims ------------------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ class MariadbStore(SqlStore):
     def _finish_together(self, tx: MariadbLink, ends: Sequence[End]) -> bool:
         count = 0
         for some in (ends[at : at + _ENDS] for at in range(0, len(ends), _ENDS)):
-            values: dict[str, object] = {}
+            values: dict[str, object] = {"flow": some[0].flow}
             measured = any(end.cpu is not None or end.memory is not None for end in some)
             for n, end in enumerate(some):
                 values |= {f"id_{n}": end.id, f"token_{n}": end.token, f"at_{n}": end.at}

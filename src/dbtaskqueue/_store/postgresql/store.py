@@ -16,7 +16,7 @@ from ..connections import Values
 from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
 from ..verbs import SqlStore
 from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
-from ..verbs.claims import finish_verdicts, in_order
+from ..verbs.claims import finish_verdicts, in_order, unstored
 from .arrays import numbers, numbers_if_any, texts
 from .connections import PostgresqlConnections, PostgresqlLink
 from .health import findings
@@ -154,14 +154,29 @@ class PostgresqlStore(SqlStore):
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        if starts or notes or claim is None or len(claim.queues) > 1 or any(end.verb != "finish" for end in ends):
+        if starts or notes or claim is None or len(claim.queues) > 1 or not all(map(_is_plain_finish, ends)):
             return super().exchange(worker, starts=starts, notes=notes, ends=ends, claim=claim)
 
         def run(link: PostgresqlLink) -> Exchanged:
             complete, claimed = self._exchange(link, worker, ends, claim, claim.queues[0], claim.limit)
             return Exchanged([], finish_verdicts(link, ends, complete=complete), claimed)
 
-        return self._connections.write(run, alone=True)
+        exchanged = self._connections.write(run, alone=True)
+        return self._end_rest(worker, ends, exchanged)
+
+    def _end_rest(self, worker: int, ends: Sequence[End], exchanged: Exchanged) -> Exchanged:
+        """End tasks that got children after they were claimed: this needs later statements, in a transaction."""
+        rest = unstored(ends, exchanged.ended)
+        if not rest:
+            return exchanged
+        try:
+            later = super().exchange(worker, ends=[ends[index]._replace(flow=1) for index in rest])
+        except StoreUnavailable as error:  # the claim is stored
+            raise StoreUnavailable(str(error), maybe_done=True) from error
+        verdicts = list(exchanged.ended)
+        for index, verdict in zip(rest, later.ended, strict=True):
+            verdicts[index] = verdict
+        return exchanged._replace(ended=verdicts, released=later.released)
 
     def _exchange(
         self, link: PostgresqlLink, worker: int, ends: Sequence[End], claim: Claim, queue: str, limit: int
@@ -213,6 +228,10 @@ class PostgresqlStore(SqlStore):
         return [self._schema_finding(), *self._connections.read(partial(findings, self._postgresql, self.schema))]
 
 
+def _is_plain_finish(end: End) -> bool:
+    return end.verb == "finish" and not end.flow
+
+
 def _split(values: Sequence[str | None]) -> tuple[list[str | None], list[str | None]]:
     """Return the values for the tasks' own rows, and those that are too large for them."""
     return [inline(value) for value in values], [value if is_large(value) else None for value in values]
@@ -230,4 +249,5 @@ def _endings(ends: Sequence[End]) -> Values:
         "larges": texts(larges),
         "cpus": numbers_if_any([end.cpu for end in ends]),
         "memories": numbers_if_any([end.memory for end in ends]),
+        "flows": numbers_if_any([end.flow or None for end in ends]),
     }

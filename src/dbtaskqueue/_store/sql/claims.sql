@@ -4,16 +4,23 @@
 -- name: start
 UPDATE {{schema}}dbtaskqueue_task
    SET attempt = attempt + 1, started_at = :at, batched = 0, state = 'running'
- WHERE {{is_reserved}}
+ WHERE {{is_reserved}} AND (expires IS NULL OR expires > :at OR batched = 1)
+
+-- name: expire_reserved
+-- A task that was reserved in time, but is started too late. In a batch, it starts within a second, and may.
+UPDATE {{schema}}dbtaskqueue_task
+   SET token = token + 1, finished_at = :at, worker = NULL, batched = 0, reason = :reason, state = 'abandoned'
+ WHERE {{is_reserved}} AND expires <= :at AND batched = 0
 
 -- name: finish
--- The task is running, or it is reserved and its batch stores start and finish together.
+-- The task is running, or it is reserved and its batch stores start and finish together. A task with children is only
+-- ended if :flow is 1: then later statements of the transaction decide them.
 UPDATE {{schema}}dbtaskqueue_task
    SET finished_at = :at, result = :result, cpu = :cpu, memory = :memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN :started_at ELSE started_at END,
        state = 'done'
- WHERE {{is_started}}
+ WHERE {{is_started}} AND (flow & 1) <= :flow
 
 -- name: fail
 UPDATE {{schema}}dbtaskqueue_task
@@ -42,7 +49,7 @@ UPDATE {{schema}}dbtaskqueue_task
 
 -- name: ended_attempt
 -- The attempt that has just ended. A release has already subtracted it from the count.
-SELECT state, CASE WHEN state = 'pending' THEN attempt + 1 ELSE attempt END, started_at
+SELECT state, CASE WHEN state = 'pending' THEN attempt + 1 ELSE attempt END, started_at, flow
   FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: save

@@ -16,7 +16,7 @@ CASE WHEN state = 'done' THEN coalesce(result, (SELECT value FROM {{schema}}dbta
 
 -- name: task_error
 -- Errors of earlier attempts, and those before an operator's retry, are in the attempts.
-CASE WHEN attempt > 0 THEN (SELECT error FROM {{last_failure}}) END
+coalesce(reason, CASE WHEN attempt > 0 THEN (SELECT error FROM {{last_failure}}) END)
 
 -- name: task_error_type
 CASE WHEN attempt > 0 THEN (SELECT error_type FROM {{last_failure}}) END

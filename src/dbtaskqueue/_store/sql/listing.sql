@@ -16,6 +16,9 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
 -- Whether more than :number tasks wait.
 SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} LIMIT 1 OFFSET :number
 
+-- name: more_are_blocked
+SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{is_blocked}} LIMIT 1 OFFSET :number
+
 -- name: held_ids
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
  WHERE {{is_held}} AND queue = :queue AND id < :before AND state = :state
@@ -25,6 +28,11 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_held}}
 -- Sorts all waiting tasks, so it is for a queue with few of them.
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND state = 'pending' AND id < :before
+ ORDER BY id DESC LIMIT :limit
+
+-- name: blocked_ids
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_blocked}}
+ WHERE {{is_blocked}} AND id < :before AND (state = :state OR :state IS NULL)
  ORDER BY id DESC LIMIT :limit
 
 -- name: ended_ids
@@ -78,6 +86,9 @@ SELECT {{ended_columns}}
 
 -- name: count_claimable
 SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}}
+
+-- name: count_blocked
+SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{is_blocked}}
 
 -- name: count_held
 SELECT state, count(*) FROM {{schema}}dbtaskqueue_task {{by_held}}

@@ -10,6 +10,29 @@
 -- leaves out. The same below.
 waiting = :queue
 
+-- name: is_blocked
+blocked_in = :queue
+
+-- name: is_open_edge
+-- Differs because MariaDB has no partial index.
+open_parent {{in_ids}}
+
+-- name: open_parent
+-- Differs because of that column.
+open_parent
+
+-- name: overlooked
+-- Differs because of that column.
+SELECT DISTINCT parent FROM dbtaskqueue_edge {{by_open_edge}}
+ WHERE open_parent IS NOT NULL
+   AND (SELECT CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END FROM dbtaskqueue_task WHERE id = parent) = 1
+   AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_undecided AS known WHERE known.parent = dbtaskqueue_edge.parent)
+ LIMIT :limit
+
+-- name: insert_undecided
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_undecided (parent) VALUES (:parent) ON DUPLICATE KEY UPDATE parent = parent
+
 -- name: is_held_by
 holder = :worker
 
@@ -47,6 +70,12 @@ FORCE INDEX (PRIMARY)
 -- name: by_claimable
 -- Differs because rows are locked as they are read: the plan must not depend on statistics that are out of date.
 FORCE INDEX (dbtaskqueue_claimable)
+
+-- name: by_blocked
+FORCE INDEX (dbtaskqueue_blocked)
+
+-- name: by_open_edge
+FORCE INDEX (dbtaskqueue_edge_open)
 
 -- name: by_held
 FORCE INDEX (dbtaskqueue_held)
@@ -158,7 +187,7 @@ UPDATE dbtaskqueue_task
 
 -- name: is_finished
 id IN ([[:id_n,]]) AND token = CASE id [[WHEN :id_n THEN :token_n]] END
-   AND (state = 'running' OR state = 'reserved' AND batched = 1)
+   AND (state = 'running' OR state = 'reserved' AND batched = 1) AND (flow & 1) <= :flow
 
 -- name: first_of_rank
 -- The first task of the next priority, found by one index seek. For the recursive query of the other engines, and for
@@ -184,7 +213,7 @@ SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL LOCK IN 
 -- task that was claimed since the oldest transaction on the server started: 55 ms for 50,000.
 SELECT {{claim_columns}} FROM dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank = :rank AND (due = :first_due AND id >= :first OR due > :first_due AND due <= :now)
-   AND command <= :commands
+   AND command <= :commands AND (expires IS NULL OR expires > :now)
  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED
 
 -- name: claim

@@ -1,7 +1,10 @@
 -- PostgreSQL: only what differs from the other engines, and why.
 
 -- name: waiting
-queue = :queue AND state IN ('pending', 'failed')
+queue = :queue AND state IN ('pending', 'failed') AND blocked = 0
+
+-- name: is_blocked
+queue = :queue AND blocked <> 0 AND finished_at IS NULL
 
 -- name: is_held_by
 worker = :worker AND state IN ('reserved', 'running')
@@ -43,6 +46,10 @@ CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 -- Differs because PostgreSQL has no way to name the index; the same below.
 
 -- name: by_claimable
+
+-- name: by_blocked
+
+-- name: by_open_edge
 
 -- name: by_held
 
@@ -122,7 +129,7 @@ DELETE FROM {{schema}}dbtaskqueue_waiter AS waiter
  USING (SELECT found.queue, found.channel
           FROM (SELECT queue, CASE WHEN max(command) = 0 THEN count(*) END AS tasks
                   FROM {{schema}}dbtaskqueue_task
-                 WHERE id = ANY(:ids) AND state IN ('pending', 'failed') AND due <= :soon
+                 WHERE id = ANY(:ids) AND state IN ('pending', 'failed') AND blocked = 0 AND due <= :soon
                  GROUP BY queue) AS due
          CROSS JOIN LATERAL (
                SELECT queue, channel FROM {{schema}}dbtaskqueue_waiter
@@ -190,6 +197,9 @@ payload
 -- PostgreSQL cannot tell the type of a NULL from the column.
 CAST(:budget AS bigint)
 
+-- name: many_expires
+CAST(:expires AS bigint)
+
 -- name: many_key
 -- Only a single task has a key.
 NULL
@@ -202,10 +212,11 @@ UPDATE {{schema}}dbtaskqueue_task AS task
        state = 'done'
   FROM unnest(CAST(:end_ids AS bigint[]), CAST(:tokens AS bigint[]), CAST(:ats AS bigint[]),
               CAST(:started_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]),
-              CAST(:cpus AS bigint[]), CAST(:memories AS bigint[]))
-       AS ending(id, token, at, started_at, result, large, cpu, memory)
+              CAST(:cpus AS bigint[]), CAST(:memories AS bigint[]), CAST(:flows AS bigint[]))
+       AS ending(id, token, at, started_at, result, large, cpu, memory, flow)
  WHERE task.id = ending.id AND task.token = ending.token
    AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.batched = 1 ELSE false END
+   AND (task.flow & 1) <= coalesce(ending.flow, 0)
 RETURNING task.id, ending.large
 
 -- name: insert_large_results
@@ -232,7 +243,7 @@ WITH RECURSIVE ended AS ({{finish_all}}),
            FROM ranks CROSS JOIN LATERAL (
                 SELECT id FROM {{schema}}dbtaskqueue_task
                  WHERE {{waiting}} AND rank = ranks.level AND (due, id) >= (ranks.first_due, ranks.first_id)
-                   AND due <= :now AND command <= :commands
+                   AND due <= :now AND command <= :commands AND (expires IS NULL OR expires > :now)
                  ORDER BY due, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS task
           WHERE EXISTS (SELECT 1 FROM member)
             AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)

@@ -3,11 +3,17 @@
 -- name: queues
 -- One index seek for each name, however many tasks a queue has. Only held tasks are read row by row; they are few.
 WITH RECURSIVE waiting_in(name) AS (
-    SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE state IN ('pending', 'failed')
+    SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE state IN ('pending', 'failed') AND blocked = 0
     UNION ALL
     SELECT (SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_claimable}}
-             WHERE state IN ('pending', 'failed') AND queue > waiting_in.name)
+             WHERE state IN ('pending', 'failed') AND blocked = 0 AND queue > waiting_in.name)
       FROM waiting_in WHERE waiting_in.name IS NOT NULL),
+blocked_in_queue(name) AS (
+    SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE blocked <> 0 AND finished_at IS NULL
+    UNION ALL
+    SELECT (SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_blocked}}
+             WHERE blocked <> 0 AND finished_at IS NULL AND queue > blocked_in_queue.name)
+      FROM blocked_in_queue WHERE blocked_in_queue.name IS NOT NULL),
 ended_in(name) AS (
     SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE finished_at IS NOT NULL OR state = 'failed'
     UNION ALL
@@ -15,6 +21,8 @@ ended_in(name) AS (
              WHERE (finished_at IS NOT NULL OR state = 'failed') AND queue > ended_in.name)
       FROM ended_in WHERE ended_in.name IS NOT NULL)
 SELECT name FROM waiting_in WHERE name IS NOT NULL
+UNION
+SELECT name FROM blocked_in_queue WHERE name IS NOT NULL
 UNION
 SELECT name FROM ended_in WHERE name IS NOT NULL
 UNION

@@ -4,7 +4,10 @@
 -- Differs because a file has no schemas: tables have no prefix.
 
 -- name: waiting
-queue = :queue AND state IN ('pending', 'failed')
+queue = :queue AND state IN ('pending', 'failed') AND blocked = 0
+
+-- name: is_blocked
+queue = :queue AND blocked <> 0 AND finished_at IS NULL
 
 -- name: is_held_by
 worker = :worker AND state IN ('reserved', 'running')
@@ -36,6 +39,12 @@ NOT INDEXED
 -- name: by_claimable
 -- Differs because SQLite does not find out by itself which partial index has few rows.
 INDEXED BY dbtaskqueue_claimable
+
+-- name: by_blocked
+INDEXED BY dbtaskqueue_blocked
+
+-- name: by_open_edge
+INDEXED BY dbtaskqueue_edge_open
 
 -- name: by_held
 INDEXED BY dbtaskqueue_held
@@ -82,7 +91,8 @@ SELECT json_group_array(json_array({{found_columns}}))
   FROM (SELECT task.*
           FROM ranks CROSS JOIN dbtaskqueue_task AS task
          WHERE task.queue = :queue AND task.rank = ranks.level AND task.due <= :now AND task.command <= :commands
-           AND task.state IN ('pending', 'failed')
+           AND task.state IN ('pending', 'failed') AND task.blocked = 0
+           AND (task.expires IS NULL OR task.expires > :now)
            AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_queue WHERE name = :queue AND paused = 1)
            AND EXISTS (SELECT 1 FROM dbtaskqueue_worker WHERE id = :worker AND lost_at IS NULL)
          LIMIT :limit)
@@ -106,10 +116,10 @@ UPDATE dbtaskqueue_task
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN ended.started_at ELSE dbtaskqueue_task.started_at END
   FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS started_at, column5 AS result, column6 AS cpu,
-               column7 AS memory
-          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory),]])) AS ended
+               column7 AS memory, column8 AS flow
+          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory, :flow),]])) AS ended
  WHERE dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token
-   AND (state = 'running' OR state = 'reserved' AND batched = 1)
+   AND (state = 'running' OR state = 'reserved' AND batched = 1) AND (dbtaskqueue_task.flow & 1) <= ended.flow
 
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.

@@ -22,7 +22,7 @@ SELECT id FROM {{schema}}dbtaskqueue_task
 SELECT {{task_columns}} FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: standing
-SELECT state, token FROM {{schema}}dbtaskqueue_task WHERE id = :id
+SELECT state, token, flow FROM {{schema}}dbtaskqueue_task WHERE id = :id
 
 -- name: standings
 SELECT id, state, token FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
@@ -62,7 +62,7 @@ SELECT {{stored_attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE out
 UPDATE {{schema}}dbtaskqueue_task
    SET retry_token = token, token = token + 1, due = :now, due_set_at = :now, retry_base = attempt,
        finished_at = NULL, result = NULL, cpu = NULL, memory = NULL, worker = NULL, cancel_requested = 0,
-       state = 'pending'
+       expires = NULL, reason = NULL, state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')
 
 -- name: delete_results
@@ -85,8 +85,16 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND
 UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, worker = NULL, state = 'abandoned'
  WHERE id {{in_ids}} AND state IN ('pending', 'failed', 'reserved', 'running')
 
+-- name: purgeable_blocked
+SELECT id FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{is_blocked}} AND id <= :highest
+ LIMIT :limit {{for_update}}
+
+-- name: with_children
+SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND (flow & 1) = 1
+
 -- name: is_left
 SELECT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waiting}} AND id <= :highest)
+    OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{is_blocked}} AND id <= :highest)
     OR EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_task {{by_held}}
                 WHERE {{is_held}} AND queue = :queue AND id <= :highest)
 
@@ -114,4 +122,34 @@ DELETE FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
 
 -- name: fix_due_after_clock_change
 UPDATE {{schema}}dbtaskqueue_task {{by_claimable}} SET due = :now, due_set_at = :now
- WHERE state IN ('pending', 'failed') AND due > :now AND due <= due_set_at
+ WHERE state IN ('pending', 'failed') AND blocked = 0 AND due > :now AND due <= due_set_at
+
+-- name: insert_expiry
+INSERT INTO {{schema}}dbtaskqueue_expiry (task, expires) VALUES (:task, :expires)
+
+-- name: export_expiry
+SELECT task, expires FROM {{schema}}dbtaskqueue_expiry WHERE task > :after AND task <= :last
+
+-- name: expirable
+-- Held tasks stay listed, since they may be released.
+SELECT task FROM {{schema}}dbtaskqueue_expiry
+ WHERE expires <= :now
+   AND (SELECT CASE WHEN state IN ('reserved', 'running') THEN 0 ELSE 1 END
+          FROM {{schema}}dbtaskqueue_task WHERE id = task) = 1
+ ORDER BY expires LIMIT :limit
+
+-- name: lock_expired
+SELECT id, flow FROM {{schema}}dbtaskqueue_task
+ WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now ORDER BY id {{for_update}}
+
+-- name: expire
+UPDATE {{schema}}dbtaskqueue_task
+   SET token = token + 1, finished_at = :now, worker = NULL, reason = :reason, state = 'abandoned'
+ WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now
+
+-- name: held_among
+-- Tasks that were claimed before they could be locked. They stay listed.
+SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND state IN ('reserved', 'running')
+
+-- name: delete_expiries
+DELETE FROM {{schema}}dbtaskqueue_expiry WHERE task {{in_ids}}

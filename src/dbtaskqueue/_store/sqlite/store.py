@@ -138,7 +138,10 @@ class SqliteStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
-        rows = [(end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory) for end in ends]
+        rows = [
+            (end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory, end.flow)
+            for end in ends
+        ]
         complete = tx.change_together("finish_batch", rows) == len(ends)
         large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
         if large:

@@ -8,14 +8,17 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ...errors import LeaseLost, TaskQueueError
-from ...states import DONE, FAILED, PENDING, RUNNING, TaskState
+from ..._system import clock
+from ...errors import LeaseLost, StoreUnavailable, TaskQueueError
+from ...states import ABANDONED, DONE, FAILED, FINAL, PENDING, RESERVED, RUNNING, TaskState
 from ..connections import Transaction, Values, around_writes
 from ..contract import Claim, Claims, End, Exchanged, Note, Start, TaskRecord, Verdict
-from .base import SqlFacet, inline, insert_attempt, is_large, is_soon, large_row, standing
+from ..records import EXPIRED, HAS_CHILDREN
+from .base import inline, insert_attempt, is_large, is_soon, large_row, standing
+from .dependencies import Decided, SqlDependencies
 
 
-class SqlClaims(SqlFacet, Claims):
+class SqlClaims(SqlDependencies, Claims):
     """See Claims. Each engine has its own way to find and take tasks, and to store many finishes together."""
 
     @abc.abstractmethod
@@ -24,7 +27,10 @@ class SqlClaims(SqlFacet, Claims):
 
     @abc.abstractmethod
     def _finish_together(self, tx: Any, ends: Sequence[End]) -> bool:
-        """Store many finishes in one statement; False if not all of them were stored."""
+        """Store many finishes in one statement; False if not all of them were stored.
+
+        A task with children is only ended if its End says so (``flow``). All ends have the same ``flow``.
+        """
 
     def exchange(
         self,
@@ -35,14 +41,24 @@ class SqlClaims(SqlFacet, Claims):
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        def run(tx: Transaction) -> Exchanged:
-            started = [_start(tx, start) for start in starts]
+        def run(tx: Transaction) -> tuple[Exchanged, Decided]:
+            parents: dict[int, TaskState] = {}
+            started = [_start(tx, start, parents) for start in starts]
             if notes:
                 tx.change_each("save_note", [note._asdict() for note in notes])
-            ended = self._end_all(tx, worker, ends)
-            return Exchanged(started, ended, self._claim(tx, worker, claim) if claim else [])
+            ended = self._end_all(tx, worker, ends, parents)
+            decided = Decided()
+            if parents:
+                decided = self._decide(tx, parents, clock.now())
+            claimed = self._claim(tx, worker, claim) if claim else []
+            return Exchanged(started, ended, claimed, len(decided.released)), decided
 
-        return self._connections.write(run)
+        exchanged, decided = self._connections.write(run)
+        if not decided.is_partial:
+            return exchanged
+        with contextlib.suppress(StoreUnavailable):  # the exchange is stored; a worker's maintenance decides the rest
+            return exchanged._replace(released=exchanged.released + self.decide_children(clock.now()))
+        return exchanged
 
     def save(self, task: int, token: int, name: str, value: str) -> bool:
         values = {"id": task, "token": token, "name": name, "value": value}
@@ -67,8 +83,11 @@ class SqlClaims(SqlFacet, Claims):
             yield tx.connection
             if not tx.is_open:
                 raise TaskQueueError("the transaction was ended inside its block; let the end of the block commit it")
+            parents: dict[int, TaskState] = {}
             with self._connections.translated():
-                self._end(tx, worker, end())
+                self._end(tx, worker, end(), parents)
+                if parents:
+                    self._decide(tx, parents, clock.now())
 
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
         every = [{"queue": queue, "commands": int(commands), **self._from_the_start} for queue in queues]
@@ -81,8 +100,11 @@ class SqlClaims(SqlFacet, Claims):
 
     # -- ends --------------------------------------------------------------------------------------
 
-    def _end_all(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
-        verdicts = self._store_ends(tx, worker, ends)
+    def _end_all(
+        self, tx: Transaction, worker: int, ends: Sequence[End], parents: dict[int, TaskState]
+    ) -> list[Verdict]:
+        """Store ends. Those that end tasks with children are added to ``parents``."""
+        verdicts = self._store_ends(tx, worker, ends, parents)
         waiting = [
             end
             for end, verdict in zip(ends, verdicts, strict=True)
@@ -95,31 +117,61 @@ class SqlClaims(SqlFacet, Claims):
             self._wake_for(tx, [end.id for end in waiting], max(end.at for end in waiting))
         return verdicts
 
-    def _store_ends(self, tx: Transaction, worker: int, ends: Sequence[End]) -> list[Verdict]:
+    def _store_ends(
+        self, tx: Transaction, worker: int, ends: Sequence[End], parents: dict[int, TaskState]
+    ) -> list[Verdict]:
         finishes = [end for end in ends if end.verb == "finish"]
         if len(finishes) < 2:
-            return [self._end(tx, worker, end) for end in ends]
-        complete = self._finish_together(tx, finishes)
-        verdicts = finish_verdicts(tx, finishes, complete=complete)
+            return [self._end(tx, worker, end, parents) for end in ends]
+        verdicts = self._finish_all(tx, worker, finishes, parents)
         if len(finishes) == len(ends):
             return verdicts
         found = iter(verdicts)
-        return [next(found) if end.verb == "finish" else self._end(tx, worker, end) for end in ends]
+        return [next(found) if end.verb == "finish" else self._end(tx, worker, end, parents) for end in ends]
 
-    def _end(self, tx: Transaction, worker: int, end: End) -> Verdict:
+    def _finish_all(
+        self, tx: Transaction, worker: int, ends: Sequence[End], parents: dict[int, TaskState]
+    ) -> list[Verdict]:
+        """Store many finishes: those of plain tasks in one statement, those of tasks with children in another."""
+        if len({end.flow for end in ends}) > 1:
+            found = [
+                iter(self._finish_all(tx, worker, [e for e in ends if e.flow == flow], parents)) for flow in (0, 1)
+            ]
+            return [next(found[end.flow]) for end in ends]
+        complete = self._finish_together(tx, ends)
+        verdicts = finish_verdicts(tx, ends, complete=complete)
+        if ends[0].flow:
+            parents |= {end.id: DONE for end, verdict in zip(ends, verdicts, strict=True) if verdict.stored}
+        elif not complete:
+            for index in unstored(ends, verdicts):
+                verdicts[index] = self._end(tx, worker, ends[index], parents)
+        return verdicts
+
+    def _end(self, tx: Transaction, worker: int, end: End, parents: dict[int, TaskState]) -> Verdict:
         values = end._asdict()
         values |= {"result": inline(end.result), "final": int(end.final)}
         if end.verb == "finish":
-            if not tx.change("finish", values):
-                return standing(tx, end.id, stored=False)
-            if is_large(end.result):
-                tx.change("insert_large", large_row(end.id, "result", end.result))
-            return Verdict(True, DONE, end.token)
+            return self._finish(tx, end, values, parents)
         if end.started_at is not None:
-            _start(tx, Start(end.id, end.token, end.started_at))
-        return self._give_up(tx, worker, end, values)
+            _start(tx, Start(end.id, end.token, end.started_at), parents)
+        return self._give_up(tx, worker, end, values, parents)
 
-    def _give_up(self, tx: Transaction, worker: int, end: End, values: Values) -> Verdict:
+    def _finish(self, tx: Transaction, end: End, values: Values, parents: dict[int, TaskState]) -> Verdict:
+        if not tx.change("finish", values):
+            verdict = standing(tx, end.id, stored=False)
+            # Perhaps it got children since it was claimed. Only now is its row unlocked by whoever stored them.
+            if end.flow or not unstored([end], [verdict]) or not tx.change("finish", {**values, "flow": 1}):
+                return verdict
+            parents[end.id] = DONE
+        elif end.flow:
+            parents[end.id] = DONE
+        if is_large(end.result):
+            tx.change("insert_large", large_row(end.id, "result", end.result))
+        return Verdict(True, DONE, end.token)
+
+    def _give_up(
+        self, tx: Transaction, worker: int, end: End, values: Values, parents: dict[int, TaskState]
+    ) -> Verdict:
         """Store a fail or a release."""
         if end.verb == "release" and tx.change("release_reserved", values):
             return Verdict(True, PENDING, end.token)
@@ -127,7 +179,9 @@ class SqlClaims(SqlFacet, Claims):
             return standing(tx, end.id, stored=False)
         row = tx.row("ended_attempt", values)
         assert row is not None
-        state, number, started_at = row
+        state, number, started_at, flow = row
+        if state in FINAL and flow & HAS_CHILDREN:
+            parents[end.id] = TaskState(state)
         if not (end.unrun and state == PENDING):
             insert_attempt(tx, end, worker, number, started_at, "released" if state == PENDING else state)
         return Verdict(True, TaskState(state), end.token)
@@ -156,7 +210,18 @@ def finish_verdicts(tx: Transaction, ends: Sequence[End], *, complete: bool) -> 
     ]
 
 
-def _start(tx: Transaction, start: Start) -> Verdict:
+def unstored(ends: Sequence[End], verdicts: Sequence[Verdict]) -> list[int]:
+    """Return the positions of finishes that were not stored although the claim is valid: their tasks have children."""
+    return [
+        index
+        for index, (end, verdict) in enumerate(zip(ends, verdicts, strict=True))
+        if not verdict.stored and verdict.token == end.token and verdict.state in (RUNNING, RESERVED)
+    ]
+
+
+def _start(tx: Transaction, start: Start, parents: dict[int, TaskState]) -> Verdict:
     if tx.change("start", start._asdict()):
         return Verdict(True, RUNNING, start.token)
+    if tx.change("expire_reserved", {**start._asdict(), "reason": EXPIRED}):
+        parents[start.id] = ABANDONED
     return standing(tx, start.id, stored=False)

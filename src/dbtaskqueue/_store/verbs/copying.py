@@ -10,7 +10,10 @@ from ..contract import Copying, ExportBatch
 from ..records import TABLES
 from .database import IMPORTING, SqlDatabase
 
-LOADING = {table: "insert_attempt" if table == "attempt" else f"load_{table}" for table in TABLES}
+_OF_TASKS = ("large", "note", "attempt", "edge", "gate", "undecided", "expiry")
+"""Tables whose rows belong to a task."""
+_OTHERWISE_STORED = ("attempt", "edge", "gate", "expiry")
+LOADING = {table: f"insert_{table}" if table in _OTHERWISE_STORED else f"load_{table}" for table in TABLES}
 """For each table, in order, the query that stores one row."""
 
 
@@ -29,14 +32,11 @@ class SqlCopying(SqlDatabase, Copying):
         def run(tx: Transaction) -> ExportBatch:
             tasks = tx.rows("export_task", {"after": after, "limit": limit})
             values = {"after": after, "last": tasks[-1][0] if tasks else after}
-            found = {
-                "task": tasks,
-                "large": tx.rows("export_large", values),
-                "note": tx.rows("export_note", values),
-                "attempt": tx.rows("export_attempt", values),
-            }
+            found = {"task": tasks}
+            found |= {table: tx.rows(f"export_{table}", values) for table in _OF_TASKS}
             if after == 0:
                 found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("workers")}
+                found |= {table: tx.rows(f"export_{table}") for table in ("schedule", "tick")}
             rows = {table: [dict(zip(TABLES[table], row, strict=True)) for row in found[table]] for table in found}
             return ExportBatch(rows, self._highest_id(tx))
 

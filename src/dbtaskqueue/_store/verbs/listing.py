@@ -37,6 +37,9 @@ class SqlListing(SqlFacet, Listing):
     def count(self, queue: str, *, final: bool) -> dict[TaskState, int]:
         return self._connections.read(partial(_count, queue, final))
 
+    def count_blocked(self, queue: str) -> int:
+        return int(self._connections.query("count_blocked", {"queue": queue})[0][0])
+
     def waiting_since(self, queue: str, now: int) -> int | None:
         values = {"queue": queue, "now": now, "commands": 1, **self._from_the_start}
         since = self._connections.query("waiting_since", values)[0][0]
@@ -69,7 +72,7 @@ def _count(queue: str, final: bool, tx: Transaction) -> dict[TaskState, int]:
     counts = dict.fromkeys(TaskState, 0)
     for state in (FAILED, DONE, CANCELLED, ABANDONED) if final else (FAILED,):
         counts[state] = number("count_ended", state)
-    counts[PENDING] = number("count_claimable") - counts[FAILED]
+    counts[PENDING] = number("count_claimable") + number("count_blocked") - counts[FAILED]
     for word, count in tx.rows("count_held", {"queue": queue}):
         counts[TaskState(word)] = count
     return counts
@@ -94,11 +97,15 @@ def _newest_ids(values: dict[str, Any], tx: Transaction) -> list[int]:
         rest = {**values, "before": before, "limit": limit - len(found)}
         found += [row[0] for row in tx.rows("newest_ids", {**rest, "floor": before - walk})]
         before -= walk
-        if before > 0 and len(found) < limit and not tx.row("more_wait", {**values, "number": walk}):
+        if before > 0 and len(found) < limit and not _more_wait(tx, {**values, "number": walk}):
             rest |= {"before": before, "limit": limit - len(found)}
             return found + _scan(rest, [state] if state else list(TaskState), tx)
         walk *= _STRIDE
     return found
+
+
+def _more_wait(tx: Transaction, values: Values) -> bool:
+    return any(tx.row(query, values) for query in ("more_wait", "more_are_blocked"))
 
 
 def _scan(values: dict[str, Any], states: list[TaskState], tx: Transaction) -> list[int]:
@@ -106,4 +113,6 @@ def _scan(values: dict[str, Any], states: list[TaskState], tx: Transaction) -> l
     ids: list[int] = []
     for state in states:
         ids += [row[0] for row in tx.rows(_SCANS.get(state, "ended_ids"), {**values, "state": state})]
+        if state == PENDING:
+            ids += [row[0] for row in tx.rows("blocked_ids", {**values, "state": state})]
     return sorted(ids, reverse=True)[: values["limit"]]

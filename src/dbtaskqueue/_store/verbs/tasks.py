@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from ...states import RUNNING, TaskState
+from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState
 from ..connections import Conflict, Row, Transaction
-from ..contract import End, Enqueued, NewTask, Standing, TaskRecord, Tasks, Verdict
-from .base import CHUNK, SqlFacet, insert_attempt, is_large, is_soon, standing, wakes
+from ..contract import End, Enqueued, GateRecord, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
+from ..records import EXPIRED, HAS_CHILDREN, HAS_PARENTS
+from .base import CHUNK, insert_attempt, is_large, is_soon, standing, wakes
+from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
 _NONE: frozenset[int] = frozenset()
+_DELETIONS = (
+    *("delete_large", "delete_notes", "delete_attempts", "delete_expiries", "delete_undecided"),
+    *("delete_edges_of_parents", "delete_edges_of_children", "delete_gates", "delete_tasks"),
+)
 
 
-class SqlTasks(SqlFacet, Tasks):
+class SqlTasks(SqlDependencies, Tasks):
     """See Tasks. Each engine has its own way to insert tasks and to use a user's connection."""
 
     @abc.abstractmethod
@@ -26,15 +33,21 @@ class SqlTasks(SqlFacet, Tasks):
     def _borrow(self, connection: object) -> Transaction:
         """Return a user's connection in its transaction. Raises ConfigurationError for a different database."""
 
-    def enqueue(self, groups: Sequence[Sequence[NewTask]], connection: object = None) -> Enqueued:
+    def enqueue(
+        self,
+        groups: Sequence[Sequence[NewTask]],
+        connection: object = None,
+        waits: Sequence[Waits | None] = (),
+    ) -> Enqueued:
         if connection is None:
             first = groups[0]
-            if len(groups) == 1 and first[0].key is None:  # the usual case, which must be fast
+            if len(groups) == 1 and not waits and first[0].key is None and first[0].expires is None:
+                # the usual case, which must be fast
                 ids = self._connections.write(partial(self._store, first), alone=self._is_one_statement(first))
                 return Enqueued(ids, _NONE)
-            return self._connections.write(partial(self._enqueue, groups))
+            return self._connections.write(partial(self._enqueue, groups, waits))
         with self._connections.translated():
-            return self._enqueue(groups, self._borrow(connection))
+            return self._enqueue(groups, waits, self._borrow(connection))
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
         """Return whether ``_store`` needs only one statement for these tasks, and so no BEGIN and COMMIT around it."""
@@ -47,30 +60,61 @@ class SqlTasks(SqlFacet, Tasks):
             self._wake(tx, tasks[0].queue, wakes(tasks))
         return ids
 
-    def _enqueue(self, groups: Sequence[Sequence[NewTask]], tx: Transaction) -> Enqueued:
-        if len(groups) == 1 and groups[0][0].key is None:
-            return Enqueued(self._insert_and_wake(tx, groups[0]))
+    def _enqueue(self, groups: Sequence[Sequence[NewTask]], waits: Sequence[Waits | None], tx: Transaction) -> Enqueued:
+        states = self._lock_parents(tx, waits) if waits else {}
+        if isinstance(states, Refusal):
+            return Enqueued([], refusal=states)
         ids: list[int] = []
         existing: set[int] = set()
-        for tasks in groups:
-            first = tasks[0]
-            taken = None if first.key is None else tx.row("unfinished_with_key", first._asdict())
-            stored = [] if taken else self._insert_and_wake(tx, tasks)
-            while not taken and not stored:  # another task got the key; it may end before it is read
-                taken = self._with_key(tx, first)
-                stored = [] if taken else self._insert_and_wake(tx, tasks)
-            if taken:
+        blocked: set[int] = set()
+        ended: set[int] = set()
+        for tasks, wait in itertools.zip_longest(groups, waits):
+            parents = {} if wait is None else resolved(wait.links, states, ids)
+            if wait is not None:
+                tasks = [as_child(task, parents, wait) for task in tasks]
+            stored, is_new = self._insert_unless_taken(tx, tasks)
+            if not is_new:
                 existing.add(len(ids))
-                stored = [int(taken[0])]
+                if waits:  # it may be the parent of a later one
+                    states |= self._states_of(tx, stored)
+            else:
+                state = self._store_expiry(tx, stored, tasks[0])
+                if wait is not None and state is None:
+                    state = self._store_links(tx, stored, wait, parents, tasks[0].created_at)
+                if state is not None:
+                    states |= dict.fromkeys(stored, state)
+                if state is not None or tasks[0].blocked:
+                    (blocked if state is None else ended).update(range(len(ids), len(ids) + len(stored)))
             ids += stored
-        return Enqueued(ids, existing)
+        return Enqueued(ids, existing, blocked, ended)
+
+    def _insert_unless_taken(self, tx: Transaction, tasks: Sequence[NewTask]) -> tuple[list[int], bool]:
+        """Store tasks; return their ids, or the id of the task that has the key, and whether they were stored."""
+        first = tasks[0]
+        taken = None if first.key is None else tx.row("unfinished_with_key", first._asdict())
+        stored = [] if taken else self._insert_and_wake(tx, tasks)
+        while not taken and not stored:  # another task got the key; it may end before it is read
+            taken = self._with_key(tx, first)
+            stored = [] if taken else self._insert_and_wake(tx, tasks)
+        return ([int(taken[0])], False) if taken else (stored, True)
 
     def _insert_and_wake(self, tx: Transaction, tasks: Sequence[NewTask]) -> list[int]:
         ids = self._insert(tx, tasks)
         first = tasks[0]
-        if ids and is_soon(first.due, first.created_at):
+        if ids and not first.blocked and is_soon(first.due, first.created_at):
             self._wake(tx, first.queue, wakes(tasks))
         return ids
+
+    def _store_expiry(self, tx: Transaction, ids: Sequence[int], task: NewTask) -> TaskState | None:
+        """Store when new tasks expire; return the state of those that have expired already."""
+        if task.expires is None:
+            return None
+        if task.expires > task.created_at:
+            tx.change_each("insert_expiry", [{"task": id, "expires": task.expires} for id in ids])
+            return None
+        values = {"ids": tx.array(list(ids)), "now": task.created_at, "reason": EXPIRED}
+        tx.change("expire", values)
+        return ABANDONED
 
     def _with_key(self, tx: Any, task: NewTask) -> Row | None:
         """Return the id of the unfinished task whose key kept ``task`` from being stored."""
@@ -94,7 +138,22 @@ class SqlTasks(SqlFacet, Tasks):
         return self._connections.read(run)
 
     def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
-        return self._connections.write(partial(_change, "cancel", {"id": task, "now": now, "running": int(running)}))
+        values = {"id": task, "now": now, "running": int(running)}
+
+        def run(tx: Transaction) -> tuple[Verdict, Decided]:
+            changed = tx.change("cancel", values)
+            row = tx.row("standing", values)
+            if row is None:
+                return Verdict(False, None, None), Decided()
+            state, token, flow = row
+            has_children = changed and state == CANCELLED and flow & HAS_CHILDREN
+            decided = self._decide(tx, {task: CANCELLED}, now) if has_children else Decided()
+            return Verdict(bool(changed), TaskState(state), token), decided
+
+        verdict, decided = self._connections.write(run)
+        if decided.is_partial:
+            self.decide_children(now)
+        return verdict
 
     def suspend(self, task: int, suspended: bool) -> Verdict:
         values = {"id": task, "suspended": int(suspended)}
@@ -111,6 +170,12 @@ class SqlTasks(SqlFacet, Tasks):
         def run(tx: Transaction) -> Verdict:
             if tx.row("key_is_taken", {"id": task}):
                 return standing(tx, task, stored=False)
+            row = tx.row("lock_task", {"id": task})
+            state, flow = (TaskState(row[0]), row[1]) if row else (PENDING, 0)
+            if flow and state in FINAL:
+                why = self._retry_among_others(tx, task, state, flow, now)
+                if why is not None:
+                    return standing(tx, task, stored=False)._replace(why=why)
             was_done = tx.change("insert_done_attempt", {"id": task})
             verdict = _change("retry", {"id": task, "now": now}, tx)
             if verdict.stored and was_done:
@@ -124,9 +189,24 @@ class SqlTasks(SqlFacet, Tasks):
         except Conflict:  # another task has taken the key since it was checked
             return self._connections.read(lambda tx: standing(tx, task, stored=False))
 
+    def _retry_among_others(self, tx: Transaction, task: int, state: TaskState, flow: int, now: int) -> str | None:
+        """Prepare the retry of a final task that has parents or children; return why that is impossible, or None."""
+        if flow & HAS_PARENTS:
+            if (why := self._why_not_retried(tx, task)) is not None:
+                return why
+            gates = tx.rows("lock_gates", {"ids": tx.array([task])})
+            is_blocked = bool(gates) and GateRecord(*gates[0]).open > 0
+        if flow & HAS_CHILDREN and (why := self._reopen(tx, task, state, now)) is not None:
+            return why
+        if flow & HAS_PARENTS:
+            tx.change("block", {"id": task, "blocked": int(is_blocked)})
+        return None
+
     def purge(self, queue: str, now: int) -> Iterator[int]:
         highest = self._connections.query("highest_id")[0][0]
         values = {"queue": queue, "highest": highest, "now": now, "limit": CHUNK}
+
+        purge = Purge(queue, highest)
 
         def run(tx: Transaction) -> int:
             held = tx.rows("purgeable_held", values)
@@ -135,12 +215,19 @@ class SqlTasks(SqlFacet, Tasks):
                     end = End("purge", id, token, now, error="purged while it ran")
                     insert_attempt(tx, end, worker, number, started_at, "abandoned")
             ids = [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
-            return tx.change("purge", {"now": now, "ids": tx.array(ids)}) if ids else 0
+            if len(ids) < CHUNK:
+                ids += [row[0] for row in tx.rows("purgeable_blocked", {**values, "limit": CHUNK - len(ids)})]
+            if not ids:
+                return 0
+            count = tx.change("purge", {"now": now, "ids": tx.array(ids)})
+            parents = [row[0] for row in tx.rows("with_children", {"ids": tx.array(ids)})]
+            return count + self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned
 
         yield self._connections.write(run)
         # a task may be claimed or released between the two queries of a transaction; a single statement sees it
         while self._connections.query("is_left", values)[0][0]:
             yield self._connections.write(run)
+        self.decide_children(now)
 
     def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
         for state in states:
@@ -152,10 +239,33 @@ class SqlTasks(SqlFacet, Tasks):
 
     def _delete(self, ids: Sequence[int], tx: Any) -> int:
         final = [row[0] for row in tx.rows("lock_final", {"ids": tx.array(ids)})]
+        if final:  # a later statement: see sql/dependencies.sql
+            needed = {row[0] for row in tx.rows("needed_parents", {"ids": tx.array(final)})}
+            final = [id for id in final if id not in needed]
         if final:
-            for query in ("delete_large", "delete_notes", "delete_attempts", "delete_tasks"):
+            for query in _DELETIONS:
                 tx.change(query, {"ids": tx.array(final)})
         return len(final)
+
+    def expire(self, now: int) -> int:
+        count = 0
+        while rows := self._connections.query("expirable", {"now": now, "limit": CHUNK}):
+            ids = [row[0] for row in rows]
+            expired, decided = self._connections.write(partial(self._expire, ids, now))
+            if decided.is_partial:
+                self.decide_children(now)
+            count += expired
+        return count
+
+    def _expire(self, ids: Sequence[int], now: int, tx: Any) -> tuple[int, Decided]:
+        rows = tx.rows("lock_expired", {"ids": tx.array(ids), "now": now})
+        if rows:
+            tx.change("expire", {"ids": tx.array([row[0] for row in rows]), "now": now, "reason": EXPIRED})
+        held = {row[0] for row in tx.rows("held_among", {"ids": tx.array(ids)})}
+        if done := [id for id in ids if id not in held]:
+            tx.change("delete_expiries", {"ids": tx.array(done)})
+        parents = [id for id, flow in rows if flow & HAS_CHILDREN]
+        return len(rows), self._decide(tx, dict.fromkeys(parents, ABANDONED), now) if parents else Decided()
 
     def fix_due_after_clock_change(self, now: int) -> int:
         return self._change_alone("fix_due_after_clock_change", {"now": now})

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...states import ABANDONED, CANCELLED, FAILED
+from ...states import ABANDONED, CANCELLED, FAILED, TaskState
 from ..connections import Transaction
 from ..contract import End, Held, RetryTime, TaskRecord, WorkerRecord, Workers
-from .base import SqlFacet, insert_attempt
+from ..records import EXPIRED_BEFORE_RETRY
+from .base import insert_attempt
+from .dependencies import Decided, SqlDependencies
 
 _DAY = 86_400_000_000
 
 
-class SqlWorkers(SqlFacet, Workers):
+class SqlWorkers(SqlDependencies, Workers):
     """See Workers."""
 
     def register(self, worker: WorkerRecord) -> int:
@@ -38,41 +40,53 @@ class SqlWorkers(SqlFacet, Workers):
         if worker is None and not self._connections.query("vanished_workers"):
             return 0
 
-        def run(tx: Transaction) -> int | None:
+        def run(tx: Transaction) -> tuple[int | None, Decided]:
             if worker is None:
                 lost = [row[0] for row in tx.rows("vanished_workers")]
             elif tx.change("mark_lost", {"worker": worker, "beat": beat, "now": now}):
                 lost = [worker]
             else:
-                return None
+                return None, Decided()
             held = [Held(*row) for each in lost for row in tx.rows("held", {"worker": each})]
-            count = sum(_rescue(tx, each, error, now, retry_time) for each in lost)
+            ended: dict[int, TaskState] = {}
+            count = sum(_rescue(tx, each, error, now, retry_time, ended) for each in lost)
             self._wake_for(tx, [task.id for task in held], now)
             self._forget_dead_waiters(tx)
-            return count
+            return count, self._decide(tx, ended, now) if ended else Decided()
 
-        return self._connections.write(run)
+        count, decided = self._connections.write(run)
+        if decided.is_partial:
+            self.decide_children(now)
+        return count
 
     def _forget_dead_waiters(self, tx: Any) -> None:
         """Remove the registrations of waiting workers that have died, if the engine has such registrations."""
 
 
-def _rescue(tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime) -> int:
+def _rescue(
+    tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime, ended: dict[int, TaskState]
+) -> int:
+    """Rescue what a worker held; return how many tasks. Final ones are added to ``ended``."""
     count = tx.change("rescue_reserved", {"worker": worker})
     for row in tx.rows("lost_running", {"worker": worker}):
         record, lost_before = TaskRecord(*row[:-1]), row[-1]
         spent = record.max_attempts is not None and record.attempt >= record.max_attempts
-        state = CANCELLED if record.cancel_requested else ABANDONED if spent else FAILED
+        due = retry_time(record, lost_before, now)
+        expired = not spent and record.expires is not None and due >= record.expires
+        state = CANCELLED if record.cancel_requested else ABANDONED if spent or expired else FAILED
         values = {
             "id": record.id,
             "token": record.token,
             "state": state,
-            "due": retry_time(record, lost_before, now) if state == FAILED else record.due,
+            "due": due if state == FAILED else record.due,
             "at": now,
             "finished_at": None if state == FAILED else now,
         }
         if tx.change("rescue_running", values):
-            end = End("fail", record.id, record.token, now, error=error)
+            text = f"{error}; {EXPIRED_BEFORE_RETRY}" if expired else error
+            end = End("fail", record.id, record.token, now, error=text)
+            if state != FAILED:
+                ended[record.id] = state
             outcome = "cancelled" if state == CANCELLED else "lost"
             insert_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
             count += 1
