@@ -153,7 +153,7 @@ def _days(days: str, day: int, *, backward: bool = False) -> Iterator[int]:
     if day > _LAST_DAY and not backward:
         return
     start = datetime.fromordinal(max(_FIRST_DAY, min(day, _LAST_DAY)) + _EPOCH)
-    step = timedelta(microseconds=1)  # cronsim yields what is strictly later, or earlier
+    step = timedelta(seconds=1)  # cronsim yields what is strictly later, or earlier
     try:
         for midnight in _cronsim(f"0 0 {days}", start + step if backward else start - step, backward=backward):
             yield midnight.toordinal() - _EPOCH

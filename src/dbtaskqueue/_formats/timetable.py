@@ -71,7 +71,7 @@ class Timetable:
         return f"Timetable({when}, timezone={self.timezone!r})"
 
     def after(self, moment: int) -> int | None:
-        """Return the first tick later than ``moment``; None if there is none until the year 9999."""
+        """Return the first tick later than ``moment``; None if there is none for 50 years, or until the year 9999."""
         return self._ticks.after(moment)
 
     def latest(self, moment: int) -> int | None:
