@@ -62,6 +62,7 @@ from .schedules import (
     as_schedule,
     check_name,
     check_times,
+    find_schedule,
     settle,
     to_record,
     to_target,
@@ -630,7 +631,7 @@ class TaskQueue:
         return worker_infos(self.store)
 
     def queues(self) -> list[QueueInfo]:
-        """Return all queues of the database that have tasks or are paused, by name."""
+        """Return all queues of the database that have tasks or schedules or are paused, by name."""
         self._handle.require_open()
         return queue_infos(self.store, self._counts)
 
@@ -717,7 +718,7 @@ class TaskQueue:
         stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
         self.store.declare([to_record(self.name, name, stored, times, declared=False)], clock.now(), settle)
         with after_a_change():
-            return self._schedule(name)
+            return as_schedule(find_schedule(self.store, self.name, name))
 
     def unschedule(self, name: str) -> None:
         """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none of this name."""
@@ -729,12 +730,6 @@ class TaskQueue:
         """Return the schedules of this queue, by name."""
         self._handle.require_open()
         return [as_schedule(record) for record in self.store.schedules(self.name)]
-
-    def _schedule(self, name: str) -> Schedule:
-        found = self.store.schedules(self.name, name)
-        if not found:
-            raise UnknownSchedule(self.name, name)
-        return as_schedule(found[0])
 
     def periodic(
         self,

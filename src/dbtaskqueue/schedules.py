@@ -16,7 +16,7 @@ from ._formats import payload, task_options
 from ._formats.payload import JSON
 from ._formats.task_options import StoredTick
 from ._formats.timetable import CatchUp, Timetable, offset, plan
-from ._store.contract import Declared, NewTask, PlannedTick, ScheduleRecord, Settled, TickPlan
+from ._store.contract import Declared, NewTask, PlannedTick, ScheduleRecord, Settled, Store, TickPlan
 from ._system import clock
 from ._system.log import event
 from .calls import Target, batches_of
@@ -105,6 +105,63 @@ def as_schedule(record: ScheduleRecord) -> Schedule:
         record.missed,
         clock.to_datetime(record.declared_at),
     )
+
+
+class TickInfo(NamedTuple):
+    """A tick that is over. ``outcome``: ran, skipped or missed.
+
+    ``task``: the task that it made; for a skipped one, the task that was unfinished. ``missed``: how many ticks were
+    missed together, of which this is the newest.
+    """
+
+    at: datetime
+    outcome: str
+    task: int | None
+    missed: int
+
+
+# -- operating -------------------------------------------------------------------------------------
+
+
+def find_schedule(store: Store, queue: str, name: str) -> ScheduleRecord:
+    """Return a schedule. Raises UnknownSchedule."""
+    found = store.schedules(queue, name)
+    if not found:
+        raise UnknownSchedule(queue, name)
+    return found[0]
+
+
+def set_paused(store: Store, queue: str, name: str, paused: bool) -> Schedule:
+    """Pause or resume a schedule, and return it. Raises UnknownSchedule."""
+    if not store.pause_schedule(queue, name, paused, clock.now(), settle):
+        raise UnknownSchedule(queue, name)
+    return as_schedule(find_schedule(store, queue, name))
+
+
+def run_now(store: Store, queue: str, name: str) -> int:
+    """Enqueue a task of a schedule besides its ticks; return its id. Raises UnknownSchedule.
+
+    If an unfinished task has the key of the schedule's tasks, return the id of that.
+    """
+    record = find_schedule(store, queue, name)
+    try:
+        task = task_now(record, clock.now())
+    except ValueError as error:
+        raise TaskQueueError(str(error)) from None
+    id = store.enqueue([[task]]).ids[0]
+    store.wakeups.ring()
+    return id
+
+
+def tick_infos(store: Store, queue: str, name: str, limit: int) -> list[TickInfo]:
+    """Return the latest ticks of a schedule, newest first. Raises UnknownSchedule."""
+    find_schedule(store, queue, name)
+    found = []
+    for tick in store.ticks(queue, name, limit):
+        at = clock.to_datetime(tick.at)
+        assert at is not None
+        found.append(TickInfo(at, tick.outcome, tick.task, tick.missed))
+    return found
 
 
 # -- declaring -------------------------------------------------------------------------------------
