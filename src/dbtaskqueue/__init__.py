@@ -24,6 +24,7 @@ from .extension import Extension
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .retry import RetryPolicy
+from .schedules import Schedule, Tick
 from .states import TaskState
 from .task import Attempt, Blocked, Task
 from .worker import Worker
@@ -51,6 +52,7 @@ __all__ = [
     "RetryPolicy",
     "RetryTask",
     "RunningTask",
+    "Schedule",
     "SchemaError",
     "StoreUnavailable",
     "Task",
@@ -61,6 +63,7 @@ __all__ = [
     "TaskQueue",
     "TaskQueueError",
     "TaskState",
+    "Tick",
     "Worker",
     "WorkerInfo",
     "current_task",

@@ -12,7 +12,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -64,7 +64,10 @@ class LoopSettings(NamedTuple):
 
 
 class WorkerLoop:
-    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers."""
+    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers.
+
+    ``declare`` stores the schedules that the worker's code declares.
+    """
 
     def __init__(
         self,
@@ -76,8 +79,11 @@ class WorkerLoop:
         batch: BatchSize,
         events: Events,
         notifier: Notifier,
+        declare: Callable[[], object],
     ) -> None:
         self._store = store
+        self._declare = declare
+        self._is_prepared = False
         self._settings = settings
         self._queues = deque(settings.queues)  # rotates, so that each queue comes first in turn
         self._lookup = lookup
@@ -132,7 +138,8 @@ class WorkerLoop:
             task_log.listen()
         try:
             while not self.stop.is_on:
-                self._turn()
+                if self._is_prepared or self._prepare():
+                    self._turn()
                 if not self._outbox.failures:
                     self._supervision.ready()
                 if self._is_complete():
@@ -156,6 +163,17 @@ class WorkerLoop:
 
     def _running(self) -> list[TaskRun]:
         return list(self._active)
+
+    def _prepare(self) -> bool:
+        """Store the code's schedules. In a burst, also make the ticks that are due. Return False in an outage."""
+        try:
+            self._declare()
+            if self._limits.burst:
+                self._membership.tick()
+            self._is_prepared = True
+        except StoreUnavailable as error:
+            self._outbox.failed(error)
+        return self._is_prepared
 
     # -- one turn of the loop ----------------------------------------------------------------------
 
