@@ -23,6 +23,7 @@ from .errors import (
 from .extension import Extension
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
+from .reasons import Reason
 from .retry import RetryPolicy
 from .states import TaskState
 from .task import Attempt, Blocked, Task
@@ -47,6 +48,7 @@ __all__ = [
     "Progress",
     "QueueInfo",
     "QueueStats",
+    "Reason",
     "ReleaseTask",
     "RetryPolicy",
     "RetryTask",

@@ -52,6 +52,7 @@ from .overview import (
     summarize,
     worker_infos,
 )
+from .reasons import Reason, why
 from .retry import RetryPolicy, check_policy
 from .states import FINAL, RUNNING, StateName, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up, wait_all
@@ -547,6 +548,15 @@ class TaskQueue:
         with after_a_change():
             return self.get(id)
 
+    def why(self, id: int) -> list[Reason]:
+        """Return all reasons why a task of any queue does not run now. Raises TaskNotFound.
+
+        The list is empty for a task that is reserved, runs or has ended, and for one that a worker will start now. It
+        only reads, and reads a bounded number of rows.
+        """
+        self._handle.require_open()
+        return why(self.store, look_up(self.store, id))
+
     def suspend(self, id: int) -> None:
         """Pause all processes of a running task within 2 s, until ``continue_``.
 
@@ -585,11 +595,17 @@ class TaskQueue:
         )
 
     def tasks(
-        self, *, state: TaskState | StateName | None = None, limit: int = 100, before: int | None = None
+        self,
+        *,
+        state: TaskState | StateName | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        blocked: bool = False,
     ) -> list[Task]:
         """Return this queue's tasks, newest first: at most ``limit``, all or those in one ``state``.
 
-        ``before``: return only tasks with lower ids, for the next page. Raises ValueError.
+        ``before``: return only tasks with lower ids, for the next page. ``blocked``: return only unfinished tasks that
+        wait for parents. Raises ValueError.
         """
         self._handle.require_open()
         if not is_count(limit):
@@ -598,7 +614,7 @@ class TaskQueue:
             raise ValueError(f"before must be a task's id, not {shown(before)}")
         wanted = None if state is None else check_state(state)
         bound = None if before is None else max(0, min(before, 2**63 - 1))
-        records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
+        records = self.store.tasks(self.name, wanted, min(limit, MOST), bound, blocked=blocked)
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:
