@@ -595,17 +595,11 @@ class TaskQueue:
         )
 
     def tasks(
-        self,
-        *,
-        state: TaskState | StateName | None = None,
-        limit: int = 100,
-        before: int | None = None,
-        blocked: bool = False,
+        self, *, state: TaskState | StateName | None = None, limit: int = 100, before: int | None = None
     ) -> list[Task]:
         """Return this queue's tasks, newest first: at most ``limit``, all or those in one ``state``.
 
-        ``before``: return only tasks with lower ids, for the next page. ``blocked``: return only unfinished tasks that
-        wait for parents. Raises ValueError.
+        ``before``: return only tasks with lower ids, for the next page. Raises ValueError.
         """
         self._handle.require_open()
         if not is_count(limit):
@@ -614,7 +608,7 @@ class TaskQueue:
             raise ValueError(f"before must be a task's id, not {shown(before)}")
         wanted = None if state is None else check_state(state)
         bound = None if before is None else max(0, min(before, 2**63 - 1))
-        records = self.store.tasks(self.name, wanted, min(limit, MOST), bound, blocked=blocked)
+        records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
         return [Task(self.store, record) for record in records]
 
     def stats(self) -> QueueStats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .._formats.display import byte_size, duration, short_duration
+from ..checks import MOST
 from ..monitoring.tasks import attempt_text, attributes, describe
 from ..overview import FunctionStats, QueueInfo, WorkerInfo
 from ..states import UNFINISHED, StateName, TaskState
@@ -35,7 +36,9 @@ def list_tasks(url: str | None, queue: str, state: StateName | None, limit: int,
     with open_queue(url, queue) as task_queue:
         store = task_queue.store
         refuse_unknown(store, queue)
-        tasks = task_queue.tasks(state=state, limit=limit, blocked=blocked)
+        wanted = None if state is None else TaskState(state)
+        records = store.tasks(queue, wanted, min(limit, MOST), None, blocked=blocked)
+        tasks = [Task(store, record) for record in records]
         waiting = blocked_among(store, [task.id for task in tasks if task.state in UNFINISHED])
     if json:
         print_json([attributes(task, waiting.get(task.id)) for task in tasks])
