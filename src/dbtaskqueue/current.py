@@ -227,16 +227,6 @@ class RunningTask:
         text = None if result is None else payload.encode(result, limit=self._limit, name="result")
         return self._checkpoints.transaction(text)
 
-    def results_for_arguments(self) -> dict[str, JSON]:
-        """Return the results of parents that stand for arguments of this task's call, by their places there."""
-        found: dict[str, JSON] = {}
-        if self._record.flow & HAS_PARENTS and self._record.function is not None:
-            for parent in self._checkpoints.parents():
-                if parent.arguments is not None:
-                    result = Parent(parent, self._checkpoints).result
-                    found |= dict.fromkeys(json.loads(parent.arguments), result)
-        return found
-
     def _save(self, name: str, text: str) -> None:
         if self.cancelled:
             raise self._cancelled_error()
@@ -253,6 +243,17 @@ class RunningTask:
 
     def _cancelled_error(self) -> TaskCancelled:
         return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim was lost")
+
+
+def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
+    """Return the results of parents that stand for arguments of the task's call, by their places there."""
+    found: dict[str, JSON] = {}
+    if task.function is not None:
+        for parent in task._checkpoints.parents():
+            if parent.arguments is not None:
+                result = Parent(parent, task._checkpoints).result
+                found |= dict.fromkeys(json.loads(parent.arguments), result)
+    return found
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")
