@@ -53,6 +53,7 @@ from .overview import (
     summarize,
     worker_infos,
 )
+from .reasons import Reason, why
 from .retry import RetryPolicy, check_policy
 from .schedules import (
     Declaration,
@@ -560,6 +561,15 @@ class TaskQueue:
         self.store.wakeups.ring()
         with after_a_change():
             return self.get(id)
+
+    def why(self, id: int) -> list[Reason]:
+        """Return all reasons why a task of any queue does not run now. Raises TaskNotFound.
+
+        The list is empty for a task that is reserved, runs or has ended, and for one that a worker will start now. It
+        only reads, and reads a bounded number of rows.
+        """
+        self._handle.require_open()
+        return why(self.store, look_up(self.store, id))
 
     def suspend(self, id: int) -> None:
         """Pause all processes of a running task within 2 s, until ``continue_``.

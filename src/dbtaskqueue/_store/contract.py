@@ -80,6 +80,31 @@ class ParentState(NamedTuple):
     function: str | None
 
 
+class Summary(NamedTuple):
+    """A task without its payload, result and error, for lists of many tasks. The fields are those of a TaskRecord."""
+
+    id: int
+    queue: str
+    state: str
+    function: str | None
+    command: int
+    attempt: int
+    due: int
+    started_at: int | None
+    blocked: int
+    flow: int
+    suspended: int
+
+
+class Position(NamedTuple):
+    """The place of a waiting task in its queue: a claim takes ``rank`` first, then ``due``, then ``id``."""
+
+    queue: str
+    rank: int
+    due: int
+    id: int
+
+
 class Enqueued(NamedTuple):
     """The ids of enqueued tasks, in order.
 
@@ -461,6 +486,14 @@ class Dependencies(abc.ABC):
         """Return the counter of a task with parents, None for another one."""
 
     @abc.abstractmethod
+    def gates(self, tasks: Sequence[int]) -> dict[int, GateRecord]:
+        """Return the counters of those of these tasks that have an open parent."""
+
+    @abc.abstractmethod
+    def open_parents(self, task: int, limit: int) -> list[EdgeRecord]:
+        """Return the first ``limit`` edges to parents that have not ended, in their order."""
+
+    @abc.abstractmethod
     def parent_states(self, task: int) -> list[ParentState]:
         """Return what a child knows about its parents, in their order."""
 
@@ -570,8 +603,21 @@ class Listing(abc.ABC):
     """Lists, attempts and counts of tasks, for people to read."""
 
     @abc.abstractmethod
-    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
-        """Return the queue's tasks with ids below ``before``, newest first."""
+    def tasks(
+        self, queue: str, state: TaskState | None, limit: int, before: int | None, *, blocked: bool = False
+    ) -> list[TaskRecord]:
+        """Return the queue's tasks with ids below ``before``, newest first; with ``blocked`` only blocked ones."""
+
+    @abc.abstractmethod
+    def summaries(self, tasks: Sequence[int]) -> dict[int, Summary]:
+        """Return those of these tasks that exist, by id."""
+
+    @abc.abstractmethod
+    def count_before(self, position: Position, now: int, limit: int, *, commands: bool) -> tuple[int, int]:
+        """Return how many due tasks a claim would take before ``position``: of higher priorities, and of its own.
+
+        Stops after ``limit`` tasks. ``commands``: count command lines, too.
+        """
 
     @abc.abstractmethod
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:

@@ -29,7 +29,7 @@ from ..records import (
     GateRecord,
     NewTask,
 )
-from .base import CHUNK, SqlFacet
+from .base import CHUNK, SqlFacet, rows_of
 
 _LAST_ID = 2**63 - 1
 
@@ -66,6 +66,13 @@ class SqlDependencies(SqlFacet, Dependencies):
     def gate(self, task: int) -> GateRecord | None:
         rows = self._connections.query("gate", {"id": task})
         return GateRecord(*rows[0]) if rows else None
+
+    def gates(self, tasks: Sequence[int]) -> dict[int, GateRecord]:
+        rows = rows_of(self._connections, "gates", tasks)
+        return {row[0]: GateRecord(*row) for row in rows}
+
+    def open_parents(self, task: int, limit: int) -> list[EdgeRecord]:
+        return [EdgeRecord(*row) for row in self._connections.query("open_parents", {"id": task, "limit": limit})]
 
     def parent_states(self, task: int) -> list[ParentState]:
         return [ParentState(*row) for row in self._connections.query("parent_states", {"id": task})]
