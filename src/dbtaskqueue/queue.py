@@ -23,7 +23,8 @@ from ._store.contract import BY_PARENTS, HAS_PARENTS, NewTask, Refusal, Store, T
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .calls import Batch, Command, Target, TaskCall, batches_of
+from ._worker.served import ServedQueues
+from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound
@@ -293,15 +294,24 @@ class TaskQueue:
         return self._submit(batches_of([payload], options))[0]
 
     @overload
-    def enqueue_many(self, payloads: Iterable[TaskCall[R]], **options: Unpack[ManyOptions]) -> list[Task[R]]: ...
+    def enqueue_many(
+        self,
+        payloads: Iterable[TaskCall[R]],
+        *,
+        keys: Iterable[str | None] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> list[Task[R]]: ...
 
     @overload
-    def enqueue_many(self, payloads: Iterable[Target], **options: Unpack[ManyOptions]) -> list[Task[Any]]: ...
+    def enqueue_many(
+        self, payloads: Iterable[Target], *, keys: Iterable[str | None] | None = None, **options: Unpack[ManyOptions]
+    ) -> list[Task[Any]]: ...
 
     def enqueue_many(
         self,
         payloads: Iterable[Target],
         *,
+        keys: Iterable[str | None] | None = None,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
         priority: int = 0,
@@ -320,7 +330,9 @@ class TaskQueue:
     ) -> list[Task]:
         """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
 
-        The options are those of ``enqueue``, for all of them. A call may have a ``key`` of its own, by ``using``.
+        The options are those of ``enqueue``, for all of them. ``keys``: a list with a key or None for each payload. A
+        call may have a ``key`` of its own, by ``using``, which wins. Raises ValueError, too, if ``keys`` has another
+        length.
         """
         options: ManyOptions = {
             "start_in": start_in,
@@ -339,7 +351,8 @@ class TaskQueue:
             "connection": connection,
             "meta": meta,
         }
-        return self._submit(batches_of(list(payloads), options))
+        targets = list(payloads)
+        return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
 
     def flow(self) -> Flow:
         """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
@@ -511,9 +524,10 @@ class TaskQueue:
     def _wait_until_due(self, left: float | None) -> None:
         """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
+        queues = ServedQueues(self.store, [self.name])
         while not self._handle.is_closed:
             left = deadline - time.monotonic()
-            if wait_until_due(self.store, [self.name], left, commands=False) or left <= 0:  # commands are for workers
+            if wait_until_due(self.store, queues, left, commands=False) or left <= 0:  # commands are for workers
                 return
 
     next = fetch

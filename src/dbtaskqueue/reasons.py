@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from ._store.contract import BY_PARENTS, Position, Store, Summary, TaskRecord, WorkerRecord
 from ._system import clock
 from .checks import counted, escaped
-from .overview import functions_of, live_workers, queues_of
+from .overview import functions_of, live_workers, queues_of, serves
 from .states import FAILED, PENDING, RUNNING
 
 MOST_COUNTED = 10_000
@@ -60,11 +60,6 @@ def why(store: Store, task: TaskRecord) -> list[Reason]:
         *_function_unknown(task, serving),
         *_behind(store, task, now, serving),
     ]
-
-
-def serves(worker: WorkerRecord, queue: str) -> bool:
-    """Return whether a worker is known to serve a queue. A program that calls ``fetch()`` does not say so."""
-    return queue in (queues_of(worker) or ())
 
 
 # -- the reasons -----------------------------------------------------------------------------------

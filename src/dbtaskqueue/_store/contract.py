@@ -305,7 +305,12 @@ Ticks that its row has due are missed, unless it is paused. It must not raise an
 
 
 class Wakeups(abc.ABC):
-    """Wakes waiting threads when any process has changed the database."""
+    """Wakes waiting threads when any process has changed the database.
+
+    ``sees_all_queues``: a wait also ends when a queue changes that its ticket does not name.
+    """
+
+    sees_all_queues = False
 
     @abc.abstractmethod
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
@@ -332,8 +337,11 @@ class Wakeups(abc.ABC):
         """Return once the database has changed since ``ticket``, after a ``ring``, or after ``timeout`` seconds."""
 
     @abc.abstractmethod
-    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
-        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``."""
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> bool:
+        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``.
+
+        Return False if nothing happened in ``timeout`` seconds, and True if the caller must check.
+        """
 
     @abc.abstractmethod
     def ring(self) -> None:

@@ -42,6 +42,7 @@ from .lost_claims import LostClaims
 from .membership import Membership
 from .outbox import Outbox
 from .run_limits import RunLimits
+from .served import ServedQueues
 from .stopping import StopSwitch
 
 _LONGEST_WAIT = 5.0
@@ -85,7 +86,7 @@ class WorkerLoop:
         self._declare = declare
         self._is_prepared = False
         self._settings = settings
-        self._queues = deque(settings.queues)  # rotates, so that each queue comes first in turn
+        self._queues = ServedQueues(store, settings.queues)
         self._lookup = lookup
         self._limits = limits
         self._size = batch
@@ -104,6 +105,7 @@ class WorkerLoop:
             executor=settings.executor,
             queues=settings.queues,
             functions=lookup.runs(),
+            commands=settings.allow_commands,
         )
         self._membership.on_lost = self._cancel_all
         self._membership.duties += [
@@ -222,8 +224,10 @@ class WorkerLoop:
         limit = size if size > 1 and most else most - len(self._active)
         if limit <= 0 or (size > 1 and self._active):
             return None
+        if not self._knows_queues():
+            return None
         return Claim(
-            self._queues,
+            self._queues.names,
             limit if room is None else min(limit, room),
             clock.now(),
             start=size == 1,
@@ -231,12 +235,21 @@ class WorkerLoop:
             commands=self._settings.allow_commands,
         )
 
+    def _knows_queues(self) -> bool:
+        """Before the first claim, read which queues match patterns. False while the database is unavailable."""
+        try:
+            self._queues.read_once()
+        except StoreUnavailable as error:
+            self._outbox.failed(error)
+            return False
+        return True
+
     def _finds_more(self) -> bool:
-        """Rescue tasks of dead workers before a burst ends. Return whether there were any."""
+        """Before a burst ends, rescue tasks of dead workers and find new queues. Return whether there were any."""
         if not self._limits.burst or self._active:
             return False
         try:
-            return self._membership.maintain() > 0
+            return self._membership.maintain() > 0 or self._queues.read()
         except StoreUnavailable as error:
             self._outbox.failed(error)
             return True
@@ -263,7 +276,7 @@ class WorkerLoop:
         """Run the claimed tasks. Release those that this worker has no code for."""
         if not records:
             return
-        self._queues.rotate(-1)
+        self._queues.rotate()
         self._batch.note_claim()
         runs = []
         for record in records:
