@@ -210,8 +210,7 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        self._expirer()
-        return self.rescuer.check() + self._clock_watch.check() + self._decider()
+        return self._expirer() + self.rescuer.check() + self._clock_watch.check() + self._decider()
 
     def expire(self) -> int:
         """Abandon expired tasks now. Call it when a claim has found nothing although a task is due."""

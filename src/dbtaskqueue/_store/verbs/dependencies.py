@@ -10,11 +10,13 @@ transaction, and decided in the next ones: by the same process, or by the mainte
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...errors import StoreUnavailable
 from ...states import ABANDONED, CANCELLED, DONE, FINAL, PENDING, TaskState
 from ..connections import Transaction
 from ..contract import Dependencies, Link, ParentState, Refusal, Waits
@@ -22,6 +24,7 @@ from ..records import (
     BY_PARENTS,
     HAS_CHILDREN,
     HAS_PARENTS,
+    MAX_PARENTS,
     WANTS_DONE,
     WANTS_ENDED,
     WANTS_FAILED,
@@ -103,19 +106,37 @@ class SqlDependencies(SqlFacet, Dependencies):
             self._wake_for(tx, decided.released, now)
         return decided
 
+    def _decide_left_over(self, decided: Decided, now: int) -> int:
+        """Decide the children that a committed transaction has left over; return how many were released.
+
+        The transaction is stored, so an outage is not raised. A worker's maintenance decides the rest later.
+        """
+        if decided.is_partial:
+            with contextlib.suppress(StoreUnavailable):
+                return self.decide_children(now)
+        return 0
+
     # -- new children ------------------------------------------------------------------------------
 
-    def _lock_parents(self, tx: Transaction, waits: Iterable[Waits | None]) -> dict[int, TaskState] | Refusal:
+    def _lock_parents(
+        self, tx: Transaction, groups: Sequence[Sequence[NewTask]], waits: Sequence[Waits | None]
+    ) -> dict[int, TaskState] | Refusal:
         """Lock all parents that exist already and return their states. Writes nothing that is not a lock."""
         given = [each for each in waits if each is not None]
         parents = sorted({link.parent for each in given for link in each.links if not link.is_new})
         states = self._states_of(tx, parents)
         if len(states) < len(parents):
             return Refusal("missing", next(id for id in parents if id not in states))
-        for child in sorted({each.before for each in given if each.before is not None}):
+        more = Counter[int]()
+        for tasks, each in zip(groups, waits, strict=True):
+            if each is not None and each.before is not None:
+                more[each.before] += len(tasks)
+        for child, number in sorted(more.items()):
             gates = tx.rows("lock_gates", {"ids": tx.array([child])})
             if not gates or not gates[0][_OPEN] or not tx.rows("lock_blocked", {"ids": tx.array([child])}):
                 return Refusal("not waiting", child)
+            if gates[0][_TOTAL] + number > MAX_PARENTS:
+                return Refusal("full", child)
         return states
 
     def _store_links(
@@ -125,13 +146,16 @@ class SqlDependencies(SqlFacet, Dependencies):
         waits: Waits,
         parents: Mapping[int, tuple[TaskState, str | None]],
         now: int,
+        ended: TaskState | None,
     ) -> TaskState | None:
         """Store that new tasks wait for ``parents``. If their condition cannot be met, they are cancelled.
 
-        Returns their state if they have ended by that.
+        ``ended``: the state of tasks that have expired already. Returns their state if they have ended.
         """
         if waits.before is not None:
             self._store_before(tx, children, waits.before)
+            if ended is not None:
+                self._decide(tx, dict.fromkeys(children, ended), now)
         if parents:
             edges = [
                 EdgeRecord(parent, child, place, waits.wants, _met(waits.wants, state), arguments)._asdict()
@@ -143,11 +167,12 @@ class SqlDependencies(SqlFacet, Dependencies):
             gate = GateRecord(0, waits.wants, len(parents), open_parents, waits.delay)._asdict()
             tx.change_each("insert_gate", [{**gate, "task": child} for child in children])
             tx.change("mark_parents", {"ids": tx.array(list(parents))})
-            if (reason := _why_impossible(waits.wants, {id: state for id, (state, _) in parents.items()})) is not None:
+            states = {id: state for id, (state, _) in parents.items()}
+            if ended is None and (reason := _why_impossible(waits.wants, states)) is not None:
                 ids = tx.array(list(children))
                 tx.change("end_children", {"ids": ids, "now": now, "reason": reason, "state": CANCELLED})
                 return CANCELLED
-        return None
+        return ended
 
     def _store_before(self, tx: Transaction, parents: Sequence[int], child: int) -> None:
         """Store that an existing task, which is blocked, waits for new tasks, too."""
@@ -224,7 +249,7 @@ class _Child(NamedTuple):
     key: str | None
 
 
-_WANTS, _OPEN, _DELAY = 1, 3, 4
+_WANTS, _TOTAL, _OPEN, _DELAY = 1, 2, 3, 4
 """Columns of lock_gates."""
 
 

@@ -18,7 +18,7 @@ from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 _NONE: frozenset[int] = frozenset()
 _DELETIONS = (
     *("delete_large", "delete_notes", "delete_attempts", "delete_expiries", "delete_undecided"),
-    *("delete_edges_of_parents", "delete_edges_of_children", "delete_gates", "delete_tasks"),
+    *("delete_edges_of_children", "delete_gates", "delete_tasks"),
 )
 
 
@@ -61,7 +61,7 @@ class SqlTasks(SqlDependencies, Tasks):
         return ids
 
     def _enqueue(self, groups: Sequence[Sequence[NewTask]], waits: Sequence[Waits | None], tx: Transaction) -> Enqueued:
-        states = self._lock_parents(tx, waits) if waits else {}
+        states = self._lock_parents(tx, groups, waits) if waits else {}
         if isinstance(states, Refusal):
             return Enqueued([], refusal=states)
         ids: list[int] = []
@@ -79,8 +79,8 @@ class SqlTasks(SqlDependencies, Tasks):
                     states |= self._states_of(tx, stored)
             else:
                 state = self._store_expiry(tx, stored, tasks[0])
-                if wait is not None and state is None:
-                    state = self._store_links(tx, stored, wait, parents, tasks[0].created_at)
+                if wait is not None:
+                    state = self._store_links(tx, stored, wait, parents, tasks[0].created_at, state)
                 if state is not None:
                     states |= dict.fromkeys(stored, state)
                 if state is not None or tasks[0].blocked:
@@ -151,8 +151,7 @@ class SqlTasks(SqlDependencies, Tasks):
             return Verdict(bool(changed), TaskState(state), token), decided
 
         verdict, decided = self._connections.write(run)
-        if decided.is_partial:
-            self.decide_children(now)
+        self._decide_left_over(decided, now)
         return verdict
 
     def suspend(self, task: int, suspended: bool) -> Verdict:
@@ -252,8 +251,7 @@ class SqlTasks(SqlDependencies, Tasks):
         while rows := self._connections.query("expirable", {"now": now, "limit": CHUNK}):
             ids = [row[0] for row in rows]
             expired, decided = self._connections.write(partial(self._expire, ids, now))
-            if decided.is_partial:
-                self.decide_children(now)
+            self._decide_left_over(decided, now)
             count += expired
         return count
 
@@ -261,8 +259,8 @@ class SqlTasks(SqlDependencies, Tasks):
         rows = tx.rows("lock_expired", {"ids": tx.array(ids), "now": now})
         if rows:
             tx.change("expire", {"ids": tx.array([row[0] for row in rows]), "now": now, "reason": EXPIRED})
-        held = {row[0] for row in tx.rows("held_among", {"ids": tx.array(ids)})}
-        if done := [id for id in ids if id not in held]:
+        kept = {row[0] for row in tx.rows("may_expire", {"ids": tx.array(ids)})}
+        if done := [id for id in ids if id not in kept]:
             tx.change("delete_expiries", {"ids": tx.array(done)})
         parents = [id for id, flow in rows if flow & HAS_CHILDREN]
         return len(rows), self._decide(tx, dict.fromkeys(parents, ABANDONED), now) if parents else Decided()
