@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from engines import execute
+from engines import cursor, execute
 from helpers import Background, until
 from query_coverage import LINKS, METHODS
 
@@ -105,3 +105,14 @@ def _watched(around: Callable[[str, Callable[[], Any]], Any]) -> Iterator[None]:
     finally:
         for link, name, method in kept:
             setattr(link, name, method)
+
+
+@contextlib.contextmanager
+def users_connection(url: str) -> Iterator[Any]:
+    """Open a connection of the driver, in a transaction."""
+    with cursor(url) as its:
+        if url.startswith("sqlite:"):
+            its.execute("BEGIN IMMEDIATE")
+        elif url.startswith("mariadb:"):
+            its.connection.autocommit(False)
+        yield its.connection

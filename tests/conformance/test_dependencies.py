@@ -15,11 +15,11 @@ from typing import Any
 
 import child_tasks
 import pytest
-from engines import cursor, execute, schema_of
+from engines import execute
 from faults import Faults
 from flow_rules import keeps_rules
 from helpers import Background, die_holding, until
-from interleaving import at_statement, counted_statements, start_and_wait_for_lock
+from interleaving import at_statement, counted_statements, start_and_wait_for_lock, users_connection
 
 from dbtaskqueue import (
     InvalidTransition,
@@ -778,19 +778,6 @@ def test_a_burst_runs_what_its_own_ends_unblock(queue: TaskQueue) -> None:
 
 
 # -- a user's transaction --------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def users_connection(url: str) -> Iterator[Any]:
-    """Open a connection of the driver, in a transaction."""
-    with cursor(url) as its:
-        if url.startswith("sqlite:"):
-            its.execute("BEGIN IMMEDIATE")
-        elif url.startswith("mariadb:"):
-            its.connection.autocommit(False)
-        elif schema_of(url):
-            its.execute("SELECT 1")
-        yield its.connection
 
 
 def test_a_child_in_a_users_transaction_that_is_rolled_back(queue: TaskQueue, url: str) -> None:
