@@ -970,6 +970,21 @@ def test_a_revived_child_whose_key_is_taken_stays_cancelled(queue: TaskQueue) ->
     assert queue.retry(child.id).blocked == (["parents"], 1, 1)
 
 
+def test_of_revived_tasks_with_the_same_key_one_is_revived(queue: TaskQueue) -> None:
+    """The retried task is the first to get its key."""
+    root, own = queue.enqueue_many(["root", "own"])
+    own = queue.enqueue("own", key="own")
+    queue.cancel(root.id)
+    queue.cancel(own.id)
+    same = [queue.enqueue("x", after=root, key="k") for _ in range(3)]
+    child = queue.enqueue("child", after=own, key="own")
+    assert states(*same, child) == ["cancelled"] * 4
+    queue.retry(root.id)
+    assert sorted(states(*same)) == ["cancelled", "cancelled", "pending"]
+    queue.retry(own.id)
+    assert states(own, child) == ["pending", "cancelled"]
+
+
 @pytest.mark.parametrize("situation", ["blocked", "pending", "reserved", "running", "failed", "done", "cancelled"])
 def test_retry_of_a_done_parent(queue: TaskQueue, situation: str) -> None:
     parent = queue.enqueue("parent")

@@ -184,8 +184,15 @@ class SqlDependencies(SqlFacet, Dependencies):
 
     # -- an operator's retry -----------------------------------------------------------------------
 
-    def _why_not_retried(self, tx: Transaction, task: int) -> str | None:
-        """Return why a task with parents cannot be retried, or None."""
+    def _why_not_retried(self, tx: Transaction, task: int, state: TaskState, flow: int) -> str | None:
+        """Return why the parents or the children of a final task forbid its retry, or None. Writes nothing."""
+        if flow & HAS_PARENTS and (why := self._why_parents_forbid(tx, task)) is not None:
+            return why
+        if flow & HAS_CHILDREN and state == DONE and (begun := _begun(_settled_children(tx, task))):
+            return f"task {min(begun)} waits for it, has started and is unfinished"
+        return None
+
+    def _why_parents_forbid(self, tx: Transaction, task: int) -> str | None:
         found = tx.rows("forbidding_parents", {"ids": tx.array([task])})
         if found:
             return f"it waits for task {found[0][1]}, which ended {found[0][2]}; retry that one"
@@ -195,23 +202,25 @@ class SqlDependencies(SqlFacet, Dependencies):
             return "it waits for a task that fails, and all of them are done"
         return None
 
-    def _reopen(self, tx: Transaction, task: int, was: TaskState, now: int) -> str | None:
-        """Let the children of a task that is retried wait again, and revive those that were cancelled for its sake.
+    def _wait_again(self, tx: Transaction, task: int, flow: int) -> None:
+        """Let a task that was just retried wait for its parents, and its children wait for it."""
+        if flow & HAS_PARENTS:
+            gates = tx.rows("lock_gates", {"ids": tx.array([task])})
+            tx.change("block", {"id": task, "blocked": int(bool(gates) and gates[0][_OPEN] > 0)})
+        if flow & HAS_CHILDREN:
+            self._reopen(tx, task)
 
-        Returns why that is impossible, or None. Then nothing was written.
+    def _reopen(self, tx: Transaction, task: int) -> None:
+        """Let the children of a retried task wait again, and revive those that were cancelled for its sake.
+
+        Children that have started and are unfinished are left alone.
         """
-        revived: list[tuple[int, TaskState]] = [(task, was)]
+        revived = [task]
         while revived:
-            parent, state = revived.pop()
-            children = [row[0] for row in tx.rows("settled_children", {"id": parent})]
-            found: list[_Child] = []
-            if children:
-                tx.rows("lock_gates", {"ids": tx.array(children)})
-                found = [_Child(*row) for row in tx.rows("lock_children", {"ids": tx.array(children)})]
-            begun = {child.id for child in found if child.started and child.state not in FINAL}
-            if begun and state == DONE:
-                return f"task {min(begun)} waits for it, has started and is unfinished"
+            parent = revived.pop()
+            found = _settled_children(tx, parent)
             tx.change("delete_undecided", {"ids": tx.array([parent])})
+            begun = _begun(found)
             again = [child for child in found if child.id not in begun]
             if not again:
                 continue
@@ -220,22 +229,22 @@ class SqlDependencies(SqlFacet, Dependencies):
             tx.change("reopen_gates", {"ids": ids})
             tx.change("block_children", {"ids": ids})
             revived += self._revive(tx, [child for child in again if child.has_reason and child.state == CANCELLED])
-        return None
 
-    def _revive(self, tx: Transaction, children: Sequence[_Child]) -> list[tuple[int, TaskState]]:
+    def _revive(self, tx: Transaction, children: Sequence[_Child]) -> list[int]:
         """Revive children that no parent forbids any more; return those that have children of their own."""
         if not children:
             return []
         ids = tx.array([child.id for child in children])
         forbidden = {row[0] for row in tx.rows("forbidding_parents", {"ids": ids})}
-        free = [
-            child
-            for child in children
-            if child.id not in forbidden and (child.key is None or not tx.row("key_is_taken", {"id": child.id}))
-        ]
-        if free:
-            tx.change("revive_children", {"ids": tx.array([child.id for child in free])})
-        return [(child.id, CANCELLED) for child in free if child.flow & HAS_CHILDREN]
+        free = [child for child in children if child.id not in forbidden]
+        revived = [child for child in free if child.key is None]
+        if revived:
+            tx.change("revive_children", {"ids": tx.array([child.id for child in revived])})
+        for child in free:  # one by one: two of them may have the same key
+            if child.key is not None and not tx.row("key_is_taken", {"id": child.id}):
+                tx.change("revive_children", {"ids": tx.array([child.id])})
+                revived.append(child)
+        return [child.id for child in revived if child.flow & HAS_CHILDREN]
 
 
 class _Child(NamedTuple):
@@ -247,6 +256,20 @@ class _Child(NamedTuple):
     has_reason: int
     flow: int
     key: str | None
+
+
+def _settled_children(tx: Transaction, parent: int) -> list[_Child]:
+    """Lock the children that the parent's end has decided, and return them."""
+    children = [row[0] for row in tx.rows("settled_children", {"id": parent})]
+    if not children:
+        return []
+    tx.rows("lock_gates", {"ids": tx.array(children)})
+    return [_Child(*row) for row in tx.rows("lock_children", {"ids": tx.array(children)})]
+
+
+def _begun(children: Iterable[_Child]) -> set[int]:
+    """Return the ids of those that have started and are unfinished."""
+    return {child.id for child in children if child.started and child.state not in FINAL}
 
 
 _WANTS, _TOTAL, _OPEN, _DELAY = 1, 2, 3, 4

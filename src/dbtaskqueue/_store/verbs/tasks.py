@@ -10,8 +10,8 @@ from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState
 from ..connections import Conflict, Row, Transaction
-from ..contract import End, Enqueued, GateRecord, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
-from ..records import EXPIRED, HAS_CHILDREN, HAS_PARENTS
+from ..contract import End, Enqueued, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
+from ..records import EXPIRED, HAS_CHILDREN
 from .base import CHUNK, insert_attempt, is_large, is_soon, standing, wakes
 from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
@@ -171,15 +171,15 @@ class SqlTasks(SqlDependencies, Tasks):
                 return standing(tx, task, stored=False)
             row = tx.row("lock_task", {"id": task})
             state, flow = (TaskState(row[0]), row[1]) if row else (PENDING, 0)
-            if flow and state in FINAL:
-                why = self._retry_among_others(tx, task, state, flow, now)
-                if why is not None:
-                    return standing(tx, task, stored=False)._replace(why=why)
+            others = flow if state in FINAL else 0
+            if (why := self._why_not_retried(tx, task, state, others)) is not None:
+                return standing(tx, task, stored=False)._replace(why=why)
             was_done = tx.change("insert_done_attempt", {"id": task})
             verdict = _change("retry", {"id": task, "now": now}, tx)
             if verdict.stored and was_done:
                 tx.change("delete_results", {"id": task})
             if verdict.stored:
+                self._wait_again(tx, task, others)
                 self._wake_for(tx, [task], now)
             return verdict
 
@@ -187,19 +187,6 @@ class SqlTasks(SqlDependencies, Tasks):
             return self._connections.write(run)
         except Conflict:  # another task has taken the key since it was checked
             return self._connections.read(lambda tx: standing(tx, task, stored=False))
-
-    def _retry_among_others(self, tx: Transaction, task: int, state: TaskState, flow: int, now: int) -> str | None:
-        """Prepare the retry of a final task that has parents or children; return why that is impossible, or None."""
-        if flow & HAS_PARENTS:
-            if (why := self._why_not_retried(tx, task)) is not None:
-                return why
-            gates = tx.rows("lock_gates", {"ids": tx.array([task])})
-            is_blocked = bool(gates) and GateRecord(*gates[0]).open > 0
-        if flow & HAS_CHILDREN and (why := self._reopen(tx, task, state, now)) is not None:
-            return why
-        if flow & HAS_PARENTS:
-            tx.change("block", {"id": task, "blocked": int(is_blocked)})
-        return None
 
     def purge(self, queue: str, now: int) -> Iterator[int]:
         highest = self._connections.query("highest_id")[0][0]
