@@ -19,7 +19,19 @@ from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._formats.url import mask
-from ._store.contract import BY_PARENTS, HAS_PARENTS, NewTask, Refusal, Store, TaskRecord, Verdict, Waits, fresh, maker
+from ._store.contract import (
+    BY_PARENTS,
+    HAS_PARENTS,
+    MAX_PARENTS,
+    NewTask,
+    Refusal,
+    Store,
+    TaskRecord,
+    Verdict,
+    Waits,
+    fresh,
+    maker,
+)
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
@@ -414,13 +426,13 @@ class TaskQueue:
         if len(batches) == 1:
             [batch] = batches
             groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
-            waits = self._waits_of(batch, groups, now) if batch.arguments or _may_wait(batch.options) else []
+            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else []
             connection = batch.options.get("connection")
         else:
             groups, waits, first = [], [], 0
             for batch in batches:
                 new = self._new_tasks(batch, first, now)
-                waits += self._waits_of(batch, new, now)
+                waits += self._waits_of(batch, new, now, first)
                 groups += new
                 first += len(batch.payloads)
             connection = _connection_of(batches)
@@ -474,12 +486,12 @@ class TaskQueue:
             extended.append(task._replace(meta=encode_meta(new.meta) if new.meta else None))
         return [list(group) for _, group in itertools.groupby(extended, key=attrgetter("meta"))]
 
-    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int) -> list[Waits | None]:
-        """Return what the tasks of each group of a batch wait for."""
+    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int, first: int) -> list[Waits | None]:
+        """Return what the tasks of each group of a batch wait for. ``first``: as in ``_new_tasks``."""
         if not groups or not (batch.arguments or _may_wait(batch.options)):
             return [None] * len(groups)
         options = checked_waits(batch.options)
-        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due)
+        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due, first)
         return [waits] * len(groups)
 
     def _read_again(self, id: int, connection: object) -> Task:
@@ -889,6 +901,8 @@ def _refused(refusal: Refusal) -> Exception:
     """Return the error for tasks that were not stored."""
     if refusal.why == "missing":
         return TaskNotFound(f"after: there is no task {refusal.task}")
+    if refusal.why == "full":
+        return ValueError(f"before: task {refusal.task} may have at most {MAX_PARENTS:,} parents")
     return InvalidTransition(f"before: task {refusal.task} is not blocked by parents")
 
 

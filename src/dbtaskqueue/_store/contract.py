@@ -20,6 +20,7 @@ from .records import BY_PARENTS as BY_PARENTS
 from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
 from .records import HAS_CHILDREN as HAS_CHILDREN
 from .records import HAS_PARENTS as HAS_PARENTS
+from .records import MAX_PARENTS as MAX_PARENTS
 from .records import WANTS_DONE as WANTS_DONE
 from .records import WANTS_ENDED as WANTS_ENDED
 from .records import WANTS_FAILED as WANTS_FAILED
@@ -65,9 +66,9 @@ class Waits(NamedTuple):
 
 class Refusal(NamedTuple):
     """Why tasks were not stored: "missing": the parent ``task`` does not exist; "not waiting": ``task`` is not blocked
-    by parents, so no new task can come before it."""
+    by parents, so no new task can come before it; "full": ``task`` would get more than MAX_PARENTS parents."""
 
-    why: Literal["missing", "not waiting"]
+    why: Literal["missing", "not waiting", "full"]
     task: int
 
 

@@ -189,16 +189,18 @@ class WorkerLoop:
         claim = self._next_claim()
         if not (starts or claim or self._outbox):
             return
+        only_claims = not self._outbox
         exchanged = self._exchange(starts, claim)
         if exchanged is None:
             return
-        if claim is not None:
-            self._may_have_more = len(exchanged.claimed) >= claim.limit or self._finds_more()
-            if not exchanged.claimed:
-                self._expire()
-            self._dispatch(exchanged.claimed, claim)
-        elif exchanged.released:
-            self._may_have_more = True
+        if claim is None:
+            self._may_have_more = self._may_have_more or exchanged.released > 0
+            return
+        is_full = len(exchanged.claimed) >= claim.limit
+        # what was released after the claim, and children of tasks that have expired now
+        finds_more = exchanged.released > 0 or (only_claims and not exchanged.claimed and self._expire() > 0)
+        self._may_have_more = is_full or finds_more or self._finds_more()
+        self._dispatch(exchanged.claimed, claim)
 
     def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
         """Store starts and ends, and claim tasks. Return None while the database is unavailable."""
@@ -254,12 +256,16 @@ class WorkerLoop:
             self._outbox.failed(error)
             return True
 
-    def _expire(self) -> None:
-        """Abandon expired tasks: a claim leaves them out, but they count as due."""
+    def _expire(self) -> int:
+        """Abandon expired tasks, and return how many: a claim leaves them out, but they count as due.
+
+        This is only needed after a claim that was made because a task is due, and not after one that stored ends, too.
+        """
         try:
-            self._membership.expire()
+            return self._membership.expire()
         except StoreUnavailable as error:
             self._outbox.failed(error)
+            return 0
 
     def _is_short_of_room(self) -> bool:
         """Return whether claimed tasks wait because a shortage keeps the executor below its concurrency."""

@@ -216,8 +216,13 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        self._expirer()
-        return self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
+        return (
+            self._expirer()
+            + self.rescuer.check()
+            + self._clock_watch.check()
+            + self._decider()
+            + self._ticker.tick()
+        )
 
     def tick(self) -> int:
         """Make the ticks of schedules that are due now. Return how many tasks are due by that."""
