@@ -176,6 +176,7 @@ def test_attributes() -> None:
     assert QueueInfo._fields == ("name", *QueueStats._fields)
     assert WorkerInfo._fields == (
         *("id", "host", "pid", "state", "elsewhere", "holds", "executor", "queues", "lease", "created_at", "lost_at"),
+        "commands",
     )
 
 
