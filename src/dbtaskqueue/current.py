@@ -13,8 +13,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ._formats import payload
 from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
-from ._store.contract import ParentState, TaskRecord
-from ._store.records import HAS_PARENTS
+from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
 from .errors import TaskCancelled
@@ -228,16 +227,6 @@ class RunningTask:
         text = None if result is None else payload.encode(result, limit=self._limit, name="result")
         return self._checkpoints.transaction(text)
 
-    def results_for_arguments(self) -> dict[str, JSON]:
-        """Return the results of parents that stand for arguments of this task's call, by their places there."""
-        found: dict[str, JSON] = {}
-        if self._record.flow & HAS_PARENTS and self._record.function is not None:
-            for parent in self._checkpoints.parents():
-                if parent.arguments is not None:
-                    result = Parent(parent, self._checkpoints).result
-                    found |= dict.fromkeys(json.loads(parent.arguments), result)
-        return found
-
     def _save(self, name: str, text: str) -> None:
         if self.cancelled:
             raise self._cancelled_error()
@@ -254,6 +243,17 @@ class RunningTask:
 
     def _cancelled_error(self) -> TaskCancelled:
         return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim was lost")
+
+
+def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
+    """Return the results of parents that stand for arguments of the task's call, by their places there."""
+    found: dict[str, JSON] = {}
+    if task.function is not None:
+        for parent in task._checkpoints.parents():
+            if parent.arguments is not None:
+                result = Parent(parent, task._checkpoints).result
+                found |= dict.fromkeys(json.loads(parent.arguments), result)
+    return found
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")

@@ -18,8 +18,7 @@ from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.url import mask
-from ._store.contract import NewTask, Refusal, Store, TaskRecord, Verdict, Waits, fresh, maker
-from ._store.records import BY_PARENTS, HAS_PARENTS
+from ._store.contract import BY_PARENTS, HAS_PARENTS, NewTask, Refusal, Store, TaskRecord, Verdict, Waits, fresh, maker
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership

@@ -37,10 +37,10 @@ def test_each_list_has_each_column_once(engine: str) -> None:
         assert len(set(columns)) == len(columns)
         assert lists[f"stored_{table}_columns"].replace('"', "").split(", ") == list(columns)
         assert lists[f"stored_{table}_values"].split(", ") == [f":{column}" for column in columns]
-    for name, fields in (("task_columns", TaskRecord._fields), ("claim_columns", TaskRecord._fields[:-3])):
+    for name, fields in (("task_columns", TaskRecord._fields), ("claim_columns", TaskRecord._fields[:-4])):
         parts = [re.sub(r"\{\{task_(\w+)\}\}|dbtaskqueue_task\.", r"\1", part) for part in lists[name].split(", ")]
         assert [part.strip('"') for part in parts] == list(fields)
-    assert TaskRecord._fields[-3:] == NOT_OF_A_CLAIM
+    assert TaskRecord._fields[-4:] == NOT_OF_A_CLAIM
     assert set(FOUND) < set(TABLES["task"])
 
 

@@ -16,6 +16,13 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 from ..states import TaskState
+from .records import BY_PARENTS as BY_PARENTS
+from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
+from .records import HAS_CHILDREN as HAS_CHILDREN
+from .records import HAS_PARENTS as HAS_PARENTS
+from .records import WANTS_DONE as WANTS_DONE
+from .records import WANTS_ENDED as WANTS_ENDED
+from .records import WANTS_FAILED as WANTS_FAILED
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord

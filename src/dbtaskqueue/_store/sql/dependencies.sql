@@ -75,11 +75,12 @@ SELECT parent FROM {{schema}}dbtaskqueue_undecided ORDER BY parent LIMIT :limit
 DELETE FROM {{schema}}dbtaskqueue_undecided WHERE parent {{in_ids}}
 
 -- name: overlooked
--- Final tasks with an open edge: a worker of an earlier version has ended them. Reads each open edge.
-SELECT DISTINCT edge.parent FROM {{schema}}dbtaskqueue_edge AS edge
-  JOIN {{schema}}dbtaskqueue_task AS parent ON parent.id = edge.parent
- WHERE edge.met IS NULL AND parent.finished_at IS NOT NULL
-   AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_undecided AS known WHERE known.parent = edge.parent)
+-- Final tasks with an open edge: a worker of an earlier version has ended them. Reads each open edge. The inner query
+-- keeps every engine from reading all tasks instead; the same in needed_parents and expirable.
+SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge {{by_open_edge}}
+ WHERE met IS NULL
+   AND (SELECT CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END FROM {{schema}}dbtaskqueue_task WHERE id = parent) = 1
+   AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_undecided AS known WHERE known.parent = dbtaskqueue_edge.parent)
  LIMIT :limit
 
 -- name: lock_task
@@ -123,9 +124,9 @@ UPDATE {{schema}}dbtaskqueue_task SET blocked = CASE WHEN :blocked = 1 THEN bloc
 
 -- name: needed_parents
 -- Tasks that an unfinished child waits for, or whose results it may read.
-SELECT DISTINCT edge.parent FROM {{schema}}dbtaskqueue_edge AS edge
-  JOIN {{schema}}dbtaskqueue_task AS child ON child.id = edge.child
- WHERE edge.parent {{in_ids}} AND child.finished_at IS NULL
+SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge
+ WHERE parent {{in_ids}}
+   AND (SELECT CASE WHEN finished_at IS NULL THEN 1 ELSE 0 END FROM {{schema}}dbtaskqueue_task WHERE id = child) = 1
 
 -- name: parents
 SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge WHERE child = :id ORDER BY place LIMIT :limit

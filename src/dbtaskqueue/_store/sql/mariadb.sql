@@ -14,10 +14,20 @@ waiting = :queue
 blocked_in = :queue
 
 -- name: is_open_edge
+-- Differs because MariaDB has no partial index.
 open_parent {{in_ids}}
 
 -- name: open_parent
+-- Differs because of that column.
 open_parent
+
+-- name: overlooked
+-- Differs because of that column.
+SELECT DISTINCT parent FROM dbtaskqueue_edge {{by_open_edge}}
+ WHERE open_parent IS NOT NULL
+   AND (SELECT CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END FROM dbtaskqueue_task WHERE id = parent) = 1
+   AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_undecided AS known WHERE known.parent = dbtaskqueue_edge.parent)
+ LIMIT :limit
 
 -- name: insert_undecided
 -- Differs because MariaDB has no ON CONFLICT.

@@ -132,10 +132,11 @@ SELECT task, expires FROM {{schema}}dbtaskqueue_expiry WHERE task > :after AND t
 
 -- name: expirable
 -- Held tasks stay listed, since they may be released.
-SELECT listed.task FROM {{schema}}dbtaskqueue_expiry AS listed
-  JOIN {{schema}}dbtaskqueue_task AS task ON task.id = listed.task
- WHERE listed.expires <= :now AND task.state NOT IN ('reserved', 'running')
- ORDER BY listed.expires LIMIT :limit
+SELECT task FROM {{schema}}dbtaskqueue_expiry
+ WHERE expires <= :now
+   AND (SELECT CASE WHEN state IN ('reserved', 'running') THEN 0 ELSE 1 END
+          FROM {{schema}}dbtaskqueue_task WHERE id = task) = 1
+ ORDER BY expires LIMIT :limit
 
 -- name: lock_expired
 SELECT id, flow FROM {{schema}}dbtaskqueue_task
