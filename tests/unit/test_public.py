@@ -48,7 +48,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
             "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=()"
         ),
         "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}, {WAITS}",
-        "enqueue_many": f"payloads, *, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",
+        "enqueue_many": f"payloads, *, keys=None, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",
         "flow": "",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
         "open": "url=None",
