@@ -10,6 +10,7 @@ from helpers import Background, until
 
 from dbtaskqueue import StoreUnavailable, TaskQueue, Worker
 from dbtaskqueue._worker import served
+from dbtaskqueue._worker.due import wait_until_due
 from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue._worker.served import ServedQueues
 from dbtaskqueue.monitoring import health
@@ -188,6 +189,22 @@ def test_on_a_file_the_names_are_read_after_each_change(queue: TaskQueue, monkey
         fill(queue, name)
         assert queues.read_if_due()
     assert reads.count == 2
+
+
+@pytest.mark.engine("postgresql")
+def test_an_idle_worker_reads_the_names_while_it_waits(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wait is long, since a notification ends it; but no notification comes for a queue that it does not know."""
+    fill(queue, "a")
+    reads, queues = Reads(queue, monkeypatch), ServedQueues(queue.store, ["*"])
+    assert wait_until_due(queue.store, queues, 0, commands=False)
+    queue.lane("a").purge()
+    monkeypatch.setattr(served, "_INTERVAL", 0.1)
+    waiting = Background(lambda: [wait_until_due(queue.store, queues, 600, commands=False) for _ in range(2)])
+    with TaskQueue(queue.url) as producer:
+        until(lambda: reads.count >= 4, what="reads of the names in the wait")
+        fill(producer, "b")
+    assert waiting.join()
+    assert list(queues.names) == ["a", "b"]
 
 
 @pytest.mark.one_engine("decided in Python")

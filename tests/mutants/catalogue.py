@@ -1417,6 +1417,38 @@ MUTANTS = [
         _conformance("servers::test_a_task_that_is_due_again_wakes_only_its_own_queue"),
         "postgresql",
     ),
+    # -- queues by pattern --
+    Mutant(
+        "a pattern also matches in the middle of a name",
+        "checks.py",
+        "queue.startswith(name[:-1])",
+        "name[:-1] in queue",
+        _unit("name_patterns::test_which_queues_names_and_patterns_stand_for"),
+        "which_queues",
+    ),
+    Mutant(
+        "a burst ends without the queues that it has filled",
+        LOOP,
+        "return self._membership.maintain() > 0 or self._queues.read()",
+        "return self._membership.maintain() > 0",
+        _conformance("queue_patterns::test_a_burst_includes_queues_that_its_own_tasks_fill"),
+    ),
+    Mutant(
+        "an idle worker does not find new queues (PostgreSQL)",
+        "_worker/due.py",
+        "or queues.read_if_due():",
+        "or False:",
+        _conformance("queue_patterns::test_an_idle_worker_reads_the_names_while_it_waits"),
+        "postgresql",
+    ),
+    Mutant(
+        "queues with cancelled tasks only are not listed (MariaDB)",
+        MARIADB,
+        "WHERE ended = 'cancelled' AND queue > :after_n",
+        "WHERE ended = 'done' AND queue > :after_n",
+        _conformance("operators::test_queues_lists_those_with_tasks_and_those_that_are_paused"),
+        "mariadb",
+    ),
     # -- what the command line shows --
     Mutant(
         "a worker logs the password of its database",
