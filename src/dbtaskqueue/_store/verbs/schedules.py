@@ -341,5 +341,5 @@ def _locked(tx: Transaction, ids: Iterable[int]) -> dict[int, _Previous]:
 def _open_parents(tx: Transaction, children: Iterable[int]) -> list[tuple[int, int]]:
     """Return the edges to parents that have not ended, by child."""
     wanted = sorted(children)
-    rows: list[Any] = tx.rows("open_parents", {"ids": tx.array(wanted)}) if wanted else []
+    rows: list[Any] = tx.rows("blockers", {"ids": tx.array(wanted)}) if wanted else []
     return rows
