@@ -60,7 +60,7 @@ LOOP, HELD, OUTBOX, OUTCOMES = "_worker/loop.py", "_worker/held.py", "_worker/ou
 CHECKPOINTS, RETRY = "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
-PLACE = "_system/place.py"
+PLACE, TIMETABLE = "_system/place.py", "_formats/timetable.py"
 
 MUTANTS = [
     # -- liveness --
@@ -1473,5 +1473,46 @@ MUTANTS = [
         "if all(",
         ("tests/conformance/test_fetch.py::test_a_wake_up_between_the_ticket_and_the_wait_is_not_missed",),
         "postgresql",
+    ),
+    # -- schedules --
+    Mutant(
+        "a time that the clock shows twice has two ticks",
+        TIMETABLE,
+        "return local if change is None else max(local, self._zone.local(change - 1))",
+        "return local",
+        _unit("timetable::test_what_fires_at_a_clock_change"),
+        "",
+    ),
+    Mutant(
+        "times in the gap of a clock change are counted one by one",
+        TIMETABLE,
+        "number -= max(0, at_end - 1)",
+        "number -= 0 * at_end",
+        _unit("timetable::test_ticks_near_clock_changes_are_those_of_a_slow_reading"),
+        "",
+    ),
+    Mutant(
+        "the tick of an interval comes again at its own moment",
+        TIMETABLE,
+        "tick = (moment // self._every + 1) * self._every",
+        "tick = -(-moment // self._every) * self._every",
+        _unit("timetable::test_ticks_of_an_interval_are_its_multiples_since_1970"),
+        "",
+    ),
+    Mutant(
+        "an old tick is made although nothing is to be caught up",
+        TIMETABLE,
+        "oldest = now - GRACE",
+        "oldest = now - 2 * GRACE",
+        _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
+        "",
+    ),
+    Mutant(
+        "the ticks before the newest are not counted as missed",
+        TIMETABLE,
+        "timetable.count(next_at - 1, before), before, following)",
+        "0, None, following)",
+        _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
+        "",
     ),
 ]
