@@ -1427,6 +1427,14 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
+        "Ctrl-C interrupts the demo at any moment",
+        "_system/signals.py",
+        "arrived = True",
+        "raise KeyboardInterrupt",
+        ("tests/cli/test_demo.py::test_a_demo_can_be_interrupted_at_an_inconvenient_moment",),
+        "inconvenient",
+    ),
+    Mutant(
         "a notification just before a wait is missed (PostgreSQL)",
         "_store/postgresql/wakeups.py",
         "if ticket.rings == self._rings and all(",
