@@ -623,9 +623,9 @@ class Listing(abc.ABC):
 
     @abc.abstractmethod
     def count_before(self, position: Position, now: int, limit: int, *, commands: bool) -> tuple[int, int]:
-        """Return how many due tasks a claim would take before ``position``: of higher priorities, and of its own.
+        """Return how many due tasks are claimed before ``position``: of higher priorities, and of its own.
 
-        Stops after ``limit`` tasks. ``commands``: count command lines, too.
+        Counts at most ``limit``, with ``commands`` also command lines.
         """
 
     @abc.abstractmethod
