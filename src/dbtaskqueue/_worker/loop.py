@@ -173,7 +173,8 @@ class WorkerLoop:
         if exchanged is None:
             return
         if claim is not None:
-            self._may_have_more = len(exchanged.claimed) >= claim.limit or self._finds_more()
+            full = len(exchanged.claimed) >= claim.limit
+            self._may_have_more = full or exchanged.released > 0 or self._finds_more()
             if not exchanged.claimed:
                 self._expire()
             self._dispatch(exchanged.claimed, claim)
@@ -285,6 +286,7 @@ class WorkerLoop:
             self._active.remove(run)
             durations.append(run.seconds)
             if run.has_ended:
+                self._may_have_more = True  # its transaction may have released children
                 self._outbox.add_stored(run, outcomes.finish(run.record, None, run.ended_at, run.unstored_start))
             else:
                 notes = run.notes()

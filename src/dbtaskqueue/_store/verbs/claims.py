@@ -49,7 +49,8 @@ class SqlClaims(SqlDependencies, Claims):
             ended = self._end_all(tx, worker, ends, parents)
             decided = Decided()
             if parents:
-                decided = self._decide(tx, parents, clock.now())
+                # released children are due by then, so this claim finds them
+                decided = self._decide(tx, parents, claim.now if claim else clock.now())
             claimed = self._claim(tx, worker, claim) if claim else []
             return Exchanged(started, ended, claimed, len(decided.released)), decided
 
