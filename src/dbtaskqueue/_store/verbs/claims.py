@@ -75,6 +75,7 @@ class SqlClaims(SqlDependencies, Claims):
 
     @contextlib.contextmanager
     def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:
+        parents: dict[int, TaskState] = {}
         with around_writes(), self._connections.own_transaction() as tx:
             claim = end()
             with self._connections.translated():
@@ -84,11 +85,13 @@ class SqlClaims(SqlDependencies, Claims):
             yield tx.connection
             if not tx.is_open:
                 raise TaskQueueError("the transaction was ended inside its block; let the end of the block commit it")
-            parents: dict[int, TaskState] = {}
             with self._connections.translated():
                 self._end(tx, worker, end(), parents)
-                if parents:
-                    self._decide(tx, parents, clock.now())
+                if parents:  # if its children were decided here, a deadlock would fail the task: it cannot be run again
+                    tx.change_each("insert_undecided", [{"parent": id} for id in parents])
+        if parents:
+            with contextlib.suppress(StoreUnavailable):  # then a worker's maintenance decides them
+                self.decide_children(clock.now())
 
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
         every = [{"queue": queue, "commands": int(commands), **self._from_the_start} for queue in queues]
