@@ -59,10 +59,14 @@ SHAPES = [(1, 0), (4, 0), (1, 20), (4, 1)]
 
 
 class Crew:
-    """Four workers, which can be killed. One that was killed is started again."""
+    """Four workers, which can be killed. One that was killed is started again.
 
-    def __init__(self, url: str, directory: Path) -> None:
+    Their logs must not contain a traceback or a deadlock. ``outages``: the server is away meanwhile, which they log.
+    """
+
+    def __init__(self, url: str, directory: Path, *, outages: bool = False) -> None:
         self.log = directory / "runs"
+        self._outages = outages
         self._url = url
         self._directory = directory
         self._errors = [directory / f"errors {number}" for number in range(len(SHAPES))]
@@ -101,6 +105,7 @@ class Crew:
             text = "".join(path.read_text() for path in self._errors)
             assert "Traceback" not in text, text
             assert "deadlock" not in text.lower(), text
+            assert self._outages or "database unavailable" not in text, text
 
 
 # -- the tables ------------------------------------------------------------------------------------
