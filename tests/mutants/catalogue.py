@@ -1518,6 +1518,7 @@ MUTANTS = [
         "0, None, following)",
         _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
         "",
+    ),
     # -- dependencies and expiry --
     Mutant(
         "a finish does not decide children that it does not know of",
