@@ -508,9 +508,9 @@ class Dependencies(abc.ABC):
 
     @abc.abstractmethod
     def decide_children(self, now: int, *, search: bool = False) -> int:
-        """Decide children whose parents have ended in an earlier transaction; return how many were released.
+        """Decide children whose parents have ended in earlier transactions; return how many were released.
 
-        ``search``: also find parents that a program of an earlier version has ended. This reads each open edge.
+        ``search``: also find parents that an earlier version has ended: reads each open edge.
         """
 
 
