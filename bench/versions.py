@@ -10,14 +10,17 @@ import io
 import os
 import statistics
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import databases
-from .harness import Bench, Row
+from . import flows
+from .flows import Fresh
+from .harness import Bench, Row, rate
 from .processes import CHILDREN, next_line, started
 
 BEFORE = "5e26386"
@@ -25,7 +28,7 @@ BEFORE = "5e26386"
 _ROOT = Path(__file__).resolve().parent.parent
 _TARGET = 0.97
 _ROUNDS = 10
-_TASKS = {
+TASKS = {
     "sqlite": {"work": 20_000, "enqueue": 5_000, "enqueue_many": 10_000},
     "sqlite-full": {"work": 20_000, "enqueue": 1_000, "enqueue_many": 10_000},
     "postgresql": {"work": 10_000, "enqueue": 300, "enqueue_many": 10_000},
@@ -33,20 +36,12 @@ _TASKS = {
 }
 _NAMES = {"work": "worker", "enqueue": "enqueue, one by one", "enqueue_many": "enqueue_many"}
 
-Fresh = Callable[[], AbstractContextManager[str]]
-"""Yields the URL of an empty database."""
-
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Yield three rows for NORMAL, and for FULL."""
     for synchronous, sizes in (("NORMAL", "sqlite"), ("FULL", "sqlite-full")):
-        stack = ExitStack()
-
-        def fresh(synchronous: str = synchronous) -> AbstractContextManager[str]:
-            return _file(bench, synchronous)
-
-        with stack:
-            yield from rows(bench, "versions", f"SQLite, synchronous={synchronous}", fresh, _TASKS[sizes])
+        fresh = partial(flows.file, bench, synchronous)
+        yield from rows(bench, "versions", f"SQLite, synchronous={synchronous}", fresh, TASKS[sizes])
 
 
 def rows(
@@ -64,8 +59,7 @@ def rows(
     for verb, count in tasks.items():
         bench.say(f"{name}: {_NAMES[verb]}, this version and {BEFORE}")
         pairs = [_pair(bench, fresh, before, f"{verb} {bench.some(count)}", server_cpu) for _ in range(bench.repeats)]
-        rates = [count_ / statistics.median(pair[0]["seconds"]) for pair in pairs for count_ in (bench.some(count),)]
-        olds = [count_ / statistics.median(pair[1]["seconds"]) for pair in pairs for count_ in (bench.some(count),)]
+        rates = [[bench.some(count) / statistics.median(pair[which]["seconds"]) for pair in pairs] for which in (0, 1)]
         cpu = [_ratio(pair, "cpu") for pair in pairs]
         server = [_ratio(pair, "server") for pair in pairs]
         yield Row(
@@ -75,7 +69,7 @@ def rows(
             "×",
             _TARGET,
             at_least=True,
-            details=f"{statistics.median(rates):,.0f}/s against {statistics.median(olds):,.0f}/s; by CPU time"
+            details=f"{rate(rates[0])} against {rate(rates[1])}; by CPU time"
             f" {_spread(cpu)} ×" + (f", by that of the server {_spread(server)} ×" if any(server) else ""),
         )
 
@@ -98,7 +92,7 @@ def _pair(
 ) -> tuple[Taken, Taken]:
     """Let both versions run a command in turns: new, old, old, new, and so on. Return what each turn took."""
     with ExitStack() as stack:
-        children = [_child(stack, stack.enter_context(fresh()), source) for source in (Path(os.environ.get("AFTER", _ROOT / "src")), before)]
+        children = [_child(stack, stack.enter_context(fresh()), source) for source in (_ROOT / "src", before)]
         for child in children:
             _run(child, command)  # not measured: the first run prepares statements, and creates the schema
         taken: tuple[Taken, Taken] = ({}, {})
@@ -113,14 +107,8 @@ def _pair(
 
 def _child(stack: ExitStack, url: str, source: Path) -> Any:
     environment = os.environ | {"PYTHONPATH": str(source)}
-    command = databases_python(), CHILDREN / "plain_tasks.py", url
+    command = sys.executable, CHILDREN / "plain_tasks.py", url
     return stack.enter_context(started(*command, stdin=subprocess.PIPE, env=environment))
-
-
-def databases_python() -> str:
-    import sys
-
-    return sys.executable
 
 
 def _run(child: Any, command: str) -> dict[str, float]:
@@ -128,20 +116,6 @@ def _run(child: Any, command: str) -> dict[str, float]:
     child.stdin.flush()
     answer: dict[str, float] = next_line(child)
     return answer
-
-
-def _file(bench: Bench, synchronous: str) -> AbstractContextManager[str]:
-    stack = ExitStack()
-    path = stack.enter_context(databases.fresh(bench))
-
-    class Url(AbstractContextManager[str]):
-        def __enter__(self) -> str:
-            return databases.url(path, synchronous)
-
-        def __exit__(self, *_: object) -> None:
-            stack.close()
-
-    return Url()
 
 
 def _source_of(bench: Bench) -> Path | None:

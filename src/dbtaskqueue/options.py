@@ -538,7 +538,11 @@ def checked_waits(options: Mapping[str, object]) -> dict[str, Any]:
     return check_options(some, UsingOptions)
 
 
-_USUAL = tuple(tuple(defaults_of(call).values()) for call in (Options, ManyOptions))
+_USUAL = tuple(
+    tuple(option.default for option in options_of(call).values() if option.column not in ("waits", "expires"))
+    for call in (Options, ManyOptions)
+)
+"""What ``enqueue`` and ``enqueue_many`` pass if they are called without options. They add the others when needed."""
 
 
 def _are_usual(options: Mapping[str, object]) -> bool:

@@ -294,15 +294,18 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
-            "after": after,
-            "when": when,
-            "before": before,
-            "expires_in": expires_in,
-            "expires_at": expires_at,
             "connection": connection,
             "meta": meta,
             "key": key,
         }
+        if (after, when, before, expires_in, expires_at) != _NEITHER_WAITS_NOR_EXPIRES:
+            options |= {
+                "after": after,
+                "when": when,
+                "before": before,
+                "expires_in": expires_in,
+                "expires_at": expires_at,
+            }
         return self._submit(batches_of([payload], options))[0]
 
     @overload
@@ -355,14 +358,17 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
-            "after": after,
-            "when": when,
-            "before": before,
-            "expires_in": expires_in,
-            "expires_at": expires_at,
             "connection": connection,
             "meta": meta,
         }
+        if (after, when, before, expires_in, expires_at) != _NEITHER_WAITS_NOR_EXPIRES:
+            options |= {
+                "after": after,
+                "when": when,
+                "before": before,
+                "expires_in": expires_in,
+                "expires_at": expires_at,
+            }
         targets = list(payloads)
         return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
 
@@ -895,6 +901,7 @@ def _may_wait(options: Mapping[str, object]) -> bool:
 
 
 _USUAL_WHEN = (None, "done")
+_NEITHER_WAITS_NOR_EXPIRES = (None, "done", None, None, None)
 
 
 def _refused(refusal: Refusal) -> Exception:

@@ -101,6 +101,15 @@ class NewTask(NamedTuple):
     flow: int = 0
     blocked: int = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every field that has a default has it; the columns have the same defaults."""
+        return self[_GIVEN:] == _DEFAULTS
+
+
+_GIVEN = len(NewTask._fields) - len(NewTask._field_defaults)
+_DEFAULTS = tuple(NewTask._field_defaults.values())
+
 
 class AttemptRecord(NamedTuple):
     """One start of a task and how it ended; ``outcome`` is None while it runs. ``cpu`` and ``memory`` as in an End."""
@@ -282,6 +291,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         return ", ".join(parts)
 
     new_task = ("state", "due_set_at", *NewTask._fields)
+    plain_task = [name for name in new_task if name not in NewTask._field_defaults]
     claim = [name for name in TaskRecord._fields if name not in NOT_OF_A_CLAIM]
     new_worker = [name for name in WorkerRecord._fields if name not in ("id", "beat", "lost_at")]
     lists = {
@@ -290,6 +300,8 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "found_columns": listed(FOUND, _column, "found"),
         "new_task_columns": listed(new_task, _column),
         "new_task_values": listed(new_task, _parameter, "new"),
+        "plain_task_columns": listed(plain_task, _column),
+        "plain_task_values": listed(plain_task, _parameter, "new"),
         "many_task_values": listed(new_task, _parameter, "many", "new"),
         "new_worker_columns": listed(new_worker, _column),
         "new_worker_values": listed(new_worker, _parameter),
