@@ -24,7 +24,7 @@ class _Insert:
     """A statement that stores tasks. It takes their values in its order: looking each one up by name takes time."""
 
     def __init__(self, query: str) -> None:
-        self.text, names = queries.positional(SQL[query])
+        self.text, names = queries.numbered(SQL[query])
         self._fields = [name for name in names if name != "id"]
         self.values_of = operator.attrgetter(*self._fields)
 
