@@ -101,10 +101,10 @@ class NewTask(NamedTuple):
     flow: int = 0
     blocked: int = 0
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether every field that has a default has it; the columns have the same defaults."""
-        return self[_GIVEN:] == _DEFAULTS
+
+def is_plain(task: NewTask) -> bool:
+    """Return whether every field that has a default has it; the columns have the same defaults."""
+    return task[_GIVEN:] == _DEFAULTS
 
 
 _GIVEN = len(NewTask._fields) - len(NewTask._field_defaults)

@@ -13,6 +13,7 @@ from typing import TypeVar
 from .. import queries
 from ..connections import NOTHING, Row, Transaction, Values
 from ..contract import NewTask
+from ..records import is_plain
 from ..verbs.base import inline
 
 T = TypeVar("T")
@@ -85,12 +86,12 @@ class SqliteTransaction(Transaction):
 
     def insert(self, task: NewTask) -> int:
         """Store one task; return its id."""
-        insert = _NEXT_PLAIN if task.is_plain else _NEXT
+        insert = _NEXT_PLAIN if is_plain(task) else _NEXT
         return self._execute(insert.text, insert.values_of(task)).lastrowid or 0
 
     def insert_each(self, ids: Sequence[int], tasks: Sequence[NewTask]) -> None:
         """Store tasks with these ids; they differ only in their payloads, which may be too large for their rows."""
-        insert = _EACH_PLAIN if tasks[0].is_plain else _EACH
+        insert = _EACH_PLAIN if is_plain(tasks[0]) else _EACH
         self.connection.executemany(insert.text, insert.rows(ids, tasks))
 
 
