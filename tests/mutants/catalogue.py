@@ -1521,7 +1521,7 @@ MUTANTS = [
         "_store/verbs/workers.py",
         "            if state != FAILED:\n                ended[record.id] = state\n",
         "",
-        _conformance("expiry::test_a_task_of_a_dead_worker_that_has_expired"),
+        _conformance("dependencies::test_a_rescue_after_the_last_attempt_is_an_end"),
     ),
     Mutant(
         "what an end leaves over is forgotten",
