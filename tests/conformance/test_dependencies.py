@@ -1035,6 +1035,7 @@ def test_retry_of_a_done_parent(queue: TaskQueue, situation: str) -> None:
         end(queue, parent)
         assert states(child) == [situation]
         assert queue.retry(child.id).blocked is None
+        assert due(queue) == [child.id]
         return
     assert states(child) == ["pending"]
     assert child.blocked == (["parents"], 2 if second else 1, 2 if second else 1)
