@@ -17,6 +17,7 @@ from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
 from .errors import PayloadError, TaskCancelled
+from .schedules import Tick, tick_of
 from .states import TaskState
 
 P = ParamSpec("P")
@@ -132,6 +133,11 @@ class RunningTask:
     def function(self) -> str | None:
         """The name of its task function, None if a callback runs it."""
         return self._record.function
+
+    @property
+    def tick(self) -> Tick | None:
+        """The tick of the schedule that made this task; None for another task."""
+        return tick_of(self._record.options)
 
     @property
     def parents(self) -> list[Parent]:

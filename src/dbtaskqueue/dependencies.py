@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
 from ._store.contract import MAX_PARENTS, WANTS_DONE, WANTS_ENDED, WANTS_FAILED, Link, Waits
 from ._system import clock
-from .checks import counted, shown
+from .checks import check_seconds, counted, shown
 from .errors import TaskQueueError
 
 if TYPE_CHECKING:
@@ -242,11 +242,9 @@ def expires_at(options: Mapping[str, Any], now: int) -> int | None:
     return clock.from_datetime(options["expires_at"]) if "expires_at" in options else None
 
 
-def check_expires_in(value: float | timedelta) -> float | timedelta:
-    """Return ``expires_in``. Raises ValueError unless it is positive."""
-    if clock.after(0, value, "expires_in") <= 0:
-        raise ValueError(f"expires_in must be positive, not {shown(value)}")
-    return value
+def check_expires_in(value: float | timedelta) -> float:
+    """Return ``expires_in`` in seconds. Raises ValueError unless it is finite and greater than 0."""
+    return check_seconds(value, "expires_in", finite=True, positive=True)
 
 
 def check_expires_at(moment: datetime) -> datetime:

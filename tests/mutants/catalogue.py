@@ -64,7 +64,7 @@ LOOP, HELD, OUTBOX, OUTCOMES = "_worker/loop.py", "_worker/held.py", "_worker/ou
 CHECKPOINTS, RETRY = "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
-PLACE = "_system/place.py"
+PLACE, TIMETABLE = "_system/place.py", "_formats/timetable.py"
 
 MUTANTS = [
     # -- liveness --
@@ -1421,6 +1421,38 @@ MUTANTS = [
         _conformance("servers::test_a_task_that_is_due_again_wakes_only_its_own_queue"),
         "postgresql",
     ),
+    # -- queues by pattern --
+    Mutant(
+        "a pattern also matches in the middle of a name",
+        "checks.py",
+        "queue.startswith(name[:-1])",
+        "name[:-1] in queue",
+        _unit("name_patterns::test_which_queues_names_and_patterns_stand_for"),
+        "which_queues",
+    ),
+    Mutant(
+        "a burst ends without the queues that it has filled",
+        LOOP,
+        "return self._membership.maintain() > 0 or self._queues.read()",
+        "return self._membership.maintain() > 0",
+        _conformance("queue_patterns::test_a_burst_includes_queues_that_its_own_tasks_fill"),
+    ),
+    Mutant(
+        "an idle worker does not find new queues (PostgreSQL)",
+        "_worker/due.py",
+        "or queues.read_if_due():",
+        "or False:",
+        _conformance("queue_patterns::test_an_idle_worker_reads_the_names_while_it_waits"),
+        "postgresql",
+    ),
+    Mutant(
+        "queues with cancelled tasks only are not listed (MariaDB)",
+        MARIADB,
+        "WHERE ended = 'cancelled' AND queue > :after_n",
+        "WHERE ended = 'done' AND queue > :after_n",
+        _conformance("operators::test_queues_lists_those_with_tasks_and_those_that_are_paused"),
+        "mariadb",
+    ),
     # -- what the command line shows --
     Mutant(
         "a worker logs the password of its database",
@@ -1431,12 +1463,61 @@ MUTANTS = [
         "postgresql",
     ),
     Mutant(
+        "Ctrl-C interrupts the demo at any moment",
+        "_system/signals.py",
+        "arrived = True",
+        "raise KeyboardInterrupt",
+        ("tests/cli/test_demo.py::test_a_demo_can_be_interrupted_at_an_inconvenient_moment",),
+        "inconvenient",
+    ),
+    Mutant(
         "a notification just before a wait is missed (PostgreSQL)",
         "_store/postgresql/wakeups.py",
         "if ticket.rings == self._rings and all(",
         "if all(",
         ("tests/conformance/test_fetch.py::test_a_wake_up_between_the_ticket_and_the_wait_is_not_missed",),
         "postgresql",
+    ),
+    # -- schedules --
+    Mutant(
+        "a time that the clock shows twice has two ticks",
+        TIMETABLE,
+        "return local if change is None else max(local, self._zone.local(change - 1))",
+        "return local",
+        _unit("timetable::test_what_fires_at_a_clock_change"),
+        "",
+    ),
+    Mutant(
+        "times in the gap of a clock change are counted one by one",
+        TIMETABLE,
+        "number -= max(0, at_end - 1)",
+        "number -= 0 * at_end",
+        _unit("timetable::test_ticks_near_clock_changes_are_those_of_a_slow_reading"),
+        "",
+    ),
+    Mutant(
+        "the tick of an interval comes again at its own moment",
+        TIMETABLE,
+        "tick = (moment // self._every + 1) * self._every",
+        "tick = -(-moment // self._every) * self._every",
+        _unit("timetable::test_ticks_of_an_interval_are_its_multiples_since_1970"),
+        "",
+    ),
+    Mutant(
+        "an old tick is made although nothing is to be caught up",
+        TIMETABLE,
+        "oldest = now - GRACE",
+        "oldest = now - 2 * GRACE",
+        _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
+        "",
+    ),
+    Mutant(
+        "the ticks before the newest are not counted as missed",
+        TIMETABLE,
+        "timetable.count(next_at - 1, before), before, following)",
+        "0, None, following)",
+        _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
+        "",
     ),
     # -- dependencies and expiry --
     Mutant(

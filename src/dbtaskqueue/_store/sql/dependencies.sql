@@ -139,6 +139,14 @@ SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge
 -- name: gate
 SELECT {{stored_gate_columns}} FROM {{schema}}dbtaskqueue_gate WHERE task = :id
 
+-- name: gates
+SELECT {{stored_gate_columns}} FROM {{schema}}dbtaskqueue_gate WHERE task {{in_ids}} AND open > 0
+
+-- name: open_parents
+-- Reads at most the edges of one child: at most 10,000.
+SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge
+ WHERE child = :id AND met IS NULL ORDER BY place LIMIT :limit
+
 -- name: parent_states
 -- What a child knows of its parents without their results.
 SELECT edge.parent, edge.arguments, parent.state, parent.function FROM {{schema}}dbtaskqueue_edge AS edge
