@@ -110,7 +110,7 @@ def queue_stats(store: Store, queue: str, counts: TaskCounts) -> QueueStats:
 
 
 def queue_infos(store: Store, counts: TaskCounts) -> list[QueueInfo]:
-    """Return all queues that have tasks or are paused, by name."""
+    """Return all queues that have tasks or schedules or are paused, by name."""
     served = [names for worker in live_workers(store) if (names := queues_of(worker)) is not None]
     found = []
     for name in store.queues():

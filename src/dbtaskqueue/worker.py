@@ -199,6 +199,7 @@ class Worker:
                 batch=size,
                 events=self._events(),
                 notifier=Notifier(os.environ if threading.current_thread() is threading.main_thread() else {}),
+                declare=partial(self._queue.store_declarations, self.queues),
             )
             if self._stop_requested:
                 loop.stop.request()

@@ -12,7 +12,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -65,7 +65,10 @@ class LoopSettings(NamedTuple):
 
 
 class WorkerLoop:
-    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers."""
+    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers.
+
+    ``declare`` stores the schedules that the worker's code declares.
+    """
 
     def __init__(
         self,
@@ -77,8 +80,11 @@ class WorkerLoop:
         batch: BatchSize,
         events: Events,
         notifier: Notifier,
+        declare: Callable[[], object],
     ) -> None:
         self._store = store
+        self._declare = declare
+        self._is_prepared = False
         self._settings = settings
         self._queues = ServedQueues(store, settings.queues)
         self._lookup = lookup
@@ -134,7 +140,8 @@ class WorkerLoop:
             task_log.listen()
         try:
             while not self.stop.is_on:
-                self._turn()
+                if self._is_prepared or self._prepare():
+                    self._turn()
                 if not self._outbox.failures:
                     self._supervision.ready()
                 if self._is_complete():
@@ -159,6 +166,17 @@ class WorkerLoop:
     def _running(self) -> list[TaskRun]:
         return list(self._active)
 
+    def _prepare(self) -> bool:
+        """Store the code's schedules. In a burst, also make the ticks that are due. Return False in an outage."""
+        try:
+            self._declare()
+            if self._limits.burst:
+                self._membership.tick()
+            self._is_prepared = True
+        except StoreUnavailable as error:
+            self._outbox.failed(error)
+        return self._is_prepared
+
     # -- one turn of the loop ----------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -171,16 +189,18 @@ class WorkerLoop:
         claim = self._next_claim()
         if not (starts or claim or self._outbox):
             return
+        only_claims = not self._outbox
         exchanged = self._exchange(starts, claim)
         if exchanged is None:
             return
-        if claim is not None:
-            self._may_have_more = len(exchanged.claimed) >= claim.limit or self._finds_more()
-            if not exchanged.claimed:
-                self._expire()
-            self._dispatch(exchanged.claimed, claim)
-        elif exchanged.released:
-            self._may_have_more = True
+        if claim is None:
+            self._may_have_more = self._may_have_more or exchanged.released > 0
+            return
+        is_full = len(exchanged.claimed) >= claim.limit
+        # what was released after the claim, and children of tasks that have expired now
+        finds_more = exchanged.released > 0 or (only_claims and not exchanged.claimed and self._expire() > 0)
+        self._may_have_more = is_full or finds_more or self._finds_more()
+        self._dispatch(exchanged.claimed, claim)
 
     def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
         """Store starts and ends, and claim tasks. Return None while the database is unavailable."""
@@ -236,12 +256,16 @@ class WorkerLoop:
             self._outbox.failed(error)
             return True
 
-    def _expire(self) -> None:
-        """Abandon expired tasks: a claim leaves them out, but they count as due."""
+    def _expire(self) -> int:
+        """Abandon expired tasks, and return how many: a claim leaves them out, but they count as due.
+
+        This is only needed after a claim that was made because a task is due, and not after one that stored ends, too.
+        """
         try:
-            self._membership.expire()
+            return self._membership.expire()
         except StoreUnavailable as error:
             self._outbox.failed(error)
+            return 0
 
     def _is_short_of_room(self) -> bool:
         """Return whether claimed tasks wait because a shortage keeps the executor below its concurrency."""
@@ -298,6 +322,7 @@ class WorkerLoop:
             self._active.remove(run)
             durations.append(run.seconds)
             if run.has_ended:
+                self._may_have_more = True  # its transaction may have released children
                 self._outbox.add_stored(run, outcomes.finish(run.record, None, run.ended_at, run.unstored_start))
             else:
                 notes = run.notes()

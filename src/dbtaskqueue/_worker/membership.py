@@ -21,6 +21,7 @@ from .._maintenance.expirer import Expirer
 from .._maintenance.heartbeat import HeartbeatProcess, ThreadHeartbeat
 from .._maintenance.loop import Duty, MaintenanceLoop
 from .._maintenance.rescuer import Rescuer
+from .._maintenance.ticker import Ticker
 from .._store.contract import Claim, End, Exchanged, Held, Note, Start, Store, WorkerRecord
 from .._system import clock
 from .._system.log import event
@@ -76,6 +77,7 @@ class Membership:
         self._clock_watch = ClockWatch(self.store)
         self._expirer = Expirer(self.store)
         self._decider = Decider(self.store)
+        self._ticker = Ticker(self.store, self.events)
 
     # -- joining and leaving -----------------------------------------------------------------------
 
@@ -162,7 +164,8 @@ class Membership:
             outage = Outage(name, self.events, silent=self._runs_tasks)  # a worker's own loop reports it
             self._loop = MaintenanceLoop(name, outage)
             self._loop.start()
-            duties: list[Duty] = [self.rescuer, self._clock_watch, self._expirer, self._decider, *self.duties]
+            common: list[Duty] = [self.rescuer, self._clock_watch, self._expirer, self._decider, self._ticker]
+            duties: list[Duty] = [*common, *self.duties]
             for duty in duties:
                 self._loop.add(duty)
         pids_suffice = self.store.place_is_shared and self._place is not None and self._place.is_initial
@@ -213,8 +216,13 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        self._expirer()
-        return self.rescuer.check() + self._clock_watch.check() + self._decider()
+        return (
+            self._expirer() + self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
+        )
+
+    def tick(self) -> int:
+        """Make the ticks of schedules that are due now. Return how many tasks are due by that."""
+        return self._ticker.tick()
 
     def expire(self) -> int:
         """Abandon expired tasks now. Call it when a claim has found nothing although a task is due."""

@@ -51,6 +51,22 @@ FOR UPDATE
 -- name: for_share
 LOCK IN SHARE MODE
 
+-- name: database_now
+-- In UTC: in the session's time zone, an hour may come twice.
+TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))
+
+-- name: insert_schedule
+-- Differs because MariaDB has no ON CONFLICT, and counts a row that exists already like a new one.
+INSERT INTO dbtaskqueue_schedule ({{stored_schedule_columns}})
+SELECT {{stored_schedule_values}} FROM DUAL
+ WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_schedule WHERE queue = :queue AND name = :name)
+
+-- name: insert_tick
+-- Differs because MariaDB has no ON CONFLICT. The lock on the schedule protects what the subquery reads.
+INSERT INTO dbtaskqueue_tick ({{stored_tick_columns}})
+SELECT {{stored_tick_values}} FROM DUAL
+ WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_tick WHERE queue = :queue AND schedule = :schedule AND at = :at)
+
 -- name: save
 -- Differs because MariaDB has no ON CONFLICT; the same below.
 INSERT INTO dbtaskqueue_large (task, name, value)
