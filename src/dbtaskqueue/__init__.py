@@ -23,6 +23,7 @@ from .errors import (
 from .extension import Extension
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
+from .reasons import Reason
 from .retry import RetryPolicy
 from .schedules import Schedule, Tick
 from .states import TaskState
@@ -48,6 +49,7 @@ __all__ = [
     "Progress",
     "QueueInfo",
     "QueueStats",
+    "Reason",
     "ReleaseTask",
     "RetryPolicy",
     "RetryTask",

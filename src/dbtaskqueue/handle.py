@@ -17,6 +17,7 @@ from ._store import open_store
 from ._store.contract import Store
 from ._system import clock
 from ._worker.held import FetchMembership
+from .checks import is_served
 from .errors import TaskQueueError
 from .events import Events
 from .extension import Extension
@@ -97,9 +98,9 @@ class Handle:
         self.declarations[place] = declaration
 
     def store_declarations(self, queues: Iterable[str] | None = None) -> list[str]:
-        """Store the declared schedules of these queues, or all of them; return their names."""
-        served = None if queues is None else set(queues)
-        wanted = [each for each in self.declarations.values() if served is None or each.queue in served]
+        """Store the declared schedules of these queues or patterns, or all of them; return their names."""
+        served = None if queues is None else list(queues)
+        wanted = [each for each in self.declarations.values() if served is None or is_served(each.queue, served)]
         if wanted:
             records = [each.record(self.store.max_payload) for each in wanted]
             log_changes(records, self.store.declare(records, clock.now(), settle))

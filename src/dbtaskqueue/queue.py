@@ -19,11 +19,24 @@ from ._formats import payload
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._formats.url import mask
-from ._store.contract import BY_PARENTS, HAS_PARENTS, NewTask, Refusal, Store, TaskRecord, Verdict, Waits, fresh, maker
+from ._store.contract import (
+    BY_PARENTS,
+    HAS_PARENTS,
+    MAX_PARENTS,
+    NewTask,
+    Refusal,
+    Store,
+    TaskRecord,
+    Verdict,
+    Waits,
+    fresh,
+    maker,
+)
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .calls import Batch, Command, Target, TaskCall, batches_of
+from ._worker.served import ServedQueues
+from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound
@@ -53,6 +66,7 @@ from .overview import (
     summarize,
     worker_infos,
 )
+from .reasons import Reason, why
 from .retry import RetryPolicy, check_policy
 from .schedules import (
     Declaration,
@@ -292,15 +306,24 @@ class TaskQueue:
         return self._submit(batches_of([payload], options))[0]
 
     @overload
-    def enqueue_many(self, payloads: Iterable[TaskCall[R]], **options: Unpack[ManyOptions]) -> list[Task[R]]: ...
+    def enqueue_many(
+        self,
+        payloads: Iterable[TaskCall[R]],
+        *,
+        keys: Iterable[str | None] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> list[Task[R]]: ...
 
     @overload
-    def enqueue_many(self, payloads: Iterable[Target], **options: Unpack[ManyOptions]) -> list[Task[Any]]: ...
+    def enqueue_many(
+        self, payloads: Iterable[Target], *, keys: Iterable[str | None] | None = None, **options: Unpack[ManyOptions]
+    ) -> list[Task[Any]]: ...
 
     def enqueue_many(
         self,
         payloads: Iterable[Target],
         *,
+        keys: Iterable[str | None] | None = None,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
         priority: int = 0,
@@ -319,7 +342,9 @@ class TaskQueue:
     ) -> list[Task]:
         """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
 
-        The options are those of ``enqueue``, for all of them. A call may have a ``key`` of its own, by ``using``.
+        The options are those of ``enqueue``, for all of them. ``keys``: a list with a key or None for each payload. A
+        call may have a ``key`` of its own, by ``using``, which wins. Raises ValueError, too, if ``keys`` has another
+        length.
         """
         options: ManyOptions = {
             "start_in": start_in,
@@ -338,7 +363,8 @@ class TaskQueue:
             "connection": connection,
             "meta": meta,
         }
-        return self._submit(batches_of(list(payloads), options))
+        targets = list(payloads)
+        return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
 
     def flow(self) -> Flow:
         """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
@@ -400,13 +426,13 @@ class TaskQueue:
         if len(batches) == 1:
             [batch] = batches
             groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
-            waits = self._waits_of(batch, groups, now) if batch.arguments or _may_wait(batch.options) else []
+            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else []
             connection = batch.options.get("connection")
         else:
             groups, waits, first = [], [], 0
             for batch in batches:
                 new = self._new_tasks(batch, first, now)
-                waits += self._waits_of(batch, new, now)
+                waits += self._waits_of(batch, new, now, first)
                 groups += new
                 first += len(batch.payloads)
             connection = _connection_of(batches)
@@ -460,12 +486,12 @@ class TaskQueue:
             extended.append(task._replace(meta=encode_meta(new.meta) if new.meta else None))
         return [list(group) for _, group in itertools.groupby(extended, key=attrgetter("meta"))]
 
-    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int) -> list[Waits | None]:
-        """Return what the tasks of each group of a batch wait for."""
+    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int, first: int) -> list[Waits | None]:
+        """Return what the tasks of each group of a batch wait for. ``first``: as in ``_new_tasks``."""
         if not groups or not (batch.arguments or _may_wait(batch.options)):
             return [None] * len(groups)
         options = checked_waits(batch.options)
-        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due)
+        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due, first)
         return [waits] * len(groups)
 
     def _read_again(self, id: int, connection: object) -> Task:
@@ -510,9 +536,10 @@ class TaskQueue:
     def _wait_until_due(self, left: float | None) -> None:
         """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
+        queues = ServedQueues(self.store, [self.name])
         while not self._handle.is_closed:
             left = deadline - time.monotonic()
-            if wait_until_due(self.store, [self.name], left, commands=False) or left <= 0:  # commands are for workers
+            if wait_until_due(self.store, queues, left, commands=False) or left <= 0:  # commands are for workers
                 return
 
     next = fetch
@@ -560,6 +587,15 @@ class TaskQueue:
         self.store.wakeups.ring()
         with after_a_change():
             return self.get(id)
+
+    def why(self, id: int) -> list[Reason]:
+        """Return all reasons why a task of any queue does not run now. Raises TaskNotFound.
+
+        The list is empty for a task that is reserved, runs or has ended, and for one that a worker will start now. It
+        only reads, and reads a bounded number of rows.
+        """
+        self._handle.require_open()
+        return why(self.store, look_up(self.store, id))
 
     def suspend(self, id: int) -> None:
         """Pause all processes of a running task within 2 s, until ``continue_``.
@@ -865,6 +901,8 @@ def _refused(refusal: Refusal) -> Exception:
     """Return the error for tasks that were not stored."""
     if refusal.why == "missing":
         return TaskNotFound(f"after: there is no task {refusal.task}")
+    if refusal.why == "full":
+        return ValueError(f"before: task {refusal.task} may have at most {MAX_PARENTS:,} parents")
     return InvalidTransition(f"before: task {refusal.task} is not blocked by parents")
 
 

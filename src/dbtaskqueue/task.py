@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self
@@ -483,6 +483,11 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+def blocked_among(store: Store, tasks: Sequence[int]) -> dict[int, Blocked]:
+    """Return what those of these tasks wait for that have parents which have not ended."""
+    return {id: Blocked(["parents"], gate.open, gate.total) for id, gate in store.gates(tasks).items()}
 
 
 def attempts_of(store: Store, task: int, since: int = 0) -> list[Attempt]:

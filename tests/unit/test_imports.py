@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"outcomes"},
     {"events"},
     {"checkpoints", "dependencies", "overview", "waiting"},
-    {"options"},
+    {"options", "reasons"},
     {"calls"},
     {"schedules"},
     {"current"},

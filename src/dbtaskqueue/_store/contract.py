@@ -20,6 +20,7 @@ from .records import BY_PARENTS as BY_PARENTS
 from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
 from .records import HAS_CHILDREN as HAS_CHILDREN
 from .records import HAS_PARENTS as HAS_PARENTS
+from .records import MAX_PARENTS as MAX_PARENTS
 from .records import WANTS_DONE as WANTS_DONE
 from .records import WANTS_ENDED as WANTS_ENDED
 from .records import WANTS_FAILED as WANTS_FAILED
@@ -65,9 +66,9 @@ class Waits(NamedTuple):
 
 class Refusal(NamedTuple):
     """Why tasks were not stored: "missing": the parent ``task`` does not exist; "not waiting": ``task`` is not blocked
-    by parents, so no new task can come before it."""
+    by parents, so no new task can come before it; "full": ``task`` would get more than MAX_PARENTS parents."""
 
-    why: Literal["missing", "not waiting"]
+    why: Literal["missing", "not waiting", "full"]
     task: int
 
 
@@ -78,6 +79,31 @@ class ParentState(NamedTuple):
     arguments: str | None
     state: str | None
     function: str | None
+
+
+class Summary(NamedTuple):
+    """A task without its payload, result and error, for lists of many tasks. The fields are those of a TaskRecord."""
+
+    id: int
+    queue: str
+    state: str
+    function: str | None
+    command: int
+    attempt: int
+    due: int
+    started_at: int | None
+    blocked: int
+    flow: int
+    suspended: int
+
+
+class Position(NamedTuple):
+    """The place of a waiting task in its queue: a claim takes ``rank`` first, then ``due``, then ``id``."""
+
+    queue: str
+    rank: int
+    due: int
+    id: int
 
 
 class Enqueued(NamedTuple):
@@ -280,7 +306,12 @@ Ticks that its row has due are missed, unless it is paused. It must not raise an
 
 
 class Wakeups(abc.ABC):
-    """Wakes waiting threads when any process has changed the database."""
+    """Wakes waiting threads when any process has changed the database.
+
+    ``sees_all_queues``: a wait also ends when a queue changes that its ticket does not name.
+    """
+
+    sees_all_queues = False
 
     @abc.abstractmethod
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
@@ -307,8 +338,11 @@ class Wakeups(abc.ABC):
         """Return once the database has changed since ``ticket``, after a ``ring``, or after ``timeout`` seconds."""
 
     @abc.abstractmethod
-    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
-        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``."""
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> bool:
+        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``.
+
+        Return False if nothing happened in ``timeout`` seconds, and True if the caller must check.
+        """
 
     @abc.abstractmethod
     def ring(self) -> None:
@@ -461,14 +495,22 @@ class Dependencies(abc.ABC):
         """Return the counter of a task with parents, None for another one."""
 
     @abc.abstractmethod
+    def gates(self, tasks: Sequence[int]) -> dict[int, GateRecord]:
+        """Return the counters of those of these tasks that have an open parent."""
+
+    @abc.abstractmethod
+    def open_parents(self, task: int, limit: int) -> list[EdgeRecord]:
+        """Return the first ``limit`` edges to parents that have not ended, in their order."""
+
+    @abc.abstractmethod
     def parent_states(self, task: int) -> list[ParentState]:
         """Return what a child knows about its parents, in their order."""
 
     @abc.abstractmethod
     def decide_children(self, now: int, *, search: bool = False) -> int:
-        """Decide children whose parents have ended in an earlier transaction; return how many were released.
+        """Decide children whose parents have ended in earlier transactions; return how many were released.
 
-        ``search``: also find parents that a program of an earlier version has ended. This reads each open edge.
+        ``search``: also find parents that an earlier version has ended: reads each open edge.
         """
 
 
@@ -570,8 +612,21 @@ class Listing(abc.ABC):
     """Lists, attempts and counts of tasks, for people to read."""
 
     @abc.abstractmethod
-    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
-        """Return the queue's tasks with ids below ``before``, newest first."""
+    def tasks(
+        self, queue: str, state: TaskState | None, limit: int, before: int | None, *, blocked: bool = False
+    ) -> list[TaskRecord]:
+        """Return the queue's tasks with ids below ``before``, newest first; with ``blocked`` only blocked ones."""
+
+    @abc.abstractmethod
+    def summaries(self, tasks: Sequence[int]) -> dict[int, Summary]:
+        """Return those of these tasks that exist, by id."""
+
+    @abc.abstractmethod
+    def count_before(self, position: Position, now: int, limit: int, *, commands: bool) -> tuple[int, int]:
+        """Return how many due tasks are claimed before ``position``: of higher priorities, and of its own.
+
+        Counts at most ``limit``, with ``commands`` also command lines.
+        """
 
     @abc.abstractmethod
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:

@@ -34,8 +34,8 @@ class Membership:
     """One worker as the others see it.
 
     ``runs_tasks``: this process runs task code, which may block its threads. So the heartbeat needs its own process. A
-    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues`` and
-    ``functions`` are stored in the worker's row (see WorkerRecord).
+    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues``, ``functions``
+    and ``commands`` are stored in the worker's row (see WorkerRecord).
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Membership:
         executor: str | None = None,
         queues: Sequence[str] | None = None,
         functions: Sequence[str | None] | None = None,
+        commands: bool = False,
     ) -> None:
         self.store = store
         self.lease = lease
@@ -57,6 +58,7 @@ class Membership:
         self._executor = executor
         self._queues = queues
         self._functions = functions
+        self._commands = commands
         self.on_lost: Callable[[], None] = lambda: None
         self.on_left: Callable[[], None] = lambda: None
         self._reset()
@@ -151,6 +153,7 @@ class Membership:
             executor=self._executor,
             queues=None if self._queues is None else json.dumps(self._queues),
             functions=None if self._functions is None else json.dumps(self._functions),
+            commands=int(self._commands),
         )
 
     # -- the heartbeat -----------------------------------------------------------------------------
@@ -213,8 +216,9 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        self._expirer()
-        return self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
+        return (
+            self._expirer() + self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
+        )
 
     def tick(self) -> int:
         """Make the ticks of schedules that are due now. Return how many tasks are due by that."""

@@ -36,7 +36,7 @@ _EXAMPLES = """
 \b
 Examples:
   dbtaskqueue worker app:queue --concurrency 4
-  dbtaskqueue worker app:send_mail --queue mail --queue news
+  dbtaskqueue worker app:send_mail --queue mail --queue 'news*'
   dbtaskqueue worker app:fetch --executor asyncio --concurrency 200
   dbtaskqueue worker app:queue --burst      # run what is due, then exit
   dbtaskqueue worker --allow-commands       # run command lines only

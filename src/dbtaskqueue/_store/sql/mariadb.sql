@@ -178,6 +178,23 @@ SELECT 1 FROM dbtaskqueue_task AS other
    AND other.open_key = (SELECT "key" FROM dbtaskqueue_task WHERE id = :id)
    AND other.id <> :id
 
+-- name: queues
+-- Differs because MariaDB would walk over all rows, both for the recursive query of the other engines and for DISTINCT.
+-- Returns the next names after each of some names, one index seek for each; and NULL.
+SELECT queue FROM dbtaskqueue_task {{by_held}} WHERE {{is_held}}
+UNION
+SELECT name FROM dbtaskqueue_queue WHERE paused = 1
+[[UNION
+SELECT min(waiting) FROM dbtaskqueue_task {{by_claimable}} WHERE waiting > :after_n
+UNION
+SELECT min(blocked_in) FROM dbtaskqueue_task {{by_blocked}} WHERE blocked_in > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'done' AND queue > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'cancelled' AND queue > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'abandoned' AND queue > :after_n]]
+
 -- name: set_paused
 -- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_queue (name, paused) VALUES (:queue, :paused)

@@ -75,7 +75,7 @@ UPDATE {{schema}}dbtaskqueue_schedule
 -- The previous tasks of schedules, and the parents that these still wait for.
 SELECT id, state, blocked, flow FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} ORDER BY id {{for_update}}
 
--- name: open_parents
+-- name: blockers
 SELECT child, parent FROM {{schema}}dbtaskqueue_edge WHERE child {{in_ids}} AND met IS NULL ORDER BY child, place
 
 -- name: take_newer_tick
