@@ -25,6 +25,7 @@ from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .reasons import Reason
 from .retry import RetryPolicy
+from .schedules import Schedule, Tick
 from .states import TaskState
 from .task import Attempt, Blocked, Task
 from .worker import Worker
@@ -53,6 +54,7 @@ __all__ = [
     "RetryPolicy",
     "RetryTask",
     "RunningTask",
+    "Schedule",
     "SchemaError",
     "StoreUnavailable",
     "Task",
@@ -63,6 +65,7 @@ __all__ = [
     "TaskQueue",
     "TaskQueueError",
     "TaskState",
+    "Tick",
     "Worker",
     "WorkerInfo",
     "current_task",

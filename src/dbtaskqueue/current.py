@@ -16,13 +16,16 @@ from ._formats.progress import ProgressTracker
 from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
-from .errors import TaskCancelled
+from .errors import PayloadError, TaskCancelled
+from .schedules import Tick, tick_of
 from .states import TaskState
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_STEP = 200
+MOST_RESULTS = 64 * 1024 * 1024
+"""The most characters of JSON that results of parents may have together as arguments of a call."""
 
 
 class Parent:
@@ -130,6 +133,11 @@ class RunningTask:
     def function(self) -> str | None:
         """The name of its task function, None if a callback runs it."""
         return self._record.function
+
+    @property
+    def tick(self) -> Tick | None:
+        """The tick of the schedule that made this task; None for another task."""
+        return tick_of(self._record.options)
 
     @property
     def parents(self) -> list[Parent]:
@@ -246,13 +254,23 @@ class RunningTask:
 
 
 def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
-    """Return the results of parents that stand for arguments of the task's call, by their places there."""
+    """Return the results of parents that stand for arguments of the task's call, by their places there.
+
+    Raises PayloadError if they are too large together, and TaskNotFound if one of these parents was pruned.
+    """
     found: dict[str, JSON] = {}
-    if task.function is not None:
-        for parent in task._checkpoints.parents():
-            if parent.arguments is not None:
-                result = Parent(parent, task._checkpoints).result
-                found |= dict.fromkeys(json.loads(parent.arguments), result)
+    size = 0
+    for parent in task._checkpoints.parents() if task.function is not None else ():
+        if parent.arguments is not None:
+            text = task._checkpoints.result_of(parent.id)
+            places = json.loads(parent.arguments)
+            size += len(text or "") * len(places)
+            if size > MOST_RESULTS:
+                raise PayloadError(
+                    f"the results of parents that are arguments take more than {MOST_RESULTS >> 20} MiB together;"
+                    " use after=, and read the results one by one, by current_task().parents"
+                )
+            found |= {place: None if text is None else payload.decode(text, name="result") for place in places}
     return found
 
 

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
-from ._store.contract import WANTS_DONE, WANTS_ENDED, WANTS_FAILED, Link, Waits
+from ._store.contract import MAX_PARENTS, WANTS_DONE, WANTS_ENDED, WANTS_FAILED, Link, Waits
 from ._system import clock
 from .checks import check_seconds, counted, shown
 from .errors import TaskQueueError
@@ -29,8 +29,6 @@ else:
 
 When = Literal["done", "ended", "failed"]
 WANTS: Mapping[str, int] = {"done": WANTS_DONE, "ended": WANTS_ENDED, "failed": WANTS_FAILED}
-MAX_PARENTS = 10_000
-"""The most parents that a task may have."""
 
 
 class Reference:
@@ -86,7 +84,8 @@ AnyTask = Reference | int
 def check_after(after: object) -> list[AnyTask]:
     """Return the parents that ``after`` names. Raises TypeError or ValueError."""
     given = [after] if isinstance(after, Reference | int) else after
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    # an iterator would be empty the second time that the options are checked
+    if isinstance(given, (str, bytes, Mapping, Iterator)) or not isinstance(given, Iterable):
         raise TypeError(f"after must be a Task, an id, or a list of them, not {shown(after)}")
     return [_check_reference(each, "after") for each in given]
 
@@ -151,10 +150,11 @@ def _escaped(name: str) -> str:
 
 
 def to_waits(
-    options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int
+    options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int, position: int
 ) -> Waits | None:
     """Return what a new task waits for, None for nothing. ``options`` are checked; ``url``: its database.
 
+    ``position``: the number of tasks before it in the same call.
     Raises ValueError for too many parents, a task of another database, and options that exclude each other.
     """
     after: Sequence[AnyTask] = options.get("after", ())
@@ -170,6 +170,8 @@ def to_waits(
         raise ValueError(f"a task may have at most {MAX_PARENTS:,} parents, not {len(places):,}")
     if not places and before is None:
         return None
+    if any(link.is_new and link.parent >= position for link in places):
+        raise ValueError("a task of a flow can only wait for tasks that were added before it")
     links = [link._replace(arguments=json.dumps(given)) if given else link for link, given in places.items()]
     delay = None if "start_at" in options else max(0, due - now)
     child = None if before is None else _link(before, url)

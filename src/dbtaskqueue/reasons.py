@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from ._store.contract import BY_PARENTS, Position, Store, Summary, TaskRecord, WorkerRecord
 from ._system import clock
 from .checks import counted, escaped
-from .overview import functions_of, live_workers, queues_of
+from .overview import functions_of, live_workers, queues_of, serves
 from .states import FAILED, PENDING, RUNNING
 
 MOST_COUNTED = 10_000
@@ -61,11 +61,6 @@ def why(store: Store, task: TaskRecord) -> list[Reason]:
         *_behind(store, task, now, serving),
     ]
     return found or list(_busy_workers(store, task, serving))
-
-
-def serves(worker: WorkerRecord, queue: str) -> bool:
-    """Return whether a worker is known to serve a queue. A program that calls ``fetch()`` does not say so."""
-    return queue in (queues_of(worker) or ())
 
 
 # -- the reasons -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ SIGNATURES: list[tuple[type, Callable[..., Any]]] = [
     (defined.WorkerOptions, Worker.__init__),
     (defined.RunOptions, Worker.run),
 ]
-OTHERS = {"self", "payload", "payloads", "url_or_queue", "queue", "queues", "callback", "batch"}
+OTHERS = {"self", "payload", "payloads", "keys", "url_or_queue", "queue", "queues", "callback", "batch"}
 """Parameters that are not options."""
 
 

@@ -48,7 +48,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
             "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=()"
         ),
         "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}, {WAITS}",
-        "enqueue_many": f"payloads, *, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",
+        "enqueue_many": f"payloads, *, keys=None, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",
         "flow": "",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
         "open": "url=None",
@@ -181,6 +181,7 @@ def test_attributes() -> None:
     assert QueueInfo._fields == ("name", *QueueStats._fields)
     assert WorkerInfo._fields == (
         *("id", "host", "pid", "state", "elsewhere", "holds", "executor", "queues", "lease", "created_at", "lost_at"),
+        "commands",
     )
 
 

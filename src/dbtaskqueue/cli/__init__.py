@@ -17,6 +17,7 @@ from .logs import logs
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
+from .schedules import schedules
 from .schema import migrate
 from .show import show
 from .watch import watch
@@ -26,6 +27,7 @@ _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
     "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],

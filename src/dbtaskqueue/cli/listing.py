@@ -163,6 +163,11 @@ def worker_state(worker: WorkerInfo) -> str:
     return f"{worker.state} (elsewhere)" if worker.elsewhere else worker.state
 
 
+def _runs(worker: WorkerInfo) -> str:
+    """Return how a worker runs tasks, and whether it runs command lines."""
+    return ", ".join(filter(None, [worker.executor, "commands" if worker.commands else None]))
+
+
 def _worker_row(worker: WorkerInfo) -> tuple[str, ...]:
     return (
         str(worker.id),
@@ -170,6 +175,6 @@ def _worker_row(worker: WorkerInfo) -> tuple[str, ...]:
         worker_state(worker),
         local(worker.lost_at or worker.created_at),
         counted(worker.holds),
-        worker.executor or "",
+        _runs(worker),
         worker.host,
     )

@@ -12,8 +12,7 @@ from .._system import clock
 from .._system.place import here
 from ..checks import counted, listed
 from ..outcomes import UNKNOWN_DELAYS
-from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, summarize
-from ..reasons import serves
+from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, serves, summarize
 from ..states import ABANDONED, DONE, FAILED, PENDING, RUNNING
 
 _MOST_SLOW = 10
@@ -99,10 +98,10 @@ def _known_functions(queue: str, alive: list[WorkerRecord]) -> set[str | None] |
     """Return what the live workers of a queue have code for; None if there are none, or if one has not stored it."""
     known: set[str | None] | None = None
     for worker in alive:
-        queues, functions = queues_of(worker), functions_of(worker)
-        if queues is None or functions is None:  # a plain fetch() user, a worker of version 0.1.0, or a damaged row
+        is_served, functions = serves(worker, queue), functions_of(worker)
+        if is_served is None or functions is None:  # a plain fetch() user, a worker of version 0.1.0, or a damaged row
             return None
-        if queue in queues:
+        if is_served:
             known = (known or set()) | set(functions)
     return known
 

@@ -116,17 +116,18 @@ UPDATE {{schema}}dbtaskqueue_task
 -- name: revive_children
 UPDATE {{schema}}dbtaskqueue_task
    SET blocked = blocked | 1, retry_token = token, token = token + 1, retry_base = attempt, finished_at = NULL,
-       reason = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
+       reason = NULL, worker = NULL, cancel_requested = 0, expires = NULL, state = 'pending'
  WHERE id {{in_ids}} AND state = 'cancelled' AND reason IS NOT NULL
 
 -- name: block
 UPDATE {{schema}}dbtaskqueue_task SET blocked = CASE WHEN :blocked = 1 THEN blocked | 1 ELSE blocked & 254 END WHERE id = :id
 
 -- name: needed_parents
--- Tasks that an unfinished child waits for, or whose results it may read.
+-- Tasks that an unfinished child waits for, or whose results it may read, and those with a child that is not decided.
 SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge
  WHERE parent {{in_ids}}
-   AND (SELECT CASE WHEN finished_at IS NULL THEN 1 ELSE 0 END FROM {{schema}}dbtaskqueue_task WHERE id = child) = 1
+   AND (met IS NULL
+        OR (SELECT CASE WHEN finished_at IS NULL THEN 1 ELSE 0 END FROM {{schema}}dbtaskqueue_task WHERE id = child) = 1)
 
 -- name: parents
 SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge WHERE child = :id ORDER BY place LIMIT :limit
@@ -153,10 +154,8 @@ SELECT edge.parent, edge.arguments, parent.state, parent.function FROM {{schema}
   LEFT JOIN {{schema}}dbtaskqueue_task AS parent ON parent.id = edge.parent
  WHERE edge.child = :id ORDER BY edge.place
 
--- name: delete_edges_of_parents
-DELETE FROM {{schema}}dbtaskqueue_edge WHERE parent {{in_ids}}
-
 -- name: delete_edges_of_children
+-- Edges of pruned parents stay as long as the child: a retry of the child must know that a result is missing.
 DELETE FROM {{schema}}dbtaskqueue_edge WHERE child {{in_ids}}
 
 -- name: delete_gates

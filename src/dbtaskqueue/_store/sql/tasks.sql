@@ -147,9 +147,9 @@ UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, finished_at = :now, worker = NULL, reason = :reason, state = 'abandoned'
  WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now
 
--- name: held_among
--- Tasks that were claimed before they could be locked. They stay listed.
-SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND state IN ('reserved', 'running')
+-- name: may_expire
+-- Tasks that were claimed before they could be locked. They stay listed, even if they were released since.
+SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND finished_at IS NULL AND expires IS NOT NULL
 
 -- name: delete_expiries
 DELETE FROM {{schema}}dbtaskqueue_expiry WHERE task {{in_ids}}
