@@ -394,10 +394,9 @@ class Tasks(abc.ABC):
         connection: object = None,
         waits: Sequence[Waits | None] = (),
     ) -> Enqueued:
-        """Store tasks, all or none. Tasks of a group differ only in payload; a task with a key has its own group.
+        """Store tasks, all or none: groups that differ only in payload, or one task with a key.
 
-        With a user's ``connection``, they become part of its transaction. ``waits``: for each group, what its tasks
-        wait for; empty if none waits.
+        ``connection``: a user's transaction. ``waits``: what each group waits for; empty if none waits.
         """
 
     @abc.abstractmethod
@@ -510,7 +509,7 @@ class Dependencies(abc.ABC):
     def decide_children(self, now: int, *, search: bool = False) -> int:
         """Decide children whose parents have ended in earlier transactions; return how many were released.
 
-        ``search``: also find parents that an earlier version has ended: reads each open edge.
+        ``search``: also find parents ended by an earlier version. Reads each open edge.
         """
 
 
@@ -519,9 +518,9 @@ class Schedules(abc.ABC):
 
     @abc.abstractmethod
     def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
-        """Store definitions of schedules, all or none; ``declared_at`` only says whether a worker declares them.
+        """Store definitions of schedules, all or none; ``declared_at`` says only whether a worker declares them.
 
-        A definition that is stored already changes nothing. One with other times gets its next tick by ``settle``.
+        A known definition changes nothing. One with other times gets its next tick by ``settle``.
         """
 
     @abc.abstractmethod
