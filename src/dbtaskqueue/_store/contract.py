@@ -401,9 +401,9 @@ class Tasks(abc.ABC):
         connection: object = None,
         waits: Sequence[Waits | None] = (),
     ) -> Enqueued:
-        """Store tasks, all or none. Tasks of a group differ only in payload; a task with a key has its own group.
+        """Store all tasks or none. Tasks of a group differ only in payload; a task with a key has its own group.
 
-        ``connection``: a user's, in its transaction. ``waits``: for each group; empty if none waits.
+        ``connection``: a user's, in its transaction. ``waits``: of each group, or empty.
         """
 
     @abc.abstractmethod
