@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from engines import cursor
 from helpers import Background, until
-from processes.flow.referee import check_tables, race
+from processes.flow.referee import by_id, check_tables, race
 
 from dbtaskqueue import Task, TaskQueue, Worker, current_task
 from dbtaskqueue.states import FINAL
@@ -57,13 +57,14 @@ def test_two_last_parents_that_end_at_the_same_moment_leave_no_child(url: str, t
         race(url, tmp_path, rounds, END_PARENTS, END_PARENTS, within(rounds))
         check_tables(url)
         states: Counter[tuple[str, ...]] = Counter()
+        now = by_id(queue)
         for number, each in enumerate(children):
-            found = tuple("blocked" if task.refresh().blocked else str(task.state) for task in each)
+            found = tuple(standing(now[task.id]) for task in each)
             failures = fates(number).count("fails")
             assert found == ("cancelled" if failures else "pending", "pending", "pending" if failures else "cancelled")
             states[found] += 1
         assert sum(states.values()) == rounds
-        free = {task.id for each in children for task in each if task.state not in FINAL}
+        free = {task.id for task in now.values() if task.state not in FINAL}
         fetched: list[Task] = []
         while some := queue.fetch(500, timeout=0):
             fetched += some
@@ -115,11 +116,10 @@ def triangles(url: str, directory: Path, rounds: int, end_parents: str) -> None:
         (directory / "meeting place of the middle").write_text(str([middle.id for _, middle, _, _ in found]))
         race(url, directory, rounds, end_parents, CANCEL_MIDDLE, within(rounds))
         check_tables(url)
-        states = Counter(
-            tuple("blocked" if task.refresh().blocked else str(task.state) for task in each) for each in found
-        )
+        now = {id: task for name in ("parents-0", "middle", "children") for id, task in by_id(queue.lane(name)).items()}
+        states = Counter(tuple(standing(now[task.id]) for task in each) for each in found)
         assert states == {("done", "cancelled", "cancelled", "pending"): rounds}
-        assert all(task.attempt == 1 for task, _, _, _ in found), "an attempt was lost"
+        assert all(now[task.id].attempt == 1 for task, _, _, _ in found), "an attempt was lost"
         queue.purge()
 
 
@@ -157,6 +157,10 @@ def test_a_task_that_ends_in_its_own_transaction_does_not_wait_for_locks_on_its_
             its.execute("COMMIT")
         worker.join()
         assert child.refresh().state == "done"
+
+
+def standing(task: Task) -> str:
+    return "blocked" if task.blocked else str(task.state)
 
 
 def quick_to_find_deadlocks(url: str, engine: str) -> str:
