@@ -1,7 +1,8 @@
 """A process is killed, or loses its connection, at each step of an end with three children.
 
-By default a quarter of all steps is tried; with ``--all-engines`` each one. On SQLite a step is a write to the file (before it, and in its middle), on a server it is a statement (before it, and
-after it). Afterwards a worker brings everything to its end, and the children agree with how their parent ended.
+By default a quarter of all steps is tried; with ``--all-engines`` each one. On SQLite a step is a write to the file
+(before it, and in its middle), on a server it is a statement (before it, and after it). Afterwards a worker brings
+everything to its end, and the children agree with how their parent ended.
 """
 
 from __future__ import annotations
