@@ -21,6 +21,10 @@ def reference() -> str:
         lines += [f"## {title}", ""]
         for name in names:
             lines += _command(main.commands[name], context)
+            if isinstance(group := main.commands[name], click.Group):
+                parent = click.Context(group, info_name=name, parent=context)
+                for command in group.commands.values():
+                    lines += _command(command, parent)
     return "\n".join(lines)
 
 
@@ -35,7 +39,8 @@ def _groups(context: click.Context) -> Iterator[tuple[str, list[str]]]:
 
 def _command(command: click.Command, parent: click.Context) -> Iterator[str]:
     context = click.Context(command, info_name=command.name, parent=parent, show_default=True)
-    yield f"### {command.name}"
+    is_main = parent.parent is None
+    yield f"### {command.name}" if is_main else f"#### {parent.info_name} {command.name}"
     yield ""
     yield from (_code(line.strip()) for line in (command.help or "").splitlines())
     yield from ("", "```text", " ".join([context.command_path, *command.collect_usage_pieces(context)]), "```", "")

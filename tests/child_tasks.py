@@ -38,6 +38,17 @@ async def later(text: str) -> str:
     return text
 
 
+@functions.task
+def join(parts: list[Any], *, more: Any = None) -> list[Any]:
+    return [parts, more, [[each.id, each.function, each.state, each.result] for each in current_task().parents]]
+
+
+@functions.task
+async def join_later(parts: list[Any], *, more: Any = None) -> list[Any]:
+    await asyncio.sleep(0.01)
+    return join(parts, more=more)
+
+
 def act(payload: dict[str, Any]) -> Any:
     """Run the function that the payload's ``do`` names."""
     return globals()[f"do_{payload['do']}"](**{name: value for name, value in payload.items() if name != "do"})

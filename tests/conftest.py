@@ -30,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model-minutes", default="0", help="minutes of random sequences in tests/model (default: seconds)"
     )
     parser.addoption("--deploy-task-seconds", default="1.5", help="how long the tasks in tests/processes/deploys take")
+    parser.addoption(
+        "--cron-moments", default="500", help="random cron expressions and moments in tests/unit/test_timetable.py"
+    )
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
     parser.addoption(
         "--flow-rounds", help="rounds of each race in tests/processes/flow (default: 50; full size: 10,000)"

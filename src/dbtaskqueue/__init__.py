@@ -23,7 +23,9 @@ from .errors import (
 from .extension import Extension
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
+from .reasons import Reason
 from .retry import RetryPolicy
+from .schedules import Schedule, Tick
 from .states import TaskState
 from .task import Attempt, Blocked, Task
 from .worker import Worker
@@ -47,10 +49,12 @@ __all__ = [
     "Progress",
     "QueueInfo",
     "QueueStats",
+    "Reason",
     "ReleaseTask",
     "RetryPolicy",
     "RetryTask",
     "RunningTask",
+    "Schedule",
     "SchemaError",
     "StoreUnavailable",
     "Task",
@@ -61,6 +65,7 @@ __all__ = [
     "TaskQueue",
     "TaskQueueError",
     "TaskState",
+    "Tick",
     "Worker",
     "WorkerInfo",
     "current_task",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, final
 
 from ._formats.command_line import as_payload
@@ -119,6 +120,26 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
             batches[-1].payloads.extend(batch.payloads)
         else:
             batches.append(batch)
+    return batches
+
+
+def batches_with_keys(targets: list[Any], keys: Iterable[str | None], options: Mapping[str, object]) -> list[Batch]:
+    """Return targets as batches, in their order, each target with its key or None.
+
+    Raises ValueError unless there is one key for each target, and TypeError for a text in place of a list.
+    """
+    if isinstance(keys, str):
+        raise TypeError("keys must be a list with a key or None for each payload, not a text")
+    keys = list(keys)
+    if len(keys) != len(targets):
+        raise ValueError(f"keys must have one key or None for each of the {len(targets)} payloads, not {len(keys)}")
+    batches: list[Batch] = []
+    for has_key, group in itertools.groupby(zip(targets, keys, strict=True), lambda pair: pair[1] is not None):
+        if has_key:
+            for target, key in group:
+                batches += batches_of([target], {**options, "key": key})
+        else:
+            batches += batches_of([target for target, _ in group], options)
     return batches
 
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeGuard
 
@@ -133,6 +133,34 @@ def check_queue(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"a queue's name must be 1 to 128 ASCII letters, digits and '._:-', not {shown(name)}")
     return name
+
+
+def check_served(name: str) -> str:
+    """Return ``name``, which names the queues that a worker serves: a queue, or a pattern such as ``mail*`` or ``*``.
+
+    Raises ValueError.
+    """
+    if not isinstance(name, str) or "*" not in name:
+        return check_queue(name)
+    start = name.removesuffix("*")
+    if start and not _NAME.fullmatch(start):
+        raise ValueError(
+            "a pattern of queues must be the start of a queue's name (1 to 128 ASCII letters, digits and '._:-') with"
+            f" one '*' at its end, or '*' alone, not {shown(name)}"
+        )
+    return name
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a name that ``check_served`` has returned is a pattern."""
+    return name.endswith("*")
+
+
+def is_served(queue: str, names: Iterable[object]) -> bool:
+    """Return whether one of these names or patterns stands for the queue. What is not text stands for none."""
+    return any(
+        queue == name or (is_pattern(name) and queue.startswith(name[:-1])) for name in names if isinstance(name, str)
+    )
 
 
 def check_key(key: str | None) -> str | None:

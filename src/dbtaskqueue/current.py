@@ -13,17 +13,19 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ._formats import payload
 from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
-from ._store.contract import ParentState, TaskRecord
-from ._store.records import HAS_PARENTS
+from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
-from .errors import TaskCancelled
+from .errors import PayloadError, TaskCancelled
+from .schedules import Tick, tick_of
 from .states import TaskState
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST_STEP = 200
+MOST_RESULTS = 64 * 1024 * 1024
+"""The most characters of JSON that results of parents may have together as arguments of a call."""
 
 
 class Parent:
@@ -133,6 +135,11 @@ class RunningTask:
         return self._record.function
 
     @property
+    def tick(self) -> Tick | None:
+        """The tick of the schedule that made this task; None for another task."""
+        return tick_of(self._record.options)
+
+    @property
     def parents(self) -> list[Parent]:
         """The tasks that this one has waited for, in the order of ``after``. Their results are read when asked for."""
         if not self._record.flow & HAS_PARENTS:
@@ -228,16 +235,6 @@ class RunningTask:
         text = None if result is None else payload.encode(result, limit=self._limit, name="result")
         return self._checkpoints.transaction(text)
 
-    def results_for_arguments(self) -> dict[str, JSON]:
-        """Return the results of parents that stand for arguments of this task's call, by their places there."""
-        found: dict[str, JSON] = {}
-        if self._record.flow & HAS_PARENTS and self._record.function is not None:
-            for parent in self._checkpoints.parents():
-                if parent.arguments is not None:
-                    result = Parent(parent, self._checkpoints).result
-                    found |= dict.fromkeys(json.loads(parent.arguments), result)
-        return found
-
     def _save(self, name: str, text: str) -> None:
         if self.cancelled:
             raise self._cancelled_error()
@@ -254,6 +251,27 @@ class RunningTask:
 
     def _cancelled_error(self) -> TaskCancelled:
         return TaskCancelled(f"task {self.id}: cancellation was requested, or its claim was lost")
+
+
+def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
+    """Return the results of parents that stand for arguments of the task's call, by their places there.
+
+    Raises PayloadError if they are too large together, and TaskNotFound if one of these parents was pruned.
+    """
+    found: dict[str, JSON] = {}
+    size = 0
+    for parent in task._checkpoints.parents() if task.function is not None else ():
+        if parent.arguments is not None:
+            text = task._checkpoints.result_of(parent.id)
+            places = json.loads(parent.arguments)
+            size += len(text or "") * len(places)
+            if size > MOST_RESULTS:
+                raise PayloadError(
+                    f"the results of parents that are arguments take more than {MOST_RESULTS >> 20} MiB together;"
+                    " use after=, and read the results one by one, by current_task().parents"
+                )
+            found |= {place: None if text is None else payload.decode(text, name="result") for place in places}
+    return found
 
 
 _current: ContextVar[Callable[[], RunningTask]] = ContextVar("dbtaskqueue_current_task")

@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
-from ._formats.url import same_database
-from ._store.contract import Link, Waits
-from ._store.records import WANTS_DONE, WANTS_ENDED, WANTS_FAILED
+from ._store.contract import MAX_PARENTS, WANTS_DONE, WANTS_ENDED, WANTS_FAILED, Link, Waits
 from ._system import clock
-from .checks import counted, shown
+from .checks import check_seconds, counted, shown
 from .errors import TaskQueueError
-from .task import Task
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # for type checkers; at run time, a default needs 3.13
+
+    from .task import Task
 
     R = TypeVar("R", covariant=True, default=Any)
 else:
@@ -30,11 +29,20 @@ else:
 
 When = Literal["done", "ended", "failed"]
 WANTS: Mapping[str, int] = {"done": WANTS_DONE, "ended": WANTS_ENDED, "failed": WANTS_FAILED}
-MAX_PARENTS = 10_000
-"""The most parents that a task may have."""
 
 
-class FlowTask(Generic[R]):
+class Reference:
+    """The base of ``Task`` and ``FlowTask``: what may be named as a parent, or be an argument of a call."""
+
+    def as_link(self, url: str) -> Link:
+        """Return the link to this parent, for a child in the database with this URL.
+
+        Raises ValueError if it is in a different database.
+        """
+        raise NotImplementedError
+
+
+class FlowTask(Reference, Generic[R]):
     """A task that ``Flow.add`` has taken. It may stand wherever a ``Task`` may, in the same flow.
 
     ``task``: the stored task, after the end of the block.
@@ -44,6 +52,16 @@ class FlowTask(Generic[R]):
         self._flow = flow
         self._position = position
         self._task: Task[R] | None = None
+
+    def as_link(self, url: str) -> Link:
+        """See Reference. Raises TaskQueueError for a child that is not in the same flow."""
+        if self._task is not None:
+            return self._task.as_link(url)
+        if not self._flow.is_being_stored:
+            raise TaskQueueError(
+                "a task of a flow is stored at the end of its block; add its children to the flow, too"
+            )
+        return Link(self._position, is_new=True)
 
     @property
     def task(self) -> Task[R]:
@@ -56,11 +74,8 @@ class FlowTask(Generic[R]):
         return f"<FlowTask {self._position}, not stored>" if self._task is None else f"<FlowTask {self._task!r}>"
 
 
-AnyTask = Task[Any] | FlowTask[Any] | int
-"""What ``after`` and ``before`` take: a task, or the id of one."""
-
-_REFERENCES = (Task, FlowTask)
-_LOOKED_INTO = frozenset({list, tuple, Task, FlowTask})
+AnyTask = Reference | int
+"""What ``after`` and ``before`` take: a ``Task``, what ``Flow.add`` has returned, or an id."""
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -68,8 +83,9 @@ _LOOKED_INTO = frozenset({list, tuple, Task, FlowTask})
 
 def check_after(after: object) -> list[AnyTask]:
     """Return the parents that ``after`` names. Raises TypeError or ValueError."""
-    given = [after] if isinstance(after, (*_REFERENCES, int)) else after
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    given = [after] if isinstance(after, Reference | int) else after
+    # an iterator would be empty the second time that the options are checked
+    if isinstance(given, (str, bytes, Mapping, Iterator)) or not isinstance(given, Iterable):
         raise TypeError(f"after must be a Task, an id, or a list of them, not {shown(after)}")
     return [_check_reference(each, "after") for each in given]
 
@@ -89,7 +105,7 @@ def check_when(when: object) -> When:
 
 
 def _check_reference(value: object, name: str) -> AnyTask:
-    if isinstance(value, bool) or not isinstance(value, (*_REFERENCES, int)):
+    if isinstance(value, bool) or not isinstance(value, Reference | int):
         raise TypeError(f"{name} must be a Task or an id, not {shown(value)}")
     if isinstance(value, int) and not 0 < value < 2**63:
         raise ValueError(f"{name} must be a task's id, not {shown(value)}")
@@ -104,7 +120,7 @@ def has_references(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     types = set(map(type, args))
     if kwargs:
         types |= set(map(type, kwargs.values()))
-    return not _LOOKED_INTO.isdisjoint(types)
+    return any(issubclass(kind, Reference | list | tuple) for kind in types)
 
 
 def without_references(
@@ -118,10 +134,10 @@ def without_references(
 
 
 def _without(value: Any, place: str, found: list[tuple[str, AnyTask]]) -> Any:
-    if isinstance(value, _REFERENCES):
+    if isinstance(value, Reference):
         found.append((place, value))
         return None
-    if type(value) in (list, tuple) and has_references(value, {}):
+    if isinstance(value, list | tuple) and has_references(value, {}):
         return [_without(each, f"{place}/{index}", found) for index, each in enumerate(value)]
     return value
 
@@ -134,43 +150,38 @@ def _escaped(name: str) -> str:
 
 
 def to_waits(
-    options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int
+    options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int, position: int
 ) -> Waits | None:
     """Return what a new task waits for, None for nothing. ``options`` are checked; ``url``: its database.
 
+    ``position``: the number of tasks before it in the same call.
     Raises ValueError for too many parents, a task of another database, and options that exclude each other.
     """
     after: Sequence[AnyTask] = options.get("after", ())
     before = options.get("before")
     if before is not None and (after or arguments):
         raise ValueError("give after or before, not both")
-    places: dict[tuple[int, bool], list[str]] = {}
+    places: dict[Link, list[str]] = {}
     for place, parent in arguments:
-        places.setdefault(_key(parent, url), []).append(place)
+        places.setdefault(_link(parent, url), []).append(place)
     for parent in after:
-        places.setdefault(_key(parent, url), [])
+        places.setdefault(_link(parent, url), [])
     if len(places) > MAX_PARENTS:
         raise ValueError(f"a task may have at most {MAX_PARENTS:,} parents, not {len(places):,}")
     if not places and before is None:
         return None
-    links = [Link(*key, json.dumps(given) if given else None) for key, given in places.items()]
+    if any(link.is_new and link.parent >= position for link in places):
+        raise ValueError("a task of a flow can only wait for tasks that were added before it")
+    links = [link._replace(arguments=json.dumps(given)) if given else link for link, given in places.items()]
     delay = None if "start_at" in options else max(0, due - now)
-    child = None if before is None else _key(before, url)
-    if child is not None and child[1]:
+    child = None if before is None else _link(before, url)
+    if child is not None and child.is_new:
         raise ValueError("before must be a task that is stored already; in a flow, use after")
-    return Waits(links, WANTS[options.get("when", "done")], delay, None if child is None else child[0])
+    return Waits(links, WANTS[options.get("when", "done")], delay, None if child is None else child.parent)
 
 
-def _key(parent: AnyTask, url: str) -> tuple[int, bool]:
-    if isinstance(parent, FlowTask):
-        if parent._task is None:
-            return parent._position, True
-        parent = parent._task
-    if isinstance(parent, Task):
-        if parent._store.url != url and not same_database(parent._store.url, url):
-            raise ValueError(f"task {parent.id} is in a different database")
-        return parent.id, False
-    return parent, False
+def _link(parent: AnyTask, url: str) -> Link:
+    return Link(parent) if isinstance(parent, int) else parent.as_link(url)
 
 
 # -- flows -----------------------------------------------------------------------------------------
@@ -184,6 +195,7 @@ class Flow:
         self._targets: list[tuple[Any, Mapping[str, object]]] = []
         self._tasks: list[FlowTask[Any]] = []
         self._is_over = False
+        self.is_being_stored = False
 
     def add(self, target: Any, **options: Any) -> FlowTask[Any]:
         """Add a payload, a call that ``bind`` returned, or a ``Command``, with the options of ``TaskQueue.enqueue``.
@@ -204,9 +216,15 @@ class Flow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_over = True
-        if error is None and self._targets:
-            for node, task in zip(self._tasks, self._submit(self._targets), strict=True):
-                node._task = task
+        if error is not None or not self._targets:
+            return
+        self.is_being_stored = True
+        try:
+            stored = self._submit(self._targets)
+        finally:
+            self.is_being_stored = False
+        for node, task in zip(self._tasks, stored, strict=True):
+            node._task = task
 
     def __repr__(self) -> str:
         return f"<Flow of {counted(len(self._tasks), 'task')}>"
@@ -224,11 +242,9 @@ def expires_at(options: Mapping[str, Any], now: int) -> int | None:
     return clock.from_datetime(options["expires_at"]) if "expires_at" in options else None
 
 
-def check_expires_in(value: float | timedelta) -> float | timedelta:
-    """Return ``expires_in``. Raises ValueError unless it is positive."""
-    if clock.after(0, value, "expires_in") <= 0:
-        raise ValueError(f"expires_in must be positive, not {shown(value)}")
-    return value
+def check_expires_in(value: float | timedelta) -> float:
+    """Return ``expires_in`` in seconds. Raises ValueError unless it is finite and greater than 0."""
+    return check_seconds(value, "expires_in", finite=True, positive=True)
 
 
 def check_expires_at(moment: datetime) -> datetime:

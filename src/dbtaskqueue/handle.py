@@ -15,11 +15,14 @@ from ._executors.lookup import Functions
 from ._formats.url import DEFAULT_URL, mask, same_database
 from ._store import open_store
 from ._store.contract import Store
+from ._system import clock
 from ._worker.held import FetchMembership
+from .checks import is_served
 from .errors import TaskQueueError
 from .events import Events
 from .extension import Extension
 from .functions import Registry
+from .schedules import Declaration, is_redeclared, log_changes, settle
 
 
 class Handle:
@@ -33,6 +36,8 @@ class Handle:
         self.lease = lease
         self.functions: Functions = Registry()
         self.events = Events()
+        self.declarations: dict[tuple[str, str], Declaration] = {}
+        """The schedules that ``periodic`` has declared, by queue and name."""
         self.extensions: list[Extension] = []
         for extension in extensions:
             self.use(extension)
@@ -82,6 +87,24 @@ class Handle:
         if not isinstance(extension, Extension):
             raise TypeError(f"an extension must be an Extension, not {type(extension).__name__}")
         self.extensions.append(extension)
+
+    def declare(self, declaration: Declaration) -> None:
+        """Note a schedule for the next worker. Raises ValueError if another one of its queue has the same name."""
+        place = declaration.queue, declaration.name
+        known = self.declarations.get(place)
+        if known is not None and not is_redeclared(known, declaration):
+            what = f"another schedule of queue {declaration.queue} is called {declaration.name!r}"
+            raise ValueError(f"{what}; give one of them a name=")
+        self.declarations[place] = declaration
+
+    def store_declarations(self, queues: Iterable[str] | None = None) -> list[str]:
+        """Store the declared schedules of these queues or patterns, or all of them; return their names."""
+        served = None if queues is None else list(queues)
+        wanted = [each for each in self.declarations.values() if served is None or is_served(each.queue, served)]
+        if wanted:
+            records = [each.record(self.store.max_payload) for each in wanted]
+            log_changes(records, self.store.declare(records, clock.now(), settle))
+        return [each.name for each in wanted]
 
     def open(self, url: str | None = None) -> None:
         """Open the database unless it is open.

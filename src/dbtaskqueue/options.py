@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 from ._formats import payload, quantities, task_options
 from ._formats.limits import check_limits
 from ._formats.payload import JSON
+from ._store.contract import MAX_PARENTS
 from ._system import clock
 from .checks import (
     MOST,
@@ -31,7 +32,15 @@ from .checks import (
     refuse_async,
     shown,
 )
-from .dependencies import AnyTask, When, check_after, check_before, check_expires_at, check_expires_in, check_when
+from .dependencies import (
+    AnyTask,
+    When,
+    check_after,
+    check_before,
+    check_expires_at,
+    check_expires_in,
+    check_when,
+)
 from .dependencies import expires_at as when_it_expires
 from .errors import PayloadError
 from .retry import DEFAULT, RetryPolicy, check_max_attempts, check_policy
@@ -112,6 +121,13 @@ def _check_on_error(on_error: Callable[..., object]) -> Callable[..., object]:
         raise TypeError(f"on_error must be callable, not {shown(on_error)}")
     refuse_async(on_error, "on_error")
     return on_error
+
+
+def _parse_after(text: str) -> list[AnyTask]:
+    found = check_after(quantities.ids(text))
+    if len(found) > MAX_PARENTS:
+        raise ValueError(f"a task may have at most {MAX_PARENTS:,} parents, not {len(found):,}")
+    return found
 
 
 # -- tasks -----------------------------------------------------------------------------------------
@@ -231,8 +247,8 @@ class ManyOptions(Start, Defaults, total=False):
             flag=Flag(
                 name="--after",
                 metavar="ID,…",
-                parse=quantities.ids,
-                help="Wait for these tasks, which are its parents.",
+                parse=_parse_after,
+                help="Wait for these tasks, its parents: 17, or 17,18,19. They may be in other queues.",
             ),
         ),
     ]
@@ -245,7 +261,7 @@ class ManyOptions(Start, Defaults, total=False):
             flag=Flag(
                 name="--when",
                 words=get_args(When),
-                help="How all parents must end: done; ended, however; failed: at least one abandoned or cancelled.",
+                help="How its parents must end: all done; all ended, however; all ended, and one of them failed.",
             ),
         ),
     ]
@@ -258,8 +274,8 @@ class ManyOptions(Start, Defaults, total=False):
             flag=Flag(
                 name="--expires-in",
                 metavar="DURATION",
-                parse=quantities.seconds,
-                help="Abandon the task unless an attempt starts within this time.",
+                parse=lambda text: check_expires_in(quantities.seconds(text)),
+                help="Abandon the task if no attempt has started within this time: 90 (seconds), 5m, 12h, 2d.",
             ),
         ),
     ]

@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ._formats import payload, task_options
-from ._store.contract import End, Store, TaskRecord, Verdict
-from ._store.records import EXPIRED_BEFORE_RETRY, HAS_CHILDREN
+from ._store.contract import EXPIRED_BEFORE_RETRY, HAS_CHILDREN, End, Store, TaskRecord, Verdict
 from ._system import clock
 from ._system.backoff import doubling
 from ._system.log import event

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from ._store.contract import EndedRecord, Store, WorkerRecord
 from ._system import clock, place
+from .checks import is_served
 from .states import FINAL, TaskState
 
 LATEST = 10_000
@@ -109,7 +110,7 @@ def queue_stats(store: Store, queue: str, counts: TaskCounts) -> QueueStats:
 
 
 def queue_infos(store: Store, counts: TaskCounts) -> list[QueueInfo]:
-    """Return all queues that have tasks or are paused, by name."""
+    """Return all queues that have tasks or schedules or are paused, by name."""
     served = [names for worker in live_workers(store) if (names := queues_of(worker)) is not None]
     found = []
     for name in store.queues():
@@ -118,7 +119,7 @@ def queue_infos(store: Store, counts: TaskCounts) -> list[QueueInfo]:
             name,
             **{state.value: by_state[state] for state in TaskState},
             oldest_due=seconds_waited(store, name),
-            workers=sum(name in names for names in served),
+            workers=sum(is_served(name, names) for names in served),
             paused=store.is_paused(name),
             blocked=store.count_blocked(name),
         )
@@ -141,8 +142,9 @@ class WorkerInfo(NamedTuple):
 
     ``elsewhere``: it runs on another machine or in another container, where only its heartbeat shows that it is alive.
     Such a worker counts as alive until another worker marks it lost. ``holds``: the number of tasks that it holds.
-    ``executor``: None for a program that calls ``fetch()``. ``queues``: None for such a program, too, and for a worker
-    of version 0.1.0. ``lease`` in seconds.
+    ``executor``: None for a program that calls ``fetch()``. ``queues``: names and patterns such as ``mail*``; None for
+    such a program, too, and for a worker of version 0.1.0. ``lease`` in seconds. ``commands``: it also runs command
+    lines.
     """
 
     id: int
@@ -156,6 +158,7 @@ class WorkerInfo(NamedTuple):
     lease: float
     created_at: datetime
     lost_at: datetime | None
+    commands: bool = False
 
 
 def worker_infos(store: Store) -> list[WorkerInfo]:
@@ -186,6 +189,7 @@ def worker_info(store: Store, worker: WorkerRecord, here: place.Place | None) ->
         worker.lease,
         created_at,
         clock.to_datetime(worker.lost_at),
+        bool(worker.commands),
     )
 
 
@@ -201,8 +205,14 @@ def is_lost(worker: WorkerRecord, here: place.Place | None) -> bool:
 
 
 def queues_of(worker: WorkerRecord) -> list[str] | None:
-    """Return the names of the queues that a worker serves, or None if it has not stored them."""
+    """Return the names and patterns of the queues that a worker serves, or None if it has not stored them."""
     return _names(worker.queues)
+
+
+def serves(worker: WorkerRecord, queue: str) -> bool | None:
+    """Return whether a worker serves this queue, by its name or by a pattern; None if it has not stored its queues."""
+    names = queues_of(worker)
+    return None if names is None else is_served(queue, names)
 
 
 def functions_of(worker: WorkerRecord) -> list[str | None] | None:

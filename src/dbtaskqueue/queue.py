@@ -17,13 +17,26 @@ from . import retry
 from ._executors.lookup import Functions
 from ._formats import payload
 from ._formats.payload import JSON
+from ._formats.timetable import CatchUp
 from ._formats.url import mask
-from ._store.contract import NewTask, Refusal, Store, TaskRecord, Verdict, Waits, fresh, maker
-from ._store.records import BY_PARENTS, HAS_PARENTS
+from ._store.contract import (
+    BY_PARENTS,
+    HAS_PARENTS,
+    MAX_PARENTS,
+    NewTask,
+    Refusal,
+    Store,
+    TaskRecord,
+    Verdict,
+    Waits,
+    fresh,
+    maker,
+)
 from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
-from .calls import Batch, Command, Target, TaskCall, batches_of
+from ._worker.served import ServedQueues
+from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound
@@ -53,7 +66,21 @@ from .overview import (
     summarize,
     worker_infos,
 )
+from .reasons import Reason, why
 from .retry import RetryPolicy, check_policy
+from .schedules import (
+    Declaration,
+    Overlap,
+    Schedule,
+    UnknownSchedule,
+    as_schedule,
+    check_name,
+    check_times,
+    find_schedule,
+    settle,
+    to_record,
+    to_target,
+)
 from .states import FINAL, RUNNING, StateName, TaskState, sources
 from .task import Task, after_a_change, cancel, look_up, wait_all
 
@@ -279,15 +306,24 @@ class TaskQueue:
         return self._submit(batches_of([payload], options))[0]
 
     @overload
-    def enqueue_many(self, payloads: Iterable[TaskCall[R]], **options: Unpack[ManyOptions]) -> list[Task[R]]: ...
+    def enqueue_many(
+        self,
+        payloads: Iterable[TaskCall[R]],
+        *,
+        keys: Iterable[str | None] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> list[Task[R]]: ...
 
     @overload
-    def enqueue_many(self, payloads: Iterable[Target], **options: Unpack[ManyOptions]) -> list[Task[Any]]: ...
+    def enqueue_many(
+        self, payloads: Iterable[Target], *, keys: Iterable[str | None] | None = None, **options: Unpack[ManyOptions]
+    ) -> list[Task[Any]]: ...
 
     def enqueue_many(
         self,
         payloads: Iterable[Target],
         *,
+        keys: Iterable[str | None] | None = None,
         start_in: float | timedelta | None = None,
         start_at: datetime | None = None,
         priority: int = 0,
@@ -306,7 +342,9 @@ class TaskQueue:
     ) -> list[Task]:
         """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
 
-        The options are those of ``enqueue``, for all of them. A call may have a ``key`` of its own, by ``using``.
+        The options are those of ``enqueue``, for all of them. ``keys``: a list with a key or None for each payload. A
+        call may have a ``key`` of its own, by ``using``, which wins. Raises ValueError, too, if ``keys`` has another
+        length.
         """
         options: ManyOptions = {
             "start_in": start_in,
@@ -325,7 +363,8 @@ class TaskQueue:
             "connection": connection,
             "meta": meta,
         }
-        return self._submit(batches_of(list(payloads), options))
+        targets = list(payloads)
+        return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
 
     def flow(self) -> Flow:
         """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
@@ -387,13 +426,13 @@ class TaskQueue:
         if len(batches) == 1:
             [batch] = batches
             groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
-            waits = self._waits_of(batch, groups, now) if batch.arguments or _may_wait(batch.options) else []
+            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else []
             connection = batch.options.get("connection")
         else:
             groups, waits, first = [], [], 0
             for batch in batches:
                 new = self._new_tasks(batch, first, now)
-                waits += self._waits_of(batch, new, now)
+                waits += self._waits_of(batch, new, now, first)
                 groups += new
                 first += len(batch.payloads)
             connection = _connection_of(batches)
@@ -447,12 +486,12 @@ class TaskQueue:
             extended.append(task._replace(meta=encode_meta(new.meta) if new.meta else None))
         return [list(group) for _, group in itertools.groupby(extended, key=attrgetter("meta"))]
 
-    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int) -> list[Waits | None]:
-        """Return what the tasks of each group of a batch wait for."""
+    def _waits_of(self, batch: Batch, groups: Sequence[Sequence[NewTask]], now: int, first: int) -> list[Waits | None]:
+        """Return what the tasks of each group of a batch wait for. ``first``: as in ``_new_tasks``."""
         if not groups or not (batch.arguments or _may_wait(batch.options)):
             return [None] * len(groups)
         options = checked_waits(batch.options)
-        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due)
+        waits = to_waits(options, batch.arguments, self._handle.store.url, now, groups[0][0].due, first)
         return [waits] * len(groups)
 
     def _read_again(self, id: int, connection: object) -> Task:
@@ -497,9 +536,10 @@ class TaskQueue:
     def _wait_until_due(self, left: float | None) -> None:
         """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
+        queues = ServedQueues(self.store, [self.name])
         while not self._handle.is_closed:
             left = deadline - time.monotonic()
-            if wait_until_due(self.store, [self.name], left, commands=False) or left <= 0:  # commands are for workers
+            if wait_until_due(self.store, queues, left, commands=False) or left <= 0:  # commands are for workers
                 return
 
     next = fetch
@@ -547,6 +587,15 @@ class TaskQueue:
         self.store.wakeups.ring()
         with after_a_change():
             return self.get(id)
+
+    def why(self, id: int) -> list[Reason]:
+        """Return all reasons why a task of any queue does not run now. Raises TaskNotFound.
+
+        The list is empty for a task that is reserved, runs or has ended, and for one that a worker will start now. It
+        only reads, and reads a bounded number of rows.
+        """
+        self._handle.require_open()
+        return why(self.store, look_up(self.store, id))
 
     def suspend(self, id: int) -> None:
         """Pause all processes of a running task within 2 s, until ``continue_``.
@@ -618,7 +667,7 @@ class TaskQueue:
         return worker_infos(self.store)
 
     def queues(self) -> list[QueueInfo]:
-        """Return all queues of the database that have tasks or are paused, by name."""
+        """Return all queues of the database that have tasks or schedules or are paused, by name."""
         self._handle.require_open()
         return queue_infos(self.store, self._counts)
 
@@ -662,6 +711,110 @@ class TaskQueue:
         now = clock.now()
         age = clock.after(0, older_than, "older_than")
         return self.store.prune(self.name, now - age + (age == 0), wanted)
+
+    # -- schedules ---------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        name: str,
+        target: Target,
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        timezone: str = "UTC",
+        overlap: Overlap = "skip",
+        catch_up: CatchUp = "latest",
+        window: float | timedelta = 86400,
+        jitter: float | timedelta = 0,
+    ) -> Schedule:
+        """Store a schedule, or change the one of this name in this queue: at each tick, it enqueues ``target``.
+
+        ``target``: what ``enqueue`` takes. Each tick makes at most one task. Any worker of the database makes it, of
+        whatever queue. ``cron``: five fields, or six with seconds first, or ``@daily`` and the like, read in
+        ``timezone``. ``every``: seconds or a timedelta, at least 1 s; ticks are multiples of it since 1970.
+
+        - ``overlap``: if the previous task is unfinished at a tick, "skip" makes none and "allow" makes one anyway.
+          With "queue" the new task waits for its end; if one waits already, that one takes the newer tick. "replace"
+          cancels the previous task, and the new one waits for its end.
+        - ``catch_up``: which ticks are made after an outage: the "latest"; "all", which is the newest 1,000 that are
+          not older than ``window`` (seconds or a timedelta); "none", except the newest if it is at most 60 s old. The
+          others are counted as missed. ``overlap`` applies to each of them.
+        - ``jitter``: each schedule's tasks are due a fixed time later, below these seconds, which its name decides.
+
+        The same call again changes nothing. A change of ``cron``, ``every`` or ``timezone`` moves the next tick to the
+        first one after now. A paused schedule stays paused.
+
+        Raises TypeError unless exactly one of ``cron`` and ``every`` is given, PayloadError, and ValueError: for a
+        cron expression that is invalid or never fires, an unknown time zone, a task among the arguments, and the
+        options ``after``, ``before``, ``start_at``, ``expires_at`` and ``connection`` of a call.
+        """
+        times = check_times(cron, every, timezone, overlap, catch_up, window, jitter)
+        check_name(name)
+        self._handle.require_open()
+        stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
+        self.store.declare([to_record(self.name, name, stored, times, declared=False)], clock.now(), settle)
+        with after_a_change():
+            return as_schedule(find_schedule(self.store, self.name, name))
+
+    def unschedule(self, name: str) -> None:
+        """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none of this name."""
+        self._handle.require_open()
+        if not self.store.remove_schedule(self.name, name):
+            raise UnknownSchedule(self.name, name)
+
+    def schedules(self) -> list[Schedule]:
+        """Return the schedules of this queue, by name."""
+        self._handle.require_open()
+        return [as_schedule(record) for record in self.store.schedules(self.name)]
+
+    def periodic(
+        self,
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        timezone: str = "UTC",
+        name: str | None = None,
+        overlap: Overlap = "skip",
+        catch_up: CatchUp = "latest",
+        window: float | timedelta = 86400,
+        jitter: float | timedelta = 0,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]:
+        """Declare a schedule that calls a function, which becomes a task function: ``@queue.periodic(cron=…)``.
+
+        It is stored when a ``Worker`` that serves this queue starts, or by ``dbtaskqueue schedules sync``. Above
+        ``@queue.task``, the options of that apply to its tasks. May be repeated with other names. ``name``: by default
+        that of the task function. ``args`` and ``kwargs``: the arguments of the call. The other options and what they
+        raise are those of ``schedule``.
+        """
+        times = check_times(cron, every, timezone, overlap, catch_up, window, jitter)
+
+        def declare(function: Callable[P, R]) -> TaskFunction[P, R]:
+            registered = self._as_task_function(function)
+            call = registered.bind(*args, **(kwargs or {}))
+            chosen = check_name(registered.name if name is None else name)
+            to_target(call, self.name, self.retry_policy)
+            declaration = Declaration(self.name, chosen, registered, call, times, self.retry_policy)
+            self._handle.declare(declaration)
+            return registered
+
+        return declare
+
+    def _as_task_function(self, function: Callable[P, R]) -> TaskFunction[P, R]:
+        """Return a function as a task function of this queue; register it unless it is one."""
+        if isinstance(function, TaskFunction):
+            known = self.functions.find(function.name)
+            if isinstance(known, TaskFunction) and known.__wrapped__ is function.__wrapped__:  # type: ignore[attr-defined]
+                return function
+        return self.task(function)
+
+    def store_declarations(self, serves: Iterable[str] | None = None) -> list[str]:
+        """Store the schedules that ``periodic`` has declared in these queues, or in all; return their names.
+
+        For a worker that starts. Raises PayloadError, StoreUnavailable.
+        """
+        return self._handle.store_declarations(serves)
 
     # -- Dancer::Plugin::Queue -----------------------------------------------------------------------
 
@@ -748,6 +901,8 @@ def _refused(refusal: Refusal) -> Exception:
     """Return the error for tasks that were not stored."""
     if refusal.why == "missing":
         return TaskNotFound(f"after: there is no task {refusal.task}")
+    if refusal.why == "full":
+        return ValueError(f"before: task {refusal.task} may have at most {MAX_PARENTS:,} parents")
     return InvalidTransition(f"before: task {refusal.task} is not blocked by parents")
 
 

@@ -1,5 +1,10 @@
 """The states of a task, and the table of transitions between them. Pure: no database, no clock.
 
+Some transitions need more than a state. ``expire``: the time of the task has passed; a reserved task expires when its
+holder starts it too late. ``disappoint``: the task is blocked, and a parent has ended otherwise than the task wants.
+``block``: a parent of the task, which was done, is retried. Disappointed children of a task that is retried are retried
+with it.
+
 The guards in ``_store/sql`` repeat this table in SQL. ``tests/conformance/test_transitions.py`` is generated from it
 and tries every verb in every state on every engine.
 """
@@ -63,6 +68,10 @@ TRANSITIONS: tuple[Transition, ...] = (
     *_transitions("rescue", "running", "failed abandoned cancelled", by_holder=False, new_token=True),
     *_transitions("retry", "failed abandoned cancelled done", "pending", by_holder=False, new_token=True),
     *_transitions("purge", "pending reserved running failed", "abandoned", by_holder=False, new_token=True),
+    *_transitions("expire", "pending failed", "abandoned", by_holder=False, new_token=True),
+    *_transitions("expire", "reserved", "abandoned", by_holder=True, new_token=True),
+    *_transitions("disappoint", "pending", "cancelled", by_holder=False, new_token=True),
+    *_transitions("block", "reserved", "pending", by_holder=False, new_token=True),
 )
 
 

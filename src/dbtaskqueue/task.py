@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self
@@ -16,10 +16,10 @@ from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
 from ._formats.url import database_of
-from ._store.contract import AttemptRecord, End, Store, TaskRecord, Verdict
-from ._store.records import BY_PARENTS
+from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, Store, TaskRecord, Verdict
 from ._system import clock
 from .checks import counted, escaped, shown
+from .dependencies import Reference
 from .errors import (
     InvalidTransition,
     LeaseLost,
@@ -89,7 +89,7 @@ class Attempt(NamedTuple):
         return f"Attempt({', '.join(f'{name}={_brief(value)}' for name, value in fields if value is not None)})"
 
 
-class Task(Generic[R]):
+class Task(Reference, Generic[R]):
     """A task of the queue. Its attributes show what was last read from the database.
 
     A ``Task`` that ``fetch`` returned is the *holder* of the task: only it may ``start``, ``finish``, ``fail`` and
@@ -126,6 +126,12 @@ class Task(Generic[R]):
 
     def __hash__(self) -> int:
         return hash((self.id, _database(self._store.url)))
+
+    def as_link(self, url: str) -> Link:
+        """See Reference."""
+        if self._store.url != url and _database(self._store.url) != _database(url):
+            raise ValueError(f"task {self.id} is in a different database")
+        return Link(self.id)
 
     # -- attributes --------------------------------------------------------------------------------
 
@@ -477,6 +483,11 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+def blocked_among(store: Store, tasks: Sequence[int]) -> dict[int, Blocked]:
+    """Return what those of these tasks wait for that have parents which have not ended."""
+    return {id: Blocked(["parents"], gate.open, gate.total) for id, gate in store.gates(tasks).items()}
 
 
 def attempts_of(store: Store, task: int, since: int = 0) -> list[Attempt]:

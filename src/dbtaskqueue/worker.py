@@ -22,7 +22,7 @@ from ._system.systemd import Notifier
 from ._worker.batching import BatchSize
 from ._worker.loop import LoopSettings, WorkerLoop
 from ._worker.run_limits import RunLimits
-from .checks import check_queue, refuse_async_generator, shown
+from .checks import check_served, is_pattern, refuse_async_generator, shown
 from .errors import StoreUnavailable
 from .events import Events, TaskEnded
 from .extension import Extension, around_worker, notify_ended, overriding
@@ -41,7 +41,9 @@ class Worker:
 
     - ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease, task functions and extensions are used. Its
       ``close`` stops the worker.
-    - ``queue`` or ``queues``: the names of the queues to serve; by default that of the ``TaskQueue``, or "default".
+    - ``queue`` or ``queues``: the names of the queues to serve; by default that of the ``TaskQueue``, or "default". A
+      pattern such as ``mail*`` stands for every queue whose name starts so, also for those that appear later, and ``*``
+      for all queues. A ``*`` may stand only at the end.
     - ``concurrency``: how many tasks run at the same time.
     - ``executor``: how tasks run. "thread": each in a thread, which cannot be stopped from outside; an ``async def`` in
       an event loop of its own there. "asyncio": all ``async def`` in one event loop, hundreds at the same time, and
@@ -104,12 +106,12 @@ class Worker:
         if options["allow_commands"] and executor != "process":
             raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
         names = queues if queues is not None else None if queue is None else [queue]
-        checked = None if names is None else [check_queue(name) for name in dict.fromkeys(names)]
+        checked = None if names is None else [check_served(name) for name in dict.fromkeys(names)]
         self._owns_queue = not isinstance(url_or_queue, TaskQueue)
         self._queue = (
             url_or_queue
             if isinstance(url_or_queue, TaskQueue)
-            else TaskQueue(url_or_queue, checked[0] if checked else "default", lease=options["lease"])
+            else TaskQueue(url_or_queue, _first_name(checked or []), lease=options["lease"])
         )
         self.url = self._queue.url
         self.queues = checked or [self._queue.name]
@@ -197,6 +199,7 @@ class Worker:
                 batch=size,
                 events=self._events(),
                 notifier=Notifier(os.environ if threading.current_thread() is threading.main_thread() else {}),
+                declare=partial(self._queue.store_declarations, self.queues),
             )
             if self._stop_requested:
                 loop.stop.request()
@@ -259,6 +262,11 @@ class Worker:
             event(logging.INFO, "stopping")  # the loop does not exist yet: the executor is importing the code
         else:
             loop.announce_stop(typed=number == signal.SIGINT)
+
+
+def _first_name(names: Sequence[str]) -> str:
+    """Return the first of the names that is not a pattern, else "default"."""
+    return next((name for name in names if not is_pattern(name)), "default")
 
 
 def _as_ended(fact: TaskEnded) -> TaskRecord:

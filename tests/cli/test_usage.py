@@ -17,7 +17,10 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-READING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
+READING = [
+    *(("list",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
+    *(("stats",), ("queues",), ("workers",), ("watch",)),
+]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),
@@ -148,6 +151,11 @@ def test_only_enqueue_worker_and_migrate_make_a_database(cli: Cli, words: tuple[
         (("worker", "tasks:run", "--lease", "0s"), "lease must be a finite number"),
         (("worker", "tasks:run", "--drain-timeout", "x"), "invalid duration 'x'"),
         (("worker", "tasks:run", "--queue", "?"), "a queue's name must be"),
+        (("worker", "tasks:run", "--queue", "a*b"), "a pattern of queues must be the start of a queue's name"),
+        (("--queue", "*a", "worker", "tasks:run"), "a pattern of queues must be the start of a queue's name"),
+        (("enqueue", "1", "--queue", "mail*"), "a queue's name must be"),
+        (("--queue", "mail*", "enqueue", "1"), "a queue's name must be"),
+        (("--queue", "mail", "--queue", "*", "list"), "a queue's name must be"),
         (
             ("worker", "tasks:run", "--allow-commands", "--executor", "thread"),
             "--allow-commands needs --executor process",

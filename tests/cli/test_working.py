@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli.running import COMMAND, WITHIN, Cli, assert_explained
+from cli.running import COMMAND, WITHIN, Cli, assert_explained, assert_wrong_usage
 from helpers import until
 
 from dbtaskqueue import TaskQueue
@@ -113,6 +113,28 @@ def test_several_queues(cli: Cli) -> None:
     assert states == ["done", "done", "pending"]
     cli.run([*COMMAND, "worker", "tasks:run", "--burst"], env={"DBTASKQUEUE_URL": cli.url, "DBTASKQUEUE_QUEUE": "c d"})
     assert cli("list", "--json", "--queue", "c").json[0]["state"] == "done"
+
+
+def test_queues_by_pattern(cli: Cli) -> None:
+    for name in ("mail", "mail.a", "news"):
+        with TaskQueue(cli.url, name) as queue:
+            queue.enqueue(1)
+    run = cli("worker", "tasks:run", "--burst", "--queue", "mail*")
+    assert (run.code, "queues=mail* " in run.err) == (0, True)
+    states = [cli("list", "--json", "--queue", name).json[0]["state"] for name in ("mail", "mail.a", "news")]
+    assert states == ["done", "done", "pending"]
+    assert cli.run([*COMMAND, "--url", cli.url, "--queue", "*", "worker", "tasks:run", "--burst"]).code == 0
+    assert cli("list", "--json", "--queue", "news").json[0]["state"] == "done"
+
+
+def test_a_running_worker_finds_queues_that_appear_later(cli: Cli, queue: TaskQueue) -> None:
+    with cli.started("worker", "tasks:run", "--queue", "*"):
+        until(lambda: cli("workers", "--json").json, what="the worker's row")
+        for name in ("first", "second"):
+            task = queue.lane(name).enqueue(1)
+            until(lambda task=task: task.refresh().state == "done", what=f"the task of {name}")
+        assert cli("workers", "--json").json[0]["queues"] == ["*"]
+        assert {each["name"]: each["workers"] for each in cli("queues", "--json").json} == {"first": 1, "second": 1}
 
 
 def test_options_from_the_environment_reach_the_worker(cli: Cli, queue: TaskQueue) -> None:
@@ -326,9 +348,20 @@ def test_a_worker_without_code_runs_command_lines_only(cli: Cli) -> None:
         (2, "pending", 0),
         (1, "done", 1),
     ]
-    refused = cli("worker")
-    assert refused.code == 2
-    assert "name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands" in refused.err
+    assert_wrong_usage(
+        cli("worker"), "name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands"
+    )
+
+
+def test_a_running_worker_without_code_is_shown_as_one_for_commands(cli: Cli, queue: TaskQueue) -> None:
+    with cli.started("worker", "--allow-commands", "--queue", "*"):
+        until(lambda: cli("workers", "--json").json, what="the worker's row")
+        task = queue.lane("backup").enqueue_command([sys.executable, "-c", "print('saved')"])
+        until(lambda: task.refresh().state == "done", what="the command")
+        [worker] = cli("workers", "--json").json
+        assert (worker["commands"], worker["executor"], worker["queues"]) == (True, "process", ["*"])
+        assert re.search(r" process, commands +\S+$", cli("workers").out, re.MULTILINE)
+    assert task.attempts()[-1].output == "saved\n"
 
 
 def test_a_child_is_replaced_after_tasks_per_child(cli: Cli, queue: TaskQueue) -> None:

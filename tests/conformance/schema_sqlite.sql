@@ -12,11 +12,43 @@ CREATE TABLE dbtaskqueue_attempt (
     PRIMARY KEY (task, token)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX dbtaskqueue_blocked ON dbtaskqueue_task (queue, id)
+    WHERE blocked <> 0 AND finished_at IS NULL;
+
 CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due, id, command)
-    WHERE state IN ('pending', 'failed');
+    WHERE state IN ('pending', 'failed') AND blocked = 0;
+
+CREATE TABLE dbtaskqueue_edge (
+    parent     INTEGER NOT NULL,
+    child      INTEGER NOT NULL,
+    place      INTEGER NOT NULL,
+    wants      INTEGER NOT NULL,
+    met        INTEGER,
+    arguments  TEXT,
+    PRIMARY KEY (parent, child)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX dbtaskqueue_edge_child ON dbtaskqueue_edge (child, place);
+
+CREATE INDEX dbtaskqueue_edge_open ON dbtaskqueue_edge (parent, child) WHERE met IS NULL;
 
 CREATE INDEX dbtaskqueue_ended ON dbtaskqueue_task (queue, state)
     WHERE finished_at IS NOT NULL OR state = 'failed';
+
+CREATE INDEX dbtaskqueue_expiring ON dbtaskqueue_expiry (expires);
+
+CREATE TABLE dbtaskqueue_expiry (
+    task     INTEGER PRIMARY KEY,
+    expires  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE dbtaskqueue_gate (
+    task   INTEGER PRIMARY KEY,
+    wants  INTEGER NOT NULL,
+    total  INTEGER NOT NULL,
+    open   INTEGER NOT NULL CHECK (open >= 0),
+    delay  INTEGER
+) STRICT;
 
 CREATE INDEX dbtaskqueue_held ON dbtaskqueue_task (worker)
     WHERE state IN ('reserved', 'running');
@@ -30,6 +62,8 @@ CREATE TABLE dbtaskqueue_large (
     value  TEXT NOT NULL,
     PRIMARY KEY (task, name)
 ) STRICT;
+
+CREATE INDEX dbtaskqueue_next_tick ON dbtaskqueue_schedule (next_at) WHERE paused = 0;
 
 CREATE TABLE dbtaskqueue_note (
     task   INTEGER NOT NULL,
@@ -47,6 +81,28 @@ CREATE TABLE dbtaskqueue_queue (
     name    TEXT PRIMARY KEY,
     paused  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dbtaskqueue_schedule (
+    queue            TEXT NOT NULL,
+    name             TEXT NOT NULL,
+    target           TEXT NOT NULL,
+    cron             TEXT,
+    every            INTEGER,
+    timezone         TEXT NOT NULL,
+    overlap          TEXT NOT NULL,
+    catch_up         TEXT NOT NULL,
+    catch_up_window  INTEGER NOT NULL,
+    jitter           INTEGER NOT NULL,
+    paused           INTEGER NOT NULL DEFAULT 0,
+    next_at          INTEGER,
+    last_at          INTEGER,
+    last_task        INTEGER,
+    skipped          INTEGER NOT NULL DEFAULT 0,
+    missed           INTEGER NOT NULL DEFAULT 0,
+    skips_in_a_row   INTEGER NOT NULL DEFAULT 0,
+    declared_at      INTEGER,
+    PRIMARY KEY (queue, name)
+) STRICT;
 
 CREATE TABLE dbtaskqueue_schema (
     version  INTEGER NOT NULL,
@@ -83,7 +139,24 @@ CREATE TABLE dbtaskqueue_task (
     suspended    INTEGER,
     cpu          INTEGER,
     memory       INTEGER
-, options TEXT, meta TEXT) STRICT;
+, options TEXT, meta TEXT, blocked INTEGER NOT NULL DEFAULT 0
+    CHECK (blocked = 0 OR state NOT IN ('reserved', 'running')), flow INTEGER NOT NULL DEFAULT 0, expires INTEGER, reason TEXT) STRICT;
+
+CREATE TABLE dbtaskqueue_tick (
+    queue     TEXT NOT NULL,
+    schedule  TEXT NOT NULL,
+    at        INTEGER NOT NULL,
+    outcome   TEXT NOT NULL,
+    task      INTEGER,
+    missed    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (queue, schedule, at)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX dbtaskqueue_tick_at ON dbtaskqueue_tick (at);
+
+CREATE TABLE dbtaskqueue_undecided (
+    parent  INTEGER PRIMARY KEY
+) STRICT;
 
 CREATE TABLE dbtaskqueue_worker (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -97,6 +170,6 @@ CREATE TABLE dbtaskqueue_worker (
     created_at INTEGER NOT NULL,
     lost_at    INTEGER,
     executor   TEXT
-, queues TEXT, functions TEXT) STRICT;
+, queues TEXT, functions TEXT, commands INTEGER NOT NULL DEFAULT 0) STRICT;
 
--- version, oldest: [(3, 3)]
+-- version, oldest: [(4, 4)]

@@ -16,7 +16,8 @@ OF_SERVERS = {("dbtaskqueue_schema", "identity")}
 ONLY_ON = {
     "sqlite": {("dbtaskqueue_pruned", "highest")},
     "postgresql": {("dbtaskqueue_waiter", column) for column in ("queue", "channel", "good_until")},
-    "mariadb": {("dbtaskqueue_task", column) for column in ("waiting", "holder", "ended", "open_key")},
+    "mariadb": {("dbtaskqueue_edge", "open_parent")}
+    | {("dbtaskqueue_task", column) for column in ("waiting", "blocked_in", "holder", "ended", "open_key")},
 }
 COLUMNS = {
     "sqlite": "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_xinfo(t.name) AS c WHERE t.type = 'table'",

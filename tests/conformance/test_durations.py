@@ -72,6 +72,11 @@ def due(task: Task) -> int:
     return task._record.due - task._record.created_at
 
 
+def expiry(task: Task) -> int:
+    assert task._record.expires is not None
+    return task._record.expires - task._record.created_at
+
+
 # For each parameter: a call with a duration, and the value that it leads to; None if there is none to compare.
 DELAYS: dict[str, Give] = {
     "TaskQueue.enqueue start_in": lambda queue, value: due(queue.enqueue(start_in=value)),
@@ -82,6 +87,11 @@ DELAYS: dict[str, Give] = {
     "ReleaseTask.__init__ delay": chosen(ReleaseTask),
     "RetryPolicy.__init__ delay": lambda queue, value: by_policy(queue, delay=value, max_delay=1e300),
     "RetryPolicy.__init__ max_delay": lambda queue, value: by_policy(queue, delay=1e300, max_delay=value),
+}
+EXPIRIES: dict[str, Give] = {
+    "TaskQueue.enqueue expires_in": lambda queue, value: expiry(queue.enqueue(expires_in=value)),
+    "TaskQueue.enqueue_many expires_in": lambda queue, value: expiry(queue.enqueue_many([1], expires_in=value)[0]),
+    "Options expires_in": lambda queue, value: expiry(using(queue, expires_in=value)),
 }
 LIMITS: dict[str, Give] = {
     f"{place} {name}": lambda queue, value, make=make, name=name: getattr(make(queue, **{name: value}), name)
@@ -114,7 +124,7 @@ TIMEOUTS: dict[str, Give] = {
     "TaskQueue.wait_all timeout": lambda queue, value: queue.wait_all([done(queue)], timeout=value)[0].id,
     "Task.get_result timeout": lambda queue, value: done(queue).get_result(timeout=value),
 }
-PLACES = DELAYS | LIMITS | LEASES | PERIODS | AGES | TIMEOUTS
+PLACES = DELAYS | EXPIRIES | LIMITS | LEASES | PERIODS | AGES | TIMEOUTS
 NO_DURATIONS = {
     *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
     *("RunningTask.progress done", "RunningTask.progress total"),
@@ -129,7 +139,7 @@ def refused(place: str) -> list[object]:
         values += [-1, timedelta(microseconds=-1)]
     if place not in TIMEOUTS | PERIODS:
         values += [math.inf]
-    if place in LIMITS | LEASES:
+    if place in LIMITS | LEASES | EXPIRIES:
         values += [0, timedelta(0)]
     return values
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers import Background
 
-from dbtaskqueue import InvalidTransition, Task, TaskQueue
+from dbtaskqueue import Command, InvalidTransition, Task, TaskQueue
 
 
 def test_a_second_enqueue_returns_the_first_task_unchanged(queue: TaskQueue) -> None:
@@ -97,6 +97,60 @@ def test_a_failed_task_may_be_retried_with_its_own_key(queue: TaskQueue) -> None
     task = bring(queue, "failed")
     assert task is not None
     assert queue.retry(task.id).state == "pending"
+
+
+# -- many tasks with keys --------------------------------------------------------------------------
+
+
+def test_each_of_many_payloads_may_have_a_key(queue: TaskQueue) -> None:
+    first = queue.enqueue("first", key="a")
+    tasks = queue.enqueue_many(["p", "q", "r", "s", "t"], keys=["a", None, "b", "b", None], priority=3)
+    assert [task.deduplicated for task in tasks] == [True, False, False, True, False]
+    assert (tasks[0].id, tasks[0].payload, tasks[3].id) == (first.id, "first", tasks[2].id)
+    assert [(task.payload, task.key, task.priority) for task in reversed(queue.tasks(limit=4))] == [
+        ("first", "a", 0),
+        ("q", None, 3),
+        ("r", "b", 3),
+        ("t", None, 3),
+    ]
+
+
+def test_many_calls_and_command_lines_with_keys(queue: TaskQueue) -> None:
+    function = queue.task(name="f")(print)
+    targets = [function.bind(1), function.bind(2), Command(["ls"]), function.using(key="own").bind(3), {"plain": 1}]
+    tasks = queue.enqueue_many(targets, keys=iter(["a", None, "b", "c", "a"]))
+    assert [task.key for task in tasks] == ["a", None, "b", "own", "a"]
+    assert [task.deduplicated for task in tasks] == [False, False, False, False, True]
+    assert [task.function for task in tasks] == ["f", "f", None, "f", "f"]
+    assert tasks[2].is_command
+
+
+def test_keys_of_many_payloads_are_those_of_one_queue(queue: TaskQueue) -> None:
+    other = queue.lane("other").enqueue("x", key="a")
+    [task] = queue.enqueue_many(["y"], keys=["a"])
+    assert (task.deduplicated, task.id == other.id) == (False, False)
+    assert queue.enqueue_many([], keys=[]) == []
+
+
+@pytest.mark.one_engine("refused before a query is sent")
+@pytest.mark.parametrize(
+    ("keys", "error", "why"),
+    [
+        (["a"], ValueError, "one key or None for each of the 2 payloads, not 1"),
+        (["a", "b", None], ValueError, "not 3"),
+        ([], ValueError, "not 0"),
+        ("ab", TypeError, "keys must be a list"),
+        (["a", ""], ValueError, "a task's key must be"),
+        (["a", 7], ValueError, "a task's key must be"),
+    ],
+    ids=repr,
+)
+def test_bad_keys_of_many_payloads_store_nothing(
+    queue: TaskQueue, keys: list[str | None], error: type[Exception], why: str
+) -> None:
+    with pytest.raises(error, match=why):
+        queue.enqueue_many([1, 2], keys=keys)
+    assert queue.tasks() == []
 
 
 @pytest.mark.pooled("claims and locks")

@@ -23,6 +23,7 @@ from servers.ports import LOOPBACK, free_port
 from dbtaskqueue import ConfigurationError, InvalidTransition, StoreUnavailable, TaskQueue, TaskState
 from dbtaskqueue._store.mariadb.connections import MariadbConnections
 from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue.states import FINAL
 
 pytestmark = pytest.mark.engine("mariadb")
 
@@ -242,3 +243,42 @@ def test_a_retry_that_loses_the_race_for_its_key(queue: TaskQueue) -> None:
         queue.retry(task.id)
     assert task.refresh().state is TaskState.CANCELLED
     assert queue.stats().pending == 1
+
+
+# -- plans -----------------------------------------------------------------------------------------
+
+
+def test_the_names_of_queues_are_read_with_seeks(queue: TaskQueue) -> None:
+    names = [f"q{number}" for number in range(25)]
+    for name in names:
+        lane = queue.lane(name)
+        parent = lane.enqueue(0)
+        lane.enqueue_many(range(20), after=parent)
+        lane.enqueue_many(range(20))
+        for task in lane.fetch(5, timeout=10):
+            task.cancel()
+    assert queue.store.queues() == sorted(names)
+    before = rows_walked(queue)
+    assert queue.store.queues() == sorted(names)
+    assert rows_walked(queue) - before < 5 * len(names), "it walked over rows of the table of tasks"
+    for name in names:
+        queue.lane(name).purge()
+    assert queue.store.queues() == sorted(names)
+    queue.lane("q3").prune(0, states=list(FINAL))
+    queue.lane("a").enqueue()
+    queue.lane("z").pause()
+    assert queue.store.queues() == sorted({*names, "a", "z"} - {"q3"})
+
+
+def rows_walked(queue: TaskQueue) -> int:
+    """Return how many rows the connection that reads has read one after the other, in tables and indexes."""
+    assert isinstance(queue.store, SqlStore)
+    connections = queue.store._connections
+    assert isinstance(connections, MariadbConnections)
+
+    def read(link: Any) -> int:
+        with link.connection.cursor() as cursor:
+            cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read_%next'")
+            return sum(int(value) for _, value in cursor.fetchall())
+
+    return connections.ask(read)

@@ -325,11 +325,14 @@ def test_workers_of_the_database(queue: TaskQueue) -> None:
     assert (fetching.holds, fetching.executor, fetching.queues, fetching.lost_at) == (2, None, None, None)
     assert (fetching.elsewhere, fetching.lease, fetching.created_at.tzinfo) == (False, 30.0, UTC)
     [row] = queue.store.workers()
-    remote = queue.store.register(row._replace(boot="another machine", executor="process", queues='["mail"]'))
+    remote = queue.store.register(
+        row._replace(boot="another machine", executor="process", queues='["mail"]', commands=1)
+    )
     dead = queue.store.register(row._replace(started=(row.started or 0) + 1))
     found = {worker.id: worker for worker in queue.workers()}
     assert (found[remote].state, found[remote].elsewhere) == ("alive", True)
-    assert (found[remote].executor, found[remote].queues) == ("process", ["mail"])
+    assert (found[remote].executor, found[remote].queues, found[remote].commands) == ("process", ["mail"], True)
+    assert (fetching.commands, found[dead].commands) == (False, False)
     assert (found[dead].state, found[dead].elsewhere) == ("lost", False)
     for id in (remote, dead):
         queue.store.deregister(id)

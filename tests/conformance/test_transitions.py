@@ -14,11 +14,13 @@ import pytest
 from helpers import die_holding, spawn, until
 
 from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, Task, TaskQueue, TaskState
+from dbtaskqueue._system import clock
 from dbtaskqueue.states import FINAL, TRANSITIONS, Transition
 
 ARROWS = {(arrow.verb, arrow.source): arrow for arrow in TRANSITIONS}
-HOLDER_VERBS = sorted({arrow.verb for arrow in TRANSITIONS if arrow.by_holder})
-ANYONE_VERBS = sorted({arrow.verb for arrow in TRANSITIONS if not arrow.by_holder} - {"rescue"})
+FLOW_VERBS = ["block", "disappoint", "expire"]
+HOLDER_VERBS = sorted({arrow.verb for arrow in TRANSITIONS if arrow.by_holder} - {"expire"})
+ANYONE_VERBS = sorted({arrow.verb for arrow in TRANSITIONS if not arrow.by_holder} - {"rescue", *FLOW_VERBS})
 SITUATIONS = [*TaskState, "running, cancellation requested"]
 NOW = RetryPolicy(delay=0, max_attempts=100)
 
@@ -40,11 +42,12 @@ ANYONE_ACTS: dict[str, Callable[[TaskQueue, int], Any]] = {
 def test_every_verb_of_the_table_is_tried() -> None:
     assert set(HOLDER_VERBS) == set(HOLDER_ACTS)
     assert set(ANYONE_VERBS) == set(ANYONE_ACTS)
+    assert {arrow.verb for arrow in TRANSITIONS} == {*HOLDER_VERBS, *ANYONE_VERBS, *FLOW_VERBS, "rescue"}
 
 
-def bring(queue: TaskQueue, situation: str, *, last_attempt: bool = False) -> Task:
+def bring(queue: TaskQueue, situation: str, *, last_attempt: bool = False, **options: Any) -> Task:
     """Enqueue a task and bring it into this situation. Return the ``Task`` of its holder."""
-    queue.enqueue({"n": 1}, retry=NOW, max_attempts=1 if last_attempt else None)
+    queue.enqueue({"n": 1}, retry=NOW, max_attempts=1 if last_attempt else None, **options)
     task = queue.fetch(timeout=10)[0]
     lead(task, situation)
     return task
@@ -230,6 +233,81 @@ def check_that_the_old_claim_is_lost(queue: TaskQueue, holder: Task) -> None:
         with pytest.raises(LeaseLost):
             HOLDER_ACTS[verb](holder)
     assert picture(queue, holder.id) == before
+
+
+# -- dependencies and expiry -----------------------------------------------------------------------
+
+
+def check_change(queue: TaskQueue, verb: str, holder: Task, before: dict[str, Any]) -> None:
+    """Check that the task was changed as the table says, or not at all."""
+    arrow = ARROWS.get((verb, before["state"]))
+    if arrow is None or arrow.by_holder:
+        assert picture(queue, holder.id) == before
+        return
+    after = queue.get(holder.id)
+    assert (after.state, after.token) == (expected(arrow, ""), before["token"] + arrow.new_token)
+    check_that_the_old_claim_is_lost(queue, holder)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_expire(queue: TaskQueue, situation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = bring(queue, situation, expires_in=60)
+    holder.refresh()
+    before = picture(queue, holder.id)
+    wall = clock.source
+    monkeypatch.setattr(clock, "source", lambda: wall() + 61_000_000)
+    queue.store.expire(clock.now())
+    check_change(queue, "expire", holder, before)
+
+
+def test_expire_by_the_start_of_a_holder(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = bring(queue, "reserved", expires_in=60)
+    wall = clock.source
+    monkeypatch.setattr(clock, "source", lambda: wall() + 61_000_000)
+    assert holder.start() is False
+    arrow = ARROWS["expire", TaskState.RESERVED]
+    after = queue.get(holder.id)
+    assert (after.state, after.token) == (expected(arrow, ""), holder.token + arrow.new_token)
+    check_that_the_old_claim_is_lost(queue, holder)
+
+
+def bring_child(queue: TaskQueue, situation: str) -> tuple[Task, Task]:
+    """Return a done parent, and its child in this situation."""
+    parent = queue.lane("parents").enqueue()
+    [held] = queue.lane("parents").fetch(timeout=10)
+    held.start()
+    held.finish()
+    return parent, bring(queue, situation, after=parent)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_block(queue: TaskQueue, situation: str) -> None:
+    """The parent is retried. That is impossible if the child has started and is unfinished."""
+    parent, holder = bring_child(queue, situation)
+    state = holder.refresh().state
+    before = picture(queue, holder.id)
+    if state in ("running", "failed"):
+        with pytest.raises(InvalidTransition, match=str(holder.id)):
+            queue.retry(parent.id)
+    else:
+        queue.retry(parent.id)
+    if state == "pending":
+        assert queue.get(holder.id).blocked == (["parents"], 1, 1)
+        before["blocked"] = queue.get(holder.id).blocked
+    check_change(queue, "block", holder, before)
+
+
+@pytest.mark.parametrize("situation", [state for state in TaskState if state in {*FINAL, "pending"}])
+def test_disappoint(queue: TaskQueue, situation: str) -> None:
+    """The parent is retried and cancelled. In any other state, the child waits for nobody."""
+    parent, holder = bring_child(queue, situation)
+    queue.retry(parent.id)
+    holder.refresh()
+    before = picture(queue, holder.id)
+    queue.cancel(parent.id)
+    check_change(queue, "disappoint", holder, before)
+    if situation == "pending":
+        assert str(parent.id) in (queue.get(holder.id).error or "")
 
 
 def test_cancel_of_a_running_task_requests_it_from_the_holder(queue: TaskQueue) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dbtaskqueue.checks import check_function, check_key, check_queue
+from dbtaskqueue.checks import check_function, check_key, check_queue, check_served, is_pattern, is_served
 
 
 @pytest.mark.parametrize("name", ["a", "Z", "0", ".", "_", ":", "-", "http.fetch:2_x-Y", "x" * 128])
@@ -20,6 +20,39 @@ def test_queues(name: str) -> None:
 def test_bad_queues(name: str) -> None:
     with pytest.raises(ValueError, match="queue's name"):
         check_queue(name)
+
+
+@pytest.mark.parametrize("name", ["a", "*", "a*", "http.fetch:2_x-Y*", "x" * 128, "x" * 128 + "*"])
+def test_served_queues(name: str) -> None:
+    assert check_served(name) == name
+    assert is_pattern(name) is name.endswith("*")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "**", "*a", "a*b", "a b*", "ä*", "a*\n", "a\n*", "x" * 129 + "*", None, 1], ids=ascii
+)
+def test_bad_served_queues(name: str) -> None:
+    with pytest.raises(ValueError, match="queue's name"):
+        check_served(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "served"),
+    [
+        (["mail"], ["mail"]),
+        (["mail*"], ["mail", "mail.a", "mailing"]),
+        (["mail.*"], ["mail.a"]),
+        (["*"], ["mail", "mail.a", "mailing", "Mail", "news", "webmail"]),
+        (["news", "mail.*"], ["mail.a", "news"]),
+        ([], []),
+        ([None, 1, [], "new"], []),
+    ],
+    ids=str,
+)
+def test_which_queues_names_and_patterns_stand_for(names: list[object], served: list[str]) -> None:
+    assert [
+        queue for queue in ["mail", "mail.a", "mailing", "Mail", "news", "webmail"] if is_served(queue, names)
+    ] == served
 
 
 @pytest.mark.parametrize("key", [None, "a", "two words", "ä😀", "x" * 255])

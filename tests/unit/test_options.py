@@ -20,7 +20,7 @@ SIGNATURES: list[tuple[type, Callable[..., Any]]] = [
     (defined.WorkerOptions, Worker.__init__),
     (defined.RunOptions, Worker.run),
 ]
-OTHERS = {"self", "payload", "payloads", "url_or_queue", "queue", "queues", "callback", "batch"}
+OTHERS = {"self", "payload", "payloads", "keys", "url_or_queue", "queue", "queues", "callback", "batch"}
 """Parameters that are not options."""
 
 
@@ -42,7 +42,7 @@ OPTIONS = {name: option for call in ALL for name, option in options_of(call).ite
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_the_column_of_an_option_exists(name: str) -> None:
-    assert OPTIONS[name].column in {None, *NewTask._fields}
+    assert OPTIONS[name].column in {None, "waits", *NewTask._fields}
 
 
 @pytest.mark.parametrize("call", ALL, ids=lambda value: value.__name__)

@@ -33,6 +33,7 @@ def record(
         "due": NOW - 5,
         "options": encode({"retry": policy}) if policy else None,
         "payload": "null",
+        "flow": 0,
     }
     return TaskRecord(**{name: known.get(name) for name in TaskRecord._fields})  # type: ignore[arg-type]
 

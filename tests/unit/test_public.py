@@ -30,6 +30,7 @@ from dbtaskqueue import (
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
     *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
+    *("Blocked", "Parent", "Reason"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
@@ -40,13 +41,15 @@ NOT_YET = {
 }
 LIMITS = "time_limit=None, stall_limit=None, memory_limit=None, meta=None"
 OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
+WAITS = "after=None, when='done', before=None, expires_in=None, expires_at=None"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": (
             "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=()"
         ),
-        "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}",
-        "enqueue_many": f"payloads, *, {OPTIONS}, connection=None, {LIMITS}",
+        "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}, {WAITS}",
+        "enqueue_many": f"payloads, *, keys=None, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",
+        "flow": "",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
         "open": "url=None",
         "lane": "queue",
@@ -86,6 +89,8 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "wait": "timeout=None",
         "get_result": "timeout=None",
         "attempts": "",
+        "parents": "",
+        "children": "",
         "__enter__": "",
     },
     Worker: {
@@ -108,11 +113,11 @@ TASK_ATTRIBUTES = {
     *("id", "queue", "state", "payload", "result", "error", "attempt", "max_attempts", "priority", "key"),
     *("created_at", "start_at", "started_at", "finished_at", "worker", "function", "token"),
     *("cancel_requested", "progress", "suspended", "is_command", "time_limit", "stall_limit", "memory_limit"),
-    *("meta", "deduplicated", "error_type"),
+    *("meta", "deduplicated", "error_type", "blocked", "expires_at"),
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
-    *("progress", "checkpoint", "saved", "step", "transaction", "meta"),
+    *("progress", "checkpoint", "saved", "step", "transaction", "meta", "parents"),
 }
 
 
@@ -172,10 +177,11 @@ def test_attributes() -> None:
         *("cpu_seconds", "peak_memory", "error_type"),
     )
     assert FunctionStats._fields == (*("function", "count", "failures", "p50", "p95", "cpu_p50", "peak_memory"),)
-    assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused")
+    assert QueueStats._fields == (*map(str, TaskState), "oldest_due", "workers", "paused", "blocked")
     assert QueueInfo._fields == ("name", *QueueStats._fields)
     assert WorkerInfo._fields == (
         *("id", "host", "pid", "state", "elsewhere", "holds", "executor", "queues", "lease", "created_at", "lost_at"),
+        "commands",
     )
 
 

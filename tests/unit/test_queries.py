@@ -17,7 +17,19 @@ ENGINES = [path.stem for path in (STORE / "sql").glob("*.sql") if path.stem not 
 INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 GIVEN = {"schema": "somewhere."}
 """The texts that queries insert for names such as the schema; another engine would insert others."""
-OPTIONAL = {"schema", "for_update", "for_share", "by_id", "by_claimable", "by_held", "by_ended"}
+OPTIONAL = {
+    *(
+        "schema",
+        "for_update",
+        "for_share",
+        "by_id",
+        "by_claimable",
+        "by_blocked",
+        "by_open_edge",
+        "by_held",
+        "by_ended",
+    ),
+}
 """Names that may be empty for an engine."""
 
 
@@ -42,7 +54,7 @@ def test_every_query_is_used_by_its_engine(engine: str) -> None:
     code = "\n".join(path.read_text() for path in [*(STORE / "verbs").glob("*.py"), *(STORE / engine).glob("*.py")])
     texts += column_lists(queries.sources(engine)).values()
     used = set(re.findall(r"[\"'](\w+)[\"']", code)) | {name for text in texts for name in INCLUDE.findall(text)}
-    used |= set(copying.LOADING.values())
+    used |= {*copying.LOADING.values(), *(f"export_{table}" for table in copying.TABLES)}
     unused = sorted(set(queries.load(engine, GIVEN)) - used)
     assert unused == []
 

@@ -28,8 +28,8 @@ STATES = {
 
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
-    *("ranks", "waiting_in", "ended_in"),  # one row for each priority or queue
-    *("newest", "latest"),  # inner queries with a LIMIT
+    *("ranks", "waiting_in", "blocked_in_queue", "ended_in"),  # one row for each priority or queue
+    *("newest", "latest", "found"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
 """Any query may scan these, as they have few rows."""
@@ -40,6 +40,8 @@ ALLOWED = {
     ("count_ended", "ended (queue=? AND state=?)"): "counts ended tasks",
     ("count_held", "sort"): "groups held tasks, which are few per worker",
     ("done_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
+    ("export_schedule", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "copies all schedules",
+    ("export_tick", "scan dbtaskqueue_tick"): "copies all ticks",
     ("fix_due_after_clock_change", "scan dbtaskqueue_claimable"): "runs only after the clock was set back",
     (
         "fix_due_after_clock_change",
@@ -52,12 +54,14 @@ ALLOWED = {
     ("next_due", "claimable (queue=?)"): "finds the lowest rank with one seek",
     ("next_functions", "claimable (queue=?)"): "has a LIMIT, in the order of the index",
     ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
+    ("overlooked", "scan dbtaskqueue_edge_open"): "runs every five minutes, over open edges only",
     ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
     ("pending_ids", "claimable (queue=?)"): "runs only if few tasks are waiting",
     ("pending_ids", "sort"): "runs only if few tasks are waiting",
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
     ("queues", "sort"): "sorts one row for each queue",
+    ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }
 """Reasons for the steps that need one: (query, step) → why it is bounded or rare."""

@@ -19,6 +19,12 @@ DESIGN = {
     "retry": [("failed abandoned cancelled done", "pending", False, True)],
     "purge": [("pending reserved running failed", "abandoned", False, True)],
 }
+# what dependencies and expiry add
+FLOW = {
+    "expire": [("pending failed", "abandoned", False, True), ("reserved", "abandoned", True, True)],
+    "disappoint": [("pending", "cancelled", False, True)],
+    "block": [("reserved", "pending", False, True)],
+}
 
 
 def test_the_states() -> None:
@@ -31,7 +37,7 @@ def test_the_states() -> None:
 def test_the_table_is_that_of_the_design_page() -> None:
     wanted = {
         (verb, source, frozenset(targets.split()), by_holder, new_token)
-        for verb, rows in DESIGN.items()
+        for verb, rows in (DESIGN | FLOW).items()
         for places, targets, by_holder, new_token in rows
         for source in places.split()
     }

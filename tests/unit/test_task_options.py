@@ -11,7 +11,7 @@ from dbtaskqueue._formats.limits import NONE, Limits
 from dbtaskqueue._formats.task_options import TaskOptions, decode, encode, has_limits
 from dbtaskqueue.retry import DEFAULT
 
-KEYS = ("retry", "time_limit", "stall_limit", "memory_limit")
+KEYS = ("retry", "time_limit", "stall_limit", "memory_limit", "tick")
 
 
 @pytest.mark.parametrize("limits", [NONE, Limits(1.5, None, 2**40), Limits(stall=3.0)])

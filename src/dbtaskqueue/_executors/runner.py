@@ -18,13 +18,12 @@ from typing import Any, NoReturn
 from .._formats import payload
 from .._formats.payload import JSON
 from .._formats.progress import ProgressTracker
-from .._store.contract import TaskRecord
-from .._store.records import HAS_PARENTS
+from .._store.contract import HAS_PARENTS, TaskRecord
 from .._system import clock
 from .._system.log import first_line
 from ..checkpoints import Checkpoints
 from ..checks import check_delay, is_async
-from ..current import RunningTask, enter, leave
+from ..current import RunningTask, enter, leave, results_for_arguments
 from ..errors import AbandonTask, ReleaseTask, RetryTask
 from ..extension import ProcessContexts, around_attempt, overriding
 from ..outcomes import Backoff
@@ -119,7 +118,7 @@ class Runner:
         """Call the task's code, with the results of parents for those arguments that are tasks."""
         if not run.record.flow & HAS_PARENTS:
             return self.lookup.call(run.record)
-        return self.lookup.call(run.record, run.running(self._running_task).results_for_arguments())
+        return self.lookup.call(run.record, results_for_arguments(run.running(self._running_task)))
 
     def _call_inside(self, run: TaskRun) -> JSON:
         with self._surroundings(run):

@@ -15,18 +15,32 @@ from ..retry import DEFAULT, RetryPolicy
 from .limits import NONE, Limits, check_limits
 
 
+class StoredTick(NamedTuple):
+    """The tick of a schedule that made a task: see ``Tick``. ``at`` in microseconds."""
+
+    schedule: str
+    at: int
+    missed: int
+
+
 class TaskOptions(NamedTuple):
     """The options stored with a task. ``unreadable`` names the keys whose values are replaced by their defaults."""
 
     retry: RetryPolicy = DEFAULT
     limits: Limits = NONE
     unreadable: tuple[str, ...] = ()
+    tick: StoredTick | None = None
 
 
 def encode(options: Mapping[str, object]) -> str | None:
     """Return the text for the column, from checked options by name. None if all of them have their defaults."""
     given = {name: value for name, value in options.items() if value is not None and value != DEFAULT}
     return json.dumps(given, default=vars) if given else None  # a RetryPolicy is stored as an object
+
+
+def with_tick(text: str | None, tick: StoredTick) -> str:
+    """Return the text for the column with the tick that makes the task."""
+    return json.dumps({**json.loads(text or "{}"), "tick": tick._asdict()})
 
 
 @functools.lru_cache(maxsize=64)  # most tasks of a program share their options
@@ -52,7 +66,7 @@ def decode(text: str | None) -> TaskOptions:
             except (TypeError, ValueError):
                 unreadable.append(key)
     limits = Limits(values.get("time_limit"), values.get("stall_limit"), values.get("memory_limit"))
-    return TaskOptions(values.get("retry", DEFAULT), limits, tuple(unreadable))
+    return TaskOptions(values.get("retry", DEFAULT), limits, tuple(unreadable), values.get("tick"))
 
 
 def _policy(stored: Any) -> RetryPolicy:
@@ -61,11 +75,21 @@ def _policy(stored: Any) -> RetryPolicy:
     return RetryPolicy(**{name: stored[name] for name in RetryPolicy.__dataclass_fields__ if name in stored})
 
 
+def _tick(stored: Any) -> StoredTick:
+    if not isinstance(stored, dict):
+        raise TypeError("a stored tick is an object")
+    schedule, at, missed = (stored.get(name) for name in StoredTick._fields)
+    if not isinstance(schedule, str) or type(at) is not int or type(missed) is not int:
+        raise TypeError("a stored tick has a name and two numbers")
+    return StoredTick(schedule, at, missed)
+
+
 _READERS: dict[str, Callable[[Any], object]] = {
     "retry": _policy,
     "time_limit": lambda seconds: check_limits(seconds, None, None).time,
     "stall_limit": lambda seconds: check_limits(None, seconds, None).stall,
     "memory_limit": lambda count: check_limits(None, None, count).memory,
+    "tick": _tick,
 }
 """For each key, what checks its value and returns the option. Raises TypeError or ValueError."""
 

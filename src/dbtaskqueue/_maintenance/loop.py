@@ -1,7 +1,7 @@
 """The loop that runs duties, all in one thread and in the same way.
 
-A duty is called each time its ``interval`` in seconds has passed. If the database is unavailable, that is reported
-once, and the duty is tried again after its interval.
+A duty is called each time its ``interval`` in seconds has passed. Each call may change the interval. If the database is
+unavailable, that is reported once, and the duty is tried again after its interval.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class MaintenanceLoop:
         now = time.monotonic()
         self._unfinished = [act for act in self._unfinished if not self._attempt(act)]
         for duty in [duty for duty, turn in self._duties.items() if turn <= now]:
-            self._duties[duty] = now + duty.interval
+            started = time.monotonic()
             self._attempt(duty)
+            self._duties[duty] = started + duty.interval
 
     def _remove(self, duty: Duty) -> None:
         self._duties.pop(duty, None)

@@ -16,13 +16,23 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 from ..states import TaskState
+from .records import BY_PARENTS as BY_PARENTS
+from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
+from .records import HAS_CHILDREN as HAS_CHILDREN
+from .records import HAS_PARENTS as HAS_PARENTS
+from .records import MAX_PARENTS as MAX_PARENTS
+from .records import WANTS_DONE as WANTS_DONE
+from .records import WANTS_ENDED as WANTS_ENDED
+from .records import WANTS_FAILED as WANTS_FAILED
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
 from .records import NewTask as NewTask
+from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
+from .records import TickRecord as TickRecord
 from .records import WorkerRecord as WorkerRecord
 from .records import fresh as fresh
 from .records import maker as maker
@@ -56,9 +66,9 @@ class Waits(NamedTuple):
 
 class Refusal(NamedTuple):
     """Why tasks were not stored: "missing": the parent ``task`` does not exist; "not waiting": ``task`` is not blocked
-    by parents, so no new task can come before it."""
+    by parents, so no new task can come before it; "full": ``task`` would get more than MAX_PARENTS parents."""
 
-    why: Literal["missing", "not waiting"]
+    why: Literal["missing", "not waiting", "full"]
     task: int
 
 
@@ -69,6 +79,31 @@ class ParentState(NamedTuple):
     arguments: str | None
     state: str | None
     function: str | None
+
+
+class Summary(NamedTuple):
+    """A task without its payload, result and error, for lists of many tasks. The fields are those of a TaskRecord."""
+
+    id: int
+    queue: str
+    state: str
+    function: str | None
+    command: int
+    attempt: int
+    due: int
+    started_at: int | None
+    blocked: int
+    flow: int
+    suspended: int
+
+
+class Position(NamedTuple):
+    """The place of a waiting task in its queue: a claim takes ``rank`` first, then ``due``, then ``id``."""
+
+    queue: str
+    rank: int
+    due: int
+    id: int
 
 
 class Enqueued(NamedTuple):
@@ -178,6 +213,66 @@ class Exchanged(NamedTuple):
     released: int = 0
 
 
+class NextTick(NamedTuple):
+    """The time now by the clock that decides ticks, and when the first schedule is due, None for never."""
+
+    now: int
+    next_at: int | None
+
+
+class PlannedTick(NamedTuple):
+    """A tick to make: its moment, and the task that it makes."""
+
+    at: int
+    task: NewTask
+
+
+class TickPlan(NamedTuple):
+    """What to do about a schedule that is due, which is as it was read.
+
+    ``ticks`` are made, in order. ``missed`` ticks are counted; the latest of them was at ``missed_at``. Then the
+    schedule's next tick is at ``next_at``.
+    """
+
+    schedule: ScheduleRecord
+    ticks: Sequence[PlannedTick]
+    missed: int
+    missed_at: int | None
+    next_at: int | None
+
+
+class SkippedTick(NamedTuple):
+    """A tick that made no task, since ``task`` was unfinished. ``in_a_row``: so many were skipped in a row."""
+
+    schedule: ScheduleRecord
+    at: int
+    task: int
+    in_a_row: int
+
+
+class Ticked(NamedTuple):
+    """What ``make_ticks`` has stored: new tasks with their ids, skipped ticks, and the plans with missed ticks."""
+
+    tasks: list[tuple[int, NewTask]]
+    skipped: list[SkippedTick]
+    missed: list[TickPlan]
+
+
+class Settled(NamedTuple):
+    """When the next tick is, and which ticks were missed until now, as in a TickPlan."""
+
+    next_at: int | None
+    missed: int = 0
+    missed_at: int | None = None
+
+
+class Declared(NamedTuple):
+    """What ``declare`` has found, None for a new schedule, and whether it has stored a change."""
+
+    before: ScheduleRecord | None
+    is_changed: bool
+
+
 class Finding(NamedTuple):
     """A line of ``doctor``. ``advice`` is the suggested fix, None if no action is required."""
 
@@ -203,8 +298,20 @@ RetryTime = Callable[["TaskRecord", int, int], int]
 """Returns when a task of a lost worker is due again, from its record, its lost attempts so far, and the time now."""
 
 
+Settle = Callable[["ScheduleRecord | None", "ScheduleRecord", int], Settled]
+"""Returns the next tick of a schedule from its row, its new definition and the time now. The row is None for a new one.
+
+Ticks that its row has due are missed, unless it is paused. It must not raise an exception.
+"""
+
+
 class Wakeups(abc.ABC):
-    """Wakes waiting threads when any process has changed the database."""
+    """Wakes waiting threads when any process has changed the database.
+
+    ``sees_all_queues``: a wait also ends when a queue changes that its ticket does not name.
+    """
+
+    sees_all_queues = False
 
     @abc.abstractmethod
     def ticket(self, queues: tuple[str, ...] = ()) -> object:
@@ -231,8 +338,11 @@ class Wakeups(abc.ABC):
         """Return once the database has changed since ``ticket``, after a ``ring``, or after ``timeout`` seconds."""
 
     @abc.abstractmethod
-    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
-        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``."""
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> bool:
+        """Wait as ``wait`` does, but also return when something is put on the caller's ``bell``.
+
+        Return False if nothing happened in ``timeout`` seconds, and True if the caller must check.
+        """
 
     @abc.abstractmethod
     def ring(self) -> None:
@@ -385,15 +495,70 @@ class Dependencies(abc.ABC):
         """Return the counter of a task with parents, None for another one."""
 
     @abc.abstractmethod
+    def gates(self, tasks: Sequence[int]) -> dict[int, GateRecord]:
+        """Return the counters of those of these tasks that have an open parent."""
+
+    @abc.abstractmethod
+    def open_parents(self, task: int, limit: int) -> list[EdgeRecord]:
+        """Return the first ``limit`` edges to parents that have not ended, in their order."""
+
+    @abc.abstractmethod
     def parent_states(self, task: int) -> list[ParentState]:
         """Return what a child knows about its parents, in their order."""
 
     @abc.abstractmethod
     def decide_children(self, now: int, *, search: bool = False) -> int:
-        """Decide children whose parents have ended in an earlier transaction; return how many were released.
+        """Decide children whose parents have ended in earlier transactions; return how many were released.
 
-        ``search``: also find parents that a program of an earlier version has ended. This reads each open edge.
+        ``search``: also find parents that an earlier version has ended: reads each open edge.
         """
+
+
+class Schedules(abc.ABC):
+    """Schedules and their ticks. The times come from the server's clock; on a file from ``now``, the caller's."""
+
+    @abc.abstractmethod
+    def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
+        """Store definitions of schedules, all or none; ``declared_at`` only says whether a worker declares them.
+
+        A definition that is stored already changes nothing. One with other times gets its next tick by ``settle``.
+        """
+
+    @abc.abstractmethod
+    def remove_schedule(self, queue: str, name: str) -> bool:
+        """Remove a schedule, but not its ticks; False if it does not exist."""
+
+    @abc.abstractmethod
+    def pause_schedule(self, queue: str, name: str, paused: bool, now: int, settle: Settle) -> bool:
+        """Pause or resume a schedule, whose next tick comes by ``settle``; False if it does not exist."""
+
+    @abc.abstractmethod
+    def schedules(self, queue: str | None = None, name: str | None = None) -> list[ScheduleRecord]:
+        """Return all schedules, or those of a queue, or the one with this name there."""
+
+    @abc.abstractmethod
+    def ticks(self, queue: str, name: str, limit: int) -> list[TickRecord]:
+        """Return the latest ``limit`` ticks of a schedule, newest first."""
+
+    @abc.abstractmethod
+    def next_tick(self, now: int) -> NextTick:
+        """Return when the first schedule is due. One statement, without a lock."""
+
+    @abc.abstractmethod
+    def due_schedules(self, now: int, limit: int) -> list[ScheduleRecord]:
+        """Return the schedules that are due at ``now``, those first that have been due longest."""
+
+    @abc.abstractmethod
+    def misplaced_schedules(self, now: int) -> list[ScheduleRecord]:
+        """Return the schedules whose next tick may be too late if the clock was set back to ``now``."""
+
+    @abc.abstractmethod
+    def make_ticks(self, plans: Sequence[TickPlan], now: int) -> Ticked:
+        """Carry out plans in one transaction, except for schedules that have changed since they were read."""
+
+    @abc.abstractmethod
+    def prune_ticks(self, before: int, limit: int) -> int:
+        """Delete about ``limit`` of the ticks before a moment, the oldest; return how many."""
 
 
 class Workers(abc.ABC):
@@ -447,8 +612,21 @@ class Listing(abc.ABC):
     """Lists, attempts and counts of tasks, for people to read."""
 
     @abc.abstractmethod
-    def tasks(self, queue: str, state: TaskState | None, limit: int, before: int | None) -> list[TaskRecord]:
-        """Return the queue's tasks with ids below ``before``, newest first."""
+    def tasks(
+        self, queue: str, state: TaskState | None, limit: int, before: int | None, *, blocked: bool = False
+    ) -> list[TaskRecord]:
+        """Return the queue's tasks with ids below ``before``, newest first; with ``blocked`` only blocked ones."""
+
+    @abc.abstractmethod
+    def summaries(self, tasks: Sequence[int]) -> dict[int, Summary]:
+        """Return those of these tasks that exist, by id."""
+
+    @abc.abstractmethod
+    def count_before(self, position: Position, now: int, limit: int, *, commands: bool) -> tuple[int, int]:
+        """Return how many due tasks are claimed before ``position``: of higher priorities, and of its own.
+
+        Counts at most ``limit``, with ``commands`` also command lines.
+        """
 
     @abc.abstractmethod
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
@@ -487,7 +665,15 @@ class Copying(abc.ABC):
 
     @abc.abstractmethod
     def export(self, after: int, limit: int) -> ExportBatch:
-        """Return the next ``limit`` tasks with ids above ``after``. The first batch also has the queues and workers."""
+        """Return the next ``limit`` tasks with ids above ``after``. The first also has the other tables."""
+
+    @abc.abstractmethod
+    def export_ticks(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Return about the next ``limit`` ticks after a moment: never only some of those at the same moment."""
+
+    @abc.abstractmethod
+    def load_ticks(self, ticks: Sequence[dict[str, Any]]) -> None:
+        """Store ticks from another database, except those that are stored already."""
 
     @abc.abstractmethod
     def begin_import(self) -> None:
@@ -506,10 +692,10 @@ class Copying(abc.ABC):
         """Return whether an import has started and not ended."""
 
 
-FACETS = (Database, Dependencies, Tasks, Claims, Workers, Queues, Listing, Copying)
+FACETS = (Database, Dependencies, Tasks, Claims, Schedules, Workers, Queues, Listing, Copying)
 
 
-class Store(Database, Dependencies, Tasks, Claims, Workers, Queues, Listing, Copying):
+class Store(Database, Dependencies, Tasks, Claims, Schedules, Workers, Queues, Listing, Copying):
     """One database. Safe to share between threads; after a fork the child has connections of its own."""
 
     wakeups: Wakeups

@@ -37,13 +37,14 @@ class PollingWakeups(Wakeups):
         """See the base class. Interruptible by signals."""
         self.wait_on(queue.SimpleQueue(), ticket, timeout)
 
-    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> bool:
         """See the base class."""
         self._after_fork()
         self._waiters.add(bell)
         try:
             with contextlib.suppress(queue.Empty):
                 bell.get(timeout=max(0.0, min(timeout, self._pause())))
+            return True  # to poll
         finally:
             self._waiters.discard(bell)
 

@@ -22,6 +22,8 @@ BY_PARENTS = 1
 """A bit of ``blocked``: a parent has not ended."""
 WANTS_DONE, WANTS_ENDED, WANTS_FAILED = 1, 2, 3
 """How parents must end for a child to start: all done; all, however; all, and one of them not done."""
+MAX_PARENTS = 10_000
+"""The most parents that a task may have."""
 
 
 EXPIRED = "expired: no attempt was started in time"

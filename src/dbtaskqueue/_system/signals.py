@@ -2,6 +2,9 @@
 
 A handler runs between two instructions of the main thread, which may hold the lock of a log handler or be in the
 middle of writing to stderr. So it only counts, and puts an item into a queue; another thread does the logging.
+
+For the same reason, a program that starts processes and draws on the terminal only notes a signal, and chooses when to
+be interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -70,15 +73,41 @@ def draining_until_exit(stop: Callable[[], object]) -> Iterator[None]:
             os.kill(os.getpid(), number)
 
     before: dict[int, _Handler] = {number: signal.signal(number, handle) for number in _NUMBERS}
-    atexit.register(_ignore_all)  # at shutdown, Python resets our handler, but not SIG_IGN
+    atexit.register(_ignore, _NUMBERS)  # at shutdown, Python resets our handler, but not SIG_IGN
     try:
         yield
     finally:
         ended_at = time.monotonic()
 
 
-def _ignore_all() -> None:
-    for number in _NUMBERS:
+def noted_until_exit(*numbers: int) -> Callable[[], None]:
+    """Only note these signals from now on. Return a function that raises KeyboardInterrupt if one has arrived.
+
+    For a program that exits afterwards. Python's own handler raises KeyboardInterrupt between any two instructions. In
+    the start of a progress bar, that leaves the terminal without its cursor. In code that ``exec`` runs from a string,
+    as the import of a dataclass does, ``python -m`` exits as if SIGINT had killed it, even if the exception is caught.
+
+    SIGINT stays ignored if it is: a shell starts programs in the background like this.
+    """
+    arrived = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal arrived
+        arrived = True
+
+    def raise_if_arrived() -> None:
+        if arrived:
+            raise KeyboardInterrupt
+
+    for number in numbers:
+        if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    atexit.register(_ignore, numbers)  # at shutdown, Python resets our handler, but not SIG_IGN
+    return raise_if_arrived
+
+
+def _ignore(numbers: Iterable[int]) -> None:
+    for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -12,7 +12,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ from .lost_claims import LostClaims
 from .membership import Membership
 from .outbox import Outbox
 from .run_limits import RunLimits
+from .served import ServedQueues
 from .stopping import StopSwitch
 
 _LONGEST_WAIT = 5.0
@@ -64,7 +65,10 @@ class LoopSettings(NamedTuple):
 
 
 class WorkerLoop:
-    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers."""
+    """The state of one ``Worker.run``. ``stop.request`` may be called in any thread and in signal handlers.
+
+    ``declare`` stores the schedules that the worker's code declares.
+    """
 
     def __init__(
         self,
@@ -76,10 +80,13 @@ class WorkerLoop:
         batch: BatchSize,
         events: Events,
         notifier: Notifier,
+        declare: Callable[[], object],
     ) -> None:
         self._store = store
+        self._declare = declare
+        self._is_prepared = False
         self._settings = settings
-        self._queues = deque(settings.queues)  # rotates, so that each queue comes first in turn
+        self._queues = ServedQueues(store, settings.queues)
         self._lookup = lookup
         self._limits = limits
         self._size = batch
@@ -98,6 +105,7 @@ class WorkerLoop:
             executor=settings.executor,
             queues=settings.queues,
             functions=lookup.runs(),
+            commands=settings.allow_commands,
         )
         self._membership.on_lost = self._cancel_all
         self._membership.duties += [
@@ -132,7 +140,8 @@ class WorkerLoop:
             task_log.listen()
         try:
             while not self.stop.is_on:
-                self._turn()
+                if self._is_prepared or self._prepare():
+                    self._turn()
                 if not self._outbox.failures:
                     self._supervision.ready()
                 if self._is_complete():
@@ -157,6 +166,17 @@ class WorkerLoop:
     def _running(self) -> list[TaskRun]:
         return list(self._active)
 
+    def _prepare(self) -> bool:
+        """Store the code's schedules. In a burst, also make the ticks that are due. Return False in an outage."""
+        try:
+            self._declare()
+            if self._limits.burst:
+                self._membership.tick()
+            self._is_prepared = True
+        except StoreUnavailable as error:
+            self._outbox.failed(error)
+        return self._is_prepared
+
     # -- one turn of the loop ----------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -169,17 +189,18 @@ class WorkerLoop:
         claim = self._next_claim()
         if not (starts or claim or self._outbox):
             return
+        only_claims = not self._outbox
         exchanged = self._exchange(starts, claim)
         if exchanged is None:
             return
-        if claim is not None:
-            full = len(exchanged.claimed) >= claim.limit
-            self._may_have_more = full or exchanged.released > 0 or self._finds_more()
-            if not exchanged.claimed:
-                self._expire()
-            self._dispatch(exchanged.claimed, claim)
-        elif exchanged.released:
-            self._may_have_more = True
+        if claim is None:
+            self._may_have_more = self._may_have_more or exchanged.released > 0
+            return
+        is_full = len(exchanged.claimed) >= claim.limit
+        # what was released after the claim, and children of tasks that have expired now
+        finds_more = exchanged.released > 0 or (only_claims and not exchanged.claimed and self._expire() > 0)
+        self._may_have_more = is_full or finds_more or self._finds_more()
+        self._dispatch(exchanged.claimed, claim)
 
     def _exchange(self, starts: list[tuple[TaskRun, Start]], claim: Claim | None) -> Exchanged | None:
         """Store starts and ends, and claim tasks. Return None while the database is unavailable."""
@@ -205,8 +226,10 @@ class WorkerLoop:
         limit = size if size > 1 and most else most - len(self._active)
         if limit <= 0 or (size > 1 and self._active):
             return None
+        if not self._knows_queues():
+            return None
         return Claim(
-            self._queues,
+            self._queues.names,
             limit if room is None else min(limit, room),
             clock.now(),
             start=size == 1,
@@ -214,22 +237,35 @@ class WorkerLoop:
             commands=self._settings.allow_commands,
         )
 
+    def _knows_queues(self) -> bool:
+        """Before the first claim, read which queues match patterns. False while the database is unavailable."""
+        try:
+            self._queues.read_once()
+        except StoreUnavailable as error:
+            self._outbox.failed(error)
+            return False
+        return True
+
     def _finds_more(self) -> bool:
-        """Rescue tasks of dead workers before a burst ends. Return whether there were any."""
+        """Before a burst ends, rescue tasks of dead workers and find new queues. Return whether there were any."""
         if not self._limits.burst or self._active:
             return False
         try:
-            return self._membership.maintain() > 0
+            return self._membership.maintain() > 0 or self._queues.read()
         except StoreUnavailable as error:
             self._outbox.failed(error)
             return True
 
-    def _expire(self) -> None:
-        """Abandon expired tasks: a claim leaves them out, but they count as due."""
+    def _expire(self) -> int:
+        """Abandon expired tasks, and return how many: a claim leaves them out, but they count as due.
+
+        This is only needed after a claim that was made because a task is due, and not after one that stored ends, too.
+        """
         try:
-            self._membership.expire()
+            return self._membership.expire()
         except StoreUnavailable as error:
             self._outbox.failed(error)
+            return 0
 
     def _is_short_of_room(self) -> bool:
         """Return whether claimed tasks wait because a shortage keeps the executor below its concurrency."""
@@ -246,7 +282,7 @@ class WorkerLoop:
         """Run the claimed tasks. Release those that this worker has no code for."""
         if not records:
             return
-        self._queues.rotate(-1)
+        self._queues.rotate()
         self._batch.note_claim()
         runs = []
         for record in records:

@@ -21,6 +21,7 @@ from .._maintenance.expirer import Expirer
 from .._maintenance.heartbeat import HeartbeatProcess, ThreadHeartbeat
 from .._maintenance.loop import Duty, MaintenanceLoop
 from .._maintenance.rescuer import Rescuer
+from .._maintenance.ticker import Ticker
 from .._store.contract import Claim, End, Exchanged, Held, Note, Start, Store, WorkerRecord
 from .._system import clock
 from .._system.log import event
@@ -33,8 +34,8 @@ class Membership:
     """One worker as the others see it.
 
     ``runs_tasks``: this process runs task code, which may block its threads. So the heartbeat needs its own process. A
-    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues`` and
-    ``functions`` are stored in the worker's row (see WorkerRecord).
+    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues``, ``functions``
+    and ``commands`` are stored in the worker's row (see WorkerRecord).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Membership:
         executor: str | None = None,
         queues: Sequence[str] | None = None,
         functions: Sequence[str | None] | None = None,
+        commands: bool = False,
     ) -> None:
         self.store = store
         self.lease = lease
@@ -56,6 +58,7 @@ class Membership:
         self._executor = executor
         self._queues = queues
         self._functions = functions
+        self._commands = commands
         self.on_lost: Callable[[], None] = lambda: None
         self.on_left: Callable[[], None] = lambda: None
         self._reset()
@@ -74,6 +77,7 @@ class Membership:
         self._clock_watch = ClockWatch(self.store)
         self._expirer = Expirer(self.store)
         self._decider = Decider(self.store)
+        self._ticker = Ticker(self.store, self.events)
 
     # -- joining and leaving -----------------------------------------------------------------------
 
@@ -149,6 +153,7 @@ class Membership:
             executor=self._executor,
             queues=None if self._queues is None else json.dumps(self._queues),
             functions=None if self._functions is None else json.dumps(self._functions),
+            commands=int(self._commands),
         )
 
     # -- the heartbeat -----------------------------------------------------------------------------
@@ -159,7 +164,8 @@ class Membership:
             outage = Outage(name, self.events, silent=self._runs_tasks)  # a worker's own loop reports it
             self._loop = MaintenanceLoop(name, outage)
             self._loop.start()
-            duties: list[Duty] = [self.rescuer, self._clock_watch, self._expirer, self._decider, *self.duties]
+            common: list[Duty] = [self.rescuer, self._clock_watch, self._expirer, self._decider, self._ticker]
+            duties: list[Duty] = [*common, *self.duties]
             for duty in duties:
                 self._loop.add(duty)
         pids_suffice = self.store.place_is_shared and self._place is not None and self._place.is_initial
@@ -210,8 +216,13 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        self._expirer()
-        return self.rescuer.check() + self._clock_watch.check() + self._decider()
+        return (
+            self._expirer() + self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
+        )
+
+    def tick(self) -> int:
+        """Make the ticks of schedules that are due now. Return how many tasks are due by that."""
+        return self._ticker.tick()
 
     def expire(self) -> int:
         """Abandon expired tasks now. Call it when a claim has found nothing although a task is due."""

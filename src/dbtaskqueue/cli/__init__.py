@@ -10,12 +10,14 @@ import click
 from .commands import Commands
 from .copying import copy
 from .demo import demo
+from .dependencies import show_tree, why
 from .doctor import doctor
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
+from .schedules import schedules
 from .schema import migrate
 from .show import show
 from .watch import watch
@@ -24,7 +26,8 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, show, logs, stats, list_queues, list_workers, watch],
+    "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],

@@ -79,6 +79,8 @@ def _start(old: Store, new: Store) -> int:
 
 
 def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> int:
+    if not done:
+        _copy_ticks(old, new)
     count, highest = 0, 0
     while True:
         batch = old.export(done, _BATCH)
@@ -93,3 +95,11 @@ def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> 
         advance(done)
     new.end_import(highest)
     return count
+
+
+def _copy_ticks(old: Store, new: Store) -> None:
+    """Copy the ticks of schedules, before all tasks: then an interrupted run has copied all of them, or no task."""
+    after = -(2**63)
+    while ticks := old.export_ticks(after, _BATCH):
+        new.load_ticks(ticks)
+        after = max(tick["at"] for tick in ticks)

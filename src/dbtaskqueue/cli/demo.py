@@ -20,6 +20,7 @@ import click
 
 from .._formats.payload import JSON
 from .._formats.url import mask
+from .._system.signals import noted_until_exit
 from ..checkpoints import CHECKPOINT, STEP
 from ..current import current_task
 from ..queue import TaskQueue
@@ -37,7 +38,7 @@ _SECONDS = 0.15
 """Seconds for each page of the long task."""
 _KILL_AFTER = 20
 """The number of pages of the long task."""
-_TIMEOUT = 20.0
+_TIMEOUT = 50.0
 _POLL = 0.03
 _LOG = "log"
 _STYLES = {
@@ -84,13 +85,13 @@ class _Tasks(NamedTuple):
 @click.pass_obj
 def demo(url: str | None) -> None:
     """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # handled like Ctrl-C, so that the workers end, too
+    raise_if_interrupted = noted_until_exit(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _say("Eight tasks, two workers, one kill -9, on a temporary SQLite file: ten seconds.", "bold")
     _say("One task fails and is retried; one worker is killed, and the other takes over.\n")
     try:
         with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as directory, _Stage() as stage:
-            lesson = _play(directory, stage)
+            lesson = _play(directory, stage, raise_if_interrupted)
+        raise_if_interrupted()
     except (_Failed, TimeoutError) as error:
         raise click.ClickException(escaped(f"the demo did not show what it should: {error}")) from error
     _say(f"\nWhat you saw, in {stage.seconds:.0f} seconds:", "bold")
@@ -101,15 +102,15 @@ def demo(url: str | None) -> None:
         _say(f"  {command}", "cyan")
 
 
-def _play(directory: str, stage: _Stage) -> str:
-    """Run the demo and check it; return the summary."""
+def _play(directory: str, stage: _Stage, raise_if_interrupted: Callable[[], None]) -> str:
+    """Run the demo and check it; return the summary. It can be interrupted where it waits, and nowhere else."""
     url = f"sqlite:///{directory}/demo.sqlite"
     with TaskQueue(url, "demo") as queue:
         tasks = _enqueue(queue)
         stage.print("stored", f"{len(tasks.all)} tasks, in one SQLite file; no server is needed")
         with _workers(url, directory, 2) as workers:
             stage.print("workers", f"processes {' and '.join(str(worker.pid) for worker in workers)}")
-            follower = _Follower(queue, tasks, workers, stage)
+            follower = _Follower(queue, tasks, workers, stage, raise_if_interrupted)
             follower.until(lambda: tasks.long.state == RUNNING, "no worker started the long task")
             victim = follower.worker_of(tasks.long)
             follower.until(lambda: follower.page >= _KILL_AFTER, "the long task made no progress")
@@ -223,8 +224,16 @@ class _Stage:
 class _Follower:
     """Follows the tasks, and prints what happens to them."""
 
-    def __init__(self, queue: TaskQueue, tasks: _Tasks, workers: list[subprocess.Popen[bytes]], stage: _Stage) -> None:
+    def __init__(
+        self,
+        queue: TaskQueue,
+        tasks: _Tasks,
+        workers: list[subprocess.Popen[bytes]],
+        stage: _Stage,
+        raise_if_interrupted: Callable[[], None],
+    ) -> None:
         self._queue, self._tasks, self._workers, self._stage = queue, tasks, workers, stage
+        self._raise_if_interrupted = raise_if_interrupted
         self._stored: dict[str, Any] = {}
 
     def until(self, condition: Callable[[], bool], otherwise: str) -> None:
@@ -235,6 +244,7 @@ class _Follower:
             if time.monotonic() > deadline or all(worker.poll() is not None for worker in self._workers):
                 raise _Failed(otherwise)
             time.sleep(_POLL)
+            self._raise_if_interrupted()
             self._poll()
 
     @property
@@ -298,7 +308,7 @@ def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.P
     workers: list[subprocess.Popen[bytes]] = []
     try:
         with open(Path(directory, _LOG), "wb") as log:
-            for _ in range(count):  # one by one, so that an interruption ends those that are running
+            for _ in range(count):  # one by one, so that an error ends those that are running
                 workers.append(_spawn(command, directory, log))
         yield workers
     except _Failed as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from .._formats.display import byte_size, duration, short_duration
+from ..checks import MOST
 from ..monitoring.tasks import attempt_text, attributes, describe
 from ..overview import FunctionStats, QueueInfo, WorkerInfo
-from ..states import StateName, TaskState
-from ..task import Task
+from ..states import UNFINISHED, StateName, TaskState
+from ..task import Blocked, Task, blocked_among
+from .dependencies import blocked_words
 from .options import json_option, open_queue, queue_option, url_option
 from .output import WIDE, console, counted, fields, local, note, print_json, queue_name, table
 from .queues import refuse_unknown
@@ -25,26 +27,34 @@ from .queues import refuse_unknown
 @click.option(
     "--limit", type=click.IntRange(min=1), default=100, metavar="NUMBER", help="Show at most this many tasks."
 )
+@click.option("--blocked", is_flag=True, help="Only unfinished tasks that wait for their parents.")
 @json_option
 @url_option
 @click.pass_obj
-def list_tasks(url: str | None, queue: str, state: StateName | None, limit: int, json: bool) -> None:
+def list_tasks(url: str | None, queue: str, state: StateName | None, limit: int, blocked: bool, json: bool) -> None:
     """List the tasks of a queue, newest first."""
     with open_queue(url, queue) as task_queue:
-        refuse_unknown(task_queue.store, queue)
-        tasks = task_queue.tasks(state=state, limit=limit)
+        store = task_queue.store
+        refuse_unknown(store, queue)
+        wanted = None if state is None else TaskState(state)
+        records = store.tasks(queue, wanted, min(limit, MOST), None, blocked=blocked)
+        tasks = [Task(store, record) for record in records]
+        waiting = blocked_among(store, [task.id for task in tasks if task.state in UNFINISHED])
     if json:
-        print_json([attributes(task) for task in tasks])
+        print_json([attributes(task, waiting.get(task.id)) for task in tasks])
     elif tasks:
-        table(("id", "state", "attempt", "due", "payload"), [_task_row(task) for task in tasks])
+        rows = [_task_row(task, waiting.get(task.id)) for task in tasks]
+        table(("id", "state", "attempt", "due", "payload"), rows)
     else:
-        note(f"queue {queue} has no {state or ''} tasks".replace("  ", " "))
+        kind = " ".join(filter(None, ("blocked" if blocked else "", state)))
+        note(f"queue {queue} has no {kind} tasks".replace("  ", " "))
 
 
-def _task_row(task: Task) -> tuple[str, ...]:
+def _task_row(task: Task, blocked: Blocked | None) -> tuple[str, ...]:
     state = f"{task.state} (suspended)" if task.suspended else str(task.state)
     attempt = attempt_text(task.attempt, task.max_attempts)
-    return str(task.id), state, attempt, local(task.start_at), describe(task)
+    due = local(task.start_at) if blocked is None else blocked_words(blocked)
+    return str(task.id), state, attempt, due, describe(task)
 
 
 # -- queues ----------------------------------------------------------------------------------------
@@ -105,7 +115,8 @@ _IF_WIDE = ("pending", "reserved", "running", "failed", "done", "cancelled", "ab
 def list_queues(url: str | None, json: bool) -> None:
     """List all queues: tasks by state, longest wait, live workers.
 
-    Reserved and cancelled tasks are shown on a wide terminal only, and always with --json.
+    Reserved and cancelled tasks are shown on a wide terminal only, blocked ones only if there are any, and always with
+    --json. Blocked tasks wait for their parents, and count as pending or failed, too.
     """
     with open_queue(url) as task_queue:
         found = task_queue.queues()
@@ -113,6 +124,8 @@ def list_queues(url: str | None, json: bool) -> None:
         print_json([queue._asdict() for queue in found])
     elif found:
         states = _IF_WIDE if console().width >= WIDE else _ALWAYS
+        if any(queue.blocked for queue in found):
+            states = (states[0], "blocked", *states[1:])
         # the name comes last, since a long one is cut there
         names = (*states, "waits", "workers", "queue")
         table(names, [_queue_row(queue, states) for queue in found], numbers=True)
@@ -150,6 +163,11 @@ def worker_state(worker: WorkerInfo) -> str:
     return f"{worker.state} (elsewhere)" if worker.elsewhere else worker.state
 
 
+def _runs(worker: WorkerInfo) -> str:
+    """Return how a worker runs tasks, and whether it runs command lines."""
+    return ", ".join(filter(None, [worker.executor, "commands" if worker.commands else None]))
+
+
 def _worker_row(worker: WorkerInfo) -> tuple[str, ...]:
     return (
         str(worker.id),
@@ -157,6 +175,6 @@ def _worker_row(worker: WorkerInfo) -> tuple[str, ...]:
         worker_state(worker),
         local(worker.lost_at or worker.created_at),
         counted(worker.holds),
-        worker.executor or "",
+        _runs(worker),
         worker.host,
     )

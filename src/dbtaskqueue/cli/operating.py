@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Container, Iterator
 
 import click
 
 from .._formats.quantities import duration
+from ..checks import listed
+from ..errors import InvalidTransition, TaskNotFound
+from ..queue import TaskQueue
 from ..states import FINAL, UNFINISHED
 from .options import checked, confirm, open_queue, queue_option, url_option, yes_option
 from .output import counted, progress
@@ -26,14 +30,54 @@ def retry(url: str | None, id: int) -> None:
 
 @click.command()
 @click.argument("id", type=int)
+@click.option(
+    "--tree", is_flag=True, help="Cancel its unfinished parents, too, and theirs, if no other task needs them."
+)
 @url_option
 @click.pass_obj
-def cancel(url: str | None, id: int) -> None:
-    """Cancel a task; request the cancellation of a running one."""
+def cancel(url: str | None, id: int, tree: bool) -> None:
+    """Cancel a task; request the cancellation of a running one.
+
+    Tasks that wait for it to be done are cancelled, too.
+    """
     with open_queue(url) as task_queue:
         task_queue.cancel(id)
         task = task_queue.get(id)
+        others = _cancel_parents(task_queue, id) if tree else {}
     click.echo(f"task {id}: cancellation requested" if task.cancel_requested else f"task {id} is {task.state}")
+    for what, is_cancelled in (("cancelled", True), ("cancellation requested", False)):
+        ids = [str(other) for other, done in others.items() if done == is_cancelled]
+        if ids:
+            click.echo(f"{counted(len(ids), 'parent')} that no other task needs, {what}: {listed(ids)}")
+
+
+def _cancel_parents(task_queue: TaskQueue, id: int) -> dict[int, bool]:
+    """Cancel the unfinished parents of a cancelled task that no other unfinished task needs, and theirs.
+
+    Returns for each what ``TaskQueue.cancel`` does. A child that is enqueued meanwhile is cancelled with its parent.
+    """
+    cancelled = {id: True}
+    left = [id]
+    while left:
+        child = left.pop()
+        parents = task_queue.get(child).parents()
+        standings = task_queue.store.standings(parents) if parents else {}
+        for parent in parents:
+            if parent in cancelled or parent not in standings or standings[parent].state in FINAL:
+                continue
+            if _is_needed(task_queue, parent, cancelled):
+                continue
+            with contextlib.suppress(InvalidTransition, TaskNotFound):  # it has ended meanwhile
+                cancelled[parent] = task_queue.cancel(parent)
+                left.append(parent)
+    del cancelled[id]
+    return cancelled
+
+
+def _is_needed(task_queue: TaskQueue, parent: int, cancelled: Container[int]) -> bool:
+    others = [child for child in task_queue.get(parent).children() if child not in cancelled]
+    states = task_queue.store.standings(others) if others else {}
+    return any(each.state not in FINAL for each in states.values())
 
 
 @click.command()

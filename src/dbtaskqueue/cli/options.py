@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from .._formats.payload import JSON
 from .._formats.url import DEFAULT_URL, mask
-from ..checks import check_queue
+from ..checks import check_queue, check_served
 from ..options import Flag, options_of
 from ..queue import TaskQueue
 from .output import escaped
@@ -120,7 +120,7 @@ def queue_before_option(function: Function) -> Function:
         metavar="NAME",
         multiple=True,
         allow_from_autoenv=False,
-        callback=checked(queue_names),
+        callback=checked(served_queues),
         help="The queue, for commands that take one.",
     )(function)
 
@@ -146,9 +146,9 @@ def is_url_given(ctx: click.Context) -> bool:
     return given in (ctx.get_parameter_source("url"), ctx.find_root().get_parameter_source("url"))
 
 
-def queue_names(names: tuple[str, ...]) -> list[str]:
-    """Return the names of queues. Raises ValueError if one is invalid."""
-    return [check_queue(name) for name in names]
+def served_queues(names: tuple[str, ...]) -> list[str]:
+    """Return names and patterns of queues. Raises ValueError if one is invalid."""
+    return [check_served(name) for name in names]
 
 
 def default_queue() -> str:
@@ -173,11 +173,11 @@ def _queue_option(default: Callable[[], str | None], help: str) -> Callable[[Fun
 
 def _one_queue(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
     before = _queues_before(ctx, parameter)
-    return before[-1] if before else checked(check_queue)(ctx, parameter, name)
+    return checked(check_queue)(ctx, parameter, before[-1] if before else name)
 
 
 def queues_option(function: Function) -> Function:
-    """Add a repeatable ``--queue NAME``."""
+    """Add a repeatable ``--queue NAME``, which may be a pattern."""
     return click.option(
         "--queue",
         "queues",
@@ -185,12 +185,13 @@ def queues_option(function: Function) -> Function:
         envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
         multiple=True,
         callback=_all_queues,
-        help="Serve this queue. Repeatable.  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
+        help="Serve this queue; 'mail*' is every queue whose name starts with mail, '*' every queue. Repeatable."
+        "  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
     )(function)
 
 
 def _all_queues(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[str] | None:
-    return _queues_before(ctx, parameter) or checked(queue_names)(ctx, parameter, names)
+    return _queues_before(ctx, parameter) or checked(served_queues)(ctx, parameter, names)
 
 
 def _queues_before(ctx: click.Context, parameter: click.Parameter) -> list[str]:

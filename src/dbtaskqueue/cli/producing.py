@@ -65,6 +65,8 @@ def enqueue(
     """
     if options["start_in"] is not None and options["start_at"] is not None:
         raise click.UsageError("give --in or --at, not both")
+    if options["after"] is None and options["when"] != "done":
+        raise click.UsageError("--when needs --after")
     if function is not None and command:
         raise click.UsageError("give --function or --command, not both")
     if kwargs is not None and function is None:

@@ -14,7 +14,7 @@ from .._formats.progress import Progress, part_done
 from .._system.clock import to_datetime
 from ..monitoring.snapshot import Failure, QueueSnapshot, Running, Snapshot, WorkerSnapshot
 from ..monitoring.tasks import attempt_text
-from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING
+from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 from .output import WIDE, escaped, local, queue_name, styled
 
 if TYPE_CHECKING:
@@ -144,15 +144,19 @@ def _parts(snapshot: Snapshot, now: int, *, wide: bool) -> list[Part]:
 
 def _queues(snapshot: Snapshot, wide: bool) -> Part:
     states = (*_COUNTED, CANCELLED) if wide else _COUNTED
+    names = [str(state) for state in states]
+    if any(queue.blocked for queue in snapshot.queues):
+        # on a narrow screen it replaces "reserved", which a worker soon runs
+        names[1 : 1 if wide else 2] = ["blocked"]
     columns = (
         Column("queues"),
-        *(Column(str(state), max(7, len(state)), right=True) for state in states),
+        *(Column(name, max(7, len(name)), right=True) for name in names),
         Column("waits", 6, right=True),
     )
     rows = [
         (
             queue_name(queue.name, paused=queue.paused),
-            *(number(queue.counts[state]) for state in states),
+            *(number(queue.blocked if name == "blocked" else queue.counts[TaskState(name)]) for name in names),
             short_duration(queue.waited),
         )
         for queue in sorted(snapshot.queues, key=lambda queue: (-_unfinished(queue), queue.name))
@@ -306,7 +310,8 @@ def _changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
 
 def _queue_line(queue: QueueSnapshot) -> str:
     counts = " ".join(f"{state}={queue.counts[state]}" for state in (*_COUNTED, CANCELLED))
-    return f"queue {queue.name} {counts}{' paused' if queue.paused else ''}"
+    blocked = f" blocked={queue.blocked}" if queue.blocked else ""
+    return f"queue {queue.name} {counts}{blocked}{' paused' if queue.paused else ''}"
 
 
 def _task_changes(before: Running | None, task: Running) -> Iterator[str]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import click
 
 from .._formats.display import byte_size, duration, short_duration
 from .._formats.progress import Progress, Usage, part_done, read_usage
+from .._store.contract import Summary
+from .._system import clock
 from ..monitoring.tasks import attempt_text, attributes, command_text, error_line, readable, value_text
 from ..overview import WorkerInfo, find_worker
+from ..reasons import parent_words
 from ..states import RESERVED, RUNNING
 from ..task import Attempt, Task, look_up
+from .dependencies import blocked_words
 from .listing import worker_state
 from .options import json_option, open_queue, url_option
 from .output import counted, escaped, fields, local, print_json, table
 
 _LAST_LINES = 10
 """The number of lines of an attempt's output that are shown."""
+_MOST_RELATIVES = 10
+"""The number of parents, and of children, that are shown."""
 
 
 @click.command()
@@ -34,13 +40,18 @@ def show(url: str | None, id: int, json: bool) -> None:
         task = Task(store, record)
         attempts = task.attempts()
         worker = None if task.worker is None else find_worker(store, task.worker)
+        blocked = task.blocked
+        family = {"parents": task.parents(), "children": task.children()}
+        relatives = store.summaries([id for ids in family.values() for id in ids[:_MOST_RELATIVES]])
     usage = read_usage(record.usage)
     if json:
         holder = worker._asdict() if worker is not None and task.state in (RESERVED, RUNNING) else None
-        more = {"usage": usage and usage._asdict(), "runs_on": holder}
-        print_json({**attributes(task), **more, "attempts": [attempt._asdict() for attempt in attempts]})
+        more = {"usage": usage and usage._asdict(), "runs_on": holder, **family}
+        print_json({**attributes(task, blocked), **more, "attempts": [attempt._asdict() for attempt in attempts]})
         return
     described = _described(task) | {"worker": _worker_words(task, worker), "uses": _usage_words(usage)}
+    described["blocked"] = "" if blocked is None else blocked_words(blocked)
+    described |= {name: _relatives_words(ids, relatives) for name, ids in family.items()}
     fields((name, text) for name, text in described.items() if text)
     if attempts:
         click.echo()
@@ -87,11 +98,15 @@ def _described(task: Task) -> dict[str, str]:
         "limits": ", ".join(_limit_words(task)),
         "key": task.key or "",
         "meta": "" if not readable(task, "meta", True) else value_text(task, "meta"),
+        "blocked": "",
+        "parents": "",
+        "children": "",
         "worker": "",
         "progress": _progress_words(task.progress, runs=task.state == RUNNING),
         "uses": "",
         "enqueued": local(task.created_at),
         "due": local(task.start_at),
+        "expires": local(task.expires_at),
         "started": _started_words(task),
         "finished": local(task.finished_at),
         "error": task.error or "",
@@ -104,6 +119,14 @@ def _state_words(task: Task) -> Iterator[str]:
         yield "suspended"
     if task.cancel_requested:
         yield "cancellation requested"
+
+
+def _relatives_words(ids: Sequence[int], known: Mapping[int, Summary]) -> str:
+    """Return the first parents or children with their states."""
+    now = clock.now()
+    words = [parent_words(id, known.get(id), now) for id in ids[:_MOST_RELATIVES]]
+    more = len(ids) - len(words)
+    return "; ".join([*words, f"and {more:,} more"] if more else words)
 
 
 def _worker_words(task: Task, worker: WorkerInfo | None) -> str:

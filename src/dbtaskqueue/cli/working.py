@@ -36,7 +36,7 @@ _EXAMPLES = """
 \b
 Examples:
   dbtaskqueue worker app:queue --concurrency 4
-  dbtaskqueue worker app:send_mail --queue mail --queue news
+  dbtaskqueue worker app:send_mail --queue mail --queue 'news*'
   dbtaskqueue worker app:fetch --executor asyncio --concurrency 200
   dbtaskqueue worker app:queue --burst      # run what is due, then exit
   dbtaskqueue worker --allow-commands       # run command lines only
@@ -123,6 +123,15 @@ def _code(target: str, ctx: click.Context) -> _Code:
     return _Code(ctx.obj, found, {"callback": target})
 
 
+def find_queue(target: str, ctx: click.Context) -> TaskQueue:
+    """Import the TaskQueue that MODULE:NAME names, and open it."""
+    found = _find(target, ctx.obj)
+    if not isinstance(found, TaskQueue):
+        raise click.ClickException(f"{target} must be a TaskQueue")
+    _fit(found, target, ctx)
+    return found
+
+
 # -- MODULE:NAME -----------------------------------------------------------------------------------
 
 
@@ -151,7 +160,7 @@ def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
         queue.open(ctx.obj if is_url_given(ctx) else None)
     elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
         raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
-    if ctx.get_parameter_source("lease") is not ParameterSource.DEFAULT:
+    if ctx.get_parameter_source("lease") not in (None, ParameterSource.DEFAULT):
         queue.lease = ctx.params["lease"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -12,12 +12,14 @@ from .._system import clock
 from .._system.place import here
 from ..checks import counted, listed
 from ..outcomes import UNKNOWN_DELAYS
-from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, summarize
-from ..states import ABANDONED, DONE, RUNNING
+from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, serves, summarize
+from ..states import ABANDONED, DONE, FAILED, PENDING, RUNNING
 
 _MOST_SLOW = 10
 _MOST_RUNNING = 500
 _MOST_WAITING = 500
+_MOST_BLOCKED, _MOST_PARENTS = 100, 100
+"""The newest blocked tasks of a queue that are read, and the open parents of each."""
 _SLOW_FACTOR, _SLOW_SAMPLES = 3, 5
 """A running task is slow after three times the 95th percentile of its function, if at least five attempts are known."""
 _NEVER_SLOW = 1.0
@@ -46,6 +48,7 @@ def check(store: Store, queues: list[str], command_line: CommandLine) -> list[Fi
         *_paused(store, queues, command_line),
         _oldest_due(store, queues, command_line, any_alive=bool(alive)),
         *_unknown_functions(store, queues, command_line, alive),
+        *_unserved_parents(store, queues, command_line, alive),
         *_abandoned(store, queues, command_line),
         *_slow(store, queues, command_line),
     ]
@@ -95,12 +98,36 @@ def _known_functions(queue: str, alive: list[WorkerRecord]) -> set[str | None] |
     """Return what the live workers of a queue have code for; None if there are none, or if one has not stored it."""
     known: set[str | None] | None = None
     for worker in alive:
-        queues, functions = queues_of(worker), functions_of(worker)
-        if queues is None or functions is None:  # a plain fetch() user, a worker of version 0.1.0, or a damaged row
+        is_served, functions = serves(worker, queue), functions_of(worker)
+        if is_served is None or functions is None:  # a plain fetch() user, a worker of version 0.1.0, or a damaged row
             return None
-        if queue in queues:
+        if is_served:
             known = (known or set()) | set(functions)
     return known
+
+
+def _unserved_parents(
+    store: Store, queues: list[str], command_line: CommandLine, alive: list[WorkerRecord]
+) -> Iterator[Finding]:
+    """Find queues that no live worker serves, but for whose tasks blocked tasks wait, perhaps in other queues."""
+    if any(queues_of(worker) is None for worker in alive):  # a plain fetch() user may serve any queue
+        return
+    children: defaultdict[str, set[int]] = defaultdict(set)
+    for name in queues:
+        for task in store.tasks(name, None, _MOST_BLOCKED, None, blocked=True):
+            parents = store.summaries([edge.parent for edge in store.open_parents(task.id, _MOST_PARENTS)])
+            for parent in parents.values():
+                if parent.state in (PENDING, FAILED) and not parent.blocked:
+                    children[parent.queue].add(task.id)
+    for queue in sorted(children):
+        if not any(serves(worker, queue) for worker in alive):
+            number, example = len(children[queue]), min(children[queue])
+            tasks = f"{counted(number)} {'waits' if number == 1 else 'wait'} for parents in the queue {queue}"
+            yield Finding(
+                "blocked",
+                f"{tasks}, which no live worker serves (task {example})",
+                command_line("worker", "MODULE:NAME", queue=queue),
+            )
 
 
 def _abandoned(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:

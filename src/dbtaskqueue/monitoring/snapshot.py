@@ -32,12 +32,17 @@ _TIMES = {"at", "created_at", "started_at", "due"}
 
 
 class QueueSnapshot(NamedTuple):
-    """A queue. ``counts``: tasks in each state. ``waited``: seconds that the longest-waiting due task has waited."""
+    """A queue.
+
+    ``counts``: tasks in each state. ``waited``: seconds that the longest-waiting due task has waited. ``blocked``:
+    unfinished tasks that wait for parents; ``counts`` has them, too.
+    """
 
     name: str
     counts: dict[TaskState, int]
     waited: float | None
     paused: bool
+    blocked: int = 0
 
 
 class WorkerSnapshot(NamedTuple):
@@ -182,8 +187,13 @@ class Monitor:
         return self._store.queues() if self._queue is None else [self._queue]
 
     def _read_queue(self, name: str) -> QueueSnapshot:
-        waited = seconds_waited(self._store, name)
-        return QueueSnapshot(name, self._store.count(name, final=False), waited, self._store.is_paused(name))
+        return QueueSnapshot(
+            name,
+            self._store.count(name, final=False),
+            seconds_waited(self._store, name),
+            self._store.is_paused(name),
+            self._store.count_blocked(name),
+        )
 
     def _read_worker(self, record: WorkerRecord) -> WorkerSnapshot:
         gone, is_silent = is_gone(record, self._place), self._is_silent(record)

@@ -9,20 +9,22 @@ from typing import Any
 
 from .._formats.payload import JSON
 from ..errors import PayloadError
-from ..task import Task
+from ..task import Blocked, Task
 
 ATTRIBUTES = tuple(
     name
     for name, attribute in vars(Task).items()
-    if isinstance(attribute, property) and name != "deduplicated"  # this attribute describes the call that enqueued it
+    # the first describes the call that enqueued the task, the second is read separately, for many tasks at once
+    if isinstance(attribute, property) and name not in ("deduplicated", "blocked")
 )
-"""The names of a task's public attributes whose values are stored."""
+"""The names of a task's public attributes whose values are stored in its row."""
 
 
-def attributes(task: Task) -> dict[str, Any]:
+def attributes(task: Task, blocked: Blocked | None) -> dict[str, Any]:
     """Return a task's attributes by name; None for a value that cannot be read."""
     progress = task.progress and task.progress._asdict()
-    return {name: readable(task, name) for name in ATTRIBUTES} | {"progress": progress}
+    words = {name: readable(task, name) for name in ATTRIBUTES}
+    return words | {"progress": progress, "blocked": blocked and blocked._asdict()}
 
 
 def readable(task: Task, name: str, otherwise: object = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -77,6 +78,34 @@ def test_a_busy_worker_has_three_connections_and_no_open_transaction(
 
 def old_transactions(engine: str, url: str) -> int:
     return int(execute(url, OPEN[engine])[0][0])
+
+
+def test_an_idle_worker_by_pattern_asks_at_most_two_questions_a_second(
+    queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which queues there are, and when the next task of the one queue is due. Its maintenance asks as always."""
+    monkeypatch.setattr(polling, "_SHORTEST", polling._LONGEST)  # as after a minute without a task
+    store, asked = queue.store, [0]
+
+    def counted(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any, **options: Any) -> Any:
+            asked[0] += 1
+            return ask(*given, **options)
+
+        return run
+
+    monkeypatch.setattr(store, "queues", counted(store.queues))
+    monkeypatch.setattr(store, "next_due", counted(store.next_due))
+    worker = Worker(queue, queues=["*"])
+    running = Background(lambda: worker.run(lambda payload: None))
+    with TaskQueue(url) as direct:
+        task = direct.enqueue()
+        until(lambda: task.refresh().state == "done", what="the last task")
+    before, started = asked[0], time.monotonic()
+    watched(6, lambda: 0)
+    assert asked[0] - before <= 2 * (time.monotonic() - started) + 2
+    worker.stop()
+    running.join()
 
 
 def test_an_idle_worker_runs_at_most_two_statements_a_second(

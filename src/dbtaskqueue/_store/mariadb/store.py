@@ -24,6 +24,8 @@ _TASKS = 500
 """The most rows in one INSERT: about 600 KB at most, far below any max_allowed_packet that we accept."""
 _ENDS = 100
 """The most ends in one UPDATE, which searches a list of all of them for each row."""
+_NAMES = 20
+"""The most names of queues in one query for the next ones. It has five parts for each."""
 _BELOW_ALL_RANKS = -(2**31)
 _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
 """How the statement in a migration starts that stores the version of a new schema."""
@@ -40,6 +42,7 @@ class MariadbStore(SqlStore):
         super().__init__(target, self._mariadb)
         self._polling = PollingWakeups()
         self.wakeups = self._polling
+        self._known_queues: list[str] = []
         options = {**self._mariadb.options, "statement": sql["beat"]}
         self.beater = str(Path(__file__).with_name("beat.py")), options
 
@@ -163,6 +166,25 @@ class MariadbStore(SqlStore):
     def _use_no_id_up_to(self, tx: MariadbLink, highest: int) -> None:
         if highest > 0:
             tx.change("raise_auto_increment", {"next": highest + 1})
+
+    # -- queues ------------------------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        found, asked = set[str](), set[str]()
+        unasked = ["", *self._known_queues]  # then one round trip is enough, unless there are new queues
+        while unasked:
+            for some in (unasked[at : at + _NAMES] for at in range(0, len(unasked), _NAMES)):
+                found |= self._queues_after(some)
+            asked.update(unasked)
+            unasked = sorted(found - asked)
+        self._known_queues = sorted(found)
+        return list(self._known_queues)
+
+    def _queues_after(self, names: Sequence[str]) -> set[str]:
+        """Return the next queue after each of these names in each index, and those that are held or paused."""
+        values = {f"after_{n}": name for n, name in enumerate(names)}
+        rows = self._mariadb.ask(lambda link: link.rows("queues", values, times=len(names)))
+        return {name for (name,) in rows if name is not None}
 
     # -- listing -----------------------------------------------------------------------------------
 

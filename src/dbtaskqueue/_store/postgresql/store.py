@@ -154,7 +154,7 @@ class PostgresqlStore(SqlStore):
         ends: Sequence[End] = (),
         claim: Claim | None = None,
     ) -> Exchanged:
-        if starts or notes or claim is None or len(claim.queues) > 1 or not all(map(_is_plain_finish, ends)):
+        if starts or notes or claim is None or len(claim.queues) != 1 or not all(map(_is_plain_finish, ends)):
             return super().exchange(worker, starts=starts, notes=notes, ends=ends, claim=claim)
 
         def run(link: PostgresqlLink) -> Exchanged:

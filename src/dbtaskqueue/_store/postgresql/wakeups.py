@@ -97,18 +97,20 @@ class PostgresqlWakeups(PollingWakeups):
             self._tickets = max(0, self._tickets + change)
             return self._tickets
 
-    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> bool:
         """See the base class."""
         if ticket is _CHECK_FIRST:
-            return
+            return True
         if not isinstance(ticket, _Ticket):
-            super().wait_on(bell, ticket, timeout)
-            return
+            return super().wait_on(bell, ticket, timeout)
         self._listener.add(bell)
         try:
             if ticket.rings == self._rings and all(name in self._rows for name in ticket.queues):  # else it was woken
-                with contextlib.suppress(queue.Empty):
+                try:
                     bell.get(timeout=max(timeout, 0))
+                except queue.Empty:
+                    return False
+            return True
         finally:
             self._listener.waiters.discard(bell)
             self._was_awake = True

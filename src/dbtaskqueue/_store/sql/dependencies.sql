@@ -75,11 +75,12 @@ SELECT parent FROM {{schema}}dbtaskqueue_undecided ORDER BY parent LIMIT :limit
 DELETE FROM {{schema}}dbtaskqueue_undecided WHERE parent {{in_ids}}
 
 -- name: overlooked
--- Final tasks with an open edge: a worker of an earlier version has ended them. Reads each open edge.
-SELECT DISTINCT edge.parent FROM {{schema}}dbtaskqueue_edge AS edge
-  JOIN {{schema}}dbtaskqueue_task AS parent ON parent.id = edge.parent
- WHERE edge.met IS NULL AND parent.finished_at IS NOT NULL
-   AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_undecided AS known WHERE known.parent = edge.parent)
+-- Final tasks with an open edge: a worker of an earlier version has ended them. Reads each open edge. The inner query
+-- keeps every engine from reading all tasks instead; the same in needed_parents and expirable.
+SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge {{by_open_edge}}
+ WHERE met IS NULL
+   AND (SELECT CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END FROM {{schema}}dbtaskqueue_task WHERE id = parent) = 1
+   AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_undecided AS known WHERE known.parent = dbtaskqueue_edge.parent)
  LIMIT :limit
 
 -- name: lock_task
@@ -115,17 +116,18 @@ UPDATE {{schema}}dbtaskqueue_task
 -- name: revive_children
 UPDATE {{schema}}dbtaskqueue_task
    SET blocked = blocked | 1, retry_token = token, token = token + 1, retry_base = attempt, finished_at = NULL,
-       reason = NULL, worker = NULL, cancel_requested = 0, state = 'pending'
+       reason = NULL, worker = NULL, cancel_requested = 0, expires = NULL, state = 'pending'
  WHERE id {{in_ids}} AND state = 'cancelled' AND reason IS NOT NULL
 
 -- name: block
 UPDATE {{schema}}dbtaskqueue_task SET blocked = CASE WHEN :blocked = 1 THEN blocked | 1 ELSE blocked & 254 END WHERE id = :id
 
 -- name: needed_parents
--- Tasks that an unfinished child waits for, or whose results it may read.
-SELECT DISTINCT edge.parent FROM {{schema}}dbtaskqueue_edge AS edge
-  JOIN {{schema}}dbtaskqueue_task AS child ON child.id = edge.child
- WHERE edge.parent {{in_ids}} AND child.finished_at IS NULL
+-- Tasks that an unfinished child waits for, or whose results it may read, and those with a child that is not decided.
+SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge
+ WHERE parent {{in_ids}}
+   AND (met IS NULL
+        OR (SELECT CASE WHEN finished_at IS NULL THEN 1 ELSE 0 END FROM {{schema}}dbtaskqueue_task WHERE id = child) = 1)
 
 -- name: parents
 SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge WHERE child = :id ORDER BY place LIMIT :limit
@@ -137,16 +139,22 @@ SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge
 -- name: gate
 SELECT {{stored_gate_columns}} FROM {{schema}}dbtaskqueue_gate WHERE task = :id
 
+-- name: gates
+SELECT {{stored_gate_columns}} FROM {{schema}}dbtaskqueue_gate WHERE task {{in_ids}} AND open > 0
+
+-- name: open_parents
+-- Reads at most the edges of one child: at most 10,000.
+SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge
+ WHERE child = :id AND met IS NULL ORDER BY place LIMIT :limit
+
 -- name: parent_states
 -- What a child knows of its parents without their results.
 SELECT edge.parent, edge.arguments, parent.state, parent.function FROM {{schema}}dbtaskqueue_edge AS edge
   LEFT JOIN {{schema}}dbtaskqueue_task AS parent ON parent.id = edge.parent
  WHERE edge.child = :id ORDER BY edge.place
 
--- name: delete_edges_of_parents
-DELETE FROM {{schema}}dbtaskqueue_edge WHERE parent {{in_ids}}
-
 -- name: delete_edges_of_children
+-- Edges of pruned parents stay as long as the child: a retry of the child must know that a result is missing.
 DELETE FROM {{schema}}dbtaskqueue_edge WHERE child {{in_ids}}
 
 -- name: delete_gates

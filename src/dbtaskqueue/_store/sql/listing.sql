@@ -112,5 +112,26 @@ SELECT min((SELECT min({{since}})
 -- with a start in the past. So the first due task of a priority may not have waited longest. Only 1,000 are read.
 CASE WHEN due_set_at > :now THEN :now WHEN due_set_at > due THEN due_set_at ELSE due END
 
+-- name: summaries
+SELECT id, queue, state, function, command, attempt, due, started_at, blocked, flow, {{is_suspended}}
+  FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
+
+-- name: next_rank
+-- The next priority with a waiting task: one index seek, also over tasks that are due in the future.
+SELECT rank FROM {{schema}}dbtaskqueue_task {{by_claimable}}
+ WHERE {{waiting}} AND rank > :rank AND rank < :below ORDER BY rank LIMIT 1
+
+-- name: count_until
+-- The number of tasks of a priority that are due until then.
+SELECT count(*)
+  FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
+         WHERE {{waiting}} AND rank = :rank AND due <= :until AND command <= :commands LIMIT :limit) AS found
+
+-- name: count_beside
+-- The number of tasks of a priority that are due at the same time and have lower ids.
+SELECT count(*)
+  FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
+         WHERE {{waiting}} AND rank = :rank AND due = :due AND id < :id AND command <= :commands LIMIT :limit) AS found
+
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1

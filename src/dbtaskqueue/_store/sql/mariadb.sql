@@ -14,10 +14,20 @@ waiting = :queue
 blocked_in = :queue
 
 -- name: is_open_edge
+-- Differs because MariaDB has no partial index.
 open_parent {{in_ids}}
 
 -- name: open_parent
+-- Differs because of that column.
 open_parent
+
+-- name: overlooked
+-- Differs because of that column.
+SELECT DISTINCT parent FROM dbtaskqueue_edge {{by_open_edge}}
+ WHERE open_parent IS NOT NULL
+   AND (SELECT CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END FROM dbtaskqueue_task WHERE id = parent) = 1
+   AND NOT EXISTS (SELECT 1 FROM dbtaskqueue_undecided AS known WHERE known.parent = dbtaskqueue_edge.parent)
+ LIMIT :limit
 
 -- name: insert_undecided
 -- Differs because MariaDB has no ON CONFLICT.
@@ -40,6 +50,22 @@ FOR UPDATE
 
 -- name: for_share
 LOCK IN SHARE MODE
+
+-- name: database_now
+-- In UTC: in the session's time zone, an hour may come twice.
+TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))
+
+-- name: insert_schedule
+-- Differs because MariaDB has no ON CONFLICT, and counts a row that exists already like a new one.
+INSERT INTO dbtaskqueue_schedule ({{stored_schedule_columns}})
+SELECT {{stored_schedule_values}} FROM DUAL
+ WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_schedule WHERE queue = :queue AND name = :name)
+
+-- name: insert_tick
+-- Differs because MariaDB has no ON CONFLICT. The lock on the schedule protects what the subquery reads.
+INSERT INTO dbtaskqueue_tick ({{stored_tick_columns}})
+SELECT {{stored_tick_values}} FROM DUAL
+ WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_tick WHERE queue = :queue AND schedule = :schedule AND at = :at)
 
 -- name: save
 -- Differs because MariaDB has no ON CONFLICT; the same below.
@@ -151,6 +177,23 @@ SELECT 1 FROM dbtaskqueue_task AS other
  WHERE other.queue = (SELECT queue FROM dbtaskqueue_task WHERE id = :id)
    AND other.open_key = (SELECT "key" FROM dbtaskqueue_task WHERE id = :id)
    AND other.id <> :id
+
+-- name: queues
+-- Differs because MariaDB would walk over all rows, both for the recursive query of the other engines and for DISTINCT.
+-- Returns the next names after each of some names, one index seek for each; and NULL.
+SELECT queue FROM dbtaskqueue_task {{by_held}} WHERE {{is_held}}
+UNION
+SELECT name FROM dbtaskqueue_queue WHERE paused = 1
+[[UNION
+SELECT min(waiting) FROM dbtaskqueue_task {{by_claimable}} WHERE waiting > :after_n
+UNION
+SELECT min(blocked_in) FROM dbtaskqueue_task {{by_blocked}} WHERE blocked_in > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'done' AND queue > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'cancelled' AND queue > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'abandoned' AND queue > :after_n]]
 
 -- name: set_paused
 -- Differs because MariaDB has no ON CONFLICT.

@@ -75,6 +75,10 @@ WITH RECURSIVE {{ranks}}
 SELECT min(first_due) FROM ranks
  WHERE NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1)
 
+-- name: database_now
+-- Not now(), which is when the transaction started.
+CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)
+
 -- name: has_schema
 -- Differs because each engine has its own catalogue. to_regclass() is not used: it may return a state from before the
 -- lock on the schema.

@@ -28,6 +28,8 @@ SELECT name FROM ended_in WHERE name IS NOT NULL
 UNION
 SELECT queue FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE state IN ('reserved', 'running')
 UNION
+SELECT queue FROM {{schema}}dbtaskqueue_schedule
+UNION
 SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 
 -- name: is_paused

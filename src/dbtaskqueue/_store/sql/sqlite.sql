@@ -52,6 +52,10 @@ INDEXED BY dbtaskqueue_held
 -- name: by_ended
 INDEXED BY dbtaskqueue_ended
 
+-- name: database_now
+-- The clock of the machine that has the file.
+:now
+
 -- name: data_version
 PRAGMA data_version
 

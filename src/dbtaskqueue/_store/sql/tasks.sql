@@ -132,10 +132,11 @@ SELECT task, expires FROM {{schema}}dbtaskqueue_expiry WHERE task > :after AND t
 
 -- name: expirable
 -- Held tasks stay listed, since they may be released.
-SELECT listed.task FROM {{schema}}dbtaskqueue_expiry AS listed
-  JOIN {{schema}}dbtaskqueue_task AS task ON task.id = listed.task
- WHERE listed.expires <= :now AND task.state NOT IN ('reserved', 'running')
- ORDER BY listed.expires LIMIT :limit
+SELECT task FROM {{schema}}dbtaskqueue_expiry
+ WHERE expires <= :now
+   AND (SELECT CASE WHEN state IN ('reserved', 'running') THEN 0 ELSE 1 END
+          FROM {{schema}}dbtaskqueue_task WHERE id = task) = 1
+ ORDER BY expires LIMIT :limit
 
 -- name: lock_expired
 SELECT id, flow FROM {{schema}}dbtaskqueue_task
@@ -146,9 +147,9 @@ UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, finished_at = :now, worker = NULL, reason = :reason, state = 'abandoned'
  WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now
 
--- name: held_among
--- Tasks that were claimed before they could be locked. They stay listed.
-SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND state IN ('reserved', 'running')
+-- name: may_expire
+-- Tasks that were claimed before they could be locked. They stay listed, even if they were released since.
+SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND finished_at IS NULL AND expires IS NOT NULL
 
 -- name: delete_expiries
 DELETE FROM {{schema}}dbtaskqueue_expiry WHERE task {{in_ids}}

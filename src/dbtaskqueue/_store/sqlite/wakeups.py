@@ -28,6 +28,8 @@ _QUIET = 0.005
 class SqliteWakeups(Wakeups):
     """Wakes waiting threads when the file changes, or when this process rings."""
 
+    sees_all_queues = True
+
     def __init__(self, version: Callable[[], object], log_path: str) -> None:
         self._version = version
         self._log_path = log_path
@@ -53,7 +55,7 @@ class SqliteWakeups(Wakeups):
         """See the base class. Interruptible by signals."""
         self.wait_on(queue.SimpleQueue(), ticket, timeout)
 
-    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> None:
+    def wait_on(self, bell: queue.SimpleQueue[None], ticket: object, timeout: float) -> bool:
         """See the base class."""
         if os.getpid() != self._pid:
             self._reset()
@@ -61,9 +63,11 @@ class SqliteWakeups(Wakeups):
         try:
             now = self.ticket()
             if now is not None and now != ticket:
-                return
+                return True
             with contextlib.suppress(queue.Empty):
                 bell.get(timeout=max(timeout, 0))
+                return True
+            return False
         finally:
             self._watcher.waiters.discard(bell)
 

@@ -11,11 +11,11 @@ from .claims import SqlClaims
 from .copying import SqlCopying
 from .listing import SqlListing
 from .queues import SqlQueues
-from .tasks import SqlTasks
+from .schedules import SqlSchedules
 from .workers import SqlWorkers
 
 
-class SqlStore(SqlCopying, SqlTasks, SqlClaims, SqlWorkers, SqlQueues, SqlListing, Store):
+class SqlStore(SqlCopying, SqlSchedules, SqlClaims, SqlWorkers, SqlQueues, SqlListing, Store):
     """A store on a SQL database."""
 
     def address(self, url: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..._formats.url import Target
 from ...states import TaskState
-from ..connections import NOTHING, Connections, Transaction, Values
+from ..connections import NOTHING, Connections, Row, Transaction, Values
 from ..contract import End, NewTask, TaskRecord, Verdict
 
 INLINE = 256
@@ -102,6 +102,16 @@ def insert_attempt(
         "outcome": outcome,
     }
     tx.change("insert_attempt", values)
+
+
+def rows_of(connections: Connections, query: str, tasks: Sequence[int]) -> list[Row]:
+    """Return what a query reads about these tasks, on one snapshot."""
+
+    def run(tx: Transaction) -> list[Row]:
+        parts = [tasks[at : at + CHUNK] for at in range(0, len(tasks), CHUNK)]
+        return [row for part in parts for row in tx.rows(query, {"ids": tx.array(part)})]
+
+    return connections.read(run) if tasks else []
 
 
 def records(tx: Transaction, query: str, values: Values) -> list[TaskRecord]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..._system import clock
-from ...errors import LeaseLost, StoreUnavailable, TaskQueueError
+from ...errors import LeaseLost, TaskQueueError
 from ...states import ABANDONED, DONE, FAILED, FINAL, PENDING, RESERVED, RUNNING, TaskState
 from ..connections import Transaction, Values, around_writes
 from ..contract import Claim, Claims, End, Exchanged, Note, Start, TaskRecord, Verdict
@@ -57,9 +57,7 @@ class SqlClaims(SqlDependencies, Claims):
         exchanged, decided = self._connections.write(run)
         if not decided.is_partial:
             return exchanged
-        with contextlib.suppress(StoreUnavailable):  # the exchange is stored; a worker's maintenance decides the rest
-            return exchanged._replace(released=exchanged.released + self.decide_children(clock.now()))
-        return exchanged
+        return exchanged._replace(released=exchanged.released + self._decide_left_over(decided, clock.now()))
 
     def save(self, task: int, token: int, name: str, value: str) -> bool:
         values = {"id": task, "token": token, "name": name, "value": value}
@@ -89,9 +87,7 @@ class SqlClaims(SqlDependencies, Claims):
                 self._end(tx, worker, end(), parents)
                 if parents:  # if its children were decided here, a deadlock would fail the task: it cannot be run again
                     tx.change_each("insert_undecided", [{"parent": id} for id in parents])
-        if parents:
-            with contextlib.suppress(StoreUnavailable):  # then a worker's maintenance decides them
-                self.decide_children(clock.now())
+        self._decide_left_over(Decided(is_partial=bool(parents)), clock.now())
 
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
         every = [{"queue": queue, "commands": int(commands), **self._from_the_start} for queue in queues]

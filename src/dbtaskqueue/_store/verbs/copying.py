@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..connections import Transaction
+from ..connections import Row, Transaction
 from ..contract import Copying, ExportBatch
 from ..records import TABLES
 from .database import IMPORTING, SqlDatabase
 
 _OF_TASKS = ("large", "note", "attempt", "edge", "gate", "undecided", "expiry")
 """Tables whose rows belong to a task."""
-_OTHERWISE_STORED = ("attempt", "edge", "gate", "expiry")
+_OTHERWISE_STORED = ("attempt", "edge", "gate", "expiry", "schedule", "tick")
 LOADING = {table: f"insert_{table}" if table in _OTHERWISE_STORED else f"load_{table}" for table in TABLES}
 """For each table, in order, the query that stores one row."""
 
@@ -36,11 +37,20 @@ class SqlCopying(SqlDatabase, Copying):
             found |= {table: tx.rows(f"export_{table}", values) for table in _OF_TASKS}
             if after == 0:
                 found |= {"queue": tx.rows("export_queue"), "worker": tx.rows("workers")}
-                found |= {table: tx.rows(f"export_{table}") for table in ("schedule", "tick")}
-            rows = {table: [dict(zip(TABLES[table], row, strict=True)) for row in found[table]] for table in found}
-            return ExportBatch(rows, self._highest_id(tx))
+                found |= {"schedule": tx.rows("export_schedule")}
+            return ExportBatch({table: _named(table, found[table]) for table in found}, self._highest_id(tx))
 
         return self._connections.read(run)
+
+    def export_ticks(self, after: int, limit: int) -> list[dict[str, Any]]:
+        def run(tx: Transaction) -> list[dict[str, Any]]:
+            last = tx.rows("first_ticks", {"after": after, "limit": limit})[0][0]
+            return [] if last is None else _named("tick", tx.rows("export_tick", {"after": after, "last": last}))
+
+        return self._connections.read(run)
+
+    def load_ticks(self, ticks: Sequence[dict[str, Any]]) -> None:
+        self._connections.write(lambda tx: tx.change_each("insert_tick", ticks))
 
     def begin_import(self) -> None:
         self._connections.write(lambda tx: tx.change("set_oldest", {"oldest": IMPORTING}))
@@ -62,3 +72,7 @@ class SqlCopying(SqlDatabase, Copying):
 
     def is_importing(self) -> bool:
         return self._versions()[1] == IMPORTING
+
+
+def _named(table: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    return [dict(zip(TABLES[table], row, strict=True)) for row in rows]

@@ -10,12 +10,14 @@ transaction, and decided in the next ones: by the same process, or by the mainte
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from ...errors import StoreUnavailable
 from ...states import ABANDONED, CANCELLED, DONE, FINAL, PENDING, TaskState
 from ..connections import Transaction, Values
 from ..contract import Dependencies, Link, ParentState, Refusal, Waits
@@ -23,6 +25,7 @@ from ..records import (
     BY_PARENTS,
     HAS_CHILDREN,
     HAS_PARENTS,
+    MAX_PARENTS,
     WANTS_DONE,
     WANTS_ENDED,
     WANTS_FAILED,
@@ -30,7 +33,7 @@ from ..records import (
     GateRecord,
     NewTask,
 )
-from .base import CHUNK, SqlFacet
+from .base import CHUNK, SqlFacet, rows_of
 
 _LAST_ID = 2**63 - 1
 
@@ -67,6 +70,13 @@ class SqlDependencies(SqlFacet, Dependencies):
     def gate(self, task: int) -> GateRecord | None:
         rows = self._connections.query("gate", {"id": task})
         return GateRecord(*rows[0]) if rows else None
+
+    def gates(self, tasks: Sequence[int]) -> dict[int, GateRecord]:
+        rows = rows_of(self._connections, "gates", tasks)
+        return {row[0]: GateRecord(*row) for row in rows}
+
+    def open_parents(self, task: int, limit: int) -> list[EdgeRecord]:
+        return [EdgeRecord(*row) for row in self._connections.query("open_parents", {"id": task, "limit": limit})]
 
     def parent_states(self, task: int) -> list[ParentState]:
         return [ParentState(*row) for row in self._connections.query("parent_states", {"id": task})]
@@ -107,19 +117,37 @@ class SqlDependencies(SqlFacet, Dependencies):
             self._wake_for(tx, decided.released, now)
         return decided
 
+    def _decide_left_over(self, decided: Decided, now: int) -> int:
+        """Decide the children that a committed transaction has left over; return how many were released.
+
+        The transaction is stored, so an outage is not raised. A worker's maintenance decides the rest later.
+        """
+        if decided.is_partial:
+            with contextlib.suppress(StoreUnavailable):
+                return self.decide_children(now)
+        return 0
+
     # -- new children ------------------------------------------------------------------------------
 
-    def _lock_parents(self, tx: Transaction, waits: Iterable[Waits | None]) -> dict[int, TaskState] | Refusal:
+    def _lock_parents(
+        self, tx: Transaction, groups: Sequence[Sequence[NewTask]], waits: Sequence[Waits | None]
+    ) -> dict[int, TaskState] | Refusal:
         """Lock all parents that exist already and return their states. Writes nothing that is not a lock."""
         given = [each for each in waits if each is not None]
         parents = sorted({link.parent for each in given for link in each.links if not link.is_new})
         states = self._states_of(tx, parents)
         if len(states) < len(parents):
             return Refusal("missing", next(id for id in parents if id not in states))
-        for child in sorted({each.before for each in given if each.before is not None}):
+        more = Counter[int]()
+        for tasks, each in zip(groups, waits, strict=True):
+            if each is not None and each.before is not None:
+                more[each.before] += len(tasks)
+        for child, number in sorted(more.items()):
             gates = tx.rows("lock_gates", {"ids": tx.array([child])})
             if not gates or not gates[0][_OPEN] or not tx.rows("lock_blocked", {"ids": tx.array([child])}):
                 return Refusal("not waiting", child)
+            if gates[0][_TOTAL] + number > MAX_PARENTS:
+                return Refusal("full", child)
         return states
 
     def _store_links(
@@ -129,13 +157,16 @@ class SqlDependencies(SqlFacet, Dependencies):
         waits: Waits,
         parents: Mapping[int, tuple[TaskState, str | None]],
         now: int,
+        ended: TaskState | None,
     ) -> TaskState | None:
         """Store that new tasks wait for ``parents``. If their condition cannot be met, they are cancelled.
 
-        Returns their state if they have ended by that.
+        ``ended``: the state of tasks that have expired already. Returns their state if they have ended.
         """
         if waits.before is not None:
             self._store_before(tx, children, waits.before)
+            if ended is not None:
+                self._decide(tx, dict.fromkeys(children, ended), now)
         if parents:
             edges = [
                 EdgeRecord(parent, child, place, waits.wants, _met(waits.wants, state), arguments)._asdict()
@@ -147,11 +178,12 @@ class SqlDependencies(SqlFacet, Dependencies):
             gate = GateRecord(0, waits.wants, len(parents), open_parents, waits.delay)._asdict()
             tx.change_each("insert_gate", [{**gate, "task": child} for child in children])
             tx.change("mark_parents", {"ids": tx.array(list(parents))})
-            if (reason := _why_impossible(waits.wants, {id: state for id, (state, _) in parents.items()})) is not None:
+            states = {id: state for id, (state, _) in parents.items()}
+            if ended is None and (reason := _why_impossible(waits.wants, states)) is not None:
                 ids = tx.array(list(children))
                 tx.change("end_children", {"ids": ids, "now": now, "reason": reason, "state": CANCELLED})
                 return CANCELLED
-        return None
+        return ended
 
     def _store_before(self, tx: Transaction, parents: Sequence[int], child: int) -> None:
         """Store that an existing task, which is blocked, waits for new tasks, too."""
@@ -163,8 +195,15 @@ class SqlDependencies(SqlFacet, Dependencies):
 
     # -- an operator's retry -----------------------------------------------------------------------
 
-    def _why_not_retried(self, tx: Transaction, task: int) -> str | None:
-        """Return why a task with parents cannot be retried, or None."""
+    def _why_not_retried(self, tx: Transaction, task: int, state: TaskState, flow: int) -> str | None:
+        """Return why the parents or the children of a final task forbid its retry, or None. Writes nothing."""
+        if flow & HAS_PARENTS and (why := self._why_parents_forbid(tx, task)) is not None:
+            return why
+        if flow & HAS_CHILDREN and state == DONE and (begun := _begun(_settled_children(tx, task))):
+            return f"task {min(begun)} waits for it, has started and is unfinished"
+        return None
+
+    def _why_parents_forbid(self, tx: Transaction, task: int) -> str | None:
         found = tx.rows("forbidding_parents", {"ids": tx.array([task])})
         if found:
             return f"it waits for task {found[0][1]}, which ended {found[0][2]}; retry that one"
@@ -174,23 +213,25 @@ class SqlDependencies(SqlFacet, Dependencies):
             return "it waits for a task that fails, and all of them are done"
         return None
 
-    def _reopen(self, tx: Transaction, task: int, was: TaskState, now: int) -> str | None:
-        """Let the children of a task that is retried wait again, and revive those that were cancelled for its sake.
+    def _wait_again(self, tx: Transaction, task: int, flow: int) -> None:
+        """Let a task that was just retried wait for its parents, and its children wait for it."""
+        if flow & HAS_PARENTS:
+            gates = tx.rows("lock_gates", {"ids": tx.array([task])})
+            tx.change("block", {"id": task, "blocked": int(bool(gates) and gates[0][_OPEN] > 0)})
+        if flow & HAS_CHILDREN:
+            self._reopen(tx, task)
 
-        Returns why that is impossible, or None. Then nothing was written.
+    def _reopen(self, tx: Transaction, task: int) -> None:
+        """Let the children of a retried task wait again, and revive those that were cancelled for its sake.
+
+        Children that have started and are unfinished are left alone.
         """
-        revived: list[tuple[int, TaskState]] = [(task, was)]
+        revived = [task]
         while revived:
-            parent, state = revived.pop()
-            children = [row[0] for row in tx.rows("settled_children", {"id": parent})]
-            found: list[_Child] = []
-            if children:
-                tx.rows("lock_gates", {"ids": tx.array(children)})
-                found = [_Child(*row) for row in tx.rows("lock_children", {"ids": tx.array(children)})]
-            begun = {child.id for child in found if child.started and child.state not in FINAL}
-            if begun and state == DONE:
-                return f"task {min(begun)} waits for it, has started and is unfinished"
+            parent = revived.pop()
+            found = _settled_children(tx, parent)
             tx.change("delete_undecided", {"ids": tx.array([parent])})
+            begun = _begun(found)
             again = [child for child in found if child.id not in begun]
             if not again:
                 continue
@@ -199,22 +240,22 @@ class SqlDependencies(SqlFacet, Dependencies):
             tx.change("reopen_gates", {"ids": ids})
             tx.change("block_children", {"ids": ids})
             revived += self._revive(tx, [child for child in again if child.has_reason and child.state == CANCELLED])
-        return None
 
-    def _revive(self, tx: Transaction, children: Sequence[_Child]) -> list[tuple[int, TaskState]]:
+    def _revive(self, tx: Transaction, children: Sequence[_Child]) -> list[int]:
         """Revive children that no parent forbids any more; return those that have children of their own."""
         if not children:
             return []
         ids = tx.array([child.id for child in children])
         forbidden = {row[0] for row in tx.rows("forbidding_parents", {"ids": ids})}
-        free = [
-            child
-            for child in children
-            if child.id not in forbidden and (child.key is None or not tx.row("key_is_taken", {"id": child.id}))
-        ]
-        if free:
-            tx.change("revive_children", {"ids": tx.array([child.id for child in free])})
-        return [(child.id, CANCELLED) for child in free if child.flow & HAS_CHILDREN]
+        free = [child for child in children if child.id not in forbidden]
+        revived = [child for child in free if child.key is None]
+        if revived:
+            tx.change("revive_children", {"ids": tx.array([child.id for child in revived])})
+        for child in free:  # one by one: two of them may have the same key
+            if child.key is not None and not tx.row("key_is_taken", {"id": child.id}):
+                tx.change("revive_children", {"ids": tx.array([child.id])})
+                revived.append(child)
+        return [child.id for child in revived if child.flow & HAS_CHILDREN]
 
 
 class _Child(NamedTuple):
@@ -228,7 +269,21 @@ class _Child(NamedTuple):
     key: str | None
 
 
-_WANTS, _OPEN, _DELAY = 1, 3, 4
+def _settled_children(tx: Transaction, parent: int) -> list[_Child]:
+    """Lock the children that the parent's end has decided, and return them."""
+    children = [row[0] for row in tx.rows("settled_children", {"id": parent})]
+    if not children:
+        return []
+    tx.rows("lock_gates", {"ids": tx.array(children)})
+    return [_Child(*row) for row in tx.rows("lock_children", {"ids": tx.array(children)})]
+
+
+def _begun(children: Iterable[_Child]) -> set[int]:
+    """Return the ids of those that have started and are unfinished."""
+    return {child.id for child in children if child.started and child.state not in FINAL}
+
+
+_WANTS, _TOTAL, _OPEN, _DELAY = 1, 2, 3, 4
 """Columns of lock_gates."""
 
 

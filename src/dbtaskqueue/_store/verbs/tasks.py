@@ -10,15 +10,15 @@ from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState
 from ..connections import Conflict, Row, Transaction
-from ..contract import End, Enqueued, GateRecord, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
-from ..records import EXPIRED, HAS_CHILDREN, HAS_PARENTS
+from ..contract import End, Enqueued, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
+from ..records import EXPIRED, HAS_CHILDREN
 from .base import CHUNK, insert_attempt, is_large, is_soon, standing, wakes
 from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
 _NONE: frozenset[int] = frozenset()
 _DELETIONS = (
     *("delete_large", "delete_notes", "delete_attempts", "delete_expiries", "delete_undecided"),
-    *("delete_edges_of_parents", "delete_edges_of_children", "delete_gates", "delete_tasks"),
+    *("delete_edges_of_children", "delete_gates", "delete_tasks"),
 )
 
 
@@ -61,7 +61,7 @@ class SqlTasks(SqlDependencies, Tasks):
         return ids
 
     def _enqueue(self, groups: Sequence[Sequence[NewTask]], waits: Sequence[Waits | None], tx: Transaction) -> Enqueued:
-        states = self._lock_parents(tx, waits) if waits else {}
+        states = self._lock_parents(tx, groups, waits) if waits else {}
         if isinstance(states, Refusal):
             return Enqueued([], refusal=states)
         ids: list[int] = []
@@ -79,8 +79,8 @@ class SqlTasks(SqlDependencies, Tasks):
                     states |= self._states_of(tx, stored)
             else:
                 state = self._store_expiry(tx, stored, tasks[0])
-                if wait is not None and state is None:
-                    state = self._store_links(tx, stored, wait, parents, tasks[0].created_at)
+                if wait is not None:
+                    state = self._store_links(tx, stored, wait, parents, tasks[0].created_at, state)
                 if state is not None:
                     states |= dict.fromkeys(stored, state)
                 if state is not None or tasks[0].blocked:
@@ -151,8 +151,7 @@ class SqlTasks(SqlDependencies, Tasks):
             return Verdict(bool(changed), TaskState(state), token), decided
 
         verdict, decided = self._connections.write(run)
-        if decided.is_partial:
-            self.decide_children(now)
+        self._decide_left_over(decided, now)
         return verdict
 
     def suspend(self, task: int, suspended: bool) -> Verdict:
@@ -172,15 +171,15 @@ class SqlTasks(SqlDependencies, Tasks):
                 return standing(tx, task, stored=False)
             row = tx.row("lock_task", {"id": task})
             state, flow = (TaskState(row[0]), row[1]) if row else (PENDING, 0)
-            if flow and state in FINAL:
-                why = self._retry_among_others(tx, task, state, flow, now)
-                if why is not None:
-                    return standing(tx, task, stored=False)._replace(why=why)
+            others = flow if state in FINAL else 0
+            if (why := self._why_not_retried(tx, task, state, others)) is not None:
+                return standing(tx, task, stored=False)._replace(why=why)
             was_done = tx.change("insert_done_attempt", {"id": task})
             verdict = _change("retry", {"id": task, "now": now}, tx)
             if verdict.stored and was_done:
                 tx.change("delete_results", {"id": task})
             if verdict.stored:
+                self._wait_again(tx, task, others)
                 self._wake_for(tx, [task], now)
             return verdict
 
@@ -188,19 +187,6 @@ class SqlTasks(SqlDependencies, Tasks):
             return self._connections.write(run)
         except Conflict:  # another task has taken the key since it was checked
             return self._connections.read(lambda tx: standing(tx, task, stored=False))
-
-    def _retry_among_others(self, tx: Transaction, task: int, state: TaskState, flow: int, now: int) -> str | None:
-        """Prepare the retry of a final task that has parents or children; return why that is impossible, or None."""
-        if flow & HAS_PARENTS:
-            if (why := self._why_not_retried(tx, task)) is not None:
-                return why
-            gates = tx.rows("lock_gates", {"ids": tx.array([task])})
-            is_blocked = bool(gates) and GateRecord(*gates[0]).open > 0
-        if flow & HAS_CHILDREN and (why := self._reopen(tx, task, state, now)) is not None:
-            return why
-        if flow & HAS_PARENTS:
-            tx.change("block", {"id": task, "blocked": int(is_blocked)})
-        return None
 
     def purge(self, queue: str, now: int) -> Iterator[int]:
         highest = self._connections.query("highest_id")[0][0]
@@ -252,8 +238,7 @@ class SqlTasks(SqlDependencies, Tasks):
         while rows := self._connections.query("expirable", {"now": now, "limit": CHUNK}):
             ids = [row[0] for row in rows]
             expired, decided = self._connections.write(partial(self._expire, ids, now))
-            if decided.is_partial:
-                self.decide_children(now)
+            self._decide_left_over(decided, now)
             count += expired
         return count
 
@@ -261,8 +246,8 @@ class SqlTasks(SqlDependencies, Tasks):
         rows = tx.rows("lock_expired", {"ids": tx.array(ids), "now": now})
         if rows:
             tx.change("expire", {"ids": tx.array([row[0] for row in rows]), "now": now, "reason": EXPIRED})
-        held = {row[0] for row in tx.rows("held_among", {"ids": tx.array(ids)})}
-        if done := [id for id in ids if id not in held]:
+        kept = {row[0] for row in tx.rows("may_expire", {"ids": tx.array(ids)})}
+        if done := [id for id in ids if id not in kept]:
             tx.change("delete_expiries", {"ids": tx.array(done)})
         parents = [id for id, flow in rows if flow & HAS_CHILDREN]
         return len(rows), self._decide(tx, dict.fromkeys(parents, ABANDONED), now) if parents else Decided()

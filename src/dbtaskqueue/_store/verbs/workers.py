@@ -55,8 +55,7 @@ class SqlWorkers(SqlDependencies, Workers):
             return count, self._decide(tx, ended, now) if ended else Decided()
 
         count, decided = self._connections.write(run)
-        if decided.is_partial:
-            self.decide_children(now)
+        self._decide_left_over(decided, now)
         return count
 
     def _forget_dead_waiters(self, tx: Any) -> None:

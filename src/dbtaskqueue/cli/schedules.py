@@ -1,0 +1,321 @@
+"""The command schedules and its subcommands: list, add, remove, pause, resume and run schedules, and more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC
+from typing import Any, get_args
+
+import click
+from click.core import ParameterSource
+
+from .._formats import quantities
+from .._formats.cron import in_words
+from .._formats.display import short_duration
+from .._formats.timetable import CatchUp, Timetable
+from .._system import clock
+from ..calls import Command, Target
+from ..queue import TaskQueue
+from ..schedules import (
+    Overlap,
+    Schedule,
+    TickInfo,
+    as_schedule,
+    check_name,
+    run_now,
+    set_paused,
+    tick_infos,
+)
+from .options import checked, json_option, json_value, one_queue_option, open_queue, queue_option, url_option
+from .output import WIDE, console, counted, escaped, local, note, print_json, table
+from .working import find_queue
+
+_EXAMPLES = """
+\b
+Examples:
+  dbtaskqueue schedules add backup --cron "0 3 * * *" --timezone Europe/Berlin --command -- pg_dump -f db.sql
+  dbtaskqueue schedules next "30 6 * * 1-5" --timezone Europe/Berlin
+  dbtaskqueue schedules history backup
+"""
+
+_MOST_NEXT = 10_000
+
+
+class _Subcommands(click.Group):
+    """The subcommands, in the order in which they are useful."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of their definitions."""
+        return list(self.commands)
+
+
+@click.group(cls=_Subcommands, invoke_without_command=True, epilog=_EXAMPLES)
+@one_queue_option
+@json_option
+@url_option
+@click.pass_context
+def schedules(ctx: click.Context, queue: str | None, json: bool) -> None:
+    """List schedules, or add, remove, pause, resume or run one.
+
+    Without a subcommand, list the schedules of all queues, each with its next and its last tick.
+    """
+    if ctx.invoked_subcommand is not None:
+        if json:
+            raise click.UsageError(f"the command {ctx.invoked_subcommand} needs its own --json, after its name")
+        if ctx.get_parameter_source("queue") is ParameterSource.COMMANDLINE:
+            ctx.find_root().params["queues"] = [queue]  # as if it were given before the command
+        return
+    with open_queue(ctx.obj) as opened:
+        found = [as_schedule(record) for record in opened.store.schedules(queue)]
+    if json:
+        print_json([schedule._asdict() for schedule in found])
+    elif found:
+        show_schedules(found)
+    else:
+        note("no schedules" if queue is None else f"queue {queue} has no schedules")
+
+
+def show_schedules(found: Sequence[Schedule]) -> None:
+    """Print a table of schedules. A wide terminal also shows when they fire."""
+    wide = console().width >= WIDE
+    several = len({schedule.queue for schedule in found}) > 1
+    # the name comes last, since a long one is cut there
+    names = ("next", "last", "task", "skipped", "missed", *(("fires",) if wide else ()), "name")
+    table(names, [_row(schedule, wide=wide, several=several) for schedule in found])
+
+
+def _row(schedule: Schedule, *, wide: bool, several: bool) -> tuple[str, ...]:
+    return (
+        "paused" if schedule.paused else local(schedule.next_at) or "never",
+        local(schedule.last_at),
+        "" if schedule.last_task is None else str(schedule.last_task),
+        str(schedule.skipped),
+        str(schedule.missed),
+        *((fires(schedule),) if wide else ()),
+        f"{schedule.queue}/{schedule.name}" if several else schedule.name,
+    )
+
+
+def fires(schedule: Schedule) -> str:
+    """Return when a schedule fires, in a few words."""
+    if schedule.cron is None:
+        return f"every {short_duration(schedule.every)}"
+    return schedule.cron if schedule.timezone == "UTC" else f"{schedule.cron} {schedule.timezone}"
+
+
+# -- changing schedules ----------------------------------------------------------------------------
+
+_name = click.argument("name", callback=checked(check_name))
+
+
+@schedules.command()
+@_name
+@click.argument("words", metavar="[PAYLOAD]", nargs=-1)
+@click.option(
+    "--cron", metavar="EXPR", help="When it fires: five fields, or six with seconds first, or @daily and such."
+)
+@click.option(
+    "--every",
+    metavar="DURATION",
+    callback=checked(quantities.seconds),
+    help="How often it fires: 90 (seconds), 5m, 12h, 2d.",
+)
+@click.option("--timezone", metavar="TZ", default="UTC", help="The time zone of --cron, such as Europe/Berlin.")
+@click.option(
+    "--overlap",
+    type=click.Choice(get_args(Overlap)),
+    default="skip",
+    help="If the previous task is unfinished: make no task, make one, let it wait, or cancel the previous one.",
+)
+@click.option(
+    "--catch-up",
+    type=click.Choice(get_args(CatchUp)),
+    default="latest",
+    help="Which ticks are made after an outage. The others are counted as missed.",
+)
+@click.option("--command", is_flag=True, help="Run the command line that follows -- instead of a PAYLOAD.")
+@queue_option
+@url_option
+@click.pass_context
+def add(
+    ctx: click.Context,
+    name: str,
+    words: tuple[str, ...],
+    cron: str | None,
+    every: float | None,
+    timezone: str,
+    overlap: Overlap,
+    catch_up: CatchUp,
+    command: bool,
+    queue: str,
+) -> None:
+    """Add a schedule, or change the one of this name.
+
+    PAYLOAD is JSON; "-" reads it from stdin. With --command, a command line replaces it, which only workers with
+    --allow-commands run. Give either --cron or --every.
+    """
+    if (cron is None) == (every is None):
+        raise click.UsageError("give either --cron or --every")
+    target = _target(words, command=command)
+    with open_queue(ctx.obj, queue, create=True) as opened:
+        made = _usage(
+            lambda: opened.schedule(
+                name, target, cron=cron, every=every, timezone=timezone, overlap=overlap, catch_up=catch_up
+            )
+        )
+    state = "paused" if made.paused else f"next at {local(made.next_at)}"
+    click.echo(escaped(f"schedule {name} of queue {queue}: {state}"))
+
+
+def _usage(act: Callable[[], Schedule]) -> Schedule:
+    """Report an invalid option in one line."""
+    try:
+        return act()
+    except ValueError as error:
+        raise click.UsageError(escaped(str(error))) from None
+
+
+def _target(words: tuple[str, ...], *, command: bool) -> Target:
+    if command and not words:
+        raise click.UsageError("--command needs a command line after two dashes: --command -- pg_dump -f db.sql")
+    if not command and len(words) != 1:
+        missing = "give a PAYLOAD, or a command line with --command"
+        raise click.UsageError(missing if not words else "PAYLOAD must be one argument; quote it for the shell")
+    try:
+        return Command(words) if command else json_value(words[0])
+    except ValueError as error:
+        raise click.UsageError(escaped(str(error) if command else f"Invalid value for 'PAYLOAD': {error}")) from None
+
+
+@schedules.command()
+@_name
+@queue_option
+@url_option
+@click.pass_context
+def remove(ctx: click.Context, name: str, queue: str) -> None:
+    """Remove a schedule. Its tasks stay."""
+    with open_queue(ctx.obj, queue) as opened:
+        opened.unschedule(name)
+    click.echo(escaped(f"schedule {name} is removed"))
+
+
+@schedules.command()
+@_name
+@queue_option
+@url_option
+@click.pass_context
+def pause(ctx: click.Context, name: str, queue: str) -> None:
+    """Pause a schedule; ticks are neither made nor missed."""
+    with open_queue(ctx.obj, queue) as opened:
+        set_paused(opened.store, queue, name, True)
+    click.echo(escaped(f"schedule {name} is paused"))
+
+
+@schedules.command()
+@_name
+@queue_option
+@url_option
+@click.pass_context
+def resume(ctx: click.Context, name: str, queue: str) -> None:
+    """Resume a paused schedule."""
+    with open_queue(ctx.obj, queue) as opened:
+        schedule = set_paused(opened.store, queue, name, False)
+    click.echo(escaped(f"schedule {name} is not paused: next at {local(schedule.next_at)}"))
+
+
+@schedules.command()
+@_name
+@queue_option
+@url_option
+@click.pass_context
+def run(ctx: click.Context, name: str, queue: str) -> None:
+    """Enqueue a task of a schedule now, and print its id.
+
+    This works on a paused schedule, too, and is not a tick: the times and counts of the schedule stay as they are.
+    """
+    with open_queue(ctx.obj, queue) as opened:
+        click.echo(run_now(opened.store, queue, name))
+
+
+@schedules.command()
+@_name
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100, metavar="NUMBER", help="Show at most this many ticks."
+)
+@json_option
+@queue_option
+@url_option
+@click.pass_context
+def history(ctx: click.Context, name: str, limit: int, json: bool, queue: str) -> None:
+    """Show the ticks of the last 30 days, newest first.
+
+    A tick ran, was skipped because the task shown was unfinished, or was missed. Ticks that were missed together are
+    one line, at the newest of them.
+    """
+    with open_queue(ctx.obj, queue) as opened:
+        found = tick_infos(opened.store, queue, name, limit)
+    if json:
+        print_json([tick._asdict() for tick in found])
+    elif found:
+        table(("at", "outcome", "task"), [_tick_row(tick) for tick in found])
+    else:
+        note(f"schedule {name} has had no ticks in the last 30 days")
+
+
+def _tick_row(tick: TickInfo) -> tuple[str, ...]:
+    outcome = f"missed {counted(tick.missed, 'tick')}" if tick.outcome == "missed" else tick.outcome
+    return local(tick.at), outcome, "" if tick.task is None else str(tick.task)
+
+
+# -- without a database, or without a worker -------------------------------------------------------
+
+
+@schedules.command("next")
+@click.argument("expr", metavar="EXPR")
+@click.option("--timezone", metavar="TZ", default="UTC", help="The time zone, such as Europe/Berlin.")
+@click.option("-n", "number", type=click.IntRange(1, _MOST_NEXT), default=10, metavar="NUMBER", help="How many ticks.")
+def next_ticks(expr: str, timezone: str, number: int) -> None:
+    """Print a cron expression in words, and its next ticks.
+
+    Each line after the first is a time with its offset. What happens when the clocks change is printed to stderr. This
+    needs no database.
+    """
+    try:
+        words, timetable = in_words(expr), Timetable(cron=expr, timezone=timezone)
+    except ValueError as error:
+        raise click.UsageError(escaped(str(error))) from None
+    now = clock.now()
+    zone = _zone(timezone)
+    lines, moment = [words], timetable.after(now)
+    while moment is not None and len(lines) <= number:
+        at = clock.to_datetime(moment)
+        assert at is not None
+        lines.append(at.astimezone(zone).isoformat())
+        moment = timetable.after(moment)
+    click.echo("\n".join(lines))
+    for line in timetable.clock_changes(now):
+        note(line)
+
+
+def _zone(name: str) -> Any:
+    if name == "UTC":
+        return UTC
+    import zoneinfo
+
+    return zoneinfo.ZoneInfo(name)
+
+
+@schedules.command()
+@click.argument("target", metavar="MODULE:NAME")
+@url_option
+@click.pass_context
+def sync(ctx: click.Context, target: str) -> None:
+    """Store the schedules that a module declares, as its workers do when they start.
+
+    MODULE:NAME is a TaskQueue, as for the command worker. The schedules of all its queues are stored. Schedules that it
+    does not declare stay as they are.
+    """
+    opened: TaskQueue = find_queue(target, ctx)
+    with opened:
+        names = opened.store_declarations()
+    click.echo(escaped(f"{counted(len(names), 'schedule')} stored" + (f": {', '.join(names)}" if names else "")))
