@@ -3,6 +3,9 @@
 -- name: insert_task
 INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}}) RETURNING id
 
+-- name: set_new
+UPDATE {{schema}}dbtaskqueue_task SET expires = :expires, flow = :flow, blocked = :blocked WHERE id {{in_ids}}
+
 -- name: new_state
 'pending'
 
