@@ -50,6 +50,7 @@ _conformance = partial(_tests, "conformance")
 _unit = partial(_tests, "unit")
 _alive = partial(_tests, "processes/alive")
 _outages = partial(_tests, "processes/outages")
+_flow = partial(_tests, "processes/flow")
 
 
 COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, DEPENDENCIES, SQLITE, POSTGRESQL, MARIADB = (
@@ -1615,6 +1616,21 @@ MUTANTS = [
             "dependencies::test_three_thousand_children_take_several_transactions",
             "dependencies::test_children_that_an_end_leaves_over_are_decided_by_any_worker",
         ),
+    ),
+    Mutant(
+        "the search for overlooked parents stops after the first ones",
+        DECIDING,
+        "search = len(rows) == CHUNK",
+        "search = False",
+        _flow("left_over::test_a_search_finds_all_parents_that_a_worker_of_an_earlier_version_has_ended"),
+    ),
+    Mutant(
+        "a task's own transaction waits for locks on its children",
+        OF_CLAIMS,
+        'tx.change_each("insert_undecided", [{"parent": id} for id in parents])',
+        "self._decide(tx, parents, clock.now())",
+        _flow("races::test_a_task_that_ends_in_its_own_transaction_does_not_wait_for_locks_on_its_children"),
+        "postgresql",
     ),
     Mutant(
         "a child of which one parent failed is released",
