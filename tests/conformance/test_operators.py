@@ -560,4 +560,4 @@ def test_listing_queues_does_not_read_finished_tasks(queue: TaskQueue) -> None:
 
     steps = [step for step in queue.store._connections.read(plan) if "dbtaskqueue_task" in step]  # type: ignore[attr-defined]
     assert [step for step in steps if step.startswith("SCAN")] == ["SCAN dbtaskqueue_task USING INDEX dbtaskqueue_held"]
-    assert len(steps) == 5
+    assert len(steps) == 7
