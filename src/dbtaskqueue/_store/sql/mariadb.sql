@@ -48,6 +48,9 @@ IN :ids
 -- name: for_update
 FOR UPDATE
 
+-- name: for_update_if_free
+FOR UPDATE SKIP LOCKED
+
 -- name: for_share
 LOCK IN SHARE MODE
 
