@@ -72,7 +72,7 @@ def outcomes(queue: TaskQueue, name: str = "s") -> list[str]:
 
 def now_of(queue: TaskQueue) -> int:
     """Return the time by the clock that decides ticks."""
-    return queue.store.next_tick(clock.now()).now
+    return queue.store.outlook(clock.now()).now
 
 
 def be_due(queue: TaskQueue, name: str = "s", *, missed: int = 0) -> int:
