@@ -35,6 +35,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
     parser.addoption(
+        "--flow-rounds", help="rounds of each race in tests/processes/flow (default: 50; full size: 10,000)"
+    )
+    parser.addoption("--flow-seconds", default="4", help="for how long tests/processes/flow kill workers under load")
+    parser.addoption(
         "--blocked-seconds", default="15", help="seconds for which tests/processes/children block a worker"
     )
 

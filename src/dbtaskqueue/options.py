@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args, get
 from ._formats import payload, quantities, task_options
 from ._formats.limits import check_limits
 from ._formats.payload import JSON
+from ._store.contract import MAX_PARENTS
 from ._system import clock
 from .checks import (
     MOST,
@@ -32,7 +33,6 @@ from .checks import (
     shown,
 )
 from .dependencies import (
-    MAX_PARENTS,
     AnyTask,
     When,
     check_after,

@@ -26,7 +26,7 @@ def test_show_prints_everything(cli: Cli, busy: TaskQueue) -> None:
 
 def test_show_in_json(cli: Cli, busy: TaskQueue) -> None:
     task = cli("show", 2, "--json").json
-    assert set(task) == ATTRIBUTES | {"attempts", "runs_on", "usage"}
+    assert set(task) == ATTRIBUTES | {"attempts", "runs_on", "usage", "parents", "children"}
     assert (task["runs_on"], task["usage"]) == (None, None)
     assert [(one["number"], one["outcome"]) for one in task["attempts"]] == [(1, "failed")]
 

@@ -17,7 +17,10 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
-READING = [("list",), ("show", "1"), ("logs", "1"), ("stats",), ("queues",), ("workers",), ("watch",)]
+READING = [
+    *(("list",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
+    *(("stats",), ("queues",), ("workers",), ("watch",)),
+]
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),

@@ -59,6 +59,27 @@ def test_a_function_that_no_live_worker_knows(queue: TaskQueue) -> None:
     member.leave()
 
 
+def test_blocked_tasks_whose_parents_nobody_serves(queue: TaskQueue) -> None:
+    first, second = queue.lane("media").enqueue_many([1, 2])
+    middle = queue.enqueue(3, after=[first, second])
+    queue.enqueue(4, after=[middle, first])
+    value = "2 tasks wait for parents in the queue media, which no live worker serves (task 3)"
+    assert check(queue)["blocked"] == Finding("blocked", value, "worker MODULE:NAME of media")
+    other, media = (
+        Membership(queue.store, 30.0, queue.events, runs_tasks=False, executor="thread", queues=[name])
+        for name in ("other", "media")
+    )
+    other.join()
+    assert "blocked" in check(queue)
+    media.join()
+    assert "blocked" not in check(queue)
+    media.leave()
+    other.leave()
+    [task] = queue.lane("media").fetch(timeout=10)
+    assert "blocked" not in check(queue), "a program that fetches may serve any queue"
+    task.release()
+
+
 def test_a_task_that_runs_much_longer_than_usual(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.enqueue_many([None] * 6)
     held = queue.fetch(6, timeout=10)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from helpers import Background, ended, spawn, until
@@ -652,3 +653,22 @@ def test_a_child_forked_by_a_task_does_not_continue_as_a_worker(
     assert (task.refresh().state, task.result) == ("done", code)
     assert ("raised by the child" in errors) == (end in ("text", "raise"))
     assert queue.stats().workers == 0
+
+
+@pytest.mark.every_engine("a claim finds what an end in the same transaction releases")
+@pytest.mark.parametrize("batch", ["auto", 1, 20])
+@pytest.mark.parametrize("ends_itself", [False, True], ids=["returns", "transaction"])
+def test_a_burst_runs_the_children_that_its_own_tasks_release(
+    queue: TaskQueue, batch: Literal["auto"] | int, ends_itself: bool
+) -> None:
+    task = queue.enqueue()
+    for _ in range(4):
+        task = queue.enqueue(after=task)
+
+    def work(payload: object) -> None:
+        if ends_itself:
+            with current_task().transaction():
+                pass
+
+    Worker(queue).run(work, burst=True, batch=batch)
+    assert states(queue) == ["done"] * 5

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engines import ENGINES, end_all_workers, execute
@@ -25,6 +26,8 @@ from model.model import FINAL, HELD, Model
 import dbtaskqueue
 from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue
 from dbtaskqueue._maintenance.clock_watch import ClockWatch
+from dbtaskqueue._maintenance.decider import Decider
+from dbtaskqueue._maintenance.expirer import Expirer
 from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
 from dbtaskqueue._maintenance.rescuer import Rescuer
 from dbtaskqueue._system import clock
@@ -33,7 +36,7 @@ from dbtaskqueue._worker import membership
 EPOCH = 1_800_000_000
 HANDLES = 3
 FOREVER = 10**6
-CROWD = 4
+CROWD = 5
 """At most so many tasks, so that each goes through many steps."""
 SEQUENCES = {"sqlite": 100, "postgresql": 30, "mariadb": 15}
 """Sequences for each engine; servers are slower than files. Without ``--all-engines`` half as many are run."""
@@ -134,6 +137,40 @@ class Queue(RuleBasedStateMachine):
             self.model.enqueue(task.id, priority=0, delay=0, budget=2, retry=0, key=None)
             self.accepted.add(task.id)
 
+    @precondition(lambda self: len(self.model.tasks) < CROWD)
+    @rule(
+        parents=st.lists(st.integers(0, 20), max_size=3),
+        when=st.sampled_from(["done", "done", "ended", "failed"]),
+        delay=st.sampled_from([0, 0, 30]),
+        key=st.sampled_from([None, None, "a", "b"]),
+        expires_in=st.sampled_from([None, None, 20, 100]),
+    )
+    def enqueue_child(self, parents: list[int], when: Any, delay: int, key: str | None, expires_in: int | None) -> None:
+        after = sorted({self.pick(parent) for parent in parents}) if self.model.tasks else []
+        policy = RetryPolicy(delay=10, max_attempts=2)
+        task = self.operator.enqueue(
+            retry=policy, start_in=delay, key=key, expires_in=expires_in, after=after, when=when
+        )
+        self.accepted.add(task.id)
+        assert task.id == self.model.enqueue(
+            task.id, delay=delay, budget=2, retry=10, key=key, expires_in=expires_in, after=after, when=when
+        )
+
+    @precondition(lambda self: 0 < len(self.model.tasks) < CROWD)
+    @rule(pick=st.integers(0, 20), expires_in=st.sampled_from([None, 20]))
+    def enqueue_before(self, pick: int, expires_in: int | None) -> None:
+        child = self.pick(pick)
+        found: list[int] = []
+
+        def enqueue() -> None:
+            policy = RetryPolicy(delay=0, max_attempts=1)
+            found.append(self.operator.enqueue(retry=policy, before=child, expires_in=expires_in).id)
+
+        refused = outcome(enqueue)
+        id = found[0] if found else max([0, *self.accepted]) + 1
+        assert self.model.enqueue(id, budget=1, expires_in=expires_in, before=child) == (refused or id)
+        self.accepted.update(found)
+
     @precondition(lambda self: self.model.tasks)
     @rule(pick=st.integers(0, 20))
     def cancel(self, pick: int) -> None:
@@ -146,6 +183,8 @@ class Queue(RuleBasedStateMachine):
         id = self.pick(pick)
         self.retried.add(id)
         assert outcome(lambda: self.operator.retry(id)) == self.model.retry(id)
+        self.retried |= self.model.revived
+        self.model.revived.clear()
 
     @rule(verb=st.sampled_from(["prune", "pause", "close", "call_unheld", "purge"]), pick=st.integers(0, 20))
     def seldom(self, verb: str, pick: int) -> None:
@@ -174,6 +213,8 @@ class Queue(RuleBasedStateMachine):
     def fetch(self, pick: int, most: int) -> None:
         holder = sorted(self.handles)[pick % len(self.handles)]
         tasks = self.handles[holder].fetch(most, timeout=0)
+        for task in tasks:
+            self.no_early_child(task.id)
         assert [task.id for task in tasks] == self.model.fetch(holder, most, set(self.dead))
         self.claims += [Claim(task, holder) for task in tasks]
 
@@ -278,8 +319,9 @@ class Queue(RuleBasedStateMachine):
         self.check_all()
 
     def check_all(self) -> None:
-        self.model.rescue(set(self.dead))
         for handle in self.handles.values():
+            self.model.expire()
+            self.model.rescue(set(self.dead))
             handle._membership.maintain()
 
     # -- the invariants, by their names --------------------------------------------------------------
@@ -294,6 +336,7 @@ class Queue(RuleBasedStateMachine):
         self.acknowledged_exists()
         self.attempts_bounded()
         self.drain_is_free()
+        self.no_orphan()
         self.token_rises()
 
     def as_the_model_says(self) -> None:
@@ -307,6 +350,8 @@ class Queue(RuleBasedStateMachine):
             if expected.state == "failed" or expected.state == "pending":
                 assert found.start_at.timestamp() == EPOCH + expected.due, f"task {id} is due"
             assert (found.finished_at is None) == (expected.finished is None)
+            expires = None if found.expires_at is None else found.expires_at.timestamp() - EPOCH
+            assert expires == expected.expires, f"task {id} expires"
             attempts = [[attempt.number, attempt.token, attempt.outcome] for attempt in found.attempts()]
             assert attempts == expected.attempts, f"task {id}"
         counts = self.operator.stats()
@@ -344,6 +389,37 @@ class Queue(RuleBasedStateMachine):
         for task in self.tasks.values():
             assert task.attempt == sum(attempt.outcome != "released" for attempt in task.attempts())
 
+    def no_early_child(self, id: int) -> None:
+        """Check that the parents of a task that was just claimed have ended as it wants."""
+        states = [parent.state for parent in self.operator.store.parent_states(id)]
+        assert all(state in (None, *FINAL) for state in states)
+        when = self.model.tasks[id].when
+        if when == "done":
+            assert set(states) <= {"done", None}
+        elif when == "failed" and states:
+            assert set(states) != {"done"}
+
+    def no_orphan(self) -> None:
+        """A gate counts its open edges, and an unfinished task is blocked as long as its gate is open."""
+        for id, expected in self.model.tasks.items():
+            ends = [met for (_, child), met in self.model.edges.items() if child == id]
+            is_blocked = self.model.is_blocked(expected)
+            assert self.tasks[id]._record.blocked == int(is_blocked) or expected.state in FINAL
+            if not ends:
+                assert not is_blocked
+                continue
+            gate = self.operator.store.gate(id)
+            assert gate is not None
+            assert (gate.total, gate.open) == (len(ends), ends.count(None))
+            edges = {edge.parent: edge.met for edge in self.operator.store.parents(id, 100)}
+            assert edges == {
+                parent: None if met is None else int(met)
+                for (parent, child), met in self.model.edges.items()
+                if child == id
+            }
+            assert is_blocked == (expected.state not in FINAL and None in ends)
+        assert self.operator.stats().blocked == sum(map(self.model.is_blocked, self.model.tasks.values()))
+
     def way_out(self) -> None:
         """Once workers run, every task reaches a final state, even those of dead workers."""
         for holder in list(self.handles):
@@ -365,7 +441,8 @@ def _no_background_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make steps repeatable: rescue runs in steps and not in a thread, and no process sends heartbeats."""
     monkeypatch.setattr(membership, "HeartbeatProcess", ThreadHeartbeat)
     monkeypatch.setattr(Rescuer, "interval", 3600.0)
-    monkeypatch.setattr(ClockWatch, "interval", 3600.0)
+    for duty in (ClockWatch, Expirer, Decider):
+        monkeypatch.setattr(duty, "interval", 3600.0)
     monkeypatch.setattr(clock, "source", clock.source)  # each state machine sets its own
 
 

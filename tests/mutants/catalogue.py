@@ -52,15 +52,19 @@ _alive = partial(_tests, "processes/alive")
 _outages = partial(_tests, "processes/outages")
 
 
-COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, SQLITE, POSTGRESQL, MARIADB = (
+COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, DEPENDENCIES, SQLITE, POSTGRESQL, MARIADB = (
     f"_store/sql/{name}.sql"
-    for name in ("common", "tasks", "claims", "workers", "queues", "listing", "sqlite", "postgresql", "mariadb")
+    for name in (
+        *("common", "tasks", "claims", "workers", "queues", "listing", "dependencies"),
+        *("sqlite", "postgresql", "mariadb"),
+    )
 )
+DECIDING, OF_TASKS, OF_CLAIMS = (f"_store/verbs/{name}.py" for name in ("dependencies", "tasks", "claims"))
 LOOP, HELD, OUTBOX, OUTCOMES = "_worker/loop.py", "_worker/held.py", "_worker/outbox.py", "outcomes.py"
 CHECKPOINTS, RETRY = "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
-PLACE = "_system/place.py"
+PLACE, TIMETABLE = "_system/place.py", "_formats/timetable.py"
 
 MUTANTS = [
     # -- liveness --
@@ -1473,5 +1477,341 @@ MUTANTS = [
         "if all(",
         ("tests/conformance/test_fetch.py::test_a_wake_up_between_the_ticket_and_the_wait_is_not_missed",),
         "postgresql",
+    ),
+    # -- schedules --
+    Mutant(
+        "a time that the clock shows twice has two ticks",
+        TIMETABLE,
+        "return local if change is None else max(local, self._zone.local(change - 1))",
+        "return local",
+        _unit("timetable::test_what_fires_at_a_clock_change"),
+        "",
+    ),
+    Mutant(
+        "times in the gap of a clock change are counted one by one",
+        TIMETABLE,
+        "number -= max(0, at_end - 1)",
+        "number -= 0 * at_end",
+        _unit("timetable::test_ticks_near_clock_changes_are_those_of_a_slow_reading"),
+        "",
+    ),
+    Mutant(
+        "the tick of an interval comes again at its own moment",
+        TIMETABLE,
+        "tick = (moment // self._every + 1) * self._every",
+        "tick = -(-moment // self._every) * self._every",
+        _unit("timetable::test_ticks_of_an_interval_are_its_multiples_since_1970"),
+        "",
+    ),
+    Mutant(
+        "an old tick is made although nothing is to be caught up",
+        TIMETABLE,
+        "oldest = now - GRACE",
+        "oldest = now - 2 * GRACE",
+        _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
+        "",
+    ),
+    Mutant(
+        "the ticks before the newest are not counted as missed",
+        TIMETABLE,
+        "timetable.count(next_at - 1, before), before, following)",
+        "0, None, following)",
+        _unit("timetable::test_what_is_made_and_missed_after_an_outage"),
+        "",
+    ),
+    # -- dependencies and expiry --
+    Mutant(
+        "a finish does not decide children that it does not know of",
+        CLAIMS,
+        " WHERE {{is_started}} AND (flow & 1) <= :flow",
+        " WHERE {{is_started}} AND (flow & 1) <= 1 + :flow",
+        _conformance(
+            "dependencies::test_a_parent_ends_while_its_child_is_enqueued",
+            "dependencies::test_a_burst_runs_what_its_own_ends_unblock",
+        ),
+    ),
+    Mutant(
+        "a batch of finishes does not see new children (SQLite)",
+        SQLITE,
+        " AND (dbtaskqueue_task.flow & 1) <= ended.flow",
+        "",
+        _conformance(
+            "dependencies::test_parents_end_in_a_batch_while_a_child_is_enqueued",
+            "dependencies::test_a_batch_whose_answer_is_lost_counts_its_parents_once",
+        ),
+    ),
+    Mutant(
+        "a batch of finishes does not see new children (PostgreSQL)",
+        POSTGRESQL,
+        "   AND (task.flow & 1) <= coalesce(ending.flow, 0)\n",
+        "",
+        _conformance(
+            "dependencies::test_parents_end_in_a_batch_while_a_child_is_enqueued",
+            "dependencies::test_a_batch_whose_answer_is_lost_counts_its_parents_once",
+        ),
+        "postgresql",
+    ),
+    Mutant(
+        "a batch of finishes does not see new children (MariaDB)",
+        MARIADB,
+        " AND (flow & 1) <= :flow",
+        "",
+        _conformance(
+            "dependencies::test_parents_end_in_a_batch_while_a_child_is_enqueued",
+            "dependencies::test_a_batch_whose_answer_is_lost_counts_its_parents_once",
+        ),
+        "mariadb",
+    ),
+    Mutant(
+        "a parent counts itself out of a gate twice",
+        DEPENDENCIES,
+        "SET open = open - :number WHERE",
+        "SET open = open - 2 * :number WHERE",
+        _conformance("dependencies::test_a_child_starts_only_after_the_last_of_its_parents_in_other_queues"),
+    ),
+    Mutant(
+        "an edge stays open after its parent has ended",
+        DEPENDENCIES,
+        " WHERE {{is_open_edge}} AND child <= :last",
+        " WHERE {{is_open_edge}} AND child <= :last AND wants = 2",
+        _conformance("dependencies::test_a_child_starts_only_after_the_last_of_its_parents_in_other_queues"),
+    ),
+    Mutant(
+        "a cancel decides no children",
+        OF_TASKS,
+        "has_children = changed and state == CANCELLED and flow & HAS_CHILDREN",
+        "has_children = False",
+        _conformance("dependencies::test_a_child_waits_for_its_parent"),
+    ),
+    Mutant(
+        "a purge decides no children",
+        OF_TASKS,
+        "return count + self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned",
+        "return count",
+        _conformance("dependencies::test_purge_of_the_queue_of_the_parent_decides_children_in_other_queues"),
+    ),
+    Mutant(
+        "a failure decides no children",
+        OF_CLAIMS,
+        "if state in FINAL and flow & HAS_CHILDREN:",
+        "if False:",
+        _conformance("dependencies::test_a_child_waits_for_its_parent"),
+    ),
+    Mutant(
+        "a rescue decides no children",
+        "_store/verbs/workers.py",
+        "            if state != FAILED:\n                ended[record.id] = state\n",
+        "",
+        _conformance("expiry::test_a_task_of_a_dead_worker_that_has_expired"),
+    ),
+    Mutant(
+        "what an end leaves over is forgotten",
+        DECIDING,
+        '        tx.change_each("insert_undecided", [{"parent": id} for id in sorted(frontier)])\n',
+        "        pass\n",
+        _conformance(
+            "dependencies::test_three_thousand_children_take_several_transactions",
+            "dependencies::test_children_that_an_end_leaves_over_are_decided_by_any_worker",
+        ),
+    ),
+    Mutant(
+        "a child of which one parent failed is released",
+        DECIDING,
+        "        if wants == WANTS_DONE and states[parent] != DONE\n",
+        "        if False\n",
+        _conformance("dependencies::test_two_parents"),
+    ),
+    Mutant(
+        "a handler of failures is released by parents that are done",
+        DECIDING,
+        "            if child not in met\n",
+        "            if False\n",
+        _conformance("dependencies::test_two_parents"),
+    ),
+    Mutant(
+        "a child that has ended is released",
+        DEPENDENCIES,
+        " WHERE id {{in_ids}} AND (blocked & 1) = 1 AND finished_at IS NULL\n\n-- name: end_children",
+        " WHERE id {{in_ids}}\n\n-- name: end_children",
+        _conformance(
+            "dependencies::test_a_cancelled_child_leaves_its_parent_alone", "dependencies::test_retry_of_a_done_parent"
+        ),
+    ),
+    Mutant(
+        "start_in of a child counts from its enqueue",
+        DECIDING,
+        "due = None if delay is None else now + delay",
+        "due = None",
+        _conformance("dependencies::test_start_in_counts_from_the_moment_the_child_is_unblocked"),
+    ),
+    Mutant(
+        "a parent may end while its children are stored (PostgreSQL)",
+        DEPENDENCIES,
+        "SELECT id, state FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} ORDER BY id {{for_update}}",
+        "SELECT id, state FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} ORDER BY id",
+        _conformance(
+            "dependencies::test_a_parent_ends_while_its_child_is_enqueued",
+            "dependencies::test_a_parent_is_pruned_while_its_child_is_enqueued",
+        ),
+        "postgresql",
+    ),
+    Mutant(
+        "a gate is read without a lock (PostgreSQL)",
+        DEPENDENCIES,
+        "WHERE task {{in_ids}} ORDER BY task {{for_update}}",
+        "WHERE task {{in_ids}} ORDER BY task",
+        _conformance("failing_twins", "dependencies::test_before_while_the_last_other_parent_ends"),
+        "postgresql",
+    ),
+    Mutant(
+        "a child may be claimed while its parent runs (SQLite)",
+        SQLITE,
+        "           AND task.state IN ('pending', 'failed') AND task.blocked = 0\n",
+        "           AND task.state IN ('pending', 'failed')\n",
+        _conformance("dependencies::test_a_child_waits_for_its_parent"),
+    ),
+    Mutant(
+        "before= takes a task that waits for nobody",
+        DECIDING,
+        'if not gates or not gates[0][_OPEN] or not tx.rows("lock_blocked", {"ids": tx.array([child])}):',
+        "if not gates:",
+        _conformance("dependencies::test_before_is_refused_once_the_task_is_not_blocked_by_parents"),
+    ),
+    Mutant(
+        "a retry revives what an operator cancelled",
+        DECIDING,
+        "if child.has_reason and child.state == CANCELLED]",
+        "if child.state == CANCELLED]",
+        _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_for_its_sake"),
+    ),
+    Mutant(
+        "a retry revives a child that another parent forbids",
+        DECIDING,
+        "if child.id not in forbidden]",
+        "]",
+        _conformance("dependencies::test_a_child_of_two_failed_parents_waits_for_both"),
+    ),
+    Mutant(
+        "a child is retried although a parent forbids it",
+        DECIDING,
+        '        if found:\n            return f"it waits for task',
+        '        if False:\n            return f"it waits for task',
+        _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_for_its_sake"),
+    ),
+    Mutant(
+        "a done parent is retried under a running child",
+        DECIDING,
+        "if flow & HAS_CHILDREN and state == DONE and (begun",
+        "if False and (begun",
+        _conformance("dependencies::test_retry_of_a_done_parent"),
+    ),
+    Mutant(
+        "a retried parent leaves a reserved child its claim",
+        DEPENDENCIES,
+        "token = CASE WHEN state = 'reserved' THEN token + 1 ELSE token END",
+        "token = token",
+        _conformance("dependencies::test_retry_of_a_done_parent", "transitions::test_block"),
+    ),
+    Mutant(
+        "a revived child keeps its expiry",
+        DEPENDENCIES,
+        "cancel_requested = 0, expires = NULL, state",
+        "cancel_requested = 0, state",
+        _conformance("expiry::test_retry_of_an_expired_parent_revives_its_children"),
+    ),
+    Mutant(
+        "a prune deletes a parent that a child needs",
+        OF_TASKS,
+        "final = [id for id in final if id not in needed]",
+        "pass",
+        _conformance("dependencies::test_prune_keeps_parents_that_an_unfinished_child_needs"),
+    ),
+    Mutant(
+        "tasks that share a key are revived together",
+        DECIDING,
+        "revived = [child for child in free if child.key is None]",
+        "revived = list(free)",
+        _conformance("dependencies::test_of_revived_tasks_with_the_same_key_one_is_revived"),
+    ),
+    Mutant(
+        "a burst ends before what its last end has released (PostgreSQL)",
+        LOOP,
+        "finds_more = exchanged.released > 0 or (",
+        "finds_more = (",
+        _conformance("dependencies::test_a_burst_runs_what_its_own_ends_unblock"),
+        "postgresql",
+    ),
+    Mutant(
+        "an expired task is claimed (SQLite)",
+        SQLITE,
+        "           AND (task.expires IS NULL OR task.expires > :now)\n",
+        "",
+        _conformance("expiry::test_an_expired_task_is_never_handed_out"),
+    ),
+    Mutant(
+        "an expired task is claimed (PostgreSQL)",
+        POSTGRESQL,
+        "AND command <= :commands AND (expires IS NULL OR expires > :now)",
+        "AND command <= :commands",
+        _conformance("expiry::test_an_expired_task_is_never_handed_out"),
+        "postgresql",
+    ),
+    Mutant(
+        "an expired task is claimed (MariaDB)",
+        MARIADB,
+        "   AND command <= :commands AND (expires IS NULL OR expires > :now)",
+        "   AND command <= :commands",
+        _conformance("expiry::test_an_expired_task_is_never_handed_out"),
+        "mariadb",
+    ),
+    Mutant(
+        "a reserved task starts after its expiry",
+        CLAIMS,
+        " AND (expires IS NULL OR expires > :at OR batched = 1)",
+        "",
+        _conformance("expiry::test_a_task_that_was_reserved_in_time_and_starts_too_late"),
+    ),
+    Mutant(
+        "a retry is due after the expiry",
+        OUTCOMES,
+        "task.expires is not None and due >= task.expires",
+        "False",
+        _conformance("expiry::test_a_task_that_would_be_retried_too_late_ends_immediately"),
+    ),
+    Mutant(
+        "an expiry ends a claimed task",
+        TASKS,
+        " WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now ORDER BY id",
+        " WHERE id {{in_ids}} AND expires <= :now ORDER BY id",
+        _conformance("transitions::test_expire"),
+    ),
+    Mutant(
+        "an expiry decides no children",
+        OF_TASKS,
+        "parents = [id for id, flow in rows if flow & HAS_CHILDREN]",
+        "parents = []",
+        _conformance("expiry::test_a_blocked_task_expires_and_its_children_follow"),
+    ),
+    Mutant(
+        "a retry keeps the expiry",
+        TASKS,
+        "       expires = NULL, reason = NULL, state",
+        "       reason = NULL, state",
+        _conformance("expiry::test_retry_clears_the_expiry"),
+    ),
+    Mutant(
+        "a new task that has expired forgets its parents",
+        OF_TASKS,
+        "                if wait is not None:\n                    state = self",
+        "                if wait is not None and state is None:\n                    state = self",
+        _conformance("expiry::test_new_tasks_that_have_expired_keep_their_parents_and_children"),
+    ),
+    Mutant(
+        "a task that is released in the middle of an expiry is forgotten",
+        TASKS,
+        "AND finished_at IS NULL AND expires IS NOT NULL",
+        "AND state IN ('reserved', 'running')",
+        _conformance("expiry::test_a_claim_and_an_expiry_at_the_same_moment"),
+        "mariadb",
     ),
 ]

@@ -42,7 +42,7 @@ def test_bad_served_queues(name: str) -> None:
         (["mail"], ["mail"]),
         (["mail*"], ["mail", "mail.a", "mailing"]),
         (["mail.*"], ["mail.a"]),
-        (["*"], ["mail", "mail.a", "mailing", "Mail", "news"]),
+        (["*"], ["mail", "mail.a", "mailing", "Mail", "news", "webmail"]),
         (["news", "mail.*"], ["mail.a", "news"]),
         ([], []),
         ([None, 1, [], "new"], []),
@@ -50,7 +50,9 @@ def test_bad_served_queues(name: str) -> None:
     ids=str,
 )
 def test_which_queues_names_and_patterns_stand_for(names: list[object], served: list[str]) -> None:
-    assert [queue for queue in ["mail", "mail.a", "mailing", "Mail", "news"] if is_served(queue, names)] == served
+    assert [
+        queue for queue in ["mail", "mail.a", "mailing", "Mail", "news", "webmail"] if is_served(queue, names)
+    ] == served
 
 
 @pytest.mark.parametrize("key", [None, "a", "two words", "ä😀", "x" * 255])

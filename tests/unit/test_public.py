@@ -30,7 +30,7 @@ from dbtaskqueue import (
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
     *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
-    *("Blocked", "Parent"),
+    *("Blocked", "Parent", "Reason"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),

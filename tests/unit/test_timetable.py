@@ -380,6 +380,20 @@ def test_an_invalid_expression_is_refused(expression: str) -> None:
         in_words(expression)
 
 
+def test_text_of_any_kind_is_either_an_expression_or_refused() -> None:
+    source = random.Random(1)
+    parts = ["0", "1", "2", "5", "7", "9", "31", "*", "*", ",", "-", "/", "L", "#", "W", "MON", "JAN", "?", "\u00b2"]
+    refused: list[str] = []
+    for _ in range(3000):
+        fields = [source.choice(["*", "".join(source.choices(parts, k=source.randint(1, 4)))]) for _ in range(5)]
+        try:
+            assert in_words(" ".join(fields))
+        except ValueError as error:
+            refused.append(str(error))
+    assert all(message.startswith("invalid cron expression") for message in refused)
+    assert len(refused) < 2900
+
+
 @pytest.mark.parametrize(
     ("expression", "zone"),
     [

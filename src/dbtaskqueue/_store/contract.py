@@ -508,9 +508,9 @@ class Dependencies(abc.ABC):
 
     @abc.abstractmethod
     def decide_children(self, now: int, *, search: bool = False) -> int:
-        """Decide children whose parents have ended in an earlier transaction; return how many were released.
+        """Decide children whose parents have ended in earlier transactions; return how many were released.
 
-        ``search``: also find parents that a program of an earlier version has ended. This reads each open edge.
+        ``search``: also find parents that an earlier version has ended: reads each open edge.
         """
 
 
@@ -623,9 +623,9 @@ class Listing(abc.ABC):
 
     @abc.abstractmethod
     def count_before(self, position: Position, now: int, limit: int, *, commands: bool) -> tuple[int, int]:
-        """Return how many due tasks a claim would take before ``position``: of higher priorities, and of its own.
+        """Return how many due tasks are claimed before ``position``: of higher priorities, and of its own.
 
-        Stops after ``limit`` tasks. ``commands``: count command lines, too.
+        Counts at most ``limit``, with ``commands`` also command lines.
         """
 
     @abc.abstractmethod

@@ -322,6 +322,7 @@ class WorkerLoop:
             self._active.remove(run)
             durations.append(run.seconds)
             if run.has_ended:
+                self._may_have_more = True  # its transaction may have released children
                 self._outbox.add_stored(run, outcomes.finish(run.record, None, run.ended_at, run.unstored_start))
             else:
                 notes = run.notes()

@@ -217,11 +217,7 @@ class Membership:
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
         return (
-            self._expirer()
-            + self.rescuer.check()
-            + self._clock_watch.check()
-            + self._decider()
-            + self._ticker.tick()
+            self._expirer() + self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
         )
 
     def tick(self) -> int:

@@ -49,7 +49,8 @@ class SqlClaims(SqlDependencies, Claims):
             ended = self._end_all(tx, worker, ends, parents)
             decided = Decided()
             if parents:
-                decided = self._decide(tx, parents, clock.now())
+                # released children are due by then, so this claim finds them
+                decided = self._decide(tx, parents, claim.now if claim else clock.now())
             claimed = self._claim(tx, worker, claim) if claim else []
             return Exchanged(started, ended, claimed, len(decided.released)), decided
 
@@ -72,7 +73,7 @@ class SqlClaims(SqlDependencies, Claims):
 
     @contextlib.contextmanager
     def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:
-        decided = Decided()
+        parents: dict[int, TaskState] = {}
         with around_writes(), self._connections.own_transaction() as tx:
             claim = end()
             with self._connections.translated():
@@ -82,12 +83,11 @@ class SqlClaims(SqlDependencies, Claims):
             yield tx.connection
             if not tx.is_open:
                 raise TaskQueueError("the transaction was ended inside its block; let the end of the block commit it")
-            parents: dict[int, TaskState] = {}
             with self._connections.translated():
                 self._end(tx, worker, end(), parents)
-                if parents:
-                    decided = self._decide(tx, parents, clock.now())
-        self._decide_left_over(decided, clock.now())
+                if parents:  # if its children were decided here, a deadlock would fail the task: it cannot be run again
+                    tx.change_each("insert_undecided", [{"parent": id} for id in parents])
+        self._decide_left_over(Decided(is_partial=bool(parents)), clock.now())
 
     def next_due(self, queues: Sequence[str], *, commands: bool = True) -> int | None:
         every = [{"queue": queue, "commands": int(commands), **self._from_the_start} for queue in queues]

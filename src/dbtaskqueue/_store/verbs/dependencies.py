@@ -14,11 +14,12 @@ import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from ...errors import StoreUnavailable
 from ...states import ABANDONED, CANCELLED, DONE, FINAL, PENDING, TaskState
-from ..connections import Transaction
+from ..connections import Transaction, Values
 from ..contract import Dependencies, Link, ParentState, Refusal, Waits
 from ..records import (
     BY_PARENTS,
@@ -81,15 +82,18 @@ class SqlDependencies(SqlFacet, Dependencies):
         return [ParentState(*row) for row in self._connections.query("parent_states", {"id": task})]
 
     def decide_children(self, now: int, *, search: bool = False) -> int:
-        if search:
-            found = [row[0] for row in self._connections.query("overlooked", {"limit": CHUNK})]
-            if found:
-                rows = [{"parent": parent} for parent in found]
-                self._connections.write(lambda tx: tx.change_each("insert_undecided", rows))
+        while search:
+            rows = [{"parent": row[0]} for row in self._connections.query("overlooked", {"limit": CHUNK})]
+            if rows:
+                self._connections.write(partial(self._list_undecided, rows))
+            search = len(rows) == CHUNK
         count = 0
         while self._connections.query("undecided", {"limit": 1}):
             count += self._connections.write(lambda tx: self._decide_rest(tx, now))
         return count
+
+    def _list_undecided(self, rows: Sequence[Values], tx: Transaction) -> None:
+        tx.change_each("insert_undecided", rows)
 
     def _decide_rest(self, tx: Transaction, now: int) -> int:
         parents = [row[0] for row in tx.rows("undecided", {"limit": CHUNK})]

@@ -179,9 +179,9 @@ class SqlSchedules(SqlTasks, Schedules):
             if not is_new:
                 _skip(making, each, tick.at, id)
                 return
-        self._store_expiry(tx, [id], task)
+        ended = self._store_expiry(tx, [id], task)
         if parents:
-            self._store_links(tx, [id], waits, waiting, task.created_at)
+            self._store_links(tx, [id], waits, waiting, task.created_at, ended)
         making.new.append((id, task))
         making.tasks[id] = _Previous(id, PENDING, task.blocked, task.flow)
         making.options[id] = task.options
