@@ -191,7 +191,7 @@ class SqlSchedules(SqlTasks, Schedules):
 
     def prune_ticks(self, before: int, limit: int) -> int:
         last = self._connections.query("first_ticks", {"after": _EARLIEST, "limit": limit})[0][0]
-        return 0 if last is None or last >= before else self._change_alone("delete_ticks", {"last": last})
+        return 0 if last is None else self._change_alone("delete_ticks", {"last": min(last, before - 1)})
 
 
 class _Previous(NamedTuple):
