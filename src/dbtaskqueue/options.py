@@ -538,7 +538,12 @@ def checked_waits(options: Mapping[str, object]) -> dict[str, Any]:
     return check_options(some, UsingOptions)
 
 
-_USUAL = tuple(tuple(defaults_of(call).values()) for call in (Options, ManyOptions))
+SELDOM = ("after", "when", "before", "expires_in", "expires_at")
+"""Options that ``enqueue`` leaves out unless one of them is given."""
+_USUAL = tuple(
+    tuple(default for name, default in defaults_of(call).items() if name not in SELDOM)
+    for call in (Options, ManyOptions)
+)
 
 
 def _are_usual(options: Mapping[str, object]) -> bool:

@@ -294,15 +294,24 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
-            "after": after,
-            "when": when,
-            "before": before,
-            "expires_in": expires_in,
-            "expires_at": expires_at,
             "connection": connection,
             "meta": meta,
             "key": key,
         }
+        if (
+            after is not None
+            or before is not None
+            or expires_in is not None
+            or expires_at is not None
+            or when != "done"
+        ):
+            options |= {
+                "after": after,
+                "when": when,
+                "before": before,
+                "expires_in": expires_in,
+                "expires_at": expires_at,
+            }
         return self._submit(batches_of([payload], options))[0]
 
     @overload
@@ -355,14 +364,23 @@ class TaskQueue:
             "time_limit": time_limit,
             "stall_limit": stall_limit,
             "memory_limit": memory_limit,
-            "after": after,
-            "when": when,
-            "before": before,
-            "expires_in": expires_in,
-            "expires_at": expires_at,
             "connection": connection,
             "meta": meta,
         }
+        if (
+            after is not None
+            or before is not None
+            or expires_in is not None
+            or expires_at is not None
+            or when != "done"
+        ):
+            options |= {
+                "after": after,
+                "when": when,
+                "before": before,
+                "expires_in": expires_in,
+                "expires_at": expires_at,
+            }
         targets = list(payloads)
         return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
 
@@ -426,7 +444,7 @@ class TaskQueue:
         if len(batches) == 1:
             [batch] = batches
             groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
-            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else []
+            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else ()
             connection = batch.options.get("connection")
         else:
             groups, waits, first = [], [], 0
@@ -889,12 +907,7 @@ _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command
 
 
 def _may_wait(options: Mapping[str, object]) -> bool:
-    return (
-        options.get("after") is not None or options.get("before") is not None or options.get("when") not in _USUAL_WHEN
-    )
-
-
-_USUAL_WHEN = (None, "done")
+    return "after" in options or "before" in options or "when" in options
 
 
 def _refused(refusal: Refusal) -> Exception:

@@ -239,6 +239,8 @@ class TickRecord(NamedTuple):
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
+SET_AFTERWARDS = ("expires", "flow", "blocked")
+"""Columns of a new task that a statement of their own sets. Plain tasks have the defaults, and pay nothing for them."""
 NOT_OF_A_CLAIM = tuple(TaskRecord._field_defaults)
 """Fields that have their defaults in a new claim; reading them would cost a claim two subqueries."""
 _FROM_OTHER_TABLES = ("error", "error_type", "progress", "usage")
@@ -281,7 +283,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
             parts.append(found[0] if found else form(field))
         return ", ".join(parts)
 
-    new_task = ("state", "due_set_at", *NewTask._fields)
+    new_task = ("state", "due_set_at", *(name for name in NewTask._fields if name not in SET_AFTERWARDS))
     claim = [name for name in TaskRecord._fields if name not in NOT_OF_A_CLAIM]
     new_worker = [name for name in WorkerRecord._fields if name not in ("id", "beat", "lost_at")]
     lists = {

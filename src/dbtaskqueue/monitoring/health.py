@@ -13,6 +13,7 @@ from .._system.place import here
 from ..checks import counted, listed
 from ..outcomes import UNKNOWN_DELAYS
 from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, serves, summarize
+from ..reasons import time_span
 from ..states import ABANDONED, DONE, FAILED, PENDING, RUNNING
 
 _MOST_SLOW = 10
@@ -20,6 +21,10 @@ _MOST_RUNNING = 500
 _MOST_WAITING = 500
 _MOST_BLOCKED, _MOST_PARENTS = 100, 100
 """The newest blocked tasks of a queue that are read, and the open parents of each."""
+_MOST_SCHEDULES, _LATEST_TICKS = 100, 20
+"""The schedules that are read, those first whose next tick comes first, and the newest ticks of each."""
+_LATE, _DAY, _UNDECLARED = 60_000_000, 86_400_000_000, 30 * 86_400_000_000
+"""Microseconds after which a tick is late, in which missed ticks are reported, and without a declaration."""
 _SLOW_FACTOR, _SLOW_SAMPLES = 3, 5
 """A running task is slow after three times the 95th percentile of its function, if at least five attempts are known."""
 _NEVER_SLOW = 1.0
@@ -49,6 +54,7 @@ def check(store: Store, queues: list[str], command_line: CommandLine) -> list[Fi
         _oldest_due(store, queues, command_line, any_alive=bool(alive)),
         *_unknown_functions(store, queues, command_line, alive),
         *_unserved_parents(store, queues, command_line, alive),
+        *_schedules(store, queues, command_line, any_alive=bool(alive)),
         *_abandoned(store, queues, command_line),
         *_slow(store, queues, command_line),
     ]
@@ -128,6 +134,34 @@ def _unserved_parents(
                 f"{tasks}, which no live worker serves (task {example})",
                 command_line("worker", "MODULE:NAME", queue=queue),
             )
+
+
+def _schedules(store: Store, queues: list[str], command_line: CommandLine, *, any_alive: bool) -> Iterator[Finding]:
+    """Find schedules that are late, that missed ticks within a day, or that no worker declares any more."""
+    now = store.next_tick(clock.now()).now
+    found = [schedule for schedule in store.schedules() if schedule.queue in queues]
+    for schedule in sorted(found, key=lambda each: each.next_at or 0)[:_MOST_SCHEDULES]:
+        name = f"schedule {schedule.name} of queue {schedule.queue}"
+        if not schedule.paused and schedule.next_at is not None and schedule.next_at < now - _LATE:
+            value = f"{name} was due {time_span(now - schedule.next_at, up=False)} ago"
+            if any_alive:
+                fix = "see the log of a worker; it names a schedule that it cannot read"
+            else:
+                value += "; no worker is alive"
+                fix = command_line("worker", "MODULE:NAME", queue=schedule.queue)
+            yield Finding("late", value, fix)
+        missed = sum(
+            tick.missed
+            for tick in store.ticks(schedule.queue, schedule.name, _LATEST_TICKS)
+            if tick.outcome == "missed" and tick.at > now - _DAY
+        )
+        if missed:
+            fix = command_line("schedules", "history", schedule.name, queue=schedule.queue)
+            yield Finding("missed", f"{name} has missed {counted(missed, 'tick')} within a day", fix)
+        if schedule.declared_at is not None and schedule.declared_at < now - _UNDECLARED:
+            days = (now - schedule.declared_at) // _DAY
+            fix = command_line("schedules", "remove", schedule.name, queue=schedule.queue)
+            yield Finding("undeclared", f"no worker has declared {name} for {days} days", fix)
 
 
 def _abandoned(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:

@@ -29,6 +29,9 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_update
 -- Differs because there is one writer at a time: no rows are locked.
 
+-- name: for_update_if_free
+-- Differs because there is one writer at a time.
+
 -- name: for_share
 -- Differs because there is one writer at a time.
 
@@ -115,15 +118,22 @@ UPDATE dbtaskqueue_task NOT INDEXED
 -- name: finish_batch
 -- Differs because one statement over a list of rows takes two thirds of the time of one execution for each row, or of
 -- one over a JSON array.
+{{finish_rows}} AND (dbtaskqueue_task.flow & 1) = 0
+
+-- name: finish_parents
+-- Later statements decide the children.
+{{finish_rows}}
+
+-- name: finish_rows
 UPDATE dbtaskqueue_task
    SET state = 'done', finished_at = ended.at, result = ended.result, batched = 0, cpu = ended.cpu, memory = ended.memory,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN ended.started_at ELSE dbtaskqueue_task.started_at END
   FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS started_at, column5 AS result, column6 AS cpu,
-               column7 AS memory, column8 AS flow
-          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory, :flow),]])) AS ended
+               column7 AS memory
+          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory),]])) AS ended
  WHERE dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token
-   AND (state = 'running' OR state = 'reserved' AND batched = 1) AND (dbtaskqueue_task.flow & 1) <= ended.flow
+   AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.

@@ -6,7 +6,7 @@ import functools
 import json
 import operator
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ SQL = queries.load("sqlite")
 _INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
 _values_of = operator.attrgetter(*_names)
 """The values of a NewTask in the order of the statement: SQLite would look up each one by name at every call."""
+_INSERT, (_first_name, *_other_names) = queries.positional(SQL["insert_task"])
+assert (_first_name, _other_names) == ("id", _names)
 
 _ROWS = 100, 10, 1
 """The numbers of rows for which a statement over a list is prepared. The prepared statements are cached."""
@@ -64,6 +66,10 @@ class SqliteTransaction(Transaction):
     @property
     def is_open(self) -> bool:
         return bool(self.connection.in_transaction)
+
+    def insert_many(self, tasks: Iterable[tuple[int, NewTask]]) -> None:
+        """Store tasks with these ids."""
+        self.connection.executemany(_INSERT, [(id, *_values_of(task)) for id, task in tasks])
 
     def insert(self, task: NewTask) -> int:
         """Store one task; return its id."""

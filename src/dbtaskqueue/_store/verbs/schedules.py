@@ -172,7 +172,7 @@ class SqlSchedules(SqlTasks, Schedules):
         if parents:
             task = as_child(task, waiting, waits)
         if task.key is None:
-            [id] = self._insert(tx, [task])
+            [id] = self._insert_any(tx, [task])
             making.wake(task)
         else:
             [id], is_new = self._insert_unless_taken(tx, [task])
