@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from engines import ENGINES, execute
+from flow_rules import keeps_rules
 from helpers import die_holding
 
 from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
 from dbtaskqueue._maintenance.ticker import Ticker
 from dbtaskqueue._store.contract import Claim, End, ExportBatch, Note
 from dbtaskqueue._store.records import TABLES
-from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue._store.verbs import SqlStore, dependencies
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue.cli import copying, main
@@ -117,6 +118,39 @@ def test_schedules_and_their_ticks_are_copied(
         assert len(stored[1]) == 5
         found = queue.store.schedules(), queue.store.ticks("a", "s", 99), queue.store.ticks("a", "paused", 99)
         assert found == stored
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_a_graph_that_is_half_done_is_copied_and_continues(
+    url: str, other: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also children that an end has left over, and tasks that may expire."""
+    target = empty(other)
+    monkeypatch.setattr(copying, "_BATCH", 3)
+    monkeypatch.setattr(dependencies, "CHUNK", 2)
+    with TaskQueue(url) as queue:
+        with queue.flow() as flow:
+            one, two = flow.add("one", priority=1), flow.add("two", start_in=3600)
+            children = [flow.add(number, after=one) for number in range(4)]
+            join = flow.add("join", after=[*children, two], when="ended", expires_in=7200)
+            handler = flow.add("handler", after=one, when="failed")
+        queue.enqueue("before", before=join)
+        monkeypatch.setattr(queue.store, "decide_children", lambda now: 0)
+        Worker(queue).run(lambda payload: payload, max_tasks=1)
+        before = [task._record for task in queue.tasks()]
+        assert queue.stats().blocked == 4
+        edges = [queue.store.parents(task.id, 100) for task in queue.tasks()]
+        gates = [queue.store.gate(task.id) for task in queue.tasks()]
+    assert copy(url, target).exit_code == 0
+    with TaskQueue(target) as queue:
+        assert [task._record for task in queue.tasks()] == before
+        assert [queue.store.parents(task.id, 100) for task in queue.tasks()] == edges
+        assert [queue.store.gate(task.id) for task in queue.tasks()] == gates
+        Worker(queue).run(lambda payload: payload, burst=True)
+        queue.cancel(two.task.id)
+        Worker(queue).run(lambda payload: payload, burst=True)
+        assert (queue.get(join.task.id).state, queue.get(handler.task.id).state) == ("done", "cancelled")
+    keeps_rules(target)
 
 
 @pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])

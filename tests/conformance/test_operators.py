@@ -543,6 +543,14 @@ def test_queues_lists_those_with_tasks_and_those_that_are_paused(queue: TaskQueu
         del held
 
 
+def test_queues_lists_those_that_have_only_schedules(queue: TaskQueue) -> None:
+    for name in ("mail", "media"):
+        queue.lane(name).schedule("hourly", {}, every=3600)
+    assert queue.store.queues() == ["mail", "media"]
+    queue.lane("mail").unschedule("hourly")
+    assert queue.store.queues() == ["media"]
+
+
 @pytest.mark.engine("sqlite")
 def test_listing_queues_does_not_read_finished_tasks(queue: TaskQueue) -> None:
     """The plan has seeks only, and one scan of the held tasks."""

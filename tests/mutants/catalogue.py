@@ -294,8 +294,8 @@ MUTANTS = [
     Mutant(
         "a prune deletes what is not final",
         TASKS,
-        "WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}",
-        "WHERE id {{in_ids}} {{for_update}}",
+        "WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update_if_free}}",
+        "WHERE id {{in_ids}} {{for_update_if_free}}",
         _conformance("guards"),
     ),
     Mutant(
@@ -1604,7 +1604,7 @@ MUTANTS = [
         "_store/verbs/workers.py",
         "            if state != FAILED:\n                ended[record.id] = state\n",
         "",
-        _conformance("expiry::test_a_task_of_a_dead_worker_that_has_expired"),
+        _conformance("dependencies::test_a_rescue_after_the_last_attempt_is_an_end"),
     ),
     Mutant(
         "what an end leaves over is forgotten",
@@ -1785,7 +1785,7 @@ MUTANTS = [
         TASKS,
         " WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now ORDER BY id",
         " WHERE id {{in_ids}} AND expires <= :now ORDER BY id",
-        _conformance("transitions::test_expire"),
+        _conformance("expiry::test_a_task_that_is_claimed_while_it_expires"),
     ),
     Mutant(
         "an expiry decides no children",
@@ -1813,8 +1813,8 @@ MUTANTS = [
         TASKS,
         "AND finished_at IS NULL AND expires IS NOT NULL",
         "AND state IN ('reserved', 'running')",
-        _conformance("expiry::test_a_claim_and_an_expiry_at_the_same_moment"),
-        "mariadb",
+        _conformance("expiry::test_a_task_that_is_claimed_while_it_expires"),
+        "postgresql",
     ),
     # -- schedules --
     Mutant(

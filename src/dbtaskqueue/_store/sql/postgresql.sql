@@ -35,6 +35,9 @@ id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN 'reserv
 -- name: for_update
 FOR UPDATE
 
+-- name: for_update_if_free
+FOR UPDATE SKIP LOCKED
+
 -- name: for_share
 FOR SHARE
 

@@ -29,6 +29,9 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_update
 -- Differs because there is one writer at a time: no rows are locked.
 
+-- name: for_update_if_free
+-- Differs because there is one writer at a time.
+
 -- name: for_share
 -- Differs because there is one writer at a time.
 

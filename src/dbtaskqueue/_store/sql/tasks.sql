@@ -108,8 +108,9 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
  ORDER BY id LIMIT :limit
 
 -- name: lock_final
+-- A task that is locked gets a child, or is retried: then it is kept. A user's transaction may hold the lock for long.
 SELECT id FROM {{schema}}dbtaskqueue_task
- WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}
+ WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update_if_free}}
 
 -- name: delete_large
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task {{in_ids}}
