@@ -138,7 +138,7 @@ def _unserved_parents(
 
 def _schedules(store: Store, queues: list[str], command_line: CommandLine, *, any_alive: bool) -> Iterator[Finding]:
     """Find schedules that are late, that missed ticks within a day, or that no worker declares any more."""
-    now = store.next_tick(clock.now()).now
+    now = store.outlook(clock.now()).now
     found = [schedule for schedule in store.schedules() if schedule.queue in queues]
     for schedule in sorted(found, key=lambda each: each.next_at or 0)[:_MOST_SCHEDULES]:
         name = f"schedule {schedule.name} of queue {schedule.queue}"
