@@ -768,6 +768,18 @@ def test_ticks_while_paused_are_neither_made_nor_missed(queue: TaskQueue) -> Non
     assert (resumed.paused, resumed.missed) == (False, 0)
 
 
+def test_a_paused_schedule_makes_no_ticks_beside_another_one(queue: TaskQueue) -> None:
+    for name in ("s", "paused"):
+        queue.schedule(name, name, every=WEEK)
+        be_due(queue, name)
+    execute(queue.url, "UPDATE dbtaskqueue_schedule SET paused = 1 WHERE name = 'paused'")
+    tick(queue)
+    assert [task.payload for task in queue.tasks()] == ["s"]
+    duty = ticker(queue)
+    duty.tick()
+    assert duty.interval > 1, "nothing is due"
+
+
 def test_ticks_before_a_pause_were_missed(queue: TaskQueue) -> None:
     """Paused in an outage: what was due until then has a row."""
     queue.schedule("s", 1, every=WEEK)

@@ -525,9 +525,9 @@ class Schedules(abc.ABC):
 
     @abc.abstractmethod
     def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
-        """Store definitions of schedules, all or none; ``declared_at`` only says whether a worker declares them.
+        """Store definitions of schedules, all or none. The same again changes nothing.
 
-        A definition that is stored already changes nothing. One with other times gets its next tick by ``settle``.
+        ``declared_at``: whether a worker declares them. After a change of times, ``settle`` gives the next tick.
         """
 
     @abc.abstractmethod
