@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
-from engines import execute
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._store.contract import Finding
@@ -81,29 +78,6 @@ def test_blocked_tasks_whose_parents_nobody_serves(queue: TaskQueue) -> None:
     [task] = queue.lane("media").fetch(timeout=10)
     assert "blocked" not in check(queue), "a program that fetches may serve any queue"
     task.release()
-
-
-def test_schedules_that_are_late_missed_or_undeclared(queue: TaskQueue) -> None:
-    for name in ("fine", "late", "missed", "undeclared", "paused"):
-        queue.schedule(name, {"name": name}, every=timedelta(hours=1))
-    assert not {"late", "missed", "undeclared"} & set(check(queue))
-    now, day = clock.now(), 86_400_000_000
-    for name in ("late", "paused"):
-        execute(queue.url, "UPDATE dbtaskqueue_schedule SET next_at = %s WHERE name = %s", now - 300_000_000, name)
-    execute(queue.url, "UPDATE dbtaskqueue_schedule SET paused = 1 WHERE name = 'paused'")
-    execute(queue.url, "UPDATE dbtaskqueue_schedule SET declared_at = %s WHERE name = 'undeclared'", now - 31 * day)
-    columns = "queue, schedule, at, outcome, task, missed"
-    for at, number in ((now - day // 2, 7), (now - 2 * day, 100)):
-        tick = ("default", "missed", at, "missed", None, number)
-        execute(queue.url, f"INSERT INTO dbtaskqueue_tick ({columns}) VALUES (%s, %s, %s, %s, %s, %s)", *tick)
-    found = check(queue)
-    value = "schedule late of queue default was due 5 min ago; no worker is alive"
-    assert found["late"] == Finding("late", value, "worker MODULE:NAME of default")
-    value = "schedule missed of queue default has missed 7 ticks within a day"
-    assert found["missed"] == Finding("missed", value, "schedules history missed of default")
-    value = "no worker has declared schedule undeclared of queue default for 31 days"
-    assert found["undeclared"] == Finding("undeclared", value, "schedules remove undeclared of default")
-    assert not {"late", "missed"} & {finding.name for finding in health.check(queue.store, ["other"], command_line)}
 
 
 def test_a_task_that_runs_much_longer_than_usual(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ ALLOWED = {
     ("pending_ids", "sort"): "runs only if few tasks are waiting",
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
+    ("queues", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "reads the names of all schedules",
     ("queues", "sort"): "sorts one row for each queue",
     ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
