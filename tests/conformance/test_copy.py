@@ -6,21 +6,24 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from engines import ENGINES
+from engines import ENGINES, execute
 from flow_rules import keeps_rules
 from helpers import die_holding
 
 from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
+from dbtaskqueue._maintenance.ticker import Ticker
 from dbtaskqueue._store.contract import Claim, End, ExportBatch, Note
 from dbtaskqueue._store.records import TABLES
 from dbtaskqueue._store.verbs import SqlStore, dependencies
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue.cli import copying, main
+from dbtaskqueue.schedules import set_paused
 
 pytestmark = pytest.mark.pooled("transactions of many statements")
 
@@ -115,6 +118,39 @@ def test_a_graph_that_is_half_done_is_copied_and_continues(
         Worker(queue).run(lambda payload: payload, burst=True)
         assert (queue.get(join.task.id).state, queue.get(handler.task.id).state) == ("done", "cancelled")
     keeps_rules(target)
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_schedules_and_their_ticks_are_copied(
+    url: str, other: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticks are copied in batches, before the tasks, so that an interrupted copy can be run again."""
+    target = empty(other)
+    monkeypatch.setattr(copying, "_BATCH", 2)
+    week = 7 * 86_400_000_000
+    with TaskQueue(url, queue="a") as queue:
+        for name in ("s", "paused"):
+            queue.schedule(name, name, every=timedelta(weeks=1), overlap="allow", catch_up="all", window=60 * 604800)
+            [record] = queue.store.schedules("a", name)
+            past = (record.next_at or 0) - 5 * week
+            execute(url, "UPDATE dbtaskqueue_schedule SET next_at = %s WHERE name = %s", past, name)
+        Ticker(queue.store, queue.events).tick()
+        set_paused(queue.store, "a", "paused", True)
+        stored = queue.store.schedules(), queue.store.ticks("a", "s", 99), queue.store.ticks("a", "paused", 99)
+    load = SqlStore.load
+
+    def interrupted(store: SqlStore, batch: ExportBatch) -> None:
+        raise SchemaError("interrupted")
+
+    monkeypatch.setattr(SqlStore, "load", interrupted)
+    assert copy(url, target).exit_code == 1
+    monkeypatch.setattr(SqlStore, "load", load)
+    result = copy(url, target)
+    assert (result.exit_code, result.output) == (0, "10 tasks copied\n")
+    with TaskQueue(target, queue="a", create=False) as queue:
+        assert len(stored[1]) == 5
+        found = queue.store.schedules(), queue.store.ticks("a", "s", 99), queue.store.ticks("a", "paused", 99)
+        assert found == stored
 
 
 @pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])

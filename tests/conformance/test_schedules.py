@@ -72,7 +72,7 @@ def outcomes(queue: TaskQueue, name: str = "s") -> list[str]:
 
 def now_of(queue: TaskQueue) -> int:
     """Return the time by the clock that decides ticks."""
-    return queue.store.next_tick(clock.now()).now
+    return queue.store.outlook(clock.now()).now
 
 
 def be_due(queue: TaskQueue, name: str = "s", *, missed: int = 0) -> int:
@@ -766,6 +766,18 @@ def test_ticks_while_paused_are_neither_made_nor_missed(queue: TaskQueue) -> Non
     assert tick(queue) == 0
     assert ticks(queue) == []
     assert (resumed.paused, resumed.missed) == (False, 0)
+
+
+def test_a_paused_schedule_makes_no_ticks_beside_another_one(queue: TaskQueue) -> None:
+    for name in ("s", "paused"):
+        queue.schedule(name, name, every=WEEK)
+        be_due(queue, name)
+    execute(queue.url, "UPDATE dbtaskqueue_schedule SET paused = 1 WHERE name = 'paused'")
+    tick(queue)
+    assert [task.payload for task in queue.tasks()] == ["s"]
+    duty = ticker(queue)
+    duty.tick()
+    assert duty.interval > 1, "nothing is due"
 
 
 def test_ticks_before_a_pause_were_missed(queue: TaskQueue) -> None:

@@ -10,10 +10,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import schedules
-from .._store.contract import NewTask, ScheduleRecord, Store, Ticked, TickPlan
+from .._store.contract import NewTask, Outlook, ScheduleRecord, Store, Ticked, TickPlan
 from .._system import clock
 from .._system.log import event
 from ..events import Events, TasksEnqueued
@@ -40,12 +40,16 @@ _PRUNE_STEPS = 100
 
 
 class Ticker:
-    """A duty: make the ticks that are due. Sets ``interval`` to the time until the next one."""
+    """A duty: make the ticks that are due. Sets ``interval`` to the time until the next one.
 
-    def __init__(self, store: Store, events: Events) -> None:
+    ``others``: called with what the store has to do besides ticks. It returns how many tasks are due by that.
+    """
+
+    def __init__(self, store: Store, events: Events, others: Callable[[Outlook], int] = lambda outlook: 0) -> None:
         self.interval = 0.0
         self._store = store
         self._events = events
+        self._others = others
         self._lock = threading.Lock()
         self._next_check = 0.0
         self._uncounted = 0
@@ -87,7 +91,9 @@ class Ticker:
 
     def _make_due(self) -> float:
         """Make ticks in one transaction; return in how many seconds more may be due."""
-        now, next_at = self._store.next_tick(clock.now())
+        outlook = self._store.outlook(clock.now())
+        self._uncounted += self._others(outlook)
+        now, next_at = outlook.now, outlook.next_tick
         is_near = next_at is not None and next_at <= now + _TOLERANCE
         if not is_near and self._find_misplaced(now):
             return 0.0
@@ -153,7 +159,7 @@ class Ticker:
     def _prune(self) -> None:
         """Delete the rows of old ticks, step by step. What is left is deleted next time."""
         self._next_prune = time.monotonic() + _PRUNE
-        before = self._store.next_tick(clock.now()).now - _KEPT
+        before = self._store.outlook(clock.now()).now - _KEPT
         for _ in range(_PRUNE_STEPS):
             if not self._store.prune_ticks(before, _PRUNED):
                 return

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from .._formats.display import duration
-from .._store.contract import Finding, Store, TaskRecord, WorkerRecord
+from .._store.contract import Finding, ScheduleRecord, Store, TaskRecord, WorkerRecord
 from .._system import clock
 from .._system.place import here
 from ..checks import counted, listed
 from ..outcomes import UNKNOWN_DELAYS
 from ..overview import LATEST, functions_of, is_lost, name_of, queues_of, serves, summarize
-from ..reasons import time_span
 from ..states import ABANDONED, DONE, FAILED, PENDING, RUNNING
 
 _MOST_SLOW = 10
@@ -21,10 +20,13 @@ _MOST_RUNNING = 500
 _MOST_WAITING = 500
 _MOST_BLOCKED, _MOST_PARENTS = 100, 100
 """The newest blocked tasks of a queue that are read, and the open parents of each."""
-_MOST_SCHEDULES, _LATEST_TICKS = 100, 20
-"""The schedules that are read, those first whose next tick comes first, and the newest ticks of each."""
-_LATE, _DAY, _UNDECLARED = 60_000_000, 86_400_000_000, 30 * 86_400_000_000
-"""Microseconds after which a tick is late, in which missed ticks are reported, and without a declaration."""
+_LATE = 60_000_000
+"""Microseconds after which a schedule that is due is late."""
+_DAY = 86_400_000_000
+_UNDECLARED = 30 * _DAY
+_REFRESHED = 3_600_000_000
+"""Microseconds: a declaration is not stored again within this time."""
+_MOST_SCHEDULES, _MOST_TICKS = 100, 100
 _SLOW_FACTOR, _SLOW_SAMPLES = 3, 5
 """A running task is slow after three times the 95th percentile of its function, if at least five attempts are known."""
 _NEVER_SLOW = 1.0
@@ -54,7 +56,9 @@ def check(store: Store, queues: list[str], command_line: CommandLine) -> list[Fi
         _oldest_due(store, queues, command_line, any_alive=bool(alive)),
         *_unknown_functions(store, queues, command_line, alive),
         *_unserved_parents(store, queues, command_line, alive),
-        *_schedules(store, queues, command_line, any_alive=bool(alive)),
+        *_late_schedules(store, queues, command_line),
+        *_missed_ticks(store, queues, command_line),
+        *_undeclared_schedules(store, queues, command_line, alive),
         *_abandoned(store, queues, command_line),
         *_slow(store, queues, command_line),
     ]
@@ -136,32 +140,52 @@ def _unserved_parents(
             )
 
 
-def _schedules(store: Store, queues: list[str], command_line: CommandLine, *, any_alive: bool) -> Iterator[Finding]:
-    """Find schedules that are late, that missed ticks within a day, or that no worker declares any more."""
-    now = store.next_tick(clock.now()).now
-    found = [schedule for schedule in store.schedules() if schedule.queue in queues]
-    for schedule in sorted(found, key=lambda each: each.next_at or 0)[:_MOST_SCHEDULES]:
-        name = f"schedule {schedule.name} of queue {schedule.queue}"
-        if not schedule.paused and schedule.next_at is not None and schedule.next_at < now - _LATE:
-            value = f"{name} was due {time_span(now - schedule.next_at, up=False)} ago"
-            if any_alive:
-                fix = "see the log of a worker; it names a schedule that it cannot read"
-            else:
-                value += "; no worker is alive"
-                fix = command_line("worker", "MODULE:NAME", queue=schedule.queue)
-            yield Finding("late", value, fix)
-        missed = sum(
-            tick.missed
-            for tick in store.ticks(schedule.queue, schedule.name, _LATEST_TICKS)
-            if tick.outcome == "missed" and tick.at > now - _DAY
-        )
-        if missed:
-            fix = command_line("schedules", "history", schedule.name, queue=schedule.queue)
-            yield Finding("missed", f"{name} has missed {counted(missed, 'tick')} within a day", fix)
-        if schedule.declared_at is not None and schedule.declared_at < now - _UNDECLARED:
-            days = (now - schedule.declared_at) // _DAY
-            fix = command_line("schedules", "remove", schedule.name, queue=schedule.queue)
-            yield Finding("undeclared", f"no worker has declared {name} for {days} days", fix)
+def _schedules(store: Store, queues: list[str]) -> list[ScheduleRecord]:
+    return [schedule for schedule in store.schedules() if schedule.queue in queues]
+
+
+def _late_schedules(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:
+    """Find schedules that have been due for a minute: any worker of the database would have made their ticks."""
+    now = store.outlook(clock.now()).now
+    late = [
+        schedule
+        for schedule in _schedules(store, queues)
+        if not schedule.paused and schedule.next_at is not None and schedule.next_at < now - _LATE
+    ]
+    if late:
+        names = listed([schedule.name for schedule in late])
+        longest = duration((now - min(schedule.next_at or now for schedule in late)) / 1e6)
+        value = f"{counted(len(late), 'schedule')} due for up to {longest}: {names}"
+        yield Finding("late schedules", value, f"start a worker: {command_line('worker', 'MODULE:NAME')}")
+
+
+def _missed_ticks(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:
+    """Find schedules whose ticks were missed within a day."""
+    since = store.outlook(clock.now()).now - _DAY
+    for schedule in [schedule for schedule in _schedules(store, queues) if schedule.missed][:_MOST_SCHEDULES]:
+        recent = [tick for tick in store.ticks(schedule.queue, schedule.name, _MOST_TICKS) if tick.at >= since]
+        if missed := sum(tick.missed for tick in recent):
+            history = command_line("schedules", "history", schedule.name, queue=schedule.queue)
+            value = f"{counted(missed, 'tick')} of schedule {schedule.name} of queue {schedule.queue} within a day"
+            yield Finding("missed ticks", value, f"keep a worker running; see {history}")
+
+
+def _undeclared_schedules(
+    store: Store, queues: list[str], command_line: CommandLine, alive: list[WorkerRecord]
+) -> Iterator[Finding]:
+    """Find schedules that code has declared once, but that no worker has declared for 30 days.
+
+    A worker declares them when it starts. So one that has run since then may still have them in its code.
+    """
+    before = store.outlook(clock.now()).now - _UNDECLARED
+    for schedule in _schedules(store, queues):
+        if schedule.declared_at is None or schedule.declared_at >= before:
+            continue
+        until = schedule.declared_at + _REFRESHED
+        if not any(serves(worker, schedule.queue) is not False and worker.created_at <= until for worker in alive):
+            remove = command_line("schedules", "remove", schedule.name, queue=schedule.queue)
+            value = f"schedule {schedule.name} of queue {schedule.queue} has not been declared for 30 days"
+            yield Finding("undeclared schedule", value, f"if it is no longer wanted: {remove}")
 
 
 def _abandoned(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ from dbtaskqueue import TaskQueue, Worker
 
 WORKER = Path(__file__).with_name("worker.py")
 SCHEDULES = 100
+FEW = 10
+"""Schedules for the wrong designs, whose many tasks must run soon."""
 
 
 class Fleet:
@@ -127,8 +129,8 @@ def scenario(queue: TaskQueue, directory: Path, fleet: Fleet, seconds: float) ->
     fleet.stop()
 
 
-def prepare(queue: TaskQueue) -> None:
-    for number in range(SCHEDULES):
+def prepare(queue: TaskQueue, schedules: int = SCHEDULES) -> None:
+    for number in range(schedules):
         queue.schedule(f"s{number}", number, every=1, overlap="allow")
 
 
@@ -144,7 +146,7 @@ def test_each_tick_makes_one_task_under_kills(
 
 def test_a_wrong_design_fails_in_the_same_test(queue: TaskQueue, tmp_path: Path, fleets: list[Fleet]) -> None:
     """Without the compare-and-set and without the tick's row, workers that see the same tick all make it."""
-    prepare(queue)
+    prepare(queue, FEW)
     fleets.append(fleet := Fleet(queue.url, tmp_path, 4, twin="neither"))
     until(lambda: any(len(tasks) > 1 for tasks in runs(tmp_path).values()), what="a tick with two tasks")
     fleet.stop()
@@ -155,9 +157,9 @@ def test_a_wrong_design_fails_in_the_same_test(queue: TaskQueue, tmp_path: Path,
 def test_each_of_the_two_guards_suffices_by_itself(
     queue: TaskQueue, tmp_path: Path, fleets: list[Fleet], twin: str
 ) -> None:
-    prepare(queue)
+    prepare(queue, FEW)
     fleets.append(fleet := Fleet(queue.url, tmp_path, 3, twin=twin))
-    until(lambda: len(runs(tmp_path)) > 3 * SCHEDULES, what="some ticks")
+    until(lambda: len(runs(tmp_path)) > 5 * FEW, what="some ticks")
     fleet.stop()
     for schedule in queue.schedules():
         queue.unschedule(schedule.name)

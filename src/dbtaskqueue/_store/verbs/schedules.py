@@ -16,7 +16,7 @@ from ..contract import (
     Declared,
     Link,
     NewTask,
-    NextTick,
+    Outlook,
     PlannedTick,
     ScheduleRecord,
     Schedules,
@@ -92,8 +92,8 @@ class SqlSchedules(SqlTasks, Schedules):
 
     # -- ticks -------------------------------------------------------------------------------------
 
-    def next_tick(self, now: int) -> NextTick:
-        return NextTick(*self._connections.query("next_tick", {"now": now})[0])
+    def outlook(self, now: int) -> Outlook:
+        return Outlook(*self._connections.query("outlook", {"now": now})[0])
 
     def due_schedules(self, now: int, limit: int) -> list[ScheduleRecord]:
         rows = self._connections.query("due_schedules", {"now": now, "limit": limit})
