@@ -90,7 +90,7 @@ UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, wor
 
 -- name: purgeable_blocked
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{is_blocked}} AND id <= :highest
- LIMIT :limit {{for_update}}
+ ORDER BY id DESC LIMIT :limit {{for_update}}
 
 -- name: with_children
 SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND (flow & 1) = 1

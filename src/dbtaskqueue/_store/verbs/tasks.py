@@ -202,18 +202,17 @@ class SqlTasks(SqlDependencies, Tasks):
     def purge(self, queue: str, now: int) -> Iterator[int]:
         highest = self._connections.query("highest_id")[0][0]
         values = {"queue": queue, "highest": highest, "now": now, "limit": CHUNK}
-
         purge = Purge(queue, highest)
 
         def run(tx: Transaction) -> int:
-            held = tx.rows("purgeable_held", values)
+            # blocked tasks first, the newest first: then the end of a parent finds no child of this queue left
+            blocked = [row[0] for row in tx.rows("purgeable_blocked", values)]
+            held = [] if blocked else tx.rows("purgeable_held", values)
             for id, token, state, number, worker, started_at in held:
                 if state == RUNNING:
                     end = End("purge", id, token, now, error="purged while it ran")
                     insert_attempt(tx, end, worker, number, started_at, "abandoned")
-            ids = [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
-            if len(ids) < CHUNK:
-                ids += [row[0] for row in tx.rows("purgeable_blocked", {**values, "limit": CHUNK - len(ids)})]
+            ids = blocked or [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
             if not ids:
                 return 0
             count = tx.change("purge", {"now": now, "ids": tx.array(ids)})
