@@ -39,7 +39,7 @@ from ._worker.served import ServedQueues
 from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
-from .errors import InvalidTransition, PayloadError, TaskNotFound
+from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
@@ -76,13 +76,12 @@ from .schedules import (
     as_schedule,
     check_name,
     check_times,
-    find_schedule,
-    settle,
+    store_schedule,
     to_record,
     to_target,
 )
 from .states import FINAL, RUNNING, StateName, TaskState, sources
-from .task import Task, after_a_change, cancel, look_up, wait_all
+from .task import Task, cancel, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -770,9 +769,7 @@ class TaskQueue:
         check_name(name)
         self._handle.require_open()
         stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
-        self.store.declare([to_record(self.name, name, stored, times, declared=False)], clock.now(), settle)
-        with after_a_change():
-            return as_schedule(find_schedule(self.store, self.name, name))
+        return store_schedule(self.store, to_record(self.name, name, stored, times, declared=False))
 
     def unschedule(self, name: str) -> None:
         """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none of this name."""

@@ -69,7 +69,7 @@ def test_add_list_and_remove(cli: Cli, queue: TaskQueue) -> None:
     [
         (("s", "1"), "give either --cron or --every"),
         (("s", "1", "--every", "5", "--cron", "@daily"), "give either --cron or --every"),
-        (("s", "--every", "5"), "give a PAYLOAD"),
+        (("s", "--every", "5"), "Missing argument 'PAYLOAD'"),
         (("s", "{", "--every", "5"), "not JSON"),
         (("s", "1", "2", "--every", "5"), "PAYLOAD must be one argument"),
         (("s", "--every", "5", "--command"), "--command needs a command line"),
@@ -183,24 +183,24 @@ def findings(cli: Cli) -> dict[str, Any]:
 
 def test_doctor_reports_late_schedules(cli: Cli, queue: TaskQueue) -> None:
     queue.schedule("s", 1, every=WEEK)
-    assert "late" not in findings(cli)
+    assert "late schedules" not in findings(cli)
     change(cli, "UPDATE dbtaskqueue_schedule SET next_at = ?", clock.now() - 3_700_000_000)
-    late = findings(cli)["late"]
-    assert re.fullmatch(r"schedule s of queue default was due .* ago; no worker is alive", late["value"])
+    late = findings(cli)["late schedules"]
+    assert re.fullmatch(r"1 schedule due for up to .*: s", late["value"])
     assert "worker MODULE:NAME" in late["advice"]
     change(cli, "UPDATE dbtaskqueue_schedule SET paused = 1")
-    assert "late" not in findings(cli)
+    assert "late schedules" not in findings(cli)
 
 
 def test_doctor_reports_ticks_that_were_missed_within_a_day(cli: Cli, queue: TaskQueue) -> None:
     queue.schedule("s", 1, every=60)
     change(cli, "UPDATE dbtaskqueue_schedule SET next_at = next_at - 300000000")
     Ticker(queue.store, queue.events).tick()
-    missed = findings(cli)["missed"]
-    assert re.fullmatch(r"schedule s of queue default has missed \d ticks within a day", missed["value"])
+    missed = findings(cli)["missed ticks"]
+    assert re.fullmatch(r"\d ticks of schedule s of queue default within a day", missed["value"])
     assert "schedules history s" in missed["advice"]
     change(cli, "UPDATE dbtaskqueue_tick SET at = at - 90000000000")
-    assert "missed" not in findings(cli)
+    assert "missed ticks" not in findings(cli)
 
 
 def test_doctor_reports_schedules_that_nobody_declares(cli: Cli, queue: TaskQueue) -> None:
@@ -209,15 +209,17 @@ def test_doctor_reports_schedules_that_nobody_declares(cli: Cli, queue: TaskQueu
 
     queue.schedule("by hand", 1, every=WEEK)
     queue.store_declarations()
-    assert "undeclared" not in findings(cli)
+    assert "undeclared schedule" not in findings(cli)
     days = 31 * 86_400_000_000
     change(cli, "UPDATE dbtaskqueue_schedule SET declared_at = declared_at - ?", days)
-    assert findings(cli)["undeclared"]["value"] == "no worker has declared schedule s of queue default for 31 days"
-    assert "schedules remove s" in findings(cli)["undeclared"]["advice"]
+    assert (
+        findings(cli)["undeclared schedule"]["value"] == "schedule s of queue default has not been declared for 30 days"
+    )
+    assert "schedules remove s" in findings(cli)["undeclared schedule"]["advice"]
     queue.fetch(timeout=0)  # a worker that has run for longer may have declared it
     change(cli, "UPDATE dbtaskqueue_worker SET created_at = created_at - ?", days)
-    assert "undeclared" not in findings(cli)
+    assert "undeclared schedule" not in findings(cli)
     change(cli, "UPDATE dbtaskqueue_worker SET created_at = created_at + ?", days)
-    assert "undeclared" in findings(cli)
+    assert "undeclared schedule" in findings(cli)
     Worker(queue).run(burst=True)
-    assert "undeclared" not in findings(cli)
+    assert "undeclared schedule" not in findings(cli)
