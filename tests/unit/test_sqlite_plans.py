@@ -28,7 +28,7 @@ STATES = {
 
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
-    *("ranks", "waiting_in", "blocked_in_queue", "ended_in"),  # one row for each priority or queue
+    *("ranks", "waiting_in", "blocked_in_queue", "ended_in", "scheduled_in"),  # one row for each priority or queue
     *("newest", "latest", "found"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
