@@ -39,7 +39,7 @@ from .working import find_queue
 _EXAMPLES = """
 \b
 Examples:
-  dbtaskqueue schedules add backup --cron "0 3 * * *" --command -- pg_dump -f db.sql
+  dbtaskqueue schedules add backup --cron "0 3 * * *" --command -- pg_dump db
   dbtaskqueue schedules next "30 6 * * 1-5" --timezone Europe/Berlin
   dbtaskqueue schedules history backup
 """
