@@ -143,4 +143,5 @@ def shorten_signature(
         named = ", ".join(f"{word}: {stringify_annotation(kind, 'smart')} = ..." for word, kind in hints.items())
         star = "" if "*, " in signature.partition("**options")[0] else "*, "
         signature = signature.replace(found[0], f"{star}{named}")
-    return signature, result
+    # the internal base of Task and of what Flow.add returns
+    return signature.replace("dbtaskqueue.dependencies.Reference", "dbtaskqueue.Task"), result

@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cron-moments", default="500", help="random cron expressions and moments in tests/unit/test_timetable.py"
     )
+    parser.addoption(
+        "--tick-seconds", default="8", help="seconds for which tests/processes/schedules kill workers (default: 8)"
+    )
     parser.addoption("--kills", help="how often tests/processes/children kills (default: 5 or 10 times)")
     parser.addoption(
         "--flow-rounds", help="rounds of each race in tests/processes/flow (default: 50; full size: 10,000)"

@@ -40,11 +40,14 @@ def _waits(url: str, engine: str) -> bool:
 
 
 @contextlib.contextmanager
-def at_statement(url: str, query: str, act: Callable[[], Any], *, after: bool = False) -> Iterator[None]:
+def at_statement(
+    url: str, query: str, act: Callable[[], Any], *, after: bool = False, ends: bool = False
+) -> Iterator[None]:
     """During the block: when this thread first runs this named query, start ``act`` in another thread before it.
 
-    ``after``: start it after the query. The query's transaction continues when ``act`` has ended or waits for a lock.
-    At the end of the block, wait for ``act``; fail if the query was not run.
+    ``after``: start it after the query. ``ends``: wait for its end, since no lock is in its way. The transaction
+    continues when ``act`` has ended or waits for a lock. At the end of the block, wait for ``act``; fail if the query
+    was not run.
     """
     started: list[Background[Any]] = []
 
@@ -53,12 +56,15 @@ def at_statement(url: str, query: str, act: Callable[[], Any], *, after: bool = 
             return run()
         result = run() if after else None
         started.append(start_and_wait_for_lock(url, act))
+        if ends:
+            started[0].join()
         return result if after else run()
 
     with _watched(around):
         yield
     assert started, f"{query} was not run"
-    started[0].join()
+    if not ends:
+        started[0].join()
 
 
 @contextlib.contextmanager

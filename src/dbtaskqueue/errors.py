@@ -20,6 +20,8 @@ RetryTask, AbandonTask, ReleaseTask
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 
 from .checks import check_delay
@@ -128,3 +130,12 @@ class ReleaseTask(Exception):
     def __init__(self, delay: float | timedelta = 0) -> None:
         super().__init__(delay)
         self.delay = check_delay(delay, "delay")
+
+
+@contextlib.contextmanager
+def after_a_change() -> Iterator[None]:
+    """Read a change in the block. If the read fails, the error says that the change may have been stored."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise StoreUnavailable(str(error), maybe_done=True) from error

@@ -61,7 +61,10 @@ class Extension:
     """
 
     def enqueuing(self, new: NewTaskView) -> None:
-        """Called in the caller's thread before a task is stored. If it raises, so does ``enqueue``."""
+        """Called in the caller's thread before a task is stored. If it raises, so does ``enqueue``.
+
+        It is not called for the tasks of schedules, which any worker stores.
+        """
 
     def attempt(self, task: RunningTask) -> AbstractContextManager[object]:
         """Return a context manager that is entered before the task's code runs and left when it has ended.

@@ -538,11 +538,12 @@ def checked_waits(options: Mapping[str, object]) -> dict[str, Any]:
     return check_options(some, UsingOptions)
 
 
+SELDOM = ("after", "when", "before", "expires_in", "expires_at")
+"""Options that ``enqueue`` leaves out unless one of them is given."""
 _USUAL = tuple(
-    tuple(option.default for option in options_of(call).values() if option.column not in ("waits", "expires"))
+    tuple(default for name, default in defaults_of(call).items() if name not in SELDOM)
     for call in (Options, ManyOptions)
 )
-"""What ``enqueue`` and ``enqueue_many`` pass if they are called without options. They add the others when needed."""
 
 
 def _are_usual(options: Mapping[str, object]) -> bool:

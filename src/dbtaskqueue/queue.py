@@ -39,7 +39,7 @@ from ._worker.served import ServedQueues
 from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
-from .errors import InvalidTransition, PayloadError, TaskNotFound
+from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .functions import Registry, TaskFunction
@@ -76,13 +76,12 @@ from .schedules import (
     as_schedule,
     check_name,
     check_times,
-    find_schedule,
-    settle,
+    store_schedule,
     to_record,
     to_target,
 )
 from .states import FINAL, RUNNING, StateName, TaskState, sources
-from .task import Task, after_a_change, cancel, look_up, wait_all
+from .task import Task, cancel, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -298,7 +297,13 @@ class TaskQueue:
             "meta": meta,
             "key": key,
         }
-        if (after, when, before, expires_in, expires_at) != _NEITHER_WAITS_NOR_EXPIRES:
+        if (
+            after is not None
+            or before is not None
+            or expires_in is not None
+            or expires_at is not None
+            or when != "done"
+        ):
             options |= {
                 "after": after,
                 "when": when,
@@ -361,7 +366,13 @@ class TaskQueue:
             "connection": connection,
             "meta": meta,
         }
-        if (after, when, before, expires_in, expires_at) != _NEITHER_WAITS_NOR_EXPIRES:
+        if (
+            after is not None
+            or before is not None
+            or expires_in is not None
+            or expires_at is not None
+            or when != "done"
+        ):
             options |= {
                 "after": after,
                 "when": when,
@@ -432,7 +443,7 @@ class TaskQueue:
         if len(batches) == 1:
             [batch] = batches
             groups = self._new_tasks(batch, 0, now, is_alone=len(batch.payloads) == 1)
-            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else []
+            waits = self._waits_of(batch, groups, now, 0) if batch.arguments or _may_wait(batch.options) else ()
             connection = batch.options.get("connection")
         else:
             groups, waits, first = [], [], 0
@@ -758,9 +769,7 @@ class TaskQueue:
         check_name(name)
         self._handle.require_open()
         stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
-        self.store.declare([to_record(self.name, name, stored, times, declared=False)], clock.now(), settle)
-        with after_a_change():
-            return as_schedule(find_schedule(self.store, self.name, name))
+        return store_schedule(self.store, to_record(self.name, name, stored, times, declared=False))
 
     def unschedule(self, name: str) -> None:
         """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none of this name."""
@@ -895,13 +904,7 @@ _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command
 
 
 def _may_wait(options: Mapping[str, object]) -> bool:
-    return (
-        options.get("after") is not None or options.get("before") is not None or options.get("when") not in _USUAL_WHEN
-    )
-
-
-_USUAL_WHEN = (None, "done")
-_NEITHER_WAITS_NOR_EXPIRES = (None, "done", None, None, None)
+    return "after" in options or "before" in options or "when" in options
 
 
 def _refused(refusal: Refusal) -> Exception:

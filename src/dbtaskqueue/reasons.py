@@ -51,7 +51,7 @@ def why(store: Store, task: TaskRecord) -> list[Reason]:
     now = clock.now()
     alive = live_workers(store)
     serving = [worker for worker in alive if serves(worker, task.queue)]
-    return [
+    found = [
         *_parents(store, task, now),
         *_due_later(store, task, now),
         *_queue_paused(store, task),
@@ -60,6 +60,7 @@ def why(store: Store, task: TaskRecord) -> list[Reason]:
         *_function_unknown(task, serving),
         *_behind(store, task, now, serving),
     ]
+    return found or list(_busy_workers(store, task, serving))
 
 
 # -- the reasons -----------------------------------------------------------------------------------
@@ -137,7 +138,13 @@ def _behind(store: Store, task: TaskRecord, now: int, serving: Sequence[WorkerRe
     higher, same = store.count_before(position, now, MOST_COUNTED + 1, commands=commands)
     if higher + same:
         yield Reason("behind", _behind_words(higher, same))
-    elif held := sum(len(store.held(worker.id)) for worker in serving[:_BUSY_WORKERS]):
+
+
+def _busy_workers(store: Store, task: TaskRecord, serving: Sequence[WorkerRecord]) -> Iterator[Reason]:
+    """Say that the task is the next one, and that its workers, which may have no free slot, hold others."""
+    if task.blocked:
+        return
+    if held := sum(len(store.held(worker.id)) for worker in serving[:_BUSY_WORKERS]):
         workers = "live worker of the queue holds" if len(serving) == 1 else "live workers of the queue hold"
         yield Reason("behind", f"it is the next one; the {workers} {counted(held)}")
 

@@ -21,7 +21,7 @@ from ._system import clock
 from ._system.log import event
 from .calls import Target, batches_of
 from .checks import check_key, check_seconds, shown
-from .errors import TaskQueueError
+from .errors import TaskQueueError, after_a_change
 from .options import UsingOptions, given, to_columns
 from .retry import RetryPolicy
 
@@ -215,13 +215,21 @@ def check_name(name: str) -> str:
     raise ValueError(f"a schedule's name must be 1 to 255 characters without U+0000, not {shown(name)}")
 
 
-def to_target(target: Target, queue: str, policy: RetryPolicy, *, limit: int = _UNLIMITED) -> str:
+def to_target(
+    target: Target,
+    queue: str,
+    policy: RetryPolicy,
+    *,
+    limit: int = _UNLIMITED,
+    options: Mapping[str, object] | None = None,
+) -> str:
     """Return what a schedule enqueues at each tick, as it is stored: the columns of the task as a JSON object.
 
-    ``queue`` and ``policy``: those of the schedule's queue. ``limit``: the most bytes of a payload. Arguments and
-    options are checked here, so that no tick fails because of them. Raises ValueError, PayloadError and TypeError.
+    ``queue`` and ``policy``: those of the schedule's queue. ``limit``: the most bytes of a payload. ``options``: those
+    of ``enqueue``, for a target that has none of its own. Arguments and options are checked here, so that no tick fails
+    because of them. Raises ValueError, PayloadError and TypeError.
     """
-    [batch] = batches_of([target], {})
+    [batch] = batches_of([target], options or {})
     options = given(batch.options, UsingOptions)
     if impossible := [name for name in _IMPOSSIBLE if name in options]:
         raise ValueError(f"{impossible[0]} cannot be an option of a schedule's task")
@@ -259,6 +267,13 @@ def to_record(queue: str, name: str, target: str, times: Times, *, declared: boo
         times.jitter,
         declared_at=0 if declared else None,
     )
+
+
+def store_schedule(store: Store, record: ScheduleRecord) -> Schedule:
+    """Store a schedule, or change the one of this name; return it as it is now."""
+    store.declare([record], clock.now(), settle)
+    with after_a_change():
+        return as_schedule(find_schedule(store, record.queue, record.name))
 
 
 class Declaration(NamedTuple):

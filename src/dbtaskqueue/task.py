@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self
@@ -28,6 +28,7 @@ from .errors import (
     TaskCancelled,
     TaskFailed,
     TaskNotFound,
+    after_a_change,
 )
 from .states import ABANDONED, CANCELLED, DONE, FINAL, RUNNING, TaskState
 from .waiting import Waiting
@@ -498,15 +499,6 @@ def attempts_of(store: Store, task: int, since: int = 0) -> list[Attempt]:
 def with_output(store: Store, task: int, attempt: Attempt) -> Attempt:
     """Return the attempt with its output, which ``attempts_of`` reads only for the newest ones."""
     return attempt if attempt.output is not None else attempt._replace(output=store.output(task, attempt.token))
-
-
-@contextlib.contextmanager
-def after_a_change() -> Iterator[None]:
-    """Read a change in the block. If the read fails, the error says that the change may have been stored."""
-    try:
-        yield
-    except StoreUnavailable as error:
-        raise StoreUnavailable(str(error), maybe_done=True) from error
 
 
 def cancel(store: Store, task: int, *, running: bool = True) -> bool:

@@ -44,7 +44,9 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [
         *PRODUCING_AND_WORKING,
-        *[words[0] for words in READING + OPERATING],
+        *[words[0] for words in READING],
+        "schedules",
+        *[words[0] for words in OPERATING],
         "migrate",
         "copy",
         "doctor",
@@ -52,7 +54,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     ]
     assert names == list(main.commands)
     titles = [line for line in listed.splitlines() if line and not line.startswith("  ")]
-    assert titles == ["Produce tasks:", "Run tasks:", "Inspect:", "Operate:", "Database:", "Try it:"]
+    assert titles == ["Produce tasks:", "Run tasks:", "Inspect:", "Schedules:", "Operate:", "Database:", "Try it:"]
 
 
 @pytest.mark.parametrize("columns", [80, 100])

@@ -260,7 +260,7 @@ def test_with_json_each_snapshot_is_an_object_on_one_line(
         snapshot = next(
             each for each in snapshots if all(task["progress"] and task["usage"] for task in each["running"])
         )
-        assert snapshot.keys() == {"at", "queues", "workers", "running", "more", "failures", "ended"}
+        assert snapshot.keys() == {"at", "queues", "workers", "running", "more", "failures", "ended", "schedules"}
         [shown_queue], [shown_worker], [failure] = (snapshot[name] for name in ("queues", "workers", "failures"))
         assert (shown_queue["name"], shown_queue["paused"], shown_queue["counts"]["running"]) == ("default", False, 2)
         assert (shown_worker["state"], shown_worker["executor"], shown_worker["pid"]) == (

@@ -6,20 +6,24 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from engines import ENGINES
+from engines import ENGINES, execute
+from flow_rules import keeps_rules
 from helpers import die_holding
 
 from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
+from dbtaskqueue._maintenance.ticker import Ticker
 from dbtaskqueue._store.contract import Claim, End, ExportBatch, Note
 from dbtaskqueue._store.records import TABLES
-from dbtaskqueue._store.verbs import SqlStore
+from dbtaskqueue._store.verbs import SqlStore, dependencies
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker.membership import Membership
 from dbtaskqueue.cli import copying, main
+from dbtaskqueue.schedules import set_paused
 
 pytestmark = pytest.mark.pooled("transactions of many statements")
 
@@ -81,6 +85,72 @@ def test_everything_is_copied(url: str, other: str, empty: Empty) -> None:
         assert queue.enqueue("same key", key="k").payload == "fails"
         Worker(queue).run(lambda payload: payload, burst=True)
         assert queue.stats().done == 5
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_a_graph_that_is_half_done_is_copied_and_continues(
+    url: str, other: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also children that an end has left over, and tasks that may expire."""
+    target = empty(other)
+    monkeypatch.setattr(copying, "_BATCH", 3)
+    monkeypatch.setattr(dependencies, "CHUNK", 2)
+    with TaskQueue(url) as queue:
+        with queue.flow() as flow:
+            one, two = flow.add("one", priority=1), flow.add("two", start_in=3600)
+            children = [flow.add(number, after=one) for number in range(4)]
+            join = flow.add("join", after=[*children, two], when="ended", expires_in=7200)
+            handler = flow.add("handler", after=one, when="failed")
+        queue.enqueue("before", before=join)
+        monkeypatch.setattr(queue.store, "decide_children", lambda now: 0)
+        Worker(queue).run(lambda payload: payload, max_tasks=1)
+        before = [task._record for task in queue.tasks()]
+        assert queue.stats().blocked == 4
+        edges = [queue.store.parents(task.id, 100) for task in queue.tasks()]
+        gates = [queue.store.gate(task.id) for task in queue.tasks()]
+    assert copy(url, target).exit_code == 0
+    with TaskQueue(target) as queue:
+        assert [task._record for task in queue.tasks()] == before
+        assert [queue.store.parents(task.id, 100) for task in queue.tasks()] == edges
+        assert [queue.store.gate(task.id) for task in queue.tasks()] == gates
+        Worker(queue).run(lambda payload: payload, burst=True)
+        queue.cancel(two.task.id)
+        Worker(queue).run(lambda payload: payload, burst=True)
+        assert (queue.get(join.task.id).state, queue.get(handler.task.id).state) == ("done", "cancelled")
+    keeps_rules(target)
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_schedules_and_their_ticks_are_copied(
+    url: str, other: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticks are copied in batches, before the tasks, so that an interrupted copy can be run again."""
+    target = empty(other)
+    monkeypatch.setattr(copying, "_BATCH", 2)
+    week = 7 * 86_400_000_000
+    with TaskQueue(url, queue="a") as queue:
+        for name in ("s", "paused"):
+            queue.schedule(name, name, every=timedelta(weeks=1), overlap="allow", catch_up="all", window=60 * 604800)
+            [record] = queue.store.schedules("a", name)
+            past = (record.next_at or 0) - 5 * week
+            execute(url, "UPDATE dbtaskqueue_schedule SET next_at = %s WHERE name = %s", past, name)
+        Ticker(queue.store, queue.events).tick()
+        set_paused(queue.store, "a", "paused", True)
+        stored = queue.store.schedules(), queue.store.ticks("a", "s", 99), queue.store.ticks("a", "paused", 99)
+    load = SqlStore.load
+
+    def interrupted(store: SqlStore, batch: ExportBatch) -> None:
+        raise SchemaError("interrupted")
+
+    monkeypatch.setattr(SqlStore, "load", interrupted)
+    assert copy(url, target).exit_code == 1
+    monkeypatch.setattr(SqlStore, "load", load)
+    result = copy(url, target)
+    assert (result.exit_code, result.output) == (0, "10 tasks copied\n")
+    with TaskQueue(target, queue="a", create=False) as queue:
+        assert len(stored[1]) == 5
+        found = queue.store.schedules(), queue.store.ticks("a", "s", 99), queue.store.ticks("a", "paused", 99)
+        assert found == stored
 
 
 @pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])

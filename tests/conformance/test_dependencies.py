@@ -748,6 +748,17 @@ def test_a_late_holder_does_not_count(queue: TaskQueue) -> None:
     assert child.refresh().blocked == (["parents"], 1, 1)
 
 
+def test_a_rescue_after_the_last_attempt_is_an_end(queue: TaskQueue) -> None:
+    parent = queue.enqueue("parent", max_attempts=1)
+    child = queue.enqueue("child", after=parent)
+    held = hold(queue, parent)
+    worker = queue.store.workers()[0]
+    assert queue.store.rescue(worker.id, worker.beat, "lost", clock.now(), lambda *_: clock.now()) == 1
+    assert states(parent, child) == ["abandoned", "cancelled"]
+    with pytest.raises(LeaseLost):
+        held.finish()
+
+
 def test_the_join_of_a_diamond_runs_once_with_many_workers(queue: TaskQueue, url: str) -> None:
     ran: list[Any] = []
     with queue.flow() as flow:
@@ -806,6 +817,21 @@ def test_a_users_transaction_stays_open_while_the_parent_ends(queue: TaskQueue, 
     assert is_blocked(grandchild)
     end(queue, child)
     assert not is_blocked(grandchild)
+
+
+@pytest.mark.engine("postgresql", "mariadb")
+def test_a_prune_does_not_wait_for_a_users_transaction(queue: TaskQueue, url: str) -> None:
+    """On SQLite it has to wait for each writer."""
+    parent, other = queue.enqueue_many(["parent", "other"])
+    end(queue, parent)
+    end(queue, other)
+    with users_connection(url) as connection:
+        queue.enqueue("child", after=parent, connection=connection)
+        pruning = start_and_wait_for_lock(url, lambda: queue.prune(0))
+        assert not pruning.runs, "the prune waits for the lock"
+        assert pruning.join() == 1
+        connection.rollback()
+    assert queue.prune(0) == 1
 
 
 # -- many ------------------------------------------------------------------------------------------
@@ -1011,6 +1037,7 @@ def test_retry_of_a_done_parent(queue: TaskQueue, situation: str) -> None:
         end(queue, parent)
         assert states(child) == [situation]
         assert queue.retry(child.id).blocked is None
+        assert due(queue) == [child.id]
         return
     assert states(child) == ["pending"]
     assert child.blocked == (["parents"], 2 if second else 1, 2 if second else 1)
@@ -1141,7 +1168,7 @@ def test_plain_tasks_take_no_extra_statement(queue: TaskQueue, engine: str) -> N
     with counted_statements() as finishing:
         held.finish()
     expected = {
-        "sqlite": {"insert_task": 2, "next_task_id": 1},
+        "sqlite": {"insert_task": 1, "next_task_id": 1},  # many at once: without the name of a query
         "postgresql": {"enqueue_one": 1, "enqueue_many": 1},
         "mariadb": {"insert_task": 2},
     }

@@ -19,7 +19,7 @@ from interleaving import at_statement, counted_statements, users_connection
 
 from dbtaskqueue import InvalidTransition, RetryPolicy, Task, TaskFailed, TaskQueue, Worker
 from dbtaskqueue._maintenance.expirer import Expirer
-from dbtaskqueue._store.contract import Claim, End, Start
+from dbtaskqueue._store.contract import Claim, End, Start, TaskRecord
 from dbtaskqueue._system import clock
 
 Jump = Callable[[float], None]
@@ -168,7 +168,7 @@ def test_a_blocked_task_expires_and_its_children_follow(queue: TaskQueue, jump: 
     jump(61)
     [held] = queue.fetch(9, timeout=0)
     assert held.id == parent.id
-    queue._membership.maintain()
+    assert queue.store.expire(clock.now()) == 1
     assert is_expired(task)
     assert child.refresh().state == "cancelled"
     held.start()
@@ -377,6 +377,45 @@ def test_a_claim_and_an_expiry_at_the_same_moment(
         assert [held.id for held in queue.fetch(timeout=0)] == [task.id]
     else:
         assert is_expired(task)
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+def test_a_task_that_is_claimed_while_it_expires(
+    queue: TaskQueue, other: TaskQueue, url: str, is_released: bool
+) -> None:
+    """It is claimed after it was found to be expired, and perhaps released before its row in the list is checked."""
+    expires = clock.now() + 1_000_000
+    task = queue.enqueue("x", expires_at=clock.to_datetime(expires))
+    child = queue.enqueue("child", after=task)
+    worker = other._membership.join()
+    claim = Claim([queue.name], 1, expires - 1)
+    claimed: list[TaskRecord] = []
+
+    def release() -> None:
+        if is_released:
+            ends = [End("release", record.id, record.token, expires, due=0) for record in claimed]
+            other.store.exchange(worker, ends=ends)
+
+    with (
+        at_statement(url, "may_expire", release),
+        at_statement(
+            url,
+            "expirable",
+            lambda: claimed.extend(other.store.exchange(worker, claim=claim).claimed),
+            after=True,
+            ends=True,
+        ),
+    ):
+        count = queue.store.expire(expires + 1)
+    assert len(claimed) == 1
+    if not is_released:
+        assert (count, str(task.refresh().state)) == (0, "reserved")
+        assert child.refresh().blocked is not None
+        is_released = True
+        release()
+    queue.store.expire(expires + 1)
+    assert is_expired(task)
+    assert child.refresh().state == "cancelled"
 
 
 def test_two_workers_expire_the_same_tasks(queue: TaskQueue, other: TaskQueue, url: str) -> None:

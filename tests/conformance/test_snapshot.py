@@ -7,9 +7,11 @@ from pathlib import Path
 
 import child_tasks
 import pytest
+from engines import execute
 from helpers import Background, until
 
 from dbtaskqueue import RetryPolicy, TaskQueue, TaskState, Worker
+from dbtaskqueue._system import clock
 from dbtaskqueue.monitoring.snapshot import MOST_RUNNING, Ended, Monitor, Snapshot
 
 
@@ -105,3 +107,27 @@ def test_a_worker_elsewhere_that_is_silent(queue: TaskQueue) -> None:
     states = {worker.id: worker.state for worker in monitor.snapshot().workers}
     assert states[id] in ("silent", "lost"), "a rescuer may have marked it already"
     task.release()
+
+
+def test_schedules_with_their_next_and_last_ticks(queue: TaskQueue, monitor: Monitor) -> None:
+    for name in ("hourly", "paused", "daily"):
+        queue.schedule(name, {}, every=86_400 if name == "daily" else 3600)
+    execute(queue.url, "UPDATE dbtaskqueue_schedule SET paused = 1 WHERE name = 'paused'")
+    execute(queue.url, "UPDATE dbtaskqueue_schedule SET next_at = %s WHERE name = 'daily'", clock.now() * 2)
+    columns = "queue, schedule, at, outcome, task, missed"
+    for at, outcome in ((5, "ran"), (6, "skipped")):
+        tick = ("default", "hourly", at, outcome, 17, 0)
+        execute(queue.url, f"INSERT INTO dbtaskqueue_tick ({columns}) VALUES (%s, %s, %s, %s, %s, %s)", *tick)
+    hourly, daily, paused = monitor.snapshot().schedules
+    assert (hourly.name, hourly.last_at, hourly.outcome, hourly.task) == ("hourly", 6, "skipped", 17)
+    assert (daily.name, daily.last_at, daily.outcome, daily.task) == ("daily", None, None, None)
+    assert (paused.name, paused.paused, paused.next_at) == ("paused", True, None)
+    assert Monitor(queue.store, "other").snapshot().schedules == ()
+
+
+def test_only_the_schedules_that_fire_next_are_read(queue: TaskQueue, monitor: Monitor) -> None:
+    for number in range(25):
+        queue.schedule(f"{number}", {}, every=86_400 * (25 - number))
+    names = [schedule.name for schedule in monitor.snapshot().schedules]
+    assert len(names) == 20
+    assert "24" in names

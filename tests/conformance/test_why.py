@@ -117,6 +117,14 @@ def test_no_worker(queue: TaskQueue) -> None:
     assert why(queue, task) == {}
 
 
+def test_a_worker_that_serves_queues_by_pattern(queue: TaskQueue) -> None:
+    tasks = {name: queue.lane(name).enqueue(1) for name in ("mail", "mail.urgent", "media")}
+    join(queue, queues='["mail*"]')
+    assert {name for name, task in tasks.items() if why(queue, task)} == {"media"}
+    join(queue, queues='["*"]')
+    assert {name for name, task in tasks.items() if why(queue, task)} == set()
+
+
 def test_a_program_that_fetches_may_serve_the_queue(queue: TaskQueue) -> None:
     task = queue.lane("other").enqueue(1)
     assert queue.fetch(timeout=0) == []
@@ -348,7 +356,7 @@ def test_a_task_of_a_newer_program(queue: TaskQueue) -> None:
 
 def test_a_damaged_row_of_a_worker(queue: TaskQueue) -> None:
     task = queue.enqueue(1)
-    for text in ("[", "7", '{"a": 1}'):
+    for text in ("[", "7", '{"a": 1}', "[7, null, {}]"):
         join(queue, queues=text)
     assert set(why(queue, task)) == {"no_worker"}
     join(queue, functions="[")

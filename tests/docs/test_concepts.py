@@ -21,6 +21,8 @@ INVARIANTS = (
     "attempts_bounded",
     "way_out",
     "drain_is_free",
+    "no_early_child",
+    "no_orphan",
 )
 
 

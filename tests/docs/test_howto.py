@@ -127,7 +127,7 @@ def test_the_grants_are_enough_on_mariadb() -> None:
         serve(server.url("tasks").replace("//test@", "//tasks@"))
 
 
-@pytest.mark.parametrize("page", ["systemd.md", "containers.md"])
+@pytest.mark.parametrize("page", ["systemd.md", "replace-cron.md", "containers.md"])
 def test_the_files_that_the_page_shows_are_those_of_the_examples(page: str) -> None:
     """Compare each line, except for excerpts of other files."""
     examples = "".join(path.read_text() for path in ROOT.glob("examples/[ds]*/*") if path.suffix != ".py")

@@ -22,15 +22,15 @@ from dbtaskqueue._maintenance.supervision import HANGS
 from dbtaskqueue.cli import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-UNIT = EXAMPLES / "systemd" / "dbtaskqueue@.service"
+UNITS = pytest.mark.parametrize("unit", sorted((EXAMPLES / "systemd").glob("*.service")), ids=lambda path: path.stem)
 REST = 30.0
 """Seconds that a worker may need after the drain, to store outcomes and to end its helper processes."""
 
 
-def unit() -> configparser.SectionProxy:
+def service_of(unit: Path) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read(UNIT)
+    parser.read(unit)
     return parser["Service"]
 
 
@@ -47,10 +47,12 @@ def time_to_stop(words: Sequence[str]) -> float:
         return float(context.params["drain_timeout"] + context.params["cancel_grace"]) + REST
 
 
-def test_the_unit_gives_the_time_to_stop_that_its_worker_needs() -> None:
-    program, *words = shlex.split(unit()["ExecStart"])
+@UNITS
+def test_the_unit_gives_the_time_to_stop_that_its_worker_needs(unit: Path) -> None:
+    service = service_of(unit)
+    program, *words = shlex.split(service["ExecStart"])
     assert program.endswith("/dbtaskqueue")
-    assert time_to_stop(words) <= seconds(unit()["TimeoutStopSec"]) <= time_to_stop(words) + 60
+    assert time_to_stop(words) <= seconds(service["TimeoutStopSec"]) <= time_to_stop(words) + 60
 
 
 def test_the_container_gets_the_time_to_stop_that_its_worker_needs() -> None:
@@ -72,8 +74,9 @@ def test_the_command_has_the_defaults_of_the_library() -> None:
         assert context.params["executor"] == "process"
 
 
-def test_the_unit_has_the_settings_that_the_worker_needs() -> None:
-    service = unit()
+@UNITS
+def test_the_unit_has_the_settings_that_the_worker_needs(unit: Path) -> None:
+    service = service_of(unit)
     expected = {"Type": "notify", "KillMode": "mixed", "NotifyAccess": "main", "OOMPolicy": "continue"}
     assert {name: service[name] for name in expected} == expected
     assert service["Restart"] == "always"
@@ -81,15 +84,16 @@ def test_the_unit_has_the_settings_that_the_worker_needs() -> None:
     assert 10 <= seconds(service["WatchdogSec"]) <= HANGS
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+@UNITS
+def test_systemd_understands_the_unit(unit: Path, tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("NO SYSTEMD HERE: whether it understands the unit is not tested")
-    text = UNIT.read_text().replace("/srv/app/venv/bin/dbtaskqueue", sys.executable).replace("User=tasks", "User=root")
-    Path(tmp_path, UNIT.name).write_text(text.replace("/srv/app", str(tmp_path)))
-    line = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / UNIT.name)]
+    text = unit.read_text().replace("/srv/app/venv/bin/dbtaskqueue", sys.executable).replace("User=tasks", "User=root")
+    Path(tmp_path, unit.name).write_text(text.replace("/srv/app", str(tmp_path)))
+    line = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / unit.name)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done
-    assert UNIT.name not in done.stderr, done.stderr
+    assert unit.name not in done.stderr, done.stderr
 
 
 def test_the_image_runs_the_worker_without_a_shell() -> None:

@@ -50,6 +50,7 @@ _conformance = partial(_tests, "conformance")
 _unit = partial(_tests, "unit")
 _alive = partial(_tests, "processes/alive")
 _outages = partial(_tests, "processes/outages")
+_flow = partial(_tests, "processes/flow")
 
 
 COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, DEPENDENCIES, SQLITE, POSTGRESQL, MARIADB = (
@@ -65,6 +66,8 @@ CHECKPOINTS, RETRY = "checkpoints.py", "retry.py"
 RESCUER, LIMITS, CANCEL_WATCH = (f"_maintenance/{name}.py" for name in ("rescuer", "limit_watch", "cancel_watch"))
 SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
 PLACE, TIMETABLE = "_system/place.py", "_formats/timetable.py"
+SCHEDULES, TICKING, TICKER = "_store/sql/schedules.sql", "_store/verbs/schedules.py", "_maintenance/ticker.py"
+DECLARING = "schedules.py"
 
 MUTANTS = [
     # -- liveness --
@@ -292,8 +295,8 @@ MUTANTS = [
     Mutant(
         "a prune deletes what is not final",
         TASKS,
-        "WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}",
-        "WHERE id {{in_ids}} {{for_update}}",
+        "WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update_if_free}}",
+        "WHERE id {{in_ids}} {{for_update_if_free}}",
         _conformance("guards"),
     ),
     Mutant(
@@ -1533,8 +1536,8 @@ MUTANTS = [
     Mutant(
         "a batch of finishes does not see new children (SQLite)",
         SQLITE,
-        " AND (dbtaskqueue_task.flow & 1) <= ended.flow",
-        "",
+        "{{finish_rows}} AND (dbtaskqueue_task.flow & 1) = 0",
+        "{{finish_rows}}",
         _conformance(
             "dependencies::test_parents_end_in_a_batch_while_a_child_is_enqueued",
             "dependencies::test_a_batch_whose_answer_is_lost_counts_its_parents_once",
@@ -1543,8 +1546,8 @@ MUTANTS = [
     Mutant(
         "a batch of finishes does not see new children (PostgreSQL)",
         POSTGRESQL,
-        "   AND (task.flow & 1) <= coalesce(ending.flow, 0)\n",
-        "",
+        "{{finish_rows}} AND (task.flow & 1) = 0 RETURNING",
+        "{{finish_rows}} RETURNING",
         _conformance(
             "dependencies::test_parents_end_in_a_batch_while_a_child_is_enqueued",
             "dependencies::test_a_batch_whose_answer_is_lost_counts_its_parents_once",
@@ -1602,7 +1605,7 @@ MUTANTS = [
         "_store/verbs/workers.py",
         "            if state != FAILED:\n                ended[record.id] = state\n",
         "",
-        _conformance("expiry::test_a_task_of_a_dead_worker_that_has_expired"),
+        _conformance("dependencies::test_a_rescue_after_the_last_attempt_is_an_end"),
     ),
     Mutant(
         "what an end leaves over is forgotten",
@@ -1613,6 +1616,21 @@ MUTANTS = [
             "dependencies::test_three_thousand_children_take_several_transactions",
             "dependencies::test_children_that_an_end_leaves_over_are_decided_by_any_worker",
         ),
+    ),
+    Mutant(
+        "the search for overlooked parents stops after the first ones",
+        DECIDING,
+        "search = len(rows) == CHUNK",
+        "search = False",
+        _flow("left_over::test_a_search_finds_all_parents_that_a_worker_of_an_earlier_version_has_ended"),
+    ),
+    Mutant(
+        "a task's own transaction waits for locks on its children",
+        OF_CLAIMS,
+        'tx.change_each("insert_undecided", [{"parent": id} for id in parents])',
+        "self._decide(tx, parents, clock.now())",
+        _flow("races::test_a_task_that_ends_in_its_own_transaction_does_not_wait_for_locks_on_its_children"),
+        "postgresql",
     ),
     Mutant(
         "a child of which one parent failed is released",
@@ -1783,7 +1801,7 @@ MUTANTS = [
         TASKS,
         " WHERE id {{in_ids}} AND state IN ('pending', 'failed') AND expires <= :now ORDER BY id",
         " WHERE id {{in_ids}} AND expires <= :now ORDER BY id",
-        _conformance("transitions::test_expire"),
+        _conformance("expiry::test_a_task_that_is_claimed_while_it_expires"),
     ),
     Mutant(
         "an expiry decides no children",
@@ -1811,7 +1829,85 @@ MUTANTS = [
         TASKS,
         "AND finished_at IS NULL AND expires IS NOT NULL",
         "AND state IN ('reserved', 'running')",
-        _conformance("expiry::test_a_claim_and_an_expiry_at_the_same_moment"),
-        "mariadb",
+        _conformance("expiry::test_a_task_that_is_claimed_while_it_expires"),
+        "postgresql",
+    ),
+    # -- schedules --
+    Mutant(
+        "a tick is made wherever next_at is",
+        SCHEDULES,
+        "AND next_at = :seen AND paused = 0",
+        "AND paused = 0",
+        _conformance("schedules::test_a_change_after_the_schedule_was_read_wins"),
+    ),
+    Mutant(
+        "a tick that has a row is made again",
+        TICKING,
+        'if tx.change("insert_tick", row._asdict())]',
+        'if tx.change("insert_tick", row._asdict()) or True]',
+        _conformance("schedules::test_a_tick_that_has_a_row_is_not_made_again"),
+    ),
+    Mutant(
+        "missed ticks are not counted",
+        SCHEDULES,
+        "skipped = skipped + :skipped, missed = missed + :missed",
+        "skipped = skipped + :skipped",
+        _conformance("schedules::test_outages"),
+    ),
+    Mutant(
+        "skips in a row are not reset",
+        TICKING,
+        "self.last_task, self.in_a_row = task, 0",
+        "self.last_task = task",
+        _conformance("schedules::test_skip_makes_no_task_while_one_is_unfinished"),
+    ),
+    Mutant(
+        "a replaced task decides no children",
+        TICKING,
+        "            if previous.flow & HAS_CHILDREN:",
+        "            if False:",
+        _conformance("schedules::test_replace_cancels_one_that_does_not_run"),
+    ),
+    Mutant(
+        "a replacing task waits only for its predecessor",
+        TICKING,
+        "parents = [parent for _, parent in _open_parents(tx, [previous.id])]",
+        "parents = []",
+        _conformance("schedules::test_replace_cancels_the_running_one_and_waits_for_its_end"),
+    ),
+    Mutant(
+        "a waiting task keeps its older tick",
+        TICKING,
+        'tx.change("take_newer_tick", values)',
+        "pass",
+        _conformance("schedules::test_queue_lets_one_run_and_one_wait"),
+    ),
+    Mutant(
+        "a change of the times leaves the next tick",
+        TICKING,
+        "_TIMES = (",
+        "_TIMES: tuple[str, ...] = ()\n_UNUSED = (",
+        _conformance("schedules::test_a_change_of_the_times_fires_nothing"),
+    ),
+    Mutant(
+        "a resumed schedule makes the ticks of its pause",
+        DECLARING,
+        "if before is None or before.paused or before.next_at is None",
+        "if before is None or before.next_at is None",
+        _conformance("schedules::test_ticks_while_paused_are_neither_made_nor_missed"),
+    ),
+    Mutant(
+        "ticks of the maintenance thread are not counted for a fetch",
+        TICKER,
+        "count, self._uncounted = self._uncounted, 0",
+        "count, self._uncounted = 0, 0",
+        _conformance("schedules::test_a_plain_fetch_makes_ticks"),
+    ),
+    Mutant(
+        "a clock that was set back is not noticed",
+        TICKER,
+        "elif offset < before - _TOLERANCE:",
+        "elif False:",
+        _conformance("schedules::test_the_clock_of_a_file_is_set_forward_and_back"),
     ),
 ]

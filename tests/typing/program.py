@@ -74,6 +74,7 @@ def enqueueing() -> None:
     assert_type(queue.enqueue_many([thumbnail.bind("a.png"), thumbnail.bind("b.png")]), list[Task[dict[str, int]]])
     assert_type(queue.enqueue_many([thumbnail.bind("a.png"), {"n": 1}]), list[Task[Any]])
     assert_type(queue.enqueue_many(range(10), priority=1), list[Task[Any]])
+    assert_type(queue.enqueue_many([thumbnail.bind("a.png")], keys=["a"]), list[Task[dict[str, int]]])
     assert_type(queue.enqueue(Command(["true"])), Task[Any])
     assert_type(queue.enqueue_command(["true"], cwd="/").get_result(), dict[str, int])
     called: Callable[[str], Coroutine[Any, Any, bytes]] = download

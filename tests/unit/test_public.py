@@ -30,7 +30,7 @@ from dbtaskqueue import (
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
     *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
-    *("Blocked", "Parent", "Reason"),
+    *("Blocked", "Parent", "Reason", "Schedule", "Tick"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
@@ -42,6 +42,8 @@ NOT_YET = {
 LIMITS = "time_limit=None, stall_limit=None, memory_limit=None, meta=None"
 OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=None"
 WAITS = "after=None, when='done', before=None, expires_in=None, expires_at=None"
+TIMES = "cron=None, every=None, timezone='UTC'"
+TICKS = "overlap='skip', catch_up='latest', window=86400, jitter=0"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": (
@@ -50,6 +52,10 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}, {WAITS}",
         "enqueue_many": f"payloads, *, keys=None, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",
         "flow": "",
+        "periodic": f"*, {TIMES}, name=None, {TICKS}, args=(), kwargs=None",
+        "schedule": f"name, target, *, {TIMES}, {TICKS}",
+        "unschedule": "name",
+        "schedules": "",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
         "open": "url=None",
         "lane": "queue",
@@ -117,7 +123,7 @@ TASK_ATTRIBUTES = {
 }
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
-    *("progress", "checkpoint", "saved", "step", "transaction", "meta", "parents"),
+    *("progress", "checkpoint", "saved", "step", "transaction", "meta", "parents", "tick"),
 }
 
 

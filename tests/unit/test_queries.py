@@ -21,6 +21,7 @@ OPTIONAL = {
     *(
         "schema",
         "for_update",
+        "for_update_if_free",
         "for_share",
         "by_id",
         "by_claimable",

@@ -14,6 +14,7 @@ from dbtaskqueue.monitoring.snapshot import (
     Failure,
     QueueSnapshot,
     Running,
+    ScheduleSnapshot,
     Snapshot,
     WorkerSnapshot,
     cpu_share,
@@ -54,6 +55,11 @@ def failure(id: int, state: str = "failed", error: str = "ValueError: no") -> Fa
     return Failure(id, "default", state, 3, 10, NOW - 60_000_000, NOW + 30_000_000, error)
 
 
+def schedule(name: str = "hourly", **changed: object) -> ScheduleSnapshot:
+    known = ScheduleSnapshot(name, "default", False, NOW + 60_000_000, NOW - 3_540_000_000, "ran", 17)
+    return known._replace(**changed)  # type: ignore[arg-type]
+
+
 def snapshot(**changed: object) -> Snapshot:
     taken = Snapshot(NOW, [queue(pending=3, running=1)], [worker(1)], [running(17)], False, [failure(9)], [])
     return taken._replace(**changed)  # type: ignore[arg-type]
@@ -79,6 +85,26 @@ def test_each_part_of_the_screen() -> None:
     assert row(shown, "1 ") == ["1", "alive", "process", "1", "1h00m", "4001", "machine"]
     assert row(shown, "17")[:9] == ["17", "3m07s", "██████░░", "75%", "1m30s", "512.0", "MiB", "150%", "page"]
     assert row(shown, "9 ") == ["9", "failed", "3/10", "1m00s", "30s", "ValueError:", "no"]
+
+
+def test_blocked_tasks_have_a_column_if_there_are_any() -> None:
+    assert "blocked" not in lines(snapshot())[2]
+    blocked = snapshot(queues=[queue(pending=3, reserved=8, running=1)._replace(blocked=2), queue("other")])
+    shown = lines(blocked)
+    assert shown[2].split() == ["queues", "pending", "blocked", "running", "failed", "done", "abandoned", "waits"]
+    assert row(shown, "default") == ["default", "3", "2", "1", "0", "0", "0"]
+    wide = lines(blocked, columns=132)
+    assert row(wide, "default") == ["default", "3", "2", "8", "1", "0", "0", "0", "0"]
+
+
+def test_schedules_are_a_part_if_there_are_any() -> None:
+    assert not any("schedules" in line for line in lines(snapshot()))
+    never = schedule("never", next_at=None, last_at=None, outcome=None, task=None)
+    shown = lines(snapshot(schedules=[schedule(), schedule("off", paused=True, next_at=None), never]), rows=40)
+    assert row(shown, "   1m00s") == ["1m00s", "59m00s", "ran", "17", "hourly"]
+    assert row(shown, "  paused") == ["paused", "59m00s", "ran", "17", "off"]
+    assert row(shown, "   never") == ["never", "never"]
+    assert "default" in row(lines(snapshot(schedules=[schedule()]), columns=132, rows=40), "   1m00s")
 
 
 def test_a_wide_screen_has_more() -> None:
@@ -136,6 +162,7 @@ def crowd(dice: random.Random) -> Snapshot:
         True,
         [failure(n, "abandoned", EVIL * n) for n in range(10)],
         [],
+        [schedule(EVIL * n, next_at=NOW + 10**n, task=10**n) for n in range(20)],
     )
 
 
@@ -259,6 +286,19 @@ def test_later_snapshots_print_changes_only() -> None:
         "task 2 abandoned queue=default attempt=3/10 ValueError: no"
     ]
     assert change_lines(snapshot(running=[]), snapshot(running=[running(17, token=2)]))[0].startswith("task 17 runs")
+
+
+def test_ticks_and_blocked_tasks_on_a_pipe() -> None:
+    before, later = snapshot(schedules=[schedule()]), NOW + 60_000_000
+    assert change_lines(None, before)[4] == "schedule hourly ran queue=default task=17"
+    assert change_lines(before, before) == []
+    skipped = schedule(last_at=later, outcome="skipped", task=None)
+    assert change_lines(before, snapshot(schedules=[skipped])) == ["schedule hourly skipped queue=default"]
+    assert change_lines(before, snapshot(schedules=[schedule(), schedule("old")])) == [], "its tick is not new"
+    new = schedule("new", last_at=later)
+    assert change_lines(before, snapshot(schedules=[new])) == ["schedule new ran queue=default task=17"]
+    [line] = change_lines(before, before._replace(queues=[queue(pending=3, running=1)._replace(blocked=2)]))
+    assert line.endswith(" cancelled=0 blocked=2")
 
 
 def test_control_characters_are_escaped_on_a_pipe() -> None:

@@ -28,7 +28,7 @@ STATES = {
 
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
-    *("ranks", "waiting_in", "blocked_in_queue", "ended_in"),  # one row for each priority or queue
+    *("ranks", "waiting_in", "blocked_in_queue", "ended_in", "scheduled_in"),  # one row for each priority or queue
     *("newest", "latest", "found"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
@@ -54,12 +54,16 @@ ALLOWED = {
     ("next_due", "claimable (queue=?)"): "finds the lowest rank with one seek",
     ("next_functions", "claimable (queue=?)"): "has a LIMIT, in the order of the index",
     ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
+    ("misplaced_schedules", "scan dbtaskqueue_next_tick"): "runs once when a worker starts, over all schedules",
+    ("outlook", "scan dbtaskqueue_next_tick"): "finds the first tick with one seek",
+    ("schedules", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "lists all schedules",
     ("overlooked", "scan dbtaskqueue_edge_open"): "runs every five minutes, over open edges only",
     ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
     ("pending_ids", "claimable (queue=?)"): "runs only if few tasks are waiting",
     ("pending_ids", "sort"): "runs only if few tasks are waiting",
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
+    ("queues", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "reads the names of all schedules",
     ("queues", "sort"): "sorts one row for each queue",
     ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",

@@ -7,27 +7,23 @@ earlier version has ended, which knows no children.
 
 from __future__ import annotations
 
-import time
-
 from .._store.contract import Store
 from .._system import clock
 
-_SELDOM = 300.0
-"""Seconds between searches for overlooked parents, which read each open edge."""
-
 
 class Decider:
-    """A duty: decide children that are left over."""
+    """Decides children that are left over. As a duty, it also searches for overlooked parents."""
 
-    interval = 10.0
+    interval = 300.0
+    """Seconds between searches, which read each open edge."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next_search = time.monotonic()
 
     def __call__(self) -> int:
+        """Search for overlooked parents, and decide all children that are left over; return how many can run now."""
+        return self._store.decide_children(clock.now(), search=True)
+
+    def decide(self) -> int:
         """Decide all children that are left over; return how many of them can run now."""
-        search = time.monotonic() >= self._next_search
-        if search:
-            self._next_search = time.monotonic() + _SELDOM
-        return self._store.decide_children(clock.now(), search=search)
+        return self._store.decide_children(clock.now())

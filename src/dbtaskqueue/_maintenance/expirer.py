@@ -7,9 +7,7 @@ from .._system import clock
 
 
 class Expirer:
-    """A duty: abandon expired tasks. A claim never hands them out, so this may come later."""
-
-    interval = 10.0
+    """Abandons expired tasks. A claim never hands them out, so this may come later."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -10,10 +10,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import schedules
-from .._store.contract import NewTask, ScheduleRecord, Store, Ticked, TickPlan
+from .._store.contract import NewTask, Outlook, ScheduleRecord, Store, Ticked, TickPlan
 from .._system import clock
 from .._system.log import event
 from ..events import Events, TasksEnqueued
@@ -40,56 +40,71 @@ _PRUNE_STEPS = 100
 
 
 class Ticker:
-    """A duty: make the ticks that are due. Sets ``interval`` to the time until the next one."""
+    """A duty: make the ticks that are due. Sets ``interval`` to the time until the next one.
 
-    def __init__(self, store: Store, events: Events) -> None:
+    ``others``: called with what the store has to do besides ticks. It returns how many tasks are due by that.
+    """
+
+    def __init__(self, store: Store, events: Events, others: Callable[[Outlook], int] = lambda outlook: 0) -> None:
         self.interval = 0.0
         self._store = store
         self._events = events
+        self._others = others
         self._lock = threading.Lock()
         self._next_check = 0.0
+        self._uncounted = 0
+        """How many tasks are due by ticks that were made since the last call of ``tick``."""
         self._offset: int | None = None
         """The clock that decides ticks minus the monotonic clock, in microseconds; None before the first check."""
         self._unreadable: dict[tuple[str, str], ScheduleRecord] = {}
         self._next_prune = time.monotonic() + _PRUNE * random.random()
 
-    def __call__(self) -> int:
-        """Make the ticks that are due, unless that was just done. Return how many tasks are due by that."""
+    def __call__(self) -> None:
+        """Make the ticks that are due, unless that was just done."""
         left = self._next_check - time.monotonic()
         if left > 0:
             self.interval = left
-            return 0
-        return self.tick()
+        else:
+            self._tick()
 
     def tick(self) -> int:
-        """Make the ticks that are due now. Return how many tasks are due by that."""
+        """Make the ticks that are due. Return how many tasks are due by that, or by another thread since the last call.
+
+        So a caller that then claims tasks misses none that the maintenance thread has just made.
+        """
+        self._tick()
+        count, self._uncounted = self._uncounted, 0
+        return count
+
+    def _tick(self) -> None:
         with self._lock:
             self.interval = 1.0  # if the database is unavailable
-            count, pause = 0, 0.0
+            pause = 0.0
             for _ in range(_MOST):
-                found, pause = self._make_due()
-                count += found
+                pause = self._make_due()
                 if pause > 0:
                     break
             self.interval = pause + _SPREAD * random.random()
             self._next_check = time.monotonic() + self.interval
             if time.monotonic() >= self._next_prune:
                 self._prune()
-            return count
 
-    def _make_due(self) -> tuple[int, float]:
-        """Make ticks in one transaction; return how many tasks are due by that, and seconds until more may be due."""
-        now, next_at = self._store.next_tick(clock.now())
+    def _make_due(self) -> float:
+        """Make ticks in one transaction; return in how many seconds more may be due."""
+        outlook = self._store.outlook(clock.now())
+        self._uncounted += self._others(outlook)
+        now, next_at = outlook.now, outlook.next_tick
         is_near = next_at is not None and next_at <= now + _TOLERANCE
         if not is_near and self._find_misplaced(now):
-            return 0, 0.0
+            return 0.0
         if next_at is None or next_at > now:
-            return 0, _LONGEST if next_at is None else min(_LONGEST, (next_at - now) / 1e6)
+            return _LONGEST if next_at is None else min(_LONGEST, (next_at - now) / 1e6)
         due = self._store.due_schedules(now, _TOGETHER + len(self._unreadable))
         plans = [plan for schedule in due if (plan := self._planned(schedule, now)) is not None]
         if not plans:
-            return 0, _BROKEN
-        return self._carry_out(_first(plans)), 0.0
+            return _BROKEN
+        self._carry_out(_first(plans))
+        return 0.0
 
     def _planned(self, schedule: ScheduleRecord, now: int) -> TickPlan | None:
         """Return what to do about a schedule that is due; None if this worker cannot read it. Another one may."""
@@ -106,16 +121,16 @@ class Ticker:
             event(logging.ERROR, text, schedule=schedule.name, queue=schedule.queue, error=error)
             return None
 
-    def _carry_out(self, plans: Sequence[TickPlan]) -> int:
+    def _carry_out(self, plans: Sequence[TickPlan]) -> None:
         now = clock.now()
         ticked = self._store.make_ticks(plans, now)
         _report(ticked)
         if not ticked.tasks:
-            return 0
+            return
+        self._uncounted += sum(_is_due(task, now) for _, task in ticked.tasks)
         self._store.wakeups.ring()
         if self._events.wants(TasksEnqueued):
             self._events.emit(TasksEnqueued([id for id, _ in ticked.tasks], [task for _, task in ticked.tasks]))
-        return sum(_is_due(task, now) for _, task in ticked.tasks)
 
     # -- a clock that is set back ------------------------------------------------------------------
 
@@ -144,7 +159,7 @@ class Ticker:
     def _prune(self) -> None:
         """Delete the rows of old ticks, step by step. What is left is deleted next time."""
         self._next_prune = time.monotonic() + _PRUNE
-        before = self._store.next_tick(clock.now()).now - _KEPT
+        before = self._store.outlook(clock.now()).now - _KEPT
         for _ in range(_PRUNE_STEPS):
             if not self._store.prune_ticks(before, _PRUNED):
                 return

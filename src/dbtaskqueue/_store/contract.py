@@ -213,11 +213,18 @@ class Exchanged(NamedTuple):
     released: int = 0
 
 
-class NextTick(NamedTuple):
-    """The time now by the clock that decides ticks, and when the first schedule is due, None for never."""
+class Outlook(NamedTuple):
+    """What maintenance has to do next: read in one statement, so that an idle worker asks little.
+
+    ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
+    parent some of whose children are left to decide. ``expires``: when the first task expires, or has expired. Each is
+    None if there is none.
+    """
 
     now: int
-    next_at: int | None
+    next_tick: int | None
+    undecided: int | None
+    expires: int | None
 
 
 class PlannedTick(NamedTuple):
@@ -394,10 +401,9 @@ class Tasks(abc.ABC):
         connection: object = None,
         waits: Sequence[Waits | None] = (),
     ) -> Enqueued:
-        """Store tasks, all or none. Tasks of a group differ only in payload; a task with a key has its own group.
+        """Store all tasks or none. Tasks of a group differ only in payload; a task with a key has a group.
 
-        With a user's ``connection``, they become part of its transaction. ``waits``: for each group, what its tasks
-        wait for; empty if none waits.
+        ``connection``: a user's, in its transaction. ``waits``: of each group, or none.
         """
 
     @abc.abstractmethod
@@ -508,9 +514,9 @@ class Dependencies(abc.ABC):
 
     @abc.abstractmethod
     def decide_children(self, now: int, *, search: bool = False) -> int:
-        """Decide children whose parents have ended in earlier transactions; return how many were released.
+        """Decide children whose parents have ended earlier; return how many were released.
 
-        ``search``: also find parents that an earlier version has ended: reads each open edge.
+        ``search``: also find parents that an earlier version has ended. Reads all open edges.
         """
 
 
@@ -519,9 +525,9 @@ class Schedules(abc.ABC):
 
     @abc.abstractmethod
     def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
-        """Store definitions of schedules, all or none; ``declared_at`` only says whether a worker declares them.
+        """Store definitions of schedules, all or none. The same again changes nothing.
 
-        A definition that is stored already changes nothing. One with other times gets its next tick by ``settle``.
+        ``declared_at``: whether a worker declares them. After a change of times, ``settle`` gives the next tick.
         """
 
     @abc.abstractmethod
@@ -541,8 +547,8 @@ class Schedules(abc.ABC):
         """Return the latest ``limit`` ticks of a schedule, newest first."""
 
     @abc.abstractmethod
-    def next_tick(self, now: int) -> NextTick:
-        """Return when the first schedule is due. One statement, without a lock."""
+    def outlook(self, now: int) -> Outlook:
+        """Return when the first schedule is due, and what else is left to do. One statement, without a lock."""
 
     @abc.abstractmethod
     def due_schedules(self, now: int, limit: int) -> list[ScheduleRecord]:

@@ -102,15 +102,6 @@ class NewTask(NamedTuple):
     blocked: int = 0
 
 
-def is_plain(task: NewTask) -> bool:
-    """Return whether every field that has a default has it; the columns have the same defaults."""
-    return task[_GIVEN:] == _DEFAULTS
-
-
-_GIVEN = len(NewTask._fields) - len(NewTask._field_defaults)
-_DEFAULTS = tuple(NewTask._field_defaults.values())
-
-
 class AttemptRecord(NamedTuple):
     """One start of a task and how it ended; ``outcome`` is None while it runs. ``cpu`` and ``memory`` as in an End."""
 
@@ -248,6 +239,8 @@ class TickRecord(NamedTuple):
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
+SET_AFTERWARDS = ("expires", "flow", "blocked")
+"""Columns of a new task that a statement of their own sets. Plain tasks have the defaults, and pay nothing for them."""
 NOT_OF_A_CLAIM = tuple(TaskRecord._field_defaults)
 """Fields that have their defaults in a new claim; reading them would cost a claim two subqueries."""
 _FROM_OTHER_TABLES = ("error", "error_type", "progress", "usage")
@@ -290,8 +283,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
             parts.append(found[0] if found else form(field))
         return ", ".join(parts)
 
-    new_task = ("state", "due_set_at", *NewTask._fields)
-    plain_task = [name for name in new_task if name not in NewTask._field_defaults]
+    new_task = ("state", "due_set_at", *(name for name in NewTask._fields if name not in SET_AFTERWARDS))
     claim = [name for name in TaskRecord._fields if name not in NOT_OF_A_CLAIM]
     new_worker = [name for name in WorkerRecord._fields if name not in ("id", "beat", "lost_at")]
     lists = {
@@ -300,8 +292,6 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "found_columns": listed(FOUND, _column, "found"),
         "new_task_columns": listed(new_task, _column),
         "new_task_values": listed(new_task, _parameter, "new"),
-        "plain_task_columns": listed(plain_task, _column),
-        "plain_task_values": listed(plain_task, _parameter, "new"),
         "many_task_values": listed(new_task, _parameter, "many", "new"),
         "new_worker_columns": listed(new_worker, _column),
         "new_worker_values": listed(new_worker, _parameter),

@@ -22,7 +22,7 @@ from .._maintenance.heartbeat import HeartbeatProcess, ThreadHeartbeat
 from .._maintenance.loop import Duty, MaintenanceLoop
 from .._maintenance.rescuer import Rescuer
 from .._maintenance.ticker import Ticker
-from .._store.contract import Claim, End, Exchanged, Held, Note, Start, Store, WorkerRecord
+from .._store.contract import Claim, End, Exchanged, Held, Note, Outlook, Start, Store, WorkerRecord
 from .._system import clock
 from .._system.log import event
 from .._system.place import here
@@ -77,7 +77,7 @@ class Membership:
         self._clock_watch = ClockWatch(self.store)
         self._expirer = Expirer(self.store)
         self._decider = Decider(self.store)
-        self._ticker = Ticker(self.store, self.events)
+        self._ticker = Ticker(self.store, self.events, self._act_on)
 
     # -- joining and leaving -----------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Membership:
             outage = Outage(name, self.events, silent=self._runs_tasks)  # a worker's own loop reports it
             self._loop = MaintenanceLoop(name, outage)
             self._loop.start()
-            common: list[Duty] = [self.rescuer, self._clock_watch, self._expirer, self._decider, self._ticker]
+            common: list[Duty] = [self.rescuer, self._clock_watch, self._decider, self._ticker]
             duties: list[Duty] = [*common, *self.duties]
             for duty in duties:
                 self._loop.add(duty)
@@ -216,13 +216,17 @@ class Membership:
 
     def maintain(self) -> int:
         """Do now what the maintenance does at intervals. Return how many tasks became due by that."""
-        return (
-            self._expirer() + self.rescuer.check() + self._clock_watch.check() + self._decider() + self._ticker.tick()
-        )
+        return self.rescuer.check() + self._clock_watch.check() + self._ticker.tick()
 
     def tick(self) -> int:
         """Make the ticks of schedules that are due now. Return how many tasks are due by that."""
         return self._ticker.tick()
+
+    def _act_on(self, outlook: Outlook) -> int:
+        """Decide children and abandon expired tasks if there are any. Return how many tasks are due by that."""
+        expired = outlook.expires is not None and outlook.expires <= clock.now()
+        count = self._expirer() if expired else 0
+        return count + (self._decider.decide() if outlook.undecided is not None else 0)
 
     def expire(self) -> int:
         """Abandon expired tasks now. Call it when a claim has found nothing although a task is due."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from typing import Unpack
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import click
 
@@ -25,39 +27,68 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
-@click.argument("words", metavar="PAYLOAD", nargs=-1)
-@queue_option
-@flags_of(Options, "enqueue")
-@click.option(
-    "--function",
-    metavar="NAME",
-    callback=checked(check_function),
-    help="Enqueue a call of this task function. PAYLOAD is the JSON array of its arguments.",
+_TARGET_OPTIONS = (
+    click.argument("words", metavar="[PAYLOAD]", nargs=-1),
+    click.option(
+        "--function",
+        metavar="NAME",
+        callback=checked(check_function),
+        help="Call this task function. PAYLOAD is the JSON array of its arguments.",
+    ),
+    click.option("--kwargs", metavar="OBJECT", help="Keyword arguments of the --function, as a JSON object."),
+    click.option("--command", is_flag=True, help="Run the command line that follows -- instead of a PAYLOAD."),
+    click.option("--cwd", metavar="DIRECTORY", help="Directory in which the command runs.  [default: the worker's]"),
+    click.option(
+        "--env",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=checked(lambda values: dict(map(variable, values))),
+        help="Add a variable to the command's environment. Repeatable.",
+    ),
 )
-@click.option("--kwargs", metavar="OBJECT", help="Keyword arguments of the --function, as a JSON object.")
-@click.option("--command", is_flag=True, help="Enqueue the command line that follows -- instead of a PAYLOAD.")
-@click.option("--cwd", metavar="DIRECTORY", help="Directory in which the command runs.  [default: the worker's]")
-@click.option(
-    "--env",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=checked(lambda values: dict(map(variable, values))),
-    help="Add a variable to the command's environment. Repeatable.",
-)
-@url_option
-@click.pass_obj
-def enqueue(
-    url: str | None,
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument and the options that say what to enqueue. The command gets it as ``target``."""
+
+    @functools.wraps(function)
+    def with_target(*args: Any, **kwargs: Any) -> Any:
+        given = [kwargs.pop(name) for name in ("words", "function", "kwargs", "command", "cwd", "env")]
+        return function(*args, target=_target(*given), **kwargs)
+
+    for add in reversed(_TARGET_OPTIONS):
+        with_target = add(with_target)
+    return with_target
+
+
+def _target(
     words: tuple[str, ...],
-    queue: str,
     function: str | None,
     kwargs: str | None,
     command: bool,
     cwd: str | None,
     env: dict[str, str],
-    **options: Unpack[Options],
-) -> None:
+) -> Target:
+    if function is not None and command:
+        raise click.UsageError("give --function or --command, not both")
+    if kwargs is not None and function is None:
+        raise click.UsageError("--kwargs needs --function")
+    if not command and (cwd is not None or env):
+        raise click.UsageError("--cwd and --env need --command")
+    if command:
+        return _command(words, cwd, env)
+    if function is not None:
+        return _call(function, words or ("[]",), kwargs or "{}")
+    return _payload(words)
+
+
+@click.command(epilog=_EXAMPLES)
+@queue_option
+@flags_of(Options, "enqueue")
+@target_options
+@url_option
+@click.pass_obj
+def enqueue(url: str | None, queue: str, target: Target, **options: Unpack[Options]) -> None:
     """Add a task and print its id.
 
     PAYLOAD is JSON; "-" reads it from stdin. With --command, a command line replaces it, which only workers with
@@ -67,18 +98,6 @@ def enqueue(
         raise click.UsageError("give --in or --at, not both")
     if options["after"] is None and options["when"] != "done":
         raise click.UsageError("--when needs --after")
-    if function is not None and command:
-        raise click.UsageError("give --function or --command, not both")
-    if kwargs is not None and function is None:
-        raise click.UsageError("--kwargs needs --function")
-    if not command and (cwd is not None or env):
-        raise click.UsageError("--cwd and --env need --command")
-    if command:
-        target: Target = _command(words, cwd, env)
-    elif function is not None:
-        target = _call(function, words or ("[]",), kwargs or "{}")
-    else:
-        target = _payload(words)
     with open_queue(url, queue, create=True) as opened:
         click.echo(opened.enqueue(target, **options).id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import click
 from click.core import ParameterSource
@@ -14,7 +14,8 @@ from .._formats.cron import in_words
 from .._formats.display import short_duration
 from .._formats.timetable import CatchUp, Timetable
 from .._system import clock
-from ..calls import Command, Target
+from ..calls import Target
+from ..options import Defaults
 from ..queue import TaskQueue
 from ..schedules import (
     Overlap,
@@ -22,18 +23,23 @@ from ..schedules import (
     TickInfo,
     as_schedule,
     check_name,
+    check_times,
     run_now,
     set_paused,
+    store_schedule,
     tick_infos,
+    to_record,
+    to_target,
 )
-from .options import checked, json_option, json_value, one_queue_option, open_queue, queue_option, url_option
+from .options import checked, flags_of, json_option, one_queue_option, open_queue, queue_option, url_option
 from .output import WIDE, console, counted, escaped, local, note, print_json, table
+from .producing import target_options
 from .working import find_queue
 
 _EXAMPLES = """
 \b
 Examples:
-  dbtaskqueue schedules add backup --cron "0 3 * * *" --timezone Europe/Berlin --command -- pg_dump -f db.sql
+  dbtaskqueue schedules add backup --cron "0 3 * * *" --command -- pg_dump db
   dbtaskqueue schedules next "30 6 * * 1-5" --timezone Europe/Berlin
   dbtaskqueue schedules history backup
 """
@@ -110,7 +116,6 @@ _name = click.argument("name", callback=checked(check_name))
 
 @schedules.command()
 @_name
-@click.argument("words", metavar="[PAYLOAD]", nargs=-1)
 @click.option(
     "--cron", metavar="EXPR", help="When it fires: five fields, or six with seconds first, or @daily and such."
 )
@@ -133,34 +138,41 @@ _name = click.argument("name", callback=checked(check_name))
     default="latest",
     help="Which ticks are made after an outage. The others are counted as missed.",
 )
-@click.option("--command", is_flag=True, help="Run the command line that follows -- instead of a PAYLOAD.")
+@flags_of(Defaults, "schedules_add")
+@target_options
 @queue_option
 @url_option
 @click.pass_context
 def add(
     ctx: click.Context,
     name: str,
-    words: tuple[str, ...],
+    target: Target,
     cron: str | None,
     every: float | None,
     timezone: str,
     overlap: Overlap,
     catch_up: CatchUp,
-    command: bool,
     queue: str,
+    **options: Unpack[Defaults],
 ) -> None:
     """Add a schedule, or change the one of this name.
 
     PAYLOAD is JSON; "-" reads it from stdin. With --command, a command line replaces it, which only workers with
-    --allow-commands run. Give either --cron or --every.
+    --allow-commands run. Give either --cron or --every. The other options are those of each task.
     """
     if (cron is None) == (every is None):
         raise click.UsageError("give either --cron or --every")
-    target = _target(words, command=command)
     with open_queue(ctx.obj, queue, create=True) as opened:
         made = _usage(
-            lambda: opened.schedule(
-                name, target, cron=cron, every=every, timezone=timezone, overlap=overlap, catch_up=catch_up
+            lambda: store_schedule(
+                opened.store,
+                to_record(
+                    queue,
+                    name,
+                    to_target(target, queue, opened.retry_policy, limit=opened.store.max_payload, options=options),
+                    check_times(cron, every, timezone, overlap, catch_up, 86400, 0),
+                    declared=False,
+                ),
             )
         )
     state = "paused" if made.paused else f"next at {local(made.next_at)}"
@@ -173,18 +185,6 @@ def _usage(act: Callable[[], Schedule]) -> Schedule:
         return act()
     except ValueError as error:
         raise click.UsageError(escaped(str(error))) from None
-
-
-def _target(words: tuple[str, ...], *, command: bool) -> Target:
-    if command and not words:
-        raise click.UsageError("--command needs a command line after two dashes: --command -- pg_dump -f db.sql")
-    if not command and len(words) != 1:
-        missing = "give a PAYLOAD, or a command line with --command"
-        raise click.UsageError(missing if not words else "PAYLOAD must be one argument; quote it for the shell")
-    try:
-        return Command(words) if command else json_value(words[0])
-    except ValueError as error:
-        raise click.UsageError(escaped(str(error) if command else f"Invalid value for 'PAYLOAD': {error}")) from None
 
 
 @schedules.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._formats.display import byte_size, short_duration
 from .._formats.progress import Progress, part_done
 from .._system.clock import to_datetime
-from ..monitoring.snapshot import Failure, QueueSnapshot, Running, Snapshot, WorkerSnapshot
+from ..monitoring.snapshot import Failure, QueueSnapshot, Running, ScheduleSnapshot, Snapshot, WorkerSnapshot
 from ..monitoring.tasks import attempt_text
 from ..states import ABANDONED, CANCELLED, DONE, FAILED, PENDING, RESERVED, RUNNING, TaskState
 from .output import WIDE, escaped, local, queue_name, styled
@@ -39,7 +39,7 @@ class Column(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One of the four parts of the screen."""
+    """One of the parts of the screen."""
 
     columns: Sequence[Column]
     rows: Sequence[tuple[str, ...]]
@@ -138,6 +138,7 @@ def _parts(snapshot: Snapshot, now: int, *, wide: bool) -> list[Part]:
         _queues(snapshot, wide),
         _workers(snapshot, now),
         _running(snapshot, now, wide),
+        *([_schedules(snapshot, now, wide)] if snapshot.schedules else []),
         _failures(snapshot, now, wide),
     ]
 
@@ -230,6 +231,32 @@ def _running_row(task: Running, now: int, wide: bool) -> tuple[str, ...]:
     )
 
 
+def _schedules(snapshot: Snapshot, now: int, wide: bool) -> Part:
+    columns = [
+        Column("next in", 8, right=True),
+        Column("last ago", 8, right=True),
+        Column("outcome", 7),
+        Column("task", 8, right=True),
+        Column("schedules"),
+    ]
+    if wide:
+        columns[4:4] = [Column("queue", 16)]
+    rows = [_schedule_row(schedule, now, wide) for schedule in snapshot.schedules]
+    return Part(columns, rows, "no schedules")
+
+
+def _schedule_row(schedule: ScheduleSnapshot, now: int, wide: bool) -> tuple[str, ...]:
+    coming = None if schedule.next_at is None else max(0, schedule.next_at - now) / 1e6
+    return (
+        "paused" if schedule.paused else short_duration(coming) or "never",
+        short_duration(None if schedule.last_at is None else (now - schedule.last_at) / 1e6),
+        schedule.outcome or "",
+        "" if schedule.task is None else str(schedule.task),
+        *((schedule.queue,) if wide else ()),
+        schedule.name,
+    )
+
+
 def _failures(snapshot: Snapshot, now: int, wide: bool) -> Part:
     columns = [
         Column("failures", 8),
@@ -301,11 +328,23 @@ def _changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
         yield f"task {ended.id} is {ended.state} queue={ended.queue} attempt={ended.attempt}"
     for task in after.running:
         yield from _task_changes(were_running.get((task.id, task.token)), task)
+    yield from _ticks(before, after)
     failures = {(each.id, each.attempt, each.state) for each in before.failures} if before else set()
     for each in reversed(after.failures):
         if (each.id, each.attempt, each.state) not in failures:
             attempt = attempt_text(each.attempt, each.max_attempts)
             yield f"task {each.id} {each.state} queue={each.queue} attempt={attempt} {each.error}"
+
+
+def _ticks(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
+    """Yield a line for each new tick. A schedule that was not in the snapshot before may have an old one."""
+    known = {(each.queue, each.name): each.last_at for each in before.schedules} if before else {}
+    for each in after.schedules:
+        place = each.queue, each.name
+        is_old = before is not None and place not in known and (each.last_at or 0) < before.at
+        if each.last_at is not None and each.last_at != known.get(place) and not is_old:
+            made = "" if each.task is None else f" task={each.task}"
+            yield f"schedule {each.name} {each.outcome} queue={each.queue}{made}"
 
 
 def _queue_line(queue: QueueSnapshot) -> str:

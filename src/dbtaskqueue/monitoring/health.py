@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from .._formats.display import duration
-from .._store.contract import Finding, Store, TaskRecord, WorkerRecord
+from .._store.contract import Finding, ScheduleRecord, Store, TaskRecord, WorkerRecord
 from .._system import clock
 from .._system.place import here
 from ..checks import counted, listed
@@ -20,6 +20,13 @@ _MOST_RUNNING = 500
 _MOST_WAITING = 500
 _MOST_BLOCKED, _MOST_PARENTS = 100, 100
 """The newest blocked tasks of a queue that are read, and the open parents of each."""
+_LATE = 60_000_000
+"""Microseconds after which a schedule that is due is late."""
+_DAY = 86_400_000_000
+_UNDECLARED = 30 * _DAY
+_REFRESHED = 3_600_000_000
+"""Microseconds: a declaration is not stored again within this time."""
+_MOST_SCHEDULES, _MOST_TICKS = 100, 100
 _SLOW_FACTOR, _SLOW_SAMPLES = 3, 5
 """A running task is slow after three times the 95th percentile of its function, if at least five attempts are known."""
 _NEVER_SLOW = 1.0
@@ -49,6 +56,9 @@ def check(store: Store, queues: list[str], command_line: CommandLine) -> list[Fi
         _oldest_due(store, queues, command_line, any_alive=bool(alive)),
         *_unknown_functions(store, queues, command_line, alive),
         *_unserved_parents(store, queues, command_line, alive),
+        *_late_schedules(store, queues, command_line),
+        *_missed_ticks(store, queues, command_line),
+        *_undeclared_schedules(store, queues, command_line, alive),
         *_abandoned(store, queues, command_line),
         *_slow(store, queues, command_line),
     ]
@@ -128,6 +138,54 @@ def _unserved_parents(
                 f"{tasks}, which no live worker serves (task {example})",
                 command_line("worker", "MODULE:NAME", queue=queue),
             )
+
+
+def _schedules(store: Store, queues: list[str]) -> list[ScheduleRecord]:
+    return [schedule for schedule in store.schedules() if schedule.queue in queues]
+
+
+def _late_schedules(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:
+    """Find schedules that have been due for a minute: any worker of the database would have made their ticks."""
+    now = store.outlook(clock.now()).now
+    late = [
+        schedule
+        for schedule in _schedules(store, queues)
+        if not schedule.paused and schedule.next_at is not None and schedule.next_at < now - _LATE
+    ]
+    if late:
+        names = listed([schedule.name for schedule in late])
+        longest = duration((now - min(schedule.next_at or now for schedule in late)) / 1e6)
+        value = f"{counted(len(late), 'schedule')} due for up to {longest}: {names}"
+        yield Finding("late schedules", value, f"start a worker: {command_line('worker', 'MODULE:NAME')}")
+
+
+def _missed_ticks(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:
+    """Find schedules whose ticks were missed within a day."""
+    since = store.outlook(clock.now()).now - _DAY
+    for schedule in [schedule for schedule in _schedules(store, queues) if schedule.missed][:_MOST_SCHEDULES]:
+        recent = [tick for tick in store.ticks(schedule.queue, schedule.name, _MOST_TICKS) if tick.at >= since]
+        if missed := sum(tick.missed for tick in recent):
+            history = command_line("schedules", "history", schedule.name, queue=schedule.queue)
+            value = f"{counted(missed, 'tick')} of schedule {schedule.name} of queue {schedule.queue} within a day"
+            yield Finding("missed ticks", value, f"keep a worker running; see {history}")
+
+
+def _undeclared_schedules(
+    store: Store, queues: list[str], command_line: CommandLine, alive: list[WorkerRecord]
+) -> Iterator[Finding]:
+    """Find schedules that code has declared once, but that no worker has declared for 30 days.
+
+    A worker declares them when it starts. So one that has run since then may still have them in its code.
+    """
+    before = store.outlook(clock.now()).now - _UNDECLARED
+    for schedule in _schedules(store, queues):
+        if schedule.declared_at is None or schedule.declared_at >= before:
+            continue
+        until = schedule.declared_at + _REFRESHED
+        if not any(serves(worker, schedule.queue) is not False and worker.created_at <= until for worker in alive):
+            remove = command_line("schedules", "remove", schedule.name, queue=schedule.queue)
+            value = f"schedule {schedule.name} of queue {schedule.queue} has not been declared for 30 days"
+            yield Finding("undeclared schedule", value, f"if it is no longer wanted: {remove}")
 
 
 def _abandoned(store: Store, queues: list[str], command_line: CommandLine) -> Iterator[Finding]:

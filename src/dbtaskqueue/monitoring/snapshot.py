@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from .._formats.progress import Progress, Usage, read_usage
-from .._store.contract import Store, TaskRecord, WorkerRecord
+from .._store.contract import ScheduleRecord, Store, TaskRecord, WorkerRecord
 from .._system import clock
 from .._system.place import here, is_gone
 from ..overview import seconds_waited
@@ -22,12 +23,13 @@ MOST_RUNNING = 50
 """The most running tasks of a queue that are read."""
 _MOST_FAILURES = 10
 _MOST_ENDED = 50
+_MOST_SCHEDULES = 20
 _COUNTING_SHARE = 0.05
 """The largest share of the time that counting may take: if it is slow, tasks are counted less often."""
 _CPU_WINDOW = 5.0
 """Seconds over which CPU use is measured. A worker reports what its tasks use about once a second."""
 _LONG_PAYLOAD = 5000
-_TIMES = {"at", "created_at", "started_at", "due"}
+_TIMES = {"at", "created_at", "started_at", "due", "next_at", "last_at"}
 """Fields that are times, in microseconds."""
 
 
@@ -90,6 +92,21 @@ class Failure(NamedTuple):
     error: str
 
 
+class ScheduleSnapshot(NamedTuple):
+    """A schedule. ``next_at``: its next tick, None if it is paused or never fires again.
+
+    ``last_at``, ``outcome`` and ``task``: its last tick, see TickInfo; None if there is none.
+    """
+
+    name: str
+    queue: str
+    paused: bool
+    next_at: int | None
+    last_at: int | None
+    outcome: str | None
+    task: int | None
+
+
 class Ended(NamedTuple):
     """A task that was running in the previous snapshot and no longer is."""
 
@@ -100,7 +117,10 @@ class Ended(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The database at a moment ``at`` (microseconds). ``more``: it does not contain all running tasks."""
+    """The database at a moment ``at`` (microseconds). ``more``: it does not contain all running tasks.
+
+    ``schedules``: those that fire next, at most 20.
+    """
 
     at: int
     queues: list[QueueSnapshot]
@@ -109,6 +129,7 @@ class Snapshot(NamedTuple):
     more: bool
     failures: list[Failure]
     ended: list[Ended]
+    schedules: Sequence[ScheduleSnapshot] = ()
 
 
 def to_plain(value: object, name: str = "") -> object:
@@ -165,6 +186,7 @@ class Monitor:
         self._unfinished = _Paced(lambda: [self._read_queue(name) for name in self._names()])
         self._queues: list[QueueSnapshot] = []
         self._failures = _Paced(self._read_failures)
+        self._schedules = _Paced(self._read_schedules)
         self._beats: dict[int, tuple[int, float]] = {}
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
         self._were_running: dict[int, Running] = {}
@@ -181,7 +203,7 @@ class Monitor:
         running = self._read_running(record for records in found for record in records)
         more = any(len(records) == MOST_RUNNING for records in found)
         ended = self._read_ended(running) if self._with_ended else []
-        return Snapshot(at, self._queues, workers, running, more, self._failures(), ended)
+        return Snapshot(at, self._queues, workers, running, more, self._failures(), ended, self._schedules())
 
     def _names(self) -> list[str]:
         return self._store.queues() if self._queue is None else [self._queue]
@@ -233,6 +255,18 @@ class Monitor:
                     found += self._store.tasks(queue.name, state, _MOST_FAILURES, None)
         failures = sorted(map(_failure, found), key=lambda failure: failure.at, reverse=True)
         return failures[:_MOST_FAILURES]
+
+    def _read_schedules(self) -> tuple[ScheduleSnapshot, ...]:
+        found = sorted(self._store.schedules(self._queue), key=lambda each: (each.paused, each.next_at or math.inf))
+        return tuple(self._read_schedule(schedule) for schedule in found[:_MOST_SCHEDULES])
+
+    def _read_schedule(self, schedule: ScheduleRecord) -> ScheduleSnapshot:
+        queue, name = schedule.queue, schedule.name
+        tick = next(iter(self._store.ticks(queue, name, 1)), None)
+        last = (None, None, None) if tick is None else (tick.at, tick.outcome, tick.task)
+        return ScheduleSnapshot(
+            name, queue, bool(schedule.paused), None if schedule.paused else schedule.next_at, *last
+        )
 
     def _read_ended(self, running: list[Running]) -> list[Ended]:
         before, self._were_running = self._were_running, {task.id: task for task in running}

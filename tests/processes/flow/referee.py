@@ -267,6 +267,14 @@ def all_final(tasks: Sequence[Task]) -> bool:
         return False
 
 
+def by_id(queue: TaskQueue) -> dict[int, Task]:
+    """Return all tasks of a queue as they are now."""
+    found: dict[int, Task] = {}
+    while some := queue.tasks(limit=5000, before=min(found, default=None)):
+        found |= {task.id: task for task in some}
+    return found
+
+
 # -- races -----------------------------------------------------------------------------------------
 
 RACER = """

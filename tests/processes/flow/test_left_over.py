@@ -11,13 +11,12 @@ from engines import execute
 from helpers import spawn, until
 from processes.flow.referee import Crew, Watch, check_tables
 
-from dbtaskqueue import TaskQueue
+from dbtaskqueue import Task, TaskQueue
 from dbtaskqueue._store.verbs.base import CHUNK
 from dbtaskqueue._system import clock
 
-DESCENDANTS = 5000
-SHAPES = {"wide": lambda number: 0, "tree": lambda number: number // 7}
-"""For each shape the position of the parent of each descendant; the root is at 0."""
+FANS = {"wide": (5000,), "deep": (70, 70)}
+"""For each shape of the descendants the number of children on each level."""
 
 CANCEL = """
 import os, sys
@@ -35,28 +34,28 @@ queue.cancel(int(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", FANS)
 def test_a_worker_decides_what_a_killed_process_has_left_of_a_cancelled_root(
     url: str, tmp_path: Path, shape: str
 ) -> None:
     with TaskQueue(url) as queue:
-        with queue.flow() as flow:
-            nodes = [flow.add({"do": "nothing"}, start_in=3600)]
-            for number in range(DESCENDANTS):
-                nodes.append(flow.add({"do": "nothing"}, after=nodes[SHAPES[shape](number)]))
-        root, *descendants = [node.task for node in nodes]
+        root = queue.enqueue({"do": "nothing"}, start_in=3600)
+        level, descendants = [root], list[Task]()
+        for width in FANS[shape]:
+            level = [child for task in level for child in queue.enqueue_many([{"do": "x"}] * width, after=task)]
+            descendants += level
         with Watch(url):
             process = spawn(CANCEL, url, root.id)
             assert process.wait(timeout=120) == -signal.SIGKILL, process.communicate()
             process.communicate()
             stats = queue.stats()
-            assert stats.blocked == DESCENDANTS - 2 * CHUNK, "two transactions were committed"
+            assert stats.blocked == len(descendants) - 2 * CHUNK, "two transactions were committed"
             assert root.refresh().state == "cancelled"
             with Crew(url, tmp_path):
                 until(lambda: queue.stats().blocked == 0, within=60, what="a decision about the others")
         check_tables(url)
-        states = Counter(str(task.state) for task in queue.tasks(limit=2 * DESCENDANTS))
-        assert states == {"cancelled": DESCENDANTS + 1}
+        states = Counter(str(task.state) for task in queue.tasks(limit=100_000))
+        assert states == {"cancelled": len(descendants) + 1}
         assert all(str(queue.get(task.id).error).startswith("cancelled, since") for task in descendants[::500])
         assert (tmp_path / "runs").read_text() == "", "a cancelled task ran"
 

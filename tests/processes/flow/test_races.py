@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 from engines import cursor
 from helpers import Background, until
-from processes.flow.referee import check_tables, race
+from processes.flow.referee import by_id, check_tables, race
 
 from dbtaskqueue import Task, TaskQueue, Worker, current_task
-from dbtaskqueue.states import FINAL
 
+WHENS = ["done", "ended", "failed"]
 PORTION = 250
 """Rounds whose tasks are stored, and fetched, together."""
 
@@ -43,31 +43,29 @@ def fates(number: int) -> tuple[str, str]:
 
 
 def test_two_last_parents_that_end_at_the_same_moment_leave_no_child(url: str, tmp_path: Path, rounds: int) -> None:
-    children: list[tuple[Task, Task, Task]] = []
+    children: list[tuple[Task, bool]] = []
     with TaskQueue(url, queue="children") as queue:
         for first in range(0, rounds, PORTION):
             both = [fates(number) for number in range(first, min(rounds, first + PORTION))]
             ones, others = (queue.lane(f"parents-{me}").enqueue_many([each[me] for each in both]) for me in (0, 1))
             with queue.flow() as flow:
+                whens = [WHENS[number % len(WHENS)] for number in range(first, first + len(both))]
                 nodes = [
-                    [flow.add(when, after=parents, when=when) for when in ("done", "ended", "failed")]
-                    for parents in zip(ones, others, strict=True)
+                    flow.add(when, after=parents, when=when)
+                    for when, parents in zip(whens, zip(ones, others, strict=True), strict=True)
                 ]
-            children += [tuple(node.task for node in each) for each in nodes]  # type: ignore[misc]
+            for node, when, ends in zip(nodes, whens, both, strict=True):
+                children.append((node.task, when == "ended" or ("fails" in ends) == (when == "failed")))
         race(url, tmp_path, rounds, END_PARENTS, END_PARENTS, within(rounds))
         check_tables(url)
-        states: Counter[tuple[str, ...]] = Counter()
-        for number, each in enumerate(children):
-            found = tuple("blocked" if task.refresh().blocked else str(task.state) for task in each)
-            failures = fates(number).count("fails")
-            assert found == ("cancelled" if failures else "pending", "pending", "pending" if failures else "cancelled")
-            states[found] += 1
-        assert sum(states.values()) == rounds
-        free = {task.id for each in children for task in each if task.state not in FINAL}
+        now = by_id(queue)
+        for child, is_free in children:
+            assert standing(now[child.id]) == ("pending" if is_free else "cancelled"), now[child.id]
         fetched: list[Task] = []
         while some := queue.fetch(500, timeout=0):
             fetched += some
-        assert sorted(task.id for task in fetched) == sorted(free), "each free child is handed out once"
+        free = sorted(child.id for child, is_free in children if is_free)
+        assert sorted(task.id for task in fetched) == free, "each free child is handed out once"
         queue.purge()
 
 
@@ -115,11 +113,10 @@ def triangles(url: str, directory: Path, rounds: int, end_parents: str) -> None:
         (directory / "meeting place of the middle").write_text(str([middle.id for _, middle, _, _ in found]))
         race(url, directory, rounds, end_parents, CANCEL_MIDDLE, within(rounds))
         check_tables(url)
-        states = Counter(
-            tuple("blocked" if task.refresh().blocked else str(task.state) for task in each) for each in found
-        )
+        now = {id: task for name in ("parents-0", "middle", "children") for id, task in by_id(queue.lane(name)).items()}
+        states = Counter(tuple(standing(now[task.id]) for task in each) for each in found)
         assert states == {("done", "cancelled", "cancelled", "pending"): rounds}
-        assert all(task.attempt == 1 for task, _, _, _ in found), "an attempt was lost"
+        assert all(now[task.id].attempt == 1 for task, _, _, _ in found), "an attempt was lost"
         queue.purge()
 
 
@@ -157,6 +154,10 @@ def test_a_task_that_ends_in_its_own_transaction_does_not_wait_for_locks_on_its_
             its.execute("COMMIT")
         worker.join()
         assert child.refresh().state == "done"
+
+
+def standing(task: Task) -> str:
+    return "blocked" if task.blocked else str(task.state)
 
 
 def quick_to_find_deadlocks(url: str, engine: str) -> str:

@@ -7,9 +7,9 @@ that have ended, among them tasks that fail until they are retried, and everythi
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +130,7 @@ def run_one(queue: TaskQueue, crew: Crew, directory: Path, chance: random.Random
     tasks = [node.task for node in nodes]
     for number in chance.sample(range(TASKS), 4):
         time.sleep(chance.uniform(0, 0.1))
-        with contextlib.suppress(InvalidTransition):  # it has ended
+        with suppress(InvalidTransition):  # it has ended
             queue.cancel(tasks[number].id, running=False)
         if chance.random() < 0.5:
             crew.kill()
@@ -170,7 +170,7 @@ def retry_some(queue: TaskQueue, model: Model, tasks: list[Task], chance: random
         if model.states[number] is None:
             continue  # revived already
         allowed = model.retry(number)
-        with contextlib.nullcontext() if allowed else pytest.raises(InvalidTransition):
+        with nullcontext() if allowed else pytest.raises(InvalidTransition):
             queue.retry(tasks[number].id)
     for number, task in enumerate(tasks):
         is_unfinished = str(task.refresh().state) == "pending"

@@ -210,7 +210,8 @@ class PostgresqlStore(SqlStore):
         return records
 
     def _finish_together(self, tx: PostgresqlLink, ends: Sequence[End]) -> bool:
-        return bool(tx.rows("finish_batch", _endings(ends))[0][0] == len(ends))
+        query = "finish_parents" if ends[0].flow else "finish_batch"
+        return bool(tx.rows(query, _endings(ends))[0][0] == len(ends))
 
     # -- copying -----------------------------------------------------------------------------------
 
@@ -249,5 +250,4 @@ def _endings(ends: Sequence[End]) -> Values:
         "larges": texts(larges),
         "cpus": numbers_if_any([end.cpu for end in ends]),
         "memories": numbers_if_any([end.memory for end in ends]),
-        "flows": numbers_if_any([end.flow or None for end in ends]),
     }

@@ -4,8 +4,8 @@
 -- a field there that is not a column of its own.
 --
 -- Each engine defines: {{schema}} before each table; {{waiting}}, {{is_held_by}}, {{is_held}} and {{is_ended}} for the
--- conditions that its indexes serve; {{by_…}} to name the index; {{in_ids}} for a list of numbers; {{for_update}} and
--- {{for_share}} where rows are locked one by one.
+-- conditions that its indexes serve; {{by_…}} to name the index; {{in_ids}} for a list of numbers; {{for_update}},
+-- {{for_update_if_free}} and {{for_share}} where rows are locked one by one.
 
 -- name: task_payload
 coalesce(payload, (SELECT value FROM {{schema}}dbtaskqueue_large WHERE task = dbtaskqueue_task.id AND name = 'payload'))

@@ -143,9 +143,10 @@ SELECT {{stored_gate_columns}} FROM {{schema}}dbtaskqueue_gate WHERE task = :id
 SELECT {{stored_gate_columns}} FROM {{schema}}dbtaskqueue_gate WHERE task {{in_ids}} AND open > 0
 
 -- name: open_parents
--- Reads at most the edges of one child: at most 10,000.
+-- Reads at most the edges of one child, which are 10,000. The condition is written so that PostgreSQL does not read the
+-- index of all open edges.
 SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge
- WHERE child = :id AND met IS NULL ORDER BY place LIMIT :limit
+ WHERE child = :id AND CASE WHEN met IS NULL THEN 1 ELSE 0 END = 1 ORDER BY place LIMIT :limit
 
 -- name: parent_states
 -- What a child knows of its parents without their results.

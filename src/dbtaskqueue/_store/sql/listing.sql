@@ -122,16 +122,18 @@ SELECT rank FROM {{schema}}dbtaskqueue_task {{by_claimable}}
  WHERE {{waiting}} AND rank > :rank AND rank < :below ORDER BY rank LIMIT 1
 
 -- name: count_until
--- The number of tasks of a priority that are due until then.
+-- The number of tasks of a priority that are due until then. The order keeps PostgreSQL from reading the whole table.
 SELECT count(*)
   FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
-         WHERE {{waiting}} AND rank = :rank AND due <= :until AND command <= :commands LIMIT :limit) AS found
+         WHERE {{waiting}} AND rank = :rank AND due <= :until AND command <= :commands
+         ORDER BY due, id LIMIT :limit) AS found
 
 -- name: count_beside
 -- The number of tasks of a priority that are due at the same time and have lower ids.
 SELECT count(*)
   FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
-         WHERE {{waiting}} AND rank = :rank AND due = :due AND id < :id AND command <= :commands LIMIT :limit) AS found
+         WHERE {{waiting}} AND rank = :rank AND due = :due AND id < :id AND command <= :commands
+         ORDER BY id LIMIT :limit) AS found
 
 -- name: newest
 SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1

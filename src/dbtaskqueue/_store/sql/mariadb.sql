@@ -48,6 +48,9 @@ IN :ids
 -- name: for_update
 FOR UPDATE
 
+-- name: for_update_if_free
+FOR UPDATE SKIP LOCKED
+
 -- name: for_share
 LOCK IN SHARE MODE
 
@@ -193,7 +196,9 @@ SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'done' AND qu
 UNION
 SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'cancelled' AND queue > :after_n
 UNION
-SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'abandoned' AND queue > :after_n]]
+SELECT min(queue) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'abandoned' AND queue > :after_n
+UNION
+SELECT min(queue) FROM dbtaskqueue_schedule WHERE queue > :after_n]]
 
 -- name: set_paused
 -- Differs because MariaDB has no ON CONFLICT.

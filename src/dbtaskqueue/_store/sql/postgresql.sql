@@ -35,6 +35,9 @@ id = :id AND token = :token AND CASE state WHEN 'running' THEN true WHEN 'reserv
 -- name: for_update
 FOR UPDATE
 
+-- name: for_update_if_free
+FOR UPDATE SKIP LOCKED
+
 -- name: for_share
 FOR SHARE
 
@@ -201,14 +204,12 @@ payload
 -- PostgreSQL cannot tell the type of a NULL from the column.
 CAST(:budget AS bigint)
 
--- name: many_expires
-CAST(:expires AS bigint)
 
 -- name: many_key
 -- Only a single task has a key.
 NULL
 
--- name: finish_all
+-- name: finish_rows
 UPDATE {{schema}}dbtaskqueue_task AS task
    SET finished_at = ending.at, result = ending.result, cpu = ending.cpu, memory = ending.memory, batched = 0,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
@@ -216,12 +217,16 @@ UPDATE {{schema}}dbtaskqueue_task AS task
        state = 'done'
   FROM unnest(CAST(:end_ids AS bigint[]), CAST(:tokens AS bigint[]), CAST(:ats AS bigint[]),
               CAST(:started_ats AS bigint[]), CAST(:results AS text[]), CAST(:larges AS text[]),
-              CAST(:cpus AS bigint[]), CAST(:memories AS bigint[]), CAST(:flows AS bigint[]))
-       AS ending(id, token, at, started_at, result, large, cpu, memory, flow)
+              CAST(:cpus AS bigint[]), CAST(:memories AS bigint[]))
+       AS ending(id, token, at, started_at, result, large, cpu, memory)
  WHERE task.id = ending.id AND task.token = ending.token
    AND CASE task.state WHEN 'running' THEN true WHEN 'reserved' THEN task.batched = 1 ELSE false END
-   AND (task.flow & 1) <= coalesce(ending.flow, 0)
-RETURNING task.id, ending.large
+
+-- name: finish_all
+{{finish_rows}} AND (task.flow & 1) = 0 RETURNING task.id, ending.large
+
+-- name: finish_all_parents
+{{finish_rows}} RETURNING task.id, ending.large
 
 -- name: insert_large_results
 INSERT INTO {{schema}}dbtaskqueue_large (task, name, value)
@@ -231,6 +236,11 @@ SELECT id, 'result', large FROM ended WHERE large IS NOT NULL
 -- name: finish_batch
 -- Differs because one statement over arrays is one round trip.
 WITH ended AS ({{finish_all}}), large AS ({{insert_large_results}})
+SELECT count(*) FROM ended
+
+-- name: finish_parents
+-- Later statements decide the children.
+WITH ended AS ({{finish_all_parents}}), large AS ({{insert_large_results}})
 SELECT count(*) FROM ended
 
 -- name: exchange

@@ -19,7 +19,12 @@ ended_in(name) AS (
     UNION ALL
     SELECT (SELECT min(queue) FROM {{schema}}dbtaskqueue_task {{by_ended}}
              WHERE (finished_at IS NOT NULL OR state = 'failed') AND queue > ended_in.name)
-      FROM ended_in WHERE ended_in.name IS NOT NULL)
+      FROM ended_in WHERE ended_in.name IS NOT NULL),
+scheduled_in(name) AS (
+    SELECT min(queue) FROM {{schema}}dbtaskqueue_schedule
+    UNION ALL
+    SELECT (SELECT min(queue) FROM {{schema}}dbtaskqueue_schedule WHERE queue > scheduled_in.name)
+      FROM scheduled_in WHERE scheduled_in.name IS NOT NULL)
 SELECT name FROM waiting_in WHERE name IS NOT NULL
 UNION
 SELECT name FROM blocked_in_queue WHERE name IS NOT NULL
@@ -28,7 +33,7 @@ SELECT name FROM ended_in WHERE name IS NOT NULL
 UNION
 SELECT queue FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE state IN ('reserved', 'running')
 UNION
-SELECT queue FROM {{schema}}dbtaskqueue_schedule
+SELECT name FROM scheduled_in WHERE name IS NOT NULL
 UNION
 SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 

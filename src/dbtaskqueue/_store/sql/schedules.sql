@@ -8,8 +8,10 @@
 -- Ticks are decided by one clock, so that a worker whose own clock is fast makes none of them early.
 SELECT {{database_now}}
 
--- name: next_tick
-SELECT {{database_now}}, (SELECT min(next_at) FROM {{schema}}dbtaskqueue_schedule WHERE paused = 0)
+-- name: outlook
+-- One seek each.
+SELECT {{database_now}}, (SELECT min(next_at) FROM {{schema}}dbtaskqueue_schedule WHERE paused = 0),
+       (SELECT min(parent) FROM {{schema}}dbtaskqueue_undecided), (SELECT min(expires) FROM {{schema}}dbtaskqueue_expiry)
 
 -- name: due_schedules
 SELECT {{stored_schedule_columns}} FROM {{schema}}dbtaskqueue_schedule

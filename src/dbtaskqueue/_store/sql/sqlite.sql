@@ -29,6 +29,9 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_update
 -- Differs because there is one writer at a time: no rows are locked.
 
+-- name: for_update_if_free
+-- Differs because there is one writer at a time.
+
 -- name: for_share
 -- Differs because there is one writer at a time.
 
@@ -69,10 +72,6 @@ SELECT max(coalesce((SELECT max(id) FROM dbtaskqueue_task), 0), (SELECT highest 
 
 -- name: insert_next_task
 INSERT INTO dbtaskqueue_task (id, {{new_task_columns}}) VALUES (({{next_task_id}}), {{new_task_values}})
-
--- name: insert_next_plain_task
--- For most tasks: each parameter more takes time.
-INSERT INTO dbtaskqueue_task (id, {{plain_task_columns}}) VALUES (({{next_task_id}}), {{plain_task_values}})
 
 -- name: ranks
 -- The distinct priorities among waiting tasks, one index seek each: tasks due in the future are never walked over. Each
@@ -118,36 +117,27 @@ UPDATE dbtaskqueue_task NOT INDEXED
 
 -- name: finish_batch
 -- Differs because one statement over a list of rows takes two thirds of the time of one execution for each row, or of
--- one over a JSON array. Each value of a row takes time: see finish_batch_measured.
-UPDATE dbtaskqueue_task
-   SET {{finished_columns}}, cpu = NULL, memory = NULL
-  FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS started_at, column5 AS result, :flow AS flow
-          FROM (VALUES [[(:id, :token, :at, :started_at, :result),]])) AS ended
- WHERE {{is_finished}}
+-- one over a JSON array.
+{{finish_rows}} AND (dbtaskqueue_task.flow & 1) = 0
 
--- name: finish_batch_measured
-UPDATE dbtaskqueue_task
-   SET {{finished_columns}}, cpu = ended.cpu, memory = ended.memory
-  FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS started_at, column5 AS result, column6 AS cpu,
-               column7 AS memory, :flow AS flow
-          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory),]])) AS ended
- WHERE {{is_finished}}
+-- name: finish_parents
+-- Later statements decide the children.
+{{finish_rows}}
 
--- name: finished_columns
-state = 'done', finished_at = ended.at, result = ended.result, batched = 0,
+-- name: finish_rows
+UPDATE dbtaskqueue_task
+   SET state = 'done', finished_at = ended.at, result = ended.result, batched = 0, cpu = ended.cpu, memory = ended.memory,
        attempt = CASE WHEN state = 'reserved' THEN attempt + 1 ELSE attempt END,
        started_at = CASE WHEN state = 'reserved' THEN ended.started_at ELSE dbtaskqueue_task.started_at END
-
--- name: is_finished
-dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token
-   AND (state = 'running' OR state = 'reserved' AND batched = 1) AND (dbtaskqueue_task.flow & 1) <= ended.flow
+  FROM (SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS started_at, column5 AS result, column6 AS cpu,
+               column7 AS memory
+          FROM (VALUES [[(:id, :token, :at, :started_at, :result, :cpu, :memory),]])) AS ended
+ WHERE dbtaskqueue_task.id = ended.id AND dbtaskqueue_task.token = ended.token
+   AND (state = 'running' OR state = 'reserved' AND batched = 1)
 
 -- name: insert_task
 -- Differs because there is one writer at a time: ids need no sequence.
 INSERT INTO dbtaskqueue_task (id, {{new_task_columns}}) VALUES (:id, {{new_task_values}})
-
--- name: insert_plain_task
-INSERT INTO dbtaskqueue_task (id, {{plain_task_columns}}) VALUES (:id, {{plain_task_values}})
 
 -- name: raise_pruned
 UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)

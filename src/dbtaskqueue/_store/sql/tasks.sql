@@ -3,6 +3,9 @@
 -- name: insert_task
 INSERT INTO {{schema}}dbtaskqueue_task ({{new_task_columns}}) VALUES ({{new_task_values}}) RETURNING id
 
+-- name: set_new
+UPDATE {{schema}}dbtaskqueue_task SET expires = :expires, flow = :flow, blocked = :blocked WHERE id {{in_ids}}
+
 -- name: new_state
 'pending'
 
@@ -87,7 +90,7 @@ UPDATE {{schema}}dbtaskqueue_task SET token = token + 1, finished_at = :now, wor
 
 -- name: purgeable_blocked
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{is_blocked}} AND id <= :highest
- LIMIT :limit {{for_update}}
+ ORDER BY id DESC LIMIT :limit {{for_update}}
 
 -- name: with_children
 SELECT id FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}} AND (flow & 1) = 1
@@ -105,8 +108,9 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
  ORDER BY id LIMIT :limit
 
 -- name: lock_final
+-- A task that is locked gets a child, or is retried: then it is kept. A user's transaction may hold the lock for long.
 SELECT id FROM {{schema}}dbtaskqueue_task
- WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update}}
+ WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update_if_free}}
 
 -- name: delete_large
 DELETE FROM {{schema}}dbtaskqueue_large WHERE task {{in_ids}}

@@ -121,7 +121,8 @@ class SqliteStore(SqlStore):
         else:
             first = int(tx.rows("next_task_id")[0][0])
             ids = list(range(first, first + len(tasks)))
-            tx.insert_each(ids, tasks)
+            small = [task._replace(payload=None) if is_large(task.payload) else task for task in tasks]  # type: ignore[arg-type]
+            tx.insert_many(zip(ids, small, strict=True))
         insert_large(tx, ids, tasks)
         return ids
 
@@ -135,16 +136,8 @@ class SqliteStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
-        flow = {"flow": ends[0].flow}
-        if all(end.cpu is None and end.memory is None for end in ends):
-            rows = [(end.id, end.token, end.at, end.started_at, inline(end.result)) for end in ends]
-            count = tx.change_together("finish_batch", rows, flow)
-        else:
-            measured = [
-                (end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory) for end in ends
-            ]
-            count = tx.change_together("finish_batch_measured", measured, flow)
-        complete = count == len(ends)
+        rows = [(end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory) for end in ends]
+        complete = tx.change_together("finish_parents" if ends[0].flow else "finish_batch", rows) == len(ends)
         large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
         if large:
             tx.change_each("insert_large_result", large)

@@ -6,39 +6,22 @@ import functools
 import json
 import operator
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
 from .. import queries
 from ..connections import NOTHING, Row, Transaction, Values
 from ..contract import NewTask
-from ..records import is_plain
-from ..verbs.base import inline
 
 T = TypeVar("T")
 
 SQL = queries.load("sqlite")
-
-
-class _Insert:
-    """A statement that stores tasks. It takes their values in its order: looking each one up by name takes time."""
-
-    def __init__(self, query: str) -> None:
-        self.text, names = queries.numbered(SQL[query])
-        self._fields = [name for name in names if name != "id"]
-        self.values_of = operator.attrgetter(*self._fields)
-
-    def rows(self, ids: Sequence[int], tasks: Sequence[NewTask]) -> Iterator[tuple[object, ...]]:
-        """Yield the values of tasks with these ids, which differ only in their payloads."""
-        values, at = self.values_of(tasks[0]), self._fields.index("payload")
-        before, after = values[:at], values[at + 1 :]
-        for id, task in zip(ids, tasks, strict=True):
-            yield (id, *before, inline(task.payload), *after)
-
-
-_NEXT, _NEXT_PLAIN = _Insert("insert_next_task"), _Insert("insert_next_plain_task")
-_EACH, _EACH_PLAIN = _Insert("insert_task"), _Insert("insert_plain_task")
+_INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
+_values_of = operator.attrgetter(*_names)
+"""The values of a NewTask in the order of the statement: SQLite would look up each one by name at every call."""
+_INSERT, (_first_name, *_other_names) = queries.positional(SQL["insert_task"])
+assert (_first_name, _other_names) == ("id", _names)
 
 _ROWS = 100, 10, 1
 """The numbers of rows for which a statement over a list is prepared. The prepared statements are cached."""
@@ -84,15 +67,13 @@ class SqliteTransaction(Transaction):
     def is_open(self) -> bool:
         return bool(self.connection.in_transaction)
 
+    def insert_many(self, tasks: Iterable[tuple[int, NewTask]]) -> None:
+        """Store tasks with these ids."""
+        self.connection.executemany(_INSERT, [(id, *_values_of(task)) for id, task in tasks])
+
     def insert(self, task: NewTask) -> int:
         """Store one task; return its id."""
-        insert = _NEXT_PLAIN if is_plain(task) else _NEXT
-        return self._execute(insert.text, insert.values_of(task)).lastrowid or 0
-
-    def insert_each(self, ids: Sequence[int], tasks: Sequence[NewTask]) -> None:
-        """Store tasks with these ids; they differ only in their payloads, which may be too large for their rows."""
-        insert = _EACH_PLAIN if is_plain(tasks[0]) else _EACH
-        self.connection.executemany(insert.text, insert.rows(ids, tasks))
+        return self._execute(_INSERT_ONE, _values_of(task)).lastrowid or 0
 
 
 def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:

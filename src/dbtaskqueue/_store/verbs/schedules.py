@@ -16,7 +16,7 @@ from ..contract import (
     Declared,
     Link,
     NewTask,
-    NextTick,
+    Outlook,
     PlannedTick,
     ScheduleRecord,
     Schedules,
@@ -92,8 +92,8 @@ class SqlSchedules(SqlTasks, Schedules):
 
     # -- ticks -------------------------------------------------------------------------------------
 
-    def next_tick(self, now: int) -> NextTick:
-        return NextTick(*self._connections.query("next_tick", {"now": now})[0])
+    def outlook(self, now: int) -> Outlook:
+        return Outlook(*self._connections.query("outlook", {"now": now})[0])
 
     def due_schedules(self, now: int, limit: int) -> list[ScheduleRecord]:
         rows = self._connections.query("due_schedules", {"now": now, "limit": limit})
@@ -172,7 +172,7 @@ class SqlSchedules(SqlTasks, Schedules):
         if parents:
             task = as_child(task, waiting, waits)
         if task.key is None:
-            [id] = self._insert(tx, [task])
+            [id] = self._insert_any(tx, [task])
             making.wake(task)
         else:
             [id], is_new = self._insert_unless_taken(tx, [task])
@@ -191,7 +191,7 @@ class SqlSchedules(SqlTasks, Schedules):
 
     def prune_ticks(self, before: int, limit: int) -> int:
         last = self._connections.query("first_ticks", {"after": _EARLIEST, "limit": limit})[0][0]
-        return 0 if last is None or last >= before else self._change_alone("delete_ticks", {"last": last})
+        return 0 if last is None else self._change_alone("delete_ticks", {"last": min(last, before - 1)})
 
 
 class _Previous(NamedTuple):
