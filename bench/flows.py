@@ -156,7 +156,9 @@ def cancelling(bench: Bench, group: str, name: str, fresh: Fresh) -> Row:
         values,
         "ms",
         100,
-        details=f"the cancel took {statistics.median(took):.1f} s, with {statistics.median(counts):,.0f} others meanwhile",
+        details=(
+            f"the cancel took {statistics.median(took):.1f} s, with {statistics.median(counts):,.0f} others meanwhile"
+        ),
     )
 
 
