@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
@@ -485,8 +486,10 @@ class TaskQueue:
         if is_alone:
             tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
         else:
+            like = _new_task((*shared, ""))
+            before, after = like[:_PAYLOAD], like[_PAYLOAD + 1 :]
             tasks = [
-                _new_task((*shared, payload.encode(value, limit=limit, name=f"payloads[{index}]")))
+                _as_new_task((*before, payload.encode(value, limit=limit, name=f"payloads[{index}]"), *after))
                 for index, value in enumerate(batch.payloads, first)
             ]
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
@@ -900,6 +903,8 @@ def check_state(state: TaskState | str) -> TaskState:
         raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
 
 
+_PAYLOAD = NewTask._fields.index("payload")
+_as_new_task = partial(tuple.__new__, NewTask)
 _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), NewTask._field_defaults)
 
 
