@@ -78,6 +78,19 @@ def test_why_of_tasks_that_wait_for_nothing(cli: Cli, queue: TaskQueue) -> None:
     assert cli("why", cancelled.id).out == "task 5 is cancelled\n"
 
 
+def test_why_of_a_task_that_failed_before_it_was_done(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue("x")
+    [held] = queue.fetch(timeout=10)
+    held.start()
+    held.fail("boom")
+    queue.retry(task.id)
+    [held] = queue.fetch(timeout=10)
+    held.start()
+    held.finish()
+    assert task.refresh().error == "boom"
+    assert cli("why", task.id).out == "task 1 is done\n"
+
+
 def test_why_of_a_task_that_a_parent_has_cancelled(cli: Cli, queue: TaskQueue) -> None:
     parent = queue.enqueue(1)
     queue.enqueue(2, after=parent)
@@ -325,6 +338,12 @@ def test_enqueue_after_other_tasks(cli: Cli, queue: TaskQueue) -> None:
     queue.cancel(2)
     assert child.refresh().blocked is None
     assert child.state == "pending", "with --when ended, it does not matter how they end"
+
+
+def test_after_may_be_repeated(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([1, 2, 3])
+    assert cli("enqueue", '"x"', "--after", "3", "--after", "1,2").out == "4\n"
+    assert queue.get(4).parents() == [3, 1, 2]
 
 
 @pytest.mark.parametrize(

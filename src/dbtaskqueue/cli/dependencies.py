@@ -12,7 +12,7 @@ from ..monitoring.family import Direction, Node, tree
 from ..monitoring.tasks import error_line
 from ..overview import name_of
 from ..reasons import state_words
-from ..states import FINAL, RESERVED, RUNNING
+from ..states import DONE, FINAL, RESERVED, RUNNING
 from ..task import Blocked, Task, blocked_among, look_up
 from .options import json_option, open_queue, url_option
 from .output import counted, escaped, fields, print_json, table
@@ -49,6 +49,8 @@ def _standing(task: Task) -> str:
         return "is running, but suspended" if task.suspended else "is running"
     if task.state == RESERVED:
         return f"is reserved by worker {task.worker}, which will start it"
+    if task.state == DONE:
+        return "is done"  # its error, if it has one, is that of an earlier attempt
     if task.state in FINAL:
         error = error_line(task.error or "")
         return f"is {task.state}: {error}" if error else f"is {task.state}"
