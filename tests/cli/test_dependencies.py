@@ -12,7 +12,7 @@ import pytest
 from cli.running import Cli, assert_explained, assert_wrong_usage, widest
 from helpers import until
 
-from dbtaskqueue import Task, TaskQueue
+from dbtaskqueue import RetryPolicy, Task, TaskQueue
 
 
 class Family:
@@ -79,15 +79,12 @@ def test_why_of_tasks_that_wait_for_nothing(cli: Cli, queue: TaskQueue) -> None:
 
 
 def test_why_of_a_task_that_failed_before_it_was_done(cli: Cli, queue: TaskQueue) -> None:
-    task = queue.enqueue("x")
-    [held] = queue.fetch(timeout=10)
-    held.start()
-    held.fail("boom")
-    queue.retry(task.id)
-    [held] = queue.fetch(timeout=10)
-    held.start()
-    held.finish()
-    assert task.refresh().error == "boom"
+    task = queue.enqueue("x", retry=RetryPolicy(delay=0))
+    for error in ("boom", None):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.fail(error) if error else held.finish()
+    assert (task.refresh().state, task.error) == ("done", "boom")
     assert cli("why", task.id).out == "task 1 is done\n"
 
 
@@ -137,6 +134,21 @@ def test_the_queue_is_shown_only_if_there_are_several(cli: Cli, queue: TaskQueue
     queue.enqueue(2, after=queue.enqueue(1))
     assert cli("tree", 1).out.splitlines()[0].split() == ["task", "state", "function"]
     assert cli("tree", 1).out.splitlines()[1].split() == ["1", "pending", "(callback)"]
+
+
+def test_tree_of_a_done_task_whose_parent_is_retried(cli: Cli, queue: TaskQueue) -> None:
+    parent = queue.enqueue("parent")
+    child = queue.enqueue("child", after=parent)
+    for _ in (parent, child):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.finish()
+    queue.retry(parent.id)
+    assert [line.split()[:2] for line in cli("tree", child.id).out.splitlines()[1:]] == [
+        ["2", "done"],
+        ["parents"],
+        ["1", "pending"],
+    ]
 
 
 def test_tree_as_json(cli: Cli, family: Family) -> None:

@@ -120,7 +120,8 @@ def _row(node: Node, depth: int, root: Summary | None, blocked: dict[int, Blocke
     number, task = f"{'  ' * depth}{node.id}", node.task
     if task is None:
         return number, "no longer exists", "", ""
-    state = blocked_words(blocked[node.id]) if node.id in blocked else state_words(task, clock.now())
+    waits = node.id in blocked and task.state not in FINAL  # a done child of a parent that was retried waits no more
+    state = blocked_words(blocked[node.id]) if waits else state_words(task, clock.now())
     name = name_of(task.function, task.command)
     return number, state, task.queue, f"{name} (shown elsewhere)" if node.again else name
 
