@@ -34,6 +34,8 @@ WANTS: Mapping[str, int] = {"done": WANTS_DONE, "ended": WANTS_ENDED, "failed": 
 class Reference:
     """The base of ``Task`` and ``FlowTask``: what may be named as a parent, or be an argument of a call."""
 
+    _payload_hint = "; its result is filled in only where it is an argument itself, or is in a list"
+
     def as_link(self, url: str) -> Link:
         """Return the link to this parent, for a child in the database with this URL.
 
@@ -58,6 +60,8 @@ class FlowTask(Reference, Generic[R]):
         if self._task is not None:
             return self._task.as_link(url)
         if not self._flow.is_being_stored:
+            if self._flow.is_over:
+                raise TaskQueueError("an exception ended the block of this flow, so its tasks are not known")
             raise TaskQueueError(
                 "a task of a flow is stored at the end of its block; add its children to the flow, too"
             )
@@ -67,6 +71,8 @@ class FlowTask(Reference, Generic[R]):
     def task(self) -> Task[R]:
         """The stored task. Raises TaskQueueError before the end of the block, or if it stored nothing."""
         if self._task is None:
+            if self._flow.is_over:
+                raise TaskQueueError("an exception ended the block of this flow, so its tasks are not known")
             raise TaskQueueError("a flow's tasks are known after the end of its block")
         return self._task
 
@@ -190,21 +196,27 @@ def _link(parent: AnyTask, url: str) -> Link:
 class Flow:
     """Tasks that are stored together at the end of a ``with`` block, or not at all: see ``TaskQueue.flow``."""
 
-    def __init__(self, submit: Callable[[list[tuple[Any, Mapping[str, object]]]], list[Task]]) -> None:
+    def __init__(
+        self,
+        submit: Callable[[list[tuple[Any, Mapping[str, object]]]], list[Task]],
+        check: Callable[[Mapping[str, object]], None],
+    ) -> None:
         self._submit = submit
+        self._check = check
         self._targets: list[tuple[Any, Mapping[str, object]]] = []
         self._tasks: list[FlowTask[Any]] = []
-        self._is_over = False
+        self.is_over = False
         self.is_being_stored = False
 
     def add(self, target: Any, **options: Any) -> FlowTask[Any]:
         """Add a payload, a call that ``bind`` returned, or a ``Command``, with the options of ``TaskQueue.enqueue``.
 
         What it returns may stand wherever a ``Task`` may, in this flow: as an argument of a later call, and in
-        ``after``. Raises TaskQueueError after the end of the block.
+        ``after``. Raises TaskQueueError after the end of the block, and TypeError or ValueError for an invalid option.
         """
-        if self._is_over:
+        if self.is_over:
             raise TaskQueueError("this flow is over: its block has ended")
+        self._check(options)
         self._targets.append((target, options))
         self._tasks.append(FlowTask(self, len(self._tasks)))
         return self._tasks[-1]
@@ -215,7 +227,7 @@ class Flow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_over = True
+        self.is_over = True
         if error is not None or not self._targets:
             return
         self.is_being_stored = True

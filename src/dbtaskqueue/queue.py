@@ -50,6 +50,7 @@ from .options import (
     FunctionOptions,
     ManyOptions,
     Options,
+    check_options,
     checked_waits,
     encode_meta,
     refuse_unknown,
@@ -396,11 +397,9 @@ class TaskQueue:
             page.task.id
         """
         self._handle.require_open()
-        return Flow(self._submit_flow)
+        return Flow(self._submit_flow, _check_flow_options)
 
     def _submit_flow(self, targets: list[tuple[Any, Mapping[str, object]]]) -> list[Task]:
-        for _, options in targets:
-            refuse_unknown(options, Options, "add")
         return self._submit([batch for target, options in targets for batch in batches_of([target], options)])
 
     def enqueue_all(self, calls: list[Any]) -> list[Task]:
@@ -778,7 +777,7 @@ class TaskQueue:
         """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none of this name."""
         self._handle.require_open()
         if not self.store.remove_schedule(self.name, name):
-            raise UnknownSchedule(self.name, name)
+            raise UnknownSchedule(self.name, name, self.store.schedules())
 
     def schedules(self) -> list[Schedule]:
         """Return the schedules of this queue, by name."""
@@ -910,6 +909,11 @@ _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command
 
 def _may_wait(options: Mapping[str, object]) -> bool:
     return "after" in options or "before" in options or "when" in options
+
+
+def _check_flow_options(options: Mapping[str, object]) -> None:
+    refuse_unknown(options, Options, "add")
+    check_options(options, Options)
 
 
 def _refused(refusal: Refusal) -> Exception:

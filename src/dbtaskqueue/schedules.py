@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import logging
@@ -20,7 +21,7 @@ from ._store.contract import Declared, NewTask, PlannedTick, ScheduleRecord, Set
 from ._system import clock
 from ._system.log import event
 from .calls import Target, batches_of
-from .checks import check_key, check_seconds, shown
+from .checks import check_key, check_seconds, listed, shown
 from .errors import TaskQueueError, after_a_change
 from .options import UsingOptions, given, to_columns
 from .retry import RetryPolicy
@@ -36,8 +37,17 @@ _UNLIMITED = 2**62
 class UnknownSchedule(TaskQueueError, LookupError):
     """There is no schedule of this name in the queue."""
 
-    def __init__(self, queue: str, name: str) -> None:
-        super().__init__(f"queue {queue} has no schedule {shown(name)}")
+    def __init__(self, queue: str, name: str, known: list[ScheduleRecord]) -> None:
+        super().__init__(f"queue {queue} has no schedule {shown(name)}{_similar(known, queue, name)}")
+
+
+def _similar(known: list[ScheduleRecord], queue: str, name: str) -> str:
+    """Return which schedule was probably meant: that of another queue, or one with a similar name."""
+    queues = [each.queue for each in known if each.name == name]
+    if queues:
+        return f", but queue {listed(queues)} has one"
+    names = difflib.get_close_matches(name, [each.name for each in known if each.queue == queue])
+    return f". Did you mean {' or '.join(map(shown, names))}?" if names else ""
 
 
 class Schedule(NamedTuple):
@@ -127,14 +137,14 @@ def find_schedule(store: Store, queue: str, name: str) -> ScheduleRecord:
     """Return a schedule. Raises UnknownSchedule."""
     found = store.schedules(queue, name)
     if not found:
-        raise UnknownSchedule(queue, name)
+        raise UnknownSchedule(queue, name, store.schedules())
     return found[0]
 
 
 def set_paused(store: Store, queue: str, name: str, paused: bool) -> Schedule:
     """Pause or resume a schedule, and return it. Raises UnknownSchedule."""
     if not store.pause_schedule(queue, name, paused, clock.now(), settle):
-        raise UnknownSchedule(queue, name)
+        raise UnknownSchedule(queue, name, store.schedules())
     return as_schedule(find_schedule(store, queue, name))
 
 

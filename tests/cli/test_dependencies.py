@@ -12,7 +12,7 @@ import pytest
 from cli.running import Cli, assert_explained, assert_wrong_usage, widest
 from helpers import until
 
-from dbtaskqueue import Task, TaskQueue
+from dbtaskqueue import RetryPolicy, Task, TaskQueue
 
 
 class Family:
@@ -78,6 +78,16 @@ def test_why_of_tasks_that_wait_for_nothing(cli: Cli, queue: TaskQueue) -> None:
     assert cli("why", cancelled.id).out == "task 5 is cancelled\n"
 
 
+def test_why_of_a_task_that_failed_before_it_was_done(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue("x", retry=RetryPolicy(delay=0))
+    for error in ("boom", None):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.fail(error) if error else held.finish()
+    assert (task.refresh().state, task.error) == ("done", "boom")
+    assert cli("why", task.id).out == "task 1 is done\n"
+
+
 def test_why_of_a_task_that_a_parent_has_cancelled(cli: Cli, queue: TaskQueue) -> None:
     parent = queue.enqueue(1)
     queue.enqueue(2, after=parent)
@@ -124,6 +134,21 @@ def test_the_queue_is_shown_only_if_there_are_several(cli: Cli, queue: TaskQueue
     queue.enqueue(2, after=queue.enqueue(1))
     assert cli("tree", 1).out.splitlines()[0].split() == ["task", "state", "function"]
     assert cli("tree", 1).out.splitlines()[1].split() == ["1", "pending", "(callback)"]
+
+
+def test_tree_of_a_done_task_whose_parent_is_retried(cli: Cli, queue: TaskQueue) -> None:
+    parent = queue.enqueue("parent")
+    child = queue.enqueue("child", after=parent)
+    for _ in (parent, child):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.finish()
+    queue.retry(parent.id)
+    assert [line.split()[:2] for line in cli("tree", child.id).out.splitlines()[1:]] == [
+        ["2", "done"],
+        ["parents"],
+        ["1", "pending"],
+    ]
 
 
 def test_tree_as_json(cli: Cli, family: Family) -> None:
@@ -325,6 +350,12 @@ def test_enqueue_after_other_tasks(cli: Cli, queue: TaskQueue) -> None:
     queue.cancel(2)
     assert child.refresh().blocked is None
     assert child.state == "pending", "with --when ended, it does not matter how they end"
+
+
+def test_after_may_be_repeated(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([1, 2, 3])
+    assert cli("enqueue", '"x"', "--after", "3", "--after", "1,2").out == "4\n"
+    assert queue.get(4).parents() == [3, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,16 @@ def test_an_unknown_name_is_one_line(cli: Cli, queue: TaskQueue, command: str) -
     assert (run.code, run.out, run.err) == (1, "", "Error: queue default has no schedule 'nix'\n")
 
 
+def test_a_name_that_was_mistyped_or_is_in_another_queue(cli: Cli, queue: TaskQueue) -> None:
+    queue.schedule("report", 1, every=WEEK)
+    queue.lane("other").schedule("crawl", 1, every=WEEK)
+    queue.lane("other").schedule("reports", 1, every=WEEK)
+    assert_explained(
+        cli("schedules", "resume", "reprt"), "queue default has no schedule 'reprt'. Did you mean 'report'?"
+    )
+    assert_explained(cli("schedules", "run", "crawl"), "queue default has no schedule 'crawl', but queue other has one")
+
+
 def test_pause_run_and_resume(cli: Cli, queue: TaskQueue) -> None:
     queue.schedule("s", {"a": 1}, every=WEEK)
     assert cli("schedules", "pause", "s").out == "schedule s is paused\n"

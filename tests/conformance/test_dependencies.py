@@ -24,6 +24,7 @@ from interleaving import at_statement, counted_statements, start_and_wait_for_lo
 from dbtaskqueue import (
     InvalidTransition,
     LeaseLost,
+    PayloadError,
     RetryPolicy,
     Task,
     TaskCancelled,
@@ -563,6 +564,49 @@ def test_a_flow_that_fails_stores_nothing(queue: TaskQueue, how: str) -> None:
     with queue.flow():
         pass
     assert queue.tasks() == []
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_a_flow_refuses_an_option_where_it_is_given(queue: TaskQueue) -> None:
+    with queue.flow() as flow:
+        with pytest.raises(TypeError, match="got an unknown option 'colour'"):
+            flow.add("x", colour="red")
+        with pytest.raises(ValueError, match="when must be one of"):
+            flow.add("x", when="success")
+        flow.add("y")
+    assert [task.payload for task in queue.tasks()] == ["y"]
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_a_flow_that_has_failed_says_so(queue: TaskQueue) -> None:
+    with pytest.raises(ZeroDivisionError), queue.flow() as flow:
+        x = flow.add("x")
+        _ = 1 / 0
+    with pytest.raises(TaskQueueError, match="an exception ended the block"):
+        _ = x.task
+    with pytest.raises(TaskQueueError, match="an exception ended the block"):
+        queue.enqueue("y", after=x)
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_a_call_that_is_not_bound_is_explained(queue: TaskQueue) -> None:
+    function = queue.task(name="app.work")(lambda *_: None)
+    for act in (lambda: queue.enqueue(function), lambda: queue.schedule("s", function, every=60)):
+        with pytest.raises(PayloadError, match="TaskFunction is not JSON; to enqueue a call of it, pass what its bind"):
+            act()
+    with pytest.raises(PayloadError, match=r"args\[0\].a: Task is not JSON; its result is filled in only where"):
+        function.enqueue({"a": function.enqueue()})
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_an_option_among_the_arguments_of_a_call_is_explained(queue: TaskQueue) -> None:
+    function = queue.task(name="app.work")(lambda x: x)
+    with pytest.raises(
+        TypeError, match=r"app.work: got an unexpected .* 'after'; .* before the call: using\(after=…\)"
+    ):
+        function.enqueue(1, after=2)
+    with pytest.raises(TypeError, match=r"^app\.work: missing a required argument: 'x'$"):
+        function.enqueue()
 
 
 @pytest.mark.one_engine("decided in Python")

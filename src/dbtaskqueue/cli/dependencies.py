@@ -12,7 +12,7 @@ from ..monitoring.family import Direction, Node, tree
 from ..monitoring.tasks import error_line
 from ..overview import name_of
 from ..reasons import state_words
-from ..states import FINAL, RESERVED, RUNNING
+from ..states import DONE, FINAL, RESERVED, RUNNING
 from ..task import Blocked, Task, blocked_among, look_up
 from .options import json_option, open_queue, url_option
 from .output import counted, escaped, fields, print_json, table
@@ -49,6 +49,8 @@ def _standing(task: Task) -> str:
         return "is running, but suspended" if task.suspended else "is running"
     if task.state == RESERVED:
         return f"is reserved by worker {task.worker}, which will start it"
+    if task.state == DONE:
+        return "is done"  # its error, if it has one, is that of an earlier attempt
     if task.state in FINAL:
         error = error_line(task.error or "")
         return f"is {task.state}: {error}" if error else f"is {task.state}"
@@ -118,7 +120,8 @@ def _row(node: Node, depth: int, root: Summary | None, blocked: dict[int, Blocke
     number, task = f"{'  ' * depth}{node.id}", node.task
     if task is None:
         return number, "no longer exists", "", ""
-    state = blocked_words(blocked[node.id]) if node.id in blocked else state_words(task, clock.now())
+    waits = node.id in blocked and task.state not in FINAL  # a done child of a parent that was retried waits no more
+    state = blocked_words(blocked[node.id]) if waits else state_words(task, clock.now())
     name = name_of(task.function, task.command)
     return number, state, task.queue, f"{name} (shown elsewhere)" if node.again else name
 

@@ -71,6 +71,7 @@ def _click_option(name: str, flag: Flag, default: object, command: str) -> Calla
         help=flag.help,
         type=kind,
         default=default if flag.default is None else flag.default,
+        multiple=flag.repeatable,
         is_flag=kind is None and flag.metavar is None,
         callback=checked(flag.parse) if flag.parse else None,
         envvar=f"DBTASKQUEUE_{command}{flag.name[1:]}".upper().replace("-", "_"),

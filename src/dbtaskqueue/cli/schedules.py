@@ -33,7 +33,7 @@ from ..schedules import (
 )
 from .options import checked, flags_of, json_option, one_queue_option, open_queue, queue_option, url_option
 from .output import WIDE, console, counted, escaped, local, note, print_json, table
-from .producing import target_options
+from .producing import TargetCommand, target_options
 from .working import find_queue
 
 _EXAMPLES = """
@@ -114,7 +114,7 @@ def fires(schedule: Schedule) -> str:
 _name = click.argument("name", callback=checked(check_name))
 
 
-@schedules.command()
+@schedules.command(cls=TargetCommand)
 @_name
 @click.option(
     "--cron", metavar="EXPR", help="When it fires: five fields, or six with seconds first, or @daily and such."
