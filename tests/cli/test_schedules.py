@@ -101,7 +101,7 @@ def test_pause_run_and_resume(cli: Cli, queue: TaskQueue) -> None:
     run = cli("schedules", "run", "s")
     assert queue.get(int(run.out)).payload == {"a": 1}
     assert cli("schedules", "history", "s").err == "schedule s has had no ticks in the last 30 days\n"
-    assert cli("schedules", "resume", "s").out.startswith("schedule s is not paused: next at ")
+    assert cli("schedules", "resume", "s").out.startswith("schedule s is resumed: next at ")
     assert not queue.schedules()[0].paused
 
 

@@ -405,7 +405,7 @@ def test_declaring_again_is_stored_seldom(queue: TaskQueue, caplog: pytest.LogCa
     assert schedule(queue).declared is None
     with caplog.at_level(logging.INFO, "dbtaskqueue"):
         queue.store_declarations()
-    assert "a schedule is declared differently than before" in caplog.text
+    assert "the declaration of a schedule has changed" in caplog.text
     assert schedule(queue).declared is not None
     assert record(queue).next_at == first.next_at
 
