@@ -296,7 +296,7 @@ def test_watch_shows_blocked_tasks(cli: Cli, family: Family) -> None:
         assert b" blocked=1" in line
 
 
-def test_doctor_finds_blocked_tasks_whose_parents_nobody_serves(cli: Cli, queue: TaskQueue) -> None:
+def test_doctor_finds_blocked_tasks_whose_parents_no_worker_serves(cli: Cli, queue: TaskQueue) -> None:
     parent = queue.lane("media").enqueue(1)
     queue.enqueue_many([2, 3], after=parent)
 

@@ -112,7 +112,7 @@ def test_a_queue_may_be_named_before_the_subcommand(cli: Cli, queue: TaskQueue) 
     assert [lane.schedules()[0].paused for lane in (queue, queue.lane("mail"))] == [False, True]
     run = cli("schedules", "--json", "history", "s")
     assert run.code == 2
-    assert "its own --json" in run.err
+    assert "schedules history --json" in run.err
 
 
 def test_history(cli: Cli, queue: TaskQueue) -> None:
@@ -203,7 +203,7 @@ def test_doctor_reports_ticks_that_were_missed_within_a_day(cli: Cli, queue: Tas
     assert "missed ticks" not in findings(cli)
 
 
-def test_doctor_reports_schedules_that_nobody_declares(cli: Cli, queue: TaskQueue) -> None:
+def test_doctor_reports_schedules_that_no_worker_declares(cli: Cli, queue: TaskQueue) -> None:
     @queue.periodic(every=WEEK, name="s")
     def work() -> None: ...
 

@@ -72,7 +72,7 @@ def changed(url: str, column: str, value: object, task: Task) -> None:
 # -- one reason ------------------------------------------------------------------------------------
 
 
-def test_nothing_keeps_the_first_task_of_a_served_queue(queue: TaskQueue) -> None:
+def test_nothing_delays_the_first_task_of_a_served_queue(queue: TaskQueue) -> None:
     join(queue)
     assert queue.why(queue.enqueue(1).id) == []
 
@@ -427,7 +427,7 @@ def test_it_is_read_while_tasks_run(queue: TaskQueue) -> None:
     assert queue.why(child.id) == []
 
 
-def test_it_only_reads_and_asks_the_same_number_of_questions_however_many_tasks_there_are(queue: TaskQueue) -> None:
+def test_it_only_reads_and_sends_the_same_number_of_queries_however_many_tasks_there_are(queue: TaskQueue) -> None:
     join(queue)
 
     def calls(number: int) -> int:

@@ -552,7 +552,7 @@ def test_nothing_is_due_before_the_next_tick() -> None:
     assert plan(timetable, following, following) == Plan([following], 0, None, following + DAY)
 
 
-def test_a_next_tick_that_is_no_tick_any_more_makes_nothing() -> None:
+def test_a_next_tick_that_is_no_longer_a_tick_makes_nothing() -> None:
     timetable = Timetable(cron="0 0 * * *")
     assert plan(timetable, NOW - HOUR, NOW) == Plan([], 0, None, timetable.after(NOW))
 

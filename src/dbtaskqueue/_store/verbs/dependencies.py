@@ -199,8 +199,8 @@ class SqlDependencies(SqlFacet, Dependencies):
         """Return why the parents or the children of a final task forbid its retry, or None. Writes nothing."""
         if flow & HAS_PARENTS and (why := self._why_parents_forbid(tx, task)) is not None:
             return why
-        if flow & HAS_CHILDREN and state == DONE and (begun := _begun(_settled_children(tx, task))):
-            return f"its child {min(begun)} has started and is unfinished"
+        if flow & HAS_CHILDREN and state == DONE and (started := _started(_settled_children(tx, task))):
+            return f"its child {min(started)} has started and is unfinished"
         return None
 
     def _why_parents_forbid(self, tx: Transaction, task: int) -> str | None:
@@ -231,8 +231,8 @@ class SqlDependencies(SqlFacet, Dependencies):
             parent = revived.pop()
             found = _settled_children(tx, parent)
             tx.change("delete_undecided", {"ids": tx.array([parent])})
-            begun = _begun(found)
-            again = [child for child in found if child.id not in begun]
+            started = _started(found)
+            again = [child for child in found if child.id not in started]
             if not again:
                 continue
             ids = tx.array([child.id for child in again])
@@ -278,7 +278,7 @@ def _settled_children(tx: Transaction, parent: int) -> list[_Child]:
     return [_Child(*row) for row in tx.rows("lock_children", {"ids": tx.array(children)})]
 
 
-def _begun(children: Iterable[_Child]) -> set[int]:
+def _started(children: Iterable[_Child]) -> set[int]:
     """Return the ids of those that have started and are unfinished."""
     return {child.id for child in children if child.started and child.state not in FINAL}
 
