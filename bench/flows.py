@@ -156,9 +156,7 @@ def cancelling(bench: Bench, group: str, name: str, fresh: Fresh) -> Row:
         values,
         "ms",
         100,
-        details=(
-            f"the cancel took {statistics.median(took):.1f} s, with {statistics.median(counts):,.0f} others meanwhile"
-        ),
+        details=f"it took {statistics.median(took):.1f} s, with {statistics.median(counts):,.0f} others meanwhile",
     )
 
 
@@ -173,9 +171,8 @@ def beside_blocked(bench: Bench, group: str, name: str, fresh: Fresh) -> Iterato
                 queue.enqueue_many([None] * min(_CHUNK, blocked - first), after=root)
         with TaskQueue(empty) as queue:
             queue.enqueue(start_in=1e6)
-        found = interleave(
-            {"full": lambda: _claims(bench, full), "empty": lambda: _claims(bench, empty)}, bench.repeats
-        )
+        pairs = [_claims(bench, full, empty) for _ in range(bench.repeats)]
+    found = {kind: [pair[which] for pair in pairs] for which, kind in enumerate(("full", "empty"))}
     yield Row(
         group,
         f"{name}: time of a claim beside {blocked:,} blocked tasks, against none",
@@ -187,21 +184,22 @@ def beside_blocked(bench: Bench, group: str, name: str, fresh: Fresh) -> Iterato
     )
 
 
-def _claims(bench: Bench, url: str) -> float:
-    """Return the median seconds of a ``fetch`` of one task."""
+def _claims(bench: Bench, *urls: str) -> list[float]:
+    """Return the median seconds of a ``fetch`` of one task from each database; they take turns."""
     claims = bench.some(_CLAIMS)
-    with TaskQueue(url) as queue:
-        queue.enqueue_many([None] * claims)
-        took = []
-        tasks = []
+    took: list[list[float]] = [[] for _ in urls]
+    with ExitStack() as stack:
+        queues = [stack.enter_context(TaskQueue(url)) for url in urls]
+        for queue in queues:
+            queue.enqueue_many([None] * claims)
         for _ in range(claims):
-            start = time.perf_counter()
-            tasks += queue.fetch(1, timeout=0)
-            took.append(time.perf_counter() - start)
-        for task in tasks:
-            if task.start():
-                task.finish()
-    return statistics.median(took)
+            for queue, times in zip(queues, took, strict=True):
+                start = time.perf_counter()
+                [task] = queue.fetch(1, timeout=0)
+                times.append(time.perf_counter() - start)
+                if task.start():
+                    task.finish()
+    return [statistics.median(times) for times in took]
 
 
 def steps_beside_blocked(bench: Bench, group: str) -> Row:
