@@ -562,9 +562,7 @@ def test_every_unfinished_state_skips(queue: TaskQueue, condition: Callable[[Tas
 
 
 @pytest.mark.parametrize("condition", UNFINISHED, ids=lambda condition: condition.__name__)
-def test_allow_makes_a_task_in_any_case(
-    queue: TaskQueue, condition: Callable[[TaskQueue, Task], None]
-) -> None:
+def test_allow_makes_a_task_in_any_case(queue: TaskQueue, condition: Callable[[TaskQueue, Task], None]) -> None:
     queue.schedule("s", 1, every=WEEK, overlap="allow")
     task = fire(queue)
     assert task is not None
