@@ -1,6 +1,6 @@
 """Parents and children as users write them: ``after=``, ``before=``, tasks as arguments, and ``queue.flow()``.
 
-``_store/verbs/dependencies.py`` stores them and decides what the end of a parent means.
+``_store/verbs/dependencies.py`` stores them, and decides children when a parent ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WANTS: Mapping[str, int] = {"done": WANTS_DONE, "ended": WANTS_ENDED, "failed": 
 
 
 class Reference:
-    """The base of ``Task`` and ``FlowTask``: what may be named as a parent, or be an argument of a call."""
+    """The base of ``Task`` and ``FlowTask``: a task that can be a parent, or an argument of a call."""
 
     _payload_hint = "; its result is filled in only where it is an argument itself, or is in a list"
 
@@ -45,7 +45,7 @@ class Reference:
 
 
 class FlowTask(Reference, Generic[R]):
-    """A task that ``Flow.add`` has taken. It may stand wherever a ``Task`` may, in the same flow.
+    """A task of a flow, which ``Flow.add`` returns. In the same flow, it can be used wherever a ``Task`` can.
 
     ``task``: the stored task, after the end of the block.
     """
@@ -71,9 +71,7 @@ class FlowTask(Reference, Generic[R]):
     def task(self) -> Task[R]:
         """The stored task. Raises TaskQueueError before the end of the block, or if it stored nothing."""
         if self._task is None:
-            if self._flow.is_over:
-                raise TaskQueueError("an exception ended the block of this flow, so its tasks are not known")
-            raise TaskQueueError("a flow's tasks are known after the end of its block")
+            raise TaskQueueError("this task of a flow is not stored: its block has not ended, or has failed")
         return self._task
 
     def __repr__(self) -> str:
@@ -81,7 +79,7 @@ class FlowTask(Reference, Generic[R]):
 
 
 AnyTask = Reference | int
-"""What ``after`` and ``before`` take: a ``Task``, what ``Flow.add`` has returned, or an id."""
+"""What ``after`` and ``before`` take: a ``Task``, a ``FlowTask``, or an id."""
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -158,10 +156,10 @@ def _escaped(name: str) -> str:
 def to_waits(
     options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int, position: int
 ) -> Waits | None:
-    """Return what a new task waits for, None for nothing. ``options`` are checked; ``url``: its database.
+    """Return what a new task waits for, or None. ``options`` are checked ones; ``url`` is that of its database.
 
     ``position``: the number of tasks before it in the same call.
-    Raises ValueError for too many parents, a task of another database, and options that exclude each other.
+    Raises ValueError for too many parents, a task in a different database, and options that exclude each other.
     """
     after: Sequence[AnyTask] = options.get("after", ())
     before = options.get("before")
@@ -211,12 +209,20 @@ class Flow:
     def add(self, target: Any, **options: Any) -> FlowTask[Any]:
         """Add a payload, a call that ``bind`` returned, or a ``Command``, with the options of ``TaskQueue.enqueue``.
 
+<<<<<<< HEAD
         What it returns may stand wherever a ``Task`` may, in this flow: as an argument of a later call, and in
         ``after``. Raises TaskQueueError after the end of the block, and TypeError or ValueError for an invalid option.
         """
         if self.is_over:
             raise TaskQueueError("this flow is over: its block has ended")
         self._check(options)
+=======
+        In this flow, the task that it returns can be used wherever a ``Task`` can: as an argument of a later call, and
+        in ``after``. Raises TaskQueueError after the end of the block.
+        """
+        if self._is_over:
+            raise TaskQueueError("the block of this flow has ended; start another flow to add tasks")
+>>>>>>> english
         self._targets.append((target, options))
         self._tasks.append(FlowTask(self, len(self._tasks)))
         return self._tasks[-1]
@@ -260,6 +266,6 @@ def check_expires_in(value: float | timedelta) -> float:
 
 
 def check_expires_at(moment: datetime) -> datetime:
-    """Return ``expires_at``. Raises what a bad ``start_at`` raises."""
+    """Return ``expires_at``. Raises the same errors as an invalid ``start_at``."""
     clock.from_datetime(moment)
     return moment

@@ -266,7 +266,7 @@ class ManyOptions(Start, Defaults, total=False):
             flag=Flag(
                 name="--when",
                 words=get_args(When),
-                help="How its parents must end: all done; all ended, however; all ended, and one of them failed.",
+                help="How its parents must end: all done; all ended, in any state; all ended, and one not done.",
             ),
         ),
     ]

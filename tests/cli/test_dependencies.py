@@ -321,7 +321,7 @@ def test_watch_shows_blocked_tasks(cli: Cli, family: Family) -> None:
         assert b" blocked=1" in line
 
 
-def test_doctor_finds_blocked_tasks_whose_parents_nobody_serves(cli: Cli, queue: TaskQueue) -> None:
+def test_doctor_finds_blocked_tasks_whose_parents_no_worker_serves(cli: Cli, queue: TaskQueue) -> None:
     parent = queue.lane("media").enqueue(1)
     queue.enqueue_many([2, 3], after=parent)
 
@@ -393,20 +393,20 @@ def test_cancel_a_tree(cli: Cli, queue: TaskQueue) -> None:
     other = queue.enqueue("other", after=shared)
     child = queue.enqueue("child", after=task)
     run = cli("cancel", task.id, "--tree")
-    assert run.out == f"task {task.id} is cancelled\n1 parent that no other task needs, cancelled: {own.id}\n"
+    assert run.out == f"task {task.id} is cancelled\ncancelled 1 parent that no other task needs: {own.id}\n"
     assert states(root, own, shared, task, other, child) == [
         *("pending", "cancelled", "pending", "cancelled", "pending", "cancelled")
     ]
     run = cli("cancel", other.id, "--tree")
-    assert run.out.splitlines()[1] == f"2 parents that no other task needs, cancelled: {shared.id}, {root.id}"
+    assert run.out.splitlines()[1] == f"cancelled 2 parents that no other task needs: {shared.id}, {root.id}"
     assert states(root, shared, other) == ["cancelled"] * 3
 
 
 def test_cancel_a_tree_with_a_running_and_a_done_parent(cli: Cli, family: Family, queue: TaskQueue) -> None:
     assert cli("cancel", 5, "--tree").out.splitlines() == [
         "task 5 is cancelled",
-        "1 parent that no other task needs, cancelled: 4",
-        "1 parent that no other task needs, cancellation requested: 3",
+        "cancelled 1 parent that no other task needs: 4",
+        "requested the cancellation of 1 parent that no other task needs: 3",
     ]
     assert [str(queue.get(id).state) for id in family.ids] == [
         *("done", "done", "running", "cancelled", "cancelled", "cancelled")

@@ -29,7 +29,7 @@ _MOST = 200
 def why(url: str | None, id: int, json: bool) -> None:
     """Explain why a task does not run.
 
-    Prints one line for each reason, or what the task does if there is none.
+    Prints one line for each reason. If there is none, prints what the task does.
     """
     with open_queue(url) as task_queue:
         task = task_queue.get(id)
@@ -44,7 +44,7 @@ def why(url: str | None, id: int, json: bool) -> None:
 
 
 def _standing(task: Task) -> str:
-    """Return what a task does for which there is no reason to wait."""
+    """Return in words what a task does that has no reason to wait."""
     if task.state == RUNNING:
         return "is running, but suspended" if task.suspended else "is running"
     if task.state == RESERVED:
@@ -54,7 +54,7 @@ def _standing(task: Task) -> str:
     if task.state in FINAL:
         error = error_line(task.error or "")
         return f"is {task.state}: {error}" if error else f"is {task.state}"
-    return f"is {task.state}, and nothing keeps it from being started"
+    return f"is {task.state}, and a worker can start it now"
 
 
 # -- tree ------------------------------------------------------------------------------------------
@@ -63,14 +63,14 @@ def _standing(task: Task) -> str:
 @click.command("tree")
 @click.argument("id", type=int)
 @click.option(
-    "--depth", type=click.IntRange(1, 100), default=5, metavar="NUMBER", help="Show this many generations each way."
+    "--depth", type=click.IntRange(1, 100), default=5, metavar="NUMBER", help="Show this many generations up and down."
 )
 @click.option(
     "--width",
     type=click.IntRange(1, _MOST),
     default=10,
     metavar="NUMBER",
-    help="Show at most this many parents, and children, of a task.",
+    help="Show at most this many parents and this many children of each task.",
 )
 @json_option
 @url_option

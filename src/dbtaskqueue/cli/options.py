@@ -186,7 +186,7 @@ def queues_option(function: Function) -> Function:
         envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
         multiple=True,
         callback=_all_queues,
-        help="Serve this queue; 'mail*' is every queue whose name starts with mail, '*' every queue. Repeatable."
+        help="Serve this queue, or the queues that match a pattern such as 'mail*' or '*'. Repeatable."
         "  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
     )(function)
 

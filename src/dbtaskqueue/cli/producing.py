@@ -63,7 +63,7 @@ _TARGET_OPTIONS = (
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument and the options that say what to enqueue. The command gets it as ``target``."""
+    """Add the argument and the options for what to enqueue. The command receives it as ``target``."""
 
     @functools.wraps(function)
     def with_target(*args: Any, **kwargs: Any) -> Any:
