@@ -71,7 +71,9 @@ class FlowTask(Reference, Generic[R]):
     def task(self) -> Task[R]:
         """The stored task. Raises TaskQueueError before the end of the block, or if it stored nothing."""
         if self._task is None:
-            raise TaskQueueError("this task of a flow is not stored: its block has not ended, or has failed")
+            if self._flow.is_over:
+                raise TaskQueueError("this task of a flow is not stored: an exception ended the block")
+            raise TaskQueueError("this task of a flow is not stored: its block has not ended")
         return self._task
 
     def __repr__(self) -> str:
@@ -209,20 +211,13 @@ class Flow:
     def add(self, target: Any, **options: Any) -> FlowTask[Any]:
         """Add a payload, a call that ``bind`` returned, or a ``Command``, with the options of ``TaskQueue.enqueue``.
 
-<<<<<<< HEAD
-        What it returns may stand wherever a ``Task`` may, in this flow: as an argument of a later call, and in
-        ``after``. Raises TaskQueueError after the end of the block, and TypeError or ValueError for an invalid option.
+        In this flow, the task that it returns can be used wherever a ``Task`` can: as an argument of a later call, and
+        in ``after``. Raises TaskQueueError after the end of the block, and TypeError or ValueError for an invalid
+        option.
         """
         if self.is_over:
-            raise TaskQueueError("this flow is over: its block has ended")
-        self._check(options)
-=======
-        In this flow, the task that it returns can be used wherever a ``Task`` can: as an argument of a later call, and
-        in ``after``. Raises TaskQueueError after the end of the block.
-        """
-        if self._is_over:
             raise TaskQueueError("the block of this flow has ended; start another flow to add tasks")
->>>>>>> english
+        self._check(options)
         self._targets.append((target, options))
         self._tasks.append(FlowTask(self, len(self._tasks)))
         return self._tasks[-1]
