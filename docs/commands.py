@@ -15,7 +15,8 @@ DEFAULT = re.compile(r" +\[(default: .*|[\dx<=]+)\]$")
 
 def reference() -> str:
     """A section for each group of commands, as in ``dbtaskqueue --help``, and in it one for each command."""
-    context = click.Context(main, info_name="dbtaskqueue")
+    names = main.context_settings["help_option_names"]  # click keeps the help option of the first context of a command
+    context = click.Context(main, info_name="dbtaskqueue", help_option_names=names)
     lines: list[str] = []
     for title, names in _groups(context):
         lines += [f"## {title}", ""]

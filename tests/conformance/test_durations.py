@@ -13,6 +13,7 @@ import pytest
 
 import dbtaskqueue
 from dbtaskqueue import ReleaseTask, RetryPolicy, RetryTask, Task, TaskQueue, Worker, options
+from dbtaskqueue._store.contract import ScheduleRecord
 from dbtaskqueue._system import clock
 
 Give = Callable[[TaskQueue, Any], object]
@@ -72,6 +73,17 @@ def due(task: Task) -> int:
     return task._record.due - task._record.created_at
 
 
+def stored(queue: TaskQueue, **options: Any) -> ScheduleRecord:
+    queue.schedule("s", 1, **options)
+    return queue.store.schedules(queue.name, "s")[0]
+
+
+def declared(queue: TaskQueue, **options: Any) -> ScheduleRecord:
+    queue.periodic(name=f"s {options}", args=[[]], **options)(len)
+    queue.store_declarations()
+    return queue.store.schedules(queue.name)[-1]
+
+
 def expiry(task: Task) -> int:
     assert task._record.expires is not None
     return task._record.expires - task._record.created_at
@@ -116,6 +128,14 @@ AGES: dict[str, Give] = {
     "TaskQueue.prune older_than": lambda queue, value: queue.prune(value),
     "TaskQueue.prune_in_steps older_than": lambda queue, value: list(queue.prune_in_steps(value, ["done"])),
 }
+SCHEDULES: dict[str, Give] = {
+    "TaskQueue.schedule every": lambda queue, value: queue.schedule("s", 1, every=value).every,
+    "TaskQueue.schedule jitter": lambda queue, value: stored(queue, every=60, jitter=value).jitter,
+    "TaskQueue.schedule window": lambda queue, value: stored(queue, every=60, window=value).catch_up_window,
+    "TaskQueue.periodic every": lambda queue, value: declared(queue, every=value).every,
+    "TaskQueue.periodic jitter": lambda queue, value: declared(queue, every=60, jitter=value).jitter,
+    "TaskQueue.periodic window": lambda queue, value: declared(queue, every=60, window=value).catch_up_window,
+}
 TIMEOUTS: dict[str, Give] = {
     "TaskQueue.fetch timeout": lambda queue, value: held(queue).release() or queue.fetch(timeout=value),
     "TaskQueue.next timeout": lambda queue, value: held(queue).release() or queue.next(timeout=value),
@@ -124,7 +144,7 @@ TIMEOUTS: dict[str, Give] = {
     "TaskQueue.wait_all timeout": lambda queue, value: queue.wait_all([done(queue)], timeout=value)[0].id,
     "Task.get_result timeout": lambda queue, value: done(queue).get_result(timeout=value),
 }
-PLACES = DELAYS | EXPIRIES | LIMITS | LEASES | PERIODS | AGES | TIMEOUTS
+PLACES = DELAYS | EXPIRIES | LIMITS | LEASES | PERIODS | AGES | SCHEDULES | TIMEOUTS
 NO_DURATIONS = {
     *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
     *("RunningTask.progress done", "RunningTask.progress total"),
