@@ -1,7 +1,8 @@
 """A model of the contract: what each verb does to a task, written from the design page and not from the code.
 
-Times are seconds of the model's own clock; all intervals of schedules have a tick at its zero. A method returns what the verb would return, or the name of the
-exception that it raises. Only one queue is modelled. A holder is a number that the test gives to each handle.
+Times are seconds of the model's own clock. Its zero is a tick of every schedule. A method returns what the verb would
+return, or the name of the exception that it raises. Only one queue is modelled. A holder is a number that the test
+gives to each handle.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Model:
     ``edges``: for each parent and child, None until the parent has ended, then whether it ended as the child wants.
     ``revived``: the tasks that an operator's retry of another one has revived.
     ``ticks``: for each schedule and moment, the outcome, the task, and how many were missed. They outlive the schedule.
+    ``missed``: for each schedule and missed tick, the moment of its row.
     """
 
     def __init__(self) -> None:
@@ -117,6 +119,7 @@ class Model:
         self.paused = False
         self.schedules: dict[str, Schedule] = {}
         self.ticks: dict[tuple[str, int], tuple[str, int | None, int]] = {}
+        self.missed: dict[tuple[str, int], int] = {}
         self.last_id = 0
         self.made: set[int] = set()
 
@@ -403,9 +406,13 @@ class Model:
         return len(due)
 
     def _miss(self, name: str, ticks: list[int]) -> None:
-        """Note ticks that are missed together, at the newest of them."""
+        """Note ticks that are missed together, at the newest of them.
+
+        If that has a row, since the clock was set back, they are not counted.
+        """
         if ticks:
             self.schedules[name].last_at = ticks[-1]
+            self.missed |= {(name, at): ticks[-1] for at in ticks}
         if ticks and (name, ticks[-1]) not in self.ticks:
             self.ticks[name, ticks[-1]] = "missed", None, len(ticks)
             self.schedules[name].missed += len(ticks)
