@@ -33,6 +33,8 @@ GROUPS = (
     "asyncio",
     "forking",
     "keeping",
+    "versions",
+    "dependencies",
 )
 ON_SERVERS = {
     "postgresql": (
@@ -46,8 +48,10 @@ ON_SERVERS = {
         "crowd",
         "churn",
         "steps",
+        "versions",
+        "dependencies",
     ),
-    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction"),
+    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies"),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
 _PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}

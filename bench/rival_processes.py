@@ -55,6 +55,17 @@ def rq(bench: Bench, tasks: int) -> float:
         return _pace(notes, tasks)
 
 
+def rq_fan_in(bench: Bench, jobs: int) -> float:
+    """Return the jobs per second from the start of the first one to that of a job that depends on all of them."""
+    notes = bench.directory / "notes-of-rq"
+    environment = os.environ | {"BENCH_NOTES": str(notes)}
+    with _redis(bench.directory) as url, _removed(notes):
+        run_child("rival_fan_in.py", url, jobs, python=bench.rivals.python, environment=environment)
+        command = bench.rivals.python, "-m", "rq.cli", "worker", "--quiet", "--url", url, "bench"
+        with open(os.devnull, "w") as log, started(*command, env=environment, cwd=CHILDREN, stderr=log):
+            return _pace(notes, jobs)
+
+
 @functools.cache
 def redis_version() -> str | None:
     """Return the version of the installed Redis server, or None."""

@@ -49,7 +49,7 @@ class TaskCall(Generic[R]):
 
     @property
     def payload(self) -> JSON:
-        """The arguments, in the form in which they are stored: with None in place of each task."""
+        """The arguments as they are stored, with None in place of each task."""
         args, kwargs, _ = self.parts()
         return {"args": args, "kwargs": kwargs}
 
@@ -91,7 +91,10 @@ Target = JSON | TaskCall | Command
 
 
 class Batch(NamedTuple):
-    """Tasks that differ in their payloads only. ``arguments``: the tasks among them with their places."""
+    """Tasks that differ only in their payloads.
+
+    ``arguments``: the parents whose results become arguments of the call, each with its place in the payload.
+    """
 
     payloads: list[JSON]
     options: Mapping[str, object]
@@ -124,9 +127,9 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
 
 
 def batches_with_keys(targets: list[Any], keys: Iterable[str | None], options: Mapping[str, object]) -> list[Batch]:
-    """Return targets as batches, in their order, each target with its key or None.
+    """Return targets as batches, in their order. Each target has the key at the same position, or none.
 
-    Raises ValueError unless there is one key for each target, and TypeError for a text in place of a list.
+    Raises ValueError unless there is one key or None for each target, and TypeError if ``keys`` is a text.
     """
     if isinstance(keys, str):
         raise TypeError("keys must be a list with a key or None for each payload, not a text")

@@ -50,7 +50,7 @@ class Checkpoints(Protocol):
         """Return the task's parents, in their order."""
 
     def result_of(self, parent: int) -> str | None:
-        """Return the result of a parent as JSON; None if it has none. Raises TaskNotFound."""
+        """Return the result of a parent as JSON, or None if it has none. Raises TaskNotFound if it was pruned."""
 
 
 class StoredCheckpoints:

@@ -136,7 +136,7 @@ def check_queue(name: str) -> str:
 
 
 def check_served(name: str) -> str:
-    """Return ``name``, which names the queues that a worker serves: a queue, or a pattern such as ``mail*`` or ``*``.
+    """Return ``name`` if it is the name of a queue, or a pattern such as ``mail*`` or ``*``.
 
     Raises ValueError.
     """
@@ -145,8 +145,8 @@ def check_served(name: str) -> str:
     start = name.removesuffix("*")
     if start and not _NAME.fullmatch(start):
         raise ValueError(
-            "a pattern of queues must be the start of a queue's name (1 to 128 ASCII letters, digits and '._:-') with"
-            f" one '*' at its end, or '*' alone, not {shown(name)}"
+            "a queue pattern must be '*', or the start of a queue's name (1 to 128 ASCII letters, digits and '._:-')"
+            f" followed by one '*', not {shown(name)}"
         )
     return name
 
@@ -157,7 +157,7 @@ def is_pattern(name: str) -> bool:
 
 
 def is_served(queue: str, names: Iterable[object]) -> bool:
-    """Return whether one of these names or patterns stands for the queue. What is not text stands for none."""
+    """Return whether one of these names or patterns matches the queue. A value that is not text matches no queue."""
     return any(
         queue == name or (is_pattern(name) and queue.startswith(name[:-1])) for name in names if isinstance(name, str)
     )

@@ -25,14 +25,14 @@ R = TypeVar("R")
 
 _LONGEST_STEP = 200
 MOST_RESULTS = 64 * 1024 * 1024
-"""The most characters of JSON that results of parents may have together as arguments of a call."""
+"""The most characters of JSON that all results of parents that are arguments of a call may have together."""
 
 
 class Parent:
     """A parent of the running task: its ``id``, the name of its ``function``, its ``state`` and its ``result``.
 
-    ``result`` is read when it is asked for. It is None unless the parent is done. ``function`` is None for a task that
-    a callback runs; ``state`` is None if the parent was pruned.
+    ``result`` is read on first access. It is None unless the parent is done. ``function`` is None for a task that a
+    callback runs. ``state`` is None if the parent was pruned.
     """
 
     __slots__ = ("_checkpoints", "_result", "function", "id", "state")
@@ -136,12 +136,12 @@ class RunningTask:
 
     @property
     def tick(self) -> Tick | None:
-        """The tick of the schedule that made this task; None for another task."""
+        """The tick of the schedule that made this task; None if no schedule made it."""
         return tick_of(self._record.options)
 
     @property
     def parents(self) -> list[Parent]:
-        """The tasks that this one has waited for, in the order of ``after``. Their results are read when asked for."""
+        """The tasks that this one has waited for, in the order of ``after``. Their results are read on first access."""
         if not self._record.flow & HAS_PARENTS:
             return []
         return [Parent(parent, self._checkpoints) for parent in self._checkpoints.parents()]
@@ -254,7 +254,7 @@ class RunningTask:
 
 
 def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
-    """Return the results of parents that stand for arguments of the task's call, by their places there.
+    """Return the results of parents that are arguments of the task's call, by their places in the payload.
 
     Raises PayloadError if they are too large together, and TaskNotFound if one of these parents was pruned.
     """
@@ -268,7 +268,7 @@ def results_for_arguments(task: RunningTask) -> dict[str, JSON]:
             if size > MOST_RESULTS:
                 raise PayloadError(
                     f"the results of parents that are arguments take more than {MOST_RESULTS >> 20} MiB together;"
-                    " use after=, and read the results one by one, by current_task().parents"
+                    " pass the tasks in after= instead, and read one result at a time from current_task().parents"
                 )
             found |= {place: None if text is None else payload.decode(text, name="result") for place in places}
     return found

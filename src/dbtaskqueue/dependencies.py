@@ -1,6 +1,6 @@
 """Parents and children as users write them: ``after=``, ``before=``, tasks as arguments, and ``queue.flow()``.
 
-``_store/verbs/dependencies.py`` stores them and decides what the end of a parent means.
+``_store/verbs/dependencies.py`` stores them, and decides children when a parent ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ WANTS: Mapping[str, int] = {"done": WANTS_DONE, "ended": WANTS_ENDED, "failed": 
 
 
 class Reference:
-    """The base of ``Task`` and ``FlowTask``: what may be named as a parent, or be an argument of a call."""
+    """The base of ``Task`` and ``FlowTask``: a task that can be a parent, or an argument of a call."""
+
+    _payload_hint = "; its result is filled in only where it is an argument itself, or is in a list"
 
     def as_link(self, url: str) -> Link:
         """Return the link to this parent, for a child in the database with this URL.
@@ -43,7 +45,7 @@ class Reference:
 
 
 class FlowTask(Reference, Generic[R]):
-    """A task that ``Flow.add`` has taken. It may stand wherever a ``Task`` may, in the same flow.
+    """A task of a flow, which ``Flow.add`` returns. In the same flow, it can be used wherever a ``Task`` can.
 
     ``task``: the stored task, after the end of the block.
     """
@@ -58,6 +60,8 @@ class FlowTask(Reference, Generic[R]):
         if self._task is not None:
             return self._task.as_link(url)
         if not self._flow.is_being_stored:
+            if self._flow.is_over:
+                raise TaskQueueError("an exception ended the block of this flow, so its tasks are not known")
             raise TaskQueueError(
                 "a task of a flow is stored at the end of its block; add its children to the flow, too"
             )
@@ -67,7 +71,9 @@ class FlowTask(Reference, Generic[R]):
     def task(self) -> Task[R]:
         """The stored task. Raises TaskQueueError before the end of the block, or if it stored nothing."""
         if self._task is None:
-            raise TaskQueueError("a flow's tasks are known after the end of its block")
+            if self._flow.is_over:
+                raise TaskQueueError("this task of a flow is not stored: an exception ended the block")
+            raise TaskQueueError("this task of a flow is not stored: its block has not ended")
         return self._task
 
     def __repr__(self) -> str:
@@ -75,7 +81,7 @@ class FlowTask(Reference, Generic[R]):
 
 
 AnyTask = Reference | int
-"""What ``after`` and ``before`` take: a ``Task``, what ``Flow.add`` has returned, or an id."""
+"""What ``after`` and ``before`` take: a ``Task``, a ``FlowTask``, or an id."""
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -152,10 +158,10 @@ def _escaped(name: str) -> str:
 def to_waits(
     options: Mapping[str, Any], arguments: Sequence[tuple[str, AnyTask]], url: str, now: int, due: int, position: int
 ) -> Waits | None:
-    """Return what a new task waits for, None for nothing. ``options`` are checked; ``url``: its database.
+    """Return what a new task waits for, or None. ``options`` are checked ones; ``url`` is that of its database.
 
     ``position``: the number of tasks before it in the same call.
-    Raises ValueError for too many parents, a task of another database, and options that exclude each other.
+    Raises ValueError for too many parents, a task in a different database, and options that exclude each other.
     """
     after: Sequence[AnyTask] = options.get("after", ())
     before = options.get("before")
@@ -190,21 +196,28 @@ def _link(parent: AnyTask, url: str) -> Link:
 class Flow:
     """Tasks that are stored together at the end of a ``with`` block, or not at all: see ``TaskQueue.flow``."""
 
-    def __init__(self, submit: Callable[[list[tuple[Any, Mapping[str, object]]]], list[Task]]) -> None:
+    def __init__(
+        self,
+        submit: Callable[[list[tuple[Any, Mapping[str, object]]]], list[Task]],
+        check: Callable[[Mapping[str, object]], None],
+    ) -> None:
         self._submit = submit
+        self._check = check
         self._targets: list[tuple[Any, Mapping[str, object]]] = []
         self._tasks: list[FlowTask[Any]] = []
-        self._is_over = False
+        self.is_over = False
         self.is_being_stored = False
 
     def add(self, target: Any, **options: Any) -> FlowTask[Any]:
         """Add a payload, a call that ``bind`` returned, or a ``Command``, with the options of ``TaskQueue.enqueue``.
 
-        What it returns may stand wherever a ``Task`` may, in this flow: as an argument of a later call, and in
-        ``after``. Raises TaskQueueError after the end of the block.
+        In this flow, the task that it returns can be used wherever a ``Task`` can: as an argument of a later call, and
+        in ``after``. Raises TaskQueueError after the end of the block, and TypeError or ValueError for an invalid
+        option.
         """
-        if self._is_over:
-            raise TaskQueueError("this flow is over: its block has ended")
+        if self.is_over:
+            raise TaskQueueError("the block of this flow has ended; start another flow to add tasks")
+        self._check(options)
         self._targets.append((target, options))
         self._tasks.append(FlowTask(self, len(self._tasks)))
         return self._tasks[-1]
@@ -215,7 +228,7 @@ class Flow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_over = True
+        self.is_over = True
         if error is not None or not self._targets:
             return
         self.is_being_stored = True
@@ -248,6 +261,6 @@ def check_expires_in(value: float | timedelta) -> float:
 
 
 def check_expires_at(moment: datetime) -> datetime:
-    """Return ``expires_at``. Raises what a bad ``start_at`` raises."""
+    """Return ``expires_at``. Raises the same errors as an invalid ``start_at``."""
     clock.from_datetime(moment)
     return moment

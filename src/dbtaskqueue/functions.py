@@ -15,7 +15,7 @@ from ._formats.payload import JSON
 from .calls import TaskCall
 from .checks import check_function, refuse_async_generator
 from .dependencies import has_references
-from .options import Backoff, Defaults, FunctionOptions, UsingOptions, check_options, refuse_unknown
+from .options import Backoff, Defaults, FunctionOptions, UsingOptions, check_options, options_of, refuse_unknown
 from .task import Task
 
 P = ParamSpec("P")
@@ -39,6 +39,8 @@ class TaskFunction(Generic[P, R_co]):
 
     ``backoff``: that of ``@queue.task``, or None.
     """
+
+    _payload_hint = "; to enqueue a call of it, pass what its bind() returns"  # see _formats/payload.py
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class TaskFunction(Generic[P, R_co]):
 
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
         """Store a call of the function as a task. Raises TypeError if the arguments do not fit its signature."""
-        self._signature.bind(*args, **kwargs)
+        self._check_arguments(args, kwargs)
         if has_references(args, kwargs):
             call = TaskCall[Any](self.name, args, kwargs, self._defaults, self._using)
             return self._queue.enqueue_all([call])[0]
@@ -93,8 +95,16 @@ class TaskFunction(Generic[P, R_co]):
 
         Raises TypeError if the arguments do not fit its signature.
         """
-        self._signature.bind(*args, **kwargs)
+        self._check_arguments(args, kwargs)
         return TaskCall(self.name, args, kwargs, self._defaults, self._using)
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            options = [name for name in kwargs if name in options_of(UsingOptions) and name in str(error)]
+            hint = f"; options of the task go before the call: using({options[0]}=…)" if options else ""
+            raise TypeError(f"{self.name}: {error}{hint}") from None
 
     def using(self, **options: Unpack[UsingOptions]) -> TaskFunction[P, R_co]:
         """Return the same function with other options for the tasks that are enqueued through it.

@@ -89,7 +89,10 @@ class Handle:
         self.extensions.append(extension)
 
     def declare(self, declaration: Declaration) -> None:
-        """Note a schedule for the next worker. Raises ValueError if another one of its queue has the same name."""
+        """Record a schedule for the next worker to store.
+
+        Raises ValueError if another schedule of its queue has the same name.
+        """
         place = declaration.queue, declaration.name
         known = self.declarations.get(place)
         if known is not None and not is_redeclared(known, declaration):

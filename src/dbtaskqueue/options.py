@@ -60,15 +60,17 @@ class Flag:
 
     ``parse`` turns its text into a value and raises ValueError. ``default`` replaces the option's own. ``range`` makes
     it a whole number from the first to the last. A flag without ``metavar``, ``range`` and ``words`` takes no value.
+    A ``repeatable`` one may be given several times: ``parse`` gets a tuple of texts, which is empty without the flag.
     """
 
     name: str
     help: str
     metavar: str | None = None
-    parse: Callable[[str], object] | None = None
+    parse: Callable[[Any], object] | None = None
     range: tuple[int, int] | None = None
     words: tuple[str, ...] = ()
     default: object = None
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +125,10 @@ def _check_on_error(on_error: Callable[..., object]) -> Callable[..., object]:
     return on_error
 
 
-def _parse_after(text: str) -> list[AnyTask]:
-    found = check_after(quantities.ids(text))
+def _parse_after(texts: Sequence[str]) -> list[AnyTask] | None:
+    if not texts:
+        return None
+    found = check_after([id for text in texts for id in quantities.ids(text)])
     if len(found) > MAX_PARENTS:
         raise ValueError(f"a task may have at most {MAX_PARENTS:,} parents, not {len(found):,}")
     return found
@@ -248,7 +252,8 @@ class ManyOptions(Start, Defaults, total=False):
                 name="--after",
                 metavar="ID,…",
                 parse=_parse_after,
-                help="Wait for these tasks, its parents: 17, or 17,18,19. They may be in other queues.",
+                repeatable=True,
+                help="Wait for these tasks, its parents: 17, or 17,18,19. They may be in other queues. Repeatable.",
             ),
         ),
     ]
@@ -261,7 +266,7 @@ class ManyOptions(Start, Defaults, total=False):
             flag=Flag(
                 name="--when",
                 words=get_args(When),
-                help="How its parents must end: all done; all ended, however; all ended, and one of them failed.",
+                help="How its parents must end: all done; all ended, in any state; all ended, and one not done.",
             ),
         ),
     ]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
@@ -49,6 +50,7 @@ from .options import (
     FunctionOptions,
     ManyOptions,
     Options,
+    check_options,
     checked_waits,
     encode_meta,
     refuse_unknown,
@@ -271,14 +273,14 @@ class TaskQueue:
         A process is always stopped; a thread must check ``should_stop``, a coroutine must await, and their memory has
         no limit. ``meta``: a JSON object of at most 8 KiB beside the payload, for programs around the task's code.
 
-        ``after``: tasks (or ids) of any queue of the database, at most 10,000, which are the task's parents: it is
-        blocked until they have ended. ``when``: "done": all must be done; "ended": all must have ended, however;
-        "failed": all must have ended, at least one of them abandoned or cancelled. If that cannot happen any more, the
-        task is cancelled. ``start_in`` counts from the moment when the last parent has ended. ``before``: a task that
-        is blocked by parents; it waits for this one, too.
+        ``after``: the task's parents: at most 10,000 tasks or ids, of any queue of the database. The task is blocked
+        until they have ended. ``when``: how they must end. "done": all are done. "ended": all have ended, in any state.
+        "failed": all have ended, and at least one was abandoned or cancelled. If that can no longer happen, the task is
+        cancelled. ``start_in`` counts from the end of the last parent. ``before``: a task that is blocked by parents.
+        It also waits for this one.
 
-        ``expires_in`` (seconds or a timedelta) or ``expires_at`` (an aware datetime): if no attempt has started by
-        then, or the next one would start later, the task is abandoned. A running attempt is not affected.
+        ``expires_in`` (seconds or a timedelta) or ``expires_at`` (an aware datetime): the task is abandoned if no
+        attempt has started by then, or if the next attempt would start later. A running attempt is not affected.
 
         Raises TaskNotFound for a parent that does not exist, InvalidTransition if the task of ``before`` is not
         blocked, PayloadError, ValueError, and ConfigurationError for a connection of another kind, to another database,
@@ -350,9 +352,9 @@ class TaskQueue:
     ) -> list[Task]:
         """Store a task for each payload, call or ``Command`` in one transaction: all or none, in order.
 
-        The options are those of ``enqueue``, for all of them. ``keys``: a list with a key or None for each payload. A
-        call may have a ``key`` of its own, by ``using``, which wins. Raises ValueError, too, if ``keys`` has another
-        length.
+        The options are those of ``enqueue``, and apply to all of them. ``keys``: a list with a key or None for each
+        payload. A ``key`` that a call has from ``using`` takes precedence. Also raises ValueError if ``keys`` has a
+        different length.
         """
         options: ManyOptions = {
             "start_in": start_in,
@@ -386,8 +388,8 @@ class TaskQueue:
     def flow(self) -> Flow:
         """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
 
-        ``flow.add(target, **options)`` takes what ``enqueue`` takes. What it returns may stand wherever a ``Task`` may,
-        as an argument of a later call in the flow or in ``after``::
+        ``flow.add(target, **options)`` takes what ``enqueue`` takes. In the flow, the task that it returns can be used
+        wherever a ``Task`` can: as an argument of a later call, and in ``after``::
 
             with queue.flow() as flow:
                 page = flow.add(fetch.bind(url))
@@ -395,11 +397,9 @@ class TaskQueue:
             page.task.id
         """
         self._handle.require_open()
-        return Flow(self._submit_flow)
+        return Flow(self._submit_flow, _check_flow_options)
 
     def _submit_flow(self, targets: list[tuple[Any, Mapping[str, object]]]) -> list[Task]:
-        for _, options in targets:
-            refuse_unknown(options, Options, "add")
         return self._submit([batch for target, options in targets for batch in batches_of([target], options)])
 
     def enqueue_all(self, calls: list[Any]) -> list[Task]:
@@ -485,8 +485,10 @@ class TaskQueue:
         if is_alone:
             tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
         else:
+            like = _new_task((*shared, ""))
+            before, after = like[:_PAYLOAD], like[_PAYLOAD + 1 :]
             tasks = [
-                _new_task((*shared, payload.encode(value, limit=limit, name=f"payloads[{index}]")))
+                _as_new_task((*before, payload.encode(value, limit=limit, name=f"payloads[{index}]"), *after))
                 for index, value in enumerate(batch.payloads, first)
             ]
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
@@ -608,8 +610,8 @@ class TaskQueue:
     def why(self, id: int) -> list[Reason]:
         """Return all reasons why a task of any queue does not run now. Raises TaskNotFound.
 
-        The list is empty for a task that is reserved, runs or has ended, and for one that a worker will start now. It
-        only reads, and reads a bounded number of rows.
+        The list is empty for a task that is reserved, is running or has ended, and for one that a worker can start now.
+        This reads only a limited number of rows, and changes nothing.
         """
         self._handle.require_open()
         return why(self.store, look_up(self.store, id))
@@ -744,19 +746,20 @@ class TaskQueue:
         window: float | timedelta = 86400,
         jitter: float | timedelta = 0,
     ) -> Schedule:
-        """Store a schedule, or change the one of this name in this queue: at each tick, it enqueues ``target``.
+        """Store a schedule, which enqueues ``target`` at each tick, or change the one with this name in this queue.
 
-        ``target``: what ``enqueue`` takes. Each tick makes at most one task. Any worker of the database makes it, of
-        whatever queue. ``cron``: five fields, or six with seconds first, or ``@daily`` and the like, read in
+        ``target``: what ``enqueue`` takes. Each tick makes at most one task. Any worker of the database makes it,
+        whichever queues it serves. ``cron``: five fields, six with seconds first, or a name such as ``@daily``, read in
         ``timezone``. ``every``: seconds or a timedelta, at least 1 s; ticks are multiples of it since 1970.
 
-        - ``overlap``: if the previous task is unfinished at a tick, "skip" makes none and "allow" makes one anyway.
-          With "queue" the new task waits for its end; if one waits already, that one takes the newer tick. "replace"
-          cancels the previous task, and the new one waits for its end.
-        - ``catch_up``: which ticks are made after an outage: the "latest"; "all", which is the newest 1,000 that are
-          not older than ``window`` (seconds or a timedelta); "none", except the newest if it is at most 60 s old. The
-          others are counted as missed. ``overlap`` applies to each of them.
-        - ``jitter``: each schedule's tasks are due a fixed time later, below these seconds, which its name decides.
+        - ``overlap``: what a tick does if the previous task is unfinished. "skip" makes no task, and "allow" makes one
+          anyway. With "queue", the new task waits until the previous one has ended; a task that already waits takes the
+          newer tick instead. "replace" cancels the previous task, and the new one waits until it has ended.
+        - ``catch_up``: which ticks are made after an outage. "latest": the newest. "all": the newest 1,000 that are not
+          older than ``window`` (seconds or a timedelta). "none": the newest, and only if it is at most 60 s old. The
+          others count as missed. ``overlap`` applies to each tick that is made.
+        - ``jitter``: the tasks are due later than their ticks by a fixed time below ``jitter`` (seconds or a
+          timedelta). The schedule's name determines that time.
 
         The same call again changes nothing. A change of ``cron``, ``every`` or ``timezone`` moves the next tick to the
         first one after now. A paused schedule stays paused.
@@ -772,10 +775,10 @@ class TaskQueue:
         return store_schedule(self.store, to_record(self.name, name, stored, times, declared=False))
 
     def unschedule(self, name: str) -> None:
-        """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none of this name."""
+        """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none with this name."""
         self._handle.require_open()
         if not self.store.remove_schedule(self.name, name):
-            raise UnknownSchedule(self.name, name)
+            raise UnknownSchedule(self.name, name, self.store.schedules())
 
     def schedules(self) -> list[Schedule]:
         """Return the schedules of this queue, by name."""
@@ -799,9 +802,9 @@ class TaskQueue:
         """Declare a schedule that calls a function, which becomes a task function: ``@queue.periodic(cron=…)``.
 
         It is stored when a ``Worker`` that serves this queue starts, or by ``dbtaskqueue schedules sync``. Above
-        ``@queue.task``, the options of that apply to its tasks. May be repeated with other names. ``name``: by default
-        that of the task function. ``args`` and ``kwargs``: the arguments of the call. The other options and what they
-        raise are those of ``schedule``.
+        ``@queue.task``, the options of that decorator apply to its tasks. It can be repeated with different names.
+        ``name``: by default that of the task function. ``args`` and ``kwargs``: the arguments of the call. The other
+        options, and the exceptions, are those of ``schedule``.
         """
         times = check_times(cron, every, timezone, overlap, catch_up, window, jitter)
 
@@ -900,6 +903,8 @@ def check_state(state: TaskState | str) -> TaskState:
         raise ValueError(f"{shown(state)} is not a state; the states are {', '.join(TaskState)}") from None
 
 
+_PAYLOAD = NewTask._fields.index("payload")
+_as_new_task = partial(tuple.__new__, NewTask)
 _new_task = maker(NewTask, (*Columns._fields, "created_at", "function", "command", "payload"), NewTask._field_defaults)
 
 
@@ -907,12 +912,17 @@ def _may_wait(options: Mapping[str, object]) -> bool:
     return "after" in options or "before" in options or "when" in options
 
 
+def _check_flow_options(options: Mapping[str, object]) -> None:
+    refuse_unknown(options, Options, "add")
+    check_options(options, Options)
+
+
 def _refused(refusal: Refusal) -> Exception:
     """Return the error for tasks that were not stored."""
     if refusal.why == "missing":
         return TaskNotFound(f"after: there is no task {refusal.task}")
     if refusal.why == "full":
-        return ValueError(f"before: task {refusal.task} may have at most {MAX_PARENTS:,} parents")
+        return ValueError(f"before: task {refusal.task} would have more than {MAX_PARENTS:,} parents")
     return InvalidTransition(f"before: task {refusal.task} is not blocked by parents")
 
 

@@ -1,7 +1,7 @@
-"""Why a task does not run: ``TaskQueue.why``, and the words for tasks that others wait for.
+"""Why a task does not run: ``TaskQueue.why``, and the words for a task's parents.
 
-It only reads, and at most a fixed number of rows. The database may change between two reads: then a reason may be out
-of date, but none raises an error.
+This module only reads, and at most a fixed number of rows. If the database changes between two reads, a reason may be
+out of date, but no error is raised.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _due_later(store: Store, task: TaskRecord, now: int) -> Iterator[Reason]:
             yield Reason("due_later", f"due {time_span(gate.delay)} after its parents have ended")
     elif task.due > now:
         expires = task.expires is not None and task.expires <= task.due
-        text = f"due in {time_span(task.due - now)}{', but it expires before' if expires else ''}"
+        text = f"due in {time_span(task.due - now)}{', but it expires earlier' if expires else ''}"
         yield Reason(
             "due_later", f"attempt {task.attempt} failed, the next one is {text}" if task.state == FAILED else text
         )
@@ -107,7 +107,7 @@ def _no_worker(task: TaskRecord, alive: Sequence[WorkerRecord], serving: Sequenc
     unknown = sum(queues_of(worker) is None for worker in alive)
     if unknown:
         programs = "a program that calls fetch() is" if unknown == 1 else f"{unknown} programs that call fetch() are"
-        text += f"; {programs} alive, and may do so"
+        text += f"; {programs} alive, and may serve it"
     yield Reason("no_worker", text)
 
 
@@ -115,7 +115,7 @@ def _commands_not_allowed(task: TaskRecord, serving: Sequence[WorkerRecord]) -> 
     if task.command and serving and not any(worker.commands for worker in serving):
         yield Reason(
             "commands_not_allowed",
-            f"it is a command line, and no live worker of the queue {task.queue} runs those (--allow-commands)",
+            f"it is a command line, and no live worker of the queue {task.queue} runs them (--allow-commands)",
         )
 
 
@@ -141,7 +141,7 @@ def _behind(store: Store, task: TaskRecord, now: int, serving: Sequence[WorkerRe
 
 
 def _busy_workers(store: Store, task: TaskRecord, serving: Sequence[WorkerRecord]) -> Iterator[Reason]:
-    """Say that the task is the next one, and that its workers, which may have no free slot, hold others."""
+    """Report that the task is next, and how many tasks its workers hold: they may have no free slot."""
     if task.blocked:
         return
     if held := sum(len(store.held(worker.id)) for worker in serving[:_BUSY_WORKERS]):
@@ -164,12 +164,12 @@ def _behind_words(higher: int, same: int) -> str:
 
 
 def parent_words(id: int, task: Summary | None, now: int) -> str:
-    """Return a task that another one waits for, and what it does now."""
+    """Return in words which task a parent is, and what it does now."""
     return f"{id} no longer exists" if task is None else f"{id} {state_words(task, now)}"
 
 
 def state_words(task: Summary, now: int) -> str:
-    """Return what a task does now: ``running for 3 min``, ``failed, due in 60 s``, ``pending, blocked``."""
+    """Return in words what a task does now: ``running for 3 min``, ``failed, due in 60 s``, ``pending, blocked``."""
     if task.state == RUNNING:
         suspended = ", suspended" if task.suspended else ""
         return f"running for {time_span(now - (task.started_at or now), up=False)}{suspended}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import logging
@@ -20,7 +21,7 @@ from ._store.contract import Declared, NewTask, PlannedTick, ScheduleRecord, Set
 from ._system import clock
 from ._system.log import event
 from .calls import Target, batches_of
-from .checks import check_key, check_seconds, shown
+from .checks import check_key, check_seconds, listed, shown
 from .errors import TaskQueueError, after_a_change
 from .options import UsingOptions, given, to_columns
 from .retry import RetryPolicy
@@ -28,16 +29,25 @@ from .retry import RetryPolicy
 Overlap = Literal["skip", "allow", "queue", "replace"]
 """What happens if the previous task of a schedule is unfinished when the next tick comes."""
 _IMPOSSIBLE = ("after", "before", "when", "start_at", "expires_at", "connection")
-"""Options of ``enqueue`` that make no sense for tasks that are enqueued again and again."""
+"""Options of ``enqueue`` that make no sense for tasks that are enqueued repeatedly."""
 _UNLIMITED = 2**62
-"""For a payload that is checked before the database, which has a limit, is known."""
+"""The size limit of a payload that is checked before the database is known, which sets a lower one."""
 
 
 class UnknownSchedule(TaskQueueError, LookupError):
-    """There is no schedule of this name in the queue."""
+    """The queue has no schedule with this name."""
 
-    def __init__(self, queue: str, name: str) -> None:
-        super().__init__(f"queue {queue} has no schedule {shown(name)}")
+    def __init__(self, queue: str, name: str, known: list[ScheduleRecord]) -> None:
+        super().__init__(f"queue {queue} has no schedule {shown(name)}{_similar(known, queue, name)}")
+
+
+def _similar(known: list[ScheduleRecord], queue: str, name: str) -> str:
+    """Return which schedule was probably meant: that of another queue, or one with a similar name."""
+    queues = [each.queue for each in known if each.name == name]
+    if queues:
+        return f", but queue {listed(queues)} has one"
+    names = difflib.get_close_matches(name, [each.name for each in known if each.queue == queue])
+    return f". Did you mean {' or '.join(map(shown, names))}?" if names else ""
 
 
 class Schedule(NamedTuple):
@@ -46,7 +56,7 @@ class Schedule(NamedTuple):
     ``cron`` or ``every``, a number of seconds, says when it fires. ``next_at``: the next tick; None if there is none
     until the year 9999. ``last_at``: the last tick that ran, was skipped or was missed. ``last_task``: the id of the
     task of the last tick that ran. ``skipped``: ticks that made no task, since the previous task was unfinished.
-    ``missed``: ticks at which no worker was there, and which were not made later. ``declared``: when a worker last
+    ``missed``: ticks that were due while no worker ran, and were not made later. ``declared``: when a worker last
     declared it; None for a schedule that ``TaskQueue.schedule`` or the command line has made.
     """
 
@@ -78,7 +88,7 @@ class Tick(NamedTuple):
 
 
 def tick_of(options: str | None) -> Tick | None:
-    """Return the tick that made a task, from its options; None for another task."""
+    """Return the tick that made a task, from its options; None if no tick made it."""
     stored = task_options.decode(options).tick
     if stored is None:
         return None
@@ -127,21 +137,21 @@ def find_schedule(store: Store, queue: str, name: str) -> ScheduleRecord:
     """Return a schedule. Raises UnknownSchedule."""
     found = store.schedules(queue, name)
     if not found:
-        raise UnknownSchedule(queue, name)
+        raise UnknownSchedule(queue, name, store.schedules())
     return found[0]
 
 
 def set_paused(store: Store, queue: str, name: str, paused: bool) -> Schedule:
     """Pause or resume a schedule, and return it. Raises UnknownSchedule."""
     if not store.pause_schedule(queue, name, paused, clock.now(), settle):
-        raise UnknownSchedule(queue, name)
+        raise UnknownSchedule(queue, name, store.schedules())
     return as_schedule(find_schedule(store, queue, name))
 
 
 def run_now(store: Store, queue: str, name: str) -> int:
-    """Enqueue a task of a schedule besides its ticks; return its id. Raises UnknownSchedule.
+    """Enqueue a task of a schedule without a tick; return its id. Raises UnknownSchedule.
 
-    If an unfinished task has the key of the schedule's tasks, return the id of that.
+    If an unfinished task has the key of the schedule's tasks, no task is stored, and the id of that task is returned.
     """
     record = find_schedule(store, queue, name)
     try:
@@ -188,7 +198,10 @@ def check_times(
     window: float | timedelta,
     jitter: float | timedelta,
 ) -> Times:
-    """Return the options. Raises TypeError unless exactly one of ``cron`` and ``every`` is given, and ValueError."""
+    """Return the checked options.
+
+    Raises TypeError unless exactly one of ``cron`` and ``every`` is given, and ValueError for an invalid value.
+    """
     timetable = Timetable(cron=cron, every=every, timezone=timezone)
     if overlap not in get_args(Overlap):
         raise ValueError(f"overlap must be one of {', '.join(get_args(Overlap))}, not {shown(overlap)}")
@@ -270,7 +283,7 @@ def to_record(queue: str, name: str, target: str, times: Times, *, declared: boo
 
 
 def store_schedule(store: Store, record: ScheduleRecord) -> Schedule:
-    """Store a schedule, or change the one of this name; return it as it is now."""
+    """Store a schedule, or change the one with this name; return it as it is now."""
     store.declare([record], clock.now(), settle)
     with after_a_change():
         return as_schedule(find_schedule(store, record.queue, record.name))
@@ -293,7 +306,7 @@ class Declaration(NamedTuple):
 
 
 def is_redeclared(known: Declaration, again: Declaration) -> bool:
-    """Return whether the same code has run twice: that of a reloaded module, or of a script that imports itself."""
+    """Return whether the same code has run twice, in a reloaded module or in a script that imports itself."""
     return known.function is not again.function and _code_of(known.function) == _code_of(again.function)
 
 
@@ -302,12 +315,12 @@ def _code_of(function: object) -> tuple[str, str]:
 
 
 def log_changes(records: Sequence[ScheduleRecord], found: Sequence[Declared]) -> None:
-    """Log which declarations have changed a schedule, and warn if it was changed shortly before."""
+    """Log which declarations have changed a schedule."""
     for record, declared in zip(records, found, strict=True):
         before = declared.before
         if before is None or not declared.is_changed:
             continue
-        text = "a schedule is declared differently than before, this declaration applies"
+        text = "the declaration of a schedule has changed, the new one applies"
         event(logging.INFO, text, schedule=record.name, queue=record.queue)
 
 
@@ -320,7 +333,7 @@ def _timetable(cron: str | None, every: int | None, timezone: str) -> Timetable:
 
 
 def timetable_of(record: ScheduleRecord) -> Timetable:
-    """Return when a stored schedule fires. Raises ValueError if this program cannot read that."""
+    """Return the timetable of a stored schedule. Raises ValueError if this program cannot read it."""
     return _timetable(record.cron, record.every, record.timezone)
 
 
@@ -358,7 +371,7 @@ def plan_ticks(record: ScheduleRecord, now: int, created_at: int) -> TickPlan:
 
 
 def task_now(record: ScheduleRecord, now: int) -> NewTask:
-    """Return a task of a schedule besides its ticks. Raises ValueError if this program cannot read the schedule."""
+    """Return a task of a schedule without a tick. Raises ValueError if this program cannot read it."""
     return _task(record, _template(record), now, now)
 
 
@@ -370,7 +383,7 @@ def _template(record: ScheduleRecord) -> dict[str, Any]:
 
 
 def _task(record: ScheduleRecord, template: Mapping[str, JSON], due: int, created_at: int) -> NewTask:
-    """Return a new task. ``expires_in`` counts from now, since its tick may have been long ago."""
+    """Return a new task. ``expires_in`` counts from ``created_at``, since the tick may have been long ago."""
     expires_in = template.get("expires_in")
     return NewTask(
         queue=template.get("queue") or record.queue,

@@ -1,9 +1,8 @@
 """The states of a task, and the table of transitions between them. Pure: no database, no clock.
 
-Some transitions need more than a state. ``expire``: the time of the task has passed; a reserved task expires when its
-holder starts it too late. ``disappoint``: the task is blocked, and a parent has ended otherwise than the task wants.
-``block``: a parent of the task, which was done, is retried. Disappointed children of a task that is retried are retried
-with it.
+Some transitions need more than a state. ``expire``: the task's expiry time has passed; a reserved task expires when its
+holder starts it too late. ``disappoint``: the task is blocked, and a parent has not ended as the task wants. ``block``:
+a parent of the task was done, and is retried. If a task is retried, its disappointed children are retried with it.
 
 The guards in ``_store/sql`` repeat this table in SQL. ``tests/conformance/test_transitions.py`` is generated from it
 and tries every verb in every state on every engine.

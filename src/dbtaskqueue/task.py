@@ -49,7 +49,7 @@ Outcome = Literal["done", "failed", "abandoned", "cancelled", "released", "lost"
 
 _NEVER_HELD, _HELD, _ENDED, _LOST = "never held", "held", "ended by its holder", "lost"
 _MAX_EDGES = 10_000
-"""Parents or children that one query reads."""
+"""The most parents or children that one query reads."""
 _SHOWN_TEXT = 60
 """Characters of a text that the repr of an ``Attempt`` shows."""
 _database = functools.lru_cache(maxsize=64)(database_of)  # a store's path is absolute, so this stays true
@@ -280,12 +280,12 @@ class Task(Reference, Generic[R]):
 
     @property
     def expires_at(self) -> datetime | None:
-        """The time by which an attempt must have started. None: it does not expire."""
+        """The time by which an attempt must have started; None if the task does not expire."""
         return clock.to_datetime(self._record.expires)
 
     @property
     def blocked(self) -> Blocked | None:
-        """What the task waits for besides its due time, read now; None unless it is blocked."""
+        """What the task waits for besides its due time, read from the database; None unless the task is blocked."""
         if self.state in FINAL or not self._record.blocked & BY_PARENTS:
             return None
         gate = self._store.gate(self.id)
@@ -487,7 +487,7 @@ def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
 
 
 def blocked_among(store: Store, tasks: Sequence[int]) -> dict[int, Blocked]:
-    """Return what those of these tasks wait for that have parents which have not ended."""
+    """Return what tasks wait for, by id. Tasks without open parents are left out."""
     return {id: Blocked(["parents"], gate.open, gate.total) for id, gate in store.gates(tasks).items()}
 
 

@@ -42,8 +42,8 @@ class Worker:
     - ``url_or_queue``: a database URL, or a ``TaskQueue`` whose lease, task functions and extensions are used. Its
       ``close`` stops the worker.
     - ``queue`` or ``queues``: the names of the queues to serve; by default that of the ``TaskQueue``, or "default". A
-      pattern such as ``mail*`` stands for every queue whose name starts so, also for those that appear later, and ``*``
-      for all queues. A ``*`` may stand only at the end.
+      pattern such as ``mail*`` matches every queue whose name starts with "mail", including queues that appear later.
+      ``*`` matches all queues. A ``*`` is allowed only at the end.
     - ``concurrency``: how many tasks run at the same time.
     - ``executor``: how tasks run. "thread": each in a thread, which cannot be stopped from outside; an ``async def`` in
       an event loop of its own there. "asyncio": all ``async def`` in one event loop, hundreds at the same time, and

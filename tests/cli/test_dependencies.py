@@ -12,7 +12,7 @@ import pytest
 from cli.running import Cli, assert_explained, assert_wrong_usage, widest
 from helpers import until
 
-from dbtaskqueue import Task, TaskQueue
+from dbtaskqueue import RetryPolicy, Task, TaskQueue
 
 
 class Family:
@@ -78,6 +78,16 @@ def test_why_of_tasks_that_wait_for_nothing(cli: Cli, queue: TaskQueue) -> None:
     assert cli("why", cancelled.id).out == "task 5 is cancelled\n"
 
 
+def test_why_of_a_task_that_failed_before_it_was_done(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue("x", retry=RetryPolicy(delay=0))
+    for error in ("boom", None):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.fail(error) if error else held.finish()
+    assert (task.refresh().state, task.error) == ("done", "boom")
+    assert cli("why", task.id).out == "task 1 is done\n"
+
+
 def test_why_of_a_task_that_a_parent_has_cancelled(cli: Cli, queue: TaskQueue) -> None:
     parent = queue.enqueue(1)
     queue.enqueue(2, after=parent)
@@ -124,6 +134,21 @@ def test_the_queue_is_shown_only_if_there_are_several(cli: Cli, queue: TaskQueue
     queue.enqueue(2, after=queue.enqueue(1))
     assert cli("tree", 1).out.splitlines()[0].split() == ["task", "state", "function"]
     assert cli("tree", 1).out.splitlines()[1].split() == ["1", "pending", "(callback)"]
+
+
+def test_tree_of_a_done_task_whose_parent_is_retried(cli: Cli, queue: TaskQueue) -> None:
+    parent = queue.enqueue("parent")
+    child = queue.enqueue("child", after=parent)
+    for _ in (parent, child):
+        [held] = queue.fetch(timeout=10)
+        held.start()
+        held.finish()
+    queue.retry(parent.id)
+    assert [line.split()[:2] for line in cli("tree", child.id).out.splitlines()[1:]] == [
+        ["2", "done"],
+        ["parents"],
+        ["1", "pending"],
+    ]
 
 
 def test_tree_as_json(cli: Cli, family: Family) -> None:
@@ -296,7 +321,7 @@ def test_watch_shows_blocked_tasks(cli: Cli, family: Family) -> None:
         assert b" blocked=1" in line
 
 
-def test_doctor_finds_blocked_tasks_whose_parents_nobody_serves(cli: Cli, queue: TaskQueue) -> None:
+def test_doctor_finds_blocked_tasks_whose_parents_no_worker_serves(cli: Cli, queue: TaskQueue) -> None:
     parent = queue.lane("media").enqueue(1)
     queue.enqueue_many([2, 3], after=parent)
 
@@ -325,6 +350,12 @@ def test_enqueue_after_other_tasks(cli: Cli, queue: TaskQueue) -> None:
     queue.cancel(2)
     assert child.refresh().blocked is None
     assert child.state == "pending", "with --when ended, it does not matter how they end"
+
+
+def test_after_may_be_repeated(cli: Cli, queue: TaskQueue) -> None:
+    queue.enqueue_many([1, 2, 3])
+    assert cli("enqueue", '"x"', "--after", "3", "--after", "1,2").out == "4\n"
+    assert queue.get(4).parents() == [3, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -362,20 +393,20 @@ def test_cancel_a_tree(cli: Cli, queue: TaskQueue) -> None:
     other = queue.enqueue("other", after=shared)
     child = queue.enqueue("child", after=task)
     run = cli("cancel", task.id, "--tree")
-    assert run.out == f"task {task.id} is cancelled\n1 parent that no other task needs, cancelled: {own.id}\n"
+    assert run.out == f"task {task.id} is cancelled\ncancelled 1 parent that no other task needs: {own.id}\n"
     assert states(root, own, shared, task, other, child) == [
         *("pending", "cancelled", "pending", "cancelled", "pending", "cancelled")
     ]
     run = cli("cancel", other.id, "--tree")
-    assert run.out.splitlines()[1] == f"2 parents that no other task needs, cancelled: {shared.id}, {root.id}"
+    assert run.out.splitlines()[1] == f"cancelled 2 parents that no other task needs: {shared.id}, {root.id}"
     assert states(root, shared, other) == ["cancelled"] * 3
 
 
 def test_cancel_a_tree_with_a_running_and_a_done_parent(cli: Cli, family: Family, queue: TaskQueue) -> None:
     assert cli("cancel", 5, "--tree").out.splitlines() == [
         "task 5 is cancelled",
-        "1 parent that no other task needs, cancelled: 4",
-        "1 parent that no other task needs, cancellation requested: 3",
+        "cancelled 1 parent that no other task needs: 4",
+        "requested the cancellation of 1 parent that no other task needs: 3",
     ]
     assert [str(queue.get(id).state) for id in family.ids] == [
         *("done", "done", "running", "cancelled", "cancelled", "cancelled")

@@ -94,6 +94,16 @@ def test_an_unknown_name_is_one_line(cli: Cli, queue: TaskQueue, command: str) -
     assert (run.code, run.out, run.err) == (1, "", "Error: queue default has no schedule 'nix'\n")
 
 
+def test_a_name_that_was_mistyped_or_is_in_another_queue(cli: Cli, queue: TaskQueue) -> None:
+    queue.schedule("report", 1, every=WEEK)
+    queue.lane("other").schedule("crawl", 1, every=WEEK)
+    queue.lane("other").schedule("reports", 1, every=WEEK)
+    assert_explained(
+        cli("schedules", "resume", "reprt"), "queue default has no schedule 'reprt'. Did you mean 'report'?"
+    )
+    assert_explained(cli("schedules", "run", "crawl"), "queue default has no schedule 'crawl', but queue other has one")
+
+
 def test_pause_run_and_resume(cli: Cli, queue: TaskQueue) -> None:
     queue.schedule("s", {"a": 1}, every=WEEK)
     assert cli("schedules", "pause", "s").out == "schedule s is paused\n"
@@ -101,7 +111,7 @@ def test_pause_run_and_resume(cli: Cli, queue: TaskQueue) -> None:
     run = cli("schedules", "run", "s")
     assert queue.get(int(run.out)).payload == {"a": 1}
     assert cli("schedules", "history", "s").err == "schedule s has had no ticks in the last 30 days\n"
-    assert cli("schedules", "resume", "s").out.startswith("schedule s is not paused: next at ")
+    assert cli("schedules", "resume", "s").out.startswith("schedule s is resumed: next at ")
     assert not queue.schedules()[0].paused
 
 
@@ -112,7 +122,7 @@ def test_a_queue_may_be_named_before_the_subcommand(cli: Cli, queue: TaskQueue) 
     assert [lane.schedules()[0].paused for lane in (queue, queue.lane("mail"))] == [False, True]
     run = cli("schedules", "--json", "history", "s")
     assert run.code == 2
-    assert "its own --json" in run.err
+    assert "schedules history --json" in run.err
 
 
 def test_history(cli: Cli, queue: TaskQueue) -> None:
@@ -203,7 +213,7 @@ def test_doctor_reports_ticks_that_were_missed_within_a_day(cli: Cli, queue: Tas
     assert "missed ticks" not in findings(cli)
 
 
-def test_doctor_reports_schedules_that_nobody_declares(cli: Cli, queue: TaskQueue) -> None:
+def test_doctor_reports_schedules_that_no_worker_declares(cli: Cli, queue: TaskQueue) -> None:
     @queue.periodic(every=WEEK, name="s")
     def work() -> None: ...
 

@@ -91,7 +91,7 @@ def test_everything_is_copied(url: str, other: str, empty: Empty) -> None:
 def test_a_graph_that_is_half_done_is_copied_and_continues(
     url: str, other: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also children that an end has left over, and tasks that may expire."""
+    """Also children that an end has left undecided, and tasks that may expire."""
     target = empty(other)
     monkeypatch.setattr(copying, "_BATCH", 3)
     monkeypatch.setattr(dependencies, "CHUNK", 2)

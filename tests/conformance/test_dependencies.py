@@ -2,7 +2,7 @@
 
 What needs real processes that are killed, or thousands of rounds, is in tests/processes/flow: two last parents in two
 processes, a kill in each write of an end, 100,000 descendants, random graphs under kills. ``copy`` of a half-done graph
-between engines is in test_copy.py. That ``why`` names a queue which nobody serves is in test_why.py. Sleeping parents
+between engines is in test_copy.py. That ``why`` names a queue that no worker serves is in test_why.py. Sleeping parents
 do not exist yet. A parent whose id is its child's own cannot be named: the id is not known before the child is stored.
 """
 
@@ -24,6 +24,7 @@ from interleaving import at_statement, counted_statements, start_and_wait_for_lo
 from dbtaskqueue import (
     InvalidTransition,
     LeaseLost,
+    PayloadError,
     RetryPolicy,
     Task,
     TaskCancelled,
@@ -192,7 +193,7 @@ def test_stats_and_lists_show_blocked_tasks(queue: TaskQueue) -> None:
 
 
 @pytest.mark.parametrize("after", [None, [], (), set()])
-def test_an_empty_list_is_no_parent(queue: TaskQueue, after: Any) -> None:
+def test_an_empty_list_names_no_parent(queue: TaskQueue, after: Any) -> None:
     child = queue.enqueue("child", after=after, when="failed")
     assert (child.blocked, child.parents()) == (None, [])
     assert due(queue) == [child.id]
@@ -222,7 +223,7 @@ def test_a_parent_twice_is_one_parent(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("decided in Python")
-def test_a_task_of_a_different_database_is_no_parent(queue: TaskQueue, tmp_path: Path) -> None:
+def test_a_task_of_a_different_database_cannot_be_a_parent(queue: TaskQueue, tmp_path: Path) -> None:
     with TaskQueue(f"sqlite:///{tmp_path}/different.sqlite") as different:
         task = different.enqueue("x")
         for options in ({"after": task}, {"before": task}):
@@ -566,6 +567,49 @@ def test_a_flow_that_fails_stores_nothing(queue: TaskQueue, how: str) -> None:
 
 
 @pytest.mark.one_engine("decided in Python")
+def test_a_flow_refuses_an_option_where_it_is_given(queue: TaskQueue) -> None:
+    with queue.flow() as flow:
+        with pytest.raises(TypeError, match="got an unknown option 'colour'"):
+            flow.add("x", colour="red")
+        with pytest.raises(ValueError, match="when must be one of"):
+            flow.add("x", when="success")
+        flow.add("y")
+    assert [task.payload for task in queue.tasks()] == ["y"]
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_a_flow_that_has_failed_says_so(queue: TaskQueue) -> None:
+    with pytest.raises(ZeroDivisionError), queue.flow() as flow:
+        x = flow.add("x")
+        _ = 1 / 0
+    with pytest.raises(TaskQueueError, match="an exception ended the block"):
+        _ = x.task
+    with pytest.raises(TaskQueueError, match="an exception ended the block"):
+        queue.enqueue("y", after=x)
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_a_call_that_is_not_bound_is_explained(queue: TaskQueue) -> None:
+    function = queue.task(name="app.work")(lambda *_: None)
+    for act in (lambda: queue.enqueue(function), lambda: queue.schedule("s", function, every=60)):
+        with pytest.raises(PayloadError, match="TaskFunction is not JSON; to enqueue a call of it, pass what its bind"):
+            act()
+    with pytest.raises(PayloadError, match=r"args\[0\].a: Task is not JSON; its result is filled in only where"):
+        function.enqueue({"a": function.enqueue()})
+
+
+@pytest.mark.one_engine("decided in Python")
+def test_an_option_among_the_arguments_of_a_call_is_explained(queue: TaskQueue) -> None:
+    function = queue.task(name="app.work")(lambda x: x)
+    with pytest.raises(
+        TypeError, match=r"app.work: got an unexpected .* 'after'; .* before the call: using\(after=…\)"
+    ):
+        function.enqueue(1, after=2)
+    with pytest.raises(TypeError, match=r"^app\.work: missing a required argument: 'x'$"):
+        function.enqueue()
+
+
+@pytest.mark.one_engine("decided in Python")
 def test_a_task_of_a_flow_cannot_wait_for_a_later_one(queue: TaskQueue) -> None:
     parents: list[Any] = [queue.enqueue("x")]
     with pytest.raises(ValueError, match="added before"), queue.flow() as flow:
@@ -878,7 +922,7 @@ def test_three_thousand_children_take_several_transactions(queue: TaskQueue, how
     assert is_blocked(grandchild) == (how == "done")
 
 
-def test_children_that_an_end_leaves_over_are_decided_by_any_worker(
+def test_children_that_an_end_leaves_undecided_are_decided_by_any_worker(
     queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the process were killed between the two transactions."""
@@ -932,7 +976,7 @@ def test_the_retry_of_a_cancelled_child_waits_for_its_parents(queue: TaskQueue) 
 
 
 @pytest.mark.parametrize("how", ["abandoned", "cancelled"])
-def test_retry_of_the_root_revives_exactly_what_was_cancelled_for_its_sake(queue: TaskQueue, how: str) -> None:
+def test_retry_of_the_root_revives_exactly_what_was_cancelled_because_of_it(queue: TaskQueue, how: str) -> None:
     with queue.flow() as flow:
         root = flow.add("root")
         child = flow.add("child", after=root)

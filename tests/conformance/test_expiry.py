@@ -40,7 +40,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Jump:
 
 @pytest.fixture(autouse=True)
 def _rules_hold(url: str) -> Iterator[None]:
-    """Check the invariants after each test: nobody waits for an expired task."""
+    """Check the invariants after each test: no task waits for an expired one."""
     yield
     keeps_rules(url)
 
@@ -137,7 +137,7 @@ def test_a_burst_ends_expired_tasks_and_runs_what_waits_for_them(queue: TaskQueu
 
 
 @pytest.mark.parametrize("how", ["paused", "not served"])
-def test_any_worker_ends_tasks_of_a_queue_that_nobody_serves(
+def test_any_worker_ends_tasks_of_a_queue_that_no_worker_serves(
     queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     assert Expirer.interval < 15

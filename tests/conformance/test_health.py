@@ -59,7 +59,7 @@ def test_a_function_that_no_live_worker_knows(queue: TaskQueue) -> None:
     member.leave()
 
 
-def test_blocked_tasks_whose_parents_nobody_serves(queue: TaskQueue) -> None:
+def test_blocked_tasks_whose_parents_no_worker_serves(queue: TaskQueue) -> None:
     first, second = queue.lane("media").enqueue_many([1, 2])
     middle = queue.enqueue(3, after=[first, second])
     queue.enqueue(4, after=[middle, first])

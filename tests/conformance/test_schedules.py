@@ -122,7 +122,7 @@ def run_one(queue: TaskQueue) -> Task:
 # -- declaring -------------------------------------------------------------------------------------
 
 
-def test_a_new_schedule_has_no_past(queue: TaskQueue) -> None:
+def test_a_new_schedule_has_missed_no_ticks(queue: TaskQueue) -> None:
     found = queue.schedule("s", {"a": 1}, every=WEEK)
     assert found == Schedule(
         *("s", "default", None, float(WEEK), "UTC", "skip", "latest", False, found.next_at, None, None, 0, 0, None)
@@ -405,7 +405,7 @@ def test_declaring_again_is_stored_seldom(queue: TaskQueue, caplog: pytest.LogCa
     assert schedule(queue).declared is None
     with caplog.at_level(logging.INFO, "dbtaskqueue"):
         queue.store_declarations()
-    assert "a schedule is declared differently than before" in caplog.text
+    assert "the declaration of a schedule has changed" in caplog.text
     assert schedule(queue).declared is not None
     assert record(queue).next_at == first.next_at
 
@@ -543,7 +543,7 @@ def suspended(queue: TaskQueue, task: Task) -> None:
 
 
 def killed(queue: TaskQueue, task: Task) -> None:
-    """Its worker was killed: nobody has rescued it yet."""
+    """Its worker was killed, and its task is not rescued yet."""
     running(queue, task)
     execute(queue.url, "UPDATE dbtaskqueue_task SET worker = 999999 WHERE id = %s", task.id)
 
@@ -562,7 +562,7 @@ def test_every_unfinished_state_skips(queue: TaskQueue, condition: Callable[[Tas
 
 
 @pytest.mark.parametrize("condition", UNFINISHED, ids=lambda condition: condition.__name__)
-def test_allow_does_not_care(queue: TaskQueue, condition: Callable[[TaskQueue, Task], None]) -> None:
+def test_allow_makes_a_task_in_any_case(queue: TaskQueue, condition: Callable[[TaskQueue, Task], None]) -> None:
     queue.schedule("s", 1, every=WEEK, overlap="allow")
     task = fire(queue)
     assert task is not None
@@ -1165,7 +1165,7 @@ def test_the_year_9999(queue: TaskQueue, jump: Callable[[float], None]) -> None:
 # -- who makes them --------------------------------------------------------------------------------
 
 
-def test_a_burst_does_the_ticks_that_are_due_first(queue: TaskQueue) -> None:
+def test_a_burst_first_makes_the_ticks_that_are_due(queue: TaskQueue) -> None:
     ran: list[object] = []
     queue.schedule("s", "of a schedule", every=WEEK)
     be_due(queue)
@@ -1206,7 +1206,7 @@ def test_a_running_worker_makes_ticks(queue: TaskQueue) -> None:
 
 
 @pytest.mark.one_engine("no SQL depends on it")
-def test_an_idle_duty_asks_one_question(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_duty_sends_one_query(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     for name in ("outlook", "due_schedules", "schedules", "misplaced_schedules", "make_ticks"):
         ask = getattr(queue.store, name)

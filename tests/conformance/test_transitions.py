@@ -299,7 +299,7 @@ def test_block(queue: TaskQueue, situation: str) -> None:
 
 @pytest.mark.parametrize("situation", [state for state in TaskState if state in {*FINAL, "pending"}])
 def test_disappoint(queue: TaskQueue, situation: str) -> None:
-    """The parent is retried and cancelled. In any other state, the child waits for nobody."""
+    """The parent is retried and cancelled. In any other state, the child waits for no parent."""
     parent, holder = bring_child(queue, situation)
     queue.retry(parent.id)
     holder.refresh()

@@ -72,7 +72,7 @@ def changed(url: str, column: str, value: object, task: Task) -> None:
 # -- one reason ------------------------------------------------------------------------------------
 
 
-def test_nothing_keeps_the_first_task_of_a_served_queue(queue: TaskQueue) -> None:
+def test_nothing_delays_the_first_task_of_a_served_queue(queue: TaskQueue) -> None:
     join(queue)
     assert queue.why(queue.enqueue(1).id) == []
 
@@ -95,7 +95,7 @@ def test_a_failed_task_is_due_later(queue: TaskQueue) -> None:
 def test_it_expires_before_it_is_due(queue: TaskQueue) -> None:
     join(queue)
     task = queue.enqueue(1, start_in=LATER, expires_in=60)
-    assert why(queue, task) == {"due_later": "due in 2 h 47 min, but it expires before"}
+    assert why(queue, task) == {"due_later": "due in 2 h 47 min, but it expires earlier"}
 
 
 def test_queue_paused(queue: TaskQueue) -> None:
@@ -129,7 +129,7 @@ def test_a_program_that_fetches_may_serve_the_queue(queue: TaskQueue) -> None:
     task = queue.lane("other").enqueue(1)
     assert queue.fetch(timeout=0) == []
     text = why(queue, task)["no_worker"]
-    assert text == "no live worker serves the queue other; a program that calls fetch() is alive, and may do so"
+    assert text == "no live worker serves the queue other; a program that calls fetch() is alive, and may serve it"
 
 
 def test_parents(queue: TaskQueue) -> None:
@@ -268,7 +268,7 @@ def test_no_worker_has_a_callback(queue: TaskQueue) -> None:
 def test_commands_not_allowed(queue: TaskQueue) -> None:
     task = queue.enqueue_command(["true"])
     join(queue, commands=0)
-    text = "it is a command line, and no live worker of the queue default runs those (--allow-commands)"
+    text = "it is a command line, and no live worker of the queue default runs them (--allow-commands)"
     assert why(queue, task) == {"commands_not_allowed": text}
     join(queue, commands=1)
     assert why(queue, task) == {}
@@ -427,7 +427,7 @@ def test_it_is_read_while_tasks_run(queue: TaskQueue) -> None:
     assert queue.why(child.id) == []
 
 
-def test_it_only_reads_and_asks_the_same_number_of_questions_however_many_tasks_there_are(queue: TaskQueue) -> None:
+def test_it_only_reads_and_sends_the_same_number_of_queries_however_many_tasks_there_are(queue: TaskQueue) -> None:
     join(queue)
 
     def calls(number: int) -> int:

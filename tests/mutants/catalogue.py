@@ -1431,7 +1431,7 @@ MUTANTS = [
         "checks.py",
         "queue.startswith(name[:-1])",
         "name[:-1] in queue",
-        _unit("name_patterns::test_which_queues_names_and_patterns_stand_for"),
+        _unit("name_patterns::test_which_queues_names_and_patterns_match"),
         "which_queues",
     ),
     Mutant(
@@ -1609,13 +1609,13 @@ MUTANTS = [
         _conformance("dependencies::test_a_rescue_after_the_last_attempt_is_an_end"),
     ),
     Mutant(
-        "what an end leaves over is forgotten",
+        "what an end leaves undecided is forgotten",
         DECIDING,
         '        tx.change_each("insert_undecided", [{"parent": id} for id in sorted(frontier)])\n',
         "        pass\n",
         _conformance(
             "dependencies::test_three_thousand_children_take_several_transactions",
-            "dependencies::test_children_that_an_end_leaves_over_are_decided_by_any_worker",
+            "dependencies::test_children_that_an_end_leaves_undecided_are_decided_by_any_worker",
         ),
     ),
     Mutant(
@@ -1690,7 +1690,7 @@ MUTANTS = [
         _conformance("dependencies::test_a_child_waits_for_its_parent"),
     ),
     Mutant(
-        "before= takes a task that waits for nobody",
+        "before= takes a task that waits for no parent",
         DECIDING,
         'if not gates or not gates[0][_OPEN] or not tx.rows("lock_blocked", {"ids": tx.array([child])}):',
         "if not gates:",
@@ -1701,7 +1701,7 @@ MUTANTS = [
         DECIDING,
         "if child.has_reason and child.state == CANCELLED]",
         "if child.state == CANCELLED]",
-        _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_for_its_sake"),
+        _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_because_of_it"),
     ),
     Mutant(
         "a retry revives a child that another parent forbids",
@@ -1715,13 +1715,13 @@ MUTANTS = [
         DECIDING,
         '        if found:\n            return f"it waits for task',
         '        if False:\n            return f"it waits for task',
-        _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_for_its_sake"),
+        _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_because_of_it"),
     ),
     Mutant(
         "a done parent is retried under a running child",
         DECIDING,
-        "if flow & HAS_CHILDREN and state == DONE and (begun",
-        "if False and (begun",
+        "if flow & HAS_CHILDREN and state == DONE and (started",
+        "if False and (started",
         _conformance("dependencies::test_retry_of_a_done_parent"),
     ),
     Mutant(

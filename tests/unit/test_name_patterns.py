@@ -49,7 +49,7 @@ def test_bad_served_queues(name: str) -> None:
     ],
     ids=str,
 )
-def test_which_queues_names_and_patterns_stand_for(names: list[object], served: list[str]) -> None:
+def test_which_queues_names_and_patterns_match(names: list[object], served: list[str]) -> None:
     assert [
         queue for queue in ["mail", "mail.a", "mailing", "Mail", "news", "webmail"] if is_served(queue, names)
     ] == served

@@ -552,7 +552,7 @@ def test_nothing_is_due_before_the_next_tick() -> None:
     assert plan(timetable, following, following) == Plan([following], 0, None, following + DAY)
 
 
-def test_a_next_tick_that_is_no_tick_any_more_makes_nothing() -> None:
+def test_a_next_tick_that_is_no_longer_a_tick_makes_nothing() -> None:
     timetable = Timetable(cron="0 0 * * *")
     assert plan(timetable, NOW - HOUR, NOW) == Plan([], 0, None, timetable.after(NOW))
 
@@ -639,12 +639,12 @@ def test_what_happens_at_the_next_clock_changes() -> None:
         "At 2026-03-29 02:00 clocks in Europe/Berlin go forward to 2026-03-29 03:00. "
         "2 matching times are left out; there is one tick, at the end of the gap.",
         "At 2026-10-25 03:00 clocks in Europe/Berlin go back to 2026-10-25 02:00. "
-        "2 matching times are passed twice, with a tick the first time only.",
+        "2 matching times are repeated, with a tick only the first time.",
     ]
     often = Timetable(cron="*/30 * * * *", timezone="Europe/Berlin")
     assert [line.partition(". ")[2] for line in often.clock_changes(NOW)] == [
         "2 matching times are left out, without a tick.",
-        "2 matching times are passed twice, each time with a tick.",
+        "2 matching times are repeated, with a tick each time.",
     ]
     noon = Timetable(cron="0 12 * * *", timezone="Europe/Berlin")
     assert [line.partition(". ")[2] for line in noon.clock_changes(NOW)] == ["No tick is affected."] * 2

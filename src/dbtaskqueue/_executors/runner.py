@@ -115,7 +115,7 @@ class Runner:
         return result
 
     def _code(self, run: TaskRun) -> Any:
-        """Call the task's code, with the results of parents for those arguments that are tasks."""
+        """Call the task's code. Arguments that are tasks are replaced by their results."""
         if not run.record.flow & HAS_PARENTS:
             return self.lookup.call(run.record)
         return self.lookup.call(run.record, results_for_arguments(run.running(self._running_task)))

@@ -1,8 +1,8 @@
 """Cron expressions: which local times match, without a time zone. Pure.
 
-The library ``cronsim`` reads the fields; it is imported only when an expression is read. It is asked about one field or
-about days at a time, always without a time zone, and the rest is arithmetic. So searching forwards, backwards and
-counting cannot disagree, and a second look at the same day costs microseconds.
+The library ``cronsim`` reads the fields; it is imported only when an expression is read. It expands one field, or finds
+matching days, always without a time zone. The rest is arithmetic, so searching forwards, searching backwards and
+counting cannot disagree. Days are cached: searching the same day again costs microseconds.
 
 A local time is a whole number of seconds since 1970-01-01 00:00 on the local clock.
 """
@@ -43,7 +43,7 @@ def in_words(cron: str) -> str:
     fields = read(cron)
     try:
         return _cronsim(" ".join(fields), datetime(2000, 1, 1)).explain()
-    except Exception:  # an expression that is valid, and that explain() has no words for
+    except Exception:  # a valid expression that explain() cannot describe
         return " ".join(fields)
 
 
@@ -90,7 +90,7 @@ class Calendar:
         second, minute, hour = fields[:3] if len(fields) == 6 else ("0", *fields[:2])
         self._days = " ".join(fields[-3:])
         self._times = _times(second, minute, hour)
-        # Debian's rule for "jobs that run at a specific time" at clock changes. Seconds are not Debian's: no rule.
+        # Debian's rule for "jobs that run at a specific time" at clock changes. Debian's cron has no seconds: no rule.
         self.follows_clock = len(fields) == 6 or minute.startswith("*") or hour.startswith("*")
 
     def first(self, local: int) -> int | None:
@@ -142,7 +142,7 @@ def _values(fields: str, unit: int, number: int) -> list[int]:
     return [*takewhile(lambda value: value < number, passed)]
 
 
-@functools.lru_cache(maxsize=10_000)  # a schedule asks for today and its next day, again and again
+@functools.lru_cache(maxsize=10_000)  # a schedule repeatedly asks for today and its next day
 def _day(days: str, day: int, *, backward: bool = False) -> int | None:
     """Return the first matching day that is ``day`` or later (or the last that is ``day`` or earlier)."""
     return next(_days(days, day, backward=backward), None)

@@ -151,7 +151,8 @@ def _check_subclass(value: JSON, place: str, depth: int) -> None:
             return _check(base.__str__(value) if base is str else base(value), place, depth)
     if isinstance(value, dict | list | tuple):
         return _check_container(value, place, depth)
-    raise PayloadError(f"{_shorten(place)}: {type(value).__name__} is not JSON")
+    hint = getattr(type(value), "_payload_hint", "")
+    raise PayloadError(f"{_shorten(place)}: {type(value).__name__} is not JSON{hint}")
 
 
 def _check_text(text: str, place: str) -> None:

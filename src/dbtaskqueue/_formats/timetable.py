@@ -20,7 +20,7 @@ from .cron import Calendar
 from .zone import Zone
 
 CatchUp = Literal["latest", "all", "none"]
-"""Which ticks are made that were missed in an outage."""
+"""Which of the ticks that were due during an outage are made."""
 MOST_AT_ONCE = 1000
 """How many missed ticks are made with ``catch_up="all"``."""
 GRACE = 60_000_000
@@ -35,9 +35,9 @@ _FIRST, _LAST = -(-clock.EARLIEST // _SECOND), clock.LATEST // _SECOND
 class Timetable:
     """The ticks of a schedule, from either a cron expression or an interval (seconds or a timedelta, at least 1 s).
 
-    ``now`` is the moment from which on it must fire at least once; the default is the clock's. Raises TypeError unless
-    exactly one of ``cron`` and ``every`` is given. Raises ValueError for an invalid expression or interval, one that
-    never fires in its time zone, and an unknown time zone.
+    It must fire at least once after ``now``, by default the current time. Raises TypeError unless exactly one of
+    ``cron`` and ``every`` is given. Raises ValueError for an invalid expression or interval, one that never fires in
+    its time zone, and an unknown time zone.
     """
 
     __slots__ = ("_ticks", "cron", "every", "timezone")
@@ -81,14 +81,14 @@ class Timetable:
     def count(self, after: int, until: int) -> int:
         """Return the exact number of ticks later than ``after``, and not later than ``until``.
 
-        It is calculated, not iterated: a year with a tick each second takes milliseconds.
+        This is arithmetic, not a loop over ticks: a year with a tick each second takes milliseconds.
         """
         return self._ticks.count(after, until) if after < until else 0
 
     def clock_changes(self, now: int) -> list[str]:
-        """Return what happens at the next changes of the clock in both directions, a line each, for people.
+        """Return a line about the next clock change in each direction, for people.
 
-        Changes more than two years ahead are left out, and intervals are not affected.
+        Changes more than two years ahead are left out. Intervals are not affected.
         """
         return self._ticks.clock_changes(now)
 
@@ -195,7 +195,7 @@ class _CronTicks(_Ticks):
         return [*lines.values()]
 
     def _effect(self, affected: int, forward: bool) -> str:
-        """Return what becomes of the ticks at local times that do not exist, or that come twice."""
+        """Return in words what happens to ticks at local times that do not exist, or that come twice."""
         raise NotImplementedError
 
 
@@ -234,7 +234,7 @@ class _ClockTicks(_CronTicks):
 
     def _effect(self, affected: int, forward: bool) -> str:
         times = _matching(affected)
-        return f"{times} left out, without a tick." if forward else f"{times} passed twice, each time with a tick."
+        return f"{times} left out, without a tick." if forward else f"{times} repeated, with a tick each time."
 
 
 class _TimeTicks(_CronTicks):
@@ -271,7 +271,7 @@ class _TimeTicks(_CronTicks):
     def _effect(self, affected: int, forward: bool) -> str:
         if forward:
             return f"{_matching(affected)} left out; there is one tick, at the end of the gap."
-        return f"{_matching(affected)} passed twice, with a tick the first time only."
+        return f"{_matching(affected)} repeated, with a tick only the first time."
 
 
 def _matching(times: int) -> str:
@@ -293,10 +293,10 @@ def offset(name: str, jitter: float | timedelta) -> int:
 
 
 class Plan(NamedTuple):
-    """What to do about the ticks that are due. ``missed`` ticks are counted, the latest of them is ``missed_at``."""
+    """What to do about the ticks that are due. ``missed``: how many are not made. ``missed_at``: the latest of them."""
 
     ticks: list[int]
-    """The ticks to make now, in order. Those that were missed are earlier than all of them."""
+    """The ticks to make now, in order. All of them are later than the missed ones."""
     missed: int
     missed_at: int | None
     next_at: int | None

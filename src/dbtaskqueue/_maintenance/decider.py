@@ -1,8 +1,8 @@
-"""Decides children that the end of their parent has left over.
+"""Decides children that the end of their parent has left undecided.
 
-The end of a task decides about a limited number of children in its own transaction. The process that ended it decides
-the others right after that. This duty continues if that process was killed. It also finds parents that a worker of an
-earlier version has ended, which knows no children.
+The transaction that ends a task decides a limited number of its children. The same process decides the others right
+after that. This duty continues if that process was killed. It also finds parents that a worker of an earlier version
+has ended, since earlier versions do not know about children.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .._system import clock
 
 
 class Decider:
-    """Decides children that are left over. As a duty, it also searches for overlooked parents."""
+    """Decides children that are left undecided. As a duty, it also searches for overlooked parents."""
 
     interval = 300.0
     """Seconds between searches, which read each open edge."""
@@ -21,9 +21,9 @@ class Decider:
         self._store = store
 
     def __call__(self) -> int:
-        """Search for overlooked parents, and decide all children that are left over; return how many can run now."""
+        """Search for overlooked parents, and decide all undecided children; return how many can run now."""
         return self._store.decide_children(clock.now(), search=True)
 
     def decide(self) -> int:
-        """Decide all children that are left over; return how many of them can run now."""
+        """Decide all undecided children; return how many of them can run now."""
         return self._store.decide_children(clock.now())

@@ -1,4 +1,4 @@
-"""Abandons tasks that have expired, also those of queues that no worker serves, and those that are blocked."""
+"""Abandons tasks that have expired, including blocked tasks, and tasks of queues that no worker serves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .._system import clock
 
 
 class Expirer:
-    """Abandons expired tasks. A claim never hands them out, so this may come later."""
+    """Abandons expired tasks. This may be late, since a claim never hands out an expired task."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -42,7 +42,7 @@ _PRUNE_STEPS = 100
 class Ticker:
     """A duty: make the ticks that are due. Sets ``interval`` to the time until the next one.
 
-    ``others``: called with what the store has to do besides ticks. It returns how many tasks are due by that.
+    ``others``: does the other work of an outlook. It returns how many tasks became due.
     """
 
     def __init__(self, store: Store, events: Events, others: Callable[[Outlook], int] = lambda outlook: 0) -> None:
@@ -53,7 +53,7 @@ class Ticker:
         self._lock = threading.Lock()
         self._next_check = 0.0
         self._uncounted = 0
-        """How many tasks are due by ticks that were made since the last call of ``tick``."""
+        """How many tasks became due by ticks since the last call of ``tick``."""
         self._offset: int | None = None
         """The clock that decides ticks minus the monotonic clock, in microseconds; None before the first check."""
         self._unreadable: dict[tuple[str, str], ScheduleRecord] = {}
@@ -68,7 +68,7 @@ class Ticker:
             self._tick()
 
     def tick(self) -> int:
-        """Make the ticks that are due. Return how many tasks are due by that, or by another thread since the last call.
+        """Make the ticks that are due. Return how many tasks became due since the last call, in any thread.
 
         So a caller that then claims tasks misses none that the maintenance thread has just made.
         """
@@ -106,7 +106,7 @@ class Ticker:
         return 0.0
 
     def _planned(self, schedule: ScheduleRecord, now: int) -> TickPlan | None:
-        """Return what to do about a schedule that is due; None if this worker cannot read it. Another one may."""
+        """Return what to do about a schedule that is due; None if this worker cannot read it, but others may."""
         place = schedule.queue, schedule.name
         known = self._unreadable.get(place)
         if known is not None and known[2:10] == schedule[2:10]:
@@ -156,7 +156,7 @@ class Ticker:
     # -- old ticks ---------------------------------------------------------------------------------
 
     def _prune(self) -> None:
-        """Delete the rows of old ticks, step by step. What is left is deleted next time."""
+        """Delete the rows of old ticks, in steps. The next call deletes the rest."""
         self._next_prune = time.monotonic() + _PRUNE
         before = self._store.outlook(clock.now()).now - _KEPT
         for _ in range(_PRUNE_STEPS):
@@ -165,7 +165,7 @@ class Ticker:
 
 
 def _first(plans: Sequence[TickPlan]) -> list[TickPlan]:
-    """Return the first plan, and as many more as one transaction makes."""
+    """Return the first plan, and as many of the next ones as fit into one transaction."""
     some, ticks = [plans[0]], len(plans[0].ticks)
     for plan in plans[1:_TOGETHER]:
         ticks += len(plan.ticks)

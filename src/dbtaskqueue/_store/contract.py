@@ -55,7 +55,7 @@ class Link(NamedTuple):
 class Waits(NamedTuple):
     """What new tasks wait for: ``links`` to their parents, and how these must end (``wants``, as in an EdgeRecord).
 
-    ``delay``: as in a GateRecord. ``before``: the id of a task that is to wait for the new ones, too.
+    ``delay``: as in a GateRecord. ``before``: the id of a blocked task that also waits for the new ones.
     """
 
     links: Sequence[Link]
@@ -214,10 +214,10 @@ class Exchanged(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """What maintenance has to do next: read in one statement, so that an idle worker asks little.
+    """What maintenance has to do next: read in one statement, so that an idle worker needs only one.
 
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
-    parent some of whose children are left to decide. ``expires``: when the first task expires, or has expired. Each is
+    parent with children that are not decided yet. ``expires``: when the first task expires, or has expired. Each is
     None if there is none.
     """
 
@@ -235,10 +235,10 @@ class PlannedTick(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """What to do about a schedule that is due, which is as it was read.
+    """What to do about a schedule that is due. ``schedule``: its row, as it was read.
 
-    ``ticks`` are made, in order. ``missed`` ticks are counted; the latest of them was at ``missed_at``. Then the
-    schedule's next tick is at ``next_at``.
+    ``ticks``: the ticks to make, in order. ``missed``: how many are not made; the latest of them was at ``missed_at``.
+    ``next_at``: the next tick after that.
     """
 
     schedule: ScheduleRecord
@@ -249,7 +249,7 @@ class TickPlan(NamedTuple):
 
 
 class SkippedTick(NamedTuple):
-    """A tick that made no task, since ``task`` was unfinished. ``in_a_row``: so many were skipped in a row."""
+    """A tick that made no task, since ``task`` was unfinished. ``in_a_row``: how many were skipped in a row."""
 
     schedule: ScheduleRecord
     at: int
@@ -274,7 +274,7 @@ class Settled(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """What ``declare`` has found, None for a new schedule, and whether it has stored a change."""
+    """``before``: the row that ``declare`` has found, or None. ``is_changed``: it has stored a change."""
 
     before: ScheduleRecord | None
     is_changed: bool
@@ -308,7 +308,7 @@ RetryTime = Callable[["TaskRecord", int, int], int]
 Settle = Callable[["ScheduleRecord | None", "ScheduleRecord", int], Settled]
 """Returns the next tick of a schedule from its row, its new definition and the time now. The row is None for a new one.
 
-Ticks that its row has due are missed, unless it is paused. It must not raise an exception.
+Ticks that are due by its row are missed, unless it is paused. It must not raise an exception.
 """
 
 
@@ -498,11 +498,11 @@ class Dependencies(abc.ABC):
 
     @abc.abstractmethod
     def gate(self, task: int) -> GateRecord | None:
-        """Return the counter of a task with parents, None for another one."""
+        """Return the counter of a task with parents; None for a task without parents."""
 
     @abc.abstractmethod
     def gates(self, tasks: Sequence[int]) -> dict[int, GateRecord]:
-        """Return the counters of those of these tasks that have an open parent."""
+        """Return the counters of tasks, by id. Tasks without open parents are left out."""
 
     @abc.abstractmethod
     def open_parents(self, task: int, limit: int) -> list[EdgeRecord]:
@@ -521,7 +521,7 @@ class Dependencies(abc.ABC):
 
 
 class Schedules(abc.ABC):
-    """Schedules and their ticks. The times come from the server's clock; on a file from ``now``, the caller's."""
+    """Schedules and their ticks. A server's clock decides the times; on a file, ``now`` does: the caller's clock."""
 
     @abc.abstractmethod
     def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
@@ -536,7 +536,7 @@ class Schedules(abc.ABC):
 
     @abc.abstractmethod
     def pause_schedule(self, queue: str, name: str, paused: bool, now: int, settle: Settle) -> bool:
-        """Pause or resume a schedule, whose next tick comes by ``settle``; False if it does not exist."""
+        """Pause or resume a schedule, and set its next tick by ``settle``; False if it does not exist."""
 
     @abc.abstractmethod
     def schedules(self, queue: str | None = None, name: str | None = None) -> list[ScheduleRecord]:
@@ -552,7 +552,7 @@ class Schedules(abc.ABC):
 
     @abc.abstractmethod
     def due_schedules(self, now: int, limit: int) -> list[ScheduleRecord]:
-        """Return the schedules that are due at ``now``, those first that have been due longest."""
+        """Return at most ``limit`` schedules that are due at ``now``, in the order of their next ticks."""
 
     @abc.abstractmethod
     def misplaced_schedules(self, now: int) -> list[ScheduleRecord]:
@@ -564,7 +564,7 @@ class Schedules(abc.ABC):
 
     @abc.abstractmethod
     def prune_ticks(self, before: int, limit: int) -> int:
-        """Delete about ``limit`` of the ticks before a moment, the oldest; return how many."""
+        """Delete about ``limit`` ticks before a moment, oldest first; return how many."""
 
 
 class Workers(abc.ABC):
@@ -675,7 +675,7 @@ class Copying(abc.ABC):
 
     @abc.abstractmethod
     def export_ticks(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Return about the next ``limit`` ticks after a moment: never only some of those at the same moment."""
+        """Return about the next ``limit`` ticks after a moment. Ticks of the same moment stay together."""
 
     @abc.abstractmethod
     def load_ticks(self, ticks: Sequence[dict[str, Any]]) -> None:

@@ -67,6 +67,12 @@ def positional(text: str) -> tuple[str, list[str]]:
     return _PARAMETER.sub("?", text), _PARAMETER.findall(text)
 
 
+def numbered(text: str) -> tuple[str, list[str]]:
+    """Return the statement with ``?1``, ``?2`` and so on, and the names in this order: SQLite binds each only once."""
+    names = list(dict.fromkeys(_PARAMETER.findall(text)))
+    return _PARAMETER.sub(lambda match: f"?{names.index(match[1]) + 1}", text), names
+
+
 def with_backticks(queries: Mapping[str, str]) -> dict[str, str]:
     """Return the statements with names quoted for MariaDB in any sql_mode. Texts are in single quotes."""
     return {name: text.replace('"', "`") for name, text in queries.items()}

@@ -21,7 +21,7 @@ HAS_CHILDREN, HAS_PARENTS = 1, 2
 BY_PARENTS = 1
 """A bit of ``blocked``: a parent has not ended."""
 WANTS_DONE, WANTS_ENDED, WANTS_FAILED = 1, 2, 3
-"""How parents must end for a child to start: all done; all, however; all, and one of them not done."""
+"""How parents must end for a child to start: all done; all ended, in any state; all ended, and one not done."""
 MAX_PARENTS = 10_000
 """The most parents that a task may have."""
 
@@ -29,7 +29,7 @@ MAX_PARENTS = 10_000
 EXPIRED = "expired: no attempt was started in time"
 """The error of an expired task."""
 EXPIRED_BEFORE_RETRY = "expired: the next attempt would start too late"
-"""What is added to the error of an attempt after which a task would be retried too late."""
+"""Added to the error of an attempt if the next one would start too late."""
 
 
 class TaskRecord(NamedTuple):
@@ -166,11 +166,11 @@ class WorkerRecord(NamedTuple):
 
 
 class EdgeRecord(NamedTuple):
-    """That ``child`` waits, or waited, for ``parent``.
+    """``child`` waits, or waited, for ``parent``.
 
-    ``place``: the order of a child's parents. ``wants``: see Wants. ``met``: None until the parent has ended, then 1 if
-    it ended as wanted, else 0. ``arguments``: a JSON list of places in the child's payload (JSON pointers) that get the
-    parent's result; None if there is none.
+    ``place``: the order of a child's parents. ``wants``: see WANTS_DONE. ``met``: None until the parent has ended, then
+    1 if it ended as wanted, else 0. ``arguments``: a JSON list of places in the child's payload (JSON pointers) that
+    get the parent's result; None if there is none.
     """
 
     parent: int
@@ -184,7 +184,7 @@ class EdgeRecord(NamedTuple):
 class GateRecord(NamedTuple):
     """The counter of a task with parents: ``open`` of ``total`` parents have not ended.
 
-    ``delay``: microseconds from when it opens until the task is due; None: the task's due time stays.
+    ``delay``: microseconds from the end of the last parent until the task is due; None: its due time does not change.
     """
 
     task: int
@@ -240,7 +240,7 @@ class TickRecord(NamedTuple):
 R = TypeVar("R", bound=tuple[Any, ...])
 
 SET_AFTERWARDS = ("expires", "flow", "blocked")
-"""Columns of a new task that a statement of their own sets. Plain tasks have the defaults, and pay nothing for them."""
+"""Columns of a new task that a separate statement sets, so that plain tasks do not pay for them."""
 NOT_OF_A_CLAIM = tuple(TaskRecord._field_defaults)
 """Fields that have their defaults in a new claim; reading them would cost a claim two subqueries."""
 _FROM_OTHER_TABLES = ("error", "error_type", "progress", "usage")

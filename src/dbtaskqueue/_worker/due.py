@@ -26,7 +26,7 @@ def wait_until_due(
     StoreUnavailable.
     """
     with store.wakeups.waiting(tuple(queues.names)) as ticket:
-        has_new = queues.read_if_due()  # after the ticket was taken, so that a queue that appears now ends the sleep
+        has_new = queues.read_if_due()  # after taking the ticket, so that a queue that appears now ends the sleep
         due = store.next_due(queues.names, commands=commands)
         until_due = None if due is None else (due - clock.now()) / 1e6
         if until_due is not None and until_due <= 0:

@@ -238,7 +238,7 @@ class WorkerLoop:
         )
 
     def _knows_queues(self) -> bool:
-        """Before the first claim, read which queues match patterns. False while the database is unavailable."""
+        """Before the first claim, read which queues match the patterns. Return False in an outage."""
         try:
             self._queues.read_once()
         except StoreUnavailable as error:
@@ -257,9 +257,9 @@ class WorkerLoop:
             return True
 
     def _expire(self) -> int:
-        """Abandon expired tasks, and return how many: a claim leaves them out, but they count as due.
+        """Abandon expired tasks, and return how many. A claim leaves them out, but they count as due.
 
-        This is only needed after a claim that was made because a task is due, and not after one that stored ends, too.
+        This is only needed after a claim that stored no ends and found nothing, although a task was due.
         """
         try:
             return self._membership.expire()

@@ -219,11 +219,11 @@ class Membership:
         return self.rescuer.check() + self._clock_watch.check() + self._ticker.tick()
 
     def tick(self) -> int:
-        """Make the ticks of schedules that are due now. Return how many tasks are due by that."""
+        """Make the ticks of schedules that are due now. Return how many tasks became due."""
         return self._ticker.tick()
 
     def _act_on(self, outlook: Outlook) -> int:
-        """Decide children and abandon expired tasks if there are any. Return how many tasks are due by that."""
+        """Decide children and abandon expired tasks if there are any. Return how many tasks ended or became due."""
         expired = outlook.expires is not None and outlook.expires <= clock.now()
         count = self._expirer() if expired else 0
         return count + (self._decider.decide() if outlook.undecided is not None else 0)

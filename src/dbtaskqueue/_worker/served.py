@@ -1,4 +1,4 @@
-"""The queues that a worker serves, in rotation, and which queues its patterns stand for at the moment."""
+"""The queues that a worker serves, in rotation, and which queues match its patterns at the moment."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .._store.contract import Store
 from ..checks import is_pattern, is_served
 
 _INTERVAL = 1.0
-"""Seconds between two reads of the queues' names, on a server. A file's changes show when to read them."""
+"""Seconds between two reads of the queues' names on a server. On a file, its changes show when to read them."""
 _SHARE = 0.05
-"""The largest share of the time that these reads may take: with hundreds of queues, they are rarer."""
+"""The largest share of the time that these reads may take. With hundreds of queues, they are less frequent."""
 
 
 class ServedQueues:
     """``names``: the queues to claim from. Each comes first in turn.
 
-    Patterns stand for queues that have tasks or are paused. ``read_if_due`` adds queues that have appeared, and removes
-    those that no longer exist.
+    Patterns match queues that have tasks or schedules, or are paused. ``read_if_due`` adds queues that have appeared,
+    and removes those that no longer exist.
     """
 
     def __init__(self, store: Store, names: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ class ServedQueues:
         self.names.rotate(-1)
 
     def read(self) -> bool:
-        """Read which queues the patterns stand for. Return whether one is new. Raises StoreUnavailable."""
+        """Read which queues match the patterns. Return whether one is new. Raises StoreUnavailable."""
         if not self._patterns:
             return False
         started = time.monotonic()

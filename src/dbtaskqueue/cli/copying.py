@@ -98,7 +98,7 @@ def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> 
 
 
 def _copy_ticks(old: Store, new: Store) -> None:
-    """Copy the ticks of schedules, before all tasks: then an interrupted run has copied all of them, or no task."""
+    """Copy the ticks of schedules. This comes before the tasks: an interrupted copy with tasks then has all ticks."""
     after = -(2**63)
     while ticks := old.export_ticks(after, _BATCH):
         new.load_ticks(ticks)

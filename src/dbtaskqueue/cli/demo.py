@@ -103,7 +103,7 @@ def demo(url: str | None) -> None:
 
 
 def _play(directory: str, stage: _Stage, raise_if_interrupted: Callable[[], None]) -> str:
-    """Run the demo and check it; return the summary. It can be interrupted where it waits, and nowhere else."""
+    """Run the demo and check it; return the summary. It can be interrupted only where it waits."""
     url = f"sqlite:///{directory}/demo.sqlite"
     with TaskQueue(url, "demo") as queue:
         tasks = _enqueue(queue)
@@ -308,7 +308,7 @@ def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.P
     workers: list[subprocess.Popen[bytes]] = []
     try:
         with open(Path(directory, _LOG), "wb") as log:
-            for _ in range(count):  # one by one, so that an error ends those that are running
+            for _ in range(count):  # one by one, so that an error ends the ones that are running
                 workers.append(_spawn(command, directory, log))
         yield workers
     except _Failed as error:

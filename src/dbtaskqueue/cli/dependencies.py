@@ -12,7 +12,7 @@ from ..monitoring.family import Direction, Node, tree
 from ..monitoring.tasks import error_line
 from ..overview import name_of
 from ..reasons import state_words
-from ..states import FINAL, RESERVED, RUNNING
+from ..states import DONE, FINAL, RESERVED, RUNNING
 from ..task import Blocked, Task, blocked_among, look_up
 from .options import json_option, open_queue, url_option
 from .output import counted, escaped, fields, print_json, table
@@ -29,7 +29,7 @@ _MOST = 200
 def why(url: str | None, id: int, json: bool) -> None:
     """Explain why a task does not run.
 
-    Prints one line for each reason, or what the task does if there is none.
+    Prints one line for each reason. If there is none, prints what the task does.
     """
     with open_queue(url) as task_queue:
         task = task_queue.get(id)
@@ -44,15 +44,17 @@ def why(url: str | None, id: int, json: bool) -> None:
 
 
 def _standing(task: Task) -> str:
-    """Return what a task does for which there is no reason to wait."""
+    """Return in words what a task does that has no reason to wait."""
     if task.state == RUNNING:
         return "is running, but suspended" if task.suspended else "is running"
     if task.state == RESERVED:
         return f"is reserved by worker {task.worker}, which will start it"
+    if task.state == DONE:
+        return "is done"  # its error, if it has one, is that of an earlier attempt
     if task.state in FINAL:
         error = error_line(task.error or "")
         return f"is {task.state}: {error}" if error else f"is {task.state}"
-    return f"is {task.state}, and nothing keeps it from being started"
+    return f"is {task.state}, and a worker can start it now"
 
 
 # -- tree ------------------------------------------------------------------------------------------
@@ -61,14 +63,14 @@ def _standing(task: Task) -> str:
 @click.command("tree")
 @click.argument("id", type=int)
 @click.option(
-    "--depth", type=click.IntRange(1, 100), default=5, metavar="NUMBER", help="Show this many generations each way."
+    "--depth", type=click.IntRange(1, 100), default=5, metavar="NUMBER", help="Show this many generations up and down."
 )
 @click.option(
     "--width",
     type=click.IntRange(1, _MOST),
     default=10,
     metavar="NUMBER",
-    help="Show at most this many parents, and children, of a task.",
+    help="Show at most this many parents and this many children of each task.",
 )
 @json_option
 @url_option
@@ -118,7 +120,8 @@ def _row(node: Node, depth: int, root: Summary | None, blocked: dict[int, Blocke
     number, task = f"{'  ' * depth}{node.id}", node.task
     if task is None:
         return number, "no longer exists", "", ""
-    state = blocked_words(blocked[node.id]) if node.id in blocked else state_words(task, clock.now())
+    waits = node.id in blocked and task.state not in FINAL  # a done child of a parent that was retried waits no more
+    state = blocked_words(blocked[node.id]) if waits else state_words(task, clock.now())
     name = name_of(task.function, task.command)
     return number, state, task.queue, f"{name} (shown elsewhere)" if node.again else name
 

@@ -115,8 +115,8 @@ _IF_WIDE = ("pending", "reserved", "running", "failed", "done", "cancelled", "ab
 def list_queues(url: str | None, json: bool) -> None:
     """List all queues: tasks by state, longest wait, live workers.
 
-    Reserved and cancelled tasks are shown on a wide terminal only, blocked ones only if there are any, and always with
-    --json. Blocked tasks wait for their parents, and count as pending or failed, too.
+    Reserved and cancelled tasks are shown only on a wide terminal, and blocked tasks only if there are any. They are
+    always part of --json. Blocked tasks wait for their parents. They are also counted as pending or failed.
     """
     with open_queue(url) as task_queue:
         found = task_queue.queues()

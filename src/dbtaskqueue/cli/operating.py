@@ -31,30 +31,30 @@ def retry(url: str | None, id: int) -> None:
 @click.command()
 @click.argument("id", type=int)
 @click.option(
-    "--tree", is_flag=True, help="Cancel its unfinished parents, too, and theirs, if no other task needs them."
+    "--tree", is_flag=True, help="Also cancel unfinished parents, and their parents, if no other task needs them."
 )
 @url_option
 @click.pass_obj
 def cancel(url: str | None, id: int, tree: bool) -> None:
     """Cancel a task; request the cancellation of a running one.
 
-    Tasks that wait for it to be done are cancelled, too.
+    Its children that wait for it to be done are also cancelled.
     """
     with open_queue(url) as task_queue:
         task_queue.cancel(id)
         task = task_queue.get(id)
         others = _cancel_parents(task_queue, id) if tree else {}
     click.echo(f"task {id}: cancellation requested" if task.cancel_requested else f"task {id} is {task.state}")
-    for what, is_cancelled in (("cancelled", True), ("cancellation requested", False)):
+    for what, is_cancelled in (("cancelled", True), ("requested the cancellation of", False)):
         ids = [str(other) for other, done in others.items() if done == is_cancelled]
         if ids:
-            click.echo(f"{counted(len(ids), 'parent')} that no other task needs, {what}: {listed(ids)}")
+            click.echo(f"{what} {counted(len(ids), 'parent')} that no other task needs: {listed(ids)}")
 
 
 def _cancel_parents(task_queue: TaskQueue, id: int) -> dict[int, bool]:
-    """Cancel the unfinished parents of a cancelled task that no other unfinished task needs, and theirs.
+    """Cancel the unfinished parents of a cancelled task, and their parents, if no other unfinished task needs them.
 
-    Returns for each what ``TaskQueue.cancel`` does. A child that is enqueued meanwhile is cancelled with its parent.
+    Returns what ``TaskQueue.cancel`` returned for each. If a child is enqueued meanwhile, it is cancelled, too.
     """
     cancelled = {id: True}
     left = [id]

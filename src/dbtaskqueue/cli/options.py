@@ -71,6 +71,7 @@ def _click_option(name: str, flag: Flag, default: object, command: str) -> Calla
         help=flag.help,
         type=kind,
         default=default if flag.default is None else flag.default,
+        multiple=flag.repeatable,
         is_flag=kind is None and flag.metavar is None,
         callback=checked(flag.parse) if flag.parse else None,
         envvar=f"DBTASKQUEUE_{command}{flag.name[1:]}".upper().replace("-", "_"),
@@ -185,7 +186,7 @@ def queues_option(function: Function) -> Function:
         envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
         multiple=True,
         callback=_all_queues,
-        help="Serve this queue; 'mail*' is every queue whose name starts with mail, '*' every queue. Repeatable."
+        help="Serve this queue, or the queues that match a pattern such as 'mail*' or '*'. Repeatable."
         "  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
     )(function)
 

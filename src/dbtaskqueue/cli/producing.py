@@ -27,6 +27,20 @@ Examples:
 """
 
 
+class TargetCommand(click.Command):
+    """A command with ``target_options``. It refuses a command line whose options would be read as its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        if "--command" in args and "--" not in args:
+            words = args[args.index("--command") + 1 :]
+            if words and not words[0].startswith("-") and any(word.startswith("-") for word in words):
+                raise click.UsageError(
+                    f"a command line needs two dashes before it: --command -- {escaped(shlex.join(words))}", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
 _TARGET_OPTIONS = (
     click.argument("words", metavar="[PAYLOAD]", nargs=-1),
     click.option(
@@ -49,7 +63,7 @@ _TARGET_OPTIONS = (
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument and the options that say what to enqueue. The command gets it as ``target``."""
+    """Add the argument and the options for what to enqueue. The command receives it as ``target``."""
 
     @functools.wraps(function)
     def with_target(*args: Any, **kwargs: Any) -> Any:
@@ -82,7 +96,7 @@ def _target(
     return _payload(words)
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=TargetCommand, epilog=_EXAMPLES)
 @queue_option
 @flags_of(Options, "enqueue")
 @target_options

@@ -1,4 +1,4 @@
-"""The command schedules and its subcommands: list, add, remove, pause, resume and run schedules, and more."""
+"""The command schedules and its subcommands, which list, change and run schedules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..schedules import (
 )
 from .options import checked, flags_of, json_option, one_queue_option, open_queue, queue_option, url_option
 from .output import WIDE, console, counted, escaped, local, note, print_json, table
-from .producing import target_options
+from .producing import TargetCommand, target_options
 from .working import find_queue
 
 _EXAMPLES = """
@@ -48,7 +48,7 @@ _MOST_NEXT = 10_000
 
 
 class _Subcommands(click.Group):
-    """The subcommands, in the order in which they are useful."""
+    """A group whose help lists the subcommands in the order of their definitions."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of their definitions."""
@@ -67,7 +67,7 @@ def schedules(ctx: click.Context, queue: str | None, json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         if json:
-            raise click.UsageError(f"the command {ctx.invoked_subcommand} needs its own --json, after its name")
+            raise click.UsageError(f"give --json after the subcommand: schedules {ctx.invoked_subcommand} --json")
         if ctx.get_parameter_source("queue") is ParameterSource.COMMANDLINE:
             ctx.find_root().params["queues"] = [queue]  # as if it were given before the command
         return
@@ -114,10 +114,10 @@ def fires(schedule: Schedule) -> str:
 _name = click.argument("name", callback=checked(check_name))
 
 
-@schedules.command()
+@schedules.command(cls=TargetCommand)
 @_name
 @click.option(
-    "--cron", metavar="EXPR", help="When it fires: five fields, or six with seconds first, or @daily and such."
+    "--cron", metavar="EXPR", help="When it fires: five fields, six with seconds first, or a name such as @daily."
 )
 @click.option(
     "--every",
@@ -130,13 +130,14 @@ _name = click.argument("name", callback=checked(check_name))
     "--overlap",
     type=click.Choice(get_args(Overlap)),
     default="skip",
-    help="If the previous task is unfinished: make no task, make one, let it wait, or cancel the previous one.",
+    help="If the previous task is unfinished: skip the tick, allow both tasks, queue the new task behind it, or replace"
+    " it.",
 )
 @click.option(
     "--catch-up",
     type=click.Choice(get_args(CatchUp)),
     default="latest",
-    help="Which ticks are made after an outage. The others are counted as missed.",
+    help="Which ticks to make after an outage. The others count as missed.",
 )
 @flags_of(Defaults, "schedules_add")
 @target_options
@@ -155,10 +156,10 @@ def add(
     queue: str,
     **options: Unpack[Defaults],
 ) -> None:
-    """Add a schedule, or change the one of this name.
+    """Add a schedule, or change the one with this name.
 
     PAYLOAD is JSON; "-" reads it from stdin. With --command, a command line replaces it, which only workers with
-    --allow-commands run. Give either --cron or --every. The other options are those of each task.
+    --allow-commands run. Give either --cron or --every. The other options apply to each task.
     """
     if (cron is None) == (every is None):
         raise click.UsageError("give either --cron or --every")
@@ -205,7 +206,7 @@ def remove(ctx: click.Context, name: str, queue: str) -> None:
 @url_option
 @click.pass_context
 def pause(ctx: click.Context, name: str, queue: str) -> None:
-    """Pause a schedule; ticks are neither made nor missed."""
+    """Pause a schedule; no ticks are made, and none count as missed."""
     with open_queue(ctx.obj, queue) as opened:
         set_paused(opened.store, queue, name, True)
     click.echo(escaped(f"schedule {name} is paused"))
@@ -220,7 +221,7 @@ def resume(ctx: click.Context, name: str, queue: str) -> None:
     """Resume a paused schedule."""
     with open_queue(ctx.obj, queue) as opened:
         schedule = set_paused(opened.store, queue, name, False)
-    click.echo(escaped(f"schedule {name} is not paused: next at {local(schedule.next_at)}"))
+    click.echo(escaped(f"schedule {name} is resumed: next at {local(schedule.next_at)}"))
 
 
 @schedules.command()
@@ -231,7 +232,7 @@ def resume(ctx: click.Context, name: str, queue: str) -> None:
 def run(ctx: click.Context, name: str, queue: str) -> None:
     """Enqueue a task of a schedule now, and print its id.
 
-    This works on a paused schedule, too, and is not a tick: the times and counts of the schedule stay as they are.
+    This also works while the schedule is paused. It is not a tick: the schedule's times and counts do not change.
     """
     with open_queue(ctx.obj, queue) as opened:
         click.echo(run_now(opened.store, queue, name))
@@ -250,7 +251,7 @@ def history(ctx: click.Context, name: str, limit: int, json: bool, queue: str) -
     """Show the ticks of the last 30 days, newest first.
 
     A tick ran, was skipped because the task shown was unfinished, or was missed. Ticks that were missed together are
-    one line, at the newest of them.
+    one line with the time of the newest.
     """
     with open_queue(ctx.obj, queue) as opened:
         found = tick_infos(opened.store, queue, name, limit)
@@ -277,8 +278,8 @@ def _tick_row(tick: TickInfo) -> tuple[str, ...]:
 def next_ticks(expr: str, timezone: str, number: int) -> None:
     """Print a cron expression in words, and its next ticks.
 
-    Each line after the first is a time with its offset. What happens when the clocks change is printed to stderr. This
-    needs no database.
+    Each line after the first is a time with its offset. The effects of clock changes are printed to stderr. This needs
+    no database.
     """
     try:
         words, timetable = in_words(expr), Timetable(cron=expr, timezone=timezone)

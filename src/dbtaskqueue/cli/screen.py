@@ -147,7 +147,7 @@ def _queues(snapshot: Snapshot, wide: bool) -> Part:
     states = (*_COUNTED, CANCELLED) if wide else _COUNTED
     names = [str(state) for state in states]
     if any(queue.blocked for queue in snapshot.queues):
-        # on a narrow screen it replaces "reserved", which a worker soon runs
+        # a narrow screen has no room for both; reserved tasks start soon
         names[1 : 1 if wide else 2] = ["blocked"]
     columns = (
         Column("queues"),
@@ -337,7 +337,7 @@ def _changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
 
 
 def _ticks(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
-    """Yield a line for each new tick. A schedule that was not in the snapshot before may have an old one."""
+    """Yield a line for each new tick. The last tick of a schedule that is new in the snapshot may be an old one."""
     known = {(each.queue, each.name): each.last_at for each in before.schedules} if before else {}
     for each in after.schedules:
         place = each.queue, each.name

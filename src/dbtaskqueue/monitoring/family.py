@@ -15,8 +15,8 @@ Direction = Literal["parents", "children"]
 class Node:
     """A task in a tree. ``task`` is None if it was pruned.
 
-    ``nodes``: its parents or children. ``more``: it has others, which are not in the tree. ``again``: they are at
-    another place of the tree, which has this task twice.
+    ``nodes``: its parents or children. ``more``: it has others, which are not in the tree. ``again``: the tree has this
+    task twice, and its parents or children are at the other place.
     """
 
     id: int
@@ -47,10 +47,10 @@ class Node:
 
 
 def tree(store: Store, id: int, direction: Direction, *, depth: int, width: int, most: int) -> Node:
-    """Return a task with its parents or children, theirs, and so on.
+    """Return a task with its parents or children, and so on through the generations.
 
-    At most ``depth`` generations, ``width`` tasks of each task, and ``most`` tasks. Nearer generations come first. Of
-    more than ``width`` parents, those come first that have not ended.
+    The tree has at most ``depth`` generations, ``width`` parents or children of each task, and ``most`` tasks. Nearer
+    generations have priority. So do parents that have not ended, if there are more than ``width``.
     """
     root = Node(id, store.summaries([id]).get(id))
     seen = {id}

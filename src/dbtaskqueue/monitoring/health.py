@@ -119,7 +119,7 @@ def _known_functions(queue: str, alive: list[WorkerRecord]) -> set[str | None] |
 def _unserved_parents(
     store: Store, queues: list[str], command_line: CommandLine, alive: list[WorkerRecord]
 ) -> Iterator[Finding]:
-    """Find queues that no live worker serves, but for whose tasks blocked tasks wait, perhaps in other queues."""
+    """Find queues that no live worker serves and that have parents of blocked tasks, perhaps of other queues."""
     if any(queues_of(worker) is None for worker in alive):  # a plain fetch() user may serve any queue
         return
     children: defaultdict[str, set[int]] = defaultdict(set)
@@ -175,7 +175,7 @@ def _undeclared_schedules(
 ) -> Iterator[Finding]:
     """Find schedules that code has declared once, but that no worker has declared for 30 days.
 
-    A worker declares them when it starts. So one that has run since then may still have them in its code.
+    A worker declares its schedules only when it starts. So a worker that has run for longer may still have them.
     """
     before = store.outlook(clock.now()).now - _UNDECLARED
     for schedule in _schedules(store, queues):

@@ -61,7 +61,7 @@ SHAPES = [(1, 0), (4, 0), (1, 20), (4, 1)]
 class Crew:
     """Four workers, which can be killed. One that was killed is started again.
 
-    Their logs must not contain a traceback or a deadlock. ``outages``: the server is away meanwhile, which they log.
+    Their logs must not contain a traceback or a deadlock. ``outages``: they may log that the server was unavailable.
     """
 
     def __init__(self, url: str, directory: Path, *, outages: bool = False) -> None:
@@ -152,7 +152,7 @@ def check_tables(url: str) -> None:
 
 
 class Watch:
-    """Checks the rules again and again in a thread, until the end of its block. A server may be away meanwhile."""
+    """Checks the rules repeatedly in a thread, until the end of its block. A server may be unavailable meanwhile."""
 
     def __init__(self, url: str, *, outages: bool = False) -> None:
         self._url = url
@@ -225,7 +225,7 @@ class Waves:
         self._open: list[Wave] = []
 
     def keep_going(self) -> None:
-        """Add waves if too few are unfinished. A call that fails because the server is away is left out."""
+        """Add waves if too few are unfinished. A call that fails because the server is unavailable is left out."""
         with contextlib.suppress(StoreUnavailable):
             self._open = [wave for wave in self._open if wave.last.refresh().state not in FINAL]
             while len(self._open) < self._at_once:
@@ -260,7 +260,7 @@ class Waves:
 
 
 def all_final(tasks: Sequence[Task]) -> bool:
-    """Whether all tasks have ended; False while the server is away."""
+    """Whether all tasks have ended; False while the server is unavailable."""
     try:
         return all(task.state in FINAL or task.refresh().state in FINAL for task in tasks)
     except StoreUnavailable:

@@ -1,4 +1,4 @@
-"""Children that the end of their parent has left over: another worker's maintenance decides them."""
+"""Children that the end of their parent has left undecided: another worker's maintenance decides them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ queue.cancel(int(sys.argv[2]))
 
 
 @pytest.mark.parametrize("shape", FANS)
-def test_a_worker_decides_what_a_killed_process_has_left_of_a_cancelled_root(
+def test_a_worker_decides_what_a_killed_process_has_left_undecided_of_a_cancelled_root(
     url: str, tmp_path: Path, shape: str
 ) -> None:
     with TaskQueue(url) as queue:

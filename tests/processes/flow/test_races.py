@@ -120,7 +120,7 @@ def triangles(url: str, directory: Path, rounds: int, end_parents: str) -> None:
         queue.purge()
 
 
-def test_a_parent_ends_while_a_child_of_it_and_parent_of_its_child_is_cancelled(
+def test_a_parent_ends_while_the_middle_of_a_triangle_is_cancelled(
     url: str, tmp_path: Path, rounds: int, engine: str
 ) -> None:
     triangles(quick_to_find_deadlocks(url, engine), tmp_path, rounds, END_PARENTS)
@@ -134,7 +134,7 @@ def test_a_parent_ends_in_its_own_transaction_while_that_task_is_cancelled(
 
 @pytest.mark.engine("postgresql", "mariadb")
 def test_a_task_that_ends_in_its_own_transaction_does_not_wait_for_locks_on_its_children(url: str, engine: str) -> None:
-    """In a deadlock, its statements could not be run again: a task that ends in another way is decided at once."""
+    """In a deadlock, its statements could not be run again: a task that ends in another way is decided immediately."""
     with TaskQueue(url) as queue:
         parent = queue.enqueue()
         child = queue.enqueue(after=parent)

@@ -80,7 +80,7 @@ def old_transactions(engine: str, url: str) -> int:
     return int(execute(url, OPEN[engine])[0][0])
 
 
-def test_an_idle_worker_by_pattern_asks_at_most_two_questions_a_second(
+def test_an_idle_worker_by_pattern_sends_at_most_two_queries_a_second(
     queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which queues there are, and when the next task of the one queue is due. Its maintenance asks as always."""

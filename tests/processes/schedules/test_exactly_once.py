@@ -1,4 +1,4 @@
-"""Each tick makes exactly one task, whatever number of workers there are and however often they are killed.
+"""Each tick makes exactly one task, however many workers there are, and however often they are killed.
 
 The referee is a file to which every run of a task appends a line. What a killed worker has not ended runs again, so the
 referee counts the different tasks of each tick. By default there are 4 workers for 8 s; ``--tick-seconds 600`` with 8

@@ -25,7 +25,7 @@ _TASKS = 500
 _ENDS = 100
 """The most ends in one UPDATE, which searches a list of all of them for each row."""
 _NAMES = 20
-"""The most names of queues in one query for the next ones. It has six parts for each."""
+"""The most names of queues in one query for the queues after them. It has six parts for each name."""
 _BELOW_ALL_RANKS = -(2**31)
 _NEW_VERSION = "INSERT INTO dbtaskqueue_schema "
 """How the statement in a migration starts that stores the version of a new schema."""

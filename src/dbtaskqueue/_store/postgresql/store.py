@@ -14,6 +14,7 @@ from ...states import RESERVED, RUNNING
 from .. import queries
 from ..connections import Values
 from ..contract import Claim, End, Exchanged, Finding, NewTask, Note, Start, TaskRecord
+from ..records import NOT_OF_A_CLAIM
 from ..verbs import SqlStore
 from ..verbs.base import inline, is_large, is_soon, soon_after, wakes
 from ..verbs.claims import finish_verdicts, in_order, unstored
@@ -157,12 +158,12 @@ class PostgresqlStore(SqlStore):
         if starts or notes or claim is None or len(claim.queues) != 1 or not all(map(_is_plain_finish, ends)):
             return super().exchange(worker, starts=starts, notes=notes, ends=ends, claim=claim)
 
-        def run(link: PostgresqlLink) -> Exchanged:
+        def run(link: PostgresqlLink) -> tuple[Exchanged, bool]:
             complete, claimed = self._exchange(link, worker, ends, claim, claim.queues[0], claim.limit)
-            return Exchanged([], finish_verdicts(link, ends, complete=complete), claimed)
+            return Exchanged([], finish_verdicts(link, ends, complete=complete), claimed), complete
 
-        exchanged = self._connections.write(run, alone=True)
-        return self._end_rest(worker, ends, exchanged)
+        exchanged, complete = self._connections.write(run, alone=True)
+        return exchanged if complete else self._end_rest(worker, ends, exchanged)
 
     def _end_rest(self, worker: int, ends: Sequence[End], exchanged: Exchanged) -> Exchanged:
         """End tasks that got children after they were claimed: this needs later statements, in a transaction."""
@@ -195,7 +196,7 @@ class PostgresqlStore(SqlStore):
         started = scan.start()
         values |= {"index": self._table("claimable"), "per_page": PAGE, **started._asdict()}
         rows = link.rows("exchange", {**values, **_endings(ends)})
-        claimed = in_order([TaskRecord(*row[2:]) for row in rows if row[2] is not None])
+        claimed = in_order([_new_record(row[2:] + _OF_A_CLAIM) for row in rows if row[2] is not None])
         scan.learn(started, rows[0][1], claimed)
         if not claimed and started != BEGIN:
             claimed = self._exchange(link, worker, [], claim, queue, limit)[1]
@@ -227,6 +228,10 @@ class PostgresqlStore(SqlStore):
 
     def findings(self) -> list[Finding]:
         return [self._schema_finding(), *self._connections.read(partial(findings, self._postgresql, self.schema))]
+
+
+_new_record = partial(tuple.__new__, TaskRecord)  # takes a third of the time of calling the class
+_OF_A_CLAIM = tuple(TaskRecord._field_defaults[name] for name in NOT_OF_A_CLAIM)
 
 
 def _is_plain_finish(end: End) -> bool:

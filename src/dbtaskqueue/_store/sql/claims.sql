@@ -7,7 +7,7 @@ UPDATE {{schema}}dbtaskqueue_task
  WHERE {{is_reserved}} AND (expires IS NULL OR expires > :at OR batched = 1)
 
 -- name: expire_reserved
--- A task that was reserved in time, but is started too late. In a batch, it starts within a second, and may.
+-- A task that was reserved in time, but is started too late. A task of a batch starts within a second, so it may start.
 UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, finished_at = :at, worker = NULL, batched = 0, reason = :reason, state = 'abandoned'
  WHERE {{is_reserved}} AND expires <= :at AND batched = 0

@@ -4,8 +4,8 @@
 -- lock. A statement sees the database as it was when the statement started. If it had to wait for a lock after that, it
 -- would miss what the holder of the lock has just committed, such as the edge of a new child.
 --
--- Locks are taken in this order: the tasks that end, by id; then gates, by task; then children, by id. Two transactions
--- may still meet in a deadlock, if a child ends by itself. The database stops one of them, and it is run again.
+-- Locks are taken in this order: the tasks that end, by id; then gates, by task; then children, by id. A deadlock is
+-- still possible if a child ends by itself. The database stops one of the transactions, and it is run again.
 
 -- name: lock_parents
 -- The locks keep the parents from ending and from being pruned until their new children are stored.
@@ -41,7 +41,7 @@ parent
 parent {{in_ids}} AND met IS NULL
 
 -- name: meet_edges
--- Of a single parent, perhaps only the edges up to a child.
+-- All edges of these parents. If there is only one parent, perhaps only its edges up to a child.
 UPDATE {{schema}}dbtaskqueue_edge {{by_open_edge}}
    SET met = CASE wants WHEN 2 THEN 1 WHEN 1 THEN :is_done ELSE 1 - :is_done END
  WHERE {{is_open_edge}} AND child <= :last
@@ -76,7 +76,7 @@ DELETE FROM {{schema}}dbtaskqueue_undecided WHERE parent {{in_ids}}
 
 -- name: overlooked
 -- Final tasks with an open edge: a worker of an earlier version has ended them. Reads each open edge. The inner query
--- keeps every engine from reading all tasks instead; the same in needed_parents and expirable.
+-- keeps every engine from reading all tasks instead, also in needed_parents and expirable.
 SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge {{by_open_edge}}
  WHERE met IS NULL
    AND (SELECT CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END FROM {{schema}}dbtaskqueue_task WHERE id = parent) = 1
@@ -87,7 +87,7 @@ SELECT DISTINCT parent FROM {{schema}}dbtaskqueue_edge {{by_open_edge}}
 SELECT state, flow FROM {{schema}}dbtaskqueue_task WHERE id = :id {{for_update}}
 
 -- name: forbidding_parents
--- Parents that ended so that these children cannot start.
+-- Parents because of which these children cannot start.
 SELECT edge.child, edge.parent, parent.state FROM {{schema}}dbtaskqueue_edge AS edge
   JOIN {{schema}}dbtaskqueue_task AS parent ON parent.id = edge.parent
  WHERE edge.child {{in_ids}} AND edge.met = 0 AND edge.wants = 1 ORDER BY edge.child, edge.place
@@ -149,7 +149,7 @@ SELECT {{stored_edge_columns}} FROM {{schema}}dbtaskqueue_edge
  WHERE child = :id AND CASE WHEN met IS NULL THEN 1 ELSE 0 END = 1 ORDER BY place LIMIT :limit
 
 -- name: parent_states
--- What a child knows of its parents without their results.
+-- What a child knows about its parents, without their results.
 SELECT edge.parent, edge.arguments, parent.state, parent.function FROM {{schema}}dbtaskqueue_edge AS edge
   LEFT JOIN {{schema}}dbtaskqueue_task AS parent ON parent.id = edge.parent
  WHERE edge.child = :id ORDER BY edge.place

@@ -5,7 +5,7 @@
 -- dependencies.sql. What they protect is read in later statements.
 
 -- name: database_time
--- Ticks are decided by one clock, so that a worker whose own clock is fast makes none of them early.
+-- One clock decides ticks, so that a worker with a fast clock makes none of them early.
 SELECT {{database_now}}
 
 -- name: outlook
@@ -39,7 +39,7 @@ INSERT INTO {{schema}}dbtaskqueue_schedule ({{stored_schedule_columns}}) VALUES 
     ON CONFLICT (queue, name) DO NOTHING
 
 -- name: declare_schedule
--- What the declaration owns. The scheduler owns the times and counts, the operator owns paused.
+-- The columns that a declaration owns. Ticks own the times and counts. The operator owns "paused".
 UPDATE {{schema}}dbtaskqueue_schedule
    SET target = :target, cron = :cron, every = :every, timezone = :timezone, overlap = :overlap, catch_up = :catch_up,
        catch_up_window = :catch_up_window, jitter = :jitter, declared_at = :declared_at

@@ -108,7 +108,7 @@ SELECT id FROM {{schema}}dbtaskqueue_task {{by_ended}}
  ORDER BY id LIMIT :limit
 
 -- name: lock_final
--- A task that is locked gets a child, or is retried: then it is kept. A user's transaction may hold the lock for long.
+-- A locked task is getting a child or is being retried, so it is kept. A user's transaction may hold the lock for long.
 SELECT id FROM {{schema}}dbtaskqueue_task
  WHERE id {{in_ids}} AND state IN ('done', 'cancelled', 'abandoned') {{for_update_if_free}}
 

@@ -136,8 +136,16 @@ class SqliteStore(SqlStore):
     # -- workers -----------------------------------------------------------------------------------
 
     def _finish_together(self, tx: SqliteTransaction, ends: Sequence[End]) -> bool:
-        rows = [(end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory) for end in ends]
-        complete = tx.change_together("finish_parents" if ends[0].flow else "finish_batch", rows) == len(ends)
+        rows: list[tuple[object, ...]]
+        if ends[0].flow or any(end.cpu is not None or end.memory is not None for end in ends):
+            query = "finish_parents" if ends[0].flow else "finish_batch_measured"
+            rows = [
+                (end.id, end.token, end.at, end.started_at, inline(end.result), end.cpu, end.memory) for end in ends
+            ]
+        else:
+            query = "finish_batch"
+            rows = [(end.id, end.token, end.at, end.started_at, inline(end.result)) for end in ends]
+        complete = tx.change_together(query, rows) == len(ends)
         large = [{"task": end.id, "token": end.token, "value": end.result} for end in ends if is_large(end.result)]
         if large:
             tx.change_each("insert_large_result", large)

@@ -17,10 +17,10 @@ from ..contract import NewTask
 T = TypeVar("T")
 
 SQL = queries.load("sqlite")
-_INSERT_ONE, _names = queries.positional(SQL["insert_next_task"])
+_INSERT_ONE, _names = queries.numbered(SQL["insert_next_task"])
 _values_of = operator.attrgetter(*_names)
 """The values of a NewTask in the order of the statement: SQLite would look up each one by name at every call."""
-_INSERT, (_first_name, *_other_names) = queries.positional(SQL["insert_task"])
+_INSERT, (_first_name, *_other_names) = queries.numbered(SQL["insert_task"])
 assert (_first_name, _other_names) == ("id", _names)
 
 _ROWS = 100, 10, 1

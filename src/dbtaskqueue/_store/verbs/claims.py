@@ -85,7 +85,7 @@ class SqlClaims(SqlDependencies, Claims):
                 raise TaskQueueError("the transaction was ended inside its block; let the end of the block commit it")
             with self._connections.translated():
                 self._end(tx, worker, end(), parents)
-                if parents:  # if its children were decided here, a deadlock would fail the task: it cannot be run again
+                if parents:  # not decided here: a deadlock would fail the task, since it cannot be run again
                     tx.change_each("insert_undecided", [{"parent": id} for id in parents])
         self._decide_left_over(Decided(is_partial=bool(parents)), clock.now())
 
@@ -159,7 +159,7 @@ class SqlClaims(SqlDependencies, Claims):
     def _finish(self, tx: Transaction, end: End, values: Values, parents: dict[int, TaskState]) -> Verdict:
         if not tx.change("finish", values):
             verdict = standing(tx, end.id, stored=False)
-            # Perhaps it got children since it was claimed. Only now is its row unlocked by whoever stored them.
+            # Perhaps it got children since it was claimed. The program that stored them has unlocked the row by now.
             if end.flow or not unstored([end], [verdict]) or not tx.change("finish", {**values, "flow": 1}):
                 return verdict
             parents[end.id] = DONE

@@ -1,11 +1,11 @@
-"""Parents and children on a SQL database: storing who waits for whom, and deciding children when a parent ends.
+"""Parents and children on a SQL database: storing what waits for what, and deciding children when a parent ends.
 
-A child does not read the states of its parents. Its gate counts the parents that have not ended, and each parent counts
-itself out in the transaction of its own end. So two last parents that end at the same moment cannot both overlook that
-they were the last. ``sql/dependencies.sql`` has the rule about locks that this needs on PostgreSQL.
+A child does not read the states of its parents. Its gate counts the parents that have not ended. The transaction that
+ends a parent lowers that count. So two last parents that end at the same moment cannot both overlook that they were the
+last. ``sql/dependencies.sql`` has the rule about locks that this needs on PostgreSQL.
 
-One transaction decides at most CHUNK children. What it leaves is listed in dbtaskqueue_undecided, in the same
-transaction, and decided in the next ones: by the same process, or by the maintenance of any worker.
+One transaction decides at most CHUNK children. It lists parents with more children in dbtaskqueue_undecided. Later
+transactions decide those: of the same process, or of any worker's maintenance.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _LAST_ID = 2**63 - 1
 class Decided(NamedTuple):
     """What the ends of parents have decided.
 
-    ``released``: children that may start. ``abandoned``: how many a purge has abandoned. ``is_partial``: children are
-    left to decide.
+    ``released``: children that may start. ``abandoned``: how many a purge has abandoned. ``is_partial``: some children
+    are not decided yet.
     """
 
     released: Sequence[int] = ()
@@ -51,7 +51,7 @@ class Decided(NamedTuple):
 
 
 class Purge(NamedTuple):
-    """A purge that is going on. Children in its queue with ids up to ``highest`` are abandoned, not cancelled."""
+    """A purge in progress. Children in its queue with ids up to ``highest`` are abandoned, not cancelled."""
 
     queue: str
     highest: int
@@ -118,7 +118,7 @@ class SqlDependencies(SqlFacet, Dependencies):
         return decided
 
     def _decide_left_over(self, decided: Decided, now: int) -> int:
-        """Decide the children that a committed transaction has left over; return how many were released.
+        """Decide the children that a committed transaction has left undecided; return how many were released.
 
         The transaction is stored, so an outage is not raised. A worker's maintenance decides the rest later.
         """
@@ -132,7 +132,7 @@ class SqlDependencies(SqlFacet, Dependencies):
     def _lock_parents(
         self, tx: Transaction, groups: Sequence[Sequence[NewTask]], waits: Sequence[Waits | None]
     ) -> dict[int, TaskState] | Refusal:
-        """Lock all parents that exist already and return their states. Writes nothing that is not a lock."""
+        """Lock all parents that exist already and return their states, or why not to store. Writes nothing."""
         given = [each for each in waits if each is not None]
         parents = sorted({link.parent for each in given for link in each.links if not link.is_new})
         states = self._states_of(tx, parents)
@@ -199,22 +199,22 @@ class SqlDependencies(SqlFacet, Dependencies):
         """Return why the parents or the children of a final task forbid its retry, or None. Writes nothing."""
         if flow & HAS_PARENTS and (why := self._why_parents_forbid(tx, task)) is not None:
             return why
-        if flow & HAS_CHILDREN and state == DONE and (begun := _begun(_settled_children(tx, task))):
-            return f"task {min(begun)} waits for it, has started and is unfinished"
+        if flow & HAS_CHILDREN and state == DONE and (started := _started(_settled_children(tx, task))):
+            return f"its child {min(started)} has started and is unfinished"
         return None
 
     def _why_parents_forbid(self, tx: Transaction, task: int) -> str | None:
         found = tx.rows("forbidding_parents", {"ids": tx.array([task])})
         if found:
-            return f"it waits for task {found[0][1]}, which ended {found[0][2]}; retry that one"
+            return f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"
         gate = next(iter(tx.rows("lock_gates", {"ids": tx.array([task])})), None)
         is_decided = gate is not None and gate[_WANTS] == WANTS_FAILED and not gate[_OPEN]
         if is_decided and not tx.rows("with_met_edge", {"ids": tx.array([task])}):
-            return "it waits for a task that fails, and all of them are done"
+            return "it waits for a parent to fail, and all its parents are done"
         return None
 
     def _wait_again(self, tx: Transaction, task: int, flow: int) -> None:
-        """Let a task that was just retried wait for its parents, and its children wait for it."""
+        """Block a task that was just retried until its parents have ended, and its children until it has ended."""
         if flow & HAS_PARENTS:
             gates = tx.rows("lock_gates", {"ids": tx.array([task])})
             tx.change("block", {"id": task, "blocked": int(bool(gates) and gates[0][_OPEN] > 0)})
@@ -222,7 +222,7 @@ class SqlDependencies(SqlFacet, Dependencies):
             self._reopen(tx, task)
 
     def _reopen(self, tx: Transaction, task: int) -> None:
-        """Let the children of a retried task wait again, and revive those that were cancelled for its sake.
+        """Block the children of a retried task again, and revive those that were cancelled because of it.
 
         Children that have started and are unfinished are left alone.
         """
@@ -231,8 +231,8 @@ class SqlDependencies(SqlFacet, Dependencies):
             parent = revived.pop()
             found = _settled_children(tx, parent)
             tx.change("delete_undecided", {"ids": tx.array([parent])})
-            begun = _begun(found)
-            again = [child for child in found if child.id not in begun]
+            started = _started(found)
+            again = [child for child in found if child.id not in started]
             if not again:
                 continue
             ids = tx.array([child.id for child in again])
@@ -242,7 +242,7 @@ class SqlDependencies(SqlFacet, Dependencies):
             revived += self._revive(tx, [child for child in again if child.has_reason and child.state == CANCELLED])
 
     def _revive(self, tx: Transaction, children: Sequence[_Child]) -> list[int]:
-        """Revive children that no parent forbids any more; return those that have children of their own."""
+        """Revive children that no parent forbids any longer; return those that have children of their own."""
         if not children:
             return []
         ids = tx.array([child.id for child in children])
@@ -278,7 +278,7 @@ def _settled_children(tx: Transaction, parent: int) -> list[_Child]:
     return [_Child(*row) for row in tx.rows("lock_children", {"ids": tx.array(children)})]
 
 
-def _begun(children: Iterable[_Child]) -> set[int]:
+def _started(children: Iterable[_Child]) -> set[int]:
     """Return the ids of those that have started and are unfinished."""
     return {child.id for child in children if child.started and child.state not in FINAL}
 
@@ -391,7 +391,7 @@ def _meet(tx: Transaction, parents: Sequence[int], states: Mapping[int, TaskStat
 def _close_gates(
     tx: Transaction, edges: Sequence[tuple[int, int, int]], states: Mapping[int, TaskState]
 ) -> tuple[dict[int, int | None], dict[int, str]]:
-    """Count these edges out. Return the children that are free with their delays, and why others cannot start."""
+    """Subtract these edges from the gates. Return the free children with their delays, and why others cannot start."""
     numbers = Counter(child for _, child, _ in edges)
     gates = {row[0]: row for row in tx.rows("lock_gates", {"ids": tx.array(sorted(numbers))})}
     by_number: defaultdict[int, list[int]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """Schedules on a SQL database: declaring them, and making their ticks.
 
-A tick is made at most once, whatever number of workers see it: one of them moves the schedule's ``next_at`` from the
-value that all have read, and the tick's row has a primary key. Both are in the transaction that stores the task.
+A tick is made at most once, however many workers find it due. Only one of them moves the schedule's ``next_at`` from
+the value that all have read, and the tick's row has a primary key. Both are in the transaction that stores the task.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class SqlSchedules(SqlTasks, Schedules):
         return Ticked(making.new, making.skipped, making.missed), making.is_partial
 
     def _lock_previous(self, tx: Transaction, passes: Sequence[_Pass]) -> dict[int, _Previous]:
-        """Lock the previous tasks, where it matters whether they are unfinished, and what they wait for."""
+        """Lock the previous tasks, unless overlaps are allowed, and the open parents of those that are replaced."""
         about = [each.schedule for each in passes if each.ticks and each.schedule.overlap != "allow"]
         ids = {each.last_task for each in about if each.last_task is not None}
         replaced = {each.last_task for each in about if each.last_task is not None and each.overlap == "replace"}
@@ -149,7 +149,7 @@ class SqlSchedules(SqlTasks, Schedules):
             self._store_tick(tx, making, each, tick, {previous.id: previous.state})
 
     def _replace(self, tx: Transaction, making: _Making, previous: _Previous) -> dict[int, TaskState]:
-        """Cancel the previous task; return what the new one has to wait for, with the states."""
+        """Cancel the previous task; return the tasks that the new one waits for, with their states."""
         parents = [parent for _, parent in _open_parents(tx, [previous.id])]
         if new := set(parents) - set(making.tasks):
             making.tasks |= _locked(tx, new)
@@ -264,7 +264,7 @@ class _Pass:
 
 
 def _time(tx: Transaction, now: int) -> int:
-    """Return the time by the clock that decides ticks. Called after a lock, for which it may have waited."""
+    """Return the time by the clock that decides ticks. Call it after taking a lock, which may have taken long."""
     return int(tx.rows("database_time", {"now": now})[0][0])
 
 
@@ -290,14 +290,14 @@ def _miss(tx: Transaction, schedule: ScheduleRecord, missed: int, at: int | None
 
 
 def _move(tx: Transaction, plan: TickPlan) -> bool:
-    """Move a schedule to its next tick; return False if that, or something else, was done since it was read."""
+    """Move a schedule to its next tick; return False if it was moved or changed since it was read."""
     moments = [tick.at for tick in plan.ticks] + ([] if plan.missed_at is None else [plan.missed_at])
     place = {"queue": plan.schedule.queue, "name": plan.schedule.name, "seen": plan.schedule.next_at}
     return bool(tx.change("move_schedule", {**place, "next_at": plan.next_at, "last_at": max(moments, default=None)}))
 
 
 def _unmade(tx: Transaction, plan: TickPlan) -> list[PlannedTick]:
-    """Store the rows of ticks; return the ticks that had none before."""
+    """Store the rows of ticks; return the ticks that had no row yet."""
     rows = [(tick, TickRecord(*plan.schedule[:2], tick.at, "ran", None)) for tick in plan.ticks]
     return [tick for tick, row in rows if tx.change("insert_tick", row._asdict())]
 
@@ -325,7 +325,7 @@ def _take_newer(tx: Transaction, making: _Making, each: _Pass, tick: PlannedTick
 
 
 def _declared_at(old: ScheduleRecord, new: ScheduleRecord, now: int, *, is_changed: bool) -> int | None:
-    """Return when a worker last declared a schedule, if it was declared now. This is stored seldom."""
+    """Return when a worker last declared a schedule, if it is declared now. A recent time is kept, to save writes."""
     if new.declared_at is None:
         return None if is_changed else old.declared_at
     is_recent = old.declared_at is not None and 0 <= now - old.declared_at < _SELDOM

@@ -103,7 +103,7 @@ class SqlTasks(SqlDependencies, Tasks):
         return ([int(taken[0])], False) if taken else (stored, True)
 
     def _insert_any(self, tx: Transaction, tasks: Sequence[NewTask]) -> list[int]:
-        """Store tasks, also such as are not plain. Return their ids in ascending order, or none if the key is taken."""
+        """Store tasks with any options. Return their ids in ascending order, or none if the key is taken."""
         ids, first = self._insert(tx, tasks), tasks[0]
         if ids and (first.flow or first.blocked or first.expires is not None):
             tx.change("set_new", {**first._asdict(), "ids": tx.array(ids)})
@@ -205,7 +205,7 @@ class SqlTasks(SqlDependencies, Tasks):
         purge = Purge(queue, highest)
 
         def run(tx: Transaction) -> int:
-            # blocked tasks first, the newest first: then the end of a parent finds no child of this queue left
+            # blocked tasks first, newest first: then no parent that ends here has a child in this queue left
             blocked = [row[0] for row in tx.rows("purgeable_blocked", values)]
             held = [] if blocked else tx.rows("purgeable_held", values)
             for id, token, state, number, worker, started_at in held:
