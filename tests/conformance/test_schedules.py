@@ -1128,6 +1128,20 @@ def test_the_clock_of_a_file_is_set_forward_and_back(queue: TaskQueue, jump: Cal
 
 
 @pytest.mark.engine("sqlite")
+def test_the_clock_is_set_forward_and_back_while_a_tick_is_always_near(
+    queue: TaskQueue, jump: Callable[[float], None]
+) -> None:
+    duty = ticker(queue)
+    duty.tick()
+    queue.schedule("s", 1, every=1)
+    jump(5 * WEEK)
+    duty.tick()
+    jump(-5 * WEEK)
+    duty.tick()
+    assert (record(queue).next_at or 0) <= now_of(queue) + 1_000_000
+
+
+@pytest.mark.engine("sqlite")
 def test_a_worker_that_starts_after_the_clock_was_set_back(queue: TaskQueue, jump: Callable[[float], None]) -> None:
     queue.schedule("s", 1, every=WEEK)
     jump(5 * WEEK)

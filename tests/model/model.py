@@ -1,7 +1,8 @@
 """A model of the contract: what each verb does to a task, written from the design page and not from the code.
 
-Times are seconds of the model's own clock. A method returns what the verb would return, or the name of the
-exception that it raises. Only one queue is modelled. A holder is a number that the test gives to each handle.
+Times are seconds of the model's own clock. Its zero is a tick of every schedule. A method returns what the verb would
+return, or the name of the exception that it raises. Only one queue is modelled. A holder is a number that the test
+gives to each handle.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ HELD = ("reserved", "running")
 class Task:
     """A task. ``decided`` is when its due time was set, ``base`` its attempts at the last operator's retry.
 
-    ``when`` and ``start_in``: of a child. ``blocked``: a parent has not ended. ``disappointed``: it was cancelled for
-    the sake of a parent. ``expires``: no attempt starts from then on.
+    ``when`` and ``start_in``: of a child; None if its due time does not depend on its parents. ``blocked``: a parent
+    has not ended. ``disappointed``: it was cancelled for the sake of a parent. ``expires``: no attempt starts from then
+    on. ``tick``: the schedule and the moment.
     """
 
     id: int
@@ -39,10 +41,11 @@ class Task:
     finished: int | None = None
     attempts: list[list[object]] = field(default_factory=list)  # number, token, outcome
     when: str = "done"
-    start_in: int = 0
+    start_in: int | None = 0
     blocked: bool = False
     disappointed: bool = False
     expires: int | None = None
+    tick: tuple[str, int] | None = None
 
     @property
     def max_attempts(self) -> int | None:
@@ -67,11 +70,45 @@ class Task:
         self.leave(state, now, "cancelled" if self.asked else outcome or state, fence=fence)
 
 
+@dataclass
+class Schedule:
+    """A schedule with an interval. ``key`` and ``expires_in``: of its tasks."""
+
+    every: int
+    overlap: str
+    catch_up: str
+    window: int
+    key: str | None
+    expires_in: int | None
+    next_at: int = 0
+    paused: bool = False
+    last_at: int | None = None
+    last_task: int | None = None
+    skipped: int = 0
+    missed: int = 0
+
+    def after(self, moment: int) -> int:
+        """Return the first tick later than this."""
+        return (moment // self.every + 1) * self.every
+
+    def due(self, now: int) -> list[int]:
+        """Return the ticks that are due and that nobody has made."""
+        return [] if self.paused else list(range(self.next_at, now + 1, self.every))
+
+    def made(self, due: list[int], now: int) -> list[int]:
+        """Return which of the due ticks are made; the others are missed."""
+        if self.catch_up == "all":
+            return [at for at in due if at >= now - self.window]
+        return [at for at in due[-1:] if self.catch_up == "latest" or at >= now - 60]
+
+
 class Model:
-    """All tasks of a queue.
+    """All tasks and schedules of a queue.
 
     ``edges``: for each parent and child, None until the parent has ended, then whether it ended as the child wants.
     ``revived``: the tasks that an operator's retry of another one has revived.
+    ``ticks``: for each schedule and moment, the outcome, the task, and how many were missed. They outlive the schedule.
+    ``missed``: for each schedule and missed tick, the moment of its row.
     """
 
     def __init__(self) -> None:
@@ -80,6 +117,11 @@ class Model:
         self.edges: dict[tuple[int, int], bool | None] = {}
         self.revived: set[int] = set()
         self.paused = False
+        self.schedules: dict[str, Schedule] = {}
+        self.ticks: dict[tuple[str, int], tuple[str, int | None, int]] = {}
+        self.missed: dict[tuple[str, int], int] = {}
+        self.last_id = 0
+        self.made: set[int] = set()
 
     def enqueue(
         self,
@@ -101,6 +143,7 @@ class Model:
         for task in self.tasks.values():
             if key is not None and task.key == key and task.state not in FINAL:
                 return task.id
+        self.last_id = max(self.last_id, id)
         task = self.tasks[id] = Task(id, priority, self.now + delay, self.now, budget, retry, key)
         task.when, task.start_in = when, delay
         task.expires = None if expires_in is None else self.now + expires_in
@@ -112,11 +155,15 @@ class Model:
         return id
 
     def fetch(self, holder: int, most: int, dead: set[int]) -> list[int]:
-        """Return the ids that are reserved. If none is due, expire and rescue first."""
+        """Return the ids that are reserved. If none is due, do what the maintenance does first."""
         while not (claimed := self._claim(holder, most)):
-            if not self.expire() + self.rescue(dead):
+            if not self.maintain(dead):
                 return []
         return claimed
+
+    def maintain(self, dead: set[int]) -> int:
+        """Rescue the tasks of dead workers, expire tasks and make ticks; return how many there were."""
+        return self.rescue(dead) + self.expire() + self.make_ticks()
 
     def _claim(self, holder: int, most: int) -> list[int]:
         due = [
@@ -260,7 +307,8 @@ class Model:
         if None in ends or not task.blocked:
             return False
         task.blocked = False
-        task.due, task.decided = self.now + task.start_in, self.now
+        task.due = task.due if task.start_in is None else self.now + task.start_in
+        task.decided = self.now
         return True
 
     def _reopen(self, id: int) -> None:
@@ -292,6 +340,125 @@ class Model:
         self._settle()
         return len(late)
 
+    # -- schedules ---------------------------------------------------------------------------------
+
+    def schedule(self, name: str, new: Schedule) -> None:
+        """Declare a schedule, or change the one of this name."""
+        old = self.schedules.get(name)
+        if old is None or old.every != new.every:
+            if old is not None:
+                self._miss(name, old.due(self.now))
+            new.next_at = new.after(self.now)
+        else:
+            new.next_at = old.next_at
+        if old is not None:
+            new.paused, new.last_at, new.last_task = old.paused, old.last_at, old.last_task
+            new.skipped, new.missed = old.skipped, old.missed
+        self.schedules[name] = new
+
+    def unschedule(self, name: str) -> str:
+        """Remove a schedule."""
+        return "" if self.schedules.pop(name, None) else "UnknownSchedule"
+
+    def pause_schedule(self, name: str, paused: bool) -> str:
+        """Pause or resume a schedule. Its due ticks are missed; those while it is paused are not."""
+        schedule = self.schedules.get(name)
+        if schedule is None:
+            return "UnknownSchedule"
+        if schedule.paused != paused:
+            self._miss(name, schedule.due(self.now))
+            schedule.paused, schedule.next_at = paused, schedule.after(self.now)
+        return ""
+
+    def run_schedule(self, name: str) -> int | str:
+        """Enqueue a task besides the ticks; return its id, or that of the task that has the key."""
+        schedule = self.schedules.get(name)
+        if schedule is None:
+            return "UnknownSchedule"
+        return self._enqueue_for(schedule)
+
+    def _enqueue_for(self, schedule: Schedule, after: Sequence[int] = ()) -> int:
+        id = self.enqueue(
+            self.last_id + 1,
+            budget=2,
+            retry=10,
+            key=schedule.key,
+            expires_in=schedule.expires_in,
+            after=after,
+            when="ended",
+        )
+        assert isinstance(id, int)
+        self.made.add(id)
+        return id
+
+    def make_ticks(self) -> int:
+        """Make the ticks that are due; return how many schedules had some."""
+        due = {name: ticks for name in sorted(self.schedules) if (ticks := self.schedules[name].due(self.now))}
+        for name, ticks in due.items():
+            schedule = self.schedules[name]
+            made = schedule.made(ticks, self.now)
+            schedule.next_at = schedule.after(self.now)
+            self._miss(name, ticks[: len(ticks) - len(made)])
+            schedule.last_at = ticks[-1]
+            for at in made:
+                if (name, at) not in self.ticks:
+                    self._make_tick(name, at)
+        return len(due)
+
+    def _miss(self, name: str, ticks: list[int]) -> None:
+        """Note ticks that are missed together, at the newest of them.
+
+        If that has a row, since the clock was set back, they are not counted.
+        """
+        if ticks:
+            self.schedules[name].last_at = ticks[-1]
+            self.missed |= {(name, at): ticks[-1] for at in ticks}
+        if ticks and (name, ticks[-1]) not in self.ticks:
+            self.ticks[name, ticks[-1]] = "missed", None, len(ticks)
+            self.schedules[name].missed += len(ticks)
+
+    def _make_tick(self, name: str, at: int) -> None:
+        schedule = self.schedules[name]
+        previous = self.tasks.get(schedule.last_task or 0)
+        if previous is None or previous.state in FINAL or schedule.overlap == "allow":
+            self._run_tick(name, at, [])
+        elif schedule.overlap == "skip":
+            self._skip_tick(name, at, previous.id)
+        elif schedule.overlap == "replace":
+            parents = self._open_parents(previous.id)
+            self.cancel(previous.id)
+            self._run_tick(name, at, parents + ([previous.id] if previous.state == "running" else []))
+        elif self.is_blocked(previous):
+            assert previous.tick is not None
+            older = previous.tick[1]
+            self._take_tick(name, at, previous)
+            previous.decided = self.now
+            self._skip_tick(name, older, self._open_parents(previous.id)[0])
+        else:
+            self._run_tick(name, at, [previous.id])
+
+    def _open_parents(self, id: int) -> list[int]:
+        return [parent for (parent, child), met in self.edges.items() if child == id and met is None]
+
+    def _run_tick(self, name: str, at: int, parents: list[int]) -> None:
+        """Enqueue the task of a tick, which waits for these to end. A task that has its key skips the tick."""
+        new = self.last_id + 1
+        id = self._enqueue_for(self.schedules[name], parents)
+        if id != new:
+            self._skip_tick(name, at, id)
+            return
+        self.tasks[id].start_in = None
+        self._take_tick(name, at, self.tasks[id])
+
+    def _take_tick(self, name: str, at: int, task: Task) -> None:
+        task.tick, task.due = (name, at), at
+        self.ticks[name, at] = "ran", task.id, 0
+        self.schedules[name].last_task = task.id
+
+    def _skip_tick(self, name: str, at: int, unfinished: int) -> None:
+        self.ticks[name, at] = "skipped", unfinished, 0
+        self.schedules[name].skipped += 1
+
     def purge(self) -> int:
         """Abandon all unfinished tasks; return how many."""
         unfinished = [task for task in self.tasks.values() if task.state not in FINAL]
@@ -310,8 +477,11 @@ class Model:
         return old
 
     def set_back(self, seconds: int) -> None:
-        """Set the clock back. A task that was due immediately stays due."""
+        """Set the clock back. A task that was due immediately stays due, and no schedule waits longer than before."""
         self.now -= seconds
         for task in self.tasks.values():
             if task.state in CLAIMABLE and not task.blocked and self.now < task.due <= task.decided:
                 task.due = self.now
+        for schedule in self.schedules.values():
+            if not schedule.paused:
+                schedule.next_at = min(schedule.next_at, schedule.after(self.now))

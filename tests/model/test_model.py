@@ -1,6 +1,8 @@
 """Random sequences of verbs on a real database, compared with the model. Invariants are checked after each step.
 
-The invariant ``way_out`` is about the end and is checked once, after each sequence. Several handles fetch; some die,
+The invariant ``way_out`` is about the end and is checked once, after each sequence. On a SQLite file there are
+schedules, too: their ticks are decided by this process's clock. On a server its own clock decides, which a test cannot
+set, so the rules of schedules are left out there. Several handles fetch; some die,
 some are closed, and their late holders keep calling verbs; the clock jumps forward and back. This takes some seconds
 by default; ``--model-minutes=10`` runs more. In tests/processes real processes are killed. Here a worker dies when
 its row gets a wrong start time, which is fast.
@@ -12,6 +14,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +24,28 @@ from helpers import until, with_option
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from model.model import FINAL, HELD, Model
+from model.model import FINAL, HELD, Model, Schedule
 
 import dbtaskqueue
 from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, TaskQueue
 from dbtaskqueue._maintenance.clock_watch import ClockWatch
 from dbtaskqueue._maintenance.decider import Decider
-from dbtaskqueue._maintenance.expirer import Expirer
 from dbtaskqueue._maintenance.heartbeat import ThreadHeartbeat
 from dbtaskqueue._maintenance.rescuer import Rescuer
+from dbtaskqueue._maintenance.ticker import Ticker
 from dbtaskqueue._system import clock
 from dbtaskqueue._worker import membership
+from dbtaskqueue.schedules import UnknownSchedule, run_now, set_paused, tick_of
 
 EPOCH = 1_800_000_000
 HANDLES = 3
 FOREVER = 10**6
 CROWD = 5
 """At most so many tasks, so that each goes through many steps."""
-SEQUENCES = {"sqlite": 100, "postgresql": 30, "mariadb": 15}
+SEQUENCES = {"sqlite": 60, "postgresql": 30, "mariadb": 15}
 """Sequences for each engine; servers are slower than files. Without ``--all-engines`` half as many are run."""
+SCHEDULES = ("s", "t")
+NAMES = st.sampled_from(["s", "s", "t"])
 LATE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8, 13])
 """Choose a claim by how many claims ago it was made: mostly a recent one, which may still be valid."""
 
@@ -123,7 +129,7 @@ class Queue(RuleBasedStateMachine):
     def enqueue(self, priority: int, delay: int, budget: int | None, retry: int, key: str | None) -> None:
         policy = RetryPolicy(delay=retry, max_attempts=budget)
         task = self.operator.enqueue(priority=priority, start_in=delay, retry=policy, key=key)
-        new = max([0, *self.accepted]) + 1
+        new = self.model.last_id + 1
         assert task.id == self.model.enqueue(
             new, priority=priority, delay=delay, budget=budget, retry=retry, key=key
         ), "ids increase, and a key that is taken returns its task"
@@ -133,7 +139,7 @@ class Queue(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def enqueue_many(self, count: int) -> None:
         for task in self.operator.enqueue_many([None] * count, retry=RetryPolicy(delay=0, max_attempts=2)):
-            assert task.id == max([0, *self.accepted]) + 1
+            assert task.id == self.model.last_id + 1
             self.model.enqueue(task.id, priority=0, delay=0, budget=2, retry=0, key=None)
             self.accepted.add(task.id)
 
@@ -167,7 +173,7 @@ class Queue(RuleBasedStateMachine):
             found.append(self.operator.enqueue(retry=policy, before=child, expires_in=expires_in).id)
 
         refused = outcome(enqueue)
-        id = found[0] if found else max([0, *self.accepted]) + 1
+        id = found[0] if found else self.model.last_id + 1
         assert self.model.enqueue(id, budget=1, expires_in=expires_in, before=child) == (refused or id)
         self.accepted.update(found)
 
@@ -213,9 +219,9 @@ class Queue(RuleBasedStateMachine):
     def fetch(self, pick: int, most: int) -> None:
         holder = sorted(self.handles)[pick % len(self.handles)]
         tasks = self.handles[holder].fetch(most, timeout=0)
+        assert [task.id for task in tasks] == self.model.fetch(holder, most, set(self.dead))
         for task in tasks:
             self.no_early_child(task.id)
-        assert [task.id for task in tasks] == self.model.fetch(holder, most, set(self.dead))
         self.claims += [Claim(task, holder) for task in tasks]
 
     @rule(pick=st.integers(0, 20), most=st.integers(1, 3))
@@ -320,8 +326,7 @@ class Queue(RuleBasedStateMachine):
 
     def check_all(self) -> None:
         for handle in self.handles.values():
-            self.model.expire()
-            self.model.rescue(set(self.dead))
+            self.model.maintain(set(self.dead))
             handle._membership.maintain()
 
     # -- the invariants, by their names --------------------------------------------------------------
@@ -374,7 +379,7 @@ class Queue(RuleBasedStateMachine):
                 assert self.tasks[id].state == state
 
     def acknowledged_exists(self) -> None:
-        assert self.accepted == set(self.tasks) | self.pruned
+        assert self.accepted | self.model.made == set(self.tasks) | self.pruned
 
     def token_rises(self) -> None:
         for id, task in self.tasks.items():
@@ -436,21 +441,192 @@ class Queue(RuleBasedStateMachine):
         assert all(task.state in FINAL for task in self.operator.tasks(limit=10_000))
 
 
+class ScheduledQueue(Queue):
+    """The same with schedules. Any handle's maintenance makes their ticks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = self.operator.task(name="of a schedule")(lambda: None)
+        self.ticked: dict[tuple[str, int], int] = {}
+        self.due: set[tuple[str, int]] = set()
+        self.inherited: dict[str, set[tuple[str, int]]] = {}
+
+    # -- rules ---------------------------------------------------------------------------------------
+
+    @rule(
+        name=NAMES,
+        every=st.sampled_from([1, 60, 60, 600]),
+        overlap=st.sampled_from(["skip", "allow", "queue", "queue", "replace", "replace"]),
+        catch_up=st.sampled_from(["latest", "latest", "all", "none"]),
+        key=st.sampled_from([None, None, None, "a"]),
+        expires_in=st.sampled_from([None, None, 20]),
+    )
+    def schedule(
+        self, name: str, every: int, overlap: Any, catch_up: Any, key: str | None, expires_in: int | None
+    ) -> None:
+        """Declare a schedule, or change it."""
+        window = 2 * every
+        options = {"retry": RetryPolicy(delay=10, max_attempts=2), "key": key, "expires_in": expires_in}
+        target = self.function.using(**{name: value for name, value in options.items() if value is not None}).bind()
+        if name not in self.model.schedules:
+            self.inherited[name] = {tick for tick in self.model.ticks if tick[0] == name}
+        self.operator.schedule(name, target, every=every, overlap=overlap, catch_up=catch_up, window=window)
+        self.model.schedule(name, Schedule(every, overlap, catch_up, window, key, expires_in))
+
+    @precondition(lambda self: self.model.schedules)
+    @rule(
+        name=NAMES,
+        verb=st.sampled_from(["unschedule", "pause", "pause", "resume", "resume", "run"]),
+        after=st.sampled_from([0, 60]),
+    )
+    def operate(self, name: str, verb: str, after: int) -> None:
+        """Call one of an operator's verbs for schedules, also while a tick is due."""
+        self.time_passes(after)
+        self.note_due()
+        getattr(self, f"{verb}_schedule")(name)
+
+    def unschedule_schedule(self, name: str) -> None:
+        assert outcome(lambda: self.operator.unschedule(name)) == self.model.unschedule(name)
+        self.due -= {tick for tick in self.due if tick[0] == name}
+
+    def pause_schedule(self, name: str) -> None:
+        paused = outcome(lambda: set_paused(self.operator.store, self.operator.name, name, True))
+        assert paused == self.model.pause_schedule(name, True)
+
+    def resume_schedule(self, name: str) -> None:
+        resumed = outcome(lambda: set_paused(self.operator.store, self.operator.name, name, False))
+        assert resumed == self.model.pause_schedule(name, False)
+
+    def run_schedule(self, name: str) -> None:
+        found: list[int] = []
+        refused = outcome(lambda: found.append(run_now(self.operator.store, self.operator.name, name)))
+        assert self.model.run_schedule(name) == (refused or found[0])
+
+    @precondition(lambda self: self.model.schedules)
+    @rule(pick=st.integers(0, 20), seconds=st.sampled_from([1, 60, 60, 600]), times=st.integers(1, 3))
+    def ticks_come(self, pick: int, seconds: int, times: int) -> None:
+        """Let time pass, and let one handle after the other do what its maintenance does at intervals."""
+        for turn in range(times):
+            self.time_passes(seconds)
+            self.note_due()
+            self.maintain(pick + turn)
+
+    @rule(pick=st.integers(0, 20), overlap=st.sampled_from(["queue", "queue", "replace", "skip"]))
+    def ticks_pile_up(self, pick: int, overlap: str) -> None:
+        """Make three ticks of a schedule while nobody ends a task, and pause it when the fourth is due."""
+        self.schedule("s", 60, overlap, "latest", None, None)
+        self.resume_schedule("s")
+        self.ticks_come(pick, 60, 3)
+        self.operate("s", "pause", 60)
+        self.resume_schedule("s")
+
+    @rule(pick=st.integers(0, 20))
+    def maintain(self, pick: int) -> None:
+        self.model.maintain(set(self.dead))
+        self.handles[sorted(self.handles)[pick % len(self.handles)]]._membership.maintain()
+        self.next_at_is_later()
+
+    @precondition(lambda self: self.model.schedules and not any(t.state in HELD for t in self.model.tasks.values()))
+    @rule(forward=st.sampled_from([0, 60, 3600]), back=st.sampled_from([2, 20, 3600]))
+    def clock_jumps(self, forward: int, back: int) -> None:
+        """Set the clock forward and then back."""
+        self.model.now += forward
+        self.note_due()
+        self.clock_is_set_back(back)
+
+    def check_all(self) -> None:
+        super().check_all()
+        self.next_at_is_later()
+
+    def note_due(self) -> set[tuple[str, int]]:
+        """Note the ticks that are due now, and return them."""
+        due = {(name, at) for name, schedule in self.model.schedules.items() for at in schedule.due(self.model.now)}
+        self.due |= due
+        return due
+
+    # -- invariants ----------------------------------------------------------------------------------
+
+    @invariant()
+    def all_invariants_of_schedules(self) -> None:
+        """Check all invariants of schedules."""
+        self.schedules_are_as_the_model_says()
+        self.tick_once()
+        self.each_due_tick_has_a_row()
+        self.counters_agree_with_rows()
+
+    def schedules_are_as_the_model_says(self) -> None:
+        found = {schedule.name: schedule for schedule in self.operator.schedules()}
+        assert set(found) == set(self.model.schedules)
+        for name, expected in self.model.schedules.items():
+            schedule = found[name]
+            assert (schedule.every, schedule.overlap, schedule.catch_up, schedule.paused) == (
+                (expected.every, expected.overlap, expected.catch_up, expected.paused)
+            ), name
+            assert (seconds(schedule.next_at), seconds(schedule.last_at)) == (expected.next_at, expected.last_at), name
+            assert (schedule.last_task, schedule.skipped, schedule.missed) == (
+                (expected.last_task, expected.skipped, expected.missed)
+            ), name
+        self.rows = {
+            (tick.schedule, tick.at // 1_000_000 - EPOCH): (tick.outcome, tick.task, tick.missed)
+            for name in SCHEDULES
+            for tick in self.operator.store.ticks(self.operator.name, name, 10_000)
+        }
+        assert self.rows == self.model.ticks
+
+    def tick_once(self) -> None:
+        """Each tick makes at most one task, and its row names that."""
+        for id, task in self.tasks.items():
+            tick = tick_of(task._record.options)
+            place = None if tick is None else (tick.schedule, seconds(tick.at))
+            assert place == self.model.tasks[id].tick
+            if place is not None:
+                assert self.ticked.setdefault(place, id) == id
+                assert self.rows[place][:2] == ("ran", id)
+
+    def each_due_tick_has_a_row(self) -> None:
+        """Each tick that is over has a row, or the newest of those that were missed together has one for all."""
+        for name, at in self.due - self.note_due():
+            row = self.model.missed.get((name, at), at)
+            assert (name, row) in self.rows, (name, at)
+
+    def counters_agree_with_rows(self) -> None:
+        for schedule in self.operator.schedules():
+            inherited = self.inherited[schedule.name]
+            rows = [row for tick, row in self.rows.items() if tick[0] == schedule.name and tick not in inherited]
+            assert schedule.skipped == sum(outcome == "skipped" for outcome, _, _ in rows)
+            assert schedule.missed == sum(missed for _, _, missed in rows)
+
+    def next_at_is_later(self) -> None:
+        """After the maintenance, the next tick of a schedule is the first one after now."""
+        for schedule in self.operator.schedules():
+            next_at = seconds(schedule.next_at)
+            assert schedule.every is not None
+            assert next_at is not None
+            assert schedule.paused or self.model.now < next_at <= self.model.now + schedule.every
+            assert next_at % schedule.every == 0
+
+
 @pytest.fixture(autouse=True)
 def _no_background_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make steps repeatable: rescue runs in steps and not in a thread, and no process sends heartbeats."""
     monkeypatch.setattr(membership, "HeartbeatProcess", ThreadHeartbeat)
     monkeypatch.setattr(Rescuer, "interval", 3600.0)
-    for duty in (ClockWatch, Expirer, Decider):
+    for duty in (ClockWatch, Decider):
         monkeypatch.setattr(duty, "interval", 3600.0)
+    monkeypatch.setattr(Ticker, "__call__", lambda ticker: setattr(ticker, "interval", 3600.0))
     monkeypatch.setattr(clock, "source", clock.source)  # each state machine sets its own
+
+
+def seconds(moment: datetime | None) -> int | None:
+    """Return a moment of the model's clock."""
+    return None if moment is None else round(moment.timestamp()) - EPOCH
 
 
 def outcome(act: Callable[[], object]) -> str:
     """Return the name of the documented exception that it raises, or ""."""
     try:
         act()
-    except (InvalidTransition, LeaseLost) as error:
+    except (InvalidTransition, LeaseLost, UnknownSchedule) as error:
         return type(error).__name__
     return ""
 
@@ -459,12 +635,13 @@ def test_random_sequences_of_verbs(
     request: pytest.FixtureRequest, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Database, "engine", engine)
+    machine = ScheduledQueue if engine == "sqlite" else Queue
     minutes = float(request.config.getoption("--model-minutes"))
     sequences = SEQUENCES[engine] // (1 if request.config.option.all_engines else 2)
     few = settings(max_examples=sequences, stateful_step_count=60, deadline=None, database=None)
     few = settings(few, suppress_health_check=list(HealthCheck))
     if not minutes:
-        run_state_machine_as_test(Queue, settings=few)
+        run_state_machine_as_test(machine, settings=few)
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        run_state_machine_as_test(Queue, settings=settings(few, max_examples=100, stateful_step_count=100))
+        run_state_machine_as_test(machine, settings=settings(few, max_examples=100, stateful_step_count=100))

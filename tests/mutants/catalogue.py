@@ -51,6 +51,7 @@ _unit = partial(_tests, "unit")
 _alive = partial(_tests, "processes/alive")
 _outages = partial(_tests, "processes/outages")
 _flow = partial(_tests, "processes/flow")
+_model = partial(_tests, "model")
 
 
 COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, DEPENDENCIES, SQLITE, POSTGRESQL, MARIADB = (
@@ -1909,5 +1910,26 @@ MUTANTS = [
         "elif offset < before - _TOLERANCE:",
         "elif False:",
         _conformance("schedules::test_the_clock_of_a_file_is_set_forward_and_back"),
+    ),
+    Mutant(
+        "a clock that was set back is not noticed while a tick is near",
+        TICKER,
+        "if self._find_misplaced(now):",
+        "if (next_at is None or next_at > now + _TOLERANCE) and self._find_misplaced(now):",
+        _conformance("schedules::test_the_clock_is_set_forward_and_back_while_a_tick_is_always_near"),
+    ),
+    Mutant(
+        "ticks that are due when a schedule is paused have no row",
+        DECLARING,
+        "return Settled(next_at, timetable.count(before.next_at - 1, now), timetable.latest(now))",
+        "return Settled(next_at)",
+        _model("model"),
+    ),
+    Mutant(
+        "the older tick of a waiting task is not skipped",
+        TICKING,
+        "_skip(making, each, older.at, blockers[0] if blockers else waiting.id)",
+        "pass",
+        _model("model"),
     ),
 ]

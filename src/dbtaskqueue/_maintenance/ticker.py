@@ -94,8 +94,7 @@ class Ticker:
         outlook = self._store.outlook(clock.now())
         self._uncounted += self._others(outlook)
         now, next_at = outlook.now, outlook.next_tick
-        is_near = next_at is not None and next_at <= now + _TOLERANCE
-        if not is_near and self._find_misplaced(now):
+        if self._find_misplaced(now):
             return 0.0
         if next_at is None or next_at > now:
             return _LONGEST if next_at is None else min(_LONGEST, (next_at - now) / 1e6)
