@@ -18,7 +18,7 @@ from helpers import Background, die_holding, until
 from interleaving import at_statement, counted_statements, users_connection
 
 from dbtaskqueue import InvalidTransition, RetryPolicy, Task, TaskFailed, TaskQueue, Worker
-from dbtaskqueue._maintenance.expirer import Expirer
+from dbtaskqueue._maintenance import ticker
 from dbtaskqueue._store.contract import Claim, End, Start, TaskRecord
 from dbtaskqueue._system import clock
 
@@ -118,7 +118,6 @@ def test_an_expired_task_is_never_handed_out(queue: TaskQueue, jump: Jump) -> No
     worker = queue._membership.join()
     claim = Claim([queue.name], 9, clock.now())
     assert [record.id for record in queue.store.exchange(worker, claim=claim).claimed] == [last.id]
-    assert [str(task.refresh().state) for task in first] == ["pending"] * 3
     queue.fetch(timeout=0)
     assert all(map(is_expired, first))
     assert [task.attempts() for task in first] == [[]] * 3
@@ -140,8 +139,8 @@ def test_a_burst_ends_expired_tasks_and_runs_what_waits_for_them(queue: TaskQueu
 def test_any_worker_ends_tasks_of_a_queue_that_no_worker_serves(
     queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    assert Expirer.interval < 15
-    monkeypatch.setattr(Expirer, "interval", 0.1)
+    assert ticker._LONGEST < 15
+    monkeypatch.setattr(ticker, "_LONGEST", 0.1)
     lane = queue.lane("idle")
     if how == "paused":
         lane.pause()
@@ -168,7 +167,7 @@ def test_a_blocked_task_expires_and_its_children_follow(queue: TaskQueue, jump: 
     jump(61)
     [held] = queue.fetch(9, timeout=0)
     assert held.id == parent.id
-    assert queue.store.expire(clock.now()) == 1
+    queue.store.expire(clock.now())  # unless the maintenance was faster
     assert is_expired(task)
     assert child.refresh().state == "cancelled"
     held.start()

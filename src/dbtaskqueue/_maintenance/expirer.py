@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from .._store.contract import Store
 from .._system import clock
+from .._system.log import event
 
 
 class Expirer:
@@ -14,4 +17,7 @@ class Expirer:
 
     def __call__(self) -> int:
         """Abandon all tasks that have expired; return how many."""
-        return self._store.expire(clock.now())
+        count = self._store.expire(clock.now())
+        if count:
+            event(logging.WARNING, "tasks have expired and are abandoned", tasks=count)
+        return count
