@@ -200,7 +200,7 @@ class SqlDependencies(SqlFacet, Dependencies):
         if flow & HAS_PARENTS and (why := self._why_parents_forbid(tx, task)) is not None:
             return why
         if flow & HAS_CHILDREN and state == DONE and (started := _started(_settled_children(tx, task))):
-            return f"its child {min(started)} has started and is unfinished"
+            return f"its child, task {min(started)}, has started and is unfinished"
         return None
 
     def _why_parents_forbid(self, tx: Transaction, task: int) -> str | None:
