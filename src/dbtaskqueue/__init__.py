@@ -30,7 +30,7 @@ from .states import TaskState
 from .task import Attempt, Blocked, Task
 from .worker import Worker
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "AbandonTask",
