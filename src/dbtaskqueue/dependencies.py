@@ -161,8 +161,7 @@ def to_waits(
     """Return what a new task waits for, or None. ``options`` are checked ones; ``url`` is that of its database.
 
     ``position``: the number of tasks before it in the same call.
-    Raises ValueError for too many parents, a task in a different database, ``when`` without ``after``, and options that
-    exclude each other.
+    Raises ValueError for too many parents, a task in a different database, and options that exclude each other.
     """
     after: Sequence[AnyTask] = options.get("after", ())
     before = options.get("before")
@@ -176,8 +175,6 @@ def to_waits(
     if len(places) > MAX_PARENTS:
         raise ValueError(f"a task may have at most {MAX_PARENTS:,} parents, not {len(places):,}")
     if not places and before is None:
-        if "when" in options and "after" not in options:
-            raise ValueError(f"when={options['when']!r} needs after, or a Task among the arguments")
         return None
     if any(link.is_new and link.parent >= position for link in places):
         raise ValueError("a task of a flow can only wait for tasks that were added before it")
