@@ -1184,9 +1184,9 @@ def test_a_suspended_parent_has_not_ended(queue: TaskQueue, tmp_path: Path) -> N
     running = Background(lambda: worker.run(child_tasks.act, max_tasks=2))
     until(file.exists, what="the start of the parent")
     queue.suspend(parent.id)
-    go.touch()
     assert is_blocked(child)
     queue.continue_(parent.id)
+    go.touch()
     running.join(60)
     assert child.get_result(30) == 1
 
