@@ -18,7 +18,7 @@ from .._system import clock
 from .._system.log import event
 from ..events import Events, TasksEnqueued
 
-_LONGEST = 5.0
+_LONGEST = 10.0
 """Seconds between checks, since another process may have added a schedule."""
 _SPREAD = 0.02
 """Seconds by which checks of different workers for the same tick are spread at random."""
