@@ -35,6 +35,7 @@ GROUPS = (
     "keeping",
     "versions",
     "dependencies",
+    "schedules",
 )
 ON_SERVERS = {
     "postgresql": (
