@@ -353,7 +353,8 @@ def _decide(tx: Transaction, ended: Mapping[int, TaskState], now: int, purge: Pu
         rows, complete, last = _within(rows, budget, frontier)
         budget -= len(rows)
         _meet(tx, complete or [rows[0][0]], frontier, last)
-        rest = {id: state for id, state in frontier.items() if id not in set(complete)}
+        finished = set(complete)
+        rest = {id: state for id, state in frontier.items() if id not in finished}
         free, failing = _close_gates(tx, rows, frontier)
         released += _release(tx, free, now)
         new, number = _end_children(tx, failing, now, purge)
