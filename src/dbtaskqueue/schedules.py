@@ -195,8 +195,8 @@ def check_times(
     timezone: str,
     overlap: str,
     catch_up: str,
-    window: float | timedelta,
-    jitter: float | timedelta,
+    window: float | timedelta = 86400,
+    jitter: float | timedelta = 0,
 ) -> Times:
     """Return the checked options.
 

@@ -1,8 +1,8 @@
 """Decides children that the end of their parent has left undecided.
 
 The transaction that ends a task decides a limited number of its children. The same process decides the others right
-after that. This duty continues if that process was killed. It also finds parents that a worker of an earlier version
-has ended, since earlier versions do not know about children.
+after that. If that process was killed, this duty decides them. It also finds parents that a worker of an earlier
+version has ended, since earlier versions do not know about children.
 """
 
 from __future__ import annotations

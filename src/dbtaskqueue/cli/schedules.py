@@ -171,7 +171,7 @@ def add(
                     queue,
                     name,
                     to_target(target, queue, opened.retry_policy, limit=opened.store.max_payload, options=options),
-                    check_times(cron, every, timezone, overlap, catch_up, 86400, 0),
+                    check_times(cron, every, timezone, overlap, catch_up),
                     declared=False,
                 ),
             )
