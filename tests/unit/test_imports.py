@@ -14,7 +14,9 @@ from helpers import run_python, source_of
 
 SOURCE = source_of()
 FILES = sorted(SOURCE.rglob("*.py"))
-LIBRARY = [path for path in FILES if "cli" not in path.parts and path.name != "__main__.py"]
+TOP = {"cli", "dashboard"}
+"""Packages that import more than the standard library: click and rich, Starlette and others."""
+LIBRARY = [path for path in FILES if not TOP & set(path.parts) and path.name != "__main__.py"]
 ENGINES = {"sqlite", "postgresql", "mariadb"}
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 """Further imports that only the package of an engine may have."""
@@ -42,6 +44,7 @@ LAYERS: list[set[str]] = [
     {"worker"},
     {"__init__"},
     {"monitoring"},
+    {"dashboard"},
     {"cli"},
     {"__main__"},
 ]
@@ -159,7 +162,7 @@ def test_the_library_imports_only_the_standard_library(path: Path) -> None:
         assert name[0] in sys.stdlib_module_names or name[0] in {"dbtaskqueue", "__future__", *others}, name
 
 
-FACES = [path for path in FILES if unit(path) in ("monitoring", "cli")]
+FACES = [path for path in FILES if unit(path) in ("monitoring", "dashboard", "cli")]
 """Modules for people: they use only the public attributes of the library."""
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
@@ -178,7 +181,7 @@ BLOCKED = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("click", "rich", "cronsim", "psutil", "psycopg", "pymysql", "mariadb"):
+        if name.partition(".")[0] in ("click", "rich", "cronsim", "psutil", "psycopg", "pymysql", "mariadb", "starlette"):
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Block())
 import dbtaskqueue
@@ -186,7 +189,7 @@ with dbtaskqueue.TaskQueue("sqlite:///:memory:") as queue:
     queue.enqueue("hello")
     dbtaskqueue.Worker(queue).run(str.upper, burst=True)
     print(queue.tasks()[0].result)
-print(*sorted(name for name in sys.modules if name.startswith("dbtaskqueue.cli")))
+print(*sorted(name for name in sys.modules if name.startswith(("dbtaskqueue.cli", "dbtaskqueue.dashboard"))))
 """
 
 

@@ -1,0 +1,84 @@
+"""``Dashboard``: the ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..queue import TaskQueue
+from .auth import Auth, HostLogin, WayIn
+from .call import Call
+from .gate import Gate
+from .rendering import Static, Templates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HIDEABLE = ("payload", "result", "output")
+_COMPRESSED_FROM = 1024
+
+
+class Dashboard:
+    """The dashboard of a database, as an ASGI application to be mounted in another one.
+
+    ``queue``: any queue of the database. ``auth``: a callable, also a coroutine function, from a Starlette ``Request``
+    to a ``User``, or to None for nobody. It has no default: a dashboard is never open by accident. ``read_only``: nobody
+    can change anything; SELECT is all that the database's account needs. ``allowed_hosts``: the host names under which
+    browsers may reach it, beside those of this machine; ``"*"`` allows all, where the program around it checks the Host
+    header. ``hide``: what is never shown, of "payload", "result" and "output". ``allow_commands``: administrators may
+    enqueue command lines, which run on the workers.
+
+    Raises TypeError and ValueError.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        *,
+        auth: Auth | WayIn,
+        read_only: bool = False,
+        allowed_hosts: Collection[str] = (),
+        hide: Iterable[str] = (),
+        allow_commands: bool = False,
+    ) -> None:
+        if not isinstance(queue, TaskQueue):
+            raise TypeError(f"queue must be a TaskQueue, not {type(queue).__name__}")
+        if isinstance(allowed_hosts, str):
+            raise TypeError(f"allowed_hosts must be a collection of names, not {allowed_hosts!r}")
+        self.queue = queue
+        self.read_only = read_only
+        self.hidden = frozenset(hide)
+        if unknown := self.hidden - set(HIDEABLE):
+            raise ValueError(f"hide: {sorted(unknown)[0]!r} is not one of {', '.join(HIDEABLE)}")
+        self.allow_commands = allow_commands
+        self.way_in: WayIn = auth if hasattr(auth, "identify") else HostLogin(auth)  # type: ignore[assignment, arg-type]
+        self.static = Static()
+        self._templates = Templates(self.static)
+        self._app: ASGIApp = GZipMiddleware(Gate(self, allowed_hosts), minimum_size=_COMPRESSED_FROM, compresslevel=5)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI."""
+        await self._app(scope, receive, send)
+
+    @property
+    def wsgi(self) -> Callable[..., Any]:
+        """The same application as WSGI, for Flask and Django. Needs ``dbtaskqueue[wsgi]``."""
+        from .wsgi import as_wsgi
+
+        return as_wsgi(self)
+
+    def close(self) -> None:
+        """Stop the threads of the dashboard. The queue stays open."""
+
+    def render(self, call: Call, template: str, **values: Any) -> str:
+        """Return the HTML of a template."""
+        return self._templates.render(call, template, **values)
+
+    def way_in_page(self, call: Call, status: int, detail: str = "", name: str = "") -> Response:
+        """Return the page that asks who is there."""
+        values = {"detail": detail, "name": name, "has_login": self.way_in.has_login}
+        return call.page("login.html", status, next=call.here, **values)
