@@ -1,6 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
 from ._formats.progress import Progress
+from ._version import __version__ as __version__
 from .calls import Command, TaskCall
 from .current import Parent, RunningTask, current_task
 from .errors import (
@@ -29,8 +30,6 @@ from .schedules import Schedule, Tick
 from .states import TaskState
 from .task import Attempt, Blocked, Task
 from .worker import Worker
-
-__version__ = "0.3.0"
 
 __all__ = [
     "AbandonTask",

@@ -1,3 +1,18 @@
+CREATE TABLE dbtaskqueue_action (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    at       INTEGER NOT NULL,
+    who      TEXT NOT NULL,
+    via      TEXT NOT NULL,
+    verb     TEXT NOT NULL,
+    queue    TEXT,
+    task     INTEGER,
+    detail   TEXT,
+    changed  INTEGER NOT NULL,
+    outcome  TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX dbtaskqueue_action_task ON dbtaskqueue_action (task, id) WHERE task IS NOT NULL;
+
 CREATE TABLE dbtaskqueue_attempt (
     task         INTEGER NOT NULL,
     token        INTEGER NOT NULL,
@@ -17,6 +32,12 @@ CREATE INDEX dbtaskqueue_blocked ON dbtaskqueue_task (queue, id)
 
 CREATE INDEX dbtaskqueue_claimable ON dbtaskqueue_task (queue, rank, due, id, command)
     WHERE state IN ('pending', 'failed') AND blocked = 0;
+
+CREATE TABLE dbtaskqueue_duty (
+    name     TEXT PRIMARY KEY,
+    next_at  INTEGER NOT NULL,
+    turns    INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dbtaskqueue_edge (
     parent     INTEGER NOT NULL,
@@ -53,6 +74,26 @@ CREATE TABLE dbtaskqueue_gate (
 CREATE INDEX dbtaskqueue_held ON dbtaskqueue_task (worker)
     WHERE state IN ('reserved', 'running');
 
+CREATE TABLE dbtaskqueue_history (
+    period     INTEGER NOT NULL,
+    at         INTEGER NOT NULL,
+    worker     INTEGER NOT NULL,
+    queue      TEXT NOT NULL,
+    function   TEXT NOT NULL,
+    done       INTEGER NOT NULL,
+    failed     INTEGER NOT NULL,
+    abandoned  INTEGER NOT NULL,
+    cancelled  INTEGER NOT NULL,
+    lost       INTEGER NOT NULL,
+    released   INTEGER NOT NULL,
+    seconds    INTEGER NOT NULL,
+    cpu        INTEGER NOT NULL,
+    memory     INTEGER,
+    run_times  TEXT NOT NULL,
+    wait_times TEXT NOT NULL,
+    PRIMARY KEY (period, at, worker, queue, function)
+) STRICT, WITHOUT ROWID;
+
 CREATE UNIQUE INDEX dbtaskqueue_key ON dbtaskqueue_task (queue, key)
     WHERE key IS NOT NULL AND finished_at IS NULL;
 
@@ -69,9 +110,30 @@ CREATE TABLE dbtaskqueue_note (
     task   INTEGER NOT NULL,
     token  INTEGER NOT NULL,
     name   TEXT NOT NULL,
-    value  TEXT NOT NULL,
+    value  TEXT NOT NULL, at INTEGER, changes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task, token, name)
 ) STRICT;
+
+CREATE TABLE dbtaskqueue_operation (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    verb        TEXT NOT NULL,
+    filters     TEXT NOT NULL,
+    options     TEXT NOT NULL,
+    who         TEXT NOT NULL,
+    via         TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    highest     INTEGER NOT NULL,
+    state       TEXT NOT NULL,
+    position    TEXT,
+    scanned     INTEGER NOT NULL DEFAULT 0,
+    changed     INTEGER NOT NULL DEFAULT 0,
+    refused     TEXT NOT NULL,
+    runner      TEXT,
+    step_at     INTEGER NOT NULL,
+    ended_at    INTEGER
+) STRICT;
+
+CREATE INDEX dbtaskqueue_operation_open ON dbtaskqueue_operation (id) WHERE state = 'running';
 
 CREATE TABLE dbtaskqueue_pruned (
     highest  INTEGER NOT NULL
@@ -80,6 +142,28 @@ CREATE TABLE dbtaskqueue_pruned (
 CREATE TABLE dbtaskqueue_queue (
     name    TEXT PRIMARY KEY,
     paused  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dbtaskqueue_retention (
+    queue      TEXT PRIMARY KEY,
+    done       INTEGER,
+    cancelled  INTEGER,
+    abandoned  INTEGER,
+    most       INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dbtaskqueue_sample (
+    period      INTEGER NOT NULL,
+    at          INTEGER NOT NULL,
+    queue       TEXT NOT NULL,
+    pending     INTEGER NOT NULL,
+    failed      INTEGER NOT NULL,
+    reserved    INTEGER NOT NULL,
+    running     INTEGER NOT NULL,
+    blocked     INTEGER NOT NULL,
+    oldest_due  INTEGER,
+    workers     INTEGER NOT NULL,
+    PRIMARY KEY (period, at, queue)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dbtaskqueue_schedule (
@@ -170,6 +254,6 @@ CREATE TABLE dbtaskqueue_worker (
     created_at INTEGER NOT NULL,
     lost_at    INTEGER,
     executor   TEXT
-, queues TEXT, functions TEXT, commands INTEGER NOT NULL DEFAULT 0) STRICT;
+, queues TEXT, functions TEXT, commands INTEGER NOT NULL DEFAULT 0, version TEXT, slots INTEGER) STRICT;
 
--- version, oldest: [(4, 4)]
+-- version, oldest: [(5, 4)]

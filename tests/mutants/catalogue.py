@@ -444,8 +444,8 @@ MUTANTS = [
     Mutant(
         "an old token may store progress",
         CLAIMS,
-        "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}",
-        "SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE id = :id",
+        "SELECT id, token, :name, :value, :at, 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}",
+        "SELECT id, token, :name, :value, :at, 1 FROM {{schema}}dbtaskqueue_task WHERE id = :id",
         _conformance("notes::test_a_note_with_an_old_token_is_refused"),
     ),
     Mutant(

@@ -22,7 +22,7 @@ DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 """Further imports that only the package of an engine may have."""
 
 # From the bottom to the top: a module imports only from earlier layers; pure modules may import each other.
-PURE = {"errors", "states", "retry", "checks", "_formats", "_system"}
+PURE = {"_version", "errors", "states", "retry", "checks", "_formats", "_system"}
 LAYERS: list[set[str]] = [
     PURE,
     {"_store"},

@@ -13,6 +13,7 @@ from .._formats.command_line import CommandLine
 from .._formats.output import Output
 from .._formats.progress import ProgressTracker
 from .._store.contract import Note, TaskRecord
+from .._system import clock
 from ..checkpoints import Checkpoints
 from ..current import RunningTask
 from ..outcomes import Backoff
@@ -121,7 +122,8 @@ class TaskRun:
         }
         self.usage = None
         record = self.record
-        return [Note(record.id, record.token, name, value) for name, value in changed.items() if value is not None]
+        now = clock.now()
+        return [Note(record.id, record.token, name, value, now) for name, value in changed.items() if value is not None]
 
     @property
     def unstored_start(self) -> int | None:

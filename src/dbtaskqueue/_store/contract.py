@@ -173,13 +173,14 @@ class End(NamedTuple):
 class Note(NamedTuple):
     """What the attempt with this token reports while it runs; the last value of each name is kept.
 
-    Names are ``progress`` and ``usage``, both JSON, and ``output``, a text.
+    Names are ``progress`` and ``usage``, both JSON, and ``output``, a text. ``at``: when the value was read.
     """
 
     id: int
     token: int
     name: str
     value: str
+    at: int | None = None
 
 
 class Verdict(NamedTuple):
@@ -698,10 +699,27 @@ class Copying(abc.ABC):
         """Return whether an import has started and not ended."""
 
 
-FACETS = (Database, Dependencies, Tasks, Claims, Schedules, Workers, Queues, Listing, Copying)
+class Search(abc.ABC):
+    """Finding tasks by filters, within bounds."""
 
 
-class Store(Database, Dependencies, Tasks, Claims, Schedules, Workers, Queues, Listing, Copying):
+class Operations(abc.ABC):
+    """What operators do with single tasks and with many, and the audit log of it."""
+
+
+class History(abc.ABC):
+    """What attempts did and how queues were, by time; retention; who does such work."""
+
+
+FACETS = (
+    *(Database, Dependencies, Tasks, Claims, Schedules, Workers, Queues),
+    *(Listing, Search, Operations, History, Copying),
+)
+
+
+class Store(
+    Database, Dependencies, Tasks, Claims, Schedules, Workers, Queues, Listing, Search, Operations, History, Copying
+):
     """One database. Safe to share between threads; after a fork the child has connections of its own."""
 
     wakeups: Wakeups

@@ -23,6 +23,9 @@ FILES = (
     "workers",
     "queues",
     "listing",
+    "search",
+    "operations",
+    "history",
     "copying",
 )
 """The files of ``sql/`` for every engine: one for each facet, and ``common`` with what several of them include."""

@@ -146,7 +146,8 @@ class WorkerRecord(NamedTuple):
     ``lease`` is in seconds. ``executor``: thread, process or asyncio; None for a plain ``fetch()`` user. ``queues``:
     the names of the queues that it serves. ``functions``: the names of the functions that it has code for, null for a
     callback. Both are JSON, and None where they are unknown: for a plain ``fetch()`` user, and for a worker of 0.1.0.
-    ``commands``: it runs command lines, too.
+    ``commands``: it runs command lines, too. ``version``: of dbtaskqueue. ``slots``: how many tasks it runs at the same
+    time. Both are None where they are unknown.
     """
 
     id: int
@@ -163,6 +164,8 @@ class WorkerRecord(NamedTuple):
     queues: str | None = None
     functions: str | None = None
     commands: int = 0
+    version: str | None = None
+    slots: int | None = None
 
 
 class EdgeRecord(NamedTuple):
@@ -257,7 +260,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("due_set_at", "batched", "cpu", "memory", "reason"),
     ),
     "large": ("task", "name", "value"),
-    "note": ("task", "token", "name", "value"),
+    "note": ("task", "token", "name", "value", "at", "changes"),
     "attempt": ("task", *(name for name in AttemptRecord._fields if name != "output")),
     "edge": EdgeRecord._fields,
     "gate": GateRecord._fields,

@@ -106,6 +106,7 @@ class WorkerLoop:
             queues=settings.queues,
             functions=lookup.runs(),
             commands=settings.allow_commands,
+            slots=settings.concurrency,
         )
         self._membership.on_lost = self._cancel_all
         self._membership.duties += [

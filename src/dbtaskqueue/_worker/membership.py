@@ -26,6 +26,7 @@ from .._store.contract import Claim, End, Exchanged, Held, Note, Outlook, Start,
 from .._system import clock
 from .._system.log import event
 from .._system.place import here
+from .._version import __version__
 from ..errors import StoreUnavailable
 from ..events import Events, Outage, WorkerJoined, WorkerLeft
 
@@ -34,8 +35,8 @@ class Membership:
     """One worker as the others see it.
 
     ``runs_tasks``: this process runs task code, which may block its threads. So the heartbeat needs its own process. A
-    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues``, ``functions``
-    and ``commands`` are stored in the worker's row (see WorkerRecord).
+    plain ``fetch()`` user gets one only if other workers cannot check its pid. ``executor``, ``queues``, ``functions``,
+    ``commands`` and ``slots`` are stored in the worker's row (see WorkerRecord).
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Membership:
         queues: Sequence[str] | None = None,
         functions: Sequence[str | None] | None = None,
         commands: bool = False,
+        slots: int | None = None,
     ) -> None:
         self.store = store
         self.lease = lease
@@ -59,6 +61,7 @@ class Membership:
         self._queues = queues
         self._functions = functions
         self._commands = commands
+        self._slots = slots
         self.on_lost: Callable[[], None] = lambda: None
         self.on_left: Callable[[], None] = lambda: None
         self._reset()
@@ -154,6 +157,8 @@ class Membership:
             queues=None if self._queues is None else json.dumps(self._queues),
             functions=None if self._functions is None else json.dumps(self._functions),
             commands=int(self._commands),
+            version=__version__,
+            slots=self._slots,
         )
 
     # -- the heartbeat -----------------------------------------------------------------------------

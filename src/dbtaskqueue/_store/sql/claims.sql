@@ -61,9 +61,9 @@ SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{
 SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name NOT IN ('payload', 'result')
 
 -- name: save_note
-INSERT INTO {{schema}}dbtaskqueue_note (task, token, name, value)
-SELECT id, token, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}
-    ON CONFLICT (task, token, name) DO UPDATE SET value = excluded.value
+INSERT INTO {{schema}}dbtaskqueue_note AS note (task, token, name, value, at, changes)
+SELECT id, token, :name, :value, :at, 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}
+    ON CONFLICT (task, token, name) DO UPDATE SET value = excluded.value, at = excluded.at, changes = note.changes + 1
 
 -- name: lock_claim
 SELECT 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{for_update}}

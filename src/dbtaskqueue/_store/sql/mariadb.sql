@@ -78,9 +78,9 @@ SELECT id, :name, :value FROM dbtaskqueue_task WHERE {{is_started}} {{for_share}
 
 -- name: save_note
 -- Differs because MariaDB has no ON CONFLICT.
-INSERT INTO dbtaskqueue_note (task, token, name, value)
-SELECT id, token, :name, :value FROM dbtaskqueue_task WHERE {{is_started}}
-    ON DUPLICATE KEY UPDATE value = VALUES(value)
+INSERT INTO dbtaskqueue_note (task, token, name, value, at, changes)
+SELECT id, token, :name, :value, :at, 1 FROM dbtaskqueue_task WHERE {{is_started}}
+    ON DUPLICATE KEY UPDATE value = VALUES(value), at = VALUES(at), changes = dbtaskqueue_note.changes + 1
 
 -- name: by_id
 -- Differs because the plan must not depend on outdated statistics; the same below.

@@ -9,13 +9,27 @@ from __future__ import annotations
 from ..contract import Store
 from .claims import SqlClaims
 from .copying import SqlCopying
+from .history import SqlHistory
 from .listing import SqlListing
+from .operations import SqlOperations
 from .queues import SqlQueues
 from .schedules import SqlSchedules
+from .search import SqlSearch
 from .workers import SqlWorkers
 
 
-class SqlStore(SqlCopying, SqlSchedules, SqlClaims, SqlWorkers, SqlQueues, SqlListing, Store):
+class SqlStore(
+    SqlCopying,
+    SqlOperations,
+    SqlHistory,
+    SqlSchedules,
+    SqlClaims,
+    SqlWorkers,
+    SqlQueues,
+    SqlListing,
+    SqlSearch,
+    Store,
+):
     """A store on a SQL database."""
 
     def address(self, url: str) -> str:

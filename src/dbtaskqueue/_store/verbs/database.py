@@ -16,7 +16,7 @@ IMPORTING = 2_000_000_000
 class SqlDatabase(SqlFacet, Database):
     """See Database. Each engine reads the versions and runs the migrations in its own way."""
 
-    schema_version = 4
+    schema_version = 5
     """The version of the schema that this program creates and knows."""
     oldest = 4
     """Programs that know at least this version of the schema may use a schema that this program has created."""

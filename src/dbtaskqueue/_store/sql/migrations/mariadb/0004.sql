@@ -82,5 +82,3 @@ CREATE TABLE IF NOT EXISTS dbtaskqueue_tick (
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 
 UPDATE dbtaskqueue_schema SET version = 4, oldest = 4;
-INSERT INTO dbtaskqueue_schema (version, oldest, identity)
-SELECT 4, 4, UUID() FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_schema);

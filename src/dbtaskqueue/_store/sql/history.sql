@@ -1,0 +1,1 @@
+-- The facet History: what attempts did, by time; retention.

@@ -1,0 +1,1 @@
+-- The facet Operations: what operators do, and the audit log.

@@ -1,0 +1,1 @@
+-- The facet Search: finding tasks by filters.
