@@ -69,7 +69,7 @@ class Identity(NamedTuple):
     cookie: tuple[str, str, int] | None = None
 
 
-Auth: TypeAlias = Callable[[Request], User | None | Awaitable[User | None]]
+Auth: TypeAlias = Callable[[Request], User | Awaitable[User | None] | None]
 
 
 class WayIn(Protocol):

@@ -93,7 +93,9 @@ class Call:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def page(self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+    def page(
+        self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+    ) -> Response:
         """Return a page: a template with these values, and those that all templates have."""
         html = self.dashboard.render(self, template, **values)
         return Response(html, status, dict(headers or {}), "text/html; charset=utf-8")

@@ -113,8 +113,10 @@ class Gate:
         if identity.cookie is not None and request.method in ("GET", "HEAD"):
             return _exchanged(call, identity)
         if way is None:
-            raise Refused(405, f"{request.method} is not possible here", allow=", ".join(allowed)) if allowed else Refused(
-                404, "there is no such page"
+            raise (
+                Refused(405, f"{request.method} is not possible here", allow=", ".join(allowed))
+                if allowed
+                else Refused(404, "there is no such page")
             )
         if not may(identity.user, way.role):  # type: ignore[arg-type]
             raise Refused(403, self._why_not(way, identity.user))
