@@ -26,11 +26,12 @@ class Dashboard:
     """The dashboard of a database, as an ASGI application to be mounted in another one.
 
     ``queue``: any queue of the database. ``auth``: a callable, also a coroutine function, from a Starlette ``Request``
-    to a ``User``, or to None for nobody. It has no default: a dashboard is never open by accident. ``read_only``: no
-    user can change anything; SELECT is all that the database's account needs. ``allowed_hosts``: the host names under which
-    browsers may reach it, beside those of this machine; ``"*"`` allows all, where the program around it checks the Host
-    header. ``hide``: what is never shown, of "payload", "result" and "output". ``allow_commands``: administrators may
-    enqueue command lines, which run on the workers.
+    to a ``User``, or to None if nobody has signed in. It has no default: a dashboard is never open by accident.
+
+    ``read_only``: no user can change anything; the database's account needs only SELECT. ``allowed_hosts``: the names
+    under which browsers may reach the dashboard, besides those of this machine. ``"*"`` allows all, for a program that
+    checks the Host header itself. ``hide``: what is never shown, of "payload", "result" and "output".
+    ``allow_commands``: administrators may enqueue command lines, which run on the workers.
 
     Raises TypeError and ValueError.
     """
@@ -78,7 +79,7 @@ class Dashboard:
         """Return the HTML of a template."""
         return self._templates.render(call, template, **values)
 
-    def way_in_page(self, call: Call, status: int, detail: str = "", name: str = "") -> Response:
+    def way_in_page(self, call: Call, status: int, detail: str = "", name: str = "", wanted: str = "/") -> Response:
         """Return the page that asks who is there."""
         has_login = self.way_in.has_login
-        return call.page("login.html", status, next=call.here, detail=detail, name=name, has_login=has_login)
+        return call.page("login.html", status, next=wanted, detail=detail, name=name, has_login=has_login)

@@ -88,7 +88,7 @@ class Call:
     @property
     def here(self) -> str:
         """The path and the query string of this page, for a way back to it."""
-        text = urlencode(self.query.pairs, quote_via=quote)
+        text = urlencode(self.query.without("token", "part"), doseq=True, quote_via=quote)
         return f"{self.path}{'?' if text else ''}{text}"
 
     # -- answers -----------------------------------------------------------------------------------
