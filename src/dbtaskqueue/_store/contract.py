@@ -27,9 +27,12 @@ from .records import WANTS_FAILED as WANTS_FAILED
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
+from .records import FinalRecord as FinalRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
 from .records import NewTask as NewTask
+from .records import QueueRecord as QueueRecord
+from .records import RunningRecord as RunningRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -592,6 +595,10 @@ class Workers(abc.ABC):
         """Return what the worker holds."""
 
     @abc.abstractmethod
+    def running(self, limit: int) -> list[RunningRecord]:
+        """Return the ``limit`` tasks of the database that have run longest."""
+
+    @abc.abstractmethod
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
 
@@ -609,6 +616,14 @@ class Queues(abc.ABC):
     @abc.abstractmethod
     def set_paused(self, queue: str, paused: bool) -> None:
         """Pause or resume the queue: nothing is claimed from a paused one."""
+
+    @abc.abstractmethod
+    def queue_counts(self, queues: Sequence[str]) -> list[QueueRecord]:
+        """Count the unfinished tasks of these queues. One statement."""
+
+    @abc.abstractmethod
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        """Count the final tasks of these queues. One statement, which takes a second for ten million tasks."""
 
     @abc.abstractmethod
     def is_paused(self, queue: str) -> bool:

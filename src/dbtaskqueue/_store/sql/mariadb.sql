@@ -82,6 +82,27 @@ INSERT INTO dbtaskqueue_note (task, token, name, value, at, changes)
 SELECT id, token, :name, :value, :at, 1 FROM dbtaskqueue_task WHERE {{is_started}}
     ON DUPLICATE KEY UPDATE value = VALUES(value), at = VALUES(at), changes = dbtaskqueue_note.changes + 1
 
+-- name: given_queues
+JSON_TABLE(:queues, '$[*]' COLUMNS (name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PATH '$'))
+
+-- name: waits_in_given
+waiting = given.name
+
+-- name: blocked_in_given
+blocked_in = given.name
+
+-- name: failed_in_given
+queue = given.name AND ended = 'failed'
+
+-- name: done_in_given
+queue = given.name AND ended = 'done'
+
+-- name: cancelled_in_given
+queue = given.name AND ended = 'cancelled'
+
+-- name: abandoned_in_given
+queue = given.name AND ended = 'abandoned'
+
 -- name: by_id
 -- Differs because the plan must not depend on outdated statistics; the same below.
 FORCE INDEX (PRIMARY)

@@ -35,6 +35,28 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_share
 -- Differs because there is one writer at a time.
 
+-- name: given_queues
+-- Differs because SQLite takes a list as JSON.
+(SELECT value AS name FROM json_each(:queues))
+
+-- name: waits_in_given
+queue = given.name AND state IN ('pending', 'failed') AND blocked = 0
+
+-- name: blocked_in_given
+queue = given.name AND blocked <> 0 AND finished_at IS NULL
+
+-- name: failed_in_given
+queue = given.name AND state = 'failed'
+
+-- name: done_in_given
+queue = given.name AND state = 'done' AND finished_at IS NOT NULL
+
+-- name: cancelled_in_given
+queue = given.name AND state = 'cancelled' AND finished_at IS NOT NULL
+
+-- name: abandoned_in_given
+queue = given.name AND state = 'abandoned' AND finished_at IS NOT NULL
+
 -- name: by_id
 -- Differs because SQLite finds rows by id if no index is allowed.
 NOT INDEXED
