@@ -9,7 +9,7 @@ import click
 
 from .commands import Commands
 from .copying import copy
-from .dashboard import dashboard
+from .dashboard import dashboard, dashboard_user
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
@@ -27,7 +27,8 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch, dashboard],
+    "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Dashboard": [dashboard, dashboard_user],
     "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
     "Database": [migrate, copy, doctor],

@@ -28,11 +28,12 @@ class Dashboard:
     """The dashboard of a database, as an ASGI application to be mounted in another one.
 
     ``queue``: any queue of the database. ``auth``: a callable, also a coroutine function, from a Starlette ``Request``
-    to a ``User``, or to None for nobody. It has no default: a dashboard is never open by accident. ``read_only``: nobody
-    can change anything; SELECT is all that the database's account needs. ``allowed_hosts``: the host names under which
-    browsers may reach it, beside those of this machine; ``"*"`` allows all, where the program around it checks the Host
-    header. ``hide``: what is never shown, of "payload", "result" and "output". ``allow_commands``: administrators may
-    enqueue command lines, which run on the workers.
+    to a ``User``, or to None if nobody has signed in. It has no default: a dashboard is never open by accident.
+
+    ``read_only``: no user can change anything; the database's account needs only SELECT. ``allowed_hosts``: the names
+    under which browsers may reach the dashboard, besides those of this machine. ``"*"`` allows all, for a program that
+    checks the Host header itself. ``hide``: what is never shown, of "payload", "result" and "output".
+    ``allow_commands``: administrators may enqueue command lines, which run on the workers.
 
     Raises TypeError and ValueError.
     """
@@ -57,7 +58,7 @@ class Dashboard:
         if unknown := self.hidden - set(HIDEABLE):
             raise ValueError(f"hide: {sorted(unknown)[0]!r} is not one of {', '.join(HIDEABLE)}")
         self.allow_commands = allow_commands
-        self.way_in: WayIn = auth if hasattr(auth, "identify") else HostLogin(auth)  # type: ignore[assignment, arg-type]
+        self.way_in: WayIn = auth if hasattr(auth, "identify") else HostLogin(auth)  # type: ignore[assignment]
         self.static = Static()
         self._templates = Templates(self.static)
         self.looks = Looks()
@@ -82,7 +83,7 @@ class Dashboard:
         """Return the HTML of a template."""
         return self._templates.render(call, template, **values)
 
-    def way_in_page(self, call: Call, status: int, detail: str = "", name: str = "") -> Response:
+    def way_in_page(self, call: Call, status: int, detail: str = "", name: str = "", wanted: str = "/") -> Response:
         """Return the page that asks who is there."""
-        values = {"detail": detail, "name": name, "has_login": self.way_in.has_login}
-        return call.page("login.html", status, next=call.here, **values)
+        has_login = self.way_in.has_login
+        return call.page("login.html", status, next=wanted, detail=detail, name=name, has_login=has_login)

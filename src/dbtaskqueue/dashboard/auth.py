@@ -57,19 +57,23 @@ class Refused(Exception):
         self.headers = {key.replace("_", "-"): value for key, value in headers.items()}
 
 
+Cookie: TypeAlias = tuple[str, str, int]
+"""The name, the value and the seconds of a cookie."""
+
+
 class Identity(NamedTuple):
     """Who makes a request, and how this is known.
 
     ``seed``: a secret that this browser keeps, from which its CSRF tokens are derived; None if it has none yet.
-    ``cookie``: the name, the value and the seconds of a cookie that identifies it from now on.
+    ``cookie``: what identifies the browser from now on, in place of a token in the URL.
     """
 
     user: User
     seed: str | None = None
-    cookie: tuple[str, str, int] | None = None
+    cookie: Cookie | None = None
 
 
-Auth: TypeAlias = Callable[[Request], User | None | Awaitable[User | None]]
+Auth: TypeAlias = Callable[[Request], User | Awaitable[User | None] | None]
 
 
 class WayIn(Protocol):
@@ -77,6 +81,12 @@ class WayIn(Protocol):
 
     async def identify(self, request: Request) -> Identity | None:
         """Return who makes a request, or None if it does not say. Raises Refused."""
+
+    def sign_in(self, request: Request, name: str, password: str) -> Cookie:
+        """Return the cookie of a new session. Raises Refused."""
+
+    def sign_out(self) -> Cookie:
+        """Return the cookie that ends a session."""
 
     has_login: bool
     """Whether there are users with passwords, who sign in at ``/login``."""
@@ -106,3 +116,11 @@ class HostLogin:
             raise TypeError(f"auth must return a User or None, not {type(found).__name__}")
         check_role(found.role)
         return Identity(found)
+
+    def sign_in(self, request: Request, name: str, password: str) -> Cookie:
+        """See WayIn."""
+        raise Refused(404, "sign in at the program around this dashboard")
+
+    def sign_out(self) -> Cookie:
+        """See WayIn."""
+        raise Refused(404, "sign out at the program around this dashboard")

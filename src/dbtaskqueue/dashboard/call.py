@@ -88,12 +88,14 @@ class Call:
     @property
     def here(self) -> str:
         """The path and the query string of this page, for a way back to it."""
-        text = urlencode(self.query.pairs, quote_via=quote)
+        text = urlencode(self.query.without("token", "part"), doseq=True, quote_via=quote)
         return f"{self.path}{'?' if text else ''}{text}"
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def page(self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+    def page(
+        self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+    ) -> Response:
         """Return a page: a template with these values, and those that all templates have."""
         html = self.dashboard.render(self, template, **values)
         return Response(html, status, dict(headers or {}), "text/html; charset=utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -71,7 +72,7 @@ class Gate:
         try:
             response = await self._pass(request, call, timing)
         except Exception as error:
-            response = self._refuse(call, error)
+            response = await run_in_threadpool(timing.of, partial(self._refuse, call), error)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers["server-timing"] = timing.header
@@ -90,7 +91,7 @@ class Gate:
         if call.path.startswith(("/static/", "/health/", "/metrics")):
             return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
         if refusal.status == 401:
-            response = self._dashboard.way_in_page(call, 401, refusal.reason)
+            response = self._dashboard.way_in_page(call, 401, refusal.reason, wanted=call.here)
             response.headers.update(headers)
             return response
         return call.page("error.html", refusal.status, headers, title=title, detail=refusal.reason)
@@ -110,12 +111,10 @@ class Gate:
         if self._dashboard.read_only:
             identity = identity._replace(user=identity.user._replace(role="look"))
         call.know(identity.user, identity.seed or request.cookies.get(_CSRF_COOKIE) or "")
-        if identity.cookie is not None and request.method in ("GET", "HEAD"):
-            return _exchanged(call, identity)
         if way is None:
-            raise Refused(405, f"{request.method} is not possible here", allow=", ".join(allowed)) if allowed else Refused(
-                404, "there is no such page"
-            )
+            raise _no_way(request.method, allowed)
+        if identity.cookie is not None and way.method == "GET":
+            return _exchanged(call, identity)
         if not may(identity.user, way.role):  # type: ignore[arg-type]
             raise Refused(403, self._why_not(way, identity.user))
         return await self._run(way, call, timing, identity)
@@ -163,6 +162,12 @@ def _exchanged(call: Call, identity: Identity) -> Response:
     name, value, seconds = identity.cookie  # type: ignore[misc]
     call.set_cookie(response, name, value, seconds)
     return response
+
+
+def _no_way(method: str, allowed: list[str]) -> Refused:
+    if allowed:
+        return Refused(405, f"{method[:20]} is not possible here", allow=", ".join(allowed))
+    return Refused(404, "there is no such page")
 
 
 def _is_safe(value: str) -> bool:

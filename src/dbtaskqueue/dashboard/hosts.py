@@ -26,7 +26,9 @@ class Hosts:
             raise Refused(421, f"the host {name!r} is not allowed here; allow it with --allowed-host or allowed_hosts=")
 
     def _is_ours(self, host: str) -> bool:
-        return "*" in self.allowed or is_loopback(host_name(host)) or bool({host.lower(), host_name(host)} & self.allowed)
+        return (
+            "*" in self.allowed or is_loopback(host_name(host)) or bool({host.lower(), host_name(host)} & self.allowed)
+        )
 
 
 def host_name(host: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from .._store import count_statements
+
 T = TypeVar("T")
 A = TypeVar("A")
 
@@ -18,7 +20,12 @@ class Timing:
 
     def of(self, handler: Callable[[A], T], argument: A) -> T:
         """Call a handler, and count its statements."""
-        return handler(argument)
+        with count_statements() as statements:
+            try:
+                return handler(argument)
+            finally:
+                self._statements += statements.number
+                self._seconds += statements.seconds
 
     @property
     def header(self) -> str:

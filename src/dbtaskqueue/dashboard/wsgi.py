@@ -13,4 +13,4 @@ def as_wsgi(dashboard: Dashboard) -> Callable[..., Any]:
     """Return a WSGI application. Its event loop starts with the first request: a server may fork before."""
     from a2wsgi import ASGIMiddleware
 
-    return ASGIMiddleware(dashboard)  # type: ignore[return-value]
+    return ASGIMiddleware(dashboard)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from urllib.parse import quote
 from ..._formats.url import Target, refuse_unknown
 from ...errors import ConfigurationError, StoreUnavailable
 from ..connections import NOTHING, Connections, Row, Values, mark_done
+from ..counting import counted
 from ..group_commit import Request
 from .files import identity, is_no_directory, refuse_network, remove_directory
 from .transaction import SQL, SqliteTransaction
@@ -109,11 +110,11 @@ class SqliteConnections(Connections):
 
     def read(self, work: Callable[[SqliteTransaction], T]) -> T:
         """See the base class."""
-        return self.converse(self._read, self._read_all, work)
+        return self.converse(self._read, self._read_all, counted(work))
 
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
         """See the base class."""
-        return self.converse(self._read, SqliteTransaction.rows, name, values)
+        return self.converse(self._read, counted(_rows), name, values)
 
     def _read(self, act: Callable[[SqliteTransaction, *Ts], T], *values: *Ts) -> T:
         with self._read_lock:
@@ -315,6 +316,10 @@ class SqliteConnections(Connections):
             yield
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
+
+
+def _rows(transaction: SqliteTransaction, name: str, values: Values) -> list[Row]:
+    return transaction.rows(name, values)
 
 
 def _wait_for_lock(act: Callable[[*Ts], T], *values: *Ts) -> T:
