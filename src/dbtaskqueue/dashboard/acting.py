@@ -57,9 +57,7 @@ def cancel(call: Call) -> Response:
     running = fields.flag(call.form, "running", True)
     ready(call)
     is_cancelled = call.queue.cancel(call.id, running=running)
-    return _task_answer(
-        call, f"Task {call.id} is cancelled." if is_cancelled else f"Task {call.id} was asked to stop."
-    )
+    return _task_answer(call, f"Task {call.id} is cancelled." if is_cancelled else f"Task {call.id} was asked to stop.")
 
 
 def retry(call: Call) -> Response:

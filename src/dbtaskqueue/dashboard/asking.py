@@ -61,13 +61,13 @@ def confirm(call: Call) -> Response:
     return shown(call, question)
 
 
-def shown(call: Call, question: Question, status: int = 200, **values: Any) -> Response:
+def shown(call: Call, question: Question, status: int = 200, error: str = "") -> Response:
     """Return the page of a question, or the form alone, for a dialog."""
     is_dialog = call.query.text("part") is not None
     wanted = call.query.text("back") or call.form.get("back")
     back = str(wanted) if is_own_path(wanted) else question.back
-    layout = {"layout": "dialog.html"} if is_dialog else {}
-    return call.page("ask.html", status, q=question, back=back, is_dialog=is_dialog, **layout, **values)
+    layout = "dialog.html" if is_dialog else "base.html"
+    return call.page("ask.html", status, q=question, back=back, is_dialog=is_dialog, layout=layout, error=error)
 
 
 # -- one task --------------------------------------------------------------------------------------
@@ -89,7 +89,9 @@ def _task_question(
 
 def _cancel_text(record: TaskRecord) -> str:
     if record.state == RUNNING:
-        return "It is running. It is asked to stop, and stopped if it runs in a process. What it has done so far is kept."
+        return (
+            "It is running. It is asked to stop, and stopped if it runs in a process. What it has done so far is kept."
+        )
     if record.state in FINAL:
         return f"It is {record.state} already, so there is nothing to cancel."
     return "It will not run, unless somebody retries it."
@@ -126,8 +128,15 @@ def _queue_question(
         query = {"name": name}
         title = f"{verb.capitalize()} queue {name}?"
         return Question(
-            title, text, act, "Keep it as it is", f"/queue/{verb}", call.url("/queue", **query)[len(call.url("")) :],
-            query, inputs, is_danger=is_danger,
+            title,
+            text,
+            act,
+            "Keep it as it is",
+            f"/queue/{verb}",
+            call.url("/queue", **query)[len(call.url("")) :],
+            query,
+            inputs,
+            is_danger=is_danger,
         )
 
     return ask

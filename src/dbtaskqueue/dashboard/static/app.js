@@ -87,7 +87,7 @@ async function poll() {
     const answer = await fetch(url, { headers: { "If-None-Match": `"${etag}"` }, redirect: "manual", signal: stop, cache: "no-store" });
     if (answer.status === 401 || answer.type === "opaqueredirect") return location.reload();
     if (answer.status !== 304 && !answer.ok) throw new Error(String(answer.status));
-    if (answer.status === 200) show(await answer.text());
+    if (answer.status === 200 && on) show($("main", parse(await answer.text())));
     failures = 0;
     note.textContent = "";
     live.classList.remove("away");
@@ -100,9 +100,8 @@ async function poll() {
   schedule(failures ? Math.min(30, 2 ** (failures - 1)) * 1000 : 1000);
 }
 
-function show(html) {
-  const fresh = $("main", parse(html));
-  if (!fresh || !on) return;
+function show(fresh) {
+  if (!fresh) return;
   showTimes(fresh);
   morph(main, document.adoptNode(fresh));
   etag = main.dataset.etag;
@@ -194,6 +193,47 @@ document.addEventListener("submit", async event => {
     dialog.showModal();
   } catch { location.assign(full); }
 });
+
+// -- acting: what came of it is said on this page, so that focus and scrolling stay ----------------
+
+const said = $("#said"), refused = $("#refused");
+function say(text, element = said) {
+  for (const each of [said, refused]) each.textContent = each === element ? text : "";
+  refused.hidden = element !== refused;
+}
+async function act(form, button) {
+  const dialog = form.closest("dialog");
+  const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)), cache: "no-store" });
+  const page = parse(await answer.text()), why = $("main [role=alert]", page)?.textContent;
+  if (answer.status === 422 && dialog && why) {
+    const alert = $("[role=alert]", dialog);
+    alert.textContent = why;
+    alert.hidden = false;
+    return;
+  }
+  if (answer.status === 401) return location.reload();
+  const text = $("#said", page)?.textContent ?? "";
+  if (answer.ok && answer.url !== location.href.split("#")[0]) {
+    sessionStorage.setItem("said", text);
+    return location.assign(answer.url);
+  }
+  if (answer.ok) show($("main", page));
+  dialog?.close();
+  if (answer.ok) say(text); else say(why ?? answer.statusText, refused);
+}
+document.addEventListener("submit", async event => {
+  const form = event.target;
+  if (!form.matches("[data-act]")) return;
+  event.preventDefault();
+  if (form.ariaBusy) return;
+  form.ariaBusy = "true";
+  try { await act(form, event.submitter); } catch { say("The dashboard does not answer. Look whether it was done before you try again.", refused); }
+  form.ariaBusy = null;
+});
+if (sessionStorage.getItem("said")) setTimeout(() => {
+  say(sessionStorage.getItem("said"));
+  sessionStorage.removeItem("said");
+}, 100);
 
 // -- keys, unless they are off ---------------------------------------------------------------------
 
