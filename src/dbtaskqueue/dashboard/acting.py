@@ -10,13 +10,15 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
+from ..monitoring.tasks import details
 from ..queue import TaskQueue
 from ..schedules import as_schedule, find_schedule, run_now, set_paused
-from ..states import FINAL
+from ..states import FINAL, TaskState
+from ..task import look_up
 from . import fields
+from .api.looking import without_hidden
 from .auth import Refused
 from .call import Call
-from .data.changed import task_value
 from .fields import BadField, as_bad_form
 from .messages import say
 from .opening import is_own_path
@@ -48,8 +50,14 @@ def ready(call: Call) -> None:
 # -- one task --------------------------------------------------------------------------------------
 
 
-def _task_answer(call: Call, text: str, **query: object) -> Response:
-    return answer(call, text, f"/tasks/{call.id}", lambda: task_value(call.queue, call.id, call.dashboard.hidden))
+def task_answer(call: Call, text: str, id: int, status: int = 200) -> Response:
+    """Return the answer to what was done with a task that is still there."""
+
+    def value() -> object:
+        store = call.queue.store
+        return without_hidden(call, details(store, look_up(store, id)))
+
+    return answer(call, text, f"/tasks/{id}", value, status)
 
 
 def cancel(call: Call) -> Response:
@@ -57,28 +65,28 @@ def cancel(call: Call) -> Response:
     running = fields.flag(call.form, "running", True)
     ready(call)
     is_cancelled = call.queue.cancel(call.id, running=running)
-    return _task_answer(call, f"Task {call.id} is cancelled." if is_cancelled else f"Task {call.id} was asked to stop.")
+    return task_answer(call, f"Task {call.id} is cancelled." if is_cancelled else f"Task {call.id} was asked to stop.", call.id)
 
 
 def retry(call: Call) -> Response:
     """Run a task again."""
     ready(call)
     call.queue.retry(call.id)
-    return _task_answer(call, f"Task {call.id} will run again.")
+    return task_answer(call, f"Task {call.id} will run again.", call.id)
 
 
 def suspend(call: Call) -> Response:
     """Pause the processes of a task."""
     ready(call)
     call.queue.suspend(call.id)
-    return _task_answer(call, f"Task {call.id} is suspended: its processes stop within 2 seconds.")
+    return task_answer(call, f"Task {call.id} is suspended: its processes stop within 2 seconds.", call.id)
 
 
 def continue_(call: Call) -> Response:
     """Continue a suspended task."""
     ready(call)
     call.queue.continue_(call.id)
-    return _task_answer(call, f"Task {call.id} continues.")
+    return task_answer(call, f"Task {call.id} continues.", call.id)
 
 
 # -- a queue ---------------------------------------------------------------------------------------
@@ -135,7 +143,7 @@ def prune_queue(call: Call) -> Response:
     if age is None:
         raise BadField("older_than", "is missing: give an age such as 30d")
     with as_bad_form():
-        changed = lane.prune(age, states=states)
+        changed = lane.prune(age, states=map(TaskState, states))
     return _queue_answer(call, f"{_tasks(changed)} of queue {lane.name} deleted.", lane, changed=changed)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from .._formats.payload import JSON
-from .._store import Store
+from .._store.contract import Store
 from ..calls import Command, Target, TaskCall
 from ..checks import check_function
 from ..errors import PayloadError
@@ -19,10 +19,9 @@ from ..options import Options
 from ..queue import TaskQueue
 from ..task import Task, look_up
 from . import fields
-from .acting import answer, ready
+from .acting import ready, task_answer
 from .auth import Refused
 from .call import Call
-from .data.changed import task_value
 from .fields import BadField, as_bad_form
 from .params import BadForm, Form
 
@@ -110,9 +109,7 @@ def _enqueue(call: Call, target: Target) -> Response:
         text, status = f"Task {task.id} has the key {task.key!r} already. Nothing was enqueued.", 200
     else:
         text, status = f"Task {task.id} is enqueued.", 201
-    return answer(
-        call, text, f"/tasks/{task.id}", lambda: task_value(call.queue, task.id, call.dashboard.hidden), status
-    )
+    return task_answer(call, text, task.id, status)
 
 
 def _lane(form: Form, queue: TaskQueue) -> TaskQueue:

@@ -1,6 +1,6 @@
 """Reading bodies: fields of a form, which are texts, or values of a JSON object.
 
-An empty field of a form is not given, and neither is null in JSON. Every function raises BadForm, which names the field.
+An empty field of a form is not given, and neither is null in JSON. Each function raises BadForm, which names the field.
 """
 
 from __future__ import annotations

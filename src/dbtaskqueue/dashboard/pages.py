@@ -15,9 +15,7 @@ from .looks import EVERY, Look
 T = TypeVar("T")
 
 
-def live(
-    call: Call, template: str, key: Hashable, read: Callable[[], T], every: float = EVERY, **more: Any
-) -> Response:
+def live(call: Call, template: str, key: Hashable, read: Callable[[], T], every: float = EVERY, **more: Any) -> Response:
     """Return a page, or with ``?part=1`` its main part, or 304 if the browser has that already.
 
     ``key`` and ``read``: the subject of the page, see Looks. The template gets what ``read`` returns as ``page``.

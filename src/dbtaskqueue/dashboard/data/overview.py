@@ -90,9 +90,7 @@ def needs(
 
 
 def _without_workers(queues: list[Queue], workers: list[Worker]) -> list[Need]:
-    waiting = [
-        each for each in queues if each.due_since and not each.paused and not each.workers + each.unknown_workers
-    ]
+    waiting = [each for each in queues if each.due_since and not each.paused and not each.workers + each.unknown_workers]
     if not waiting:
         return []
     since = min(each.due_since or 0 for each in waiting)
