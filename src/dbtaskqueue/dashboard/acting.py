@@ -30,6 +30,7 @@ def answer(call: Call, text: str, to: str, value: Callable[[], object], status: 
 
     That page is the one from which the browser came, if the form says so, or else ``to`` with ``query``.
     """
+    call.dashboard.looks.forget_all()
     if call.via == "api":
         return call.json(value(), status)
     response = call.redirect(to, **query)
@@ -65,7 +66,8 @@ def cancel(call: Call) -> Response:
     running = fields.flag(call.form, "running", True)
     ready(call)
     is_cancelled = call.queue.cancel(call.id, running=running)
-    return task_answer(call, f"Task {call.id} is cancelled." if is_cancelled else f"Task {call.id} was asked to stop.", call.id)
+    became = "is cancelled" if is_cancelled else "was asked to stop"
+    return task_answer(call, f"Task {call.id} {became}.", call.id)
 
 
 def retry(call: Call) -> Response:

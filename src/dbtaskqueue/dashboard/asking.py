@@ -22,7 +22,7 @@ from .opening import is_own_path
 
 
 class Input(NamedTuple):
-    """A field of a question. ``kind``: text, number, check, or hidden."""
+    """A field of a question. ``kind``: text, check or hidden."""
 
     name: str
     label: str = ""
@@ -112,7 +112,7 @@ def _reschedule_text(record: TaskRecord) -> str:
 
 _RESCHEDULE = (
     Input("start_in", "Start in", hint="Such as 0s for now, 15m, 2h or 1d."),
-    Input("priority", "Priority", kind="number", hint="From -32768 to 32767; higher ones run first."),
+    Input("priority", "Priority", hint="From -32768 to 32767; higher ones run first."),
     Input("queue", "Queue", hint="Another queue to move it to."),
 )
 
