@@ -33,6 +33,7 @@ from .records import Held as Held
 from .records import NewTask as NewTask
 from .records import QueueRecord as QueueRecord
 from .records import RunningRecord as RunningRecord
+from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -469,6 +470,10 @@ class Claims(abc.ABC):
     @abc.abstractmethod
     def saved(self, task: int) -> dict[str, str]:
         """Return the checkpoint and the results of steps of the task, by name."""
+
+    @abc.abstractmethod
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        """Return sizes and beginnings of the checkpoint and the results of steps, by name."""
 
     @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
