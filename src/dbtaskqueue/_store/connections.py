@@ -18,6 +18,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from ..errors import StoreUnavailable
 from .group_commit import GroupCommit, Request
+from .queries import Conditions
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -51,6 +52,10 @@ class Transaction(abc.ABC):
     @abc.abstractmethod
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         """Return all rows of the query ``name``."""
+
+    @abc.abstractmethod
+    def rows_where(self, name: str, conditions: Conditions, values: Values) -> list[Row]:
+        """Return all rows of the query ``name`` with these conditions: see ``queries.composed``."""
 
     @abc.abstractmethod
     def change(self, name: str, values: Values = NOTHING) -> int:
