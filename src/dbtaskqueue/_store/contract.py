@@ -10,11 +10,12 @@ from __future__ import annotations
 import abc
 import contextlib
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
+from .._formats.filters import Filters
 from ..states import TaskState
 from .records import BY_PARENTS as BY_PARENTS
 from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
@@ -33,6 +34,7 @@ from .records import Held as Held
 from .records import NewTask as NewTask
 from .records import QueueRecord as QueueRecord
 from .records import RunningRecord as RunningRecord
+from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -471,6 +473,10 @@ class Claims(abc.ABC):
         """Return the checkpoint and the results of steps of the task, by name."""
 
     @abc.abstractmethod
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        """Return sizes and beginnings of the checkpoint and the results of steps, by name."""
+
+    @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
         """Return a block with a DB-API connection, whose commit also stores the end. Raises LeaseLost."""
 
@@ -714,8 +720,50 @@ class Copying(abc.ABC):
         """Return whether an import has started and not ended."""
 
 
+class SearchRequest(NamedTuple):
+    """What to search for, and where to continue.
+
+    ``cursor``: the ``next`` of the page before. ``highest``: the highest id to look at. ``among``: only these tasks,
+    if not None. ``without``: not these. ``arguments``: see ``conditions.Tested``. The search ends after ``limit``
+    tasks, ``rows`` rows or ``seconds``.
+    """
+
+    filters: Filters
+    sort: str = "newest"
+    limit: int = 100
+    cursor: str | None = None
+    highest: int | None = None
+    among: Sequence[int] | None = None
+    without: Sequence[int] = ()
+    arguments: Mapping[str, Sequence[str]] = {}
+    rows: int = 20_000
+    seconds: float = 0.15
+
+
+class SearchPage(NamedTuple):
+    """What one call of a search found: ``next`` is where to continue, None exactly if nothing is left.
+
+    ``scanned``: the tasks that it looked at. ``back_to``: the lowest id of these. ``tasks`` is empty if only ids were
+    requested.
+    """
+
+    ids: list[int]
+    tasks: list[TaskRecord]
+    next: str | None
+    scanned: int
+    back_to: int | None
+
+
 class Search(abc.ABC):
     """Finding tasks by filters, within bounds."""
+
+    @abc.abstractmethod
+    def search(self, request: SearchRequest) -> SearchPage:
+        """Return the next tasks that match, in the order of the sort. Raises ValueError for an invalid cursor."""
+
+    @abc.abstractmethod
+    def search_ids(self, request: SearchRequest) -> SearchPage:
+        """Return the same page without the tasks: only their ids."""
 
 
 class Operations(abc.ABC):

@@ -170,6 +170,14 @@ class RunningRecord(NamedTuple):
         return None if self.budget is None else self.retry_base + self.budget
 
 
+class SavedRecord(NamedTuple):
+    """A checkpoint or the result of a step: its characters of JSON, and the first 200 of them."""
+
+    name: str
+    size: int
+    beginning: str
+
+
 class QueueRecord(NamedTuple):
     """The unfinished tasks of a queue. ``waiting``: pending or failed and not blocked; ``failed`` are among them."""
 

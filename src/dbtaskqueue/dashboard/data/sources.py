@@ -164,7 +164,7 @@ class Sources:
         def read() -> dict[str, int | None]:
             return {name: self._queue.store.waiting_since(name, clock.now()) for name in waiting}
 
-        return self.looks.part("due", read, max(_SLOWLY, len(waiting))) if waiting else {}
+        return (self.looks.counted("due", read, max(_SLOWLY, len(waiting))) if waiting else None) or {}
 
     # -- running tasks -----------------------------------------------------------------------------
 
@@ -177,17 +177,25 @@ class Sources:
         return self.looks.part("running tasks", self._read_running)
 
     def _read_running(self) -> list[Running]:
-        now, before, self._samples = time.monotonic(), self._samples, {}
+        before, self._samples = self._samples, {}
         found = []
         for record in self.running_records():
             key, usage = (record.id, record.token), read_usage(record.usage)
-            if usage is not None:
-                samples = self._samples[key] = before.get(key, deque())
-                samples.append((now, usage.cpu))
-                while len(samples) > 2 and samples[1][0] <= now - _CPU_WINDOW:
-                    samples.popleft()
-            found.append(_running(record, usage, cpu_share(self._samples.get(key, ()))))
+            if key in before:
+                self._samples[key] = before[key]
+            found.append(_running(record, usage, self.cpu(record.id, record.token, usage)))
         return [each._replace(usual=self.usual(each.queue, each.function)) for each in found]
+
+    def cpu(self, id: int, token: int, usage: Usage | None) -> float | None:
+        """Return the share of one CPU that an attempt uses, from what has been seen of it; None if that is too little."""
+        if usage is None:
+            return None
+        now, samples = time.monotonic(), self._samples.setdefault((id, token), deque())
+        if not samples or samples[-1][1] != usage.cpu or now - samples[-1][0] > 2:
+            samples.append((now, usage.cpu))
+        while len(samples) > 2 and samples[1][0] <= now - _CPU_WINDOW:
+            samples.popleft()
+        return cpu_share(samples)
 
     # -- functions ---------------------------------------------------------------------------------
 
@@ -211,7 +219,9 @@ class Sources:
     def failures(self, queues: list[Queue]) -> list[Failure]:
         """Return the latest failures, grouped by error."""
         wanted = [(each.name, state) for each in queues for state in _failing(each)]
-        return self.looks.part("failures", lambda: self._read_failures(wanted), max(_SLOWLY, len(wanted)))
+        if not wanted:
+            return []
+        return self.looks.counted("failures", lambda: self._read_failures(wanted), max(_SLOWLY, len(wanted))) or []
 
     def _read_failures(self, wanted: list[tuple[str, str]]) -> list[Failure]:
         found: list[TaskRecord] = []
