@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 from ..._formats import progress as progress_format
@@ -12,7 +13,7 @@ from ..._store.contract import FinalRecord, QueueRecord, RunningRecord, Schedule
 from ..._system import clock
 from ..._system.place import here, is_gone
 from ...monitoring.snapshot import cpu_share
-from ...overview import FunctionStats, LATEST, queues_of, serves, summarize
+from ...overview import LATEST, FunctionStats, functions_of, queues_of, serves, summarize
 from ...queue import TaskQueue
 from ...states import ABANDONED, FAILED
 from ..looks import Looks
@@ -228,6 +229,17 @@ class Sources:
         for name, state in wanted:
             found += self._queue.store.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
         return grouped(sorted(found, key=failed_at, reverse=True)[: 3 * MOST_FAILURES])
+
+    def failures_of(self, queue: str) -> list[Failure]:
+        """Return the latest failures of a queue, grouped by error."""
+        read = partial(self._read_failures, [(queue, FAILED), (queue, ABANDONED)])
+        return self.looks.counted(("failures", queue), read, _SLOWLY) or []
+
+    def functions_of(self, worker: int) -> list[str]:
+        """Return the names of the functions that a worker has code for."""
+        found = next((each for each in self.worker_records() if each.id == worker), None)
+        names = None if found is None else functions_of(found)
+        return [name for name in names or () if isinstance(name, str)]
 
     def schedules(self) -> list[ScheduleRecord]:
         """Return all schedules, those that fire next first."""
