@@ -61,10 +61,23 @@ class Candidates(abc.ABC):
         """Return the part of a step that ends with this candidate."""
 
 
-def candidates_for(tx: Transaction, request: SearchRequest, floor: int | None = None) -> Candidates:
-    """Return what a search looks at. ``floor``: the lowest id, for a search that walks by id."""
+def needs_all_queues(request: SearchRequest) -> bool:
+    """Return whether a search needs the names of all queues: their indexes serve it."""
     filters = request.filters
-    queues = filters.texts("queue")
+    if filters.get("queue") or request.among is not None:
+        return False
+    is_waiting = bool(filters.flag("blocked")) or request.sort in ("line", "due")
+    return is_waiting or (request.sort != "longest" and len(_states(filters)) < len(TaskState))
+
+
+def candidates_for(
+    tx: Transaction, request: SearchRequest, queues: Sequence[str], floor: int | None = None
+) -> Candidates:
+    """Return what a search looks at.
+
+    ``queues``: those of the filters, or all if it needs them. ``floor``: the lowest id, for a search that walks by id.
+    """
+    filters = request.filters
     bounds = _bounds(tx, request, floor)
     if request.among is not None or request.sort not in ("newest", "ended"):
         return _in_order(tx, request, queues, bounds)
@@ -73,7 +86,7 @@ def candidates_for(tx: Transaction, request: SearchRequest, floor: int | None = 
         return Listed([(id,) for id in sorted(ids[0], reverse=True) if bounds[0] <= id <= bounds[1]], falling=True)
     scans = _scans(tx, filters, queues, states)
     if len(states) < len(TaskState) or filters.flag("blocked"):
-        return Merged(scans, bounds) if scans else Walk(bounds)
+        return Walk(bounds) if scans is None else Merged(scans, bounds)
     return WalkThenMerged(bounds, scans) if scans else Walk(bounds)
 
 
@@ -235,16 +248,12 @@ def _in_order(tx: Transaction, request: SearchRequest, queues: Sequence[str], bo
     if request.sort in ("line", "due"):
         if among is not None:  # the tasks that a caller knows of are running
             return Listed([])
-        return Waiting(queues or _all_queues(tx), by_rank=request.sort == "line")
+        return Waiting(queues, by_rank=request.sort == "line")
     found: list[Position] = [(id,) for id in among or ()]
     if request.sort == "longest":
         found = [(row[0], row[1]) for row in tx.rows("running_by_start") if among is None or row[1] in among]
     falling = request.sort != "longest"
     return Listed(sorted((each for each in found if floor <= each[-1] <= top), reverse=falling), falling=falling)
-
-
-def _all_queues(tx: Transaction) -> list[str]:
-    return [row[0] for row in tx.rows("queues")]
 
 
 # -- which indexes serve ---------------------------------------------------------------------------
@@ -259,7 +268,9 @@ def _bounds(tx: Transaction, request: SearchRequest, floor: int | None) -> tuple
         low, high = max(low, min(span.low for span in ids)), min(high, max(span.high for span in ids))
     created = filters.spans("created")
     first = min((span.low for span in created), default=LOWEST)
-    lasts = [max(span.high for span in spans) for name in ("created", "started", "ended") if (spans := filters.spans(name))]
+    lasts = [
+        max(span.high for span in spans) for name in ("created", "started", "ended") if (spans := filters.spans(name))
+    ]
     last = min(lasts, default=HIGHEST)
     if first == LOWEST and last == HIGHEST:
         return low, high
@@ -310,14 +321,9 @@ def _named_ids(
     return None
 
 
-def _scans(
-    tx: Transaction, filters: Filters, queues: Sequence[str], states: Sequence[TaskState]
-) -> list[Scan] | None:
+def _scans(tx: Transaction, filters: Filters, queues: Sequence[str], states: Sequence[TaskState]) -> list[Scan] | None:
     """Return the index scans that have all tasks in these states; None if there are too many, or no index has them."""
-    if len(states) == len(TaskState) and not queues:
-        return None
-    queues = queues or _all_queues(tx)
-    if len(queues) * len(states) > _MOST_SCANS:
+    if (not queues and len(states) == len(TaskState)) or len(queues) * len(states) > _MOST_SCANS:
         return None
     scans: list[Scan] = []
     for queue in queues:

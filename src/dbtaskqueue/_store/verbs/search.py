@@ -8,12 +8,15 @@ and says where to continue. So no filter reads more than the bounds allow, whate
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from ..candidates import Candidates, Step, candidates_for, parse_cursor, to_cursor
+from ..._formats.filters import HIGHEST
+from ..candidates import Candidates, Position, Step, candidates_for, needs_all_queues, parse_cursor, to_cursor
 from ..conditions import Tested, has_paths, tested
 from ..connections import Connections, Transaction
-from ..contract import Search, SearchPage, SearchRequest, TaskRecord
+from ..contract import Queues, Search, SearchPage, SearchRequest, TaskRecord
 from .base import CHUNK, SqlFacet, records
 
 _FIRST_STEP, _FIRST_HEAVY_STEP = 1024, 128
@@ -21,27 +24,31 @@ _FIRST_STEP, _FIRST_HEAVY_STEP = 1024, 128
 _GROWTH = 4
 
 
-class SqlSearch(SqlFacet, Search):
+class SqlSearch(SqlFacet, Queues, Search):
     """See Search."""
 
     def search(self, request: SearchRequest) -> SearchPage:
-        return _search(self._connections, request, with_tasks=True)
+        return self._search(request, with_tasks=True)
 
     def search_ids(self, request: SearchRequest) -> SearchPage:
-        return _search(self._connections, request, with_tasks=False)
+        return self._search(request, with_tasks=False)
 
-
-def _search(connections: Connections, request: SearchRequest, *, with_tasks: bool) -> SearchPage:
-    kind = _EndedSearch if request.sort == "ended" else _Search
-    return kind(connections, request).page(with_tasks=with_tasks)
+    def _search(self, request: SearchRequest, *, with_tasks: bool) -> SearchPage:
+        queues = self.queues() if needs_all_queues(request) else request.filters.texts("queue")
+        kind = _EndedSearch if request.sort == "ended" else _Search
+        return kind(self._connections, request, queues).page(with_tasks=with_tasks)
 
 
 class _Search:
     """One call of a search."""
 
-    def __init__(self, connections: Connections, request: SearchRequest) -> None:
+    def __init__(
+        self, connections: Connections, request: SearchRequest, queues: Sequence[str], floor: int | None = None
+    ) -> None:
         self._connections = connections
         self._request = request
+        self._queues = queues
+        self._floor = floor
         self._tested = tested(request.filters, request.arguments)
         self._without = frozenset(request.without)
         self._deadline = time.monotonic() + request.seconds
@@ -57,7 +64,7 @@ class _Search:
         """Search until there is enough, or the bounds are used up."""
         position = parse_cursor(self._request.sort, self._request.cursor)
         while True:
-            position = self._connections.read(lambda tx, at=position: self._look(tx, at, with_tasks=with_tasks))
+            position = self._connections.read(partial(self._look, position, with_tasks))
             if self._is_complete or self._has_enough():
                 break
         following = None if self._is_complete else to_cursor(self._request.sort, position)
@@ -68,10 +75,10 @@ class _Search:
         is_full = len(self._ids) >= request.limit or self._scanned >= request.rows
         return is_full or time.monotonic() >= self._deadline
 
-    def _look(self, tx: Transaction, position: tuple[int, ...] | None, *, with_tasks: bool) -> tuple[int, ...] | None:
+    def _look(self, position: Position | None, with_tasks: bool, tx: Transaction) -> Position | None:
         """Look at the next step; return the position of its last candidate."""
         if self._candidates is None:
-            self._candidates = candidates_for(tx, self._request)
+            self._candidates = candidates_for(tx, self._request, self._queues, self._floor)
         started = time.monotonic()
         size = max(1, min(self._size, self._request.rows - self._scanned))
         step = self._candidates.step(tx, position, size)
@@ -124,7 +131,7 @@ class _EndedSearch(_Search):
             inner = inner._replace(cursor=to_cursor("newest", (top,)))
         if floor is not None:
             inner = inner._replace(rows=10**9, seconds=60.0)
-        window = _Window(self._connections, inner, floor).page(with_tasks=False)
+        window = _Search(self._connections, inner, self._queues, floor).page(with_tasks=False)
         return self._sorted(window, top, floor, after, with_tasks=with_tasks)
 
     def _sorted(
@@ -139,25 +146,11 @@ class _EndedSearch(_Search):
         page, rest = ends[:limit], ends[limit:]
         ids = [id for _, id in page]
         tasks = self._connections.read(lambda tx: {each.id: each for each in _records(tx, ids)}) if with_tasks else {}
+        cursor = None if low is None or low[0] <= 0 else to_cursor("ended", low)
         if rest:
             bottom = low[0] if low else 0
-            cursor = to_cursor("ended", (2**63 - 1 if top is None else top, bottom, *page[-1]))
-        else:
-            cursor = None if low is None or low[0] <= 0 else to_cursor("ended", low)
+            cursor = to_cursor("ended", (HIGHEST if top is None else top, bottom, *page[-1]))
         return SearchPage(ids, [tasks[id] for id in ids if id in tasks], cursor, window.scanned, window.back_to)
-
-
-class _Window(_Search):
-    """A search down to a given id, if there is one."""
-
-    def __init__(self, connections: Connections, request: SearchRequest, floor: int | None) -> None:
-        super().__init__(connections, request)
-        self._floor = floor
-
-    def _look(self, tx: Transaction, position: tuple[int, ...] | None, *, with_tasks: bool) -> tuple[int, ...] | None:
-        if self._candidates is None:
-            self._candidates = candidates_for(tx, self._request, floor=self._floor)
-        return super()._look(tx, position, with_tasks=with_tasks)
 
 
 def matches(tx: Transaction, tested: Tested, step: Step, most: int) -> list[int]:
