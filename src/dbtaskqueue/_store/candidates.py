@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from .._formats.filters import HIGHEST, LOWEST, Filters
 from ..checks import shown
-from ..states import FAILED, FINAL, PENDING, RUNNING, UNFINISHED, TaskState
+from ..states import FAILED, FINAL, PENDING, RESERVED, RUNNING, UNFINISHED, TaskState
+from .conditions import Tested, to_tested
 from .connections import Transaction, Values
 from .contract import SearchRequest
 
@@ -27,7 +28,11 @@ _FEW = 10_000
 _MOST_SCANS = 100
 """Index scans that a step may merge: one for each state and queue."""
 _SHORT_WALK = 1024
-"""Rows of the primary key that a search in all states looks at before it turns to the indexes of its queues."""
+"""Rows of the primary key that a search looks at before it decides whether to turn to the indexes."""
+_DENSE = 8
+"""A walk takes less time than index scans if one of so many tasks is of the right state and queue."""
+_SERVED = ("queue", "state")
+"""Filters that the index scans serve."""
 _MARGIN = 1000
 """Ids that are searched beyond a time: ids rise with the time of creation, but for clocks and open transactions."""
 _WORTH_PROBES = 20_000
@@ -85,9 +90,13 @@ def candidates_for(
     if ids := _named_ids(tx, filters, queues, states):
         return Listed([(id,) for id in sorted(ids[0], reverse=True) if bounds[0] <= id <= bounds[1]], falling=True)
     scans = _scans(tx, filters, queues, states)
-    if len(states) < len(TaskState) or filters.flag("blocked"):
-        return Walk(bounds) if scans is None else Merged(scans, bounds)
-    return WalkThenMerged(bounds, scans) if scans else Walk(bounds)
+    if scans is None:
+        return Walk(bounds)
+    is_served = all(term.name in _SERVED for term in filters.terms) and len(states) < len(TaskState)
+    if is_served or filters.flag("blocked") or set(states) <= {RESERVED, RUNNING}:
+        return Merged(scans, bounds)
+    place = Filters(tuple(term for term in filters.terms if term.name in _SERVED))
+    return WalkOrMerged(bounds, scans, to_tested(place, {}))
 
 
 def parse_cursor(sort: str, cursor: str | None) -> Position | None:
@@ -155,20 +164,27 @@ class Merged(Candidates):
         return _step_of([(id,) for id in kept], is_last=step.is_last and kept == ids)
 
 
-class WalkThenMerged(Candidates):
-    """Tasks in any state: most pages are full after a short walk; if not, the indexes of the queues serve."""
+class WalkOrMerged(Candidates):
+    """The same, but down the primary key while most tasks there are of these states and queues: it takes less time."""
 
-    def __init__(self, bounds: tuple[int, int], scans: Sequence[Scan]) -> None:
+    def __init__(self, bounds: tuple[int, int], scans: Sequence[Scan], place: Tested) -> None:
         self._walk, self._merged = Walk(bounds), Merged(scans, bounds)
-        self._current: Candidates = self._walk
+        self._place = place
+        self._next: Candidates = self._walk
+        self._is_first = True
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
-        step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._current is self._walk else size)
-        self._stepped, self._current = self._current, self._merged
+        self._current = self._next
+        step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._is_first else size)
+        if self._is_first and step.scanned:
+            values = {**self._place.values, "top": step.top, "floor": step.floor, "limit": step.scanned}
+            number = len(tx.rows_where("matches_between", self._place.conditions, values))
+            self._next = self._walk if number * _DENSE >= step.scanned else self._merged
+        self._is_first = False
         return step
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
-        return self._stepped.up_to(tx, step, id)
+        return self._current.up_to(tx, step, id)
 
 
 class Listed(Candidates):
