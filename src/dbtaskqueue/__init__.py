@@ -22,6 +22,7 @@ from .errors import (
     TaskQueueError,
 )
 from .extension import Extension
+from .finding import Found
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .reasons import Reason
@@ -39,6 +40,7 @@ __all__ = [
     "Command",
     "ConfigurationError",
     "Extension",
+    "Found",
     "FunctionStats",
     "InvalidTransition",
     "LeaseLost",

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from . import retry
 from ._executors.lookup import Functions
 from ._formats import payload
+from ._formats.filters import SortName
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._formats.url import mask
@@ -43,6 +44,7 @@ from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
 from .options import (
@@ -669,6 +671,29 @@ class TaskQueue:
         bound = None if before is None else max(0, min(before, 2**63 - 1))
         records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
         return [Task(self.store, record) for record in records]
+
+    def find(
+        self,
+        *,
+        sort: SortName = "newest",
+        limit: int = 100,
+        cursor: str | None = None,
+        all_queues: bool = False,
+        **filters: Any,
+    ) -> Found:
+        """Return tasks of this queue, or with ``all_queues`` of any, that match all filters: at most ``limit``.
+
+        The documentation lists the filters. A list is a choice: ``state=["failed", "abandoned"]``. ``sort``: newest,
+        line (the order of a claim), longest (running tasks), due or ended. ``cursor``: the ``next`` of the page before,
+        to continue it. Raises ValueError for an unknown filter and an invalid value.
+        """
+        self._handle.require_open()
+        checked = check_filters(filters, self.name, all_queues=all_queues)
+        return find_tasks(self.store, checked, sort=sort, limit=limit, cursor=cursor, arguments=self._arguments())
+
+    def _arguments(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of the positional arguments of the task functions that this program has registered."""
+        return self.functions.arguments() if isinstance(self.functions, Registry) else {}
 
     def stats(self) -> QueueStats:
         """Count the tasks in each state, and more: see ``QueueStats``."""

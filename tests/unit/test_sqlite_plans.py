@@ -29,7 +29,7 @@ STATES = {
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
     *("ranks", "waiting_in", "blocked_in_queue", "ended_in", "scheduled_in"),  # one row for each priority or queue
-    *("newest", "latest", "found"),  # inner queries with a LIMIT
+    *("newest", "latest", "found", "longest"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
 """Any query may scan these, as they have few rows."""
@@ -47,6 +47,7 @@ ALLOWED = {
         "fix_due_after_clock_change",
         "claimable (ANY(queue) AND ANY(rank) AND due>?)",
     ): "runs only after the clock was set back",
+    ("final_counts", "ended (queue=? AND state=?)"): "counts ended tasks",
     ("held_ids", "sort"): "sorts held tasks, which are few per worker",
     ("is_left", "claimable (queue=?)"): "ends at the first row",
     ("more_wait", "claimable (queue=?)"): "has a LIMIT",
@@ -63,8 +64,11 @@ ALLOWED = {
     ("pending_ids", "sort"): "runs only if few tasks are waiting",
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
+    ("queue_counts", "claimable (queue=?)"): "counts waiting tasks",
+    ("queue_counts", "ended (queue=? AND state=?)"): "counts failed tasks",
     ("queues", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "reads the names of all schedules",
     ("queues", "sort"): "sorts one row for each queue",
+    ("running", "sort"): "sorts held tasks, which are few per worker, and the chosen ones",
     ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }

@@ -10,11 +10,12 @@ from __future__ import annotations
 import abc
 import contextlib
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
+from .._formats.filters import Filters
 from ..states import TaskState
 from .records import BY_PARENTS as BY_PARENTS
 from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
@@ -27,9 +28,13 @@ from .records import WANTS_FAILED as WANTS_FAILED
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
+from .records import FinalRecord as FinalRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
 from .records import NewTask as NewTask
+from .records import QueueRecord as QueueRecord
+from .records import RunningRecord as RunningRecord
+from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -468,6 +473,10 @@ class Claims(abc.ABC):
         """Return the checkpoint and the results of steps of the task, by name."""
 
     @abc.abstractmethod
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        """Return sizes and beginnings of the checkpoint and the results of steps, by name."""
+
+    @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
         """Return a block with a DB-API connection, whose commit also stores the end. Raises LeaseLost."""
 
@@ -592,6 +601,10 @@ class Workers(abc.ABC):
         """Return what the worker holds."""
 
     @abc.abstractmethod
+    def running(self, limit: int) -> list[RunningRecord]:
+        """Return the ``limit`` tasks of the database that have run longest."""
+
+    @abc.abstractmethod
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
 
@@ -609,6 +622,14 @@ class Queues(abc.ABC):
     @abc.abstractmethod
     def set_paused(self, queue: str, paused: bool) -> None:
         """Pause or resume the queue: nothing is claimed from a paused one."""
+
+    @abc.abstractmethod
+    def queue_counts(self, queues: Sequence[str]) -> list[QueueRecord]:
+        """Count the unfinished tasks of these queues. One statement."""
+
+    @abc.abstractmethod
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        """Count the final tasks of these queues. One statement, which takes a second for ten million tasks."""
 
     @abc.abstractmethod
     def is_paused(self, queue: str) -> bool:
@@ -699,8 +720,50 @@ class Copying(abc.ABC):
         """Return whether an import has started and not ended."""
 
 
+class SearchRequest(NamedTuple):
+    """What to search for, and where to continue.
+
+    ``cursor``: the ``next`` of the page before. ``highest``: the highest id to look at. ``among``: only these tasks,
+    if not None. ``without``: not these. ``arguments``: see ``conditions.Tested``. The search ends after ``limit``
+    tasks, ``rows`` rows or ``seconds``.
+    """
+
+    filters: Filters
+    sort: str = "newest"
+    limit: int = 100
+    cursor: str | None = None
+    highest: int | None = None
+    among: Sequence[int] | None = None
+    without: Sequence[int] = ()
+    arguments: Mapping[str, Sequence[str]] = {}
+    rows: int = 20_000
+    seconds: float = 0.12
+
+
+class SearchPage(NamedTuple):
+    """What one call of a search found: ``next`` is where to continue, None exactly if nothing is left.
+
+    ``scanned``: the tasks that it looked at. ``back_to``: the lowest id of these. ``tasks`` is empty if only ids were
+    requested.
+    """
+
+    ids: list[int]
+    tasks: list[TaskRecord]
+    next: str | None
+    scanned: int
+    back_to: int | None
+
+
 class Search(abc.ABC):
     """Finding tasks by filters, within bounds."""
+
+    @abc.abstractmethod
+    def search(self, request: SearchRequest) -> SearchPage:
+        """Return the next tasks that match, in the order of the sort. Raises ValueError for an invalid cursor."""
+
+    @abc.abstractmethod
+    def search_ids(self, request: SearchRequest) -> SearchPage:
+        """Return the same page without the tasks: only their ids."""
 
 
 class Operations(abc.ABC):

@@ -140,6 +140,65 @@ class Held(NamedTuple):
     suspended: int
 
 
+class RunningRecord(NamedTuple):
+    """A running task, as lists of them need it.
+
+    ``payload``: the first 300 characters. ``reported_at``: when its progress last changed. The other fields are those
+    of a TaskRecord.
+    """
+
+    id: int
+    queue: str
+    function: str | None
+    command: int
+    token: int
+    attempt: int
+    budget: int | None
+    retry_base: int
+    worker: int | None
+    cancel_requested: int
+    started_at: int | None
+    payload: str | None
+    suspended: int
+    progress: str | None
+    usage: str | None
+    reported_at: int | None
+
+    @property
+    def max_attempts(self) -> int | None:
+        """See TaskRecord."""
+        return None if self.budget is None else self.retry_base + self.budget
+
+
+class SavedRecord(NamedTuple):
+    """A checkpoint or the result of a step: its characters of JSON, and the first 200 of them."""
+
+    name: str
+    size: int
+    beginning: str
+
+
+class QueueRecord(NamedTuple):
+    """The unfinished tasks of a queue. ``waiting``: pending or failed and not blocked; ``failed`` are among them."""
+
+    name: str
+    paused: int
+    waiting: int
+    blocked: int
+    reserved: int
+    running: int
+    failed: int
+
+
+class FinalRecord(NamedTuple):
+    """The final tasks of a queue."""
+
+    name: str
+    done: int
+    cancelled: int
+    abandoned: int
+
+
 class WorkerRecord(NamedTuple):
     """A worker's row. ``boot``, ``namespace`` and ``started`` are its place, None where they cannot be read.
 
@@ -298,6 +357,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "many_task_values": listed(new_task, _parameter, "many", "new"),
         "new_worker_columns": listed(new_worker, _column),
         "new_worker_values": listed(new_worker, _parameter),
+        "running_columns": listed(RunningRecord._fields, _of_task, "running"),
         "held_columns": listed(Held._fields, _column, "held"),
         "attempt_columns": listed(AttemptRecord._fields, _column, "attempt"),
         "ended_columns": listed(EndedRecord._fields, _column),

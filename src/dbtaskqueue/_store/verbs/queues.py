@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from ..connections import Transaction
-from ..contract import Queues
+from ..contract import FinalRecord, QueueRecord, Queues
 from .base import SqlFacet
 
 
@@ -20,6 +23,12 @@ class SqlQueues(SqlFacet, Queues):
                 self._wake(tx, queue, None)
 
         self._connections.write(run)
+
+    def queue_counts(self, queues: Sequence[str]) -> list[QueueRecord]:
+        return [QueueRecord(*row) for row in self._connections.query("queue_counts", {"queues": json.dumps(queues)})]
+
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        return [FinalRecord(*row) for row in self._connections.query("final_counts", {"queues": json.dumps(queues)})]
 
     def is_paused(self, queue: str) -> bool:
         return bool(self._connections.query("is_paused", {"queue": queue}))
