@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,12 +15,17 @@ from dbtaskqueue.dashboard.auth import ROLES
 from dbtaskqueue.dashboard.gate import HEADERS
 from dbtaskqueue.dashboard.routes import OPEN, Way, checked, table
 
-pytestmark = pytest.mark.one_engine("what is tested comes before the database")
-
 WAYS = [way for way in table() if way.path != "/static/{hash}/{file}"]
 WRITES = [way for way in WAYS if way.method == "POST" and way.role is not OPEN]
 READS = [way for way in WAYS if way.method == "GET"]
 NO_TASK = 999
+
+
+@pytest.fixture(scope="module")
+def queue() -> Iterator[TaskQueue]:
+    """An empty queue for all of these tests: what they test comes before the database."""
+    with TaskQueue("sqlite:///:memory:") as queue:
+        yield queue
 
 
 def named(way: Way) -> str:
@@ -305,7 +311,6 @@ def test_16_large_bodies(queue: TaskQueue) -> None:
 
 
 def test_answers_are_compressed_from_1_kib_on(queue: TaskQueue) -> None:
-    queue.enqueue_many(range(20))
     for number in range(20):
         queue.lane(f"queue-{number}").pause()
     answer = mounted(queue).get("/api/v1/queues")

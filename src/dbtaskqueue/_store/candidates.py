@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from .._formats.filters import HIGHEST, LOWEST, Filters
 from ..checks import shown
-from ..states import FAILED, FINAL, PENDING, RUNNING, UNFINISHED, TaskState
+from ..states import FAILED, FINAL, PENDING, RESERVED, RUNNING, UNFINISHED, TaskState
+from .conditions import Tested, to_tested
 from .connections import Transaction, Values
 from .contract import SearchRequest
 
@@ -27,7 +28,11 @@ _FEW = 10_000
 _MOST_SCANS = 100
 """Index scans that a step may merge: one for each state and queue."""
 _SHORT_WALK = 1024
-"""Rows of the primary key that a search in all states looks at before it turns to the indexes of its queues."""
+"""Rows of the primary key that a search looks at before it decides whether to turn to the indexes."""
+_DENSE = 8
+"""A walk takes less time than index scans if one of so many tasks is of the right state and queue."""
+_SERVED = ("queue", "state")
+"""Filters that the index scans serve."""
 _MARGIN = 1000
 """Ids that are searched beyond a time: ids rise with the time of creation, but for clocks and open transactions."""
 _WORTH_PROBES = 20_000
@@ -61,10 +66,23 @@ class Candidates(abc.ABC):
         """Return the part of a step that ends with this candidate."""
 
 
-def candidates_for(tx: Transaction, request: SearchRequest, floor: int | None = None) -> Candidates:
-    """Return what a search looks at. ``floor``: the lowest id, for a search that walks by id."""
+def needs_all_queues(request: SearchRequest) -> bool:
+    """Return whether a search needs the names of all queues: their indexes serve it."""
     filters = request.filters
-    queues = filters.texts("queue")
+    if filters.get("queue") or request.among is not None:
+        return False
+    is_waiting = bool(filters.flag("blocked")) or request.sort in ("line", "due")
+    return is_waiting or (request.sort != "longest" and len(_states(filters)) < len(TaskState))
+
+
+def candidates_for(
+    tx: Transaction, request: SearchRequest, queues: Sequence[str], floor: int | None = None
+) -> Candidates:
+    """Return what a search looks at.
+
+    ``queues``: those of the filters, or all if it needs them. ``floor``: the lowest id, for a search that walks by id.
+    """
+    filters = request.filters
     bounds = _bounds(tx, request, floor)
     if request.among is not None or request.sort not in ("newest", "ended"):
         return _in_order(tx, request, queues, bounds)
@@ -72,9 +90,13 @@ def candidates_for(tx: Transaction, request: SearchRequest, floor: int | None = 
     if ids := _named_ids(tx, filters, queues, states):
         return Listed([(id,) for id in sorted(ids[0], reverse=True) if bounds[0] <= id <= bounds[1]], falling=True)
     scans = _scans(tx, filters, queues, states)
-    if len(states) < len(TaskState) or filters.flag("blocked"):
-        return Merged(scans, bounds) if scans else Walk(bounds)
-    return WalkThenMerged(bounds, scans) if scans else Walk(bounds)
+    if scans is None:
+        return Walk(bounds)
+    is_served = all(term.name in _SERVED for term in filters.terms) and len(states) < len(TaskState)
+    if is_served or filters.flag("blocked") or set(states) <= {RESERVED, RUNNING}:
+        return Merged(scans, bounds)
+    place = Filters(tuple(term for term in filters.terms if term.name in _SERVED))
+    return WalkOrMerged(bounds, scans, to_tested(place, {}))
 
 
 def parse_cursor(sort: str, cursor: str | None) -> Position | None:
@@ -142,20 +164,27 @@ class Merged(Candidates):
         return _step_of([(id,) for id in kept], is_last=step.is_last and kept == ids)
 
 
-class WalkThenMerged(Candidates):
-    """Tasks in any state: most pages are full after a short walk; if not, the indexes of the queues serve."""
+class WalkOrMerged(Candidates):
+    """The same, but down the primary key while most tasks there are of these states and queues: it takes less time."""
 
-    def __init__(self, bounds: tuple[int, int], scans: Sequence[Scan]) -> None:
+    def __init__(self, bounds: tuple[int, int], scans: Sequence[Scan], place: Tested) -> None:
         self._walk, self._merged = Walk(bounds), Merged(scans, bounds)
-        self._current: Candidates = self._walk
+        self._place = place
+        self._next: Candidates = self._walk
+        self._is_first = True
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
-        step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._current is self._walk else size)
-        self._stepped, self._current = self._current, self._merged
+        self._current = self._next
+        step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._is_first else size)
+        if self._is_first and step.scanned:
+            values = {**self._place.values, "top": step.top, "floor": step.floor, "limit": step.scanned}
+            number = len(tx.rows_where("matches_between", self._place.conditions, values))
+            self._next = self._walk if number * _DENSE >= step.scanned else self._merged
+        self._is_first = False
         return step
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
-        return self._stepped.up_to(tx, step, id)
+        return self._current.up_to(tx, step, id)
 
 
 class Listed(Candidates):
@@ -235,16 +264,12 @@ def _in_order(tx: Transaction, request: SearchRequest, queues: Sequence[str], bo
     if request.sort in ("line", "due"):
         if among is not None:  # the tasks that a caller knows of are running
             return Listed([])
-        return Waiting(queues or _all_queues(tx), by_rank=request.sort == "line")
+        return Waiting(queues, by_rank=request.sort == "line")
     found: list[Position] = [(id,) for id in among or ()]
     if request.sort == "longest":
         found = [(row[0], row[1]) for row in tx.rows("running_by_start") if among is None or row[1] in among]
     falling = request.sort != "longest"
     return Listed(sorted((each for each in found if floor <= each[-1] <= top), reverse=falling), falling=falling)
-
-
-def _all_queues(tx: Transaction) -> list[str]:
-    return [row[0] for row in tx.rows("queues")]
 
 
 # -- which indexes serve ---------------------------------------------------------------------------
@@ -259,7 +284,9 @@ def _bounds(tx: Transaction, request: SearchRequest, floor: int | None) -> tuple
         low, high = max(low, min(span.low for span in ids)), min(high, max(span.high for span in ids))
     created = filters.spans("created")
     first = min((span.low for span in created), default=LOWEST)
-    lasts = [max(span.high for span in spans) for name in ("created", "started", "ended") if (spans := filters.spans(name))]
+    lasts = [
+        max(span.high for span in spans) for name in ("created", "started", "ended") if (spans := filters.spans(name))
+    ]
     last = min(lasts, default=HIGHEST)
     if first == LOWEST and last == HIGHEST:
         return low, high
@@ -310,14 +337,9 @@ def _named_ids(
     return None
 
 
-def _scans(
-    tx: Transaction, filters: Filters, queues: Sequence[str], states: Sequence[TaskState]
-) -> list[Scan] | None:
+def _scans(tx: Transaction, filters: Filters, queues: Sequence[str], states: Sequence[TaskState]) -> list[Scan] | None:
     """Return the index scans that have all tasks in these states; None if there are too many, or no index has them."""
-    if len(states) == len(TaskState) and not queues:
-        return None
-    queues = queues or _all_queues(tx)
-    if len(queues) * len(states) > _MOST_SCANS:
+    if (not queues and len(states) == len(TaskState)) or len(queues) * len(states) > _MOST_SCANS:
         return None
     scans: list[Scan] = []
     for queue in queues:

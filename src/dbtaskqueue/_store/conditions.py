@@ -7,7 +7,7 @@ payloads without the text of the name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._formats import payload
@@ -25,6 +25,8 @@ _FLAGS = {
     "command": ("where_no_command", "where_command"),
     "cancel_requested": ("where_no_cancel_requested", "where_cancel_requested"),
 }
+_EXACT = 10**15
+"""Below it, a whole number has the same digits as an integer and as a float."""
 _HEAVY = {"error", "payload", "text", "ended", "worker"}
 """Filters that read more than the task's own row."""
 
@@ -42,8 +44,11 @@ class Tested(NamedTuple):
     is_heavy: bool
 
 
-def tested(filters: Filters, arguments: Mapping[str, Sequence[str]]) -> Tested:
-    """Return what a search tests for these filters. ``overdue`` is left out: the caller knows which tasks are."""
+def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_ended: bool = False) -> Tested:
+    """Return what a search tests for these filters, and with ``has_ended`` that a task or its latest attempt has ended.
+
+    ``overdue`` is left out: the caller knows which tasks are.
+    """
     conditions: list[Sequence[tuple[str, int]]] = []
     values: dict[str, object] = {}
     paths = [term for term in filters.terms if term.name.startswith(PAYLOAD_PATH)]
@@ -51,8 +56,10 @@ def tested(filters: Filters, arguments: Mapping[str, Sequence[str]]) -> Tested:
         if term.name != "overdue" and term not in paths:
             conditions.append([_bind(term.name, value, values) for value in term.values])
     for term in paths:
-        if texts := _needed(term, arguments):
-            conditions.append([_bind("payload", text, values) for text in texts])
+        needed = (_named(term, arguments), _valued(term))
+        conditions += [[_bind("payload", text, values) for text in texts] for texts in needed if texts]
+    if has_ended:
+        conditions.append([("where_has_ended", 0)])
     is_heavy = bool(paths) or any(term.name in _HEAVY for term in filters.terms)
     return Tested(conditions, values, paths, arguments, is_heavy)
 
@@ -90,12 +97,22 @@ def _function(value: str) -> tuple[str, str]:
 # -- values within the payload ---------------------------------------------------------------------
 
 
-def _needed(term: Term, arguments: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return texts of which a payload must have one to match; none if a payload without them may match."""
+def _named(term: Term, arguments: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the text of the name that a payload must have to match; none if one without it may match."""
     name = term.name.removeprefix(PAYLOAD_PATH).split(".")[-1]
     if name.isdigit() or any(name in names for names in arguments.values()):
         return []
     return [f"{json.dumps(name, ensure_ascii=False)}:"]
+
+
+def _valued(term: Term) -> list[str]:
+    """Return texts of which a payload must have one to match, as ``payload.encode`` writes values; or none."""
+    values = [json.loads(str(value)) for value in term.values]
+    if any(isinstance(value, dict | list) or (isinstance(value, float) and value.is_integer()) for value in values):
+        return []
+    if any(isinstance(value, int) and abs(value) >= _EXACT for value in values):
+        return []
+    return [json.dumps(value, ensure_ascii=False) for value in values]
 
 
 def has_paths(tested: Tested, function: str | None, is_command: bool, text: str | None) -> bool:
@@ -139,5 +156,3 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)
-
-

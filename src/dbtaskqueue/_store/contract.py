@@ -737,7 +737,7 @@ class SearchRequest(NamedTuple):
     without: Sequence[int] = ()
     arguments: Mapping[str, Sequence[str]] = {}
     rows: int = 20_000
-    seconds: float = 0.15
+    seconds: float = 0.12
 
 
 class SearchPage(NamedTuple):

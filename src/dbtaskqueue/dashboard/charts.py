@@ -71,7 +71,9 @@ def _ticks(start: int, end: int, at: object) -> list[Markup]:
         anchor = ("start", "middle", "middle", "middle", "end")[number]
         text = "0" if number == 0 else f"+{span(float(int(seconds)) if seconds >= 10 else seconds)}"
         found.append(
-            Markup('<text x="{:.1f}%" y="50" text-anchor="{}">{}</text>').format(100 * share, anchor, text)
+            Markup('<text x="{:.1f}%" y="50" text-anchor="{}" class="t-{}">{}</text>').format(
+                100 * share, anchor, number + 1, text
+            )
         )
     return found
 

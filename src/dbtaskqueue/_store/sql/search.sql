@@ -27,8 +27,14 @@ SELECT id FROM {{schema}}dbtaskqueue_task
 SELECT id, function, command, {{task_payload}} FROM {{schema}}dbtaskqueue_task
  WHERE id {{in_ids}} AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
 
+-- name: ends_between
+SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task {{by_id}}
+ WHERE id <= :top AND id >= :floor AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
+ ORDER BY id DESC
+
 -- name: ends_among
-SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
+SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task
+ WHERE id {{in_ids}} AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
 
 -- name: lowest_id
 SELECT coalesce(min(id), 0) FROM {{schema}}dbtaskqueue_task
@@ -109,6 +115,9 @@ state = 'running' AND started_at BETWEEN :low_n AND :high_n
 
 -- name: where_ended
 {{latest_end}} BETWEEN :low_n AND :high_n
+
+-- name: where_has_ended
+{{latest_end}} IS NOT NULL
 
 -- name: where_error
 {{error_has}}

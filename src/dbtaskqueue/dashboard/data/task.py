@@ -18,7 +18,7 @@ from ...reasons import why
 from ...states import FAILED, FINAL, PENDING, RESERVED, RUNNING
 from ...task import look_up
 from ..charts import Bar, timeline
-from ..words import LONGEST, call_text, error_line, first, pretty, span
+from ..words import LONGEST, call_text, error_line, first, pretty, shown, span
 from .sources import Sources, Worker
 
 MOST_ATTEMPTS = 50
@@ -110,6 +110,7 @@ class TaskPage(NamedTuple):
     payload: Value
     result: Value | None
     error: Value | None
+    error_line: str
     now: int
     actions: tuple[object, ...] = ()
 
@@ -200,7 +201,8 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         *family,
         value(record.payload, whole="payload" == whole),
         None if record.result in (None, "null") else value(record.result, whole="result" == whole),
-        value(record.error, whole="error" == whole) if record.error else None,
+        _error(record.error, whole="error" == whole) if record.error else None,
+        error_line(record.error),
         now - now % 2_000_000 if runs else 0,
     )
 
@@ -228,12 +230,13 @@ def value(text: str | None, *, whole: bool = False) -> Value:
     """Return a value as a page shows it, cut unless ``whole``."""
     text = text or ""
     is_cut = len(text) > LONGEST and not whole
-    return Value(first_part(text) if is_cut else pretty(text), len(text), is_cut)
+    return Value(pretty(text[:LONGEST]) if is_cut else pretty(text), len(text), is_cut)
 
 
-def first_part(text: str) -> str:
-    """Return the beginning of a long value."""
-    return pretty(text[:LONGEST])
+def _error(text: str, *, whole: bool) -> Value:
+    """Return an error, of which the end says most."""
+    is_cut = len(text) > LONGEST and not whole
+    return Value(shown(text[-LONGEST:] if is_cut else text), len(text), is_cut)
 
 
 def _attempt(record: AttemptRecord) -> Attempt:
