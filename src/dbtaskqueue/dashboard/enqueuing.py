@@ -27,6 +27,8 @@ from .params import BadForm, Form
 
 FIELDS = ("queue", "function", "arguments", "payload", "command", "priority", "start_in", "max_attempts", "key")
 """The fields of the form."""
+_LINE = 70
+"""Characters of JSON that stay on one line."""
 
 
 # -- the form --------------------------------------------------------------------------------------
@@ -66,7 +68,8 @@ def _as_text(value: JSON, function: str | None) -> str:
             value = args
         elif not args and isinstance(kwargs, dict) and kwargs.keys() != {"args", "kwargs"}:
             value = kwargs
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    line = json.dumps(value, ensure_ascii=False)
+    return line if len(line) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def _form(
