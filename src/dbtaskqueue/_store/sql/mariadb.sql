@@ -353,3 +353,9 @@ LOCATE(BINARY :value_n, BINARY options) > 0
 -- name: where_function_starts
 -- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
 LEFT(function, CHAR_LENGTH(:value_n)) = :value_n
+
+-- name: by_action_id
+FORCE INDEX (PRIMARY)
+
+-- name: by_operation_id
+FORCE INDEX (PRIMARY)
