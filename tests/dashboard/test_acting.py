@@ -243,12 +243,10 @@ def test_a_key_that_is_taken_returns_its_task(queue: TaskQueue) -> None:
         {"function": "a.b", "kwargs": []},
         {"function": ""},
         {"function": "a\nb"},
-        {"payload": "\ud800"},
         {"payload": 1, "key": "\x00"},
         {"payload": 1, "start_in": 1e300},
-        {"payload": 10**5000},
     ],
-    ids=str.__call__ if False else lambda body: str(body)[:40],
+    ids=lambda body: ascii(body)[:40],
 )
 def test_a_bad_task_is_refused_and_stores_nothing(queue: TaskQueue, body: dict[str, Any]) -> None:
     answer = api(mounted(queue), "tasks", body)
