@@ -178,7 +178,7 @@ def _question(call: Call, wanted: Wanted) -> Question:
         hidden += [("all", "1"), *((f"{_WHERE}{name}", value) for name, value in wanted.filters.pairs())]
     else:
         count, number = len(wanted.chosen), counted(len(wanted.chosen))
-        text = f"{'Task' if count == 1 else 'Tasks'} {listed([str(id) for id in wanted.chosen])}."
+        text = f"{'Task' if count == 1 else 'Tasks'} {listed([str(id) for id in sorted(wanted.chosen)])}."
         hidden += [("id", str(id)) for id in wanted.chosen]
     return Question(
         f"{wanted.verb.capitalize()} {number}?",
@@ -187,7 +187,7 @@ def _question(call: Call, wanted: Wanted) -> Question:
         "Keep them as they are",
         "/operations",
         "/tasks",
-        inputs=[*(Input(name, value=value, kind="hidden") for name, value in hidden), *_INPUTS.get(wanted.verb, ())],
+        inputs=[*(Input(name, value=value, kind="hidden") for name, value in hidden), *_inputs(wanted)],
         is_danger=wanted.verb in ("cancel", "delete"),
     )
 
@@ -206,7 +206,10 @@ def count_of(store: Store, filters: Filters) -> tuple[int, bool]:
         request = request._replace(cursor=page.next, limit=_COUNTED - count)
 
 
-_INPUTS: Mapping[str, tuple[Input, ...]] = {
-    "retry": (Input("spread", "Spread over", hint="Such as 10m, so that they do not all start now. Empty: now."),),
-    "reschedule": RESCHEDULE,
-}
+def _inputs(wanted: Wanted) -> tuple[Input, ...]:
+    if wanted.verb == "reschedule":
+        return RESCHEDULE
+    return _SPREAD if wanted.verb == "retry" and wanted.chosen is None else ()
+
+
+_SPREAD = (Input("spread", "Spread over", hint="Such as 10m, so that they do not all start now. Empty: now."),)
