@@ -64,11 +64,9 @@ ALLOWED = {
     ("pending_ids", "sort"): "runs only if few tasks are waiting",
     ("purgeable", "claimable (queue=?)"): "has a LIMIT",
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
-    ("queue_counts", "claimable (queue=?)"): "counts waiting tasks",
-    ("queue_counts", "ended (queue=? AND state=?)"): "counts failed tasks",
     ("queues", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "reads the names of all schedules",
     ("queues", "sort"): "sorts one row for each queue",
-    ("running", "sort"): "sorts held tasks, which are few per worker, and the chosen ones",
+    ("longest_running", "sort"): "sorts held tasks, which are few per worker, and the chosen ones",
     ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }

@@ -31,9 +31,8 @@ from .records import EndedRecord as EndedRecord
 from .records import FinalRecord as FinalRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
+from .records import LongRunning as LongRunning
 from .records import NewTask as NewTask
-from .records import QueueRecord as QueueRecord
-from .records import RunningRecord as RunningRecord
 from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
@@ -601,7 +600,7 @@ class Workers(abc.ABC):
         """Return what the worker holds."""
 
     @abc.abstractmethod
-    def running(self, limit: int) -> list[RunningRecord]:
+    def longest_running(self, limit: int) -> list[LongRunning]:
         """Return the ``limit`` tasks of the database that have run longest."""
 
     @abc.abstractmethod
@@ -624,8 +623,8 @@ class Queues(abc.ABC):
         """Pause or resume the queue: nothing is claimed from a paused one."""
 
     @abc.abstractmethod
-    def queue_counts(self, queues: Sequence[str]) -> list[QueueRecord]:
-        """Count the unfinished tasks of these queues. One statement."""
+    def paused_queues(self) -> set[str]:
+        """Return the names of all paused queues."""
 
     @abc.abstractmethod
     def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:

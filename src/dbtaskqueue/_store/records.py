@@ -140,7 +140,7 @@ class Held(NamedTuple):
     suspended: int
 
 
-class RunningRecord(NamedTuple):
+class LongRunning(NamedTuple):
     """A running task, as lists of them need it.
 
     ``payload``: the first 300 characters. ``reported_at``: when its progress last changed. The other fields are those
@@ -176,18 +176,6 @@ class SavedRecord(NamedTuple):
     name: str
     size: int
     beginning: str
-
-
-class QueueRecord(NamedTuple):
-    """The unfinished tasks of a queue. ``waiting``: pending or failed and not blocked; ``failed`` are among them."""
-
-    name: str
-    paused: int
-    waiting: int
-    blocked: int
-    reserved: int
-    running: int
-    failed: int
 
 
 class FinalRecord(NamedTuple):
@@ -357,7 +345,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "many_task_values": listed(new_task, _parameter, "many", "new"),
         "new_worker_columns": listed(new_worker, _column),
         "new_worker_values": listed(new_worker, _parameter),
-        "running_columns": listed(RunningRecord._fields, _of_task, "running"),
+        "longest_columns": listed(LongRunning._fields, _of_task, "longest"),
         "held_columns": listed(Held._fields, _column, "held"),
         "attempt_columns": listed(AttemptRecord._fields, _column, "attempt"),
         "ended_columns": listed(EndedRecord._fields, _column),

@@ -85,15 +85,6 @@ SELECT id, token, :name, :value, :at, 1 FROM dbtaskqueue_task WHERE {{is_started
 -- name: given_queues
 JSON_TABLE(:queues, '$[*]' COLUMNS (name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PATH '$'))
 
--- name: waits_in_given
-waiting = given.name
-
--- name: blocked_in_given
-blocked_in = given.name
-
--- name: failed_in_given
-queue = given.name AND ended = 'failed'
-
 -- name: done_in_given
 queue = given.name AND ended = 'done'
 

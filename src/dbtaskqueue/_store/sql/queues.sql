@@ -37,19 +37,6 @@ SELECT name FROM scheduled_in WHERE name IS NOT NULL
 UNION
 SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 
--- name: queue_counts
--- The unfinished tasks of some queues.
-SELECT given.name,
-       coalesce((SELECT paused FROM {{schema}}dbtaskqueue_queue WHERE name = given.name), 0),
-       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_claimable}} WHERE {{waits_in_given}}),
-       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_blocked}} WHERE {{blocked_in_given}}),
-       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_held}}
-         WHERE {{is_held}} AND queue = given.name AND state = 'reserved'),
-       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_held}}
-         WHERE {{is_held}} AND queue = given.name AND state = 'running'),
-       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE {{failed_in_given}})
-  FROM {{given_queues}} AS given
-
 -- name: final_counts
 -- The final tasks of some queues.
 SELECT given.name,
@@ -57,6 +44,9 @@ SELECT given.name,
        (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE {{cancelled_in_given}}),
        (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE {{abandoned_in_given}})
   FROM {{given_queues}} AS given
+
+-- name: paused_queues
+SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 
 -- name: is_paused
 SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ..connections import Transaction
-from ..contract import FinalRecord, QueueRecord, Queues
+from ..contract import FinalRecord, Queues
 from .base import SqlFacet
 
 
@@ -24,8 +24,8 @@ class SqlQueues(SqlFacet, Queues):
 
         self._connections.write(run)
 
-    def queue_counts(self, queues: Sequence[str]) -> list[QueueRecord]:
-        return [QueueRecord(*row) for row in self._connections.query("queue_counts", {"queues": json.dumps(queues)})]
+    def paused_queues(self) -> set[str]:
+        return {row[0] for row in self._connections.query("paused_queues")}
 
     def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
         return [FinalRecord(*row) for row in self._connections.query("final_counts", {"queues": json.dumps(queues)})]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
 from ..connections import Transaction
-from ..contract import End, Held, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
+from ..contract import End, Held, LongRunning, RetryTime, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
 from .base import insert_attempt
 from .dependencies import Decided, SqlDependencies
@@ -36,8 +36,8 @@ class SqlWorkers(SqlDependencies, Workers):
     def held(self, worker: int) -> list[Held]:
         return [Held(*row) for row in self._connections.query("held", {"worker": worker})]
 
-    def running(self, limit: int) -> list[RunningRecord]:
-        return [RunningRecord(*row) for row in self._connections.query("running", {"limit": limit})]
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        return [LongRunning(*row) for row in self._connections.query("longest_running", {"limit": limit})]
 
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         if worker is None and not self._connections.query("vanished_workers"):
