@@ -10,7 +10,8 @@ from __future__ import annotations
 import secrets
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._executors.task_run import TaskRun
 from .._formats import buckets
@@ -249,12 +250,16 @@ def _sorted_out(
     """
     verb, at_, cpu, memory, queue_, function_, command_ = _VERB, _AT, _CPU, _MEMORY, _QUEUE, _FUNCTION, _COMMAND
     due_, created_, short = _DUE, _CREATED, _SHORT
-    others = []
-    queue = function = command = batch = None
+    others: list[tuple[tuple[TaskRun, End], Verdict]] = []
+    queue = function = command = None
+    ran: Callable[[int], None]
+    waited: Callable[[int], None]
     first = last = 0
     for pair, verdict in zip(ended, verdicts, strict=True):
-        run, end = pair
-        started, at, record = run.started_at, end[at_], run.record
+        run, started = pair[0], pair[0].started_at
+        end: tuple[Any, ...] = pair[1]
+        record: tuple[Any, ...] = run.record
+        at = end[at_]
         if (
             started is None
             or not 0 <= at - started < short
@@ -265,13 +270,13 @@ def _sorted_out(
         ):
             others.append((pair, verdict))
             continue
-        if record[function_] != function or record[queue_] != queue or record[command_] != command or not first <= at < last:
+        is_same = record[function_] == function and record[queue_] == queue and record[command_] == command
+        if not (is_same and first <= at < last):
             first = at - at % _MINUTE
             last = first + _MINUTE
             kind = queue, function, command = record[queue_], record[function_], record[command_]
-            batch = done.get((first, *kind))
-            if batch is None:
-                batch = done[first, *kind] = _Batch(record, at)
+            if (batch := done.get((first, *kind))) is None:
+                batch = done[first, *kind] = _Batch(run.record, at)
             ran, waited = batch.ran.append, batch.waited.append
         due, created = record[due_], record[created_]
         ran(at - started)
