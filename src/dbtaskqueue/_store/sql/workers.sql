@@ -74,3 +74,11 @@ SELECT {{task_columns}},
 UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at, worker = NULL, state = :state
  WHERE {{is_running}}
+
+-- name: running
+SELECT id, queue, function, command, attempt, worker, started_at, cancel_requested, {{is_suspended}},
+       (SELECT at FROM {{schema}}dbtaskqueue_note AS got
+         WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress'),
+       (SELECT changes FROM {{schema}}dbtaskqueue_note AS got
+         WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress')
+  FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND state = 'running' LIMIT :limit

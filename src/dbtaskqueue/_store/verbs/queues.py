@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 
 from ..connections import Transaction
-from ..contract import FinalRecord, Queues
+from ..contract import FinalRecord, QueueCounts, Queues
 from .base import SqlFacet
 
 
@@ -15,6 +16,12 @@ class SqlQueues(SqlFacet, Queues):
 
     def queues(self) -> list[str]:
         return sorted(row[0] for row in self._connections.query("queues"))
+
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for queue, kind, count in self._connections.query("queue_counts"):
+            found[queue][kind] = count
+        return {queue: counts for queue in sorted(found) if any(counts := _counts(**found[queue]))}
 
     def set_paused(self, queue: str, paused: bool) -> None:
         def run(tx: Transaction) -> None:
@@ -32,3 +39,7 @@ class SqlQueues(SqlFacet, Queues):
 
     def is_paused(self, queue: str) -> bool:
         return bool(self._connections.query("is_paused", {"queue": queue}))
+
+
+def _counts(*, waiting: int = 0, blocked: int = 0, failed: int = 0, reserved: int = 0, running: int = 0) -> QueueCounts:
+    return QueueCounts(waiting + blocked - failed, failed, reserved, running, blocked)
