@@ -13,6 +13,7 @@ from ..._store.contract import FinalRecord, LongRunning, QueueCounts, ScheduleRe
 from ..._system import clock
 from ..._system.place import here, is_gone
 from ...monitoring.snapshot import cpu_share
+from ...overdue import Unusual, unusual
 from ...overview import LATEST, FunctionStats, functions_of, queues_of, serves, summarize
 from ...queue import TaskQueue
 from ...states import ABANDONED, FAILED
@@ -26,6 +27,7 @@ _SLOWLY = 5.0
 """Seconds: what is read with one statement for each queue is read so rarely that this is one statement a second."""
 _FUNCTIONS_EVERY = 30.0
 _CPU_WINDOW = 5.0
+_UNUSUAL_EVERY = 2.0
 
 
 class Running(NamedTuple):
@@ -218,6 +220,10 @@ class Sources:
             if each.function == function and each.count >= 5:
                 return each
         return None
+
+    def unusual(self) -> list[Unusual]:
+        """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
+        return self.looks.counted("unusual", lambda: unusual(self._queue.store), _UNUSUAL_EVERY) or []
 
     # -- failures and schedules --------------------------------------------------------------------
 
