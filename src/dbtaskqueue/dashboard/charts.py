@@ -142,7 +142,9 @@ def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
 
 
 def _open(name: str, height: int) -> Markup:
-    return Markup('<svg class="chart" role="img" aria-label="{}" height="{}" width="100%">').format(escape(name), height)
+    return Markup('<svg class="chart" role="img" aria-label="{}" height="{}" width="100%">').format(
+        escape(name), height
+    )
 
 
 def _scale(height: int, top: str) -> list[Markup]:

@@ -74,6 +74,7 @@ def tasks(call: Call) -> Response:
     limit = query.number("limit", tasks_data.LIMITS[0], least=1, most=tasks_data.LIMITS[-1])
     cursor = query.text("cursor")
     pairs = [pair for pair in query.others() if pair[1]]
+    call.refuse_hidden(name for name, _ in pairs)
     try:
         if box is not None:
             return _from_box(call, box, pairs)

@@ -137,6 +137,22 @@ def _compact(value: JSON) -> str:
 FILTERS = {
     each.__name__: each
     for each in (
-        *(span, since, until, iso, utc, number, size, percent, tasks, plural, shown, first, call_text, pretty, error_line),
+        *(
+            span,
+            since,
+            until,
+            iso,
+            utc,
+            number,
+            size,
+            percent,
+            tasks,
+            plural,
+            shown,
+            first,
+            call_text,
+            pretty,
+            error_line,
+        ),
     )
 }
