@@ -23,6 +23,7 @@ from .errors import (
 )
 from .extension import Extension
 from .finding import Found
+from .history import HistoryPoint, Retention
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .reasons import Reason
@@ -42,6 +43,7 @@ __all__ = [
     "Extension",
     "Found",
     "FunctionStats",
+    "HistoryPoint",
     "InvalidTransition",
     "LeaseLost",
     "LimitExceeded",
@@ -52,6 +54,7 @@ __all__ = [
     "QueueStats",
     "Reason",
     "ReleaseTask",
+    "Retention",
     "RetryPolicy",
     "RetryTask",
     "RunningTask",

@@ -6,7 +6,8 @@ with a name; pages show its numbers in a table beneath. All texts are escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -62,7 +63,7 @@ def timeline(name: str, bars: Sequence[Bar], start: int, end: int, marks: Sequen
     return Markup("").join(parts)
 
 
-def _ticks(start: int, end: int, at: object) -> list[Markup]:
+def _ticks(start: int, end: int, at: Callable[[int], float]) -> list[Markup]:
     """Return five times below the line: as time since its start, which needs no zone."""
     found = []
     for number in range(5):
@@ -120,7 +121,7 @@ def lines(name: str, series: Sequence[Series], top_label: str, height: int = 96)
             points = [(100 * index / count, height - value / most * (height - 8)) for index, value in run]
             if len(points) == 1:
                 points.append((points[0][0] + 0.5, points[0][1]))
-            for (x1, y1), (x2, y2) in zip(points, points[1:], strict=False):
+            for (x1, y1), (x2, y2) in itertools.pairwise(points):
                 parts.append(
                     Markup('<line x1="{:.3f}%" y1="{:.1f}" x2="{:.3f}%" y2="{:.1f}" class="l{}"></line>').format(
                         x1, y1, x2, y2, number

@@ -14,9 +14,10 @@ from .._formats.output import output_after
 from ..checks import check_queue
 from ..states import TaskState
 from .call import Call
-from .data import others, tasks as tasks_data
+from .data import others
 from .data import overview as overview_data
 from .data import task as task_data
+from .data import tasks as tasks_data
 from .data.task import TaskPage
 from .looks import EVERY, Look
 from .params import BadQuery

@@ -14,7 +14,7 @@ _MOST_SCHEDULES = 8
 
 
 class Need(NamedTuple):
-    """Something that needs somebody. ``kind``: "bad" or "warn". ``at``: since when. ``action``, ``link``: what to do next."""
+    """Something that needs somebody. ``kind``: "bad" or "warn". ``at``: since when. ``action``, ``link``: what next."""
 
     kind: str
     title: str
@@ -90,7 +90,9 @@ def needs(
 
 
 def _without_workers(queues: list[Queue], workers: list[Worker]) -> list[Need]:
-    waiting = [each for each in queues if each.due_since and not each.paused and not each.workers + each.unknown_workers]
+    waiting = [
+        each for each in queues if each.due_since and not each.paused and not each.workers + each.unknown_workers
+    ]
     if not waiting:
         return []
     since = min(each.due_since or 0 for each in waiting)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..._formats import progress as progress_format
 from ..._formats.progress import Progress, Usage, part_done, read_usage
-from ..._store.contract import FinalRecord, QueueRecord, RunningRecord, ScheduleRecord, TaskRecord, WorkerRecord
+from ..._store.contract import FinalRecord, LongRunning, QueueCounts, ScheduleRecord, TaskRecord, WorkerRecord
 from ..._system import clock
 from ..._system.place import here, is_gone
 from ...monitoring.snapshot import cpu_share
@@ -29,7 +29,7 @@ _CPU_WINDOW = 5.0
 
 
 class Running(NamedTuple):
-    """A running task. ``part``: how much is done, 0 to 1. ``cpu``: the share of one CPU. ``usual``: its function's p95."""
+    """A running task. ``part``: how much is done, 0 to 1. ``cpu``: the share of one CPU. ``usual``: of its function."""
 
     id: int
     queue: str
@@ -149,19 +149,23 @@ class Sources:
 
     def queues(self) -> list[Queue] | None:
         """Return the queues with their counts; None if they are not counted yet."""
-        names = self.names()
-        counts = self.looks.counted("counts", lambda: self._queue.store.queue_counts(self.names()))
-        finals = self.looks.counted("finals", lambda: self._queue.store.final_counts(self.names()), _SLOWLY)
+        store = self._queue.store
+        counts = self.looks.counted("counts", store.queue_counts)
+        finals = self.looks.counted("finals", lambda: store.final_counts(self.names()), _SLOWLY)
         if counts is None:
             return None
-        due = self._due_since(counts)
+        names = sorted({*self.names(), *counts})
+        paused = self.looks.part("paused", store.paused_queues, 2.0)
+        due = self._due_since([name for name, count in counts.items() if count.pending + count.failed > count.blocked])
         final = {record.name: record for record in finals or ()}
         alive = [record for record in self.worker_records() if self._state(record) != "lost"]
-        return [_queue(record, final.get(record.name), due, alive) for record in counts if record.name in names]
+        nothing = QueueCounts(0, 0, 0, 0, 0)
+        return [
+            _queue(name, name in paused, counts.get(name, nothing), final.get(name), due.get(name), alive)
+            for name in names
+        ]
 
-    def _due_since(self, counts: list[QueueRecord]) -> dict[str, int | None]:
-        waiting = [record.name for record in counts if record.waiting]
-
+    def _due_since(self, waiting: list[str]) -> dict[str, int | None]:
         def read() -> dict[str, int | None]:
             return {name: self._queue.store.waiting_since(name, clock.now()) for name in waiting}
 
@@ -169,9 +173,9 @@ class Sources:
 
     # -- running tasks -----------------------------------------------------------------------------
 
-    def running_records(self) -> list[RunningRecord]:
+    def running_records(self) -> list[LongRunning]:
         """Return the tasks that run longest."""
-        return self.looks.part("running", lambda: self._queue.store.running(MOST_RUNNING + 1))
+        return self.looks.part("running", lambda: self._queue.store.longest_running(MOST_RUNNING + 1))
 
     def running(self) -> list[Running]:
         """Return the tasks that run longest, with their CPU use."""
@@ -188,7 +192,7 @@ class Sources:
         return [each._replace(usual=self.usual(each.queue, each.function)) for each in found]
 
     def cpu(self, id: int, token: int, usage: Usage | None) -> float | None:
-        """Return the share of one CPU that an attempt uses, from what has been seen of it; None if that is too little."""
+        """Return the share of one CPU that an attempt uses, from what has been seen of it; None if that is little."""
         if usage is None:
             return None
         now, samples = time.monotonic(), self._samples.setdefault((id, token), deque())
@@ -279,20 +283,25 @@ def failed_at(record: TaskRecord) -> int:
 
 
 def _queue(
-    record: QueueRecord, final: FinalRecord | None, due: dict[str, int | None], alive: list[WorkerRecord]
+    name: str,
+    paused: bool,
+    counts: QueueCounts,
+    final: FinalRecord | None,
+    due: int | None,
+    alive: list[WorkerRecord],
 ) -> Queue:
-    known = [serves(worker, record.name) for worker in alive]
+    known = [serves(worker, name) for worker in alive]
+    waiting = max(0, counts.pending + counts.failed - counts.blocked)
     return Queue(
-        *(record.name, bool(record.paused), record.waiting, record.blocked, record.reserved, record.running),
-        record.failed,
+        *(name, paused, waiting, counts.blocked, counts.reserved, counts.running, counts.failed),
         *((None, None, None) if final is None else final[1:]),
-        due.get(record.name),
+        due,
         sum(each is True for each in known),
         sum(each is None for each in known),
     )
 
 
-def _running(record: RunningRecord, usage: Usage | None, cpu: float | None) -> Running:
+def _running(record: LongRunning, usage: Usage | None, cpu: float | None) -> Running:
     progress = progress_format.read(record.progress)
     if progress is not None and progress.message is not None:
         progress = progress._replace(message=first(str(progress.message), 500))

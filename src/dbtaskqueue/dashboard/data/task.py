@@ -149,12 +149,20 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
     now = clock.now()
     runs = record.state == RUNNING
     usage = read_usage(record.usage)
-    attempts = [] if not record.attempt else looks.part(("attempts", id, record.token, record.state), lambda: store.attempts(id), _STEADY)
+    attempts = (
+        []
+        if not record.attempt
+        else looks.part(("attempts", id, record.token, record.state), lambda: store.attempts(id), _STEADY)
+    )
     waits = record.state in (PENDING, FAILED)
     reasons = looks.part(("why", id), lambda: why(store, record), _REASONS_EVERY) if waits else []
     saved_every = 1.0 if runs else _STEADY
-    saved = [] if not record.attempt else looks.part(
-        ("saved", id, record.token, record.state), lambda: store.saved_briefly(id, _MOST_SAVED), saved_every
+    saved = (
+        []
+        if not record.attempt
+        else looks.part(
+            ("saved", id, record.token, record.state), lambda: store.saved_briefly(id, _MOST_SAVED), saved_every
+        )
     )
     no_family = Relatives([], False), Relatives([], False)
     family = looks.part(("family", id), lambda: _family(queue, record), _FAMILY_EVERY) if record.flow else no_family
@@ -199,9 +207,9 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         max(0, len(attempts) - MOST_ATTEMPTS),
         [_saved(each) for each in saved],
         *family,
-        value(record.payload, whole="payload" == whole),
-        None if record.result in (None, "null") else value(record.result, whole="result" == whole),
-        _error(record.error, whole="error" == whole) if record.error else None,
+        value(record.payload, whole=whole == "payload"),
+        None if record.result in (None, "null") else value(record.result, whole=whole == "result"),
+        _error(record.error, whole=whole == "error") if record.error else None,
         error_line(record.error),
         now - now % 2_000_000 if runs else 0,
     )
@@ -214,7 +222,9 @@ def chart(page: TaskPage) -> Markup:
     start = min([page.created_at, *(each.started_at or now for each in started)])
     if page.more_attempts and started:
         start = started[0].started_at or start
-    end = max([page.finished_at or 0, now if page.state not in FINAL else 0, *(each.finished_at or 0 for each in started)])
+    end = max(
+        [page.finished_at or 0, now if page.state not in FINAL else 0, *(each.finished_at or 0 for each in started)]
+    )
     end = max(end, start + 1_000_000)
     bars = []
     for each in started:

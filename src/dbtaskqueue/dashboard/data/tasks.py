@@ -81,9 +81,7 @@ class Search(NamedTuple):
 
     def chips(self) -> list[Chip]:
         """Return the values of the filters, each to be taken away."""
-        return [
-            Chip(name, value, [pair for pair in self.pairs if pair != (name, value)]) for name, value in self.pairs
-        ]
+        return [Chip(name, value, [pair for pair in self.pairs if pair != (name, value)]) for name, value in self.pairs]
 
     def value(self, name: str) -> str:
         """Return the value of a filter for a field of the form."""
