@@ -17,6 +17,8 @@ from ..._formats.output import output_after
 from ..._system import clock
 from ...errors import StoreUnavailable, TaskNotFound
 from ...finding import find_tasks
+from ...history import history as read_history
+from ...overdue import unusual
 from ...overview import LATEST, QueueInfo, summarize
 from ...schedules import as_schedule
 from ...states import UNFINISHED
@@ -95,6 +97,25 @@ def schedules(call: Call) -> Response:
     return call.json({"schedules": [as_schedule(record)._asdict() for record in call.queue.store.schedules(queue)]})
 
 
+def history(call: Call) -> Response:
+    """Return what attempts did and how queues were, as a point for each step of time."""
+    queue, function = call.query.text("queue"), call.query.text("function")
+    since, step = call.query.text("since", "24h"), call.query.text("step", "10m")
+    call.query.done()
+    try:
+        points = read_history(call.queue.store, queue, function, since, step)
+    except ValueError as error:
+        raise BadQuery(str(error)) from None
+    return call.json({"history": [point._asdict() for point in points]})
+
+
+def overdue(call: Call) -> Response:
+    """Return running tasks that may need someone: overdue, stalled, suspended, or asked to end."""
+    call.query.done()
+    found = _shared(call, "api overdue", lambda: unusual(call.queue.store))
+    return call.json({"overdue": [task._asdict() for task in found]})
+
+
 def quotas(call: Call) -> Response:
     """Return the quotas: none yet."""
     call.query.done()
@@ -169,5 +190,4 @@ def _not_yet(call: Call) -> Response:
     raise Refused(501, "not built yet")
 
 
-history = overdue = _not_yet
 audit = operations = operation = health_queues = metrics = _not_yet
