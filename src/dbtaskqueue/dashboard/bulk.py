@@ -25,7 +25,6 @@ from .acting import actor, answer, ready
 from .asking import RESCHEDULE, Input, Question, shown
 from .auth import Refused, Role
 from .call import Call
-from .data import trail
 from .fields import BadField, as_bad_form
 from .params import BadForm, Form
 
