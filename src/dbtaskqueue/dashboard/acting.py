@@ -12,13 +12,12 @@ from starlette.responses import Response
 
 from ..audit import Actor, new_action
 from ..checks import MOST, counted
-from ..monitoring.tasks import details
 from ..queue import TaskQueue
 from ..schedules import as_schedule, find_schedule, run_now, set_paused
 from ..states import FINAL, TaskState
 from ..task import look_up
 from . import fields
-from .api.looking import without_hidden
+from .api import shapes
 from .auth import Refused
 from .call import Call
 from .fields import BadField, as_bad_form
@@ -75,7 +74,7 @@ def task_answer(call: Call, text: str, id: int, status: int = 200) -> Response:
 
     def value() -> object:
         store = call.queue.store
-        return without_hidden(call, details(store, look_up(store, id)))
+        return shapes.whole(store, look_up(store, id), call.dashboard.hidden)
 
     return answer(call, text, f"/tasks/{id}", value, status)
 

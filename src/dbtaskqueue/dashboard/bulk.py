@@ -83,7 +83,9 @@ def _filters(where: Mapping[str, Any]) -> Filters:
 
 def _of_program(call: Call) -> Wanted:
     verb = _verb(call)
-    return Wanted(verb, _filters(fields.mapping(call.form, "where")), _options(call.form, verb))
+    where = fields.mapping(call.form, "where")
+    call.refuse_hidden(where)
+    return Wanted(verb, _filters(where), _options(call.form, verb))
 
 
 def _of_form(call: Call) -> Wanted:
@@ -101,6 +103,7 @@ def _of_form(call: Call) -> Wanted:
             where = words.from_pairs(pairs)
         except ValueError as error:
             raise BadForm(str(error)) from None
+        call.refuse_hidden(where)
         return Wanted(verb, _filters(where), _options(form, verb))
     if not chosen:
         raise BadForm("choose some tasks first, or all that match")
