@@ -24,7 +24,7 @@ from .call import Call
 from .fields import BadField, as_bad_form
 from .messages import say
 from .opening import is_own_path
-from .params import BadQuery
+from .params import BadForm, BadQuery
 
 _LONGEST_NAME = 255
 
@@ -169,7 +169,7 @@ def purge_queue(call: Call) -> Response:
     typed = fields.text(call.form, "queue_name")
     ready(call)
     if call.via != "api" and typed != lane.name:
-        raise BadField("queue_name", "must be the name of the queue: nothing was purged")
+        raise BadForm(f"that is not the name of the queue: write {lane.name} to purge it")
     changed = lane.purge(actor=actor(call))
     return _queue_answer(call, f"{counted(changed)} of queue {lane.name} abandoned.", lane, changed=changed)
 
