@@ -76,12 +76,13 @@ def overview(call: Call) -> Response:
 
 def tasks(call: Call) -> Response:
     """Show the tasks that match filters."""
-    query, queue = call.query, call.queue
+    query, queue, sources = call.query, call.queue, call.dashboard.sources
     box = query.text("q")
     sort = query.choice("sort", SORTS, "newest")
     limit = query.number("limit", tasks_data.LIMITS[0], least=1, most=tasks_data.LIMITS[-1])
     cursor = query.text("cursor")
     pairs = [pair for pair in query.others() if pair[1]]
+    call.refuse_hidden(name for name, _ in pairs)
     try:
         if box is not None:
             return _from_box(call, box, pairs)
@@ -93,7 +94,7 @@ def tasks(call: Call) -> Response:
             call,
             "tasks.html",
             key,
-            lambda: tasks_data.read(queue, search),
+            lambda: tasks_data.read(sources, queue, search),
             more=lambda page, is_part: _about_tasks(call, search),
         )
     except BadQuery:

@@ -43,7 +43,9 @@ def queue_page(sources: Sources, queue: TaskQueue, name: str, since: str) -> Que
     found = next((each for each in queues or () if each.name == name), None)
     if queues is not None and found is None:
         found = Queue(name, store.is_paused(name), 0, 0, 0, 0, 0, 0, 0, 0)
-    newest = looks.part(("newest", name), lambda: [row(each) for each in store.tasks(name, None, 10, None)], 2.0)
+    newest = looks.part(
+        ("newest", name), lambda: [row(sources, each) for each in store.tasks(name, None, 10, None)], 2.0
+    )
     return QueuePage(
         name,
         found,

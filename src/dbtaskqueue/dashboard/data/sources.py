@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Set
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from ..words import call_text, error_line, first
 
 MOST_RUNNING = 50
 MOST_FAILURES = 20
+_MOST_PAYLOAD = 5000
 _NAMES_EVERY = 5.0
 _SLOWLY = 5.0
 """Seconds: what is read with one statement for each queue is read so rarely that this is one statement a second."""
@@ -105,11 +107,18 @@ class Failure(NamedTuple):
 class Sources:
     """Reads what pages show, through the looks that they share."""
 
-    def __init__(self, queue: TaskQueue, looks: Looks) -> None:
+    def __init__(self, queue: TaskQueue, looks: Looks, hidden: Set[str] = frozenset()) -> None:
+        self.hidden = hidden
         self._queue = queue
         self.looks = looks
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
         self._beats: dict[int, tuple[int, float]] = {}
+
+    def what(self, record: TaskRecord | RunningRecord) -> str:
+        """Return what a task does, unless payloads are hidden."""
+        if "payload" in self.hidden:
+            return ""
+        return call_text(record.function, (record.payload or "")[:_MOST_PAYLOAD])
 
     # -- workers -----------------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class Sources:
             key, usage = (record.id, record.token), read_usage(record.usage)
             if key in before:
                 self._samples[key] = before[key]
-            found.append(_running(record, usage, self.cpu(record.id, record.token, usage)))
+            found.append(_running(record, self.what(record), usage, self.cpu(record.id, record.token, usage)))
         return [each._replace(usual=self.usual(each.queue, each.function)) for each in found]
 
     def cpu(self, id: int, token: int, usage: Usage | None) -> float | None:
@@ -312,7 +321,7 @@ def _running(record: LongRunning, usage: Usage | None, cpu: float | None) -> Run
     if progress is not None and progress.message is not None:
         progress = progress._replace(message=first(str(progress.message), 500))
     return Running(
-        *(record.id, record.queue, record.function, call_text(record.function, record.payload)),
+        *(record.id, record.queue, record.function, what),
         *(record.attempt, record.max_attempts, record.started_at, record.worker),
         *(bool(record.suspended), bool(record.cancel_requested), progress, part_done(progress), usage, cpu),
         record.reported_at,

@@ -18,7 +18,7 @@ from ...reasons import why
 from ...states import FAILED, FINAL, PENDING, RESERVED, RUNNING
 from ...task import look_up
 from ..charts import Bar, timeline
-from ..words import LONGEST, call_text, error_line, first, pretty, shown, span
+from ..words import LONGEST, error_line, first, pretty, shown, span
 from .sources import Sources, Worker
 
 MOST_ATTEMPTS = 50
@@ -171,7 +171,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         record.queue,
         record.state,
         record.function,
-        call_text(record.function, (record.payload or "")[:5000]),
+        sources.what(record),
         bool(record.command),
         -record.rank,
         record.key,
