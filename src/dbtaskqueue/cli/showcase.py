@@ -71,7 +71,7 @@ def report(city: str, month: str = "2026-10", seconds: float = 90) -> JSON:
     """Pretend to make a report, page by page."""
     task = current_task()
     pages = 48
-    for page in range(int(task.saved or 0), pages):  # type: ignore[call-overload]
+    for page in range(int(task.saved or 0), pages):
         task.progress(page, pages, f"{city}, page {page + 1}")
         print(f"{city}: page {page + 1}: {random.randrange(900, 4000)} rows", flush=True)
         time.sleep(seconds / pages)
