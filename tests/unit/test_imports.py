@@ -173,7 +173,8 @@ def test_private_attributes_of_the_library_are_not_read(path: Path) -> None:
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-            assert own or node.attr in NAMED_TUPLE or ast.unparse(node) == "os._exit", f"{named(path)}:{node.lineno} reads {ast.unparse(node)}"
+            text = ast.unparse(node)
+            assert own or node.attr in NAMED_TUPLE or text == "os._exit", f"{named(path)}:{node.lineno} reads {text}"
     for name in imports(path):
         assert not (name[-1].startswith("_") and name[0] == "dbtaskqueue" and len(name) > 2), ".".join(name)
 

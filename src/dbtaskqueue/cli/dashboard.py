@@ -31,10 +31,11 @@ _LONGEST_PASSWORD = 1000
 _EXAMPLES = """
 \b
 Examples:
-  dbtaskqueue dashboard                     # for yourself: open the link that it prints
+  dbtaskqueue dashboard                # for yourself: open the link it prints
   dbtaskqueue dashboard-user alice operate >> users.txt
-  dbtaskqueue dashboard --host 0.0.0.0 --allowed-host tasks.example.com --users users.txt
-  dbtaskqueue dashboard --socket /run/tasks.sock --user-header X-Forwarded-User
+  dbtaskqueue dashboard --host 0.0.0.0 --allowed-host tasks.example.com \\
+      --users users.txt
+  dbtaskqueue dashboard --socket /run/tasks.sock --user-header Remote-User
 """
 
 
@@ -52,7 +53,13 @@ def _hidden(texts: tuple[str, ...]) -> set[str]:
 @click.command(epilog=_EXAMPLES)
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8484, metavar="PORT", help="The port; 0: a free one.")
-@click.option("--socket", "path", metavar="PATH", help="Listen on this Unix socket instead.")
+@click.option(
+    "--socket",
+    "path",
+    metavar="PATH",
+    envvar="DBTASKQUEUE_DASHBOARD_SOCKET",
+    help="Listen on this Unix socket instead.",
+)
 @click.option(
     "--read-only", is_flag=True, help="No user can change anything. The database's account needs only SELECT."
 )
@@ -63,6 +70,7 @@ def _hidden(texts: tuple[str, ...]) -> set[str]:
     "--from",
     "networks",
     metavar="CIDR",
+    envvar="DBTASKQUEUE_DASHBOARD_FROM",
     multiple=True,
     callback=checked(_networks),
     help="Addresses of that proxy, such as 10.0.0.0/8. Repeatable.",
@@ -71,6 +79,7 @@ def _hidden(texts: tuple[str, ...]) -> set[str]:
     "--allowed-host",
     "allowed_hosts",
     metavar="NAME",
+    envvar="DBTASKQUEUE_DASHBOARD_ALLOWED_HOST",
     multiple=True,
     help="A name under which browsers reach the dashboard, as behind a proxy. Repeatable.",
 )
@@ -207,9 +216,9 @@ def _serve(
 @click.argument("name")
 @click.argument("role", type=click.Choice(["look", "operate", "admin"]))
 def dashboard_user(name: str, role: str) -> None:
-    """Print a line for "dashboard --users": a user, with a password from stdin.
+    """Print the line of a user for "dashboard --users".
 
-    The line has a hash of the password, not the password.
+    The password is read from stdin, or asked for on a terminal. The line has its hash, not the password itself.
     """
     _require_package()
     from ..dashboard.passwords import hashed

@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..queue import TaskQueue
 from .auth import Auth, HostLogin, WayIn
 from .call import Call
+from .data.sources import Sources
 from .gate import Gate
+from .looks import Looks
 from .rendering import Static, Templates
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class Dashboard:
         self.way_in: WayIn = auth if hasattr(auth, "identify") else HostLogin(auth)  # type: ignore[assignment]
         self.static = Static()
         self._templates = Templates(self.static)
+        self.looks = Looks()
+        self.sources = Sources(queue, self.looks)
         self._app: ASGIApp = GZipMiddleware(Gate(self, allowed_hosts), minimum_size=_COMPRESSED_FROM, compresslevel=5)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .messages import said
+from .words import FILTERS
+
 if TYPE_CHECKING:
     from .call import Call
 
 _HERE = Path(__file__).parent
+THEMES = ("system", "light", "dark")
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -32,6 +36,30 @@ class Static:
         return self._files[name] if self._hashes.get(name) == hash else None
 
 
+def frame(call: Call) -> dict[str, Any]:
+    """Return what the frame around a page needs: what a browser has chosen, and which link is the current one."""
+    cookies = call.request.cookies
+    theme = cookies.get("dbtaskqueue_theme", "")
+    return {
+        "theme": theme if theme in THEMES else "system",
+        "keys": cookies.get("dbtaskqueue_keys") != "off",
+        "section": section_of(call.path),
+        "may_sign_out": call.dashboard.way_in.has_login,
+        "layout": "base.html",
+        "said": said(call),
+        "look": None,
+        "etag": "",
+    }
+
+
+def section_of(path: str) -> str:
+    """Return the path of the link in the navigation to which a page belongs."""
+    first = "/" + path.split("/")[1]
+    return {"/queue": "/queues", "/function": "/functions", "/schedule": "/schedules", "/worker": "/workers"}.get(
+        first, first
+    )
+
+
 class Templates:
     """The templates. Every value is escaped, and a misspelled one is an error."""
 
@@ -44,6 +72,7 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self.environment.filters.update(FILTERS)
 
     def render(self, call: Call, template: str, **values: Any) -> str:
         """Return a template with these values, and those that all templates have."""
@@ -57,5 +86,6 @@ class Templates:
             "static": lambda name: call.url(self._static.path(name)),
             "read_only": call.dashboard.read_only,
             "hidden": call.dashboard.hidden,
+            **frame(call),
         }
         return self.environment.get_template(template).render({**common, **values})

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from starlette.responses import Response
 
-from . import acting, pages
+from . import acting, asking, enqueuing, pages
 from .api import looking, reference
 from .auth import Role
 from .call import Call
@@ -85,7 +85,7 @@ API = [
     Way("GET", "/operations", "look", looking.operations),
     Way("GET", "/operations/{id}", "look", looking.operation),
     Way("GET", "/openapi.json", "look", reference.openapi),
-    Way("POST", "/tasks", "admin", acting.enqueue),
+    Way("POST", "/tasks", "admin", enqueuing.enqueue),
 ]
 
 PAGES = [
@@ -107,8 +107,8 @@ PAGES = [
     Way("GET", "/audit", "look", pages.audit),
     Way("GET", "/doctor", "look", pages.doctor),
     Way("GET", "/settings", "look", pages.settings),
-    Way("GET", "/enqueue", "admin", pages.enqueue),
-    Way("POST", "/enqueue", "admin", acting.enqueue),
+    Way("GET", "/enqueue", "admin", enqueuing.enqueue_page),
+    Way("POST", "/enqueue", "admin", enqueuing.enqueue),
 ]
 
 OTHERS = [
@@ -128,7 +128,7 @@ def _of_actions() -> Iterator[Way]:
         yield Way("POST", _API + path, role, handler)
         yield Way("POST", path, role, handler)
         if (path, "GET") not in {(way.path, way.method) for way in PAGES}:
-            yield Way("GET", path, role, pages.confirm)
+            yield Way("GET", path, role, asking.confirm)
 
 
 def table() -> list[Way]:

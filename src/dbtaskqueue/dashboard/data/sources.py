@@ -1,0 +1,282 @@
+"""What several pages show, each read once for all of them, and as often as its price allows."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+from ..._formats import progress as progress_format
+from ..._formats.progress import Progress, Usage, part_done, read_usage
+from ..._store.contract import FinalRecord, QueueRecord, RunningRecord, ScheduleRecord, TaskRecord, WorkerRecord
+from ..._system import clock
+from ..._system.place import here, is_gone
+from ...monitoring.snapshot import cpu_share
+from ...overview import FunctionStats, LATEST, queues_of, serves, summarize
+from ...queue import TaskQueue
+from ...states import ABANDONED, FAILED
+from ..looks import Looks
+from ..words import call_text, error_line, first
+
+MOST_RUNNING = 50
+MOST_FAILURES = 20
+_NAMES_EVERY = 5.0
+_SLOWLY = 5.0
+"""Seconds: what is read with one statement for each queue is read so rarely that this is one statement a second."""
+_FUNCTIONS_EVERY = 30.0
+_CPU_WINDOW = 5.0
+
+
+class Running(NamedTuple):
+    """A running task. ``part``: how much is done, 0 to 1. ``cpu``: the share of one CPU. ``usual``: its function's p95."""
+
+    id: int
+    queue: str
+    function: str | None
+    what: str
+    attempt: int
+    max_attempts: int | None
+    started_at: int | None
+    worker: int | None
+    suspended: bool
+    cancel_requested: bool
+    progress: Progress | None
+    part: float | None
+    usage: Usage | None
+    cpu: float | None
+    reported_at: int | None
+    usual: FunctionStats | None = None
+
+
+class Worker(NamedTuple):
+    """A worker. ``state``: alive, lost, or silent: it has sent no heartbeat for its lease."""
+
+    id: int
+    state: str
+    host: str
+    pid: int
+    executor: str | None
+    queues: list[str] | None
+    slots: int | None
+    version: str | None
+    created_at: int
+    lost_at: int | None
+    lease: float
+    commands: bool
+    holds: int = 0
+
+
+class Queue(NamedTuple):
+    """A queue. ``due_since``: since when the longest-waiting due task waits. Final counts are None until counted."""
+
+    name: str
+    paused: bool
+    waiting: int
+    blocked: int
+    reserved: int
+    running: int
+    failed: int
+    done: int | None = None
+    cancelled: int | None = None
+    abandoned: int | None = None
+    due_since: int | None = None
+    workers: int = 0
+    unknown_workers: int = 0
+
+
+class Failure(NamedTuple):
+    """Failed or abandoned tasks with the same error. The other fields are those of the newest of them."""
+
+    error: str
+    count: int
+    id: int
+    queue: str
+    function: str | None
+    state: str
+    attempt: int
+    max_attempts: int | None
+    at: int
+    due: int
+
+
+class Sources:
+    """Reads what pages show, through the looks that they share."""
+
+    def __init__(self, queue: TaskQueue, looks: Looks) -> None:
+        self._queue = queue
+        self.looks = looks
+        self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
+        self._beats: dict[int, tuple[int, float]] = {}
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def worker_records(self) -> list[WorkerRecord]:
+        """Return the rows of all workers."""
+        return self.looks.part("workers", self._queue.store.workers)
+
+    def workers(self) -> list[Worker]:
+        """Return the live workers, and those that were lost within the last day."""
+        holds: dict[int | None, int] = {}
+        for task in self.running_records():
+            holds[task.worker] = holds.get(task.worker, 0) + 1
+        found = [self._worker(record, holds.get(record.id, 0)) for record in self.worker_records()]
+        ids = {worker.id for worker in found}
+        self._beats = {id: beat for id, beat in list(self._beats.items()) if id in ids}
+        return found
+
+    def _worker(self, record: WorkerRecord, holds: int) -> Worker:
+        return Worker(
+            *(record.id, self._state(record), record.host, record.pid, record.executor, queues_of(record)),
+            *(record.slots, record.version, record.created_at, record.lost_at, record.lease, bool(record.commands)),
+            holds,
+        )
+
+    def _state(self, record: WorkerRecord) -> str:
+        now, gone = time.monotonic(), is_gone(record, here())
+        beat, since = self._beats.get(record.id, (None, now))
+        since = now if beat != record.beat else since
+        self._beats[record.id] = record.beat, since
+        if record.lost_at is not None or gone:
+            return "lost"
+        return "silent" if gone is None and now - since >= record.lease else "alive"
+
+    # -- queues ------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Return the names of the queues."""
+        return self.looks.part("names", self._queue.store.queues, _NAMES_EVERY)
+
+    def queues(self) -> list[Queue] | None:
+        """Return the queues with their counts; None if they are not counted yet."""
+        names = self.names()
+        counts = self.looks.counted("counts", lambda: self._queue.store.queue_counts(self.names()))
+        finals = self.looks.counted("finals", lambda: self._queue.store.final_counts(self.names()), _SLOWLY)
+        if counts is None:
+            return None
+        due = self._due_since(counts)
+        final = {record.name: record for record in finals or ()}
+        alive = [record for record in self.worker_records() if self._state(record) != "lost"]
+        return [_queue(record, final.get(record.name), due, alive) for record in counts if record.name in names]
+
+    def _due_since(self, counts: list[QueueRecord]) -> dict[str, int | None]:
+        waiting = [record.name for record in counts if record.waiting]
+
+        def read() -> dict[str, int | None]:
+            return {name: self._queue.store.waiting_since(name, clock.now()) for name in waiting}
+
+        return self.looks.part("due", read, max(_SLOWLY, len(waiting))) if waiting else {}
+
+    # -- running tasks -----------------------------------------------------------------------------
+
+    def running_records(self) -> list[RunningRecord]:
+        """Return the tasks that run longest."""
+        return self.looks.part("running", lambda: self._queue.store.running(MOST_RUNNING + 1))
+
+    def running(self) -> list[Running]:
+        """Return the tasks that run longest, with their CPU use."""
+        return self.looks.part("running tasks", self._read_running)
+
+    def _read_running(self) -> list[Running]:
+        now, before, self._samples = time.monotonic(), self._samples, {}
+        found = []
+        for record in self.running_records():
+            key, usage = (record.id, record.token), read_usage(record.usage)
+            if usage is not None:
+                samples = self._samples[key] = before.get(key, deque())
+                samples.append((now, usage.cpu))
+                while len(samples) > 2 and samples[1][0] <= now - _CPU_WINDOW:
+                    samples.popleft()
+            found.append(_running(record, usage, cpu_share(self._samples.get(key, ()))))
+        return [each._replace(usual=self.usual(each.queue, each.function)) for each in found]
+
+    # -- functions ---------------------------------------------------------------------------------
+
+    def functions(self, queue: str) -> list[FunctionStats] | None:
+        """Return the statistics of a queue's functions over its latest attempts; None if not known yet."""
+
+        def read() -> list[FunctionStats]:
+            return summarize(self._queue.store.ended(queue, LATEST))
+
+        return self.looks.counted(("functions", queue), read, _FUNCTIONS_EVERY)
+
+    def usual(self, queue: str, function: str | None) -> FunctionStats | None:
+        """Return what attempts of a function usually take; None if fewer than five are known."""
+        for each in self.functions(queue) or ():
+            if each.function == function and each.count >= 5:
+                return each
+        return None
+
+    # -- failures and schedules --------------------------------------------------------------------
+
+    def failures(self, queues: list[Queue]) -> list[Failure]:
+        """Return the latest failures, grouped by error."""
+        wanted = [(each.name, state) for each in queues for state in _failing(each)]
+        return self.looks.part("failures", lambda: self._read_failures(wanted), max(_SLOWLY, len(wanted)))
+
+    def _read_failures(self, wanted: list[tuple[str, str]]) -> list[Failure]:
+        found: list[TaskRecord] = []
+        for name, state in wanted:
+            found += self._queue.store.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
+        return grouped(sorted(found, key=failed_at, reverse=True)[: 3 * MOST_FAILURES])
+
+    def schedules(self) -> list[ScheduleRecord]:
+        """Return all schedules, those that fire next first."""
+        found = self.looks.part("schedules", self._queue.store.schedules, 2.0)
+        return sorted(found, key=lambda each: (each.paused, each.next_at is None, each.next_at or 0, each.name))
+
+
+def _failing(queue: Queue) -> list[str]:
+    return [*([FAILED] if queue.failed else []), *([ABANDONED] if queue.abandoned else [])]
+
+
+def grouped(records: list[TaskRecord]) -> list[Failure]:
+    """Return tasks, newest first, grouped by function and the kind of error."""
+    groups: dict[tuple[str, str | None, str], Failure] = {}
+    for record in records:
+        error = error_line(record.error)
+        key = record.queue, record.function, _kind(error)
+        if known := groups.get(key):
+            groups[key] = known._replace(count=known.count + 1)
+        else:
+            groups[key] = Failure(
+                *(error, 1, record.id, record.queue, record.function, record.state, record.attempt),
+                *(record.max_attempts, failed_at(record), record.due),
+            )
+    return list(groups.values())[:10]
+
+
+def _kind(error: str) -> str:
+    """Return an error without what differs from task to task: its numbers and what comes after them."""
+    head = error.split(":", 1)[0] if ":" in error else error
+    return "".join(letter for letter in head if not letter.isdigit())[:80]
+
+
+def failed_at(record: TaskRecord) -> int:
+    """Return about when a task failed."""
+    return record.finished_at or record.started_at or record.created_at
+
+
+def _queue(
+    record: QueueRecord, final: FinalRecord | None, due: dict[str, int | None], alive: list[WorkerRecord]
+) -> Queue:
+    known = [serves(worker, record.name) for worker in alive]
+    return Queue(
+        *(record.name, bool(record.paused), record.waiting, record.blocked, record.reserved, record.running),
+        record.failed,
+        *((None, None, None) if final is None else final[1:]),
+        due.get(record.name),
+        sum(each is True for each in known),
+        sum(each is None for each in known),
+    )
+
+
+def _running(record: RunningRecord, usage: Usage | None, cpu: float | None) -> Running:
+    progress = progress_format.read(record.progress)
+    if progress is not None and progress.message is not None:
+        progress = progress._replace(message=first(str(progress.message), 500))
+    return Running(
+        *(record.id, record.queue, record.function, call_text(record.function, record.payload)),
+        *(record.attempt, record.max_attempts, record.started_at, record.worker),
+        *(bool(record.suspended), bool(record.cancel_requested), progress, part_done(progress), usage, cpu),
+        record.reported_at,
+    )
