@@ -19,6 +19,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from ..errors import StoreUnavailable
 from .counting import counted
 from .group_commit import GroupCommit, Request
+from .queries import Conditions
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -52,6 +53,10 @@ class Transaction(abc.ABC):
     @abc.abstractmethod
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         """Return all rows of the query ``name``."""
+
+    @abc.abstractmethod
+    def rows_where(self, name: str, conditions: Conditions, values: Values) -> list[Row]:
+        """Return all rows of the query ``name`` with these conditions: see ``queries.composed``."""
 
     @abc.abstractmethod
     def change(self, name: str, values: Values = NOTHING) -> int:

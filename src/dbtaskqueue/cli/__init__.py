@@ -13,6 +13,7 @@ from .dashboard import dashboard, dashboard_user
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
+from .find import find
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
@@ -27,7 +28,7 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Inspect": [list_tasks, find, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
     "Dashboard": [dashboard, dashboard_user],
     "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],

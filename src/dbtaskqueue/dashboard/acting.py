@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
+from ..audit import Actor, new_action
 from ..monitoring.tasks import details
 from ..queue import TaskQueue
 from ..schedules import as_schedule, find_schedule, run_now, set_paused
@@ -24,20 +25,38 @@ from .messages import say
 from .opening import is_own_path
 from .params import BadQuery
 
+_LONGEST_NAME = 255
 
-def answer(call: Call, text: str, to: str, value: Callable[[], object], status: int = 200, **query: object) -> Response:
+
+def answer(
+    call: Call,
+    text: str,
+    to: str,
+    value: Callable[[], object],
+    status: int = 200,
+    *,
+    goes_back: bool = True,
+    **query: object,
+) -> Response:
     """Return the answer to an action: ``value()`` for a program; for a browser a way to a page that says ``text``.
 
-    That page is the one from which the browser came, if the form says so, or else ``to`` with ``query``.
+    That page is the one from which the browser came, if the form says so and with ``goes_back``, or else ``to`` with
+    ``query``.
     """
+    call.dashboard.looks.forget_all()
     if call.via == "api":
         return call.json(value(), status)
     response = call.redirect(to, **query)
     back = call.form.get("back")
-    if is_own_path(back):
+    if goes_back and is_own_path(back):
         response.headers["location"] = call.url("") + str(back)
     say(call, response, text)
     return response
+
+
+def actor(call: Call) -> Actor:
+    """Return who acts, for the audit log."""
+    return Actor(call.user.name[:_LONGEST_NAME] or "(no name)", call.via)
 
 
 def ready(call: Call) -> None:
@@ -64,29 +83,47 @@ def cancel(call: Call) -> Response:
     """Cancel a task, or request it while it runs."""
     running = fields.flag(call.form, "running", True)
     ready(call)
-    is_cancelled = call.queue.cancel(call.id, running=running)
-    return task_answer(call, f"Task {call.id} is cancelled." if is_cancelled else f"Task {call.id} was asked to stop.", call.id)
+    is_cancelled = call.queue.cancel(call.id, running=running, actor=actor(call))
+    became = "is cancelled" if is_cancelled else "was asked to stop"
+    return task_answer(call, f"Task {call.id} {became}.", call.id)
 
 
 def retry(call: Call) -> Response:
     """Run a task again."""
     ready(call)
-    call.queue.retry(call.id)
+    call.queue.retry(call.id, actor=actor(call))
     return task_answer(call, f"Task {call.id} will run again.", call.id)
 
 
 def suspend(call: Call) -> Response:
     """Pause the processes of a task."""
     ready(call)
-    call.queue.suspend(call.id)
+    call.queue.suspend(call.id, actor=actor(call))
     return task_answer(call, f"Task {call.id} is suspended: its processes stop within 2 seconds.", call.id)
 
 
 def continue_(call: Call) -> Response:
     """Continue a suspended task."""
     ready(call)
-    call.queue.continue_(call.id)
+    call.queue.continue_(call.id, actor=actor(call))
     return task_answer(call, f"Task {call.id} continues.", call.id)
+
+
+def reschedule(call: Call) -> Response:
+    """Change when a task is due, its priority or its queue."""
+    start_in, priority = fields.seconds(call.form, "start_in"), fields.number(call.form, "priority", -32768, 32767)
+    queue = fields.text(call.form, "queue")
+    ready(call)
+    with as_bad_form():
+        call.queue.reschedule(call.id, start_in=start_in, priority=priority, queue=queue, actor=actor(call))
+    return task_answer(call, f"Task {call.id} is rescheduled.", call.id)
+
+
+def delete(call: Call) -> Response:
+    """Delete a task that has ended."""
+    ready(call)
+    call.queue.delete(call.id, actor=actor(call))
+    return answer(call, f"Task {call.id} is deleted.", "/tasks", lambda: {"id": call.id, "deleted": True}, goes_back=False)
 
 
 # -- a queue ---------------------------------------------------------------------------------------
@@ -111,7 +148,7 @@ def pause_queue(call: Call) -> Response:
     """Stop handing out tasks of a queue."""
     lane = _lane(call)
     ready(call)
-    lane.pause()
+    lane.pause(actor=actor(call))
     return _queue_answer(call, f"Queue {lane.name} is paused. Its running tasks continue.", lane)
 
 
@@ -119,7 +156,7 @@ def resume_queue(call: Call) -> Response:
     """Hand out tasks of a queue again."""
     lane = _lane(call)
     ready(call)
-    lane.resume()
+    lane.resume(actor=actor(call))
     return _queue_answer(call, f"Queue {lane.name} hands out tasks again.", lane)
 
 
@@ -130,7 +167,7 @@ def purge_queue(call: Call) -> Response:
     ready(call)
     if call.via != "api" and typed != lane.name:
         raise BadField("queue_name", "must be the name of the queue: nothing was purged")
-    changed = lane.purge()
+    changed = lane.purge(actor=actor(call))
     return _queue_answer(call, f"{_tasks(changed)} of queue {lane.name} abandoned.", lane, changed=changed)
 
 
@@ -143,7 +180,7 @@ def prune_queue(call: Call) -> Response:
     if age is None:
         raise BadField("older_than", "is missing: give an age such as 30d")
     with as_bad_form():
-        changed = lane.prune(age, states=map(TaskState, states))
+        changed = lane.prune(age, states=map(TaskState, states), actor=actor(call))
     return _queue_answer(call, f"{_tasks(changed)} of queue {lane.name} deleted.", lane, changed=changed)
 
 
@@ -166,21 +203,27 @@ def _schedule(call: Call) -> tuple[str, str]:
 def run_schedule(call: Call) -> Response:
     """Enqueue a task of a schedule now."""
     queue, name = _schedule(call)
-    task = run_now(call.queue.store, queue, name)
+    action = new_action(actor(call), "run", queue=queue, schedule=name)
+    task = run_now(call.queue.store, queue, name, action)
     return _schedule_answer(call, f"has enqueued task {task}", queue, name, task=task)
+
+
+def _pause_schedule(call: Call, queue: str, name: str, paused: bool) -> None:
+    verb = "pause schedule" if paused else "resume schedule"
+    set_paused(call.queue.store, queue, name, paused, new_action(actor(call), verb, queue=queue, schedule=name))
 
 
 def pause_schedule(call: Call) -> Response:
     """Pause a schedule."""
     queue, name = _schedule(call)
-    set_paused(call.queue.store, queue, name, True)
+    _pause_schedule(call, queue, name, True)
     return _schedule_answer(call, "is paused", queue, name)
 
 
 def resume_schedule(call: Call) -> Response:
     """Resume a schedule."""
     queue, name = _schedule(call)
-    set_paused(call.queue.store, queue, name, False)
+    _pause_schedule(call, queue, name, False)
     return _schedule_answer(call, "is resumed", queue, name)
 
 
@@ -192,4 +235,4 @@ def _not_yet(call: Call) -> Response:
     raise Refused(501, "not built yet")
 
 
-reschedule = delete = start_operation = stop_operation = set_retention = set_quota = _not_yet
+set_retention = set_quota = _not_yet

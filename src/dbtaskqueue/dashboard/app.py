@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
@@ -16,9 +17,7 @@ from .data.sources import Sources
 from .gate import Gate
 from .looks import Looks
 from .rendering import Static, Templates
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .wsgi import Wsgi
 
 HIDEABLE = ("payload", "result", "output")
 _COMPRESSED_FROM = 1024
@@ -69,12 +68,10 @@ class Dashboard:
         """Answer a request, as ASGI."""
         await self._app(scope, receive, send)
 
-    @property
-    def wsgi(self) -> Callable[..., Any]:
+    @cached_property
+    def wsgi(self) -> Wsgi:
         """The same application as WSGI, for Flask and Django. Needs ``dbtaskqueue[wsgi]``."""
-        from .wsgi import as_wsgi
-
-        return as_wsgi(self)
+        return Wsgi(self)
 
     def close(self) -> None:
         """Stop the threads of the dashboard. The queue stays open."""

@@ -22,7 +22,7 @@ from .opening import is_own_path
 
 
 class Input(NamedTuple):
-    """A field of a question. ``kind``: text, number, check, or hidden."""
+    """A field of a question. ``kind``: text, check or hidden."""
 
     name: str
     label: str = ""
@@ -110,9 +110,9 @@ def _reschedule_text(record: TaskRecord) -> str:
     return "Only what you fill in changes."
 
 
-_RESCHEDULE = (
+RESCHEDULE = (
     Input("start_in", "Start in", hint="Such as 0s for now, 15m, 2h or 1d."),
-    Input("priority", "Priority", kind="number", hint="From -32768 to 32767; higher ones run first."),
+    Input("priority", "Priority", hint="From -32768 to 32767; higher ones run first."),
     Input("queue", "Queue", hint="Another queue to move it to."),
 )
 
@@ -167,7 +167,7 @@ _QUESTIONS: dict[str, Callable[[Call], Question]] = {
         "suspend", "Suspend task", lambda _: "Its processes stop within 2 seconds. It keeps its slot and its memory."
     ),
     "/tasks/{id}/continue": _task_question("continue", "Continue task", lambda _: "Its processes continue."),
-    "/tasks/{id}/reschedule": _task_question("reschedule", "Reschedule task", _reschedule_text, *_RESCHEDULE),
+    "/tasks/{id}/reschedule": _task_question("reschedule", "Reschedule task", _reschedule_text, *RESCHEDULE),
     "/tasks/{id}/delete": _task_question(
         "delete", "Delete task", lambda _: "Its payload, result, attempts and output are deleted.", is_danger=True
     ),

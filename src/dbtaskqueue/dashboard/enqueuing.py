@@ -25,8 +25,10 @@ from .call import Call
 from .fields import BadField, as_bad_form
 from .params import BadForm, Form
 
-FIELDS = ("queue", "function", "payload", "command", "priority", "start_in", "max_attempts", "key")
+FIELDS = ("queue", "function", "arguments", "payload", "command", "priority", "start_in", "max_attempts", "key")
 """The fields of the form."""
+_LINE = 70
+"""Characters of JSON that stay on one line."""
 
 
 # -- the form --------------------------------------------------------------------------------------
@@ -54,7 +56,8 @@ def copy_of(store: Store, id: int, *, hides_payload: bool) -> dict[str, str]:
     if task.is_command:
         argv = value.get("argv") if isinstance(value, dict) else None
         return found | {"command": shlex.join(map(str, argv)) if isinstance(argv, list) else ""}
-    return found | {"payload": "" if hides_payload else _as_text(value, task.function)}
+    field = "payload" if task.function is None else "arguments"
+    return found | {field: "" if hides_payload else _as_text(value, task.function)}
 
 
 def _as_text(value: JSON, function: str | None) -> str:
@@ -65,7 +68,8 @@ def _as_text(value: JSON, function: str | None) -> str:
             value = args
         elif not args and isinstance(kwargs, dict) and kwargs.keys() != {"args", "kwargs"}:
             value = kwargs
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    line = json.dumps(value, ensure_ascii=False)
+    return line if len(line) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def _form(
@@ -147,27 +151,31 @@ def _target_of(form: Form, allow_commands: bool) -> Target:
 
 
 def _target_of_form(form: Form, allow_commands: bool) -> Target:
-    """Return what a person wants to enqueue."""
-    function, source = fields.text(form, "function"), fields.text(form, "payload")
-    line = fields.text(form, "command")
+    """Return what a person wants to enqueue: a function with arguments, a payload, or a command line."""
+    given = {name: fields.text(form, name) for name in ("function", "arguments", "payload", "command")}
+    function, line = given["function"], given["command"]
     if line is not None:
-        if function is not None or source is not None:
-            raise BadField("command", "replaces the function and the payload: leave these empty")
+        if any(value is not None for name, value in given.items() if name != "command"):
+            raise BadField("command", "replaces the function, its arguments and the payload: leave these empty")
         return _command(_words(line), allow_commands)
-    value = None if source is None else fields.json_text("payload", source)
-    if function is None:
-        if source is None:
-            raise BadField("payload", "is empty: write JSON, or null for none")
-        return value
-    return _call(function, *_arguments(value))
+    if function is None and given["arguments"] is not None:
+        raise BadField("function", "is empty, but there are arguments")
+    if function is not None and None not in (given["arguments"], given["payload"]):
+        raise BadField("payload", "must be empty: a function gets the arguments")
+    name = "payload" if given["arguments"] is None else "arguments"
+    source = given[name]
+    if function is None and source is None:
+        raise BadField("payload", "is empty: write JSON, or null for none")
+    value = None if source is None else fields.json_text(name, source)
+    return value if function is None else _call(function, *_arguments(name, value))
 
 
-def _arguments(value: JSON) -> tuple[list[JSON], Mapping[str, JSON]]:
+def _arguments(name: str, value: JSON) -> tuple[list[JSON], Mapping[str, JSON]]:
     """Return the arguments of a call that a person has written: a list, an object, or both as they are stored."""
     if value is None or isinstance(value, list):
         return value or [], {}
     if not isinstance(value, dict):
-        raise BadField("payload", "must be a list of arguments or an object of named ones, since there is a function")
+        raise BadField(name, "must be a list, or an object of named arguments")
     if value.keys() == {"args", "kwargs"}:
         args, kwargs = value["args"], value["kwargs"]
         if isinstance(args, list) and isinstance(kwargs, dict):

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from starlette.responses import Response
 
-from . import acting, asking, enqueuing, pages
+from . import acting, asking, enqueuing, pages, trail
 from .api import looking, reference
 from .auth import Role
 from .call import Call
@@ -80,10 +80,10 @@ API = [
     Way("GET", "/quotas", "look", looking.quotas),
     Way("GET", "/history", "look", looking.history),
     Way("GET", "/overdue", "look", looking.overdue),
-    Way("GET", "/audit", "look", looking.audit),
+    Way("GET", "/audit", "look", trail.api_audit),
     Way("GET", "/doctor", "look", looking.doctor),
-    Way("GET", "/operations", "look", looking.operations),
-    Way("GET", "/operations/{id}", "look", looking.operation),
+    Way("GET", "/operations", "look", trail.api_operations),
+    Way("GET", "/operations/{id}", "look", trail.api_operation),
     Way("GET", "/openapi.json", "look", reference.openapi),
     Way("POST", "/tasks", "admin", enqueuing.enqueue),
 ]
@@ -102,9 +102,9 @@ PAGES = [
     Way("GET", "/overdue", "look", pages.overdue),
     Way("GET", "/workers", "look", pages.workers),
     Way("GET", "/worker/{id}", "look", pages.worker),
-    Way("GET", "/operations", "look", pages.operations),
-    Way("GET", "/operations/{id}", "look", pages.operation),
-    Way("GET", "/audit", "look", pages.audit),
+    Way("GET", "/operations", "look", trail.operations),
+    Way("GET", "/operations/{id}", "look", trail.operation),
+    Way("GET", "/audit", "look", trail.audit),
     Way("GET", "/doctor", "look", pages.doctor),
     Way("GET", "/settings", "look", pages.settings),
     Way("GET", "/enqueue", "admin", enqueuing.enqueue_page),

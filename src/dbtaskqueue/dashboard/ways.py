@@ -98,7 +98,10 @@ class Doors:
         address = _address(request)
         if not address:
             return header.trusts_socket
-        found = ipaddress.ip_address(address.partition("%")[0])
+        try:
+            found = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
         found = getattr(found, "ipv4_mapped", None) or found
         return any(found in network for network in header.networks)
 

@@ -333,3 +333,29 @@ SELECT coalesce(auto_increment, 1) - 1 FROM information_schema.tables
 
 -- name: raise_auto_increment
 ALTER TABLE dbtaskqueue_task AUTO_INCREMENT = :next
+
+-- name: error_has
+-- Differs because each engine has its own function that compares a part of a text byte by byte; the same below.
+LOCATE(BINARY :value_n, BINARY {{task_error}}) > 0
+
+-- name: payload_has
+LOCATE(BINARY :value_n, BINARY {{task_payload}}) > 0
+
+-- name: function_has
+LOCATE(BINARY :value_n, BINARY function) > 0
+
+-- name: key_has
+LOCATE(BINARY :value_n, BINARY "key") > 0
+
+-- name: options_have
+LOCATE(BINARY :value_n, BINARY options) > 0
+
+-- name: where_function_starts
+-- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
+LEFT(function, CHAR_LENGTH(:value_n)) = :value_n
+
+-- name: by_action_id
+FORCE INDEX (PRIMARY)
+
+-- name: by_operation_id
+FORCE INDEX (PRIMARY)

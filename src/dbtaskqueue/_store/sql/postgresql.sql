@@ -342,3 +342,29 @@ SELECT relname, right_name
    AND NOT (relname = 'dbtaskqueue_schema' AND right_name <> 'SELECT')
    AND NOT has_table_privilege(pg_class.oid, right_name)
  ORDER BY relname, right_name
+
+-- name: error_has
+-- Differs because each engine has its own function that compares a part of a text byte by byte; the same below.
+strpos({{task_error}}, CAST(:value_n AS text)) > 0
+
+-- name: payload_has
+strpos({{task_payload}}, CAST(:value_n AS text)) > 0
+
+-- name: function_has
+strpos(function, CAST(:value_n AS text)) > 0
+
+-- name: key_has
+strpos("key", CAST(:value_n AS text)) > 0
+
+-- name: options_have
+strpos(options, CAST(:value_n AS text)) > 0
+
+-- name: where_function_starts
+-- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
+substr(function, 1, length(CAST(:value_n AS text))) = :value_n
+
+-- name: by_action_id
+-- Differs because PostgreSQL takes no hints.
+
+-- name: by_operation_id
+-- Differs because PostgreSQL takes no hints.

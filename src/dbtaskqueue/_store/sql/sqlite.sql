@@ -180,3 +180,30 @@ UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)
 INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, 'result', :value FROM dbtaskqueue_task WHERE id = :task AND state = 'done' AND token = :token
     ON CONFLICT (task, name) DO NOTHING
+
+-- name: error_has
+-- Differs because each engine has its own function that compares a part of a text byte by byte; the same below.
+instr({{task_error}}, :value_n) > 0
+
+-- name: payload_has
+instr({{task_payload}}, :value_n) > 0
+
+-- name: function_has
+instr(function, :value_n) > 0
+
+-- name: key_has
+instr("key", :value_n) > 0
+
+-- name: options_have
+instr(options, :value_n) > 0
+
+-- name: where_function_starts
+-- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
+substr(function, 1, length(:value_n)) = :value_n
+
+-- name: by_action_id
+-- Differs because SQLite walks along the ids if no index is allowed.
+NOT INDEXED
+
+-- name: by_operation_id
+NOT INDEXED

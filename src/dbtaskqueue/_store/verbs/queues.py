@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from ..connections import Transaction
-from ..contract import FinalRecord, QueueRecord, Queues
-from .base import SqlFacet
+from ..contract import FinalRecord, NewAction, QueueRecord, Queues
+from .base import SqlFacet, log
 
 
 class SqlQueues(SqlFacet, Queues):
@@ -16,11 +16,13 @@ class SqlQueues(SqlFacet, Queues):
     def queues(self) -> list[str]:
         return sorted(row[0] for row in self._connections.query("queues"))
 
-    def set_paused(self, queue: str, paused: bool) -> None:
+    def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         def run(tx: Transaction) -> None:
             tx.change("set_paused", {"queue": queue, "paused": int(paused)})
             if not paused:
                 self._wake(tx, queue, None)
+            if action is not None:
+                log(tx, action, 1)
 
         self._connections.write(run)
 

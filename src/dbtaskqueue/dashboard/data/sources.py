@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 from ..._formats import progress as progress_format
@@ -12,7 +13,7 @@ from ..._store.contract import FinalRecord, QueueRecord, RunningRecord, Schedule
 from ..._system import clock
 from ..._system.place import here, is_gone
 from ...monitoring.snapshot import cpu_share
-from ...overview import FunctionStats, LATEST, queues_of, serves, summarize
+from ...overview import LATEST, FunctionStats, functions_of, queues_of, serves, summarize
 from ...queue import TaskQueue
 from ...states import ABANDONED, FAILED
 from ..looks import Looks
@@ -164,7 +165,7 @@ class Sources:
         def read() -> dict[str, int | None]:
             return {name: self._queue.store.waiting_since(name, clock.now()) for name in waiting}
 
-        return self.looks.part("due", read, max(_SLOWLY, len(waiting))) if waiting else {}
+        return (self.looks.counted("due", read, max(_SLOWLY, len(waiting))) if waiting else None) or {}
 
     # -- running tasks -----------------------------------------------------------------------------
 
@@ -177,17 +178,25 @@ class Sources:
         return self.looks.part("running tasks", self._read_running)
 
     def _read_running(self) -> list[Running]:
-        now, before, self._samples = time.monotonic(), self._samples, {}
+        before, self._samples = self._samples, {}
         found = []
         for record in self.running_records():
             key, usage = (record.id, record.token), read_usage(record.usage)
-            if usage is not None:
-                samples = self._samples[key] = before.get(key, deque())
-                samples.append((now, usage.cpu))
-                while len(samples) > 2 and samples[1][0] <= now - _CPU_WINDOW:
-                    samples.popleft()
-            found.append(_running(record, usage, cpu_share(self._samples.get(key, ()))))
+            if key in before:
+                self._samples[key] = before[key]
+            found.append(_running(record, usage, self.cpu(record.id, record.token, usage)))
         return [each._replace(usual=self.usual(each.queue, each.function)) for each in found]
+
+    def cpu(self, id: int, token: int, usage: Usage | None) -> float | None:
+        """Return the share of one CPU that an attempt uses, from what has been seen of it; None if that is too little."""
+        if usage is None:
+            return None
+        now, samples = time.monotonic(), self._samples.setdefault((id, token), deque())
+        if not samples or samples[-1][1] != usage.cpu or now - samples[-1][0] > 2:
+            samples.append((now, usage.cpu))
+        while len(samples) > 2 and samples[1][0] <= now - _CPU_WINDOW:
+            samples.popleft()
+        return cpu_share(samples)
 
     # -- functions ---------------------------------------------------------------------------------
 
@@ -211,13 +220,26 @@ class Sources:
     def failures(self, queues: list[Queue]) -> list[Failure]:
         """Return the latest failures, grouped by error."""
         wanted = [(each.name, state) for each in queues for state in _failing(each)]
-        return self.looks.part("failures", lambda: self._read_failures(wanted), max(_SLOWLY, len(wanted)))
+        if not wanted:
+            return []
+        return self.looks.counted("failures", lambda: self._read_failures(wanted), max(_SLOWLY, len(wanted))) or []
 
     def _read_failures(self, wanted: list[tuple[str, str]]) -> list[Failure]:
         found: list[TaskRecord] = []
         for name, state in wanted:
             found += self._queue.store.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
         return grouped(sorted(found, key=failed_at, reverse=True)[: 3 * MOST_FAILURES])
+
+    def failures_of(self, queue: str) -> list[Failure]:
+        """Return the latest failures of a queue, grouped by error."""
+        read = partial(self._read_failures, [(queue, FAILED), (queue, ABANDONED)])
+        return self.looks.counted(("failures", queue), read, _SLOWLY) or []
+
+    def functions_of(self, worker: int) -> list[str]:
+        """Return the names of the functions that a worker has code for."""
+        found = next((each for each in self.worker_records() if each.id == worker), None)
+        names = None if found is None else functions_of(found)
+        return [name for name in names or () if isinstance(name, str)]
 
     def schedules(self) -> list[ScheduleRecord]:
         """Return all schedules, those that fire next first."""

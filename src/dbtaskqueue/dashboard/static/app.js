@@ -173,14 +173,13 @@ document.addEventListener("submit", async event => {
   const form = event.target, button = event.submitter;
   if (!form.matches("[data-ask]") || typeof HTMLDialogElement === "undefined") return;
   event.preventDefault();
-  const url = new URL(form.action);
-  for (const [name, value] of new FormData(form, button)) url.searchParams.append(name, value);
-  const full = String(url);
+  const url = new URL(form.action), data = new URLSearchParams(new FormData(form, button)), posts = form.method === "post";
+  if (!posts) for (const [name, value] of data) url.searchParams.append(name, value);
   url.searchParams.set("part", "1");
   try {
-    const answer = await fetch(url, { cache: "no-store" });
-    const content = $("main [data-dialog]", parse(await answer.text()));
-    if (!content) return location.assign(full);
+    const answer = await fetch(url, posts ? { method: "POST", body: data, cache: "no-store" } : { cache: "no-store" });
+    const page = parse(await answer.text()), content = $("main [data-dialog]", page);
+    if (!content) return say($("main [role=alert]", page)?.textContent ?? answer.statusText, refused);
     const dialog = document.createElement("dialog");
     dialog.append(document.adoptNode(content));
     dialog.setAttribute("aria-labelledby", $("h1, h2", content)?.id ?? "");
@@ -191,7 +190,7 @@ document.addEventListener("submit", async event => {
     document.body.append(dialog);
     showTimes(dialog);
     dialog.showModal();
-  } catch { location.assign(full); }
+  } catch { form.removeAttribute("data-ask"); form.requestSubmit(button); }
 });
 
 // -- acting: what came of it is said on this page, so that focus and scrolling stay ----------------
@@ -217,7 +216,10 @@ async function act(form, button) {
     sessionStorage.setItem("said", text);
     return location.assign(answer.url);
   }
-  if (answer.ok) show($("main", page));
+  if (answer.ok) {
+    for (const box of $$('#bulk input, input[form="bulk"]')) { box.checked = false; touched.delete(box); }
+    show($("main", page));
+  }
   dialog?.close();
   if (answer.ok) say(text); else say(why ?? answer.statusText, refused);
 }
