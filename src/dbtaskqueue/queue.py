@@ -29,6 +29,7 @@ from ._store.contract import (
     NO_CHANGE,
     BulkVerb,
     Change,
+    NewAction,
     NewTask,
     Refusal,
     Store,
@@ -443,7 +444,13 @@ class TaskQueue:
         """Store payloads with the same options. ``function``: the name of the task function that they call, or None."""
         return self._submit([Batch(payloads, options, function, command)])
 
-    def _submit(self, batches: list[Batch]) -> list[Task]:
+    def enqueue_by(self, actor: str | Actor, target: Target, options: Options) -> Task:
+        """Store a task for an operator, as ``enqueue`` does, with a row in the audit log."""
+        name = target.function if isinstance(target, TaskCall) else None
+        action = new_action(actor, "enqueue", queue=self.name, function=name, key=options.get("key"))
+        return self._submit(batches_of([target], options), action)[0]
+
+    def _submit(self, batches: list[Batch], action: NewAction | None = None) -> list[Task]:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
@@ -466,7 +473,7 @@ class TaskQueue:
         if not groups:
             return []
         store = handle.store
-        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits)
+        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits, action)
         if refusal is not None:
             raise _refused(refusal)
         store.wakeups.ring()

@@ -7,7 +7,7 @@ A few chosen tasks are done at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
@@ -16,14 +16,17 @@ from .._formats import words
 from .._formats.filters import Filters, parse
 from .._store.contract import Store
 from .._system import clock
+from ..bulk import Bulk
+from ..checks import counted, listed
 from ..finding import request_for
+from ..queue import TaskQueue
 from . import fields
-from .acting import answer, ready
-from .asking import Input, Question, shown
+from .acting import actor, answer, ready
+from .asking import RESCHEDULE, Input, Question, shown
 from .auth import Refused, Role
 from .call import Call
 from .data import trail
-from .fields import BadField
+from .fields import BadField, as_bad_form
 from .params import BadForm, Form
 
 VERBS: Mapping[str, Role] = {"cancel": "operate", "retry": "operate", "reschedule": "operate", "delete": "admin"}
@@ -113,6 +116,53 @@ def _texts(value: Any) -> list[str]:
     return [each for each in found if isinstance(each, str)]
 
 
+# -- acting ----------------------------------------------------------------------------------------
+
+
+def start_operation(call: Call) -> Response:
+    """Act on all tasks that match, or on chosen ones. A form is asked first, unless it says that it was."""
+    if call.via == "api":
+        wanted = _of_program(call)
+        ready(call)
+        return _started(call, wanted)
+    wanted, is_confirmed = _of_form(call), fields.flag(call.form, "confirmed")
+    if not is_confirmed:
+        return shown(call, _question(call, wanted))
+    ready(call)
+    return _started(call, wanted) if wanted.chosen is None else _act(call, wanted, wanted.chosen)
+
+
+def _started(call: Call, wanted: Wanted) -> Response:
+    raise Refused(501, "not built yet")
+
+
+def stop_operation(call: Call) -> Response:
+    """Stop an operation between two steps."""
+    raise Refused(501, "not built yet")
+
+
+def _act(call: Call, wanted: Wanted, ids: list[int]) -> Response:
+    """Act on chosen tasks now."""
+    act = _MANY[wanted.verb]
+    options = {f"to_{name}" if name in ("priority", "queue") else name: value for name, value in wanted.options.items()}
+    with as_bad_form():
+        found = act(call.queue, all_queues=True, actor=actor(call), id=ids, **options)
+    reasons = ", ".join(f"{counted(number)}: {reason}" for reason, number in found.refused.items())
+    refused = f" Refused {reasons}." if reasons else ""
+    if not found.changed:
+        raise Refused(409, f"No task was {_DONE[wanted.verb]}.{refused or ' None of them exists any more.'}")
+    return answer(call, f"{_DONE[wanted.verb].capitalize()}: {counted(found.changed)}.{refused}", "/tasks", dict)
+
+
+_MANY: Mapping[str, Callable[..., Bulk]] = {
+    "cancel": TaskQueue.cancel_many,
+    "retry": TaskQueue.retry_many,
+    "reschedule": TaskQueue.reschedule_many,
+    "delete": TaskQueue.delete_many,
+}
+_DONE = {"cancel": "cancelled", "retry": "retried", "reschedule": "rescheduled", "delete": "deleted"}
+
+
 # -- asking ----------------------------------------------------------------------------------------
 
 
@@ -120,15 +170,15 @@ def _question(call: Call, wanted: Wanted) -> Question:
     hidden = [("verb", wanted.verb), ("confirmed", "1")]
     if wanted.chosen is None:
         count, is_all = count_of(call.queue.store, wanted.filters)
-        number = tasks(count) if is_all else f"at least {tasks(count)}"
+        number = counted(count) if is_all else f"at least {counted(count)}"
         text = (
             f"They match {words.to_words(wanted.filters)}. It is done in steps, and this page can be closed."
             " Tasks that are enqueued later are not meant."
         )
         hidden += [("all", "1"), *((f"{_WHERE}{name}", value) for name, value in wanted.filters.pairs())]
     else:
-        count, number = len(wanted.chosen), tasks(len(wanted.chosen))
-        text = f"{'Task' if count == 1 else 'Tasks'} {listed([str(id) for id in wanted.chosen])}."
+        count, number = len(wanted.chosen), counted(len(wanted.chosen))
+        text = f"{'Task' if count == 1 else 'Tasks'} {listed([str(id) for id in sorted(wanted.chosen)])}."
         hidden += [("id", str(id)) for id in wanted.chosen]
     return Question(
         f"{wanted.verb.capitalize()} {number}?",
@@ -137,7 +187,7 @@ def _question(call: Call, wanted: Wanted) -> Question:
         "Keep them as they are",
         "/operations",
         "/tasks",
-        inputs=[*(Input(name, value=value, kind="hidden") for name, value in hidden), *_INPUTS.get(wanted.verb, ())],
+        inputs=[*(Input(name, value=value, kind="hidden") for name, value in hidden), *_inputs(wanted)],
         is_danger=wanted.verb in ("cancel", "delete"),
     )
 
@@ -156,7 +206,10 @@ def count_of(store: Store, filters: Filters) -> tuple[int, bool]:
         request = request._replace(cursor=page.next, limit=_COUNTED - count)
 
 
-_INPUTS: Mapping[str, tuple[Input, ...]] = {
-    "retry": (Input("spread", "Spread over", hint="Such as 10m, so that they do not all start now. Empty: now."),),
-    "reschedule": RESCHEDULE,
-}
+def _inputs(wanted: Wanted) -> tuple[Input, ...]:
+    if wanted.verb == "reschedule":
+        return RESCHEDULE
+    return _SPREAD if wanted.verb == "retry" and wanted.chosen is None else ()
+
+
+_SPREAD = (Input("spread", "Spread over", hint="Such as 10m, so that they do not all start now. Empty: now."),)

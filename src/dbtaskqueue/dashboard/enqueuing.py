@@ -19,7 +19,7 @@ from ..options import Options
 from ..queue import TaskQueue
 from ..task import Task, look_up
 from . import fields
-from .acting import ready, task_answer
+from .acting import actor, ready, task_answer
 from .auth import Refused
 from .call import Call
 from .fields import BadField, as_bad_form
@@ -108,7 +108,7 @@ def _enqueue(call: Call, target: Target) -> Response:
     options = _options(call.form)
     ready(call)
     with as_bad_form():
-        task = lane.enqueue(target, **options)
+        task = lane.enqueue_by(actor(call), target, options)
     if task.deduplicated:
         text, status = f"Task {task.id} has the key {task.key!r} already. Nothing was enqueued.", 200
     else:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from starlette.responses import Response
 
-from . import acting, asking, enqueuing, pages, trail
+from . import acting, asking, bulk, enqueuing, pages, trail
 from .api import looking, reference
 from .auth import Role
 from .call import Call
@@ -54,8 +54,8 @@ ACTIONS = [
     Action("/tasks/{id}/continue", "operate", acting.continue_),
     Action("/tasks/{id}/reschedule", "operate", acting.reschedule),
     Action("/tasks/{id}/delete", "admin", acting.delete),
-    Action("/operations", "operate", acting.start_operation),  # and the role of its verb
-    Action("/operations/{id}/stop", "operate", acting.stop_operation),
+    Action("/operations", "operate", bulk.start_operation),  # and the role of its verb
+    Action("/operations/{id}/stop", "operate", bulk.stop_operation),
     Action("/queue/pause", "operate", acting.pause_queue),
     Action("/queue/resume", "operate", acting.resume_queue),
     Action("/queue/purge", "admin", acting.purge_queue),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.responses import Response
 
 from .call import Call
@@ -16,15 +18,12 @@ def _before(call: Call) -> int | None:
     return call.query.number("before", least=1, most=_BIGGEST)
 
 
-def _wanted(call: Call) -> dict[str, str | int]:
-    """Return the values that rows of the audit log must have."""
-    found: dict[str, str | int | None] = {name: call.query.text(name) for name in ("who", "verb", "queue")}
-    found["task"] = _number_or_none(call)
-    return {name: value for name, value in found.items() if value not in (None, "")}  # type: ignore[misc]
-
-
-def _number_or_none(call: Call) -> int | None:
-    return None if call.query.text("task") == "" else call.query.number("task", least=1, most=_BIGGEST)
+def _wanted(call: Call) -> dict[str, Any]:
+    """Return the values that rows of the audit log must have. A form sends empty ones for those that are not."""
+    found: dict[str, Any] = {name: call.query.text(name) for name in ("who", "verb", "queue", "task")}
+    if found["task"]:
+        found["task"] = call.query.number("task", least=1, most=_BIGGEST)
+    return {name: value for name, value in found.items() if value}
 
 
 # -- the API ---------------------------------------------------------------------------------------
@@ -35,8 +34,8 @@ def api_audit(call: Call) -> Response:
     wanted, before = _wanted(call), _before(call)
     limit = call.query.number("limit", trail.PAGE, least=1, most=_MOST)
     call.query.done()
-    page = trail.actions(call.queue.store, wanted, before, limit)
-    return call.json({"actions": [trail.as_json(row) for row in page.rows], "next": page.next})
+    page = trail.actions(call.queue, wanted, before, limit)
+    return call.json({"actions": [row._asdict() for row in page.rows], "next": page.next})
 
 
 def api_operations(call: Call) -> Response:
@@ -44,13 +43,13 @@ def api_operations(call: Call) -> Response:
     before, limit = _before(call), call.query.number("limit", trail.PAGE, least=1, most=_MOST)
     call.query.done()
     page = trail.operations(call.queue.store, before, limit)
-    return call.json({"operations": [trail.as_json(row) for row in page.rows], "next": page.next})
+    return call.json({"operations": [row._asdict() for row in page.rows], "next": page.next})
 
 
 def api_operation(call: Call) -> Response:
     """An operation."""
     call.query.done()
-    return call.json(trail.as_json(trail.operation(call.queue.store, call.id)))
+    return call.json(trail.operation(call.queue.store, call.id)._asdict())
 
 
 # -- pages -----------------------------------------------------------------------------------------
@@ -58,13 +57,13 @@ def api_operation(call: Call) -> Response:
 
 def audit(call: Call) -> Response:
     """Show the audit log."""
-    store, wanted, before = call.queue.store, _wanted(call), _before(call)
+    queue, wanted, before = call.queue, _wanted(call), _before(call)
     key = ("audit", tuple(wanted.items()), before)
     return live(
         call,
         "audit.html",
         key,
-        lambda: trail.actions(store, wanted, before),
+        lambda: trail.actions(queue, wanted, before),
         more=lambda page, is_part: {"wanted": wanted, "before": before},
     )
 

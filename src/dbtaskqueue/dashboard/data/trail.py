@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..._formats.filters import Filters, from_json
-from ..._store.contract import ActionRecord, OperationRecord, Store
+from ..._store.contract import OperationRecord, Store
 from ..._system import clock
+from ...queue import TaskQueue
 from ..auth import Refused
 
 PAGE = 50
 """The rows of a page."""
-
-
-class Action(NamedTuple):
-    """A row of the audit log. ``count``: how many tasks or other things it changed."""
-
-    id: int
-    at: int
-    who: str
-    via: str
-    verb: str
-    queue: str | None
-    task: int | None
-    detail: dict[str, Any] | None
-    count: int
-    outcome: str
 
 
 class Operation(NamedTuple):
@@ -43,8 +30,8 @@ class Operation(NamedTuple):
     scanned: int
     who: str
     via: str
-    created_at: int
-    ended_at: int | None
+    created_at: datetime | None
+    ended_at: datetime | None
 
 
 class Page(NamedTuple):
@@ -52,12 +39,6 @@ class Page(NamedTuple):
 
     rows: list[Any]
     next: int | None
-
-
-def as_action(record: ActionRecord) -> Action:
-    """Return a row of the audit log as programs and pages show it."""
-    detail = None if record.detail is None else json.loads(record.detail)
-    return Action(record.id, record.at, *record[2:7], detail, record.changed, record.outcome)
 
 
 def as_operation(record: OperationRecord) -> Operation:
@@ -73,8 +54,8 @@ def as_operation(record: OperationRecord) -> Operation:
         record.scanned,
         record.who,
         record.via,
-        record.created_at,
-        record.ended_at,
+        clock.to_datetime(record.created_at),
+        clock.to_datetime(record.ended_at),
     )
 
 
@@ -83,10 +64,9 @@ def filters_of(record: OperationRecord) -> Filters:
     return from_json(record.filters)
 
 
-def actions(store: Store, wanted: Mapping[str, str | int], before: int | None, limit: int = PAGE) -> Page:
+def actions(queue: TaskQueue, wanted: Mapping[str, Any], before: int | None, limit: int = PAGE) -> Page:
     """Read a page of the audit log."""
-    found = store.actions(limit + 1, before, wanted)
-    return _page([as_action(record) for record in found], limit)
+    return _page(queue.audit(limit=limit + 1, before=before, **wanted), limit)
 
 
 def operations(store: Store, before: int | None, limit: int = PAGE) -> Page:
@@ -100,12 +80,6 @@ def operation(store: Store, id: int) -> Operation:
     if not found or found[0].id != id:
         raise Refused(404, f"there is no operation {id}", name="OperationNotFound")
     return as_operation(found[0])
-
-
-def as_json(row: Action | Operation) -> dict[str, Any]:
-    """Return a row as programs get it, with its times as datetimes."""
-    times = ("at", "created_at", "ended_at")
-    return {name: clock.to_datetime(value) if name in times else value for name, value in row._asdict().items()}
 
 
 def _page(rows: list[Any], limit: int) -> Page:

@@ -199,6 +199,7 @@ const said = $("#said"), refused = $("#refused");
 function say(text, element = said) {
   for (const each of [said, refused]) each.textContent = each === element ? text : "";
   refused.hidden = element !== refused;
+  setTimeout(() => { if (said.textContent === text) said.textContent = ""; }, 20000);
 }
 async function act(form, button) {
   const dialog = form.closest("dialog");
