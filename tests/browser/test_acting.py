@@ -19,6 +19,12 @@ def choose(page: Page, *chosen: int) -> None:
         page.get_by_role("checkbox", name=f"Choose task {id}", exact=True).check()
 
 
+def _confirm_if_asked(page: Page, verb: str) -> None:
+    """Press the dialog's button, if there is one: not every action asks."""
+    if dialog(page, re.compile(verb)).is_visible():
+        confirm(page, re.compile(verb))
+
+
 def test_27_cancel_a_running_task(site: Site, page: Page) -> None:
     """27: a dialog asks, a status answers, the task ends, and the audit log has a line."""
     site.worker()
@@ -42,26 +48,26 @@ def test_27_cancel_a_running_task(site: Site, page: Page) -> None:
 def test_28_what_is_refused_says_why(site: Site, page: Page, visitor: Visitor) -> None:
     """28: cancel a task that has ended in the meantime."""
     visitor.expects("409")
-    task = site.queue.enqueue(1)
-    page.goto(f"{site.address}/tasks/{task.id}")
+    site.worker("--executor", "thread")
+    puppet = site.running()
+    page.goto(f"{site.address}/tasks/{puppet.id}")
     button(page, "Live updates").click()
     button(page, "Cancel").click()
-    site.queue.cancel(task.id)
-    confirm(page, f"Cancel task {task.id}?")
-    expect(page.get_by_role("alert")).to_contain_text("cancelled")
+    puppet.order("end", 1).becomes("done")
+    confirm(page, f"Cancel task {puppet.id}?")
+    expect(page.get_by_role("alert")).to_contain_text("done")
 
 
 def test_29_retry(site: Site, page: Page) -> None:
     """29: an abandoned task is due again."""
     site.worker("--executor", "thread")
-    task = site.queue.enqueue(orders.broken.bind("no disk"))
-    eventually(lambda: task.refresh().state == "abandoned", "the failure")
-    page.goto(f"{site.address}/tasks/{task.id}")
+    puppet = site.running(max_attempts=1).order("fail", "no disk").becomes("abandoned")
+    page.goto(f"{site.address}/tasks/{puppet.id}")
     button(page, "Retry").click()
-    if dialog(page, re.compile("Retry")).is_visible():
-        confirm(page, re.compile("Retry"))
-    eventually(lambda: len(site.queue.store.attempts(task.id)) == 2, "another attempt")
+    _confirm_if_asked(page, "Retry")
     expect(page.get_by_role("status")).not_to_be_empty()
+    puppet.order("end", 17).becomes("done")
+    expect(page.get_by_role("main")).to_contain_text("done")
 
 
 def test_30_suspend_and_continue(site: Site, page: Page) -> None:
@@ -70,8 +76,7 @@ def test_30_suspend_and_continue(site: Site, page: Page) -> None:
     puppet = site.running()
     page.goto(f"{site.address}/tasks/{puppet.id}")
     button(page, "Suspend").click()
-    if dialog(page, re.compile("Suspend")).is_visible():
-        confirm(page, re.compile("Suspend"))
+    _confirm_if_asked(page, "Suspend")
     eventually(lambda: puppet.task.refresh().suspended, "suspended")
     expect(button(page, "Continue")).to_be_visible()
     button(page, "Continue").click()
@@ -88,8 +93,7 @@ def test_30_a_task_in_a_thread_says_why_it_cannot_be_suspended(site: Site, page:
     suspend = button(page, "Suspend")
     if suspend.count() and suspend.is_enabled():
         suspend.click()
-        if dialog(page, re.compile("Suspend")).is_visible():
-            confirm(page, re.compile("Suspend"))
+        _confirm_if_asked(page, "Suspend")
         expect(page.get_by_role("alert")).to_contain_text("thread")
     puppet.order("end", 1).becomes("done")
 
@@ -115,8 +119,7 @@ def test_32_pause_and_resume_a_queue(site: Site, page: Page) -> None:
     lane.enqueue(orders.quick.bind(0))
     page.goto(f"{site.address}/queue?name=mail")
     button(page, "Pause queue mail").click()
-    if dialog(page, re.compile("Pause")).is_visible():
-        confirm(page, re.compile("Pause"))
+    _confirm_if_asked(page, "Pause")
     eventually(lambda: lane.stats().paused, "paused")
     task = lane.enqueue(orders.quick.bind(1))
     expect(button(page, "Resume queue mail")).to_be_visible()
@@ -172,8 +175,7 @@ def test_35_and_36_an_operation_survives_its_dashboard_and_stops(site: Site, pag
     stop = button(page, "Stop")
     if stop.count():
         stop.click()
-        if dialog(page, re.compile("Stop")).is_visible():
-            confirm(page, re.compile("Stop"))
+        _confirm_if_asked(page, "Stop")
     eventually(lambda: site.api(f"operations/{started['id']}")["state"] in ("done", "stopped"), "the end")
     changed = site.api(f"operations/{started['id']}")["changed"]
     assert changed == site.lane("mail").stats().cancelled
@@ -188,7 +190,7 @@ def test_37_enqueue_by_form(site: Site, page: Page, visitor: Visitor) -> None:
     page.get_by_role("textbox", name="Payload", exact=True).fill('{"path": ')
     button(page, "Enqueue").click()
     expect(page.get_by_text(re.compile("column|line|JSON")).first).to_be_visible()
-    assert site.queue.store.queue_names() == [] or site.lane("mail").stats().pending == 0
+    assert site.queue.queues() == []
     expect(page.get_by_role("textbox", name="Payload", exact=True)).to_have_value('{"path": ')
     page.get_by_role("textbox", name="Payload", exact=True).fill('{"path": "/a.mkv"}')
     button(page, "Enqueue").click()
@@ -263,8 +265,7 @@ def test_a_schedule_runs_now_pauses_and_resumes(site: Site, page: Page) -> None:
     lane.schedule("digest", {"to": "all"}, every=86_400)
     page.goto(f"{site.address}/schedule?name=digest&queue=mail")
     button(page, "Run digest now").click()
-    if dialog(page, re.compile("Run")).is_visible():
-        confirm(page, re.compile("Run"))
+    _confirm_if_asked(page, "Run")
     eventually(lambda: lane.stats().pending, "a task")
     page.goto(f"{site.address}/schedules")
     expect(row(page, "Schedules", "digest")).to_be_visible()

@@ -139,7 +139,8 @@ def test_23_paging_shows_each_task_once(site: Site, page: Page) -> None:
     assert found == everything[::-1]
 
 
-HOSTILE = ["..", "a/b?c#<i>", "%2e%2e", "a&b=c", "'\"><script>alert(1)</script>"]
+HOSTILE = ["..", ".", "javascript:alert", "-"]
+"""The worst that the rule for names of queues lets through."""
 
 
 @pytest.mark.parametrize("name", HOSTILE)
