@@ -20,8 +20,11 @@ def choose(page: Page, *chosen: int) -> None:
 
 
 def _confirm_if_asked(page: Page, verb: str) -> None:
-    """Press the dialog's button, if there is one: not every action asks."""
-    if dialog(page, re.compile(verb)).is_visible():
+    """Wait for what came of an action, and press the dialog's button first if there is one: not every action asks."""
+    answer = page.get_by_role("status").or_(page.get_by_role("alert")).filter(has_text=re.compile(r"\w"))
+    box = dialog(page, re.compile(verb))
+    expect(box.or_(answer).first).to_be_visible()
+    if box.is_visible():
         confirm(page, re.compile(verb))
 
 
