@@ -235,4 +235,4 @@ def _not_yet(call: Call) -> Response:
     raise Refused(501, "not built yet")
 
 
-set_retention = set_quota = start_operation = stop_operation = _not_yet
+set_retention = set_quota = _not_yet
