@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.base import AxeBase
+from axe_playwright_python.sync_playwright import Axe
 from browser import orders
 from browser.chromium import DESKTOP, PATIENCE, PHONE, Visitor
 from browser.conftest import Visit
@@ -17,7 +17,7 @@ from browser.site import Site
 from playwright.sync_api import Locator, Page, expect
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-AXE = AxeBase().axe_script
+AXE = Axe().axe_script
 MANY = [*PAGES, "/tasks/{running}", "/tasks/{abandoned}", "/queue?name=video", "/function?name=app.video.encode"]
 MANY += ["/schedule?name=digest&queue=mail", "/worker/{worker}", "/operations/{operation}"]
 MANY += ["/tasks/{running}/cancel", "/tasks?state=abandoned&function=app.*", "/tasks/9999999", "/login"]
@@ -40,7 +40,7 @@ def _fill(site: Site) -> dict[str, int]:
     running.order("step", "probe", {"width": 3840}).order("print", "frame=1 fps=12").obeyed()
     abandoned = site.lane("mail").enqueue(orders.broken.bind("no disk"))
     site.lane("mail").schedule("digest", {"to": "all"}, every=86_400)
-    site.lane("a queue with a name that is quite long, since somebody wanted it so").enqueue({"x": "y" * 400})
+    site.lane("a-queue-with-a-name-that-is-quite-long-since-somebody-wanted-it-so").enqueue({"x": "y" * 400})
     with site.queue.flow() as flow:
         first = flow.add(orders.quick.bind(1))
         flow.add(orders.quick.bind(first))
