@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from dashboard.clients import form_headers, mounted
 from dashboard.forms import Page, go
-from helpers import until
 from starlette.testclient import TestClient
 
 from dbtaskqueue import Task, TaskQueue
@@ -183,7 +182,10 @@ def test_a_schedule_is_paused_resumed_and_run(queue: TaskQueue, name: str) -> No
 
     def post(verb: str) -> Any:
         found = client.post(
-            f"/api/v1/schedule/{verb}", params={"queue": queue.name, "name": name}, json={}, headers=form_headers(client)
+            f"/api/v1/schedule/{verb}",
+            params={"queue": queue.name, "name": name},
+            json={},
+            headers=form_headers(client),
         )
         assert found.status_code == 200, found.text
         return found.json()
@@ -299,7 +301,12 @@ def test_the_form_enqueues_a_call(queue: TaskQueue, arguments: str, stored: obje
 
 
 @pytest.mark.parametrize(
-    "payload", [{"args": [1], "kwargs": {"b": 2}}, {"args": [], "kwargs": {"args": [1], "kwargs": {}}}, {"args": ["<b>\n"], "kwargs": {}}]
+    "payload",
+    [
+        {"args": [1], "kwargs": {"b": 2}},
+        {"args": [], "kwargs": {"args": [1], "kwargs": {}}},
+        {"args": ["<b>\n"], "kwargs": {}},
+    ],
 )
 def test_a_copy_of_a_call_is_the_same_call(queue: TaskQueue, payload: Any) -> None:
     [task] = queue.submit([payload], {"priority": 5, "max_attempts": 3, "key": "once"}, "app.f")
@@ -360,7 +367,9 @@ def test_purge_asks_for_the_name_of_the_queue(queue: TaskQueue) -> None:
     assert queue.stats().abandoned == 1
 
 
-@pytest.mark.parametrize("back", ["//evil.example", "https://evil.example/", "/\\evil", "/a\r\nx: y", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "back", ["//evil.example", "https://evil.example/", "/\\evil", "/a\r\nx: y", "javascript:alert(1)"]
+)
 def test_22_a_form_leads_only_to_our_own_pages(queue: TaskQueue, back: str) -> None:
     task, client = pending(queue), mounted(queue)
     answer = client.post(f"/tasks/{task.id}/cancel", data={"back": back}, headers=form_headers(client))
@@ -431,3 +440,18 @@ def test_chosen_tasks_are_rescheduled(queue: TaskQueue) -> None:
     assert page.press("Reschedule tasks").status_code == 422
     page.press("Reschedule tasks", priority="7", queue="other", start_in="0s")
     assert (task.refresh().priority, task.queue) == (7, "other")
+
+
+def test_retention_is_stored(queue: TaskQueue) -> None:
+    client = mounted(queue)
+    answer = api(client, "queue/retention?name=default", {"done": "30d", "most": 1000})
+    assert answer.status_code == 200, answer.text
+    assert api(client, "queue/retention?name=default", {"most": None, "abandoned": 60}).json()["done"] == 30 * 86400
+    found = queue.retention()
+    assert (found.done, found.cancelled, found.abandoned, found.most) == (30 * 86400, None, 60, None)
+    assert api(client, "queue/retention?name=default", {"done": -1}).status_code == 422
+    page = go(client, "/queue?name=default").press("Retention")
+    assert page.form("Save").fields["done"] == ["30d"]
+    page.press("Save", done="", cancelled="12h")
+    assert (queue.retention().done, queue.retention().cancelled) == (None, 12 * 3600)
+    assert [row.verb for row in queue.audit()] == ["retention"] * 3

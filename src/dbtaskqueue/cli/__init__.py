@@ -14,6 +14,7 @@ from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
 from .find import find
+from .history import retention, show_history, show_overdue
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
@@ -28,10 +29,23 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, find, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
     "Dashboard": [dashboard, dashboard_user],
+    "Inspect": [
+        list_tasks,
+        find,
+        show,
+        why,
+        show_tree,
+        logs,
+        stats,
+        list_queues,
+        list_workers,
+        show_history,
+        show_overdue,
+        watch,
+    ],
     "Schedules": [schedules],
-    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
+    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune, retention],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],
 }

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from starlette.responses import Response
 
 from ..audit import Actor, new_action
-from ..monitoring.tasks import details
+from ..checks import MOST, counted
 from ..queue import TaskQueue
 from ..schedules import as_schedule, find_schedule, run_now, set_paused
 from ..states import FINAL, TaskState
 from ..task import look_up
 from . import fields
-from .api.looking import without_hidden
+from .api import shapes
 from .auth import Refused
 from .call import Call
 from .fields import BadField, as_bad_form
@@ -74,7 +74,7 @@ def task_answer(call: Call, text: str, id: int, status: int = 200) -> Response:
 
     def value() -> object:
         store = call.queue.store
-        return without_hidden(call, details(store, look_up(store, id)))
+        return shapes.whole(store, look_up(store, id), call.dashboard.hidden)
 
     return answer(call, text, f"/tasks/{id}", value, status)
 
@@ -123,7 +123,9 @@ def delete(call: Call) -> Response:
     """Delete a task that has ended."""
     ready(call)
     call.queue.delete(call.id, actor=actor(call))
-    return answer(call, f"Task {call.id} is deleted.", "/tasks", lambda: {"id": call.id, "deleted": True}, goes_back=False)
+    return answer(
+        call, f"Task {call.id} is deleted.", "/tasks", lambda: {"id": call.id, "deleted": True}, goes_back=False
+    )
 
 
 # -- a queue ---------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def purge_queue(call: Call) -> Response:
     if call.via != "api" and typed != lane.name:
         raise BadField("queue_name", "must be the name of the queue: nothing was purged")
     changed = lane.purge(actor=actor(call))
-    return _queue_answer(call, f"{_tasks(changed)} of queue {lane.name} abandoned.", lane, changed=changed)
+    return _queue_answer(call, f"{counted(changed)} of queue {lane.name} abandoned.", lane, changed=changed)
 
 
 def prune_queue(call: Call) -> Response:
@@ -181,7 +183,24 @@ def prune_queue(call: Call) -> Response:
         raise BadField("older_than", "is missing: give an age such as 30d")
     with as_bad_form():
         changed = lane.prune(age, states=map(TaskState, states), actor=actor(call))
-    return _queue_answer(call, f"{_tasks(changed)} of queue {lane.name} deleted.", lane, changed=changed)
+    return _queue_answer(call, f"{counted(changed)} of queue {lane.name} deleted.", lane, changed=changed)
+
+
+def set_retention(call: Call) -> Response:
+    """Store what is pruned in a queue in the background. A program may give some of it; a form gives all."""
+    lane = _lane(call)
+    ages = {name: fields.seconds(call.form, name) for name in sorted(FINAL)}
+    most = fields.number(call.form, "most", 0, MOST)
+    ready(call)
+    wanted = {**ages, "most": most}
+    if call.via == "api":
+        known = lane.retention()._asdict()
+        wanted = {name: value if name in call.form.values else known[name] for name, value in wanted.items()}
+    lane.set_retention(**wanted)  # type: ignore[arg-type]
+    action = new_action(actor(call), "retention", queue=lane.name, **wanted)
+    if action is not None:
+        call.queue.store.log_action(action, 1, "done")
+    return _queue_answer(call, f"Retention of queue {lane.name} is stored.", lane, **wanted)
 
 
 # -- a schedule ------------------------------------------------------------------------------------
@@ -227,12 +246,8 @@ def resume_schedule(call: Call) -> Response:
     return _schedule_answer(call, "is resumed", queue, name)
 
 
-def _tasks(number: int) -> str:
-    return f"{number:,} task{'' if number == 1 else 's'}"
-
-
 def _not_yet(call: Call) -> Response:
     raise Refused(501, "not built yet")
 
 
-set_retention = set_quota = _not_yet
+set_quota = _not_yet

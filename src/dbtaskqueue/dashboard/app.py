@@ -61,7 +61,7 @@ class Dashboard:
         self.static = Static()
         self._templates = Templates(self.static)
         self.looks = Looks()
-        self.sources = Sources(queue, self.looks)
+        self.sources = Sources(queue, self.looks, self.hidden)
         self._app: ASGIApp = GZipMiddleware(Gate(self, allowed_hosts), minimum_size=_COMPRESSED_FROM, compresslevel=5)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ from ..task import look_up
 from .auth import Refused
 from .call import Call
 from .opening import is_own_path
+from .params import BadQuery
 
 
 class Input(NamedTuple):
@@ -133,7 +134,7 @@ def _queue_question(
             act,
             "Keep it as it is",
             f"/queue/{verb}",
-            call.url("/queue", **query)[len(call.url("")) :],
+            _own(call, "/queue", query),
             query,
             inputs,
             is_danger=is_danger,
@@ -148,10 +149,43 @@ def _schedule_question(verb: str, act: str, text: str) -> Callable[[Call], Quest
         find_schedule(call.queue.store, queue, name)
         query = {"queue": queue, "name": name}
         title = f"{verb.capitalize()} {name}{' now' if verb == 'run' else ''}?"
-        back = call.url("/schedule", **query)[len(call.url("")) :]
+        back = _own(call, "/schedule", query)
         return Question(title, text, act, "Keep it as it is", f"/schedule/{verb}", back, query)
 
     return ask
+
+
+def _retention(call: Call) -> Question:
+    """Ask what to prune in the background, with what is stored."""
+    name = call.query.name()
+    try:
+        known = call.queue.lane(name).retention()
+    except ValueError as error:
+        raise BadQuery(f"name: {error}") from None
+    ages = {"done": known.done, "cancelled": known.cancelled, "abandoned": known.abandoned}
+    inputs = [Input(state, f"Keep {state} tasks for", _age(age), hint="Empty: forever.") for state, age in ages.items()]
+    inputs[0] = inputs[0]._replace(hint="Such as 12h or 30d. Empty: forever.")
+    most = "" if known.most is None else str(known.most)
+    inputs.append(Input("most", "Keep at most", most, hint="Tasks that have ended. Empty: any number."))
+    text = "Tasks that have ended are deleted in the background. Unfinished tasks are never deleted."
+    path, query = "/queue/retention", {"name": name}
+    back = _own(call, "/queue", query)
+    return Question(f"Retention of queue {name}", text, "Save", "Keep it as it is", path, back, query, inputs)
+
+
+def _age(seconds: float | None) -> str:
+    """Return a duration as one would write it in a form."""
+    if seconds is None:
+        return ""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
+def _own(call: Call, path: str, query: Mapping[str, str]) -> str:
+    """Return the path of a page, without the prefix under which the dashboard is mounted."""
+    return call.url(path, **query)[len(call.url("")) :]
 
 
 _PURGE = Input("queue_name", "Name of the queue", hint="Write it to confirm.")
@@ -179,6 +213,7 @@ _QUESTIONS: dict[str, Callable[[Call], Question]] = {
     "/queue/prune": _queue_question(
         "prune", "Prune queue", "Tasks that ended some time ago are deleted.", *_PRUNE, is_danger=True
     ),
+    "/queue/retention": _retention,
     "/schedule/run": _schedule_question("run", "Run now", "It enqueues one task now. Its times stay as they are."),
     "/schedule/pause": _schedule_question("pause", "Pause schedule", "It enqueues no tasks until it is resumed."),
     "/schedule/resume": _schedule_question("resume", "Resume schedule", "It enqueues tasks again at its times."),

@@ -25,7 +25,6 @@ from .acting import actor, answer, ready
 from .asking import RESCHEDULE, Input, Question, shown
 from .auth import Refused, Role
 from .call import Call
-from .data import trail
 from .fields import BadField, as_bad_form
 from .params import BadForm, Form
 
@@ -84,7 +83,9 @@ def _filters(where: Mapping[str, Any]) -> Filters:
 
 def _of_program(call: Call) -> Wanted:
     verb = _verb(call)
-    return Wanted(verb, _filters(fields.mapping(call.form, "where")), _options(call.form, verb))
+    where = fields.mapping(call.form, "where")
+    call.refuse_hidden(where)
+    return Wanted(verb, _filters(where), _options(call.form, verb))
 
 
 def _of_form(call: Call) -> Wanted:
@@ -102,6 +103,7 @@ def _of_form(call: Call) -> Wanted:
             where = words.from_pairs(pairs)
         except ValueError as error:
             raise BadForm(str(error)) from None
+        call.refuse_hidden(where)
         return Wanted(verb, _filters(where), _options(form, verb))
     if not chosen:
         raise BadForm("choose some tasks first, or all that match")

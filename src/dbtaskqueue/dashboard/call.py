@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -15,7 +15,7 @@ from ..queue import TaskQueue
 from .auth import NOBODY, Role, User, may
 from .csrf import masked
 from .messages import forget
-from .params import Form, Query
+from .params import BadQuery, Form, Query
 
 if TYPE_CHECKING:
     from .app import Dashboard
@@ -72,8 +72,7 @@ class Call:
 
     @property
     def csrf(self) -> str:
-        """A token that a form of this user must send back. It is masked anew each time, so that it cannot be guessed
-        from the sizes of compressed answers."""
+        """A token that a form of this user must send back, masked anew each time: see ``csrf.py``."""
         return masked(self.seed)
 
     def may(self, role: Role) -> bool:
@@ -91,6 +90,12 @@ class Call:
         """The path and the query string of this page, for a way back to it."""
         text = urlencode(self.query.without("token", "part"), doseq=True, quote_via=quote)
         return f"{self.path}{'?' if text else ''}{text}"
+
+    def refuse_hidden(self, filters: Iterable[str]) -> None:
+        """Refuse filters that would tell what is hidden, by whether tasks match. Raises BadQuery."""
+        for name in filters:
+            if "payload" in self.dashboard.hidden and name.partition(".")[0] in ("payload", "text"):
+                raise BadQuery(f"{name}: payloads are hidden here, so no filter can ask for them")
 
     # -- answers -----------------------------------------------------------------------------------
 

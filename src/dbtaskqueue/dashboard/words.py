@@ -150,6 +150,24 @@ def _compact(value: JSON) -> str:
 FILTERS = {
     each.__name__: each
     for each in (
-        *(span, since, until, iso, utc, moment, number, size, percent, tasks, plural, shown, first, call_text, pretty, error_line, details),
+        *(
+            span,
+            since,
+            until,
+            iso,
+            utc,
+            moment,
+            number,
+            size,
+            percent,
+            tasks,
+            plural,
+            shown,
+            first,
+            call_text,
+            pretty,
+            error_line,
+            details,
+        ),
     )
 }

@@ -62,7 +62,7 @@ SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name 
 
 -- name: saved_briefly
 SELECT name, length(value), substr(value, 1, 200) FROM {{schema}}dbtaskqueue_large
- WHERE task = :task AND name NOT IN ('payload', 'result') ORDER BY name LIMIT :limit
+ WHERE task = :task AND name NOT IN ('payload', 'result') LIMIT :limit
 
 -- name: save_note
 INSERT INTO {{schema}}dbtaskqueue_note AS note (task, token, name, value, at, changes)

@@ -48,15 +48,6 @@ CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 -- name: given_queues
 (SELECT value AS name FROM json_array_elements_text(CAST(:queues AS json)))
 
--- name: waits_in_given
-queue = given.name AND state IN ('pending', 'failed') AND blocked = 0
-
--- name: blocked_in_given
-queue = given.name AND blocked <> 0 AND finished_at IS NULL
-
--- name: failed_in_given
-queue = given.name AND state = 'failed'
-
 -- name: done_in_given
 queue = given.name AND state = 'done' AND finished_at IS NOT NULL
 

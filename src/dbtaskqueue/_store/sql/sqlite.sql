@@ -39,15 +39,6 @@ IN (SELECT value FROM json_each(:ids))
 -- Differs because SQLite takes a list as JSON.
 (SELECT value AS name FROM json_each(:queues))
 
--- name: waits_in_given
-queue = given.name AND state IN ('pending', 'failed') AND blocked = 0
-
--- name: blocked_in_given
-queue = given.name AND blocked <> 0 AND finished_at IS NULL
-
--- name: failed_in_given
-queue = given.name AND state = 'failed'
-
 -- name: done_in_given
 queue = given.name AND state = 'done' AND finished_at IS NOT NULL
 

@@ -73,7 +73,7 @@ class SqlClaims(SqlDependencies, Claims):
 
     def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
         rows = self._connections.query("saved_briefly", {"task": task, "limit": limit})
-        return [SavedRecord(*row) for row in rows]
+        return sorted(SavedRecord(*row) for row in rows)
 
     @contextlib.contextmanager
     def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Set
 from functools import partial
 from typing import NamedTuple
 
 from ..._formats import progress as progress_format
 from ..._formats.progress import Progress, Usage, part_done, read_usage
-from ..._store.contract import FinalRecord, QueueRecord, RunningRecord, ScheduleRecord, TaskRecord, WorkerRecord
+from ..._store.contract import FinalRecord, LongRunning, QueueCounts, ScheduleRecord, TaskRecord, WorkerRecord
 from ..._system import clock
 from ..._system.place import here, is_gone
 from ...monitoring.snapshot import cpu_share
+from ...overdue import Unusual, unusual
 from ...overview import LATEST, FunctionStats, functions_of, queues_of, serves, summarize
 from ...queue import TaskQueue
 from ...states import ABANDONED, FAILED
@@ -21,15 +23,17 @@ from ..words import call_text, error_line, first
 
 MOST_RUNNING = 50
 MOST_FAILURES = 20
+_MOST_PAYLOAD = 5000
 _NAMES_EVERY = 5.0
 _SLOWLY = 5.0
 """Seconds: what is read with one statement for each queue is read so rarely that this is one statement a second."""
 _FUNCTIONS_EVERY = 30.0
 _CPU_WINDOW = 5.0
+_UNUSUAL_EVERY = 2.0
 
 
 class Running(NamedTuple):
-    """A running task. ``part``: how much is done, 0 to 1. ``cpu``: the share of one CPU. ``usual``: its function's p95."""
+    """A running task. ``part``: how much is done, 0 to 1. ``cpu``: the share of one CPU. ``usual``: of its function."""
 
     id: int
     queue: str
@@ -103,11 +107,18 @@ class Failure(NamedTuple):
 class Sources:
     """Reads what pages show, through the looks that they share."""
 
-    def __init__(self, queue: TaskQueue, looks: Looks) -> None:
+    def __init__(self, queue: TaskQueue, looks: Looks, hidden: Set[str] = frozenset()) -> None:
+        self.hidden = hidden
         self._queue = queue
         self.looks = looks
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
         self._beats: dict[int, tuple[int, float]] = {}
+
+    def what(self, record: TaskRecord | RunningRecord) -> str:
+        """Return what a task does, unless payloads are hidden."""
+        if "payload" in self.hidden:
+            return ""
+        return call_text(record.function, (record.payload or "")[:_MOST_PAYLOAD])
 
     # -- workers -----------------------------------------------------------------------------------
 
@@ -149,19 +160,23 @@ class Sources:
 
     def queues(self) -> list[Queue] | None:
         """Return the queues with their counts; None if they are not counted yet."""
-        names = self.names()
-        counts = self.looks.counted("counts", lambda: self._queue.store.queue_counts(self.names()))
-        finals = self.looks.counted("finals", lambda: self._queue.store.final_counts(self.names()), _SLOWLY)
+        store = self._queue.store
+        counts = self.looks.counted("counts", store.queue_counts)
+        finals = self.looks.counted("finals", lambda: store.final_counts(self.names()), _SLOWLY)
         if counts is None:
             return None
-        due = self._due_since(counts)
+        names = sorted({*self.names(), *counts})
+        paused = self.looks.part("paused", store.paused_queues, 2.0)
+        due = self._due_since([name for name, count in counts.items() if count.pending + count.failed > count.blocked])
         final = {record.name: record for record in finals or ()}
         alive = [record for record in self.worker_records() if self._state(record) != "lost"]
-        return [_queue(record, final.get(record.name), due, alive) for record in counts if record.name in names]
+        nothing = QueueCounts(0, 0, 0, 0, 0)
+        return [
+            _queue(name, name in paused, counts.get(name, nothing), final.get(name), due.get(name), alive)
+            for name in names
+        ]
 
-    def _due_since(self, counts: list[QueueRecord]) -> dict[str, int | None]:
-        waiting = [record.name for record in counts if record.waiting]
-
+    def _due_since(self, waiting: list[str]) -> dict[str, int | None]:
         def read() -> dict[str, int | None]:
             return {name: self._queue.store.waiting_since(name, clock.now()) for name in waiting}
 
@@ -169,9 +184,9 @@ class Sources:
 
     # -- running tasks -----------------------------------------------------------------------------
 
-    def running_records(self) -> list[RunningRecord]:
+    def running_records(self) -> list[LongRunning]:
         """Return the tasks that run longest."""
-        return self.looks.part("running", lambda: self._queue.store.running(MOST_RUNNING + 1))
+        return self.looks.part("running", lambda: self._queue.store.longest_running(MOST_RUNNING + 1))
 
     def running(self) -> list[Running]:
         """Return the tasks that run longest, with their CPU use."""
@@ -184,11 +199,11 @@ class Sources:
             key, usage = (record.id, record.token), read_usage(record.usage)
             if key in before:
                 self._samples[key] = before[key]
-            found.append(_running(record, usage, self.cpu(record.id, record.token, usage)))
+            found.append(_running(record, self.what(record), usage, self.cpu(record.id, record.token, usage)))
         return [each._replace(usual=self.usual(each.queue, each.function)) for each in found]
 
     def cpu(self, id: int, token: int, usage: Usage | None) -> float | None:
-        """Return the share of one CPU that an attempt uses, from what has been seen of it; None if that is too little."""
+        """Return the share of one CPU that an attempt uses, from what has been seen of it; None if that is little."""
         if usage is None:
             return None
         now, samples = time.monotonic(), self._samples.setdefault((id, token), deque())
@@ -214,6 +229,10 @@ class Sources:
             if each.function == function and each.count >= 5:
                 return each
         return None
+
+    def unusual(self) -> list[Unusual]:
+        """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
+        return self.looks.counted("unusual", lambda: unusual(self._queue.store), _UNUSUAL_EVERY) or []
 
     # -- failures and schedules --------------------------------------------------------------------
 
@@ -279,25 +298,30 @@ def failed_at(record: TaskRecord) -> int:
 
 
 def _queue(
-    record: QueueRecord, final: FinalRecord | None, due: dict[str, int | None], alive: list[WorkerRecord]
+    name: str,
+    paused: bool,
+    counts: QueueCounts,
+    final: FinalRecord | None,
+    due: int | None,
+    alive: list[WorkerRecord],
 ) -> Queue:
-    known = [serves(worker, record.name) for worker in alive]
+    known = [serves(worker, name) for worker in alive]
+    waiting = max(0, counts.pending + counts.failed - counts.blocked)
     return Queue(
-        *(record.name, bool(record.paused), record.waiting, record.blocked, record.reserved, record.running),
-        record.failed,
+        *(name, paused, waiting, counts.blocked, counts.reserved, counts.running, counts.failed),
         *((None, None, None) if final is None else final[1:]),
-        due.get(record.name),
+        due,
         sum(each is True for each in known),
         sum(each is None for each in known),
     )
 
 
-def _running(record: RunningRecord, usage: Usage | None, cpu: float | None) -> Running:
+def _running(record: LongRunning, usage: Usage | None, cpu: float | None) -> Running:
     progress = progress_format.read(record.progress)
     if progress is not None and progress.message is not None:
         progress = progress._replace(message=first(str(progress.message), 500))
     return Running(
-        *(record.id, record.queue, record.function, call_text(record.function, record.payload)),
+        *(record.id, record.queue, record.function, what),
         *(record.attempt, record.max_attempts, record.started_at, record.worker),
         *(bool(record.suspended), bool(record.cancel_requested), progress, part_done(progress), usage, cpu),
         record.reported_at,

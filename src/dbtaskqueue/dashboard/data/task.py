@@ -18,7 +18,7 @@ from ...reasons import why
 from ...states import FAILED, FINAL, PENDING, RESERVED, RUNNING
 from ...task import look_up
 from ..charts import Bar, timeline
-from ..words import LONGEST, call_text, error_line, first, pretty, shown, span
+from ..words import LONGEST, error_line, first, pretty, shown, span
 from .sources import Sources, Worker
 
 MOST_ATTEMPTS = 50
@@ -101,6 +101,7 @@ class TaskPage(NamedTuple):
     usage: Usage | None
     cpu: float | None
     usual: FunctionStats | None
+    unusual: list[str]
     reasons: list[str]
     attempts: list[Attempt]
     more_attempts: int
@@ -134,13 +135,6 @@ class TaskPage(NamedTuple):
         """Whether it has ended."""
         return self.state in FINAL
 
-    @property
-    def is_overdue(self) -> bool:
-        """Whether its attempt takes longer than the larger of 60 s and 1.5 times the p95 of its function."""
-        if self.state != RUNNING or self.usual is None or self.usual.p95 is None or self.started_at is None:
-            return False
-        return self.now - self.started_at > max(60.0, 1.5 * self.usual.p95) * 1e6
-
 
 def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) -> TaskPage:
     """Read a task. ``whole``: what is not cut, "payload", "result" or "error". Raises TaskNotFound."""
@@ -149,12 +143,20 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
     now = clock.now()
     runs = record.state == RUNNING
     usage = read_usage(record.usage)
-    attempts = [] if not record.attempt else looks.part(("attempts", id, record.token, record.state), lambda: store.attempts(id), _STEADY)
+    attempts = (
+        []
+        if not record.attempt
+        else looks.part(("attempts", id, record.token, record.state), lambda: store.attempts(id), _STEADY)
+    )
     waits = record.state in (PENDING, FAILED)
     reasons = looks.part(("why", id), lambda: why(store, record), _REASONS_EVERY) if waits else []
     saved_every = 1.0 if runs else _STEADY
-    saved = [] if not record.attempt else looks.part(
-        ("saved", id, record.token, record.state), lambda: store.saved_briefly(id, _MOST_SAVED), saved_every
+    saved = (
+        []
+        if not record.attempt
+        else looks.part(
+            ("saved", id, record.token, record.state), lambda: store.saved_briefly(id, _MOST_SAVED), saved_every
+        )
     )
     no_family = Relatives([], False), Relatives([], False)
     family = looks.part(("family", id), lambda: _family(queue, record), _FAMILY_EVERY) if record.flow else no_family
@@ -169,7 +171,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         record.queue,
         record.state,
         record.function,
-        call_text(record.function, (record.payload or "")[:5000]),
+        sources.what(record),
         bool(record.command),
         -record.rank,
         record.key,
@@ -194,14 +196,15 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         usage,
         sources.cpu(id, record.token, usage) if runs else None,
         sources.usual(record.queue, record.function) if record.state not in FINAL else None,
+        [each.text for each in sources.unusual() if each.id == id and each.trouble in ("overdue", "stalled")],
         [reason.text for reason in reasons],
         [_attempt(each) for each in attempts[-MOST_ATTEMPTS:]],
         max(0, len(attempts) - MOST_ATTEMPTS),
         [_saved(each) for each in saved],
         *family,
-        value(record.payload, whole="payload" == whole),
-        None if record.result in (None, "null") else value(record.result, whole="result" == whole),
-        _error(record.error, whole="error" == whole) if record.error else None,
+        value(record.payload, whole=whole == "payload"),
+        None if record.result in (None, "null") else value(record.result, whole=whole == "result"),
+        _error(record.error, whole=whole == "error") if record.error else None,
         error_line(record.error),
         now - now % 2_000_000 if runs else 0,
     )
@@ -214,7 +217,9 @@ def chart(page: TaskPage) -> Markup:
     start = min([page.created_at, *(each.started_at or now for each in started)])
     if page.more_attempts and started:
         start = started[0].started_at or start
-    end = max([page.finished_at or 0, now if page.state not in FINAL else 0, *(each.finished_at or 0 for each in started)])
+    end = max(
+        [page.finished_at or 0, now if page.state not in FINAL else 0, *(each.finished_at or 0 for each in started)]
+    )
     end = max(end, start + 1_000_000)
     bars = []
     for each in started:

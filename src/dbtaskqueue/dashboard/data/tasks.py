@@ -11,10 +11,10 @@ from ..._store.contract import TaskRecord
 from ..._system import clock
 from ...finding import request_for
 from ...queue import TaskQueue
-from ..words import call_text, error_line
+from ..words import error_line
+from .sources import Sources
 
 LIMITS = (50, 100, 200)
-_MOST_PAYLOAD = 5000
 TABS: tuple[tuple[str, dict[str, object]], ...] = (
     ("All", {}),
     ("Running", {"state": "running", "sort": "longest"}),
@@ -81,9 +81,7 @@ class Search(NamedTuple):
 
     def chips(self) -> list[Chip]:
         """Return the values of the filters, each to be taken away."""
-        return [
-            Chip(name, value, [pair for pair in self.pairs if pair != (name, value)]) for name, value in self.pairs
-        ]
+        return [Chip(name, value, [pair for pair in self.pairs if pair != (name, value)]) for name, value in self.pairs]
 
     def value(self, name: str) -> str:
         """Return the value of a filter for a field of the form."""
@@ -109,22 +107,22 @@ def search_of(pairs: Sequence[tuple[str, str]], sort: str, limit: int, cursor: s
     return Search(filters, filters.pairs(), found, limit, cursor)
 
 
-def read(queue: TaskQueue, search: Search) -> Page:
+def read(sources: Sources, queue: TaskQueue, search: Search) -> Page:
     """Read a page of a list."""
     filters = parse(words.from_pairs(search.pairs), clock.now())  # relative times move on
     request = request_for(queue.store, filters, sort=search.sort, limit=search.limit, cursor=search.cursor)
     found = queue.store.search(request)
-    return Page([row(record) for record in found.tasks], found.next, found.scanned, found.back_to)
+    return Page([row(sources, record) for record in found.tasks], found.next, found.scanned, found.back_to)
 
 
-def row(record: TaskRecord) -> Row:
+def row(sources: Sources, record: TaskRecord) -> Row:
     """Return a task as a list shows it."""
     return Row(
         record.id,
         record.queue,
         record.state,
         record.function,
-        call_text(record.function, (record.payload or "")[:_MOST_PAYLOAD]),
+        sources.what(record),
         error_line(record.error) if record.error and record.state != "done" else "",
         record.attempt,
         record.max_attempts,
