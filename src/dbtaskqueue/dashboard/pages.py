@@ -85,7 +85,7 @@ def tasks(call: Call) -> Response:
     try:
         if box is not None:
             return _from_box(call, box, pairs)
-        for name, _ in pairs:
+        for name, _ in query.others():  # also those without a value, which a form sends for each empty field
             query.many(name)
         search = tasks_data.search_of(pairs, sort, limit, cursor)
         key = ("tasks", tuple(search.pairs), sort, limit, cursor)
