@@ -36,7 +36,7 @@ LAYERS: list[set[str]] = [
     {"_maintenance"},
     {"_worker"},
     {"task"},
-    {"functions"},
+    {"functions", "finding"},
     {"handle"},
     {"queue"},
     {"worker"},

@@ -125,6 +125,7 @@ class Walk(Candidates):
         self._floor, self._top = bounds
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         top = self._top if after is None else min(self._top, after[0] - 1)
         return self._down(tx, top, self._floor, size)
 
@@ -136,6 +137,7 @@ class Walk(Candidates):
         return Step(number, (lowest,), lowest, is_last, None, top, lowest)
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         if id == step.lowest:
             return step
         return self._down(tx, step.top, id, step.scanned)._replace(is_last=False)
@@ -153,12 +155,14 @@ class Merged(Candidates):
         self._floor, self._top = bounds
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         before = min(self._top, HIGHEST - 1) + 1 if after is None else min(self._top + 1, after[0])
         found = {id for scan in self._scans for id in scan(tx, before, size)}
         ids = [id for id in sorted(found, reverse=True)[:size] if id >= self._floor]
         return _step_of([(id,) for id in ids], is_last=len(ids) < size)
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         ids = step.ids or []
         kept = ids[: ids.index(id) + 1]
         return _step_of([(id,) for id in kept], is_last=step.is_last and kept == ids)
@@ -174,6 +178,7 @@ class WalkOrMerged(Candidates):
         self._is_first = True
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         self._current = self._next
         step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._is_first else size)
         if self._is_first and step.scanned:
@@ -184,6 +189,7 @@ class WalkOrMerged(Candidates):
         return step
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return self._current.up_to(tx, step, id)
 
 
@@ -195,6 +201,7 @@ class Listed(Candidates):
         self._falling = falling
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         rest = (each for each in self._positions if after is None or self._follows(each, after))
         some = list(islice(rest, size + 1))
         return _step_of(some[:size], is_last=len(some) <= size)
@@ -203,6 +210,7 @@ class Listed(Candidates):
         return position < after if self._falling else position > after
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return _up_to(step, id, {each[-1]: each for each in self._positions})
 
 
@@ -229,6 +237,7 @@ class Waiting(Candidates):
         self._positions: dict[int, Position] = {}
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         found: list[Position] = []
         for queue in self._queues:
             of_queue = self._of_queue(tx, queue, after, size)
@@ -255,6 +264,7 @@ class Waiting(Candidates):
             yield rank
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return _up_to(step, id, self._positions)
 
 

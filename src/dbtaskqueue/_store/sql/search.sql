@@ -36,6 +36,9 @@ SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task {{by_id}}
 SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task
  WHERE id {{in_ids}} AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
 
+-- name: newest
+SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
+
 -- name: lowest_id
 SELECT coalesce(min(id), 0) FROM {{schema}}dbtaskqueue_task
 
