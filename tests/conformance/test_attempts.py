@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dbtaskqueue import Task, TaskQueue
+from dbtaskqueue._store.contract import Note
 
 
 @pytest.fixture
@@ -17,7 +18,8 @@ def many(queue: TaskQueue) -> Task[Any]:
         [task] = queue.fetch(1)
         task.start()
         if number in (3, 7):
-            queue.store.save_note(task.id, task.token, "output", f"line {number}", number)
+            note = Note(task.id, task.token, "output", f"line {number}", number)
+            queue.store.exchange(task.worker or 0, notes=[note])
         if number == 7:
             task.finish()
         else:
@@ -55,5 +57,5 @@ def test_invalid_pages_are_refused(queue: TaskQueue) -> None:
     assert task.attempts(limit=1, before=10**30) == task.attempts(limit=1, before=-1) == []
     wrong: list[dict[str, Any]] = [{"limit": 0}, {"limit": True}, {"before": 3}, {"limit": 1, "before": "x"}]
     for given in wrong:
-        with pytest.raises(ValueError, match="limit|before"):
+        with pytest.raises(ValueError, match=r"limit|before"):
             task.attempts(**given)
