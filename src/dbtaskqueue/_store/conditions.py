@@ -40,21 +40,18 @@ _FLAGS = {
 }
 _EXACT = 10**15
 """Below it, a whole number has the same digits as an integer and as a float."""
-_HEAVY = {"error", "payload", "text", "ended", "worker"}
-"""Filters that read more than the task's own row."""
 
 
 class Tested(NamedTuple):
     """What is tested of a row: ``conditions`` with ``values`` by SQL, ``paths`` of the payload by Python.
 
-    ``arguments``: the names of a task function's positional arguments, by function. ``is_heavy``: a row takes long.
+    ``arguments``: the names of a task function's positional arguments, by function.
     """
 
     conditions: Conditions
     values: dict[str, object]
     paths: list[Term]
     arguments: Mapping[str, Sequence[str]]
-    is_heavy: bool
 
 
 def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_ended: bool = False) -> Tested:
@@ -73,8 +70,7 @@ def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_e
         conditions += [[_bind("payload", text, values) for text in texts] for texts in needed if texts]
     if has_ended:
         conditions.append([("where_has_ended", 0)])
-    is_heavy = bool(paths) or any(term.name in _HEAVY for term in filters.terms)
-    return Tested(conditions, values, paths, arguments, is_heavy)
+    return Tested(conditions, values, paths, arguments)
 
 
 def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]:

@@ -18,8 +18,8 @@ from ..connections import Connections, Transaction
 from ..contract import Queues, Search, SearchPage, SearchRequest, TaskRecord
 from .base import CHUNK, SqlFacet, records
 
-_FIRST_STEP, _FIRST_HEAVY_STEP = 1024, 128
-"""Rows of the first step; later ones grow up to a third of the remaining time."""
+_FIRST_STEP = 128
+"""Rows of the first step, which is enough for a page if most of them match. Later steps grow."""
 _GROWTH = 4
 
 
@@ -61,7 +61,7 @@ class _Search:
         self._tested = to_tested(request.filters, request.arguments, has_ended=has_ended)
         self._without = frozenset(request.without)
         self._deadline: float | None = None
-        self._size = _FIRST_HEAVY_STEP if self._tested.is_heavy else _FIRST_STEP
+        self._size = max(_FIRST_STEP, min(request.limit, CHUNK))
         self._candidates: Candidates | None = None
         self._ids: list[int] = []
         self._tasks: list[TaskRecord] = []
