@@ -113,7 +113,7 @@ class SqlHistory(SqlTasks, History):
             age = getattr(retention, state.value)
             if age is not None:
                 for ids in self._older_than(retention.queue, state, now - age):
-                    yield self._connections.write(partial(self._delete, ids))
+                    yield self._connections.write(partial(self._delete_retained, ids))
         if retention.most is not None:
             yield from self._delete_all_but(retention.queue, retention.most)
 
@@ -146,9 +146,12 @@ class SqlHistory(SqlTasks, History):
             if not ids:
                 return
             values["after"] = ids[-1]
-            count = self._connections.write(partial(self._delete, ids))
+            count = self._connections.write(partial(self._delete_retained, ids))
             excess -= count
             yield count
+
+    def _delete_retained(self, ids: Sequence[int], tx: Transaction) -> int:
+        return len(self._delete(tx, ids))
 
     def _count_final(self, queue: str, state: TaskState) -> int:
         return int(self._connections.query("count_ended", {"queue": queue, "state": state})[0][0])
