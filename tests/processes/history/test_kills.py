@@ -35,7 +35,8 @@ print("ready", flush=True)
 Worker(queue, concurrency=2).run(work)
 """
 FETCHER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._maintenance.attempt_history import AttemptHistory
 AttemptHistory.interval = float(sys.argv[2])
