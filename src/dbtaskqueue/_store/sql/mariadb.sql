@@ -312,3 +312,8 @@ SELECT coalesce(auto_increment, 1) - 1 FROM information_schema.tables
 
 -- name: raise_auto_increment
 ALTER TABLE dbtaskqueue_task AUTO_INCREMENT = :next
+
+-- name: count_lost_worker
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_duty (name, next_at, turns) VALUES ('workers lost', :now, 1)
+    ON DUPLICATE KEY UPDATE next_at = :now, turns = turns + 1
