@@ -13,18 +13,28 @@ SHARE = 0.05
 
 
 class Paced(Generic[T]):
-    """A value that is computed only as often as ``share``, a part of the time, allows."""
+    """A value that is computed only as often as ``share``, a part of the time, allows.
+
+    ``spent``: the seconds that it has taken so far.
+    """
 
     def __init__(self, compute: Callable[[], T], share: float = SHARE) -> None:
         self._compute = compute
         self._share = share
         self._known: list[T] = []
         self._next_at = 0.0
+        self.spent = 0.0
 
     def __call__(self) -> T:
         started = time.monotonic()
         if not self._known or started >= self._next_at:
             self._known = [self._compute()]
             now = time.monotonic()
-            self._next_at = now + (now - started) * (1 / self._share - 1)
+            self.spent += now - started
+            self._next_at = now + pause_after(now - started, self._share)
         return self._known[0]
+
+
+def pause_after(seconds: float, share: float) -> float:
+    """Return how long to pause after work that took ``seconds``, so that it takes ``share`` of the time."""
+    return seconds * (1 / share - 1)
