@@ -240,6 +240,81 @@ class TickRecord(NamedTuple):
     missed: int = 0
 
 
+class HistoryRecord(NamedTuple):
+    """What attempts of a function did in a period.
+
+    ``period``: its seconds; 0 for the total of all earlier times. ``at``: when it starts. ``worker``: a random number
+    of the process that overwrites the row, or 0 for rows to which any process adds. ``seconds`` and ``cpu`` are
+    microseconds. ``memory``: the largest peak. ``run_times`` and ``wait_times``: see ``_formats.buckets``.
+    """
+
+    period: int
+    at: int
+    worker: int
+    queue: str
+    function: str
+    done: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    released: int = 0
+    seconds: int = 0
+    cpu: int = 0
+    memory: int | None = None
+    run_times: str = "{}"
+    wait_times: str = "{}"
+
+
+class SampleRecord(NamedTuple):
+    """What was counted in a queue at a moment of a period; in longer periods, the largest values.
+
+    ``oldest_due``: the microseconds that the longest-waiting due task has waited. ``workers``: live ones that serve the
+    queue.
+    """
+
+    period: int
+    at: int
+    queue: str
+    pending: int
+    failed: int
+    reserved: int
+    running: int
+    blocked: int
+    oldest_due: int | None
+    workers: int
+
+
+class RetentionRecord(NamedTuple):
+    """What is pruned in the background in a queue. None: kept.
+
+    ``done``, ``cancelled`` and ``abandoned``: the microseconds after its end for which a task is kept. ``most``: the
+    most final tasks that are kept.
+    """
+
+    queue: str
+    done: int | None = None
+    cancelled: int | None = None
+    abandoned: int | None = None
+    most: int | None = None
+
+
+class RunningRecord(NamedTuple):
+    """A running task. ``progress_at``: when its progress last changed. ``changes``: how often; None: never."""
+
+    id: int
+    queue: str
+    function: str | None
+    command: int
+    attempt: int
+    worker: int | None
+    started_at: int | None
+    cancel_requested: int
+    suspended: int
+    progress_at: int | None
+    changes: int | None
+
+
 R = TypeVar("R", bound=tuple[Any, ...])
 
 SET_AFTERWARDS = ("expires", "flow", "blocked")
@@ -268,6 +343,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "expiry": ("task", "expires"),
     "schedule": ScheduleRecord._fields,
     "tick": TickRecord._fields,
+    "history": HistoryRecord._fields,
+    "sample": SampleRecord._fields,
+    "retention": RetentionRecord._fields,
 }
 """The columns of each table. Tables are copied in this order."""
 

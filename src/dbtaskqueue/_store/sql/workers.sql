@@ -56,3 +56,11 @@ INSERT INTO {{schema}}dbtaskqueue_duty AS known (name, next_at, turns) VALUES ('
 
 -- name: workers_lost
 SELECT turns FROM {{schema}}dbtaskqueue_duty WHERE name = 'workers lost'
+
+-- name: running
+SELECT id, queue, function, command, attempt, worker, started_at, cancel_requested, {{is_suspended}},
+       (SELECT at FROM {{schema}}dbtaskqueue_note AS got
+         WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress'),
+       (SELECT changes FROM {{schema}}dbtaskqueue_note AS got
+         WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress')
+  FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_held}} AND state = 'running' LIMIT :limit

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
 from ..connections import Transaction
-from ..contract import End, Held, RetryTime, TaskRecord, WorkerRecord, Workers
+from ..contract import End, Held, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
+from .attempt_counts import EndedHere, count_attempts
 from .base import insert_attempt
 from .dependencies import Decided, SqlDependencies
 
@@ -35,6 +36,9 @@ class SqlWorkers(SqlDependencies, Workers):
 
     def held(self, worker: int) -> list[Held]:
         return [Held(*row) for row in self._connections.query("held", {"worker": worker})]
+
+    def running(self, limit: int) -> list[RunningRecord]:
+        return [RunningRecord(*row) for row in self._connections.query("running", {"limit": limit})]
 
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         if worker is None and not self._connections.query("vanished_workers"):
@@ -74,6 +78,7 @@ def _rescue(
 ) -> int:
     """Rescue what a worker held; return how many tasks. Final ones are added to ``ended``."""
     count = tx.change("rescue_reserved", {"worker": worker})
+    lost: list[EndedHere] = []
     for row in tx.rows("lost_running", {"worker": worker}):
         record, lost_before = TaskRecord(*row[:-1]), row[-1]
         spent = record.max_attempts is not None and record.attempt >= record.max_attempts
@@ -95,5 +100,8 @@ def _rescue(
                 ended[record.id] = state
             outcome = "cancelled" if state == CANCELLED else "lost"
             insert_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
+            ready_at = max(record.due, record.created_at)
+            lost.append(EndedHere(record.queue, record.function, record.command, outcome, record.started_at, ready_at))
             count += 1
+    count_attempts(tx, lost, now)
     return count

@@ -1,0 +1,235 @@
+"""Counts the attempts that this process has ended, and stores the counts.
+
+Each process has rows of its own, one for each minute, queue and function, and overwrites them with what it has counted
+so far. So a write may be repeated, and nothing counts twice. Counts are only lost if the process is killed before the
+next write.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+
+from .._executors.task_run import TaskRun
+from .._formats import buckets
+from .._formats.function_names import OTHER, name_of
+from .._store.contract import End, HistoryRecord, Store, TaskRecord, Verdict
+from .._system import clock
+from ..states import PENDING, RUNNING, TaskState
+
+_MINUTE = 60_000_000
+_PERIOD = 60
+_LATEST = 5 * 60
+"""Minutes after which a row is not written again. After six hours, others may have added it to a longer period."""
+_MOST_PAIRS = 200
+"""The most queues and functions that are told apart in a minute."""
+
+_Pair = tuple[str, str]
+
+
+class _Tally:
+    """What was counted for a minute, a queue and a function."""
+
+    __slots__ = ("cpu", "memory", "outcomes", "run_times", "seconds", "wait_times")
+
+    def __init__(self) -> None:
+        self.outcomes = {"done": 0}
+        self.seconds = 0
+        self.cpu = 0
+        self.memory: int | None = None
+        self.run_times = [0] * buckets.SIZE
+        self.wait_times = [0] * buckets.SIZE
+
+    def add(self, row: HistoryRecord) -> None:
+        """Add what a row of an earlier write has."""
+        for outcome in ("done", "failed", "abandoned", "cancelled", "lost", "released"):
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + getattr(row, outcome)
+        self.seconds += row.seconds
+        self.cpu += row.cpu
+        self.memory = _larger(self.memory, row.memory)
+        self.run_times = buckets.added(self.run_times, buckets.decode(row.run_times))
+        self.wait_times = buckets.added(self.wait_times, buckets.decode(row.wait_times))
+
+    def row(self, minute: int, writer: int, pair: _Pair) -> HistoryRecord:
+        """Return the row to store."""
+        counted = HistoryRecord(_PERIOD, minute * _MINUTE, writer, *pair)._replace(**self.outcomes)  # type: ignore[arg-type]
+        return counted._replace(
+            seconds=self.seconds,
+            cpu=self.cpu,
+            memory=self.memory,
+            run_times=buckets.encode(self.run_times),
+            wait_times=buckets.encode(self.wait_times),
+        )
+
+
+class AttemptHistory:
+    """A duty: store what was counted since the last time. It writes nothing if no attempt has ended.
+
+    Any thread may count. Times are those of the database's clock, as far as ``note_time`` has told it.
+    """
+
+    interval = 10.0
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer = secrets.randbits(62) + 1  # not the worker's id, which is reused in a copy of the database
+        self._offset = 0
+        self._counting = threading.Lock()
+        self._storing = threading.Lock()
+        self._minutes: dict[int, dict[_Pair, _Tally]] = {}
+        self._changed: set[int] = set()
+        self._unread: set[int] = set()
+        """Minutes that were stored and forgotten before something was counted for them again."""
+        self._tried: set[int] = set()
+        """Minutes that may have been stored already."""
+        self._forgotten = -1
+
+    def note_time(self, now: int) -> None:
+        """Note the time of the database's clock, which may differ from that of this machine."""
+        self._offset = now - clock.now()
+
+    # -- counting ----------------------------------------------------------------------------------
+
+    def count_all(self, ended: Sequence[tuple[TaskRun, End]], verdicts: Iterable[Verdict]) -> None:
+        """Count those ends of a worker that are stored.
+
+        This runs for each task, however short it is. So it is written for speed: the usual end is a finish, of the same
+        function as the one before it.
+        """
+        index_of = buckets.index_of
+        last: tuple[object, ...] = ()
+        with self._counting:
+            for (run, end), verdict in zip(ended, verdicts, strict=True):
+                if not verdict.stored:
+                    continue
+                record, started = run.record, run.started_at
+                if end.verb != "finish" or started is None or run.was_suspended:
+                    self._count(record, end, verdict.state, started, run.suspended_for)
+                    continue
+                at = end.at
+                kind = (at + self._offset) // _MINUTE, record.queue, record.function, record.command
+                if kind != last:
+                    tally, last = self._tally(at, record), kind
+                tally.outcomes["done"] += 1
+                ran = at - started
+                if ran > 0:  # the clock may have been set back
+                    tally.seconds += ran
+                tally.run_times[index_of(ran)] += 1
+                due, created = record.due, record.created_at
+                tally.wait_times[index_of(started - (due if due > created else created))] += 1
+                if end.cpu is not None:
+                    tally.cpu += end.cpu
+                if end.memory is not None:
+                    tally.memory = _larger(tally.memory, end.memory)
+
+    def count(self, record: TaskRecord, end: End, state: TaskState | None, started_at: int | None = None) -> None:
+        """Count an end that is stored. ``record``: as of the claim. ``state``: after the end.
+
+        ``started_at``: when its code started, if that is known.
+        """
+        with self._counting:
+            self._count(record, end, state, started_at, 0)
+
+    def _count(
+        self, record: TaskRecord, end: End, state: TaskState | None, started_at: int | None, suspended: int
+    ) -> None:
+        if end.verb == "release" and state == PENDING:
+            has_started = record.state == RUNNING or end.started_at is not None or started_at is not None
+            if end.unrun or not has_started:
+                return  # it has left no attempt
+            outcome = "released"
+        else:
+            outcome = "done" if end.verb == "finish" or state is None else str(state)
+        if started_at is None:
+            started_at = record.started_at if record.state == RUNNING else end.started_at
+        started = end.at if started_at is None else started_at
+        ran = max(0, end.at - started - suspended)
+        tally = self._tally(end.at, record)
+        tally.outcomes[outcome] = tally.outcomes.get(outcome, 0) + 1
+        tally.seconds += ran
+        tally.run_times[buckets.index_of(ran)] += 1
+        tally.wait_times[buckets.index_of(started - max(record.due, record.created_at))] += 1
+        tally.cpu += end.cpu or 0
+        tally.memory = _larger(tally.memory, end.memory)
+
+    def _tally(self, at: int, record: TaskRecord) -> _Tally:
+        minute, now = (at + self._offset) // _MINUTE, self._now()
+        if minute < now - _LATEST:  # stored so long after the end that others may have added up that minute
+            minute = now
+        if minute not in self._minutes and minute <= self._forgotten:
+            self._unread.add(minute)
+        self._changed.add(minute)
+        tallies = self._minutes.setdefault(minute, {})
+        pair = _bounded(tallies, (record.queue, name_of(record.function, record.command)))
+        if (found := tallies.get(pair)) is None:
+            found = tallies[pair] = _Tally()
+        return found
+
+    def _now(self) -> int:
+        return (clock.now() + self._offset) // _MINUTE
+
+    # -- storing -----------------------------------------------------------------------------------
+
+    def __call__(self) -> None:
+        """Store what has changed. Raises StoreUnavailable; then the next call stores it."""
+        if not self._changed:
+            return
+        with self._storing:
+            self._read_forgotten()
+            rows, changed = self._take()
+            try:
+                if rows:
+                    self._store.write_history(rows)
+            except BaseException:
+                with self._counting:
+                    self._changed |= changed
+                raise
+            self._forget()
+
+    def _read_forgotten(self) -> None:
+        """Read what was stored before the clock was set back to a minute, since the next write overwrites it."""
+        for minute in sorted(self._unread):
+            rows = self._store.history(minute * _MINUTE, worker=self._writer)
+            with self._counting:
+                for row in rows:
+                    if row.at == minute * _MINUTE and row.period == _PERIOD:
+                        self._minutes[minute].setdefault((row.queue, row.function), _Tally()).add(row)
+                self._unread.discard(minute)
+
+    def _take(self) -> tuple[list[HistoryRecord], set[int]]:
+        """Return the rows to store, and their minutes."""
+        oldest = self._now() - _LATEST
+        with self._counting:
+            changed, self._changed = self._changed - self._unread, self._changed & self._unread
+            # rather short than counted twice: an outage of hours has left it open whether it was stored
+            lost = {minute for minute in changed if minute < oldest and minute in self._tried}
+            rows = [
+                tally.row(minute, self._writer, pair)
+                for minute in sorted(changed - lost)
+                for pair, tally in sorted(self._minutes[minute].items())
+            ]
+            self._tried |= changed
+        return rows, changed - lost
+
+    def _forget(self) -> None:
+        """Forget minutes that are over and stored."""
+        now = self._now()
+        with self._counting:
+            over = [minute for minute in self._minutes if minute not in (now - 1, now) and minute not in self._changed]
+            for minute in over:
+                del self._minutes[minute]
+                self._tried.discard(minute)
+                self._forgotten = max(self._forgotten, minute)
+
+
+def _bounded(tallies: dict[_Pair, _Tally], pair: _Pair) -> _Pair:
+    """Return under which queue and function to count: under "(other)" if there are very many in this minute."""
+    if pair in tallies or len(tallies) < _MOST_PAIRS * 3 // 4:
+        return pair
+    of_queue = pair[0], OTHER
+    return of_queue if of_queue in tallies or len(tallies) < _MOST_PAIRS - 1 else (OTHER, OTHER)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None or one > other else other

@@ -1,0 +1,121 @@
+"""Counting attempts that end in a transaction of the store itself, such as those of lost workers.
+
+Workers count their own attempts and overwrite their own rows. What ends here has no writer of its own: any process adds
+to the row, in the transaction that ends the attempt, so it counts exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..._formats import buckets
+from ..._formats.function_names import OTHER, name_of
+from ..connections import Transaction
+from ..contract import HistoryRecord
+from ..records import SampleRecord
+
+MINUTE = 60
+SECOND = 1_000_000
+MOST_PAIRS = 200
+"""The most queues and functions that are told apart in a period; the rest is counted under "(other)"."""
+_SUMS = ("done", "failed", "abandoned", "cancelled", "lost", "released", "seconds", "cpu")
+_Pair = tuple[str, str]
+
+
+class EndedHere(NamedTuple):
+    """An attempt that ends in a transaction of the store."""
+
+    queue: str
+    function: str | None
+    command: int
+    outcome: str
+    started_at: int | None
+    ready_at: int
+    """When the task was due, or created if that was later."""
+
+
+def count_attempts(tx: Transaction, attempts: Iterable[EndedHere], at: int) -> None:
+    """Add attempts that end now to the history."""
+    add_history(tx, merged(_row(each, at) for each in attempts))
+
+
+def _row(attempt: EndedHere, at: int) -> HistoryRecord:
+    started = at if attempt.started_at is None else attempt.started_at
+    ran, run_times, wait_times = max(0, at - started), [0] * buckets.SIZE, [0] * buckets.SIZE
+    run_times[buckets.index_of(ran)] = wait_times[buckets.index_of(started - attempt.ready_at)] = 1
+    row = HistoryRecord(
+        MINUTE,
+        at - at % (MINUTE * SECOND),
+        0,
+        attempt.queue,
+        name_of(attempt.function, attempt.command),
+        seconds=ran,
+        run_times=buckets.encode(run_times),
+        wait_times=buckets.encode(wait_times),
+    )
+    return row._replace(**{attempt.outcome: 1})  # type: ignore[arg-type]
+
+
+def add_history(tx: Transaction, rows: Iterable[HistoryRecord]) -> None:
+    """Add to rows that are written by all, or make them. In the order of their keys, which avoids deadlocks."""
+    for row in sorted(rows, key=_key):
+        tx.change("new_history", HistoryRecord(*row[:5])._asdict())
+        found = tx.row("lock_history", row._asdict())
+        stored = HistoryRecord(*row[:5]) if found is None else HistoryRecord(*found)
+        tx.change("write_history", sum_of(stored, row)._asdict())
+
+
+def _key(row: HistoryRecord) -> tuple[Any, ...]:
+    return row[:5]
+
+
+def merged(rows: Iterable[HistoryRecord]) -> list[HistoryRecord]:
+    """Return the rows with those of the same key added up."""
+    sums: dict[tuple[Any, ...], HistoryRecord] = {}
+    for row in rows:
+        known = sums.get(row[:5])
+        sums[row[:5]] = row if known is None else sum_of(known, row)
+    return list(sums.values())
+
+
+def sum_of(one: HistoryRecord, other: HistoryRecord) -> HistoryRecord:
+    """Return the first row with the figures of the other one added."""
+    return one._replace(
+        **{name: getattr(one, name) + getattr(other, name) for name in _SUMS},
+        memory=largest(one.memory, other.memory),
+        run_times=_added(one.run_times, other.run_times),
+        wait_times=_added(one.wait_times, other.wait_times),
+    )
+
+
+def _added(one: str, other: str) -> str:
+    return other if one == "{}" else buckets.encode(buckets.added(buckets.decode(one), buckets.decode(other)))
+
+
+def largest(one: int | None, other: int | None) -> int | None:
+    """Return the larger value; None if both are unknown."""
+    return max((each for each in (one, other) if each is not None), default=None)
+
+
+def maxima(one: SampleRecord, other: SampleRecord) -> SampleRecord:
+    """Return the first sample with the larger value of each figure."""
+    return SampleRecord(*one[:3], *map(largest, one[3:], other[3:]))  # type: ignore[arg-type]
+
+
+def within_bounds(pairs: Sequence[_Pair], known: set[_Pair], most: int = MOST_PAIRS) -> Mapping[_Pair, _Pair]:
+    """Return the queue and function under which each pair is counted in a period that has ``known`` ones already.
+
+    If there are too many, the last ones are counted for their queue as "(other)", and at the end all together.
+    """
+    names: dict[_Pair, _Pair] = {}
+    used = set(known)
+    for pair in dict.fromkeys(pairs):
+        of_queue = pair[0], OTHER
+        if pair in used or len(used) < most * 3 // 4:
+            chosen = pair
+        else:
+            chosen = of_queue if of_queue in used or len(used) < most - 1 else (OTHER, OTHER)
+        names[pair] = chosen
+        used.add(chosen)
+    return names
