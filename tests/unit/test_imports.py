@@ -14,7 +14,9 @@ from helpers import run_python, source_of
 
 SOURCE = source_of()
 FILES = sorted(SOURCE.rglob("*.py"))
-LIBRARY = [path for path in FILES if "cli" not in path.parts and path.name != "__main__.py"]
+TOP = {"cli", "metrics"}
+"""Packages that import more than the standard library: click and rich, prometheus_client."""
+LIBRARY = [path for path in FILES if not TOP & {*path.relative_to(SOURCE).parts[:1]} and path.name != "__main__.py"]
 ENGINES = {"sqlite", "postgresql", "mariadb"}
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 """Further imports that only the package of an engine may have."""
@@ -42,6 +44,7 @@ LAYERS: list[set[str]] = [
     {"worker"},
     {"__init__"},
     {"monitoring"},
+    {"metrics"},
     {"cli"},
     {"__main__"},
 ]
@@ -159,7 +162,12 @@ def test_the_library_imports_only_the_standard_library(path: Path) -> None:
         assert name[0] in sys.stdlib_module_names or name[0] in {"dbtaskqueue", "__future__", *others}, name
 
 
-FACES = [path for path in FILES if unit(path) in ("monitoring", "cli")]
+def test_only_metrics_import_prometheus_client() -> None:
+    importing = {unit(path) for path in FILES for name in imports(path) if name[0] == "prometheus_client"}
+    assert importing == {"metrics"}
+
+
+FACES = [path for path in FILES if unit(path) in ("monitoring", "metrics", "cli")]
 """Modules for people: they use only the public attributes of the library."""
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
@@ -178,7 +186,8 @@ BLOCKED = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("click", "rich", "cronsim", "psutil", "psycopg", "pymysql", "mariadb"):
+        others = "click rich cronsim psutil psycopg pymysql mariadb prometheus_client"
+        if name.partition(".")[0] in others.split():
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Block())
 import dbtaskqueue

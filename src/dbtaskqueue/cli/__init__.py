@@ -12,8 +12,10 @@ from .copying import copy
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
+from .health import health
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
+from .metrics import metrics
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
@@ -29,6 +31,7 @@ _GROUPS: dict[str, list[click.Command]] = {
     "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
     "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
+    "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],
 }

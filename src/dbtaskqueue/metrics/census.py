@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-
 from typing import NamedTuple
 
-from .._store.contract import ScheduleRecord, Store
-from .._formats.buckets import added
+from .._formats.buckets import added, decode
+from .._formats.function_names import name_of
+from .._store.contract import QueueCounts, ScheduleRecord, Store
+from .._system import clock
 from ..checks import escaped
 from ..monitoring.pacing import SHARE, Paced
 from ..monitoring.snapshot import QueueSnapshot
@@ -17,6 +18,7 @@ from ..overview import seconds_waited
 from ..states import FINAL, TaskState
 
 _LONGEST_NAME = 200
+_MOST_RUNNING = 10_000
 WORKER_STATES = ("alive", "silent", "lost")
 OUTCOMES = ("done", "failed", "abandoned", "cancelled", "lost", "released")
 
@@ -32,7 +34,7 @@ class Running(NamedTuple):
     overdue: int = 0
     stalled: int = 0
 
-    def __add__(self, other: object) -> Running:  # type: ignore[override]
+    def __add__(self, other: object) -> Running:
         """Return both together."""
         if not isinstance(other, Running):
             return NotImplemented
@@ -61,7 +63,7 @@ class Ended(NamedTuple):
         """The number of attempts."""
         return sum(self.outcomes)
 
-    def __add__(self, other: object) -> Ended:  # type: ignore[override]
+    def __add__(self, other: object) -> Ended:
         """Return both together."""
         if not isinstance(other, Ended):
             return NotImplemented
@@ -104,9 +106,12 @@ class Counting:
 
     def __call__(self) -> Census:
         """Count. Raises StoreUnavailable."""
-        store, final = self._store, self._final()
+        store, final, unfinished = self._store, self._final(), self._store.queue_counts()
         return Census(
-            [self._read_queue(name, final.get(name, {})) for name in store.queues()],
+            [
+                self._read_queue(name, unfinished.get(name, QueueCounts()), final.get(name, {}))
+                for name in store.queues()
+            ],
             self._read_running(),
             self._ended(),
             Counter(worker.state for worker in self._workers.read()),
@@ -117,19 +122,29 @@ class Counting:
     def _count_final(self) -> dict[str, dict[TaskState, int]]:
         return {name: self._store.count(name, final=True) for name in self._store.queues()}
 
-    def _read_queue(self, name: str, final: dict[TaskState, int]) -> QueueSnapshot:
-        store = self._store
-        counts = {state: 0 for state in TaskState} | store.count(name, final=False)
-        counts |= {state: final.get(state, 0) for state in FINAL}
-        return QueueSnapshot(
-            label(name), counts, seconds_waited(store, name), store.is_paused(name), store.count_blocked(name)
-        )
+    def _read_queue(self, name: str, unfinished: QueueCounts, final: dict[TaskState, int]) -> QueueSnapshot:
+        counts = {
+            state: final.get(state, 0) if state in FINAL else int(getattr(unfinished, state)) for state in TaskState
+        }
+        waited, paused = seconds_waited(self._store, name), self._store.is_paused(name)
+        return QueueSnapshot(label(name), counts, waited, paused, unfinished.blocked)
 
     def _read_running(self) -> dict[Pair, Running]:
-        return {}
+        now, found = clock.now(), dict[Pair, Running]()
+        for task in self._store.running(_MOST_RUNNING):
+            pair = label(task.queue), label(name_of(task.function, task.command))
+            seconds = max(0.0, (now - (task.started_at or now)) / 1e6)
+            found[pair] = found.get(pair, Running()) + Running(1, seconds)
+        return found
 
     def _read_ended(self) -> dict[Pair, Ended]:
-        return {}
+        found: dict[Pair, Ended] = {}
+        for row in self._store.history_totals():
+            pair = label(row.queue), label(row.function)
+            outcomes = tuple(int(getattr(row, outcome)) for outcome in OUTCOMES)
+            ended = Ended(outcomes, row.seconds / 1e6, decode(row.run_times), decode(row.wait_times))
+            found[pair] = found[pair] + ended if pair in found else ended
+        return found
 
 
 def label(name: str) -> str:

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.utils import floatToGoString
 
 from .._formats.buckets import BOUNDS
+from .._formats.function_names import OTHER
 from .._store.contract import ScheduleRecord
 from .._version import __version__
 from ..monitoring.snapshot import QueueSnapshot
@@ -28,17 +29,15 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 MOST_SAMPLES = 2000
-OTHER = "(other)"
-"""The name of all queues, functions or schedules together that have no samples of their own."""
 _QUEUES, _SCHEDULES, _RUNNING = 50, 100, 50
 """The most queues, schedules, and functions with running tasks that have samples of their own."""
 _WAITS_SHARE = 0.4
 """The most of the remaining samples that the waits of queues take; the rest is for functions."""
 _POSITIONS = [index for index, bound in enumerate(BOUNDS) if bound >= 1 or index % 2 == 0]
 """The buckets with samples: powers of two from a second on, and powers of four below, where tasks are not long."""
+_LE = [str(floatToGoString(bound)) for bound in BOUNDS]  # type: ignore[no-untyped-call]
 _HISTOGRAM = len(_POSITIONS) + 3
 """The samples of a histogram: also those of ``le="+Inf"``, the count and the sum."""
-_OF_QUEUE = len(TaskState) + 3
 _OF_FUNCTION = len(OUTCOMES) + _HISTOGRAM
 
 
@@ -67,10 +66,8 @@ class Families:
     """Makes metric families of one census after another."""
 
     def __init__(self) -> None:
-        self._queues: Chosen[str] = Chosen()
-        self._waits: Chosen[str] = Chosen()
-        self._running: Chosen[Pair] = Chosen()
-        self._ended: Chosen[Pair] = Chosen()
+        self._waits = Chosen[str]()
+        self._ended = Chosen[Pair]()
         self._used = 0
 
     def of(self, census: Census) -> list[Metric]:
@@ -81,7 +78,7 @@ class Families:
             *_workers(census),
             *_queues(census.queues),
             *_schedules(census.schedules),
-            *_running(self._running.of(census.running, _RUNNING, lambda each: each.tasks, others)),
+            *_running(Chosen[Pair]().of(census.running, _RUNNING, lambda each: each.tasks, others)),
         ]
         rest = self._rest(found)
         waits = _by_queue(census.ended)
@@ -129,7 +126,7 @@ def _queues(queues: Iterable[QueueSnapshot]) -> Iterator[Metric]:
     tasks = _gauge("tasks", "Tasks of the queue in this state.", "queue", "state")
     oldest = _gauge("queue_oldest_due_age_seconds", "How long the longest-waiting due task has waited.", "queue")
     paused = _gauge("queue_paused", "1: the queue is paused.", "queue")
-    blocked = _gauge("blocked_tasks", "Unfinished tasks that wait for parents. dbtaskqueue_tasks has them, too.", "queue")
+    blocked = _gauge("blocked_tasks", "Unfinished tasks that wait for parents; among dbtaskqueue_tasks.", "queue")
     for queue in _most_busy(queues):
         for state, number in queue.counts.items():
             tasks.add_metric([queue.name, state], number)
@@ -184,9 +181,7 @@ def _running(running: Mapping[Pair, Running]) -> Iterator[Metric]:
 def _ended(ended: Mapping[Pair, Ended]) -> Iterator[Metric]:
     labels = ("queue", "function")
     attempts = CounterMetricFamily("dbtaskqueue_attempts", "Attempts that have ended.", labels=(*labels, "outcome"))
-    seconds = HistogramMetricFamily(
-        "dbtaskqueue_attempt_duration_seconds", "How long attempts ran.", labels=labels
-    )
+    seconds = HistogramMetricFamily("dbtaskqueue_attempt_duration_seconds", "How long attempts ran.", labels=labels)
     for pair, found in ended.items():
         for outcome, number in zip(OUTCOMES, found.outcomes, strict=True):
             attempts.add_metric([*pair, outcome], number)
@@ -211,7 +206,7 @@ def _waits(waits: Mapping[str, Ended]) -> Metric:
 
 def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:
     """Return the cumulative counts of the buckets with samples. A bound is the bucket's upper one, inclusive."""
-    cumulative = [(floatToGoString(BOUNDS[index]), sum(counts[: index + 1])) for index in _POSITIONS]
+    cumulative = [(_LE[index], sum(counts[: index + 1])) for index in _POSITIONS]
     return [*cumulative, ("+Inf", sum(counts))]
 
 
