@@ -130,9 +130,10 @@ def _serve(url: str | None, host: str, port: int, token_file: str | None) -> Non
     with TaskQueue(url, create=False, open=False) as queue:
         cache = MetricsCache(lambda: queue.store)
         try:
-            server = MetricsServer(cache, host, port, Tokens(token_file) if token_file else None)
+            tokens = Tokens(token_file) if token_file else None
+            server = MetricsServer(cache, host, port, tokens)
         except ConfigurationError as error:
-            raise click.UsageError(escaped(f"--listen: {error}")) from None
+            raise click.UsageError(escaped(str(error))) from None
         with server, contextlib.suppress(KeyboardInterrupt):
             threading.Thread(target=server.serve_forever, daemon=True).start()
             cache.render()

@@ -78,19 +78,22 @@ class Families:
             *_workers(census),
             *_queues(census.queues),
             *_schedules(census.schedules),
-            *_running(Chosen[Pair]().of(census.running, _RUNNING, lambda each: each.tasks, others)),
         ]
+        running = Chosen[Pair]().of(census.running, _RUNNING, lambda each: each.tasks, others)
         rest = self._rest(found)
         waits = _by_queue(census.ended)
         waits = self._waits.of(waits, _places(rest * _WAITS_SHARE, _HISTOGRAM), lambda each: each.attempts, OTHER)
         most = _places(rest - len(waits) * _HISTOGRAM, _OF_FUNCTION)
         ended = self._ended.of(census.ended, most, lambda each: each.attempts, others)
-        return [*found, *_ended(ended), _waits(waits)]
+        return [*found, *_running(running), *_ended(ended), _waits(waits)]
 
     def _rest(self, found: Iterable[Metric]) -> int:
-        """Return how many samples are left. It only falls, so that places of functions do not come and go."""
+        """Return how many samples are left for counters of functions, if all gauges of functions are there.
+
+        It only falls, so that functions do not lose and regain their places.
+        """
         self._used = max(self._used, sum(len(family.samples) for family in found))
-        return MOST_SAMPLES - self._used
+        return MOST_SAMPLES - self._used - _RUNNING * len(Running._fields)
 
 
 def unavailable() -> list[Metric]:

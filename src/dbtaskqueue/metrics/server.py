@@ -40,7 +40,9 @@ class MetricsServer(ThreadingTCPServer):
         except (socket.gaierror, UnicodeError):
             raise ConfigurationError(f"there is no address {host!r}") from None
         if tokens is None and not is_loopback(str(address[0])):
-            raise ConfigurationError(f"{host} is open to other machines: give tokens to the programs that may read it")
+            raise ConfigurationError(
+                f"{host} is open to other machines: name the tokens of those who may read metrics, with --token-file"
+            )
         super().__init__((str(address[0]), int(address[1])), _Handler)
 
     @property
