@@ -22,6 +22,7 @@ from .errors import (
     TaskQueueError,
 )
 from .extension import Extension
+from .history import HistoryPoint, Retention
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .reasons import Reason
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigurationError",
     "Extension",
     "FunctionStats",
+    "HistoryPoint",
     "InvalidTransition",
     "LeaseLost",
     "LimitExceeded",
@@ -50,6 +52,7 @@ __all__ = [
     "QueueStats",
     "Reason",
     "ReleaseTask",
+    "Retention",
     "RetryPolicy",
     "RetryTask",
     "RunningTask",

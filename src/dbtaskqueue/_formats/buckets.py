@@ -14,6 +14,8 @@ LOWEST, HIGHEST = -10, 22
 SIZE = HIGHEST - LOWEST + 1
 BOUNDS = [2.0**exponent for exponent in range(LOWEST, HIGHEST + 1)]
 """The upper bounds of the buckets, in seconds."""
+LARGEST = [math.floor(bound * 1_000_000) for bound in BOUNDS]
+"""The longest durations of the buckets, in microseconds."""
 
 
 def index_of(microseconds: int) -> int:

@@ -13,6 +13,7 @@ from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
 from .health import health
+from .history import retention, show_history, show_overdue
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
 from .metrics import metrics
@@ -28,9 +29,21 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Inspect": [
+        list_tasks,
+        show,
+        why,
+        show_tree,
+        logs,
+        stats,
+        list_queues,
+        list_workers,
+        show_history,
+        show_overdue,
+        watch,
+    ],
     "Schedules": [schedules],
-    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
+    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune, retention],
     "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],

@@ -14,6 +14,7 @@ from ..checks import escaped
 from ..monitoring.pacing import SHARE, Paced
 from ..monitoring.snapshot import QueueSnapshot
 from ..monitoring.workers import WorkerWatch
+from ..overdue import unusual
 from ..overview import seconds_waited
 from ..states import FINAL, TaskState
 
@@ -135,6 +136,10 @@ class Counting:
             pair = label(task.queue), label(name_of(task.function, task.command))
             seconds = max(0.0, (now - (task.started_at or now)) / 1e6)
             found[pair] = found.get(pair, Running()) + Running(1, seconds)
+        for each in unusual(self._store):
+            pair = label(each.queue), label(each.function)
+            if pair in found:  # not if it has started since
+                found[pair] += Running(overdue=each.trouble == "overdue", stalled=each.trouble == "stalled")
         return found
 
     def _read_ended(self) -> dict[Pair, Ended]:
