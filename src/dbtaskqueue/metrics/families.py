@@ -17,10 +17,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.utils import floatToGoString
 
+from .. import __version__
 from .._formats.buckets import BOUNDS
 from .._formats.function_names import OTHER
 from .._store.contract import ScheduleRecord
-from .._version import __version__
 from ..monitoring.snapshot import QueueSnapshot
 from ..states import TaskState
 from .census import OUTCOMES, WORKER_STATES, Census, Ended, Pair, Running, label
