@@ -36,6 +36,7 @@ GROUPS = (
     "versions",
     "dependencies",
     "schedules",
+    "metrics",
 )
 ON_SERVERS = {
     "postgresql": (
