@@ -29,7 +29,7 @@ from dbtaskqueue import (
 # The public names of the design page.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
+    *("FunctionStats", "HistoryPoint", "Retention", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
     *("Blocked", "Parent", "Reason", "Schedule", "Tick"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
@@ -71,6 +71,9 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "tasks": "*, state=None, limit=100, before=None",
         "stats": "",
         "function_stats": "",
+        "history": "function=None, *, since='24h', step='10m'",
+        "retention": "",
+        "set_retention": "*, done=None, cancelled=None, abandoned=None, most=None",
         "workers": "",
         "queues": "",
         "pause": "",

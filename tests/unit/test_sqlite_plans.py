@@ -35,6 +35,12 @@ SMALL = {
 """Any query may scan these, as they have few rows."""
 
 ALLOWED = {
+    ("all_history", "scan dbtaskqueue_history"): "adds up all rows, whose number is bounded, in the background",
+    ("queue_counts", "ended (queue=? AND state=?)"): "counts failed tasks",
+    ("queue_counts", "scan dbtaskqueue_blocked"): "counts blocked tasks, once a minute",
+    ("queue_counts", "scan dbtaskqueue_claimable"): "counts waiting tasks, once a minute",
+    ("queue_counts", "sort"): "groups held tasks, which are few per worker",
+    ("retentions", "scan dbtaskqueue_retention"): "has a row for each queue at most",
     ("claimable", "claimable (queue=?)"): "finds the lowest rank with one seek",
     ("count_claimable", "claimable (queue=?)"): "counts waiting tasks",
     ("count_ended", "ended (queue=? AND state=?)"): "counts ended tasks",
@@ -56,6 +62,7 @@ ALLOWED = {
     ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
     ("misplaced_schedules", "scan dbtaskqueue_next_tick"): "runs once when a worker starts, over all schedules",
     ("outlook", "scan dbtaskqueue_next_tick"): "finds the first tick with one seek",
+    ("outlook", "scan dbtaskqueue_task"): "finds the newest task with LIMIT 1",
     ("schedules", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "lists all schedules",
     ("overlooked", "scan dbtaskqueue_edge_open"): "runs every five minutes, over open edges only",
     ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",

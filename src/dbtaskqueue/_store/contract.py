@@ -768,9 +768,9 @@ class History(abc.ABC):
 
     @abc.abstractmethod
     def take_turn(self, name: str, now: int, interval: int) -> bool:
-        """Take the turn of a duty if it is due, and set the next one to the next multiple of ``interval``.
+        """Take a duty's turn and return True if it is due, or more than two intervals ahead: a clock was wrong.
 
-        A turn that lies more than two intervals ahead is due, too: a clock was wrong. Only one program gets each turn.
+        The next one is at the next multiple of ``interval``. Only one program gets it.
         """
 
     @abc.abstractmethod

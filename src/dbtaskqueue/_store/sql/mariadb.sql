@@ -330,7 +330,7 @@ UNION ALL
 SELECT queue, state, count(*) FROM dbtaskqueue_task {{by_held}} WHERE {{is_held}} GROUP BY queue, state
 
 -- name: write_history
--- Differs because MariaDB has no ON CONFLICT; the same below.
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_history ({{stored_history_columns}}) VALUES ({{stored_history_values}})
     ON DUPLICATE KEY UPDATE
        done = VALUES(done), failed = VALUES(failed), abandoned = VALUES(abandoned), cancelled = VALUES(cancelled),
@@ -338,10 +338,12 @@ INSERT INTO dbtaskqueue_history ({{stored_history_columns}}) VALUES ({{stored_hi
        memory = VALUES(memory), run_times = VALUES(run_times), wait_times = VALUES(wait_times)
 
 -- name: new_history
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_history ({{stored_history_columns}}) VALUES ({{stored_history_values}})
     ON DUPLICATE KEY UPDATE period = dbtaskqueue_history.period
 
 -- name: write_sample
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_sample ({{stored_sample_columns}}) VALUES ({{stored_sample_values}})
     ON DUPLICATE KEY UPDATE
        pending = VALUES(pending), failed = VALUES(failed), reserved = VALUES(reserved), running = VALUES(running),
@@ -353,6 +355,7 @@ INSERT INTO dbtaskqueue_duty (name, next_at, turns)
 SELECT :name, :next, 1 FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_duty WHERE name = :name)
 
 -- name: set_retention
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_retention ({{stored_retention_columns}}) VALUES ({{stored_retention_values}})
     ON DUPLICATE KEY UPDATE
        done = VALUES(done), cancelled = VALUES(cancelled), abandoned = VALUES(abandoned), most = VALUES(most)

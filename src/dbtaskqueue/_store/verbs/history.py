@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ...states import ABANDONED, CANCELLED, DONE, TaskState
+from ..attempt_counts import SECOND, maxima, merged, within_bounds
 from ..connections import Transaction, Values
 from ..contract import History, HistoryRecord, RetentionRecord, SampleRecord
-from .attempt_counts import SECOND, add_history, maxima, merged, within_bounds
+from .base import add_history
 from .tasks import SqlTasks
 
 _HOUR = 3600 * SECOND

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState
+from ..attempt_counts import EndedHere
 from ..connections import Conflict, Row, Transaction
 from ..contract import End, Enqueued, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
 from ..records import EXPIRED, HAS_CHILDREN
-from .attempt_counts import EndedHere, count_attempts
-from .base import CHUNK, insert_attempt, is_large, is_soon, standing, wakes
+from .base import CHUNK, count_attempts, insert_attempt, is_large, is_soon, standing, wakes
 from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
 _NONE: frozenset[int] = frozenset()

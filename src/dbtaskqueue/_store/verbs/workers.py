@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
+from ..attempt_counts import EndedHere
 from ..connections import Transaction
 from ..contract import End, Held, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
-from .attempt_counts import EndedHere, count_attempts
-from .base import insert_attempt
+from .base import count_attempts, insert_attempt
 from .dependencies import Decided, SqlDependencies
 
 _DAY = 86_400_000_000

@@ -1,19 +1,14 @@
-"""Counting attempts that end in a transaction of the store itself, such as those of lost workers.
-
-Workers count their own attempts and overwrite their own rows. What ends here has no writer of its own: any process adds
-to the row, in the transaction that ends the attempt, so it counts exactly once.
-"""
+"""Adding up rows of the history. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..._formats import buckets
-from ..._formats.function_names import OTHER, name_of
-from ..connections import Transaction
-from ..contract import HistoryRecord
-from ..records import SampleRecord
+from .._formats import buckets
+from .._formats.function_names import OTHER, name_of
+from .contract import HistoryRecord
+from .records import SampleRecord
 
 MINUTE = 60
 SECOND = 1_000_000
@@ -35,12 +30,8 @@ class EndedHere(NamedTuple):
     """When the task was due, or created if that was later."""
 
 
-def count_attempts(tx: Transaction, attempts: Iterable[EndedHere], at: int) -> None:
-    """Add attempts that end now to the history."""
-    add_history(tx, merged(_row(each, at) for each in attempts))
-
-
-def _row(attempt: EndedHere, at: int) -> HistoryRecord:
+def row_of(attempt: EndedHere, at: int) -> HistoryRecord:
+    """Return the row of an attempt that ends at this time."""
     started = at if attempt.started_at is None else attempt.started_at
     ran, run_times, wait_times = max(0, at - started), [0] * buckets.SIZE, [0] * buckets.SIZE
     run_times[buckets.index_of(ran)] = wait_times[buckets.index_of(started - attempt.ready_at)] = 1
@@ -55,19 +46,6 @@ def _row(attempt: EndedHere, at: int) -> HistoryRecord:
         wait_times=buckets.encode(wait_times),
     )
     return row._replace(**{attempt.outcome: 1})  # type: ignore[arg-type]
-
-
-def add_history(tx: Transaction, rows: Iterable[HistoryRecord]) -> None:
-    """Add to rows that are written by all, or make them. In the order of their keys, which avoids deadlocks."""
-    for row in sorted(rows, key=_key):
-        tx.change("new_history", HistoryRecord(*row[:5])._asdict())
-        found = tx.row("lock_history", row._asdict())
-        stored = HistoryRecord(*row[:5]) if found is None else HistoryRecord(*found)
-        tx.change("write_history", sum_of(stored, row)._asdict())
-
-
-def _key(row: HistoryRecord) -> tuple[Any, ...]:
-    return row[:5]
 
 
 def merged(rows: Iterable[HistoryRecord]) -> list[HistoryRecord]:
