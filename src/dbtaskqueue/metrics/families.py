@@ -49,16 +49,13 @@ class Chosen(Generic[K]):
 
     def __init__(self) -> None:
         self._names: list[K] = []
-        self._is_full = False
 
     def of(self, found: Mapping[K, V], most: int, rank: Callable[[V], float], other: K) -> dict[K, V]:
         """Return what belongs to the chosen names, and the sum of all the others under the name ``other``."""
         names = [name for name in self._names if name in found]
-        if not self._is_full:
-            names += sorted(found.keys() - set(names) - {other}, key=lambda name: (-rank(found[name]), name))
-        self._is_full = len(found) > most
-        self._names = names[: most - 1 if self._is_full else most]
-        rest = [value for name, value in found.items() if name not in set(self._names)]
+        names += sorted(found.keys() - {*names, other}, key=lambda name: (-rank(found[name]), name))
+        self._names = names[: most if len(found) <= most else most - 1]
+        rest = [found[name] for name in found.keys() - set(self._names)]
         return {name: found[name] for name in self._names} | ({other: reduce(add, rest)} if rest else {})
 
 
