@@ -139,11 +139,11 @@ def fallen(before: dict[tuple[str, str], Ended], after: dict[tuple[str, str], En
         for pair, old in before.items()
         for name, smaller, larger in (
             ("outcomes", old.outcomes, after[pair].outcomes),
-            ("seconds", [old.seconds], [after[pair].seconds]),
+            ("microseconds", [old.microseconds], [after[pair].microseconds]),
             ("runs", old.runs, after[pair].runs),
             ("waits", old.waits, after[pair].waits),
         )
-        if any(one > other + 1e-6 for one, other in zip(smaller, larger, strict=True))
+        if any(one > other for one, other in zip(smaller, larger, strict=True))
     ]
 
 

@@ -45,7 +45,7 @@ def ended(attempts: int, seconds: float = 1.5) -> Ended:
     """``attempts`` attempts that were done, each after ``seconds``, and had waited for as long."""
     counts = [0] * buckets.SIZE
     counts[buckets.index_of(round(seconds * 1e6))] = attempts
-    return Ended((attempts, 0, 0, 0, 0, 0), attempts * seconds, counts, counts)
+    return Ended((attempts, 0, 0, 0, 0, 0), round(attempts * seconds * 1e6), counts, counts)
 
 
 def queue(name: str, pending: int = 1, *, paused: bool = False) -> QueueSnapshot:

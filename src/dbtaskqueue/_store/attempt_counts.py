@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from .._formats import buckets
-from .._formats.function_names import OTHER, name_of
+from .._formats.function_names import name_of
 from .contract import HistoryRecord
 from .records import SampleRecord
 
 MINUTE = 60
 SECOND = 1_000_000
-MOST_PAIRS = 200
-"""The most queues and functions that are told apart in a period; the rest is counted under "(other)"."""
 _SUMS = ("done", "failed", "abandoned", "cancelled", "lost", "released", "seconds", "cpu")
-_Pair = tuple[str, str]
 
 
 class EndedHere(NamedTuple):
@@ -78,21 +75,3 @@ def largest(*values: int | None) -> int | None:
 def maxima(one: SampleRecord, other: SampleRecord) -> SampleRecord:
     """Return the first sample with the larger value of each figure."""
     return SampleRecord(*one[:3], *map(largest, one[3:], other[3:]))  # type: ignore[arg-type]
-
-
-def within_bounds(pairs: Sequence[_Pair], known: set[_Pair], most: int = MOST_PAIRS) -> Mapping[_Pair, _Pair]:
-    """Return the queue and function under which each pair is counted in a period that has ``known`` ones already.
-
-    If there are too many, the last ones are counted for their queue as "(other)", and at the end all together.
-    """
-    names: dict[_Pair, _Pair] = {}
-    used = set(known)
-    for pair in dict.fromkeys(pairs):
-        of_queue = pair[0], OTHER
-        if pair in used or len(used) < most * 3 // 4:
-            chosen = pair
-        else:
-            chosen = of_queue if of_queue in used or len(used) < most - 1 else (OTHER, OTHER)
-        names[pair] = chosen
-        used.add(chosen)
-    return names

@@ -50,12 +50,13 @@ class Running(NamedTuple):
 class Ended(NamedTuple):
     """What the attempts of a function in a queue have ever done.
 
-    ``outcomes``: their number, in the order of OUTCOMES. ``seconds``: how long they ran. ``runs`` and ``waits``: how
-    many took, or waited for, how long: a count for each bucket of ``_formats.buckets``.
+    ``outcomes``: their number, in the order of OUTCOMES. ``microseconds``: how long they ran. It is a whole number, since
+    a sum of floats in another order may be smaller. ``runs`` and ``waits``: how many took, or waited for, how long: a
+    count for each bucket of ``_formats.buckets``.
     """
 
     outcomes: tuple[int, ...]
-    seconds: float
+    microseconds: int
     runs: list[int]
     waits: list[int]
 
@@ -70,7 +71,10 @@ class Ended(NamedTuple):
             return NotImplemented
         outcomes = tuple(map(operator.add, self.outcomes, other.outcomes))
         return Ended(
-            outcomes, self.seconds + other.seconds, added(self.runs, other.runs), added(self.waits, other.waits)
+            outcomes,
+            self.microseconds + other.microseconds,
+            added(self.runs, other.runs),
+            added(self.waits, other.waits),
         )
 
 
@@ -147,7 +151,7 @@ class Counting:
         for row in self._store.history_totals():
             pair = label(row.queue), label(row.function)
             outcomes = tuple(int(getattr(row, outcome)) for outcome in OUTCOMES)
-            ended = Ended(outcomes, row.seconds / 1e6, decode(row.run_times), decode(row.wait_times))
+            ended = Ended(outcomes, row.seconds, decode(row.run_times), decode(row.wait_times))
             found[pair] = found[pair] + ended if pair in found else ended
         return found
 

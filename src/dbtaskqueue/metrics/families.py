@@ -185,7 +185,7 @@ def _ended(ended: Mapping[Pair, Ended]) -> Iterator[Metric]:
     for pair, found in ended.items():
         for outcome, number in zip(OUTCOMES, found.outcomes, strict=True):
             attempts.add_metric([*pair, outcome], number)
-        seconds.add_metric(pair, _buckets(found.runs), found.seconds)
+        seconds.add_metric(pair, _buckets(found.runs), found.microseconds / 1e6)
     yield from (attempts, seconds)
 
 
