@@ -37,6 +37,7 @@ GROUPS = (
     "dependencies",
     "schedules",
     "finding",
+    "metrics",
 )
 ON_SERVERS = {
     "postgresql": (
