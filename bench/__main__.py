@@ -36,6 +36,7 @@ GROUPS = (
     "versions",
     "dependencies",
     "schedules",
+    "dashboard",
 )
 ON_SERVERS = {
     "postgresql": (
@@ -51,8 +52,18 @@ ON_SERVERS = {
         "steps",
         "versions",
         "dependencies",
+        "dashboard",
     ),
-    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies"),
+    "mariadb": (
+        "throughput",
+        "latency",
+        "idle",
+        "backlog",
+        "long_transaction",
+        "versions",
+        "dependencies",
+        "dashboard",
+    ),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
 _PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}
