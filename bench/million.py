@@ -24,7 +24,8 @@ Multiply = Callable[[int, int, int], None]
 Run = Callable[[str], object]
 """Runs a statement."""
 _COPY_ATTEMPTS = """
-INSERT INTO {schema}dbtaskqueue_attempt (task, token, number, worker, started_at, finished_at, outcome, error, error_type)
+INSERT INTO {schema}dbtaskqueue_attempt
+       (task, token, number, worker, started_at, finished_at, outcome, error, error_type)
 SELECT task.id, past.token, past.number, past.worker, past.started_at, past.finished_at, past.outcome, past.error,
        past.error_type
   FROM {schema}dbtaskqueue_task AS model
