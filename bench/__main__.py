@@ -55,9 +55,6 @@ ON_SERVERS = {
         "dashboard",
     ),
     "mariadb": (
-        *("throughput", "latency", "idle", "backlog", "long_transaction"),
-        *("versions", "dependencies", "dashboard"),
-    ),
         "throughput",
         "latency",
         "idle",
