@@ -38,6 +38,7 @@ GROUPS = (
     "schedules",
     "finding",
     "metrics",
+    "dashboard",
 )
 ON_SERVERS = {
     "postgresql": (
@@ -54,8 +55,19 @@ ON_SERVERS = {
         "versions",
         "dependencies",
         "finding",
+        "dashboard",
     ),
-    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies", "finding"),
+    "mariadb": (
+        "throughput",
+        "latency",
+        "idle",
+        "backlog",
+        "long_transaction",
+        "versions",
+        "dependencies",
+        "finding",
+        "dashboard",
+    ),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
 _PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}

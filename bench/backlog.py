@@ -78,7 +78,7 @@ def _run_due(queue: TaskQueue) -> None:
 
 def big_file(bench: Bench) -> Path:
     """Return the cached file; make it again if the schema has changed."""
-    path = bench.cache / f"backlog-{_schema()}.sqlite"
+    path = bench.cache / f"backlog-{schema()}.sqlite"
     if path.exists():
         return path
     for old in bench.cache.glob("backlog-*.sqlite"):
@@ -91,7 +91,7 @@ def big_file(bench: Bench) -> Path:
     return path
 
 
-def _schema() -> str:
+def schema() -> str:
     directory = resources.files("dbtaskqueue") / "_store" / "sql" / "migrations" / "sqlite"
     texts = sorted((file.name, file.read_bytes()) for file in directory.iterdir())
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:12]
