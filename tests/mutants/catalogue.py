@@ -1979,6 +1979,7 @@ MUTANTS = [
         "following = None",
         _conformance("find::test_ends_are_sorted_window_by_window"),
     # -- metrics --
+    ),
     Mutant(
         "a lost worker is not counted",
         "_store/verbs/workers.py",
