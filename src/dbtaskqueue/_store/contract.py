@@ -700,6 +700,10 @@ class Workers(abc.ABC):
         With ``worker`` None: release what workers hold that have no row or are lost already.
         """
 
+    @abc.abstractmethod
+    def workers_lost(self) -> int:
+        """Return how many workers of this database have ever been marked lost."""
+
 
 class Queues(abc.ABC):
     """The queues of the database."""
