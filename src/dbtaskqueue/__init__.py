@@ -2,6 +2,8 @@
 
 from ._formats.progress import Progress
 from ._version import __version__ as __version__
+from .audit import Action, Actor
+from .bulk import Bulk
 from .calls import Command, TaskCall
 from .current import Parent, RunningTask, current_task
 from .errors import (
@@ -35,8 +37,11 @@ from .worker import Worker
 
 __all__ = [
     "AbandonTask",
+    "Action",
+    "Actor",
     "Attempt",
     "Blocked",
+    "Bulk",
     "ChildFailed",
     "Command",
     "ConfigurationError",

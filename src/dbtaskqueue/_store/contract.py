@@ -25,6 +25,7 @@ from .records import MAX_PARENTS as MAX_PARENTS
 from .records import WANTS_DONE as WANTS_DONE
 from .records import WANTS_ENDED as WANTS_ENDED
 from .records import WANTS_FAILED as WANTS_FAILED
+from .records import ActionRecord as ActionRecord
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
@@ -33,7 +34,9 @@ from .records import GateRecord as GateRecord
 from .records import Held as Held
 from .records import HistoryRecord as HistoryRecord
 from .records import LongRunning as LongRunning
+from .records import NewAction as NewAction
 from .records import NewTask as NewTask
+from .records import OperationRecord as OperationRecord
 from .records import RetentionRecord as RetentionRecord
 from .records import RunningRecord as RunningRecord
 from .records import SampleRecord as SampleRecord
@@ -201,6 +204,63 @@ class Verdict(NamedTuple):
     state: TaskState | None
     token: int | None
     why: str | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Why the transition was not stored, as a short text without ids."""
+        return self.why or ("it does not exist" if self.state is None else f"it is {self.state}")
+
+
+KEY_IS_TAKEN = "another unfinished task has its key"
+IS_NEEDED = "an unfinished task waits for it"
+IS_REQUESTED = "its cancellation was requested already"
+BulkVerb = Literal["cancel", "retry", "reschedule", "delete"]
+
+
+class Change(NamedTuple):
+    """What a reschedule sets; None keeps it. ``due``: a time, or with ``spread`` the first time."""
+
+    due: int | None = None
+    rank: int | None = None
+    queue: str | None = None
+
+
+NO_CHANGE = Change()
+
+
+class OperationStep(NamedTuple):
+    """A step of a stored operation, for its runner. ``position``: where its search continues; None keeps that."""
+
+    id: int
+    runner: str
+    position: str | None
+    scanned: int
+
+
+class BulkStep(NamedTuple):
+    """Tasks to change in one transaction, with ids in any order.
+
+    ``spread``: microseconds over which the due times of retried tasks are spread. ``action``: for the audit log.
+    """
+
+    verb: BulkVerb
+    tasks: Sequence[int]
+    now: int
+    change: Change = NO_CHANGE
+    spread: int = 0
+    action: NewAction | None = None
+    operation: OperationStep | None = None
+
+
+class Acted(NamedTuple):
+    """What a step has done: tasks that it changed, and the number of refused ones by reason.
+
+    ``is_current``: False if its operation was stopped or taken over, so that nothing was done.
+    """
+
+    changed: int
+    refused: dict[str, int]
+    is_current: bool = True
 
 
 class Standing(NamedTuple):
@@ -423,6 +483,7 @@ class Tasks(abc.ABC):
         groups: Sequence[Sequence[NewTask]],
         connection: object = None,
         waits: Sequence[Waits | None] = (),
+        action: NewAction | None = None,
     ) -> Enqueued:
         """Store all tasks or none. Tasks of a group differ only in payload; a task with a key has a group.
 
@@ -438,23 +499,28 @@ class Tasks(abc.ABC):
         """Return the state and the token of each of these tasks that exists."""
 
     @abc.abstractmethod
-    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
-        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False."""
+    def cancel(self, task: int, now: int, *, running: bool = True, action: NewAction | None = None) -> Verdict:
+        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False.
+
+        ``action``, here and below: what to add to the audit log in the same transaction, even if it is refused.
+        """
 
     @abc.abstractmethod
-    def suspend(self, task: int, suspended: bool) -> Verdict:
+    def suspend(self, task: int, suspended: bool, action: NewAction | None = None) -> Verdict:
         """Suspend or continue a running task. Not stored unless a live worker runs it in a child process."""
 
     @abc.abstractmethod
-    def retry(self, task: int, now: int) -> Verdict:
+    def retry(self, task: int, now: int, action: NewAction | None = None) -> Verdict:
         """Make a failed or final task pending again. Not stored while another unfinished task has its key."""
 
     @abc.abstractmethod
-    def purge(self, queue: str, now: int) -> Iterator[int]:
+    def purge(self, queue: str, now: int, action: NewAction | None = None) -> Iterator[int]:
         """Abandon every unfinished task that the queue has now, in steps; yield the number of tasks in each step."""
 
     @abc.abstractmethod
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+    def prune(
+        self, queue: str, before: int, states: Iterable[TaskState], action: NewAction | None = None
+    ) -> Iterator[int]:
         """Delete the queue's tasks in these states that finished before ``before``, in steps, as ``purge`` does."""
 
     @abc.abstractmethod
@@ -558,11 +624,13 @@ class Schedules(abc.ABC):
         """
 
     @abc.abstractmethod
-    def remove_schedule(self, queue: str, name: str) -> bool:
+    def remove_schedule(self, queue: str, name: str, action: NewAction | None = None) -> bool:
         """Remove a schedule, but not its ticks; False if it does not exist."""
 
     @abc.abstractmethod
-    def pause_schedule(self, queue: str, name: str, paused: bool, now: int, settle: Settle) -> bool:
+    def pause_schedule(
+        self, queue: str, name: str, paused: bool, now: int, settle: Settle, action: NewAction | None = None
+    ) -> bool:
         """Pause or resume a schedule, and set its next tick by ``settle``; False if it does not exist."""
 
     @abc.abstractmethod
@@ -645,7 +713,7 @@ class Queues(abc.ABC):
         """Return the numbers of unfinished tasks of each queue that has any, in one statement."""
 
     @abc.abstractmethod
-    def set_paused(self, queue: str, paused: bool) -> None:
+    def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         """Pause or resume the queue: nothing is claimed from a paused one."""
 
     @abc.abstractmethod
@@ -793,6 +861,51 @@ class Search(abc.ABC):
 
 class Operations(abc.ABC):
     """What operators do with single tasks and with many, and the audit log of it."""
+
+    @abc.abstractmethod
+    def reschedule(self, task: int, change: Change, now: int, action: NewAction | None = None) -> Verdict:
+        """Change when a pending or failed task is due, its priority, or its queue."""
+
+    @abc.abstractmethod
+    def delete(self, task: int, action: NewAction | None = None) -> Verdict:
+        """Delete a final task that no unfinished task waits for. The verdict has its last state."""
+
+    @abc.abstractmethod
+    def act(self, step: BulkStep) -> Acted:
+        """Do to each of these tasks what the verb does to one, all in one transaction."""
+
+    @abc.abstractmethod
+    def preview(self, step: BulkStep) -> Acted:
+        """Return what ``act`` would do, except for what other tasks of the step would change for it."""
+
+    @abc.abstractmethod
+    def log_action(self, action: NewAction, changed: int, outcome: str) -> None:
+        """Add a row to the audit log, for an action that stores nothing else."""
+
+    @abc.abstractmethod
+    def actions(self, limit: int, before: int | None, wanted: Mapping[str, str | int]) -> list[ActionRecord]:
+        """Return rows of the audit log with ids below ``before``, newest first. ``wanted``: values of columns."""
+
+    @abc.abstractmethod
+    def prune_actions(self, before: int, most: int, limit: int) -> int:
+        """Delete about ``limit`` of the oldest actions: those before a time, and those beyond ``most``."""
+
+    @abc.abstractmethod
+    def create_operation(self, operation: OperationRecord, action: NewAction) -> int:
+        """Store an operation for the tasks that exist now; return its id."""
+
+    @abc.abstractmethod
+    def operations(self, limit: int, before: int | None = None, *, open_only: bool = False) -> list[OperationRecord]:
+        """Return operations with ids below ``before``, newest first; with ``open_only`` those that are running."""
+
+    @abc.abstractmethod
+    def set_operation(
+        self, id: int, *, runner: str, now: int, end: str | None = None, action: NewAction | None = None
+    ) -> bool:
+        """Give a running operation to a runner, if it has none or a silent one, or end it; False if that is refused.
+
+        A runner is silent after 30 s. It ends its own operation. With an ``action``, anyone stops it.
+        """
 
 
 class History(abc.ABC):

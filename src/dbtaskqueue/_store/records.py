@@ -287,6 +287,61 @@ class TickRecord(NamedTuple):
     missed: int = 0
 
 
+class NewAction(NamedTuple):
+    """An operator's action, before it is carried out. ``queue`` and ``task``: what it is done to, None for neither.
+
+    ``via``: dashboard, api, cli or python. ``detail``: what else is known about it, such as filters; no payloads.
+    """
+
+    at: int
+    who: str
+    via: str
+    verb: str
+    queue: str | None = None
+    task: int | None = None
+    detail: Mapping[str, object] | None = None
+
+
+class ActionRecord(NamedTuple):
+    """A row of the audit log. ``detail`` is JSON. ``outcome``: "done", or why the action was refused."""
+
+    id: int
+    at: int
+    who: str
+    via: str
+    verb: str
+    queue: str | None
+    task: int | None
+    detail: str | None
+    changed: int
+    outcome: str
+
+
+class OperationRecord(NamedTuple):
+    """A bulk action of the dashboard. ``filters``, ``options`` and ``refused`` are JSON.
+
+    ``state``: running, done or stopped. ``position``: where its search continues. ``runner``: the program that carries
+    it out, if one does.
+    """
+
+    id: int
+    verb: str
+    filters: str
+    options: str
+    who: str
+    via: str
+    created_at: int
+    highest: int
+    state: str
+    position: str | None
+    scanned: int
+    changed: int
+    refused: str
+    runner: str | None
+    step_at: int
+    ended_at: int | None
+
+
 class HistoryRecord(NamedTuple):
     """What attempts of a function did in a period.
 
@@ -390,6 +445,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "expiry": ("task", "expires"),
     "schedule": ScheduleRecord._fields,
     "tick": TickRecord._fields,
+    "action": ActionRecord._fields,
+    "operation": OperationRecord._fields,
     "history": HistoryRecord._fields,
     "sample": SampleRecord._fields,
     "retention": RetentionRecord._fields,
@@ -428,6 +485,10 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "attempt_columns": listed(AttemptRecord._fields, _column, "attempt"),
         "ended_columns": listed(EndedRecord._fields, _column),
     }
+    lists["new_action_columns"] = listed(ActionRecord._fields[1:], _column)
+    lists["new_action_values"] = listed(ActionRecord._fields[1:], _parameter)
+    lists["new_operation_columns"] = listed(OperationRecord._fields[1:], _column)
+    lists["new_operation_values"] = listed(OperationRecord._fields[1:], _parameter)
     for table, columns in TABLES.items():
         lists[f"stored_{table}_columns"] = listed(columns, _column)
         lists[f"stored_{table}_values"] = listed(columns, _parameter)

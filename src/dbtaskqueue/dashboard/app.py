@@ -74,7 +74,8 @@ class Dashboard:
         return Wsgi(self)
 
     def close(self) -> None:
-        """Stop the threads of the dashboard. The queue stays open."""
+        """Close what the dashboard has opened for itself. The queue stays open."""
+        self.sources.close()
 
     def render(self, call: Call, template: str, **values: Any) -> str:
         """Return the HTML of a template."""

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from ..queue import TaskQueue
 from .auth import NOBODY, Role, User, may
 from .csrf import masked
+from .messages import forget
 from .params import BadQuery, Form, Query
 
 if TYPE_CHECKING:
@@ -103,7 +104,10 @@ class Call:
     ) -> Response:
         """Return a page: a template with these values, and those that all templates have."""
         html = self.dashboard.render(self, template, **values)
-        return Response(html, status, dict(headers or {}), "text/html; charset=utf-8")
+        response = Response(html, status, dict(headers or {}), "text/html; charset=utf-8")
+        if status == 200 and values.get("layout", "base.html") == "base.html":
+            forget(self, response)
+        return response
 
     def json(self, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         """Return a value as JSON, with datetimes in ISO 8601."""

@@ -87,12 +87,12 @@ class Series(NamedTuple):
     values: Sequence[float | None]
 
 
-def stacked(name: str, series: Sequence[Series], height: int = 96) -> Markup:
-    """Return stacked bars, one at each moment."""
+def stacked(name: str, series: Sequence[Series], since: str, height: int = 96) -> Markup:
+    """Return stacked bars, one at each moment. ``since``: how long ago the first one was."""
     count = max((len(each.values) for each in series), default=0)
     sums = [sum(each.values[index] or 0 for each in series) for index in range(count)]
     most = max([*sums, 1])
-    parts = [_open(name, height + 4), *_scale(height, f"{most:,.0f}")]
+    parts = [_open(name, height + 18), *_scale(height, f"{most:,.0f}", since)]
     width = 100 / max(count, 1)
     for index in range(count):
         top = float(height)
@@ -110,11 +110,11 @@ def stacked(name: str, series: Sequence[Series], height: int = 96) -> Markup:
     return Markup("").join(parts)
 
 
-def lines(name: str, series: Sequence[Series], top_label: str, height: int = 96) -> Markup:
-    """Return lines; a hole in the values is a hole in the line."""
+def lines(name: str, series: Sequence[Series], top_label: str, since: str, height: int = 96) -> Markup:
+    """Return lines; a hole in the values is a hole in the line. ``since``: how long ago they start."""
     values = [value for each in series for value in each.values if value is not None]
     most = max([*values, 1e-9])
-    parts = [_open(name, height + 4), *_scale(height, top_label)]
+    parts = [_open(name, height + 18), *_scale(height, top_label, since)]
     for number, each in enumerate(series, 1):
         count = max(len(each.values) - 1, 1)
         for run in _runs(each.values):
@@ -148,11 +148,13 @@ def _open(name: str, height: int) -> Markup:
     )
 
 
-def _scale(height: int, top: str) -> list[Markup]:
+def _scale(height: int, top: str, since: str) -> list[Markup]:
     return [
         Markup('<line x1="0" x2="100%" y1="{0}" y2="{0}" class="grid"></line>').format(height),
         Markup('<line x1="0" x2="100%" y1="8" y2="8" class="grid" stroke-dasharray="2 4"></line>'),
-        Markup('<text x="100%" y="6" text-anchor="end">{}</text>').format(top),
+        Markup('<text x="100%" y="5" text-anchor="end">{}</text>').format(top),
+        Markup('<text x="0" y="{}">{} ago</text>').format(height + 15, since),
+        Markup('<text x="100%" y="{}" text-anchor="end">now</text>').format(height + 15),
     ]
 
 

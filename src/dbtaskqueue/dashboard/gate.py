@@ -101,7 +101,9 @@ class Gate:
             response = self._dashboard.way_in_page(call, 401, refusal.reason, wanted=call.here)
             response.headers.update(headers)
             return response
-        return call.page("error.html", refusal.status, headers, title=refusal.title, detail=refusal.reason)
+        polls = "none" if refusal.status == 503 else ""  # the page comes back by itself with the database
+        more = {"title": refusal.title, "detail": refusal.reason, "etag": polls}
+        return call.page("error.html", refusal.status, headers, **more)
 
     async def _pass(self, request: Request, call: Call, timing: Timing) -> Response:
         self._hosts.check(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -14,10 +15,11 @@ from .._formats.output import output_after
 from ..checks import check_queue
 from ..states import TaskState
 from .call import Call
-from .data import others
+from .data import others, trends
 from .data import overview as overview_data
 from .data import task as task_data
 from .data import tasks as tasks_data
+from .data.overview import Overview
 from .data.task import TaskPage
 from .looks import EVERY, Look
 from .params import BadQuery
@@ -64,7 +66,11 @@ def _etag(call: Call, look: Look[Any]) -> str:
 def overview(call: Call) -> Response:
     """Show what needs somebody, and what happens."""
     sources = call.dashboard.sources
-    return live(call, "overview.html", "overview", lambda: overview_data.read(sources))
+
+    def more(page: Overview, is_part: bool) -> dict[str, Any]:
+        return {"trend": trends.ended(page.trend, "1h", 72) if page.trend else None}
+
+    return live(call, "overview.html", "overview", lambda: overview_data.read(sources), more=more)
 
 
 def tasks(call: Call) -> Response:
@@ -79,7 +85,7 @@ def tasks(call: Call) -> Response:
     try:
         if box is not None:
             return _from_box(call, box, pairs)
-        for name, _ in pairs:
+        for name, _ in query.others():  # also those without a value, which a form sends for each empty field
             query.many(name)
         search = tasks_data.search_of(pairs, sort, limit, cursor)
         key = ("tasks", tuple(search.pairs), sort, limit, cursor)
@@ -169,7 +175,20 @@ def queue(call: Call) -> Response:
         check_queue(name)
     except ValueError as error:
         raise BadQuery(str(error)) from None
-    return live(call, "queue.html", ("queue", name), lambda: others.queue_page(sources, own, name))
+    since = _range(call)
+
+    def more(page: others.QueuePage, is_part: bool) -> dict[str, Any]:
+        found = page.trend or []
+        charts = [make(found, since) for make in (trends.ended, trends.depth, trends.waits)]
+        return {"since": since, "ranges": trends.RANGES, "trends": charts}
+
+    read = partial(others.queue_page, sources, own, name, since)
+    return live(call, "queue.html", ("queue", name, since), read, more=more)
+
+
+def _range(call: Call) -> str:
+    """Return the range of the charts."""
+    return call.query.choice("since", trends.RANGES, "24h")
 
 
 def functions(call: Call) -> Response:
@@ -181,7 +200,18 @@ def functions(call: Call) -> Response:
 def function(call: Call) -> Response:
     """Show one task function."""
     name, sources, own = call.query.name(), call.dashboard.sources, call.queue
-    return live(call, "function.html", ("function", name), lambda: others.function_page(sources, own, name))
+    since = _range(call)
+
+    def more(page: others.FunctionPage, is_part: bool) -> dict[str, Any]:
+        found = page.trend or []
+        return {
+            "since": since,
+            "ranges": trends.RANGES,
+            "trends": [trends.ended(found, since), trends.runs(found, since)],
+        }
+
+    read = partial(others.function_page, sources, own, name, since)
+    return live(call, "function.html", ("function", name, since), read, more=more)
 
 
 def schedules(call: Call) -> Response:

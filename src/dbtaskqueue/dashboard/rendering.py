@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .messages import said
 from .words import FILTERS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def frame(call: Call) -> dict[str, Any]:
         "section": section_of(call.path),
         "may_sign_out": call.dashboard.way_in.has_login,
         "layout": "base.html",
+        "said": said(call),
         "look": None,
         "etag": "",
     }

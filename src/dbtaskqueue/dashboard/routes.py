@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from starlette.responses import Response
 
-from . import acting, pages
+from . import acting, asking, bulk, enqueuing, pages, trail
 from .api import looking, reference
 from .auth import Role
 from .call import Call
@@ -54,8 +54,8 @@ ACTIONS = [
     Action("/tasks/{id}/continue", "operate", acting.continue_),
     Action("/tasks/{id}/reschedule", "operate", acting.reschedule),
     Action("/tasks/{id}/delete", "admin", acting.delete),
-    Action("/operations", "operate", acting.start_operation),  # and the role of its verb
-    Action("/operations/{id}/stop", "operate", acting.stop_operation),
+    Action("/operations", "operate", bulk.start_operation),  # and the role of its verb
+    Action("/operations/{id}/stop", "operate", bulk.stop_operation),
     Action("/queue/pause", "operate", acting.pause_queue),
     Action("/queue/resume", "operate", acting.resume_queue),
     Action("/queue/purge", "admin", acting.purge_queue),
@@ -80,12 +80,12 @@ API = [
     Way("GET", "/quotas", "look", looking.quotas),
     Way("GET", "/history", "look", looking.history),
     Way("GET", "/overdue", "look", looking.overdue),
-    Way("GET", "/audit", "look", looking.audit),
+    Way("GET", "/audit", "look", trail.api_audit),
     Way("GET", "/doctor", "look", looking.doctor),
-    Way("GET", "/operations", "look", looking.operations),
-    Way("GET", "/operations/{id}", "look", looking.operation),
+    Way("GET", "/operations", "look", trail.api_operations),
+    Way("GET", "/operations/{id}", "look", trail.api_operation),
     Way("GET", "/openapi.json", "look", reference.openapi),
-    Way("POST", "/tasks", "admin", acting.enqueue),
+    Way("POST", "/tasks", "admin", enqueuing.enqueue),
 ]
 
 PAGES = [
@@ -102,13 +102,13 @@ PAGES = [
     Way("GET", "/overdue", "look", pages.overdue),
     Way("GET", "/workers", "look", pages.workers),
     Way("GET", "/worker/{id}", "look", pages.worker),
-    Way("GET", "/operations", "look", pages.operations),
-    Way("GET", "/operations/{id}", "look", pages.operation),
-    Way("GET", "/audit", "look", pages.audit),
+    Way("GET", "/operations", "look", trail.operations),
+    Way("GET", "/operations/{id}", "look", trail.operation),
+    Way("GET", "/audit", "look", trail.audit),
     Way("GET", "/doctor", "look", pages.doctor),
     Way("GET", "/settings", "look", pages.settings),
-    Way("GET", "/enqueue", "admin", pages.enqueue),
-    Way("POST", "/enqueue", "admin", acting.enqueue),
+    Way("GET", "/enqueue", "admin", enqueuing.enqueue_page),
+    Way("POST", "/enqueue", "admin", enqueuing.enqueue),
 ]
 
 OTHERS = [
@@ -128,7 +128,7 @@ def _of_actions() -> Iterator[Way]:
         yield Way("POST", _API + path, role, handler)
         yield Way("POST", path, role, handler)
         if (path, "GET") not in {(way.path, way.method) for way in PAGES}:
-            yield Way("GET", path, role, pages.confirm)
+            yield Way("GET", path, role, asking.confirm)
 
 
 def table() -> list[Way]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime
 
 from .._formats.payload import JSON
@@ -130,6 +131,18 @@ def error_line(error: str | None) -> str:
     return first(re.sub(r"^(\w+\.)+(?=\w+: )", "", found), 300)
 
 
+def details(values: Mapping[str, object]) -> str:
+    """Return what the audit log has about an action: ``queue:mail state:failed``, ``priority:7``."""
+    where = values.get("where")
+    flat = {**values, **(where if isinstance(where, dict) else {})}
+    pairs = [(name, _listed(value)) for name, value in flat.items() if name not in ("where", "ids")]
+    return first(" ".join(f"{name}:{value}" for name, value in pairs), 300)
+
+
+def _listed(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _compact(value: JSON) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -143,6 +156,7 @@ FILTERS = {
             until,
             iso,
             utc,
+            moment,
             number,
             size,
             percent,
@@ -153,6 +167,7 @@ FILTERS = {
             call_text,
             pretty,
             error_line,
+            details,
         ),
     )
 }

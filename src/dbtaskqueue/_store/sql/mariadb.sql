@@ -345,6 +345,12 @@ LOCATE(BINARY :value_n, BINARY options) > 0
 -- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
 LEFT(function, CHAR_LENGTH(:value_n)) = :value_n
 
+-- name: by_action_id
+FORCE INDEX (PRIMARY)
+
+-- name: by_operation_id
+FORCE INDEX (PRIMARY)
+
 -- name: queue_counts
 -- Differs because of the columns that take the place of partial indexes, which also make these counts simpler.
 SELECT waiting, 'waiting', count(*) FROM dbtaskqueue_task {{by_claimable}} WHERE waiting IS NOT NULL GROUP BY waiting

@@ -353,3 +353,9 @@ strpos(options, CAST(:value_n AS text)) > 0
 -- name: where_function_starts
 -- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
 substr(function, 1, length(CAST(:value_n AS text))) = :value_n
+
+-- name: by_action_id
+-- Differs because PostgreSQL takes no hints.
+
+-- name: by_operation_id
+-- Differs because PostgreSQL takes no hints.

@@ -191,3 +191,10 @@ instr(options, :value_n) > 0
 -- name: where_function_starts
 -- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
 substr(function, 1, length(:value_n)) = :value_n
+
+-- name: by_action_id
+-- Differs because SQLite walks along the ids if no index is allowed.
+NOT INDEXED
+
+-- name: by_operation_id
+NOT INDEXED

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ..connections import Transaction
-from ..contract import FinalRecord, QueueCounts, Queues
-from .base import SqlFacet
+from ..contract import FinalRecord, NewAction, QueueCounts, Queues
+from .base import SqlFacet, log
 
 
 class SqlQueues(SqlFacet, Queues):
@@ -23,11 +23,13 @@ class SqlQueues(SqlFacet, Queues):
             found[queue][kind] = count
         return {queue: counts for queue in sorted(found) if any(counts := _counts(**found[queue]))}
 
-    def set_paused(self, queue: str, paused: bool) -> None:
+    def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         def run(tx: Transaction) -> None:
             tx.change("set_paused", {"queue": queue, "paused": int(paused)})
             if not paused:
                 self._wake(tx, queue, None)
+            if action is not None:
+                log(tx, action, 1)
 
         self._connections.write(run)
 

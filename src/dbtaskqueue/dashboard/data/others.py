@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..._store.contract import ScheduleRecord, TickRecord
-from ..._system import clock
 from ...errors import TaskNotFound
+from ...history import HistoryPoint, Retention, retention_of
 from ...monitoring.health import check
+from ...overdue import Unusual
 from ...overview import FunctionStats
 from ...queue import TaskQueue
 from ...schedules import find_schedule
 from ...states import ABANDONED, FAILED
-from .overview import is_overdue
+from . import trends
 from .sources import Failure, Queue, Running, Sources, Worker, failed_at, grouped
 from .tasks import Row, row
 
 _TICKS = 50
 _LATEST = 20
-_STALLED = 600_000_000
-"""Microseconds without progress after which a task that reports progress has stalled."""
+_MOST_LATE = 200
 
 
 class QueuePage(NamedTuple):
@@ -32,9 +32,11 @@ class QueuePage(NamedTuple):
     failures: list[Failure]
     functions: list[FunctionStats] | None
     schedules: list[ScheduleRecord]
+    retention: Retention
+    trend: list[HistoryPoint] | None
 
 
-def queue_page(sources: Sources, queue: TaskQueue, name: str) -> QueuePage:
+def queue_page(sources: Sources, queue: TaskQueue, name: str, since: str) -> QueuePage:
     """Read a queue. A queue without tasks exists, too: it may be paused, or have only been named."""
     store, looks = queue.store, sources.looks
     queues = sources.queues()
@@ -52,6 +54,8 @@ def queue_page(sources: Sources, queue: TaskQueue, name: str) -> QueuePage:
         sources.failures_of(name) if found is None or found.failed or found.abandoned else [],
         sources.functions(name),
         [each for each in sources.schedules() if each.queue == name],
+        looks.part(("retention", name), lambda: retention_of(store, name), 5.0),
+        trends.points(sources, queue, since, name=name),
     )
 
 
@@ -69,6 +73,7 @@ class FunctionPage(NamedTuple):
     rows: list[FunctionRow]
     running: list[Running]
     failures: list[Failure]
+    trend: list[HistoryPoint] | None
 
 
 def functions(sources: Sources) -> list[FunctionRow] | None:
@@ -80,17 +85,18 @@ def functions(sources: Sources) -> list[FunctionRow] | None:
     return sorted(rows, key=lambda each: (each.stats.function, each.queue))
 
 
-def function_page(sources: Sources, queue: TaskQueue, name: str) -> FunctionPage:
+def function_page(sources: Sources, queue: TaskQueue, name: str, since: str) -> FunctionPage:
     """Read a function."""
     rows = [each for each in functions(sources) or () if each.stats.function == name]
 
     def read() -> list[Failure]:
         wanted = [(each.queue, state) for each in rows if each.stats.failures for state in (FAILED, ABANDONED)][:10]
-        found = [task for key, state in wanted for task in queue.store.tasks(key, state, 2 * _LATEST, None)]
+        found = [task for key, state in wanted for task in sources.slow.tasks(key, state, 2 * _LATEST, None)]
         return grouped(sorted((each for each in found if each.function == name), key=failed_at, reverse=True))
 
     failures = sources.looks.counted(("failures of function", name), read, 5.0) or []
-    return FunctionPage(name, rows, [each for each in sources.running() if each.function == name], failures)
+    running = [each for each in sources.running() if each.function == name]
+    return FunctionPage(name, rows, running, failures, trends.points(sources, queue, since, function=name))
 
 
 class SchedulePage(NamedTuple):
@@ -123,45 +129,36 @@ def worker_page(sources: Sources, id: int) -> WorkerPage:
 
 
 class Late(NamedTuple):
-    """A task that needs a look. ``why``: what is wrong; ``advice``: what to do next; ``verb``: the button for that."""
+    """A task that needs a look. ``advice``: what to do next; ``verb``: the button for that."""
 
-    task: Running
-    why: str
-    word: str
+    task: Unusual
+    running: Running | None
     advice: str
     verb: str
 
 
+_ADVICE = {
+    "overdue": ("Look at its progress and output. If it hangs, cancel it.", "cancel"),
+    "stalled": ("Read the end of its output. If it hangs, cancel it.", "cancel"),
+    "suspended": ("It keeps its memory while it is suspended.", "continue"),
+    "ending": ("Its code does not check for cancellation. See its output.", ""),
+}
+
+
 def late(sources: Sources) -> list[Late]:
     """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
-    found = []
-    now = clock.now()
-    for task in sources.running():
-        if task.cancel_requested:
-            found.append(
-                Late(task, "asked to end, and still there", "ending", "Its code does not check; see its output.", "")
-            )
-        elif task.suspended:
-            found.append(Late(task, "suspended", "suspended", "It keeps its memory. Continue it.", "continue"))
-        elif task.progress is not None and task.reported_at and now - task.reported_at > _STALLED:
-            found.append(
-                Late(task, "no progress", "stalled", "Read the end of its output. If it hangs, cancel it.", "cancel")
-            )
-        elif is_overdue(task):
-            found.append(
-                Late(task, "longer than usual", "overdue", "Look at its progress. If it hangs, cancel it.", "cancel")
-            )
-    return found
+    running = {each.id: each for each in sources.running()}
+    return [Late(each, running.get(each.id), *_ADVICE[each.trouble]) for each in sources.unusual()[:_MOST_LATE]]
 
 
 def findings(sources: Sources, queue: TaskQueue) -> list[tuple[str, str, str | None, bool]] | None:
     """Return what ``doctor`` finds, checked at most once a minute for everybody; None if not known yet."""
 
-    def command(word: str, *words: str, queue: str | None = None) -> str:
-        return " ".join(["dbtaskqueue", word, *words, *(["--queue", queue] if queue else [])])
+    def command_line(command: str, *words: str, queue: str | None = None) -> str:
+        return " ".join(["dbtaskqueue", command, *words, *(["--queue", queue] if queue else [])])
 
     def read() -> list[tuple[str, str, str | None, bool]]:
-        found = check(queue.store, sources.names(), command)
+        found = check(sources.slow, sources.names(), command_line)
         return [(each.name, each.value, each.advice, each.broken) for each in found]
 
     return sources.looks.counted("doctor", read, 60.0)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from ..._store.contract import ScheduleRecord
 from ..._system import clock
+from ...history import HistoryPoint
+from ...overdue import Unusual
+from . import trends
 from .sources import MOST_RUNNING, Failure, Queue, Running, Sources, Worker
 
 _HOUR = 3_600_000_000
@@ -35,6 +38,7 @@ class Overview(NamedTuple):
     failures: list[Failure]
     workers: list[Worker]
     schedules: list[ScheduleRecord]
+    trend: list[HistoryPoint] | None
 
 
 def read(sources: Sources) -> Overview:
@@ -43,7 +47,7 @@ def read(sources: Sources) -> Overview:
     running, workers, schedules = sources.running(), sources.workers(), sources.schedules()
     failures = sources.failures(queues or [])
     return Overview(
-        needs(queues or [], running, workers, schedules, failures),
+        needs(queues or [], sources.unusual(), workers, schedules, failures),
         totals(queues),
         queues,
         running[:MOST_RUNNING],
@@ -51,6 +55,7 @@ def read(sources: Sources) -> Overview:
         failures,
         workers,
         schedules[:_MOST_SCHEDULES],
+        trends.points(sources, sources.queue, "1h"),
     )
 
 
@@ -72,7 +77,7 @@ def totals(queues: list[Queue] | None) -> dict[str, int | None]:
 
 def needs(
     queues: list[Queue],
-    running: list[Running],
+    unusual: list[Unusual],
     workers: list[Worker],
     schedules: list[ScheduleRecord],
     failures: list[Failure],
@@ -80,7 +85,7 @@ def needs(
     """Return what needs somebody, the worst first."""
     found = [
         *_without_workers(queues, workers),
-        *_late(running),
+        *_late(unusual),
         *_lost(workers),
         *_abandoned(queues, failures),
         *_paused(queues),
@@ -111,23 +116,24 @@ def _without_workers(queues: list[Queue], workers: list[Worker]) -> list[Need]:
     ]
 
 
-def _late(running: list[Running]) -> list[Need]:
-    late = [task for task in running if is_overdue(task)]
-    if not late:
-        return []
-    first = late[0]
-    if len(late) == 1:
-        title, link = f"Task {first.id} takes longer than usual", (f"/tasks/{first.id}", dict[str, object]())
-    else:
-        title, link = f"{len(late)} tasks take longer than usual", ("/overdue", {})
-    return [Need("warn", title, first.function or "", first.started_at, "Show", link)]
+_TROUBLES = {
+    "overdue": "longer than usual",
+    "stalled": "without progress",
+    "ending": "asked to end and still running",
+}
 
 
-def is_overdue(task: Running) -> bool:
-    """Return whether an attempt takes longer than the larger of 60 s and 1.5 times the p95 of its function."""
-    if task.usual is None or task.usual.p95 is None or task.started_at is None or task.suspended:
-        return False
-    return clock.now() - task.started_at > max(60.0, 1.5 * task.usual.p95) * 1e6
+def _late(unusual: list[Unusual]) -> list[Need]:
+    found = []
+    for trouble, words in _TROUBLES.items():
+        late = [each for each in unusual if each.trouble == trouble]
+        if len(late) == 1:
+            title = f"Task {late[0].id}: {words}"
+            found.append(Need("warn", title, late[0].function, None, "Show", (f"/tasks/{late[0].id}", {})))
+        elif late:
+            title = f"{len(late):,} tasks: {words}"
+            found.append(Need("warn", title, "", None, "Show", ("/overdue", {})))
+    return found
 
 
 def _lost(workers: list[Worker]) -> list[Need]:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from ..._formats import progress as progress_format
 from ..._formats import task_options
+from ..._formats.limits import Limits
 from ..._formats.progress import Progress, Usage, part_done, read_usage
 from ..._store.contract import HAS_CHILDREN, HAS_PARENTS, AttemptRecord, SavedRecord, Summary, TaskRecord
 from ..._system import clock
@@ -94,13 +95,14 @@ class TaskPage(NamedTuple):
     due: int
     is_due_later: bool
     expires: int | None
-    limits: task_options.Limits
+    limits: Limits
     schedule: str | None
     progress: Progress | None
     part: float | None
     usage: Usage | None
     cpu: float | None
     usual: FunctionStats | None
+    unusual: list[str]
     reasons: list[str]
     attempts: list[Attempt]
     more_attempts: int
@@ -133,13 +135,6 @@ class TaskPage(NamedTuple):
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self.state in FINAL
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether its attempt takes longer than the larger of 60 s and 1.5 times the p95 of its function."""
-        if self.state != RUNNING or self.usual is None or self.usual.p95 is None or self.started_at is None:
-            return False
-        return self.now - self.started_at > max(60.0, 1.5 * self.usual.p95) * 1e6
 
 
 def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) -> TaskPage:
@@ -202,6 +197,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         usage,
         sources.cpu(id, record.token, usage) if runs else None,
         sources.usual(record.queue, record.function) if record.state not in FINAL else None,
+        [each.text for each in sources.unusual() if each.id == id and each.trouble in ("overdue", "stalled")],
         [reason.text for reason in reasons],
         [_attempt(each) for each in attempts[-MOST_ATTEMPTS:]],
         max(0, len(attempts) - MOST_ATTEMPTS),

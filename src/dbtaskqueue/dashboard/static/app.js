@@ -87,7 +87,7 @@ async function poll() {
     const answer = await fetch(url, { headers: { "If-None-Match": `"${etag}"` }, redirect: "manual", signal: stop, cache: "no-store" });
     if (answer.status === 401 || answer.type === "opaqueredirect") return location.reload();
     if (answer.status !== 304 && !answer.ok) throw new Error(String(answer.status));
-    if (answer.status === 200) show(await answer.text());
+    if (answer.status === 200 && on) show($("main", parse(await answer.text())));
     failures = 0;
     note.textContent = "";
     live.classList.remove("away");
@@ -100,9 +100,8 @@ async function poll() {
   schedule(failures ? Math.min(30, 2 ** (failures - 1)) * 1000 : 1000);
 }
 
-function show(html) {
-  const fresh = $("main", parse(html));
-  if (!fresh || !on) return;
+function show(fresh) {
+  if (!fresh) return;
   showTimes(fresh);
   morph(main, document.adoptNode(fresh));
   etag = main.dataset.etag;
@@ -135,8 +134,9 @@ showTimes(document);
 
 async function follow() {
   const log = $("[data-output]");
-  if (!log) return;
-  let answer = await (await fetch(`${log.dataset.output}&after=${log.dataset.position}`, { cache: "no-store" })).json();
+  if (!log || log.dataset.done) return;
+  const answer = await (await fetch(`${log.dataset.output}&after=${log.dataset.position}`, { cache: "no-store" })).json();
+  if (answer.ended && !answer.text) log.dataset.done = "1";
   if (!answer.text && !answer.left_out) return;
   const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 24;
   if (answer.left_out) log.append(`\n[… ${answer.left_out.toLocaleString()} bytes left out …]\n`);
@@ -174,14 +174,13 @@ document.addEventListener("submit", async event => {
   const form = event.target, button = event.submitter;
   if (!form.matches("[data-ask]") || typeof HTMLDialogElement === "undefined") return;
   event.preventDefault();
-  const url = new URL(form.action);
-  for (const [name, value] of new FormData(form, button)) url.searchParams.append(name, value);
-  const full = String(url);
+  const url = new URL(form.action), data = new URLSearchParams(new FormData(form, button)), posts = form.method === "post";
+  if (!posts) for (const [name, value] of data) url.searchParams.append(name, value);
   url.searchParams.set("part", "1");
   try {
-    const answer = await fetch(url, { cache: "no-store" });
-    const content = $("main [data-dialog]", parse(await answer.text()));
-    if (!content) return location.assign(full);
+    const answer = await fetch(url, posts ? { method: "POST", body: data, cache: "no-store" } : { cache: "no-store" });
+    const page = parse(await answer.text()), content = $("main [data-dialog]", page);
+    if (!content) return say($("main [role=alert]", page)?.textContent ?? answer.statusText, refused);
     const dialog = document.createElement("dialog");
     dialog.append(document.adoptNode(content));
     dialog.setAttribute("aria-labelledby", $("h1, h2", content)?.id ?? "");
@@ -192,8 +191,53 @@ document.addEventListener("submit", async event => {
     document.body.append(dialog);
     showTimes(dialog);
     dialog.showModal();
-  } catch { location.assign(full); }
+  } catch { form.removeAttribute("data-ask"); form.requestSubmit(button); }
 });
+
+// -- acting: what came of it is said on this page, so that focus and scrolling stay ----------------
+
+const said = $("#said"), refused = $("#refused");
+function say(text, element = said) {
+  for (const each of [said, refused]) each.textContent = each === element ? text : "";
+  refused.hidden = element !== refused;
+  setTimeout(() => { if (said.textContent === text) said.textContent = ""; }, 20000);
+}
+async function act(form, button) {
+  const dialog = form.closest("dialog");
+  const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)), cache: "no-store" });
+  const page = parse(await answer.text()), why = $("main [role=alert]", page)?.textContent;
+  if (answer.status === 422 && dialog && why) {
+    const alert = $("[role=alert]", dialog);
+    alert.textContent = why;
+    alert.hidden = false;
+    return;
+  }
+  if (answer.status === 401) return location.reload();
+  const text = $("#said", page)?.textContent ?? "";
+  if (answer.ok && answer.url !== location.href.split("#")[0]) {
+    sessionStorage.setItem("said", text);
+    return location.assign(answer.url);
+  }
+  if (answer.ok) {
+    for (const box of $$('#bulk input, input[form="bulk"]')) { box.checked = false; touched.delete(box); }
+    show($("main", page));
+  }
+  dialog?.close();
+  if (answer.ok) say(text); else say(why ?? answer.statusText, refused);
+}
+document.addEventListener("submit", async event => {
+  const form = event.target;
+  if (!form.matches("[data-act]")) return;
+  event.preventDefault();
+  if (form.ariaBusy) return;
+  form.ariaBusy = "true";
+  try { await act(form, event.submitter); } catch { say("The dashboard does not answer. Look whether it was done before you try again.", refused); }
+  form.ariaBusy = null;
+});
+if (sessionStorage.getItem("said")) setTimeout(() => {
+  say(sessionStorage.getItem("said"));
+  sessionStorage.removeItem("said");
+}, 100);
 
 // -- keys, unless they are off ---------------------------------------------------------------------
 
