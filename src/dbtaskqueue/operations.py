@@ -173,7 +173,7 @@ class OperationRunner:
                 raise
             except Exception as error:
                 self._failed.add(mine.id)
-                event(logging.ERROR, "operation failed", exc_info=error, operation=mine.id, verb=mine.verb)
+                event(logging.ERROR, "an operation failed", exc_info=error, operation=mine.id, verb=mine.verb)
         return False
 
     def _take(self, id: int) -> bool:
