@@ -13,7 +13,9 @@ from engines import cursor, execute
 
 from dbtaskqueue import Found, TaskQueue
 from dbtaskqueue._formats.filters import parse
+from dbtaskqueue._store import candidates
 from dbtaskqueue._store.contract import SearchRequest
+from dbtaskqueue._store.verbs import search
 from dbtaskqueue._system import clock
 from dbtaskqueue.states import FINAL, TaskState
 
@@ -253,10 +255,16 @@ def rows(queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch) -> list[Ro
     return rows
 
 
-def test_each_filter_alone_and_combined_finds_what_the_model_finds(queue: TaskQueue, rows: list[Row]) -> None:
+def test_each_filter_alone_and_combined_finds_what_the_model_finds(
+    queue: TaskQueue, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
     choose = random.Random(5)
     singles = len(choices(rows[0], choose))
     for turn in range(singles * 2 + 150):
+        # which of the ways a search takes does not change what it finds
+        monkeypatch.setattr(search, "_FIRST_STEP", choose.choice([4, 128]))
+        monkeypatch.setattr(candidates, "_DENSE", choose.choice([1, 8]))
+        monkeypatch.setattr(candidates, "_FEW", choose.choice([5, 10_000]))
         row = choose.choice(rows)
         options = choices(row, choose)
         some = [options[turn % singles]] if turn < singles * 2 else choose.sample(options, choose.randrange(2, 5))
@@ -274,6 +282,17 @@ def test_each_filter_alone_and_combined_finds_what_the_model_finds(queue: TaskQu
         ]
         found = all_ids(queue, sort=sort, limit=choose.choice([3, 100]), all_queues=every, **given)
         assert found == expected, (given, sort, every)
+
+
+def test_each_state_is_found_through_its_index(
+    queue: TaskQueue, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_FIRST_STEP", 4)
+    monkeypatch.setattr(candidates, "_DENSE", 1)
+    for state in STATES:
+        expected = [row["id"] for row in reversed(rows) if row["state"] == state and row["queue"] == "default"]
+        assert all_ids(queue, state=state, limit=3) == expected
+        assert all_ids(queue, state=state, created="100d", limit=3) == expected
 
 
 def test_small_steps_find_the_same(queue: TaskQueue, rows: list[Row]) -> None:

@@ -1947,7 +1947,7 @@ MUTANTS = [
         CANDIDATES,
         """scans += [_scan("pending_ids", queue, state), _scan("blocked_ids", queue, state)]""",
         """scans += [_scan("pending_ids", queue, state)]""",
-        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+        _conformance("find::test_each_state_is_found_through_its_index"),
     ),
     Mutant(
         "a running task has ended with its last attempt",
