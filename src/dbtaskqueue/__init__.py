@@ -2,6 +2,8 @@
 
 from ._formats.progress import Progress
 from ._version import __version__ as __version__
+from .audit import Action, Actor
+from .bulk import Bulk
 from .calls import Command, TaskCall
 from .current import Parent, RunningTask, current_task
 from .errors import (
@@ -23,6 +25,7 @@ from .errors import (
 )
 from .extension import Extension
 from .finding import Found
+from .history import HistoryPoint, Retention
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .reasons import Reason
@@ -34,14 +37,18 @@ from .worker import Worker
 
 __all__ = [
     "AbandonTask",
+    "Action",
+    "Actor",
     "Attempt",
     "Blocked",
+    "Bulk",
     "ChildFailed",
     "Command",
     "ConfigurationError",
     "Extension",
     "Found",
     "FunctionStats",
+    "HistoryPoint",
     "InvalidTransition",
     "LeaseLost",
     "LimitExceeded",
@@ -52,6 +59,7 @@ __all__ = [
     "QueueStats",
     "Reason",
     "ReleaseTask",
+    "Retention",
     "RetryPolicy",
     "RetryTask",
     "RunningTask",

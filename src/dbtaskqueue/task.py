@@ -16,7 +16,7 @@ from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
 from ._formats.url import database_of
-from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, Store, TaskRecord, Verdict
+from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, NewAction, Store, TaskRecord, Verdict
 from ._system import clock
 from .checks import check_count, counted, escaped, shown
 from .dependencies import Reference
@@ -490,11 +490,17 @@ class Task(Reference, Generic[R]):
 
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     """Return the record of a task, read through a user's connection if one is given. Raises TaskNotFound."""
-    valid = isinstance(task, int) and not isinstance(task, bool) and 0 < task < 2**63
-    record = store.get(task, connection) if valid else None
+    record = store.get(check_id(task), connection)
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+def check_id(task: int) -> int:
+    """Return the id of a task. Raises TaskNotFound for what cannot be one."""
+    if not isinstance(task, int) or isinstance(task, bool) or not 0 < task < 2**63:
+        raise TaskNotFound(f"there is no task {shown(task)}")
+    return task
 
 
 def blocked_among(store: Store, tasks: Sequence[int]) -> dict[int, Blocked]:
@@ -512,10 +518,11 @@ def with_output(store: Store, task: int, attempt: Attempt) -> Attempt:
     return attempt if attempt.output is not None else attempt._replace(output=store.output(task, attempt.token))
 
 
-def cancel(store: Store, task: int, *, running: bool = True) -> bool:
+def cancel(store: Store, task: int, *, running: bool = True, action: NewAction | None = None) -> bool:
     """Cancel a task of any queue, as ``Task.cancel`` does."""
-    look_up(store, task)
-    verdict = store.cancel(task, clock.now(), running=running)
+    verdict = store.cancel(check_id(task), clock.now(), running=running, action=action)
+    if verdict.state is None:
+        look_up(store, task)  # raises TaskNotFound
     if verdict.stored or verdict.state in (CANCELLED, RUNNING):
         return verdict.state == CANCELLED
     raise InvalidTransition(f"cancel: task {task} {_standing(verdict)}")

@@ -25,12 +25,22 @@ from .records import MAX_PARENTS as MAX_PARENTS
 from .records import WANTS_DONE as WANTS_DONE
 from .records import WANTS_ENDED as WANTS_ENDED
 from .records import WANTS_FAILED as WANTS_FAILED
+from .records import ActionRecord as ActionRecord
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
+from .records import FinalRecord as FinalRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
+from .records import HistoryRecord as HistoryRecord
+from .records import LongRunning as LongRunning
+from .records import NewAction as NewAction
 from .records import NewTask as NewTask
+from .records import OperationRecord as OperationRecord
+from .records import RetentionRecord as RetentionRecord
+from .records import RunningRecord as RunningRecord
+from .records import SampleRecord as SampleRecord
+from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -195,6 +205,63 @@ class Verdict(NamedTuple):
     token: int | None
     why: str | None = None
 
+    @property
+    def refusal(self) -> str:
+        """Why the transition was not stored, as a short text without ids."""
+        return self.why or ("it does not exist" if self.state is None else f"it is {self.state}")
+
+
+KEY_IS_TAKEN = "another unfinished task has its key"
+IS_NEEDED = "an unfinished task waits for it"
+IS_REQUESTED = "its cancellation was requested already"
+BulkVerb = Literal["cancel", "retry", "reschedule", "delete"]
+
+
+class Change(NamedTuple):
+    """What a reschedule sets; None keeps it. ``due``: a time, or with ``spread`` the first time."""
+
+    due: int | None = None
+    rank: int | None = None
+    queue: str | None = None
+
+
+NO_CHANGE = Change()
+
+
+class OperationStep(NamedTuple):
+    """A step of a stored operation, for its runner. ``position``: where its search continues; None keeps that."""
+
+    id: int
+    runner: str
+    position: str | None
+    scanned: int
+
+
+class BulkStep(NamedTuple):
+    """Tasks to change in one transaction, with ids in any order.
+
+    ``spread``: microseconds over which the due times of retried tasks are spread. ``action``: for the audit log.
+    """
+
+    verb: BulkVerb
+    tasks: Sequence[int]
+    now: int
+    change: Change = NO_CHANGE
+    spread: int = 0
+    action: NewAction | None = None
+    operation: OperationStep | None = None
+
+
+class Acted(NamedTuple):
+    """What a step has done: tasks that it changed, and the number of refused ones by reason.
+
+    ``is_current``: False if its operation was stopped or taken over, so that nothing was done.
+    """
+
+    changed: int
+    refused: dict[str, int]
+    is_current: bool = True
+
 
 class Standing(NamedTuple):
     """The state and the token of a task."""
@@ -219,14 +286,28 @@ class Outlook(NamedTuple):
     """What maintenance has to do next: read in one statement, so that an idle worker needs only one.
 
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
-    parent with children that are not decided yet. ``expires``: when the first task expires, or has expired. Each is
-    None if there is none.
+    parent with children that are not decided yet. ``expires``: when the first task expires, or has expired.
+    ``next_turn``: when the next turn of the duties is that one worker does for all. ``newest``: the id of the newest
+    task, which was created at ``newest_at``. Each is None if there is none.
     """
 
     now: int
     next_tick: int | None
     undecided: int | None
     expires: int | None
+    next_turn: int | None = None
+    newest: int | None = None
+    newest_at: int | None = None
+
+
+class QueueCounts(NamedTuple):
+    """The numbers of a queue's unfinished tasks. Blocked ones count as pending or failed, too."""
+
+    pending: int = 0
+    failed: int = 0
+    reserved: int = 0
+    running: int = 0
+    blocked: int = 0
 
 
 class PlannedTick(NamedTuple):
@@ -402,6 +483,7 @@ class Tasks(abc.ABC):
         groups: Sequence[Sequence[NewTask]],
         connection: object = None,
         waits: Sequence[Waits | None] = (),
+        action: NewAction | None = None,
     ) -> Enqueued:
         """Store all tasks or none. Tasks of a group differ only in payload; a task with a key has a group.
 
@@ -417,23 +499,28 @@ class Tasks(abc.ABC):
         """Return the state and the token of each of these tasks that exists."""
 
     @abc.abstractmethod
-    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
-        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False."""
+    def cancel(self, task: int, now: int, *, running: bool = True, action: NewAction | None = None) -> Verdict:
+        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False.
+
+        ``action``, here and below: what to add to the audit log in the same transaction, even if it is refused.
+        """
 
     @abc.abstractmethod
-    def suspend(self, task: int, suspended: bool) -> Verdict:
+    def suspend(self, task: int, suspended: bool, action: NewAction | None = None) -> Verdict:
         """Suspend or continue a running task. Not stored unless a live worker runs it in a child process."""
 
     @abc.abstractmethod
-    def retry(self, task: int, now: int) -> Verdict:
+    def retry(self, task: int, now: int, action: NewAction | None = None) -> Verdict:
         """Make a failed or final task pending again. Not stored while another unfinished task has its key."""
 
     @abc.abstractmethod
-    def purge(self, queue: str, now: int) -> Iterator[int]:
+    def purge(self, queue: str, now: int, action: NewAction | None = None) -> Iterator[int]:
         """Abandon every unfinished task that the queue has now, in steps; yield the number of tasks in each step."""
 
     @abc.abstractmethod
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+    def prune(
+        self, queue: str, before: int, states: Iterable[TaskState], action: NewAction | None = None
+    ) -> Iterator[int]:
         """Delete the queue's tasks in these states that finished before ``before``, in steps, as ``purge`` does."""
 
     @abc.abstractmethod
@@ -467,6 +554,10 @@ class Claims(abc.ABC):
     @abc.abstractmethod
     def saved(self, task: int) -> dict[str, str]:
         """Return the checkpoint and the results of steps of the task, by name."""
+
+    @abc.abstractmethod
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        """Return sizes and beginnings of the checkpoint and the results of steps, by name."""
 
     @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
@@ -533,11 +624,13 @@ class Schedules(abc.ABC):
         """
 
     @abc.abstractmethod
-    def remove_schedule(self, queue: str, name: str) -> bool:
+    def remove_schedule(self, queue: str, name: str, action: NewAction | None = None) -> bool:
         """Remove a schedule, but not its ticks; False if it does not exist."""
 
     @abc.abstractmethod
-    def pause_schedule(self, queue: str, name: str, paused: bool, now: int, settle: Settle) -> bool:
+    def pause_schedule(
+        self, queue: str, name: str, paused: bool, now: int, settle: Settle, action: NewAction | None = None
+    ) -> bool:
         """Pause or resume a schedule, and set its next tick by ``settle``; False if it does not exist."""
 
     @abc.abstractmethod
@@ -593,11 +686,23 @@ class Workers(abc.ABC):
         """Return what the worker holds."""
 
     @abc.abstractmethod
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        """Return the ``limit`` tasks of the database that have run longest."""
+
+    @abc.abstractmethod
+    def running(self, limit: int) -> list[RunningRecord]:
+        """Return at most ``limit`` running tasks of all workers."""
+
+    @abc.abstractmethod
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
 
         With ``worker`` None: release what workers hold that have no row or are lost already.
         """
+
+    @abc.abstractmethod
+    def workers_lost(self) -> int:
+        """Return how many workers of this database have ever been marked lost."""
 
 
 class Queues(abc.ABC):
@@ -608,8 +713,20 @@ class Queues(abc.ABC):
         """Return the names of all queues that have tasks or are paused, sorted."""
 
     @abc.abstractmethod
-    def set_paused(self, queue: str, paused: bool) -> None:
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        """Return the numbers of unfinished tasks of each queue that has any, in one statement."""
+
+    @abc.abstractmethod
+    def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         """Pause or resume the queue: nothing is claimed from a paused one."""
+
+    @abc.abstractmethod
+    def paused_queues(self) -> set[str]:
+        """Return the names of all paused queues."""
+
+    @abc.abstractmethod
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        """Count the final tasks of these queues. One statement, which takes a second for ten million tasks."""
 
     @abc.abstractmethod
     def is_paused(self, queue: str) -> bool:
@@ -753,9 +870,99 @@ class Search(abc.ABC):
 class Operations(abc.ABC):
     """What operators do with single tasks and with many, and the audit log of it."""
 
+    @abc.abstractmethod
+    def reschedule(self, task: int, change: Change, now: int, action: NewAction | None = None) -> Verdict:
+        """Change when a pending or failed task is due, its priority, or its queue."""
+
+    @abc.abstractmethod
+    def delete(self, task: int, action: NewAction | None = None) -> Verdict:
+        """Delete a final task that no unfinished task waits for. The verdict has its last state."""
+
+    @abc.abstractmethod
+    def act(self, step: BulkStep) -> Acted:
+        """Do to each of these tasks what the verb does to one, all in one transaction."""
+
+    @abc.abstractmethod
+    def preview(self, step: BulkStep) -> Acted:
+        """Return what ``act`` would do, except for what other tasks of the step would change for it."""
+
+    @abc.abstractmethod
+    def log_action(self, action: NewAction, changed: int, outcome: str) -> None:
+        """Add a row to the audit log, for an action that stores nothing else."""
+
+    @abc.abstractmethod
+    def actions(self, limit: int, before: int | None, wanted: Mapping[str, str | int]) -> list[ActionRecord]:
+        """Return rows of the audit log with ids below ``before``, newest first. ``wanted``: values of columns."""
+
+    @abc.abstractmethod
+    def prune_actions(self, before: int, most: int, limit: int) -> int:
+        """Delete about ``limit`` of the oldest actions: those before a time, and those beyond ``most``."""
+
+    @abc.abstractmethod
+    def create_operation(self, operation: OperationRecord, action: NewAction) -> int:
+        """Store an operation for the tasks that exist now; return its id."""
+
+    @abc.abstractmethod
+    def operations(self, limit: int, before: int | None = None, *, open_only: bool = False) -> list[OperationRecord]:
+        """Return operations with ids below ``before``, newest first; with ``open_only`` those that are running."""
+
+    @abc.abstractmethod
+    def set_operation(
+        self, id: int, *, runner: str, now: int, end: str | None = None, action: NewAction | None = None
+    ) -> bool:
+        """Give a running operation to a runner, if it has none or a silent one, or end it; False if that is refused.
+
+        A runner is silent after 30 s. It ends its own operation. With an ``action``, anyone stops it.
+        """
+
 
 class History(abc.ABC):
     """What attempts did and how queues were, by time; retention; who does such work."""
+
+    @abc.abstractmethod
+    def write_history(self, rows: Sequence[HistoryRecord]) -> None:
+        """Store rows of one writer, each in place of the row with the same period, time, writer, queue and function."""
+
+    @abc.abstractmethod
+    def write_samples(self, rows: Sequence[SampleRecord]) -> None:
+        """Store samples, each in place of the one of the same period, time and queue."""
+
+    @abc.abstractmethod
+    def history(
+        self, start: int, *, queue: str | None = None, function: str | None = None, worker: int | None = None
+    ) -> list[HistoryRecord]:
+        """Return the rows whose periods start at ``start`` or later: all of them, or those of a queue, and so on."""
+
+    @abc.abstractmethod
+    def samples(self, start: int, queue: str | None = None) -> list[SampleRecord]:
+        """Return the samples of periods that start at ``start`` or later, of all queues or one."""
+
+    @abc.abstractmethod
+    def history_totals(self) -> list[HistoryRecord]:
+        """Return the sums of each queue and function over all times. They never fall."""
+
+    @abc.abstractmethod
+    def fold_history(self, now: int, limit: int) -> int:
+        """Add up at most ``limit`` old rows and samples to longer periods; return how many."""
+
+    @abc.abstractmethod
+    def take_turn(self, name: str, now: int, interval: int) -> bool:
+        """Take a duty's turn and return True if it is due, or more than two intervals ahead: a clock was wrong.
+
+        The next one is at the next multiple of ``interval``. Only one program gets it.
+        """
+
+    @abc.abstractmethod
+    def retentions(self) -> list[RetentionRecord]:
+        """Return what is pruned in the background, by queue."""
+
+    @abc.abstractmethod
+    def set_retention(self, retention: RetentionRecord) -> None:
+        """Store what is pruned in the background in a queue."""
+
+    @abc.abstractmethod
+    def apply_retention(self, retention: RetentionRecord, now: int) -> Iterator[int]:
+        """Delete the queue's final tasks that are not kept, oldest first, in steps; yield the number in each step."""
 
 
 FACETS = (

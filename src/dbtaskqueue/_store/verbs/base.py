@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..._formats.url import Target
 from ...states import TaskState
+from ..attempt_counts import EndedHere, merged, row_of, sum_of
 from ..connections import NOTHING, Connections, Row, Transaction, Values
-from ..contract import End, NewTask, TaskRecord, Verdict
+from ..contract import End, HistoryRecord, NewAction, NewTask, TaskRecord, Verdict
 
 INLINE = 256
 """The most characters of JSON that are stored in the task's own row; longer values go to dbtaskqueue_large."""
+DONE_TEXT = "done"
+"""The outcome of an action that was not refused."""
 CHUNK = 1000
 """Tasks that one transaction or query takes at most."""
 _SOON = 5_000_000
@@ -35,6 +39,11 @@ class SqlFacet:
     def _wake_for(self, tx: Any, tasks: Sequence[int], now: int) -> None:
         """Do the same for existing tasks of any queues: for each one due soon, wake a waiting worker of its queue."""
 
+    def _log(self, tx: Transaction, action: NewAction | None, verdict: Verdict) -> None:
+        """Add a row to the audit log, in the transaction of the change or of its refusal."""
+        if action is not None:
+            log(tx, action, int(verdict.stored), DONE_TEXT if verdict.stored else verdict.refusal)
+
     def _change_alone(self, query: str, values: Values) -> int:
         """Run a single statement that writes; return the number of rows that it changed."""
 
@@ -42,6 +51,12 @@ class SqlFacet:
             return tx.change(query, values)
 
         return self._connections.write(run, alone=True)
+
+
+def log(tx: Transaction, action: NewAction, changed: int, outcome: str = DONE_TEXT) -> None:
+    """Add a row to the audit log."""
+    detail = None if not action.detail else json.dumps(action.detail)
+    tx.change("insert_action", {**action._asdict(), "detail": detail, "changed": changed, "outcome": outcome})
 
 
 def is_large(value: str | None) -> bool:
@@ -102,6 +117,24 @@ def insert_attempt(
         "outcome": outcome,
     }
     tx.change("insert_attempt", values)
+
+
+def count_attempts(tx: Transaction, attempts: Iterable[EndedHere], at: int) -> None:
+    """Add attempts to the history that this transaction has ended, such as those of a lost worker.
+
+    Workers count their own attempts, and overwrite their own rows. These have no writer: any process adds to their row,
+    in the transaction that ends them, so each counts exactly once.
+    """
+    add_history(tx, merged(row_of(each, at) for each in attempts))
+
+
+def add_history(tx: Transaction, rows: Iterable[HistoryRecord]) -> None:
+    """Add to rows of the history, or make them; in the order of their keys, which avoids deadlocks."""
+    for row in sorted(rows, key=lambda row: row[:5]):
+        tx.change("new_history", HistoryRecord(*row[:5])._asdict())
+        found = tx.row("lock_history", row._asdict())
+        stored = HistoryRecord(*row[:5]) if found is None else HistoryRecord(*found)
+        tx.change("write_history", sum_of(stored, row)._asdict())
 
 
 def rows_of(connections: Connections, query: str, tasks: Sequence[int]) -> list[Row]:
