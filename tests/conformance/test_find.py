@@ -427,6 +427,28 @@ def test_numbers_beyond_64_bits_match_nothing_or_everything(queue: TaskQueue, nu
     assert all_ids(queue, attempt=f"<{10**29}", priority=f">-{10**29}") == [1]
 
 
+def test_overdue_tasks_are_found(queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "source", lambda: NOW)
+    common = {**rows_of(1, 1)[0], "queue": "default", "function": "app.f", "command": 0, "options": None, "key": None}
+    common |= {"blocked": 0, "suspended": None, "attempt": 1, "token": 1, "worker": 1, "attempts": []}
+    second = 1_000_000
+    done = [
+        {**common, "id": id, "state": "done", "started_at": NOW - HOUR, "finished_at": NOW - HOUR + second}
+        for id in range(1, 6)
+    ]
+    running = [
+        {**common, "id": id, "state": "running", "started_at": NOW - seconds * second, "finished_at": None}
+        for id, seconds in ((6, 30), (7, 600), (8, 3000))
+    ]
+    store(url, [*done, *running])
+    assert all_ids(queue, overdue=True) == [8, 7]
+    assert all_ids(queue, overdue=True, sort="longest") == [8, 7]
+    assert all_ids(queue, overdue=True, id=7) == [7]
+    assert all_ids(queue, overdue=False) == [6, 5, 4, 3, 2, 1]
+    assert all_ids(queue, overdue=False, state="running", limit=1) == [6]
+    assert all_ids(queue, overdue=True, sort="line") == []
+
+
 def test_a_search_means_this_queue_unless_it_says_otherwise(queue: TaskQueue) -> None:
     with queue.lane("video") as video:
         one, other = queue.enqueue(1).id, video.enqueue(1).id
