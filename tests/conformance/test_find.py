@@ -210,7 +210,6 @@ def choices(row: Row, choose: random.Random) -> list[tuple[dict[str, Any], Test]
         ({"suspended": False}, lambda each: each["suspended"] is None),
         ({"blocked": True}, lambda each: each["blocked"] == 1),
         ({"blocked": False}, lambda each: each["blocked"] == 0),
-        ({"overdue": False}, lambda each: True),
     ]
     return found
 
