@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -245,10 +246,8 @@ def _json(name: str, value: Any, now: int) -> str:
     """Return a value of the payload as JSON text: a text that is JSON stands for that value."""
     if isinstance(value, str):
         _text(name, value, now)
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            pass
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -273,8 +272,7 @@ def _runs(name: str, value: Any, now: int) -> Span:
         sign, micros = match[1] or ">=", _micros(name, match[2])
     else:
         raise ValueError(f"{name} must be a duration such as >1h, not {shown(value)}")
-    found = _compared({">": "<", ">=": "<=", "<": ">", "<=": ">="}.get(sign, sign), now - micros)
-    return found
+    return _compared({">": "<", ">=": "<=", "<": ">", "<=": ">="}.get(sign, sign), now - micros)
 
 
 def _micros(name: str, value: Any) -> int:
@@ -333,7 +331,8 @@ def _moment(name: str, text: str, now: int) -> int:
 Reader = Callable[[str, Any, int], Value]
 _FLAGS = ("blocked", "suspended", "command", "overdue", "cancel_requested")
 _READERS: dict[str, Reader] = {
-    **{"queue": _queue, "state": _state},
+    "queue": _queue,
+    "state": _state,
     **dict.fromkeys(("function", "key", "schedule", "error", "payload", "text"), _text),
     **dict.fromkeys(("id", "worker", "priority", "attempt"), _number),
     "runs": _runs,

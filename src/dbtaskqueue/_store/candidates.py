@@ -9,12 +9,14 @@ from __future__ import annotations
 import abc
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from .._formats.filters import HIGHEST, LOWEST, Filters
 from ..checks import shown
-from ..states import FAILED, FINAL, PENDING, RUNNING, UNFINISHED, TaskState
+from ..states import FAILED, FINAL, PENDING, RESERVED, RUNNING, UNFINISHED, TaskState
+from .conditions import Tested, to_tested
 from .connections import Transaction, Values
 from .contract import SearchRequest
 
@@ -26,8 +28,12 @@ _FEW = 10_000
 """Waiting tasks that may be sorted by their ids. If more wait, a search walks down the primary key instead."""
 _MOST_SCANS = 100
 """Index scans that a step may merge: one for each state and queue."""
-_SHORT_WALK = 1024
-"""Rows of the primary key that a search in all states looks at before it turns to the indexes of its queues."""
+_SHORT_WALK = 2000
+"""A search decides after each step of fewer rows whether to turn to the indexes."""
+_DENSE = 8
+"""A walk takes less time than index scans if one of so many tasks is of the right state and queue."""
+_SERVED = ("queue", "state")
+"""Filters that the index scans serve."""
 _MARGIN = 1000
 """Ids that are searched beyond a time: ids rise with the time of creation, but for clocks and open transactions."""
 _WORTH_PROBES = 20_000
@@ -61,20 +67,36 @@ class Candidates(abc.ABC):
         """Return the part of a step that ends with this candidate."""
 
 
-def candidates_for(tx: Transaction, request: SearchRequest, floor: int | None = None) -> Candidates:
-    """Return what a search looks at. ``floor``: the lowest id, for a search that walks by id."""
+def needs_all_queues(request: SearchRequest) -> bool:
+    """Return whether a search needs the names of all queues: their indexes serve it."""
     filters = request.filters
-    queues = filters.texts("queue")
+    if filters.get("queue") or request.among is not None:
+        return False
+    is_waiting = bool(filters.flag("blocked")) or request.sort in ("line", "due")
+    return is_waiting or (request.sort != "longest" and len(_states(filters)) < len(TaskState))
+
+
+def candidates_for(
+    tx: Transaction, request: SearchRequest, queues: Sequence[str], floor: int | None = None
+) -> Candidates:
+    """Return what a search looks at.
+
+    ``queues``: those of the filters, or all if it needs them. ``floor``: the lowest id, for a search that walks by id.
+    """
+    filters = request.filters
     bounds = _bounds(tx, request, floor)
     if request.among is not None or request.sort not in ("newest", "ended"):
         return _in_order(tx, request, queues, bounds)
     states = _states(filters)
     if ids := _named_ids(tx, filters, queues, states):
         return Listed([(id,) for id in sorted(ids[0], reverse=True) if bounds[0] <= id <= bounds[1]], falling=True)
-    scans = _scans(tx, filters, queues, states)
-    if len(states) < len(TaskState) or filters.flag("blocked"):
-        return Merged(scans, bounds) if scans else Walk(bounds)
-    return WalkThenMerged(bounds, scans) if scans else Walk(bounds)
+    find_scans = partial(_scans, filters=filters, queues=queues, states=states)
+    is_served = all(term.name in _SERVED for term in filters.terms) and PENDING not in states
+    if is_served or filters.flag("blocked") or set(states) <= {RESERVED, RUNNING}:
+        scans = find_scans(tx)
+        return Walk(bounds) if scans is None else Merged(scans, bounds)
+    place = Filters(tuple(term for term in filters.terms if term.name in _SERVED))
+    return WalkOrMerged(bounds, find_scans, to_tested(place, {}))
 
 
 def parse_cursor(sort: str, cursor: str | None) -> Position | None:
@@ -103,6 +125,7 @@ class Walk(Candidates):
         self._floor, self._top = bounds
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         top = self._top if after is None else min(self._top, after[0] - 1)
         return self._down(tx, top, self._floor, size)
 
@@ -114,6 +137,7 @@ class Walk(Candidates):
         return Step(number, (lowest,), lowest, is_last, None, top, lowest)
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         if id == step.lowest:
             return step
         return self._down(tx, step.top, id, step.scanned)._replace(is_last=False)
@@ -131,31 +155,54 @@ class Merged(Candidates):
         self._floor, self._top = bounds
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         before = min(self._top, HIGHEST - 1) + 1 if after is None else min(self._top + 1, after[0])
         found = {id for scan in self._scans for id in scan(tx, before, size)}
         ids = [id for id in sorted(found, reverse=True)[:size] if id >= self._floor]
         return _step_of([(id,) for id in ids], is_last=len(ids) < size)
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         ids = step.ids or []
         kept = ids[: ids.index(id) + 1]
         return _step_of([(id,) for id in kept], is_last=step.is_last and kept == ids)
 
 
-class WalkThenMerged(Candidates):
-    """Tasks in any state: most pages are full after a short walk; if not, the indexes of the queues serve."""
+class WalkOrMerged(Candidates):
+    """The same, but down the primary key while most tasks there are of these states and queues: it takes less time.
 
-    def __init__(self, bounds: tuple[int, int], scans: Sequence[Scan]) -> None:
-        self._walk, self._merged = Walk(bounds), Merged(scans, bounds)
+    ``find_scans`` is called only if a short walk was not enough.
+    """
+
+    def __init__(
+        self, bounds: tuple[int, int], find_scans: Callable[[Transaction], list[Scan] | None], place: Tested
+    ) -> None:
+        self._bounds = bounds
+        self._find_scans = find_scans
+        self._place = place
+        self._walked: Step | None = None
+        self._walk = Walk(bounds)
         self._current: Candidates = self._walk
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
-        step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._current is self._walk else size)
-        self._stepped, self._current = self._current, self._merged
+        """See the base class."""
+        if self._walked is not None and self._current is self._walk and self._walked.scanned < _SHORT_WALK:
+            self._current = self._choose(tx, self._walked)
+        step = self._current.step(tx, after, size)
+        self._walked = step if self._current is self._walk else None
         return step
 
+    def _choose(self, tx: Transaction, walked: Step) -> Candidates:
+        values = {**self._place.values, "top": walked.top, "floor": walked.floor}
+        number = tx.rows_where("count_between", self._place.conditions, values)[0][0]
+        if number * _DENSE >= walked.scanned:
+            return self._walk
+        scans = self._find_scans(tx)
+        return self._walk if scans is None else Merged(scans, self._bounds)
+
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
-        return self._stepped.up_to(tx, step, id)
+        """See the base class."""
+        return self._current.up_to(tx, step, id)
 
 
 class Listed(Candidates):
@@ -166,6 +213,7 @@ class Listed(Candidates):
         self._falling = falling
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         rest = (each for each in self._positions if after is None or self._follows(each, after))
         some = list(islice(rest, size + 1))
         return _step_of(some[:size], is_last=len(some) <= size)
@@ -174,6 +222,7 @@ class Listed(Candidates):
         return position < after if self._falling else position > after
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return _up_to(step, id, {each[-1]: each for each in self._positions})
 
 
@@ -200,6 +249,7 @@ class Waiting(Candidates):
         self._positions: dict[int, Position] = {}
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         found: list[Position] = []
         for queue in self._queues:
             of_queue = self._of_queue(tx, queue, after, size)
@@ -226,6 +276,7 @@ class Waiting(Candidates):
             yield rank
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return _up_to(step, id, self._positions)
 
 
@@ -235,16 +286,12 @@ def _in_order(tx: Transaction, request: SearchRequest, queues: Sequence[str], bo
     if request.sort in ("line", "due"):
         if among is not None:  # the tasks that a caller knows of are running
             return Listed([])
-        return Waiting(queues or _all_queues(tx), by_rank=request.sort == "line")
+        return Waiting(queues, by_rank=request.sort == "line")
     found: list[Position] = [(id,) for id in among or ()]
     if request.sort == "longest":
         found = [(row[0], row[1]) for row in tx.rows("running_by_start") if among is None or row[1] in among]
     falling = request.sort != "longest"
     return Listed(sorted((each for each in found if floor <= each[-1] <= top), reverse=falling), falling=falling)
-
-
-def _all_queues(tx: Transaction) -> list[str]:
-    return [row[0] for row in tx.rows("queues")]
 
 
 # -- which indexes serve ---------------------------------------------------------------------------
@@ -259,7 +306,9 @@ def _bounds(tx: Transaction, request: SearchRequest, floor: int | None) -> tuple
         low, high = max(low, min(span.low for span in ids)), min(high, max(span.high for span in ids))
     created = filters.spans("created")
     first = min((span.low for span in created), default=LOWEST)
-    lasts = [max(span.high for span in spans) for name in ("created", "started", "ended") if (spans := filters.spans(name))]
+    lasts = [
+        max(span.high for span in spans) for name in ("created", "started", "ended") if (spans := filters.spans(name))
+    ]
     last = min(lasts, default=HIGHEST)
     if first == LOWEST and last == HIGHEST:
         return low, high
@@ -310,14 +359,9 @@ def _named_ids(
     return None
 
 
-def _scans(
-    tx: Transaction, filters: Filters, queues: Sequence[str], states: Sequence[TaskState]
-) -> list[Scan] | None:
+def _scans(tx: Transaction, filters: Filters, queues: Sequence[str], states: Sequence[TaskState]) -> list[Scan] | None:
     """Return the index scans that have all tasks in these states; None if there are too many, or no index has them."""
-    if len(states) == len(TaskState) and not queues:
-        return None
-    queues = queues or _all_queues(tx)
-    if len(queues) * len(states) > _MOST_SCANS:
+    if (not queues and len(states) == len(TaskState)) or len(queues) * len(states) > _MOST_SCANS:
         return None
     scans: list[Scan] = []
     for queue in queues:

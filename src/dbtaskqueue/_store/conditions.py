@@ -7,17 +7,30 @@ payloads without the text of the name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._formats import payload
-from .._formats.filters import CALLBACK, COMMANDS, PAYLOAD_PATH, Filters, Span, Term, Value
+from .._formats.filters import CALLBACK, COMMANDS, HIGHEST, PAYLOAD_PATH, Filters, Span, Term, Value
 from ..errors import PayloadError
 from .queries import Conditions
 
 _FRAGMENTS = {
-    **{name: f"where_{name}" for name in ("queue", "state", "key", "id", "worker", "attempt", "created", "due")},
-    **{name: f"where_{name}" for name in ("started", "ended", "runs", "error", "payload", "text")},
+    "queue": "where_queue",
+    "state": "where_state",
+    "key": "where_key",
+    "id": "where_id",
+    "worker": "where_worker",
+    "priority": "where_rank",
+    "attempt": "where_attempt",
+    "created": "where_created",
+    "due": "where_due",
+    "started": "where_started",
+    "ended": "where_ended",
+    "runs": "where_runs",
+    "error": "where_error",
+    "payload": "where_payload",
+    "text": "where_text",
 }
 _FLAGS = {
     "blocked": ("where_not_blocked", "where_blocked"),
@@ -25,25 +38,27 @@ _FLAGS = {
     "command": ("where_no_command", "where_command"),
     "cancel_requested": ("where_no_cancel_requested", "where_cancel_requested"),
 }
-_HEAVY = {"error", "payload", "text", "ended", "worker"}
-"""Filters that read more than the task's own row."""
+_EXACT = 10**15
+"""Below it, a whole number has the same digits as an integer and as a float."""
 
 
 class Tested(NamedTuple):
     """What is tested of a row: ``conditions`` with ``values`` by SQL, ``paths`` of the payload by Python.
 
-    ``arguments``: the names of a task function's positional arguments, by function. ``is_heavy``: a row takes long.
+    ``arguments``: the names of a task function's positional arguments, by function.
     """
 
     conditions: Conditions
     values: dict[str, object]
     paths: list[Term]
     arguments: Mapping[str, Sequence[str]]
-    is_heavy: bool
 
 
-def tested(filters: Filters, arguments: Mapping[str, Sequence[str]]) -> Tested:
-    """Return what a search tests for these filters. ``overdue`` is left out: the caller knows which tasks are."""
+def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_ended: bool = False) -> Tested:
+    """Return what a search tests for these filters, and with ``has_ended`` that a task or its latest attempt has ended.
+
+    ``overdue`` is left out: the caller knows which tasks are.
+    """
     conditions: list[Sequence[tuple[str, int]]] = []
     values: dict[str, object] = {}
     paths = [term for term in filters.terms if term.name.startswith(PAYLOAD_PATH)]
@@ -51,19 +66,19 @@ def tested(filters: Filters, arguments: Mapping[str, Sequence[str]]) -> Tested:
         if term.name != "overdue" and term not in paths:
             conditions.append([_bind(term.name, value, values) for value in term.values])
     for term in paths:
-        if texts := _needed(term, arguments):
-            conditions.append([_bind("payload", text, values) for text in texts])
-    is_heavy = bool(paths) or any(term.name in _HEAVY for term in filters.terms)
-    return Tested(conditions, values, paths, arguments, is_heavy)
+        needed = (_named(term, arguments), _valued(term))
+        conditions += [[_bind("payload", text, values) for text in texts] for texts in needed if texts]
+    if has_ended:
+        conditions.append([("where_has_ended", 0)])
+    return Tested(conditions, values, paths, arguments)
 
 
 def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]:
     """Add a value to those that are bound; return its fragment and its number."""
     number = len(values)
     if isinstance(value, Span):
-        low, high = (-value.high, -value.low) if name == "priority" else value
-        values[f"low_{number}"], values[f"high_{number}"] = _rank(low, high) if name == "priority" else (low, high)
-        return ("where_rank" if name == "priority" else _FRAGMENTS[name]), number
+        values[f"low_{number}"], values[f"high_{number}"] = _ranks(value) if name == "priority" else value
+        return _FRAGMENTS[name], number
     if isinstance(value, bool):
         return _FLAGS[name][value], number
     if name == "function":
@@ -76,9 +91,9 @@ def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]
     return fragment, number
 
 
-def _rank(low: int, high: int) -> tuple[int, int]:
-    """Return the bounds of a rank, which is minus the priority, as 64-bit numbers."""
-    return max(low, -(2**63) + 1), min(high, 2**63 - 1)
+def _ranks(priorities: Span) -> Span:
+    """Return the ranks of priorities. A rank is minus the priority."""
+    return Span(-priorities.high, min(-priorities.low, HIGHEST))
 
 
 def _function(value: str) -> tuple[str, str]:
@@ -90,12 +105,22 @@ def _function(value: str) -> tuple[str, str]:
 # -- values within the payload ---------------------------------------------------------------------
 
 
-def _needed(term: Term, arguments: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return texts of which a payload must have one to match; none if a payload without them may match."""
+def _named(term: Term, arguments: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the text of the name that a payload must have to match; none if one without it may match."""
     name = term.name.removeprefix(PAYLOAD_PATH).split(".")[-1]
     if name.isdigit() or any(name in names for names in arguments.values()):
         return []
     return [f"{json.dumps(name, ensure_ascii=False)}:"]
+
+
+def _valued(term: Term) -> list[str]:
+    """Return texts of which a payload must have one to match, as ``payload.encode`` writes values; or none."""
+    values = [json.loads(str(value)) for value in term.values]
+    if any(isinstance(value, dict | list) or (isinstance(value, float) and value.is_integer()) for value in values):
+        return []
+    if any(isinstance(value, int) and abs(value) >= _EXACT for value in values):
+        return []
+    return [json.dumps(value, ensure_ascii=False) for value in values]
 
 
 def has_paths(tested: Tested, function: str | None, is_command: bool, text: str | None) -> bool:
@@ -139,5 +164,3 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)
-
-

@@ -91,7 +91,7 @@ def repeated(text: str, times: int) -> str:
 
 
 Conditions = Sequence[Sequence[tuple[str, int]]]
-"""Conditions of a search, all of which must hold. Each is a choice of named fragments, with the number of its values."""
+"""Conditions that must all hold. Each is a choice of named fragments, with the numbers of their values."""
 _CONDITIONS = re.compile(r":conditions\b|%\(conditions\)s")
 _NUMBERED = re.compile(r"\b(value|low|high)_n\b")
 

@@ -12,6 +12,7 @@ from .copying import copy
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
+from .find import find
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
@@ -26,7 +27,7 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Inspect": [list_tasks, find, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
     "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
     "Database": [migrate, copy, doctor],

@@ -9,6 +9,10 @@
 SELECT count(*), min(id) FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
                                 WHERE id <= :top AND id >= :floor ORDER BY id DESC LIMIT :limit) AS step
 
+-- name: count_between
+SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_id}}
+ WHERE id <= :top AND id >= :floor AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
+
 -- name: matches_between
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
  WHERE id <= :top AND id >= :floor AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
@@ -27,8 +31,17 @@ SELECT id FROM {{schema}}dbtaskqueue_task
 SELECT id, function, command, {{task_payload}} FROM {{schema}}dbtaskqueue_task
  WHERE id {{in_ids}} AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
 
+-- name: ends_between
+SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task {{by_id}}
+ WHERE id <= :top AND id >= :floor AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
+ ORDER BY id DESC
+
 -- name: ends_among
-SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
+SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task
+ WHERE id {{in_ids}} AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
+
+-- name: newest
+SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
 
 -- name: lowest_id
 SELECT coalesce(min(id), 0) FROM {{schema}}dbtaskqueue_task
@@ -109,6 +122,9 @@ state = 'running' AND started_at BETWEEN :low_n AND :high_n
 
 -- name: where_ended
 {{latest_end}} BETWEEN :low_n AND :high_n
+
+-- name: where_has_ended
+{{latest_end}} IS NOT NULL
 
 -- name: where_error
 {{error_has}}
