@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import click
 
+from .audit import audit
+from .bulk import cancel, delete, reschedule, retry
 from .commands import Commands
 from .copying import copy
 from .demo import demo
@@ -15,7 +17,7 @@ from .doctor import doctor
 from .find import find
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
-from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
+from .operating import continue_task, pause, prune, purge, resume, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
 from .schedules import schedules
@@ -29,7 +31,7 @@ _GROUPS: dict[str, list[click.Command]] = {
     "Run tasks": [worker],
     "Inspect": [list_tasks, find, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
     "Schedules": [schedules],
-    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune],
+    "Operate": [retry, cancel, reschedule, delete, suspend, continue_task, pause, resume, purge, prune, audit],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],
 }

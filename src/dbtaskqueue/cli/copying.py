@@ -81,6 +81,7 @@ def _start(old: Store, new: Store) -> int:
 def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> int:
     if not done:
         _copy_ticks(old, new)
+        _copy_actions(old, new)
     count, highest = 0, 0
     while True:
         batch = old.export(done, _BATCH)
@@ -103,3 +104,15 @@ def _copy_ticks(old: Store, new: Store) -> None:
     while ticks := old.export_ticks(after, _BATCH):
         new.load_ticks(ticks)
         after = max(tick["at"] for tick in ticks)
+
+
+def _copy_actions(old: Store, new: Store) -> None:
+    """Copy the audit log and the operations of dashboards, newest first."""
+    before = None
+    while actions := old.actions(_BATCH, before, {}):
+        new.load_actions(actions, [])
+        before = actions[-1].id
+    before = None
+    while operations := old.operations(_BATCH, before):
+        new.load_actions([], operations)
+        before = operations[-1].id
