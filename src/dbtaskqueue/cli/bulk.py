@@ -243,6 +243,7 @@ def _is_needed(task_queue: TaskQueue, parent: int, cancelled: Container[int]) ->
 @click.option(
     "--in",
     "start_in",
+    envvar="DBTASKQUEUE_RESCHEDULE_IN",
     metavar="DURATION",
     callback=checked(quantities.seconds),
     help="Due after this time: 90 (seconds), 5m, 12h, 2d.",
@@ -250,6 +251,7 @@ def _is_needed(task_queue: TaskQueue, parent: int, cancelled: Container[int]) ->
 @click.option(
     "--at",
     "start_at",
+    envvar="DBTASKQUEUE_RESCHEDULE_AT",
     metavar="TIME",
     callback=checked(quantities.moment),
     help="Due at this time: 2030-01-31T12:00 in local time, 2030-01-31T12:00+01:00 in another time zone.",
