@@ -25,6 +25,7 @@ from .errors import (
 )
 from .extension import Extension
 from .finding import Found
+from .history import HistoryPoint, Retention
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
 from .reasons import Reason
@@ -47,6 +48,7 @@ __all__ = [
     "Extension",
     "Found",
     "FunctionStats",
+    "HistoryPoint",
     "InvalidTransition",
     "LeaseLost",
     "LimitExceeded",
@@ -57,6 +59,7 @@ __all__ = [
     "QueueStats",
     "Reason",
     "ReleaseTask",
+    "Retention",
     "RetryPolicy",
     "RetryTask",
     "RunningTask",

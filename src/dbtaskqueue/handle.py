@@ -18,7 +18,7 @@ from ._store.contract import Store
 from ._system import clock
 from ._worker.held import FetchMembership
 from .checks import is_served
-from .errors import TaskQueueError
+from .errors import StoreUnavailable, TaskQueueError
 from .events import Events
 from .extension import Extension
 from .functions import Registry
@@ -136,6 +136,15 @@ class Handle:
             if self.is_closed:  # in another thread meanwhile, which may have found nothing to close
                 store.close()
                 self.require_open()
+
+    def store_history(self) -> None:
+        """Store what a ``fetch()`` user of this handle has counted, so that its own history is up to date.
+
+        If the database is unavailable or read-only, that is done later.
+        """
+        if self._membership is not None:
+            with contextlib.suppress(StoreUnavailable):
+                self._membership.history()
 
     def require_open(self) -> None:
         """Raise TaskQueueError if it is closed."""

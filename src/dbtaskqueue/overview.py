@@ -13,6 +13,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from ._formats.function_names import CALLBACK as CALLBACK
+from ._formats.function_names import COMMANDS as COMMANDS
+from ._formats.function_names import name_of as name_of
 from ._store.contract import EndedRecord, Store, WorkerRecord
 from ._system import clock, place
 from .checks import is_served
@@ -21,8 +24,6 @@ from .states import FINAL, TaskState
 LATEST = 10_000
 """The number of ended attempts of a queue that are read, newest first."""
 
-COMMANDS, CALLBACK = "(commands)", "(callback)"
-"""The names that are shown for tasks without a task function."""
 _FAILURES = frozenset({"failed", "abandoned", "lost"})
 
 _FINAL_COUNTS_AGE = 10.0
@@ -248,11 +249,6 @@ class FunctionStats(NamedTuple):
     p95: float | None
     cpu_p50: float | None
     peak_memory: int | None
-
-
-def name_of(function: str | None, command: int) -> str:
-    """Return the name under which a task is counted."""
-    return COMMANDS if command else CALLBACK if function is None else function
 
 
 def summarize(attempts: Iterable[EndedRecord]) -> list[FunctionStats]:

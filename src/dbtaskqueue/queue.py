@@ -29,6 +29,7 @@ from ._store.contract import (
     NO_CHANGE,
     BulkVerb,
     Change,
+    NewAction,
     NewTask,
     Refusal,
     Store,
@@ -53,6 +54,7 @@ from .extension import Extension, NewTaskView, notify_enqueuing, overriding
 from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
+from .history import HistoryPoint, Retention, history, retention_of, store_retention
 from .options import (
     Columns,
     FunctionOptions,
@@ -443,7 +445,13 @@ class TaskQueue:
         """Store payloads with the same options. ``function``: the name of the task function that they call, or None."""
         return self._submit([Batch(payloads, options, function, command)])
 
-    def _submit(self, batches: list[Batch]) -> list[Task]:
+    def enqueue_by(self, actor: str | Actor, target: Target, options: Options) -> Task:
+        """Store a task for an operator, as ``enqueue`` does, with a row in the audit log."""
+        name = target.function if isinstance(target, TaskCall) else None
+        action = new_action(actor, "enqueue", queue=self.name, function=name, key=options.get("key"))
+        return self._submit(batches_of([target], options), action)[0]
+
+    def _submit(self, batches: list[Batch], action: NewAction | None = None) -> list[Task]:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
@@ -466,7 +474,7 @@ class TaskQueue:
         if not groups:
             return []
         store = handle.store
-        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits)
+        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits, action)
         if refusal is not None:
             raise _refused(refusal)
         store.wakeups.ring()
@@ -876,6 +884,50 @@ class TaskQueue:
         """Return statistics of each task function, by name, over this queue's newest 10,000 ended attempts."""
         self._handle.require_open()
         return summarize(self.store.ended(self.name, LATEST))
+
+    def history(
+        self,
+        function: str | None = None,
+        *,
+        since: float | timedelta | str = "24h",
+        step: float | timedelta | str = "10m",
+    ) -> list[HistoryPoint]:
+        """Return what the attempts of this queue did, as a point for each ``step`` from ``since`` ago until now.
+
+        ``function``: only of this task function, as ``function_stats`` names it. ``since`` and ``step``: seconds, a
+        timedelta or text such as "10m". Points start at multiples of ``step`` since 1970 in UTC. An attempt counts in
+        the step in which it has ended, within 10 s after that. Counts are by the minute for at least 6 hours, then by
+        10 minutes for 7 days, by the hour for 30 days and by the day for 400 days.
+
+        Raises ValueError for an invalid duration, and for more than 10,000 points.
+        """
+        self._handle.require_open()
+        self._handle.store_history()
+        return history(self.store, self.name, function, since, step)
+
+    def retention(self) -> Retention:
+        """Return what is pruned in this queue in the background. By default, everything is kept."""
+        self._handle.require_open()
+        return retention_of(self.store, self.name)
+
+    def set_retention(
+        self,
+        *,
+        done: float | timedelta | None = None,
+        cancelled: float | timedelta | None = None,
+        abandoned: float | timedelta | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Store what is pruned in this queue in the background, each minute, by any worker of the database.
+
+        ``done``, ``cancelled`` and ``abandoned``: seconds or a timedelta; tasks in that state are deleted when they
+        ended longer ago. ``most``: the oldest final tasks are deleted if there are more. With None, the default, there
+        is no such limit. Unfinished tasks are never deleted, nor those that unfinished children wait for.
+
+        Raises ValueError for an invalid limit.
+        """
+        self._handle.require_open()
+        store_retention(self.store, self.name, done=done, cancelled=cancelled, abandoned=abandoned, most=most)
 
     def workers(self) -> list[WorkerInfo]:
         """Return the live workers of the whole database, and those lost within the last day."""

@@ -37,7 +37,9 @@ def test_actions_are_listed_newest_first_and_selected(cli: Cli, queue: TaskQueue
     ]
     assert rows(cli, "--limit", 1) == everything[:1]
     assert rows(cli, "--before", everything[0]["id"]) == everything[1:]
-    assert rows(cli, "--who", "bob") == rows(cli, "--verb", "pause") == rows(cli, "--queue", "default") == [everything[1]]
+    assert (
+        rows(cli, "--who", "bob") == rows(cli, "--verb", "pause") == rows(cli, "--queue", "default") == [everything[1]]
+    )
     assert rows(cli, "--task", 2) == [everything[0], everything[2]]
     assert rows(cli, "--who", "carol") == []
     assert_wrong_usage(cli("audit", "--limit", 0), "--limit")

@@ -29,7 +29,7 @@ from dbtaskqueue import (
 # The public names of the design page.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    *("FunctionStats", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
+    *("FunctionStats", "HistoryPoint", "Retention", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
     *("Blocked", "Found", "Parent", "Reason", "Schedule", "Tick"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
@@ -72,6 +72,9 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "find": "*, sort='newest', limit=100, cursor=None, all_queues=False, **filters",
         "stats": "",
         "function_stats": "",
+        "history": "function=None, *, since='24h', step='10m'",
+        "retention": "",
+        "set_retention": "*, done=None, cancelled=None, abandoned=None, most=None",
         "workers": "",
         "queues": "",
         "pause": "",

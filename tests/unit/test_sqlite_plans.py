@@ -29,12 +29,18 @@ STATES = {
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
     *("ranks", "waiting_in", "blocked_in_queue", "ended_in", "scheduled_in"),  # one row for each priority or queue
-    *("newest", "latest", "found", "step"),  # inner queries with a LIMIT
+    *("newest", "latest", "found", "longest", "step"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
 """Any query may scan these, as they have few rows."""
 
 ALLOWED = {
+    ("all_history", "scan dbtaskqueue_history"): "adds up all rows, whose number is bounded, in the background",
+    ("queue_counts", "ended (queue=? AND state=?)"): "counts failed tasks",
+    ("queue_counts", "scan dbtaskqueue_blocked"): "counts blocked tasks, once a minute",
+    ("queue_counts", "scan dbtaskqueue_claimable"): "counts waiting tasks, once a minute",
+    ("queue_counts", "sort"): "groups held tasks, which are few per worker",
+    ("retentions", "scan dbtaskqueue_retention"): "has a row for each queue at most",
     ("claimable", "claimable (queue=?)"): "finds the lowest rank with one seek",
     ("count_claimable", "claimable (queue=?)"): "counts waiting tasks",
     ("count_ended", "ended (queue=? AND state=?)"): "counts ended tasks",
@@ -47,6 +53,7 @@ ALLOWED = {
         "fix_due_after_clock_change",
         "claimable (ANY(queue) AND ANY(rank) AND due>?)",
     ): "runs only after the clock was set back",
+    ("final_counts", "ended (queue=? AND state=?)"): "counts ended tasks",
     ("held_ids", "sort"): "sorts held tasks, which are few per worker",
     ("is_left", "claimable (queue=?)"): "ends at the first row",
     ("more_wait", "claimable (queue=?)"): "has a LIMIT",
@@ -56,6 +63,7 @@ ALLOWED = {
     ("open_attempts", "scan dbtaskqueue_attempt"): "has a LIMIT, in the order of the primary key",
     ("misplaced_schedules", "scan dbtaskqueue_next_tick"): "runs once when a worker starts, over all schedules",
     ("outlook", "scan dbtaskqueue_next_tick"): "finds the first tick with one seek",
+    ("outlook", "scan dbtaskqueue_task"): "finds the newest task with LIMIT 1",
     ("schedules", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "lists all schedules",
     ("overlooked", "scan dbtaskqueue_edge_open"): "runs every five minutes, over open edges only",
     ("past_attempts", "ended (queue=? AND state=?)"): "has a LIMIT, in the order of the index",
@@ -65,6 +73,7 @@ ALLOWED = {
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
     ("queues", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "reads the names of all schedules",
     ("queues", "sort"): "sorts one row for each queue",
+    ("longest_running", "sort"): "sorts held tasks, which are few per worker, and the chosen ones",
     ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }

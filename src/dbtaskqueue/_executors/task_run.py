@@ -160,6 +160,17 @@ class TaskRun:
         """Whether its processes are suspended."""
         return self._suspended_since is not None
 
+    @property
+    def was_suspended(self) -> bool:
+        """Whether its processes were suspended at any time."""
+        return self._suspended_for > 0.0 or self._suspended_since is not None
+
+    @property
+    def suspended_for(self) -> int:
+        """The microseconds for which its processes were suspended, and now are."""
+        since = self._suspended_since
+        return round((self._suspended_for + (0.0 if since is None else time.monotonic() - since)) * 1e6)
+
     def note_suspended(self, suspended: bool) -> None:
         """Note that its processes were suspended or resumed."""
         now = time.monotonic()

@@ -14,8 +14,11 @@ from .._system import clock
 from .._system.log import event
 
 _TOLERANCE = 1_000_000
-_SELDOM = 10.0
-"""Seconds between reads of the newest task. A change of the clock while this process runs is noticed without them."""
+_SELDOM = 15.0
+"""Seconds after which the newest task is read if nobody has called ``see``, which the ticker does every 10 s.
+
+A change of the clock while this process runs is noticed without the newest task.
+"""
 
 
 class ClockWatch:
@@ -36,9 +39,12 @@ class ClockWatch:
 
     def check(self) -> int:
         """Check the clock and the newest task now. Return how many tasks were made due."""
+        return self.see(self._store.newest())
+
+    def see(self, newest: tuple[int, int] | None) -> int:
+        """Check the clock and the newest task (its id and time of creation). Return how many tasks were made due."""
         offset, self._offset = self._offset, self._measure()
         now = clock.now()
-        newest = self._store.newest()
         self._next_check = time.monotonic() + _SELDOM
         ahead = newest is not None and newest[1] > now + _TOLERANCE and newest[0] != self._fixed
         if not ahead and self._offset > offset - _TOLERANCE:

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar, TypeVarTuple
 
 from ..errors import StoreUnavailable
+from .counting import counted
 from .group_commit import GroupCommit, Request
 from .queries import Conditions
 
@@ -106,7 +107,7 @@ class Connections(abc.ABC):
         """
         if threading.get_ident() in self._asking:
             raise StoreUnavailable("called by a signal handler during another call of its thread")
-        result: T = self.converse(self._commits.ask, work, alone)
+        result: T = self.converse(self._commits.ask, counted(work), alone)
         return result
 
     def converse(self, ask: Callable[[*Ts], T], *values: *Ts) -> T:

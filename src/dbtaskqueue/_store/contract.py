@@ -29,11 +29,18 @@ from .records import ActionRecord as ActionRecord
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
+from .records import FinalRecord as FinalRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
+from .records import HistoryRecord as HistoryRecord
+from .records import LongRunning as LongRunning
 from .records import NewAction as NewAction
 from .records import NewTask as NewTask
 from .records import OperationRecord as OperationRecord
+from .records import RetentionRecord as RetentionRecord
+from .records import RunningRecord as RunningRecord
+from .records import SampleRecord as SampleRecord
+from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -279,14 +286,28 @@ class Outlook(NamedTuple):
     """What maintenance has to do next: read in one statement, so that an idle worker needs only one.
 
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
-    parent with children that are not decided yet. ``expires``: when the first task expires, or has expired. Each is
-    None if there is none.
+    parent with children that are not decided yet. ``expires``: when the first task expires, or has expired.
+    ``next_turn``: when the next turn of the duties is that one worker does for all. ``newest``: the id of the newest
+    task, which was created at ``newest_at``. Each is None if there is none.
     """
 
     now: int
     next_tick: int | None
     undecided: int | None
     expires: int | None
+    next_turn: int | None = None
+    newest: int | None = None
+    newest_at: int | None = None
+
+
+class QueueCounts(NamedTuple):
+    """The numbers of a queue's unfinished tasks. Blocked ones count as pending or failed, too."""
+
+    pending: int = 0
+    failed: int = 0
+    reserved: int = 0
+    running: int = 0
+    blocked: int = 0
 
 
 class PlannedTick(NamedTuple):
@@ -535,6 +556,10 @@ class Claims(abc.ABC):
         """Return the checkpoint and the results of steps of the task, by name."""
 
     @abc.abstractmethod
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        """Return sizes and beginnings of the checkpoint and the results of steps, by name."""
+
+    @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
         """Return a block with a DB-API connection, whose commit also stores the end. Raises LeaseLost."""
 
@@ -663,11 +688,23 @@ class Workers(abc.ABC):
         """Return what the worker holds."""
 
     @abc.abstractmethod
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        """Return the ``limit`` tasks of the database that have run longest."""
+
+    @abc.abstractmethod
+    def running(self, limit: int) -> list[RunningRecord]:
+        """Return at most ``limit`` running tasks of all workers."""
+
+    @abc.abstractmethod
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
 
         With ``worker`` None: release what workers hold that have no row or are lost already.
         """
+
+    @abc.abstractmethod
+    def workers_lost(self) -> int:
+        """Return how many workers of this database have ever been marked lost."""
 
 
 class Queues(abc.ABC):
@@ -678,8 +715,20 @@ class Queues(abc.ABC):
         """Return the names of all queues that have tasks or are paused, sorted."""
 
     @abc.abstractmethod
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        """Return the numbers of unfinished tasks of each queue that has any, in one statement."""
+
+    @abc.abstractmethod
     def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         """Pause or resume the queue: nothing is claimed from a paused one."""
+
+    @abc.abstractmethod
+    def paused_queues(self) -> set[str]:
+        """Return the names of all paused queues."""
+
+    @abc.abstractmethod
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        """Count the final tasks of these queues. One statement, which takes a second for ten million tasks."""
 
     @abc.abstractmethod
     def is_paused(self, queue: str) -> bool:
@@ -875,6 +924,51 @@ class Operations(abc.ABC):
 
 class History(abc.ABC):
     """What attempts did and how queues were, by time; retention; who does such work."""
+
+    @abc.abstractmethod
+    def write_history(self, rows: Sequence[HistoryRecord]) -> None:
+        """Store rows of one writer, each in place of the row with the same period, time, writer, queue and function."""
+
+    @abc.abstractmethod
+    def write_samples(self, rows: Sequence[SampleRecord]) -> None:
+        """Store samples, each in place of the one of the same period, time and queue."""
+
+    @abc.abstractmethod
+    def history(
+        self, start: int, *, queue: str | None = None, function: str | None = None, worker: int | None = None
+    ) -> list[HistoryRecord]:
+        """Return the rows whose periods start at ``start`` or later: all of them, or those of a queue, and so on."""
+
+    @abc.abstractmethod
+    def samples(self, start: int, queue: str | None = None) -> list[SampleRecord]:
+        """Return the samples of periods that start at ``start`` or later, of all queues or one."""
+
+    @abc.abstractmethod
+    def history_totals(self) -> list[HistoryRecord]:
+        """Return the sums of each queue and function over all times. They never fall."""
+
+    @abc.abstractmethod
+    def fold_history(self, now: int, limit: int) -> int:
+        """Add up at most ``limit`` old rows and samples to longer periods; return how many."""
+
+    @abc.abstractmethod
+    def take_turn(self, name: str, now: int, interval: int) -> bool:
+        """Take a duty's turn and return True if it is due, or more than two intervals ahead: a clock was wrong.
+
+        The next one is at the next multiple of ``interval``. Only one program gets it.
+        """
+
+    @abc.abstractmethod
+    def retentions(self) -> list[RetentionRecord]:
+        """Return what is pruned in the background, by queue."""
+
+    @abc.abstractmethod
+    def set_retention(self, retention: RetentionRecord) -> None:
+        """Store what is pruned in the background in a queue."""
+
+    @abc.abstractmethod
+    def apply_retention(self, retention: RetentionRecord, now: int) -> Iterator[int]:
+        """Delete the queue's final tasks that are not kept, oldest first, in steps; yield the number in each step."""
 
 
 FACETS = (

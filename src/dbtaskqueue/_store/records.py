@@ -140,6 +140,53 @@ class Held(NamedTuple):
     suspended: int
 
 
+class LongRunning(NamedTuple):
+    """A running task, as lists of them need it.
+
+    ``payload``: the first 300 characters. ``reported_at``: when its progress last changed. The other fields are those
+    of a TaskRecord.
+    """
+
+    id: int
+    queue: str
+    function: str | None
+    command: int
+    token: int
+    attempt: int
+    budget: int | None
+    retry_base: int
+    worker: int | None
+    cancel_requested: int
+    started_at: int | None
+    payload: str | None
+    suspended: int
+    progress: str | None
+    usage: str | None
+    reported_at: int | None
+
+    @property
+    def max_attempts(self) -> int | None:
+        """See TaskRecord."""
+        return None if self.budget is None else self.retry_base + self.budget
+
+
+class SavedRecord(NamedTuple):
+    """A checkpoint or the result of a step: its characters of JSON, and the first 200 of them."""
+
+    name: str
+    size: int
+    beginning: str
+
+
+class FinalRecord(NamedTuple):
+    """The final tasks of a queue."""
+
+    name: str
+    done: int
+    cancelled: int
+    abandoned: int
+
+
 class WorkerRecord(NamedTuple):
     """A worker's row. ``boot``, ``namespace`` and ``started`` are its place, None where they cannot be read.
 
@@ -295,6 +342,81 @@ class OperationRecord(NamedTuple):
     ended_at: int | None
 
 
+class HistoryRecord(NamedTuple):
+    """What attempts of a function did in a period.
+
+    ``period``: its seconds; 0 for the total of all earlier times. ``at``: when it starts. ``worker``: a random number
+    of the process that overwrites the row, or 0 for rows to which any process adds. ``seconds`` and ``cpu`` are
+    microseconds. ``memory``: the largest peak. ``run_times`` and ``wait_times``: see ``_formats.buckets``.
+    """
+
+    period: int
+    at: int
+    worker: int
+    queue: str
+    function: str
+    done: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    released: int = 0
+    seconds: int = 0
+    cpu: int = 0
+    memory: int | None = None
+    run_times: str = "{}"
+    wait_times: str = "{}"
+
+
+class SampleRecord(NamedTuple):
+    """What was counted in a queue at a moment of a period; in longer periods, the largest values.
+
+    ``oldest_due``: the microseconds that the longest-waiting due task has waited. ``workers``: live ones that serve the
+    queue.
+    """
+
+    period: int
+    at: int
+    queue: str
+    pending: int
+    failed: int
+    reserved: int
+    running: int
+    blocked: int
+    oldest_due: int | None
+    workers: int
+
+
+class RetentionRecord(NamedTuple):
+    """What is pruned in the background in a queue. None: kept.
+
+    ``done``, ``cancelled`` and ``abandoned``: the microseconds after its end for which a task is kept. ``most``: the
+    most final tasks that are kept.
+    """
+
+    queue: str
+    done: int | None = None
+    cancelled: int | None = None
+    abandoned: int | None = None
+    most: int | None = None
+
+
+class RunningRecord(NamedTuple):
+    """A running task. ``progress_at``: when its progress last changed. ``changes``: how often; None: never."""
+
+    id: int
+    queue: str
+    function: str | None
+    command: int
+    attempt: int
+    worker: int | None
+    started_at: int | None
+    cancel_requested: int
+    suspended: int
+    progress_at: int | None
+    changes: int | None
+
+
 R = TypeVar("R", bound=tuple[Any, ...])
 
 SET_AFTERWARDS = ("expires", "flow", "blocked")
@@ -325,6 +447,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "tick": TickRecord._fields,
     "action": ActionRecord._fields,
     "operation": OperationRecord._fields,
+    "history": HistoryRecord._fields,
+    "sample": SampleRecord._fields,
+    "retention": RetentionRecord._fields,
 }
 """The columns of each table. Tables are copied in this order."""
 
@@ -355,6 +480,7 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "many_task_values": listed(new_task, _parameter, "many", "new"),
         "new_worker_columns": listed(new_worker, _column),
         "new_worker_values": listed(new_worker, _parameter),
+        "longest_columns": listed(LongRunning._fields, _of_task, "longest"),
         "held_columns": listed(Held._fields, _column, "held"),
         "attempt_columns": listed(AttemptRecord._fields, _column, "attempt"),
         "ended_columns": listed(EndedRecord._fields, _column),

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from .. import outcomes
+from .._executors.task_run import TaskRun
 from .._store.contract import Claim, End, Start, Store, TaskRecord, Verdict
 from .._system import clock
 from .._system.backoff import doubling, jittered
@@ -53,7 +54,7 @@ class FetchMembership(Membership):
 
     # -- leaving -----------------------------------------------------------------------------------
 
-    def leave(self, unstored: Sequence[End] = ()) -> None:
+    def leave(self, unstored: Sequence[tuple[TaskRun, End]] = ()) -> None:
         """Release what is reserved; remove the row now, or when the last running task has ended."""
         with self._lock:
             self._leaving = True
@@ -146,6 +147,8 @@ class FetchMembership(Membership):
             lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0],
             lambda verdict: outcomes.settled(self.store, end, verdict),
         )
+        if verdict.stored:
+            self.history.count(record, end, verdict.state)
         if verdict.stored and self.events.wants(TaskEnded):
             self.events.emit(TaskEnded(record, record.attempt, verdict.state or DONE, end, in_worker=False))
         self._forget_if_over(record, verdict)

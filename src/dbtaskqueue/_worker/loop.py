@@ -162,7 +162,7 @@ class WorkerLoop:
         finally:  # always, since a worker whose row stays would hold its tasks as long as this process is alive
             self._executor.close()
             self._watch.stop()
-            self._membership.leave(self._outbox.ends())
+            self._membership.leave(self._outbox.left())
 
     def _running(self) -> list[TaskRun]:
         return list(self._active)

@@ -15,6 +15,9 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 
+from .. import outcomes
+from .._executors.task_run import TaskRun
+from .._maintenance.attempt_history import AttemptHistory
 from .._maintenance.clock_watch import ClockWatch
 from .._maintenance.decider import Decider
 from .._maintenance.expirer import Expirer
@@ -22,6 +25,7 @@ from .._maintenance.heartbeat import HeartbeatProcess, ThreadHeartbeat
 from .._maintenance.loop import Duty, MaintenanceLoop
 from .._maintenance.rescuer import Rescuer
 from .._maintenance.ticker import Ticker
+from .._maintenance.upkeep import Upkeep
 from .._store.contract import Claim, End, Exchanged, Held, Note, Outlook, Start, Store, WorkerRecord
 from .._system import clock
 from .._system.log import event
@@ -29,6 +33,7 @@ from .._system.place import here
 from .._version import __version__
 from ..errors import StoreUnavailable
 from ..events import Events, Outage, WorkerJoined, WorkerLeft
+from ..states import RUNNING
 
 
 class Membership:
@@ -72,11 +77,13 @@ class Membership:
         self.id: int | None = None
         self._place = here()
         self._lock = threading.RLock()
-        self._unstored: list[End] = []
+        self._unstored: list[tuple[TaskRun, End]] = []
         self._loop: MaintenanceLoop | None = None
         self._heartbeat: HeartbeatProcess | ThreadHeartbeat | None = None
         self.rescuer = Rescuer(self.store, self._place, self.events)
         self.rescuer.on_workers = self._on_workers
+        self.history = AttemptHistory(self.store)
+        self._upkeep = Upkeep(self.store)
         self._clock_watch = ClockWatch(self.store)
         self._expirer = Expirer(self.store)
         self._decider = Decider(self.store)
@@ -93,7 +100,7 @@ class Membership:
                 self.events.emit(WorkerJoined(self.id))
             return self.id
 
-    def leave(self, unstored: Sequence[End] = ()) -> None:
+    def leave(self, unstored: Sequence[tuple[TaskRun, End]] = ()) -> None:
         """Store these ends, release what is still held, and remove the row; later, if the database is unavailable.
 
         Tasks of a live process are not rescued. So a task that it still held after leaving would be stuck.
@@ -109,14 +116,21 @@ class Membership:
     def _leave_now(self) -> None:
         with self._lock:
             if self.id is not None:
-                if self._unstored:
-                    self.store.exchange(self.id, ends=self._unstored)
-                    self._unstored = []
+                self._store_unstored(self.id)
                 self.release(self.store.held(self.id))
         self._remove()
 
+    def _store_unstored(self, worker: int) -> None:
+        if self._unstored:
+            ends = [end for _, end in self._unstored]
+            verdicts = self.store.exchange(worker, ends=ends).ended
+            settled = [outcomes.settled(self.store, *each) for each in zip(ends, verdicts, strict=True)]
+            self.history.count_all(self._unstored, settled)
+            self._unstored = []
+
     def _remove(self) -> None:
-        """Remove the row, and stop the heartbeat and the duties."""
+        """Store what was counted, remove the row, and stop the heartbeat and the duties."""
+        self.history()
         with self._lock:
             worker = self.id
             if worker is not None:
@@ -138,7 +152,12 @@ class Membership:
         """Release tasks that this worker holds according to the database. Raises StoreUnavailable."""
         if held and self.id is not None:
             now = clock.now()
-            self.store.exchange(self.id, ends=[End("release", each.id, each.token, now) for each in held])
+            running = {each.id: self.store.get(each.id) for each in held if each.state == RUNNING}
+            ends = [End("release", each.id, each.token, now) for each in held]
+            verdicts = self.store.exchange(self.id, ends=ends).ended
+            for end, verdict in zip(ends, verdicts, strict=True):
+                if verdict.stored and (record := running.get(end.id)) is not None:
+                    self.history.count(record, end, verdict.state)
 
     def _row(self) -> WorkerRecord:
         place = self._place
@@ -170,6 +189,7 @@ class Membership:
             self._loop = MaintenanceLoop(name, outage)
             self._loop.start()
             common: list[Duty] = [self.rescuer, self._clock_watch, self._decider, self._ticker]
+            common += [self.history, self._upkeep]
             duties: list[Duty] = [*common, *self.duties]
             for duty in duties:
                 self._loop.add(duty)
@@ -228,10 +248,14 @@ class Membership:
         return self._ticker.tick()
 
     def _act_on(self, outlook: Outlook) -> int:
-        """Decide children and abandon expired tasks if there are any. Return how many tasks ended or became due."""
+        """Do what is left to do, such as deciding children. Return how many tasks ended or became due."""
+        self.history.note_time(outlook.now)
+        self._upkeep.see(outlook)
+        newest = None if outlook.newest is None or outlook.newest_at is None else (outlook.newest, outlook.newest_at)
+        fixed = self._clock_watch.see(newest)
         expired = outlook.expires is not None and outlook.expires <= clock.now()
         count = self._expirer() if expired else 0
-        return count + (self._decider.decide() if outlook.undecided is not None else 0)
+        return fixed + count + (self._decider.decide() if outlook.undecided is not None else 0)
 
     def expire(self) -> int:
         """Abandon expired tasks now. Call it when a claim has found nothing although a task is due."""

@@ -45,15 +45,17 @@ class Outbox:
 
     def add_stored(self, run: TaskRun, end: End) -> None:
         """Note an end that is stored already, by the task's own ``transaction()``."""
-        self._report(run, end, Verdict(True, DONE, run.record.token))
+        verdict = Verdict(True, DONE, run.record.token)
+        self._membership.history.count_all([(run, end)], [verdict])
+        self._report(run, end, verdict)
 
     def runs(self) -> list[TaskRun]:
         """Return the tasks whose ends wait here."""
         return [run for run, _ in self._ended]
 
-    def ends(self) -> list[End]:
-        """Return the ends that wait here."""
-        return [end for _, end in self._ended]
+    def left(self) -> list[tuple[TaskRun, End]]:
+        """Return what waits here: tasks and their ends."""
+        return list(self._ended)
 
     def exchange(self, starts: Sequence[Start] = (), claim: Claim | None = None) -> Exchanged:
         """Store everything and claim the next tasks, in one transaction. Raises StoreUnavailable: everything waits."""
@@ -67,6 +69,8 @@ class Outbox:
             raise
         self._outage.ends()
         self.failures, self._ended, self._notes = 0, [], []
+        if ended:
+            self._membership.history.count_all(ended, exchanged.ended)
         emits_all = bool(ended) and self._emits_all()
         for (run, end), verdict in zip(ended, exchanged.ended, strict=True):
             if not verdict.stored or run.error is not None or emits_all:
@@ -86,11 +90,14 @@ class Outbox:
         """Emit how a claim ended, once, after it is certain that the end is stored."""
         self.last_report = time.monotonic()
         try:
-            verdict = outcomes.settled(self._store, end, verdict)
+            settled = outcomes.settled(self._store, end, verdict)
         except StoreUnavailable as unavailable:
             self._ended.append((run, end))  # the next try finds out whether it was stored, and stores nothing twice
             self.failed(unavailable)
             return
+        if settled.stored and not verdict.stored:
+            self._membership.history.count_all([(run, end)], [settled])
+        verdict = settled
         record, error = run.record, run.error
         run.error = None  # its traceback refers to the run: the cycle would keep the task's objects in memory
         attempt = record.attempt if run.started_at is None else run.attempt

@@ -11,12 +11,16 @@ from .audit import audit
 from .bulk import cancel, delete, reschedule, retry
 from .commands import Commands
 from .copying import copy
+from .dashboard import dashboard, dashboard_user
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
 from .find import find
+from .health import health
+from .history import retention, show_history, show_overdue
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
+from .metrics import metrics
 from .operating import continue_task, pause, prune, purge, resume, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
@@ -29,9 +33,37 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
-    "Inspect": [list_tasks, find, show, why, show_tree, logs, stats, list_queues, list_workers, watch],
+    "Dashboard": [dashboard, dashboard_user],
+    "Inspect": [
+        list_tasks,
+        find,
+        show,
+        why,
+        show_tree,
+        logs,
+        stats,
+        list_queues,
+        list_workers,
+        show_history,
+        show_overdue,
+        watch,
+    ],
     "Schedules": [schedules],
-    "Operate": [retry, cancel, reschedule, delete, suspend, continue_task, pause, resume, purge, prune, audit],
+    "Operate": [
+        retry,
+        cancel,
+        reschedule,
+        delete,
+        suspend,
+        continue_task,
+        pause,
+        resume,
+        purge,
+        prune,
+        retention,
+        audit,
+    ],
+    "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],
 }

@@ -82,6 +82,18 @@ INSERT INTO dbtaskqueue_note (task, token, name, value, at, changes)
 SELECT id, token, :name, :value, :at, 1 FROM dbtaskqueue_task WHERE {{is_started}}
     ON DUPLICATE KEY UPDATE value = VALUES(value), at = VALUES(at), changes = dbtaskqueue_note.changes + 1
 
+-- name: given_queues
+JSON_TABLE(:queues, '$[*]' COLUMNS (name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PATH '$'))
+
+-- name: done_in_given
+queue = given.name AND ended = 'done'
+
+-- name: cancelled_in_given
+queue = given.name AND ended = 'cancelled'
+
+-- name: abandoned_in_given
+queue = given.name AND ended = 'abandoned'
+
 -- name: by_id
 -- Differs because the plan must not depend on outdated statistics; the same below.
 FORCE INDEX (PRIMARY)
@@ -347,3 +359,50 @@ FORCE INDEX (PRIMARY)
 
 -- name: by_operation_id
 FORCE INDEX (PRIMARY)
+
+-- name: count_lost_worker
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_duty (name, next_at, turns) VALUES ('workers lost', :now, 1)
+    ON DUPLICATE KEY UPDATE next_at = :now, turns = turns + 1
+
+-- name: queue_counts
+-- Differs because of the columns that take the place of partial indexes, which also make these counts simpler.
+SELECT waiting, 'waiting', count(*) FROM dbtaskqueue_task {{by_claimable}} WHERE waiting IS NOT NULL GROUP BY waiting
+UNION ALL
+SELECT blocked_in, 'blocked', count(*) FROM dbtaskqueue_task {{by_blocked}}
+ WHERE blocked_in IS NOT NULL GROUP BY blocked_in
+UNION ALL
+SELECT queue, 'failed', count(*) FROM dbtaskqueue_task {{by_ended}} WHERE ended = 'failed' GROUP BY queue
+UNION ALL
+SELECT queue, state, count(*) FROM dbtaskqueue_task {{by_held}} WHERE {{is_held}} GROUP BY queue, state
+
+-- name: write_history
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_history ({{stored_history_columns}}) VALUES ({{stored_history_values}})
+    ON DUPLICATE KEY UPDATE
+       done = VALUES(done), failed = VALUES(failed), abandoned = VALUES(abandoned), cancelled = VALUES(cancelled),
+       lost = VALUES(lost), released = VALUES(released), seconds = VALUES(seconds), cpu = VALUES(cpu),
+       memory = VALUES(memory), run_times = VALUES(run_times), wait_times = VALUES(wait_times)
+
+-- name: new_history
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_history ({{stored_history_columns}}) VALUES ({{stored_history_values}})
+    ON DUPLICATE KEY UPDATE period = dbtaskqueue_history.period
+
+-- name: write_sample
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_sample ({{stored_sample_columns}}) VALUES ({{stored_sample_values}})
+    ON DUPLICATE KEY UPDATE
+       pending = VALUES(pending), failed = VALUES(failed), reserved = VALUES(reserved), running = VALUES(running),
+       blocked = VALUES(blocked), oldest_due = VALUES(oldest_due), workers = VALUES(workers)
+
+-- name: new_duty
+-- Differs because with FOUND_ROWS, MariaDB counts a row that exists already like a new one.
+INSERT INTO dbtaskqueue_duty (name, next_at, turns)
+SELECT :name, :next, 1 FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM dbtaskqueue_duty WHERE name = :name)
+
+-- name: set_retention
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_retention ({{stored_retention_columns}}) VALUES ({{stored_retention_values}})
+    ON DUPLICATE KEY UPDATE
+       done = VALUES(done), cancelled = VALUES(cancelled), abandoned = VALUES(abandoned), most = VALUES(most)

@@ -45,6 +45,18 @@ FOR SHARE
 -- Differs because PostgreSQL might estimate that a partial index on the state is small, and sort all of its rows.
 CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
+-- name: given_queues
+(SELECT value AS name FROM json_array_elements_text(CAST(:queues AS json)))
+
+-- name: done_in_given
+queue = given.name AND state = 'done' AND finished_at IS NOT NULL
+
+-- name: cancelled_in_given
+queue = given.name AND state = 'cancelled' AND finished_at IS NOT NULL
+
+-- name: abandoned_in_given
+queue = given.name AND state = 'abandoned' AND finished_at IS NOT NULL
+
 -- name: by_id
 -- Differs because PostgreSQL has no way to name the index; the same below.
 

@@ -11,7 +11,10 @@ SELECT {{database_now}}
 -- name: outlook
 -- One seek each.
 SELECT {{database_now}}, (SELECT min(next_at) FROM {{schema}}dbtaskqueue_schedule WHERE paused = 0),
-       (SELECT min(parent) FROM {{schema}}dbtaskqueue_undecided), (SELECT min(expires) FROM {{schema}}dbtaskqueue_expiry)
+       (SELECT min(parent) FROM {{schema}}dbtaskqueue_undecided), (SELECT min(expires) FROM {{schema}}dbtaskqueue_expiry),
+       (SELECT next_at FROM {{schema}}dbtaskqueue_duty WHERE name = 'minute'),
+       (SELECT max(id) FROM {{schema}}dbtaskqueue_task),
+       (SELECT created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1)
 
 -- name: due_schedules
 SELECT {{stored_schedule_columns}} FROM {{schema}}dbtaskqueue_schedule

@@ -35,6 +35,19 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_share
 -- Differs because there is one writer at a time.
 
+-- name: given_queues
+-- Differs because SQLite takes a list as JSON.
+(SELECT value AS name FROM json_each(:queues))
+
+-- name: done_in_given
+queue = given.name AND state = 'done' AND finished_at IS NOT NULL
+
+-- name: cancelled_in_given
+queue = given.name AND state = 'cancelled' AND finished_at IS NOT NULL
+
+-- name: abandoned_in_given
+queue = given.name AND state = 'abandoned' AND finished_at IS NOT NULL
+
 -- name: by_id
 -- Differs because SQLite finds rows by id if no index is allowed.
 NOT INDEXED

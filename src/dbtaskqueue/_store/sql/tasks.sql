@@ -77,7 +77,8 @@ DELETE FROM {{schema}}dbtaskqueue_large WHERE task = :id AND name <> 'payload'
 SELECT coalesce(max(id), 0) FROM {{schema}}dbtaskqueue_task
 
 -- name: purgeable_held
-SELECT id, token, state, attempt, worker, started_at FROM {{schema}}dbtaskqueue_task {{by_held}}
+SELECT id, token, state, attempt, worker, started_at, function, command, due, created_at
+  FROM {{schema}}dbtaskqueue_task {{by_held}}
  WHERE {{is_held}} AND queue = :queue AND id <= :highest ORDER BY id {{for_update}}
 
 -- name: purgeable

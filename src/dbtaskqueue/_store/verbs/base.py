@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..._formats.url import Target
 from ...states import TaskState
+from ..attempt_counts import EndedHere, merged, row_of, sum_of
 from ..connections import NOTHING, Connections, Row, Transaction, Values
-from ..contract import End, NewAction, NewTask, TaskRecord, Verdict
+from ..contract import End, HistoryRecord, NewAction, NewTask, TaskRecord, Verdict
 
 INLINE = 256
 """The most characters of JSON that are stored in the task's own row; longer values go to dbtaskqueue_large."""
@@ -116,6 +117,24 @@ def insert_attempt(
         "outcome": outcome,
     }
     tx.change("insert_attempt", values)
+
+
+def count_attempts(tx: Transaction, attempts: Iterable[EndedHere], at: int) -> None:
+    """Add attempts to the history that this transaction has ended, such as those of a lost worker.
+
+    Workers count their own attempts, and overwrite their own rows. These have no writer: any process adds to their row,
+    in the transaction that ends them, so each counts exactly once.
+    """
+    add_history(tx, merged(row_of(each, at) for each in attempts))
+
+
+def add_history(tx: Transaction, rows: Iterable[HistoryRecord]) -> None:
+    """Add to rows of the history, or make them; in the order of their keys, which avoids deadlocks."""
+    for row in sorted(rows, key=lambda row: row[:5]):
+        tx.change("new_history", HistoryRecord(*row[:5])._asdict())
+        found = tx.row("lock_history", row._asdict())
+        stored = HistoryRecord(*row[:5]) if found is None else HistoryRecord(*found)
+        tx.change("write_history", sum_of(stored, row)._asdict())
 
 
 def rows_of(connections: Connections, query: str, tasks: Sequence[int]) -> list[Row]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState, sources
+from ..attempt_counts import EndedHere
 from ..connections import Conflict, Row, Transaction
 from ..contract import (
     IS_REQUESTED,
@@ -25,7 +26,7 @@ from ..contract import (
     Waits,
 )
 from ..records import EXPIRED, HAS_CHILDREN
-from .base import CHUNK, DONE_TEXT, insert_attempt, is_large, is_soon, log, standing, wakes
+from .base import CHUNK, DONE_TEXT, count_attempts, insert_attempt, is_large, is_soon, log, standing, wakes
 from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
 _NONE: frozenset[int] = frozenset()
@@ -252,10 +253,13 @@ class SqlTasks(SqlDependencies, Tasks):
             # blocked tasks first, newest first: then no parent that ends here has a child in this queue left
             blocked = [row[0] for row in tx.rows("purgeable_blocked", values)]
             held = [] if blocked else tx.rows("purgeable_held", values)
-            for id, token, state, number, worker, started_at in held:
+            ended: list[EndedHere] = []
+            for id, token, state, number, worker, started_at, function, command, due, created_at in held:
                 if state == RUNNING:
                     end = End("purge", id, token, now, error="purged while it ran")
                     insert_attempt(tx, end, worker, number, started_at, "abandoned")
+                    ended.append(EndedHere(queue, function, command, "abandoned", started_at, max(due, created_at)))
+            count_attempts(tx, ended, now)
             ids = blocked or [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
             count = 0
             if ids:

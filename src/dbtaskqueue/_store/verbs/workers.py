@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
+from ..attempt_counts import EndedHere
 from ..connections import Transaction
-from ..contract import End, Held, RetryTime, TaskRecord, WorkerRecord, Workers
+from ..contract import End, Held, LongRunning, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
-from .base import insert_attempt
+from .base import count_attempts, insert_attempt
 from .dependencies import Decided, SqlDependencies
 
 _DAY = 86_400_000_000
@@ -36,6 +37,12 @@ class SqlWorkers(SqlDependencies, Workers):
     def held(self, worker: int) -> list[Held]:
         return [Held(*row) for row in self._connections.query("held", {"worker": worker})]
 
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        return [LongRunning(*row) for row in self._connections.query("longest_running", {"limit": limit})]
+
+    def running(self, limit: int) -> list[RunningRecord]:
+        return [RunningRecord(*row) for row in self._connections.query("running", {"limit": limit})]
+
     def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
         if worker is None and not self._connections.query("vanished_workers"):
             return 0
@@ -52,11 +59,18 @@ class SqlWorkers(SqlDependencies, Workers):
             count = sum(_rescue(tx, each, error, now, retry_time, ended) for each in lost)
             self._wake_for(tx, [task.id for task in held], now)
             self._forget_dead_waiters(tx)
-            return count, self._decide(tx, ended, now) if ended else Decided()
+            decided = self._decide(tx, ended, now) if ended else Decided()
+            if worker is not None:
+                tx.change("count_lost_worker", {"now": now})  # last: all rescues lock this row
+            return count, decided
 
         count, decided = self._connections.write(run)
         self._decide_left_over(decided, now)
         return count
+
+    def workers_lost(self) -> int:
+        rows = self._connections.query("workers_lost")
+        return int(rows[0][0]) if rows else 0
 
     def _forget_dead_waiters(self, tx: Any) -> None:
         """Remove the registrations of waiting workers that have died, if the engine has such registrations."""
@@ -67,6 +81,7 @@ def _rescue(
 ) -> int:
     """Rescue what a worker held; return how many tasks. Final ones are added to ``ended``."""
     count = tx.change("rescue_reserved", {"worker": worker})
+    lost: list[EndedHere] = []
     for row in tx.rows("lost_running", {"worker": worker}):
         record, lost_before = TaskRecord(*row[:-1]), row[-1]
         spent = record.max_attempts is not None and record.attempt >= record.max_attempts
@@ -88,5 +103,8 @@ def _rescue(
                 ended[record.id] = state
             outcome = "cancelled" if state == CANCELLED else "lost"
             insert_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
+            ready_at = max(record.due, record.created_at)
+            lost.append(EndedHere(record.queue, record.function, record.command, outcome, record.started_at, ready_at))
             count += 1
+    count_attempts(tx, lost, now)
     return count
