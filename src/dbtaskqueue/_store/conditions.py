@@ -11,13 +11,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._formats import payload
-from .._formats.filters import CALLBACK, COMMANDS, PAYLOAD_PATH, Filters, Span, Term, Value
+from .._formats.filters import CALLBACK, COMMANDS, HIGHEST, PAYLOAD_PATH, Filters, Span, Term, Value
 from ..errors import PayloadError
 from .queries import Conditions
 
 _FRAGMENTS = {
-    **{name: f"where_{name}" for name in ("queue", "state", "key", "id", "worker", "attempt", "created", "due")},
-    **{name: f"where_{name}" for name in ("started", "ended", "runs", "error", "payload", "text")},
+    "queue": "where_queue",
+    "state": "where_state",
+    "key": "where_key",
+    "id": "where_id",
+    "worker": "where_worker",
+    "priority": "where_rank",
+    "attempt": "where_attempt",
+    "created": "where_created",
+    "due": "where_due",
+    "started": "where_started",
+    "ended": "where_ended",
+    "runs": "where_runs",
+    "error": "where_error",
+    "payload": "where_payload",
+    "text": "where_text",
 }
 _FLAGS = {
     "blocked": ("where_not_blocked", "where_blocked"),
@@ -27,21 +40,18 @@ _FLAGS = {
 }
 _EXACT = 10**15
 """Below it, a whole number has the same digits as an integer and as a float."""
-_HEAVY = {"error", "payload", "text", "ended", "worker"}
-"""Filters that read more than the task's own row."""
 
 
 class Tested(NamedTuple):
-    """What is tested of a row: ``conditions`` with ``values`` by SQL, ``paths`` of the payload by Python.
+    """What is tested of a row: ``conditions`` with ``values`` by SQL, ``wanted`` by Python (paths of the payload).
 
-    ``arguments``: the names of a task function's positional arguments, by function. ``is_heavy``: a row takes long.
+    ``arguments``: the names of a task function's positional arguments, by function.
     """
 
     conditions: Conditions
     values: dict[str, object]
-    paths: list[Term]
+    wanted: list[tuple[list[str], list[Any]]]
     arguments: Mapping[str, Sequence[str]]
-    is_heavy: bool
 
 
 def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_ended: bool = False) -> Tested:
@@ -60,17 +70,16 @@ def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_e
         conditions += [[_bind("payload", text, values) for text in texts] for texts in needed if texts]
     if has_ended:
         conditions.append([("where_has_ended", 0)])
-    is_heavy = bool(paths) or any(term.name in _HEAVY for term in filters.terms)
-    return Tested(conditions, values, paths, arguments, is_heavy)
+    wanted = [(_path(term), [json.loads(str(value)) for value in term.values]) for term in paths]
+    return Tested(conditions, values, wanted, arguments)
 
 
 def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]:
     """Add a value to those that are bound; return its fragment and its number."""
     number = len(values)
     if isinstance(value, Span):
-        low, high = (-value.high, -value.low) if name == "priority" else value
-        values[f"low_{number}"], values[f"high_{number}"] = _rank(low, high) if name == "priority" else (low, high)
-        return ("where_rank" if name == "priority" else _FRAGMENTS[name]), number
+        values[f"low_{number}"], values[f"high_{number}"] = _ranks(value) if name == "priority" else value
+        return _FRAGMENTS[name], number
     if isinstance(value, bool):
         return _FLAGS[name][value], number
     if name == "function":
@@ -83,9 +92,9 @@ def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]
     return fragment, number
 
 
-def _rank(low: int, high: int) -> tuple[int, int]:
-    """Return the bounds of a rank, which is minus the priority, as 64-bit numbers."""
-    return max(low, -(2**63) + 1), min(high, 2**63 - 1)
+def _ranks(priorities: Span) -> Span:
+    """Return the ranks of priorities. A rank is minus the priority."""
+    return Span(-priorities.high, min(-priorities.low, HIGHEST))
 
 
 def _function(value: str) -> tuple[str, str]:
@@ -97,9 +106,13 @@ def _function(value: str) -> tuple[str, str]:
 # -- values within the payload ---------------------------------------------------------------------
 
 
+def _path(term: Term) -> list[str]:
+    return term.name.removeprefix(PAYLOAD_PATH).split(".")
+
+
 def _named(term: Term, arguments: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the text of the name that a payload must have to match; none if one without it may match."""
-    name = term.name.removeprefix(PAYLOAD_PATH).split(".")[-1]
+    name = _path(term)[-1]
     if name.isdigit() or any(name in names for names in arguments.values()):
         return []
     return [f"{json.dumps(name, ensure_ascii=False)}:"]
@@ -122,17 +135,17 @@ def has_paths(tested: Tested, function: str | None, is_command: bool, text: str 
     except PayloadError:
         return False
     names = tested.arguments.get(function or "", ())
-    return all(_has(term, value, names if function and not is_command else None) for term in tested.paths)
+    is_call = function is not None and not is_command
+    return all(_has(path, values, value, names if is_call else None) for path, values in tested.wanted)
 
 
-def _has(term: Term, value: Any, names: Sequence[str] | None) -> bool:
-    path = term.name.removeprefix(PAYLOAD_PATH).split(".")
+def _has(path: list[str], wanted: list[Any], value: Any, names: Sequence[str] | None) -> bool:
     found = [*_at(value, path)]
     if names is not None and isinstance(value, dict):  # a call of a task function
         found += _at(value.get("kwargs"), path)
         if path[0] in names and isinstance(args := value.get("args"), list):
             found += _at(args, [str(names.index(path[0])), *path[1:]])
-    return any(_same(each, json.loads(str(wanted))) for each in found for wanted in term.values)
+    return any(_same(each, other) for each in found for other in wanted)
 
 
 def _at(value: Any, path: list[str]) -> list[Any]:

@@ -75,6 +75,13 @@ UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at, worker = NULL, state = :state
  WHERE {{is_running}}
 
+-- name: count_lost_worker
+INSERT INTO {{schema}}dbtaskqueue_duty AS known (name, next_at, turns) VALUES ('workers lost', :now, 1)
+    ON CONFLICT (name) DO UPDATE SET next_at = :now, turns = known.turns + 1
+
+-- name: workers_lost
+SELECT turns FROM {{schema}}dbtaskqueue_duty WHERE name = 'workers lost'
+
 -- name: running
 SELECT id, queue, function, command, attempt, worker, started_at, cancel_requested, {{is_suspended}},
        (SELECT at FROM {{schema}}dbtaskqueue_note AS got
