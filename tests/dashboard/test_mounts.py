@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 import re
 import subprocess
@@ -218,11 +219,11 @@ def assert_mounted(queue: TaskQueue, base: str) -> None:
         assert browser.get("/login?name=alice").status_code == 200
         page = browser.get(f"{PREFIX}/")
         assert page.status_code == 200
-        links = re.findall(r'(?:href|src|action)="(/[^"]*)"', page.text)
+        links = [html.unescape(link) for link in re.findall(r'(?:href|src|action)="(/[^"]*)"', page.text)]
         assert links
         assert [link for link in links if not link.startswith(f"{PREFIX}/")] == []
         for link in links:
-            assert browser.get(link).status_code == 200, link
+            assert browser.get(link).status_code in (200, 405), link  # 405: what a form posts to
         me = browser.get(f"{PREFIX}/api/v1/me")
         assert (me.json()["name"], me.json()["role"]) == ("alice", "operate")
         assert f"Path={PREFIX}" in page.headers["set-cookie"]

@@ -17,7 +17,9 @@ from dbtaskqueue import TaskQueue
 from dbtaskqueue.dashboard.routes import OPEN, table
 
 READS = sorted(way.path for way in table() if way.method == "GET" and "{hash}" not in way.path)
-WRITES = sorted(way.path for way in table() if way.method == "POST" and way.role is not OPEN)
+WRITES = sorted(
+    way.path for way in table() if way.method == "POST" and way.role is not OPEN and not way.path.endswith("/quota")
+)
 HOSTILE = [
     "..",
     ".",
