@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -12,6 +13,7 @@ from ..._formats.limits import Limits
 from ..._formats.progress import Progress, Usage, part_done, read_usage
 from ..._store.contract import HAS_CHILDREN, HAS_PARENTS, AttemptRecord, SavedRecord, Summary, TaskRecord
 from ..._system import clock
+from ...audit import Action
 from ...checkpoints import CHECKPOINT, STEP
 from ...overview import FunctionStats
 from ...queue import TaskQueue
@@ -25,6 +27,8 @@ from .sources import Sources, Worker
 MOST_ATTEMPTS = 50
 MOST_RELATIVES = 8
 _MOST_SAVED = 50
+_MOST_ACTIONS = 20
+_ACTIONS_EVERY = 2.0
 _STEADY = 3600.0
 _REASONS_EVERY = 3.0
 _FAMILY_EVERY = 3.0
@@ -105,7 +109,7 @@ class TaskPage(NamedTuple):
     unusual: list[str]
     reasons: list[str]
     attempts: list[Attempt]
-    more_attempts: int
+    more_attempts: bool
     saved: list[Saved]
     parents: Relatives
     children: Relatives
@@ -114,7 +118,7 @@ class TaskPage(NamedTuple):
     error: Value | None
     error_line: str
     now: int
-    actions: tuple[object, ...] = ()
+    actions: list[Action]
 
     @property
     def may_end(self) -> bool:
@@ -144,11 +148,10 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
     now = clock.now()
     runs = record.state == RUNNING
     usage = read_usage(record.usage)
-    attempts = (
-        []
-        if not record.attempt
-        else looks.part(("attempts", id, record.token, record.state), lambda: store.attempts(id), _STEADY)
-    )
+    attempts: list[AttemptRecord] = []
+    if record.attempt:
+        newest = partial(store.newest_attempts, id, MOST_ATTEMPTS + 1, None, outputs=False)
+        attempts = looks.part(("attempts", id, record.token, record.state), newest, _STEADY)
     waits = record.state in (PENDING, FAILED)
     reasons = looks.part(("why", id), lambda: why(store, record), _REASONS_EVERY) if waits else []
     saved_every = 1.0 if runs else _STEADY
@@ -200,7 +203,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         [each.text for each in sources.unusual() if each.id == id and each.trouble in ("overdue", "stalled")],
         [reason.text for reason in reasons],
         [_attempt(each) for each in attempts[-MOST_ATTEMPTS:]],
-        max(0, len(attempts) - MOST_ATTEMPTS),
+        len(attempts) > MOST_ATTEMPTS,
         [_saved(each) for each in saved],
         *family,
         value(record.payload, whole=whole == "payload"),
@@ -208,6 +211,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         _error(record.error, whole=whole == "error") if record.error else None,
         error_line(record.error),
         now - now % 2_000_000 if runs else 0,
+        looks.part(("actions of task", id), lambda: queue.audit(task=id, limit=_MOST_ACTIONS), _ACTIONS_EVERY),
     )
 
 
