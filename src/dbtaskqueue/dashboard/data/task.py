@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -27,11 +28,11 @@ from .sources import Sources, Worker
 MOST_ATTEMPTS = 50
 MOST_RELATIVES = 8
 _MOST_SAVED = 50
-_MOST_ACTIONS = 20
-_ACTIONS_EVERY = 2.0
 _STEADY = 3600.0
 _REASONS_EVERY = 3.0
 _FAMILY_EVERY = 3.0
+_ACTIONS_EVERY = 5.0
+_MOST_ACTIONS = 20
 _WHOLE = ("payload", "result", "error")
 
 
@@ -118,7 +119,7 @@ class TaskPage(NamedTuple):
     error: Value | None
     error_line: str
     now: int
-    actions: list[Action]
+    actions: Sequence[Action] = ()
 
     @property
     def may_end(self) -> bool:
@@ -211,7 +212,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         _error(record.error, whole=whole == "error") if record.error else None,
         error_line(record.error),
         now - now % 2_000_000 if runs else 0,
-        looks.part(("actions of task", id), lambda: queue.audit(task=id, limit=_MOST_ACTIONS), _ACTIONS_EVERY),
+        looks.part(("actions", id), lambda: queue.audit(task=id, limit=_MOST_ACTIONS), _ACTIONS_EVERY),
     )
 
 
