@@ -36,6 +36,7 @@ GROUPS = (
     "versions",
     "dependencies",
     "schedules",
+    "finding",
 )
 ON_SERVERS = {
     "postgresql": (
@@ -51,8 +52,9 @@ ON_SERVERS = {
         "steps",
         "versions",
         "dependencies",
+        "finding",
     ),
-    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies"),
+    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies", "finding"),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
 _PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}

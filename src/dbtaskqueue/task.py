@@ -18,7 +18,7 @@ from ._formats.progress import read as read_progress
 from ._formats.url import database_of
 from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, NewAction, Store, TaskRecord, Verdict
 from ._system import clock
-from .checks import counted, escaped, shown
+from .checks import check_count, counted, escaped, shown
 from .dependencies import Reference
 from .errors import (
     InvalidTransition,
@@ -428,12 +428,23 @@ class Task(Reference, Generic[R]):
         result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
         return result
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self, *, limit: int | None = None, before: int | None = None, output: bool = False) -> list[Attempt]:
         """Return every start of the task and how it ended, oldest first, with the newest 100 outputs.
 
-        ``dbtaskqueue logs ID --attempt N`` prints an older output.
+        A task may have any number of attempts, and each output has up to 64 KiB. With ``limit``, only the newest
+        ``limit`` attempts are returned, or those before the attempt with the token ``before``, and outputs only with
+        ``output=True``. ``dbtaskqueue logs ID --attempt N`` prints a single output. Raises ValueError.
         """
-        return attempts_of(self._store, self.id)
+        if limit is None:
+            if before is not None:
+                raise ValueError("before needs a limit")
+            return attempts_of(self._store, self.id)
+        check_count(limit, "limit")
+        if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
+            raise ValueError(f"before must be the token of an attempt, not {shown(before)}")
+        bound = None if before is None else max(0, min(before, 2**63 - 1))
+        records = self._store.newest_attempts(self.id, limit, bound, outputs=output)
+        return [_attempt(record) for record in records]
 
     # -- with task: --------------------------------------------------------------------------------
 

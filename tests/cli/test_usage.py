@@ -18,7 +18,7 @@ from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
 READING = [
-    *(("list",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
+    *(("list",), ("find",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
     *(("stats",), ("queues",), ("workers",), ("watch",)),
 ]
 OPERATING = [

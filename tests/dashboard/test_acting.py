@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from dashboard.clients import form_headers, mounted
 from dashboard.forms import Page, go
+from helpers import until
 from starlette.testclient import TestClient
 
 from dbtaskqueue import Task, TaskQueue
+from dbtaskqueue._formats.filters import parse
+from dbtaskqueue.operations import create_operation
 
 pytestmark = pytest.mark.one_engine("SQL of these verbs is tested in tests/conformance")
 
@@ -450,8 +454,110 @@ def test_retention_is_stored(queue: TaskQueue) -> None:
     found = queue.retention()
     assert (found.done, found.cancelled, found.abandoned, found.most) == (30 * 86400, None, 60, None)
     assert api(client, "queue/retention?name=default", {"done": -1}).status_code == 422
-    page = go(client, "/queue?name=default").press("Retention")
+    page = go(client, "/queue/retention?name=default")
     assert page.form("Save").fields["done"] == ["30d"]
     page.press("Save", done="", cancelled="12h")
     assert (queue.retention().done, queue.retention().cancelled) == (None, 12 * 3600)
     assert [row.verb for row in queue.audit()] == ["retention"] * 3
+
+
+# -- operations ------------------------------------------------------------------------------------
+
+
+def ended(client: TestClient, id: int) -> dict[str, Any]:
+    """Wait until an operation has ended; return it."""
+
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = client.get(f"/api/v1/operations/{id}").json()
+        return None if found["state"] == "running" else found
+
+    return until(look, what=f"the end of operation {id}")
+
+
+def test_an_operation_acts_on_all_that_match(queue: TaskQueue) -> None:
+    client, mail = mounted(queue, "operate"), queue.lane("mail")
+    mail.enqueue_many(range(1200))
+    mail.tasks(limit=1)[0].cancel()
+    queue.enqueue_many(range(3))
+    answer = api(client, "operations", {"verb": "cancel", "where": {"queue": "mail"}})
+    assert answer.status_code == 202
+    assert {"id", "state", "changed", "refused"} <= answer.json().keys()
+    found = ended(client, answer.json()["id"])
+    assert (found["state"], found["changed"], found["refused"]) == ("done", 1199, {"it is cancelled": 1})
+    assert found["where"] == {"queue": ["mail"]}
+    assert mail.stats().cancelled == 1200
+    assert queue.stats().pending == 3
+    rows = [row for row in queue.audit() if row.who == "someone"]
+    assert sum(row.count for row in rows) == 1199
+
+
+def test_an_operation_by_a_form(queue: TaskQueue) -> None:
+    client, mail = mounted(queue, "operate"), queue.lane("mail")
+    mail.enqueue_many(range(60))
+    page = go(client, "/tasks?queue=mail").press("Cancel", all="1")
+    assert "Cancel 60 tasks?" in page.text
+    assert "queue:mail" in page.text
+    assert mail.stats().pending == 60
+    page = page.press("Cancel tasks")
+    assert str(page.answer.url).endswith("/operations/1")
+    assert page.status == "Operation 1 has started."
+    assert ended(client, 1)["changed"] == 60
+    page = go(client, "/operations/1")
+    assert "done" in page.text
+    assert "Operation 1" not in go(client, "/").text
+    assert "/operations/1" in go(client, "/operations").text
+
+
+def test_tasks_that_are_enqueued_later_are_not_meant(queue: TaskQueue) -> None:
+    first = queue.enqueue(1)
+    id = create_operation(queue.store, "cancel", parse({"queue": "default"}, 0), {}, "me")
+    later = queue.enqueue(2)
+    client = mounted(queue)
+    assert ended(client, id)["changed"] == 1
+    assert (first.refresh().state, later.refresh().state) == ("cancelled", "pending")
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "verb"),
+        ({"verb": "purge", "where": {"state": "failed"}}, "verb"),
+        ({"verb": ["cancel"], "where": {"state": "failed"}}, "verb"),
+        ({"verb": "cancel"}, "where"),
+        ({"verb": "cancel", "where": {}}, "where"),
+        ({"verb": "cancel", "where": []}, "where"),
+        ({"verb": "cancel", "where": {"colour": "red"}}, "colour"),
+        ({"verb": "cancel", "where": {"state": "red"}}, "state"),
+        ({"verb": "cancel", "where": {"queue": "mail"}, "spread": 1}, "spread"),
+        ({"verb": "reschedule", "where": {"queue": "mail"}}, "start_in"),
+        ({"verb": "retry", "where": {"queue": "mail"}, "spread": -1}, "spread"),
+    ],
+)
+def test_a_bad_operation_is_refused(queue: TaskQueue, body: dict[str, Any], named: str) -> None:
+    answer = api(mounted(queue), "operations", body)
+    assert answer.status_code == 422
+    assert named in answer.json()["detail"]
+    assert queue.store.operations(1) == []
+
+
+def test_an_operation_of_an_administrator_is_stopped_by_one(queue: TaskQueue) -> None:
+    id = create_operation(queue.store, "delete", parse({"queue": "x"}, 0), {}, "me")
+    assert api(mounted(queue, "operate", read_only=False), f"operations/{id}/stop").status_code == 403
+    assert api(mounted(queue), "operations/99/stop").status_code == 404
+    client = mounted(queue)
+    ended(client, id)
+    assert api(client, f"operations/{id}/stop").status_code == 409
+
+
+def test_what_is_hidden_cannot_be_asked_for(queue: TaskQueue) -> None:
+    """Threat 19: whether a task matches would tell its payload."""
+    answer = api(mounted(queue, hide=["payload"]), "operations", {"verb": "retry", "where": {"payload.a": 1}})
+    assert answer.status_code in (400, 422)
+
+
+def test_a_dashboard_that_may_only_look_carries_out_nothing(queue: TaskQueue) -> None:
+    create_operation(queue.store, "cancel", parse({"queue": "default"}, 0), {}, "me")
+    before = set(threading.enumerate())
+    client = mounted(queue, read_only=True)
+    assert client.get("/api/v1/operations/1").json()["state"] == "running"
+    assert [thread for thread in threading.enumerate() if thread.name == "operations" and thread not in before] == []

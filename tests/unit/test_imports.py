@@ -44,7 +44,7 @@ LAYERS: list[set[str]] = [
     {"functions"},
     {"handle"},
     {"queue"},
-    {"worker"},
+    {"operations", "worker"},
     {"__init__"},
     {"monitoring"},
     {"dashboard"},

@@ -29,7 +29,7 @@ STATES = {
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
     *("ranks", "waiting_in", "blocked_in_queue", "ended_in", "scheduled_in"),  # one row for each priority or queue
-    *("newest", "latest", "found", "longest"),  # inner queries with a LIMIT
+    *("newest", "latest", "found", "longest", "step"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
 """Any query may scan these, as they have few rows."""

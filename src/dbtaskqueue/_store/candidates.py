@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ _FEW = 10_000
 """Waiting tasks that may be sorted by their ids. If more wait, a search walks down the primary key instead."""
 _MOST_SCANS = 100
 """Index scans that a step may merge: one for each state and queue."""
-_SHORT_WALK = 1024
-"""Rows of the primary key that a search looks at before it decides whether to turn to the indexes."""
+_SHORT_WALK = 2000
+"""A search decides after each step of fewer rows whether to turn to the indexes."""
 _DENSE = 8
 """A walk takes less time than index scans if one of so many tasks is of the right state and queue."""
 _SERVED = ("queue", "state")
@@ -89,14 +90,13 @@ def candidates_for(
     states = _states(filters)
     if ids := _named_ids(tx, filters, queues, states):
         return Listed([(id,) for id in sorted(ids[0], reverse=True) if bounds[0] <= id <= bounds[1]], falling=True)
-    scans = _scans(tx, filters, queues, states)
-    if scans is None:
-        return Walk(bounds)
-    is_served = all(term.name in _SERVED for term in filters.terms) and len(states) < len(TaskState)
+    find_scans = partial(_scans, filters=filters, queues=queues, states=states)
+    is_served = all(term.name in _SERVED for term in filters.terms) and PENDING not in states
     if is_served or filters.flag("blocked") or set(states) <= {RESERVED, RUNNING}:
-        return Merged(scans, bounds)
+        scans = find_scans(tx)
+        return Walk(bounds) if scans is None else Merged(scans, bounds)
     place = Filters(tuple(term for term in filters.terms if term.name in _SERVED))
-    return WalkOrMerged(bounds, scans, to_tested(place, {}))
+    return WalkOrMerged(bounds, find_scans, to_tested(place, {}))
 
 
 def parse_cursor(sort: str, cursor: str | None) -> Position | None:
@@ -125,6 +125,7 @@ class Walk(Candidates):
         self._floor, self._top = bounds
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         top = self._top if after is None else min(self._top, after[0] - 1)
         return self._down(tx, top, self._floor, size)
 
@@ -136,6 +137,7 @@ class Walk(Candidates):
         return Step(number, (lowest,), lowest, is_last, None, top, lowest)
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         if id == step.lowest:
             return step
         return self._down(tx, step.top, id, step.scanned)._replace(is_last=False)
@@ -153,37 +155,53 @@ class Merged(Candidates):
         self._floor, self._top = bounds
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         before = min(self._top, HIGHEST - 1) + 1 if after is None else min(self._top + 1, after[0])
         found = {id for scan in self._scans for id in scan(tx, before, size)}
         ids = [id for id in sorted(found, reverse=True)[:size] if id >= self._floor]
         return _step_of([(id,) for id in ids], is_last=len(ids) < size)
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         ids = step.ids or []
         kept = ids[: ids.index(id) + 1]
         return _step_of([(id,) for id in kept], is_last=step.is_last and kept == ids)
 
 
 class WalkOrMerged(Candidates):
-    """The same, but down the primary key while most tasks there are of these states and queues: it takes less time."""
+    """The same, but down the primary key while most tasks there are of these states and queues: it takes less time.
 
-    def __init__(self, bounds: tuple[int, int], scans: Sequence[Scan], place: Tested) -> None:
-        self._walk, self._merged = Walk(bounds), Merged(scans, bounds)
+    ``find_scans`` is called only if a short walk was not enough.
+    """
+
+    def __init__(
+        self, bounds: tuple[int, int], find_scans: Callable[[Transaction], list[Scan] | None], place: Tested
+    ) -> None:
+        self._bounds = bounds
+        self._find_scans = find_scans
         self._place = place
-        self._next: Candidates = self._walk
-        self._is_first = True
+        self._walked: Step | None = None
+        self._walk = Walk(bounds)
+        self._current: Candidates = self._walk
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
-        self._current = self._next
-        step = self._current.step(tx, after, min(size, _SHORT_WALK) if self._is_first else size)
-        if self._is_first and step.scanned:
-            values = {**self._place.values, "top": step.top, "floor": step.floor, "limit": step.scanned}
-            number = len(tx.rows_where("matches_between", self._place.conditions, values))
-            self._next = self._walk if number * _DENSE >= step.scanned else self._merged
-        self._is_first = False
+        """See the base class."""
+        if self._walked is not None and self._current is self._walk and self._walked.scanned < _SHORT_WALK:
+            self._current = self._choose(tx, self._walked)
+        step = self._current.step(tx, after, size)
+        self._walked = step if self._current is self._walk else None
         return step
 
+    def _choose(self, tx: Transaction, walked: Step) -> Candidates:
+        values = {**self._place.values, "top": walked.top, "floor": walked.floor}
+        number = tx.rows_where("count_between", self._place.conditions, values)[0][0]
+        if number * _DENSE >= walked.scanned:
+            return self._walk
+        scans = self._find_scans(tx)
+        return self._walk if scans is None else Merged(scans, self._bounds)
+
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return self._current.up_to(tx, step, id)
 
 
@@ -195,6 +213,7 @@ class Listed(Candidates):
         self._falling = falling
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         rest = (each for each in self._positions if after is None or self._follows(each, after))
         some = list(islice(rest, size + 1))
         return _step_of(some[:size], is_last=len(some) <= size)
@@ -203,6 +222,7 @@ class Listed(Candidates):
         return position < after if self._falling else position > after
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return _up_to(step, id, {each[-1]: each for each in self._positions})
 
 
@@ -229,6 +249,7 @@ class Waiting(Candidates):
         self._positions: dict[int, Position] = {}
 
     def step(self, tx: Transaction, after: Position | None, size: int) -> Step:
+        """See the base class."""
         found: list[Position] = []
         for queue in self._queues:
             of_queue = self._of_queue(tx, queue, after, size)
@@ -255,6 +276,7 @@ class Waiting(Candidates):
             yield rank
 
     def up_to(self, tx: Transaction, step: Step, id: int) -> Step:
+        """See the base class."""
         return _up_to(step, id, self._positions)
 
 

@@ -11,13 +11,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._formats import payload
-from .._formats.filters import CALLBACK, COMMANDS, PAYLOAD_PATH, Filters, Span, Term, Value
+from .._formats.filters import CALLBACK, COMMANDS, HIGHEST, PAYLOAD_PATH, Filters, Span, Term, Value
 from ..errors import PayloadError
 from .queries import Conditions
 
 _FRAGMENTS = {
-    **{name: f"where_{name}" for name in ("queue", "state", "key", "id", "worker", "attempt", "created", "due")},
-    **{name: f"where_{name}" for name in ("started", "ended", "runs", "error", "payload", "text")},
+    "queue": "where_queue",
+    "state": "where_state",
+    "key": "where_key",
+    "id": "where_id",
+    "worker": "where_worker",
+    "priority": "where_rank",
+    "attempt": "where_attempt",
+    "created": "where_created",
+    "due": "where_due",
+    "started": "where_started",
+    "ended": "where_ended",
+    "runs": "where_runs",
+    "error": "where_error",
+    "payload": "where_payload",
+    "text": "where_text",
 }
 _FLAGS = {
     "blocked": ("where_not_blocked", "where_blocked"),
@@ -27,21 +40,18 @@ _FLAGS = {
 }
 _EXACT = 10**15
 """Below it, a whole number has the same digits as an integer and as a float."""
-_HEAVY = {"error", "payload", "text", "ended", "worker"}
-"""Filters that read more than the task's own row."""
 
 
 class Tested(NamedTuple):
     """What is tested of a row: ``conditions`` with ``values`` by SQL, ``paths`` of the payload by Python.
 
-    ``arguments``: the names of a task function's positional arguments, by function. ``is_heavy``: a row takes long.
+    ``arguments``: the names of a task function's positional arguments, by function.
     """
 
     conditions: Conditions
     values: dict[str, object]
     paths: list[Term]
     arguments: Mapping[str, Sequence[str]]
-    is_heavy: bool
 
 
 def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_ended: bool = False) -> Tested:
@@ -60,17 +70,15 @@ def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_e
         conditions += [[_bind("payload", text, values) for text in texts] for texts in needed if texts]
     if has_ended:
         conditions.append([("where_has_ended", 0)])
-    is_heavy = bool(paths) or any(term.name in _HEAVY for term in filters.terms)
-    return Tested(conditions, values, paths, arguments, is_heavy)
+    return Tested(conditions, values, paths, arguments)
 
 
 def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]:
     """Add a value to those that are bound; return its fragment and its number."""
     number = len(values)
     if isinstance(value, Span):
-        low, high = (-value.high, -value.low) if name == "priority" else value
-        values[f"low_{number}"], values[f"high_{number}"] = _rank(low, high) if name == "priority" else (low, high)
-        return ("where_rank" if name == "priority" else _FRAGMENTS[name]), number
+        values[f"low_{number}"], values[f"high_{number}"] = _ranks(value) if name == "priority" else value
+        return _FRAGMENTS[name], number
     if isinstance(value, bool):
         return _FLAGS[name][value], number
     if name == "function":
@@ -83,9 +91,9 @@ def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]
     return fragment, number
 
 
-def _rank(low: int, high: int) -> tuple[int, int]:
-    """Return the bounds of a rank, which is minus the priority, as 64-bit numbers."""
-    return max(low, -(2**63) + 1), min(high, 2**63 - 1)
+def _ranks(priorities: Span) -> Span:
+    """Return the ranks of priorities. A rank is minus the priority."""
+    return Span(-priorities.high, min(-priorities.low, HIGHEST))
 
 
 def _function(value: str) -> tuple[str, str]:

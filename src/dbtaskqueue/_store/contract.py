@@ -754,6 +754,10 @@ class Listing(abc.ABC):
         """Return every start of the task from the token ``since`` on, oldest first, with the newest OUTPUTS outputs."""
 
     @abc.abstractmethod
+    def newest_attempts(self, task: int, limit: int, before: int | None, *, outputs: bool) -> list[AttemptRecord]:
+        """Return the newest ``limit`` starts of the task with tokens below ``before``, oldest first."""
+
+    @abc.abstractmethod
     def output(self, task: int, token: int) -> str | None:
         """Return the output of the attempt with this token, None if none was stored."""
 
@@ -775,10 +779,6 @@ class Listing(abc.ABC):
 
         A task waits from its due time, or from when that was set if this was later.
         """
-
-    @abc.abstractmethod
-    def newest(self) -> tuple[int, int] | None:
-        """Return the id and the time of creation of the newest task of the database."""
 
 
 class Copying(abc.ABC):
@@ -853,6 +853,10 @@ class Search(abc.ABC):
     @abc.abstractmethod
     def search(self, request: SearchRequest) -> SearchPage:
         """Return the next tasks that match, in the order of the sort. Raises ValueError for an invalid cursor."""
+
+    @abc.abstractmethod
+    def newest(self) -> tuple[int, int] | None:
+        """Return the id and the time of creation of the newest task of the database."""
 
     @abc.abstractmethod
     def search_ids(self, request: SearchRequest) -> SearchPage:

@@ -5,14 +5,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 from typing import Any
+
+import click
 
 from .._formats.payload import JSON
 from ..current import current_task
 from ..queue import TaskQueue
 from ..retry import RetryPolicy
+from .demo import end, environment, spawn
 
 queue = TaskQueue(None, "media", open=False)
 """The queue whose functions the demo's workers run. Its database comes from the command line."""
@@ -71,7 +81,7 @@ def report(city: str, month: str = "2026-10", seconds: float = 90) -> JSON:
     """Pretend to make a report, page by page."""
     task = current_task()
     pages = 48
-    for page in range(int(task.saved or 0), pages):  # type: ignore[call-overload]
+    for page in range(int(task.saved or 0), pages):
         task.progress(page, pages, f"{city}, page {page + 1}")
         print(f"{city}: page {page + 1}: {random.randrange(900, 4000)} rows", flush=True)
         time.sleep(seconds / pages)
@@ -107,8 +117,44 @@ def spin(seconds: float, share: float) -> None:
         time.sleep(0.02 * (1 - share))
 
 
-WORKERS = (("--queue", "media", "--concurrency", "2"), ("--queue", "mail", "--queue", "reports", "--concurrency", "3"))
+WORKERS = (
+    ("--queue", "media", "--concurrency", "2", "--drain-timeout", "0"),
+    ("--queue", "mail", "--queue", "reports", "--concurrency", "3", "--drain-timeout", "0"),
+)
 """The options of each of the demo's workers. No worker serves the queues imports and billing."""
+
+
+def play(port: int) -> None:
+    """Seed a temporary database, start workers and a dashboard, and wait for Ctrl-C."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with tempfile.TemporaryDirectory(prefix="dbtaskqueue-demo-") as directory, contextlib.ExitStack() as stack:
+        url = f"sqlite:///{directory}/demo.sqlite"
+        with TaskQueue(url, "media"):
+            queue.open(url)
+            seed(queue)
+            queue.close()
+        program = [sys.executable, "-P", "-m", "dbtaskqueue", "--url", url]
+        log = stack.enter_context(open(Path(directory, "log"), "wb"))
+        processes = [spawn([*program, "worker", f"{__name__}:queue", *options], directory, log) for options in WORKERS]
+        stack.callback(_end_all, processes)
+        click.echo("Tasks of a small company: films, mails, reports and payments. Ctrl-C ends it and removes it all.")
+        server = subprocess.Popen(
+            [*program, "dashboard", "--port", str(port)], cwd=directory, env=environment(), process_group=0
+        )
+        processes.append(server)
+        while not stopped.wait(0.2) and server.poll() is None:
+            pass
+    if server.returncode and not stopped.is_set():
+        raise SystemExit(server.returncode)
+
+
+def _end_all(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        end(process)
 
 
 def seed(media: TaskQueue) -> None:

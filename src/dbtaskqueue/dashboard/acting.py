@@ -7,6 +7,7 @@ says what came of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.responses import Response
 
@@ -23,7 +24,7 @@ from .call import Call
 from .fields import BadField, as_bad_form
 from .messages import say
 from .opening import is_own_path
-from .params import BadQuery
+from .params import BadForm, BadQuery
 
 _LONGEST_NAME = 255
 
@@ -168,7 +169,7 @@ def purge_queue(call: Call) -> Response:
     typed = fields.text(call.form, "queue_name")
     ready(call)
     if call.via != "api" and typed != lane.name:
-        raise BadField("queue_name", "must be the name of the queue: nothing was purged")
+        raise BadForm(f"that is not the name of the queue: write {lane.name} to purge it")
     changed = lane.purge(actor=actor(call))
     return _queue_answer(call, f"{counted(changed)} of queue {lane.name} abandoned.", lane, changed=changed)
 
@@ -189,14 +190,14 @@ def prune_queue(call: Call) -> Response:
 def set_retention(call: Call) -> Response:
     """Store what is pruned in a queue in the background. A program may give some of it; a form gives all."""
     lane = _lane(call)
-    ages = {name: fields.seconds(call.form, name) for name in sorted(FINAL)}
+    ages = {str(state): fields.seconds(call.form, state) for state in FINAL}
     most = fields.number(call.form, "most", 0, MOST)
     ready(call)
-    wanted = {**ages, "most": most}
+    wanted: dict[str, Any] = {**ages, "most": most}
     if call.via == "api":
         known = lane.retention()._asdict()
         wanted = {name: value if name in call.form.values else known[name] for name, value in wanted.items()}
-    lane.set_retention(**wanted)  # type: ignore[arg-type]
+    lane.set_retention(**wanted)
     action = new_action(actor(call), "retention", queue=lane.name, **wanted)
     if action is not None:
         call.queue.store.log_action(action, 1, "done")

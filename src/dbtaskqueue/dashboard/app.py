@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any
@@ -10,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..operations import OperationRunner
 from ..queue import TaskQueue
 from .auth import Auth, HostLogin, WayIn
 from .call import Call
@@ -21,6 +25,8 @@ from .wsgi import Wsgi
 
 HIDEABLE = ("payload", "result", "output")
 _COMPRESSED_FROM = 1024
+_CHECKED_EVERY = 10.0
+"""Seconds between two checks for operations that nobody carries out."""
 
 
 class Dashboard:
@@ -60,6 +66,9 @@ class Dashboard:
         self.way_in: WayIn = auth if hasattr(auth, "identify") else HostLogin(auth)  # type: ignore[assignment]
         self.static = Static()
         self._templates = Templates(self.static)
+        self._lock = threading.Lock()
+        self._runner: OperationRunner | None = None
+        self._checked_at = -math.inf
         self.looks = Looks()
         self.sources = Sources(queue, self.looks, self.hidden)
         self._app: ASGIApp = GZipMiddleware(Gate(self, allowed_hosts), minimum_size=_COMPRESSED_FROM, compresslevel=5)
@@ -75,6 +84,25 @@ class Dashboard:
 
     def close(self) -> None:
         """Stop the threads of the dashboard. The queue stays open."""
+        with self._lock:
+            runner, self._runner = self._runner, None
+            self.read_only = True  # whatever still arrives starts nothing
+        if runner is not None:
+            runner.close()
+
+    def wake_operations(self, *, at_once: bool = False) -> None:
+        """Carry out open operations, also those that another dashboard has left when it was killed.
+
+        Called for each request, it checks every few seconds; so nothing is asked when nobody looks.
+        """
+        now = time.monotonic()
+        if self.read_only or (now < self._checked_at + _CHECKED_EVERY and not at_once):
+            return
+        self._checked_at = now
+        with self._lock:
+            if self._runner is None:
+                self._runner = OperationRunner(self.queue.store)
+            self._runner.wake()
 
     def render(self, call: Call, template: str, **values: Any) -> str:
         """Return the HTML of a template."""

@@ -14,21 +14,24 @@ from starlette.responses import Response
 
 from .._formats import words
 from .._formats.filters import Filters, parse
-from .._store.contract import Store
+from .._store.contract import BulkVerb, Store
 from .._system import clock
 from ..bulk import Bulk
 from ..checks import counted, listed
 from ..finding import request_for
+from ..operations import create_operation
+from ..operations import stop_operation as stop
 from ..queue import TaskQueue
 from . import fields
 from .acting import actor, answer, ready
 from .asking import RESCHEDULE, Input, Question, shown
 from .auth import Refused, Role
 from .call import Call
+from .data import trail
 from .fields import BadField, as_bad_form
 from .params import BadForm, Form
 
-VERBS: Mapping[str, Role] = {"cancel": "operate", "retry": "operate", "reschedule": "operate", "delete": "admin"}
+VERBS: Mapping[BulkVerb, Role] = {"cancel": "operate", "retry": "operate", "reschedule": "operate", "delete": "admin"}
 """What an operation can do, and the role that it needs."""
 _MOST_CHOSEN = 500
 _WHERE = "where."
@@ -40,7 +43,7 @@ _COUNTING = 1.0
 class Wanted(NamedTuple):
     """What to do with which tasks. ``chosen``: the ids of chosen tasks; None: all that match."""
 
-    verb: str
+    verb: BulkVerb
     filters: Filters
     options: dict[str, Any]
     chosen: list[int] | None = None
@@ -49,14 +52,21 @@ class Wanted(NamedTuple):
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _verb(call: Call) -> str:
+def _verb(call: Call) -> BulkVerb:
     """Return the verb, if this user may use it."""
-    verb = call.form.get("verb")
-    if not isinstance(verb, str) or verb not in VERBS:
+    given = call.form.get("verb")
+    verb = next((each for each in VERBS if each == given), None)
+    if verb is None:
         raise BadField("verb", f"must be one of {', '.join(VERBS)}")
-    if not call.may(VERBS[verb]):
-        raise Refused(403, f"{verb} needs the role {VERBS[verb]}; {call.user.name} has the role {call.user.role}")
+    check_role(call, verb)
     return verb
+
+
+def check_role(call: Call, verb: BulkVerb) -> None:
+    """Refuse a user who may not use the verb of an operation."""
+    role = VERBS[verb]
+    if not call.may(role):
+        raise Refused(403, f"{verb} needs the role {role}; {call.user.name} has the role {call.user.role}")
 
 
 def _options(form: Form, verb: str) -> dict[str, Any]:
@@ -135,12 +145,24 @@ def start_operation(call: Call) -> Response:
 
 
 def _started(call: Call, wanted: Wanted) -> Response:
-    raise Refused(501, "not built yet")
+    """Store an operation, and let this dashboard carry it out."""
+    store = call.queue.store
+    with as_bad_form():
+        id = create_operation(store, wanted.verb, wanted.filters, wanted.options, actor(call))
+    call.dashboard.wake_operations(at_once=True)
+    text = f"Operation {id} has started."
+    return answer(call, text, f"/operations/{id}", lambda: trail.value(store, id), 202, goes_back=False)
 
 
 def stop_operation(call: Call) -> Response:
     """Stop an operation between two steps."""
-    raise Refused(501, "not built yet")
+    ready(call)
+    store, id = call.queue.store, call.id
+    operation = trail.operation(store, id)
+    check_role(call, operation.verb)
+    if not stop(store, id, actor(call)):
+        raise Refused(409, f"operation {id} is {trail.operation(store, id).state}", name="InvalidTransition")
+    return answer(call, f"Operation {id} is stopped.", f"/operations/{id}", lambda: trail.value(store, id))
 
 
 def _act(call: Call, wanted: Wanted, ids: list[int]) -> Response:

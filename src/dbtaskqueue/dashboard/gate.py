@@ -111,6 +111,7 @@ class Gate:
         if self._dashboard.read_only:
             identity = identity._replace(user=identity.user._replace(role="look"))
         call.know(identity.user, identity.seed or request.cookies.get(_CSRF_COOKIE) or "")
+        self._dashboard.wake_operations()
         if way is None:
             raise _no_way(request.method, allowed)
         if identity.cookie is not None and way.method == "GET":

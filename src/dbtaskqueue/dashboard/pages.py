@@ -66,12 +66,11 @@ def _etag(call: Call, look: Look[Any]) -> str:
 def overview(call: Call) -> Response:
     """Show what needs somebody, and what happens."""
     sources = call.dashboard.sources
-    own = call.queue
 
     def more(page: Overview, is_part: bool) -> dict[str, Any]:
         return {"trend": trends.ended(page.trend, "1h", 72) if page.trend else None}
 
-    return live(call, "overview.html", "overview", lambda: overview_data.read(sources, own), more=more)
+    return live(call, "overview.html", "overview", lambda: overview_data.read(sources), more=more)
 
 
 def tasks(call: Call) -> Response:

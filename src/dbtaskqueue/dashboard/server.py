@@ -122,6 +122,7 @@ def serve(dashboard: Dashboard, listener: socket.socket, ready: Callable[[], Non
     options: dict[str, Any] = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False}
     options |= {"proxy_headers": False, "server_header": False, "h11_max_incomplete_event_size": _LONGEST_HEAD}
     config = uvicorn.Config(dashboard, http=Protocol, timeout_graceful_shutdown=_GRACE, **options)
+    dashboard.wake_operations()
     asyncio.run(_serve(Server(config, ready), listener))
 
 

@@ -49,7 +49,7 @@ def api_operations(call: Call) -> Response:
 def api_operation(call: Call) -> Response:
     """An operation."""
     call.query.done()
-    return call.json(trail.operation(call.queue.store, call.id)._asdict())
+    return call.json(trail.value(call.queue.store, call.id))
 
 
 # -- pages -----------------------------------------------------------------------------------------

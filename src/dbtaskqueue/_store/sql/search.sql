@@ -9,6 +9,10 @@
 SELECT count(*), min(id) FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
                                 WHERE id <= :top AND id >= :floor ORDER BY id DESC LIMIT :limit) AS step
 
+-- name: count_between
+SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_id}}
+ WHERE id <= :top AND id >= :floor AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
+
 -- name: matches_between
 SELECT id FROM {{schema}}dbtaskqueue_task {{by_id}}
  WHERE id <= :top AND id >= :floor AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
@@ -35,6 +39,9 @@ SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task {{by_id}}
 -- name: ends_among
 SELECT id, {{latest_end}} FROM {{schema}}dbtaskqueue_task
  WHERE id {{in_ids}} AND CASE WHEN :conditions THEN 1 ELSE 0 END = 1
+
+-- name: newest
+SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1
 
 -- name: lowest_id
 SELECT coalesce(min(id), 0) FROM {{schema}}dbtaskqueue_task

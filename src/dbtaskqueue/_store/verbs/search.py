@@ -18,8 +18,8 @@ from ..connections import Connections, Transaction
 from ..contract import Queues, Search, SearchPage, SearchRequest, TaskRecord
 from .base import CHUNK, SqlFacet, records
 
-_FIRST_STEP, _FIRST_HEAVY_STEP = 1024, 128
-"""Rows of the first step; later ones grow up to a third of the remaining time."""
+_FIRST_STEP = 128
+"""Rows of the first step, which is enough for a page if most of them match. Later steps grow."""
 _GROWTH = 4
 
 
@@ -31,6 +31,10 @@ class SqlSearch(SqlFacet, Queues, Search):
 
     def search_ids(self, request: SearchRequest) -> SearchPage:
         return self._search(request, with_tasks=False)
+
+    def newest(self) -> tuple[int, int] | None:
+        rows = self._connections.query("newest")
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def _search(self, request: SearchRequest, *, with_tasks: bool) -> SearchPage:
         queues = self.queues() if needs_all_queues(request) else request.filters.texts("queue")
@@ -57,7 +61,7 @@ class _Search:
         self._tested = to_tested(request.filters, request.arguments, has_ended=has_ended)
         self._without = frozenset(request.without)
         self._deadline: float | None = None
-        self._size = _FIRST_HEAVY_STEP if self._tested.is_heavy else _FIRST_STEP
+        self._size = max(_FIRST_STEP, min(request.limit, CHUNK))
         self._candidates: Candidates | None = None
         self._ids: list[int] = []
         self._tasks: list[TaskRecord] = []
@@ -167,8 +171,8 @@ class _Window(_Search):
             step = step._replace(ids=super()._matches(tx, step))
         if step.ids is not None and not step.ids:
             return []
-        name, place = _place(tx, step)
-        rows = tx.rows_where(f"ends_{name}", self._tested.conditions, {**self._tested.values, **place})
+        query = "ends_between" if step.ids is None else "ends_among"
+        rows = tx.rows_where(query, self._tested.conditions, {**self._tested.values, **_place(tx, step)})
         found = [(end, id) for id, end in rows if id not in self._without]
         self.ends += found
         return [id for _, id in found]
@@ -178,24 +182,23 @@ def _matches(tx: Transaction, tested: Tested, step: Step, most: int) -> list[int
     """Return the candidates of a step that match, in the step's order; perhaps not more than the first ``most``."""
     if step.ids is not None and not step.ids:
         return []
-    name, place = _place(tx, step)
-    values = {**tested.values, **place, "limit": most}
+    values = {**tested.values, **_place(tx, step), "limit": most}
     if tested.paths:
-        rows = tx.rows_where(f"payloads_{name}", tested.conditions, values)
+        query = "payloads_between" if step.ids is None else "payloads_among"
+        rows = tx.rows_where(query, tested.conditions, values)
         found = [id for id, *row in rows if has_paths(tested, *row)]
     else:
-        found = [row[0] for row in tx.rows_where(f"matches_{name}", tested.conditions, values)]
+        query = "matches_between" if step.ids is None else "matches_among"
+        found = [row[0] for row in tx.rows_where(query, tested.conditions, values)]
     if step.ids is None:
         return found
     matching = set(found)
     return [id for id in step.ids if id in matching]
 
 
-def _place(tx: Transaction, step: Step) -> tuple[str, dict[str, object]]:
-    """Return the end of a query's name, and the values that say which candidates it tests."""
-    if step.ids is None:
-        return "between", {"top": step.top, "floor": step.floor}
-    return "among", {"ids": tx.array(step.ids)}
+def _place(tx: Transaction, step: Step) -> dict[str, object]:
+    """Return the values that say which candidates a query tests."""
+    return {"top": step.top, "floor": step.floor} if step.ids is None else {"ids": tx.array(step.ids)}
 
 
 def _records(ids: Sequence[int], tx: Transaction) -> list[TaskRecord]:

@@ -154,11 +154,11 @@ def late(sources: Sources) -> list[Late]:
 def findings(sources: Sources, queue: TaskQueue) -> list[tuple[str, str, str | None, bool]] | None:
     """Return what ``doctor`` finds, checked at most once a minute for everybody; None if not known yet."""
 
-    def command(word: str, *words: str, queue: str | None = None) -> str:
-        return " ".join(["dbtaskqueue", word, *words, *(["--queue", queue] if queue else [])])
+    def command_line(command: str, *words: str, queue: str | None = None) -> str:
+        return " ".join(["dbtaskqueue", command, *words, *(["--queue", queue] if queue else [])])
 
     def read() -> list[tuple[str, str, str | None, bool]]:
-        found = check(queue.store, sources.names(), command)
+        found = check(queue.store, sources.names(), command_line)
         return [(each.name, each.value, each.advice, each.broken) for each in found]
 
     return sources.looks.counted("doctor", read, 60.0)

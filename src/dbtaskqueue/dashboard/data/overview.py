@@ -8,7 +8,6 @@ from ..._store.contract import ScheduleRecord
 from ..._system import clock
 from ...history import HistoryPoint
 from ...overdue import Unusual
-from ...queue import TaskQueue
 from . import trends
 from .sources import MOST_RUNNING, Failure, Queue, Running, Sources, Worker
 
@@ -42,7 +41,7 @@ class Overview(NamedTuple):
     trend: list[HistoryPoint] | None
 
 
-def read(sources: Sources, queue: TaskQueue) -> Overview:
+def read(sources: Sources) -> Overview:
     """Read what the overview shows."""
     queues = sources.queues()
     running, workers, schedules = sources.running(), sources.workers(), sources.schedules()
@@ -56,7 +55,7 @@ def read(sources: Sources, queue: TaskQueue) -> Overview:
         failures,
         workers,
         schedules[:_MOST_SCHEDULES],
-        trends.points(sources, queue, "1h"),
+        trends.points(sources, sources.queue, "1h"),
     )
 
 

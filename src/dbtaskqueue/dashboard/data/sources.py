@@ -93,7 +93,7 @@ class Failure(NamedTuple):
     """Failed or abandoned tasks with the same error. The other fields are those of the newest of them."""
 
     error: str
-    count: int
+    number: int
     id: int
     queue: str
     function: str | None
@@ -109,12 +109,12 @@ class Sources:
 
     def __init__(self, queue: TaskQueue, looks: Looks, hidden: Set[str] = frozenset()) -> None:
         self.hidden = hidden
-        self._queue = queue
+        self.queue = queue
         self.looks = looks
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
         self._beats: dict[int, tuple[int, float]] = {}
 
-    def what(self, record: TaskRecord | RunningRecord) -> str:
+    def what(self, record: TaskRecord | LongRunning) -> str:
         """Return what a task does, unless payloads are hidden."""
         if "payload" in self.hidden:
             return ""
@@ -124,7 +124,7 @@ class Sources:
 
     def worker_records(self) -> list[WorkerRecord]:
         """Return the rows of all workers."""
-        return self.looks.part("workers", self._queue.store.workers)
+        return self.looks.part("workers", self.queue.store.workers)
 
     def workers(self) -> list[Worker]:
         """Return the live workers, and those that were lost within the last day."""
@@ -156,11 +156,11 @@ class Sources:
 
     def names(self) -> list[str]:
         """Return the names of the queues."""
-        return self.looks.part("names", self._queue.store.queues, _NAMES_EVERY)
+        return self.looks.part("names", self.queue.store.queues, _NAMES_EVERY)
 
     def queues(self) -> list[Queue] | None:
         """Return the queues with their counts; None if they are not counted yet."""
-        store = self._queue.store
+        store = self.queue.store
         counts = self.looks.counted("counts", store.queue_counts)
         finals = self.looks.counted("finals", lambda: store.final_counts(self.names()), _SLOWLY)
         if counts is None:
@@ -178,7 +178,7 @@ class Sources:
 
     def _due_since(self, waiting: list[str]) -> dict[str, int | None]:
         def read() -> dict[str, int | None]:
-            return {name: self._queue.store.waiting_since(name, clock.now()) for name in waiting}
+            return {name: self.queue.store.waiting_since(name, clock.now()) for name in waiting}
 
         return (self.looks.counted("due", read, max(_SLOWLY, len(waiting))) if waiting else None) or {}
 
@@ -186,7 +186,7 @@ class Sources:
 
     def running_records(self) -> list[LongRunning]:
         """Return the tasks that run longest."""
-        return self.looks.part("running", lambda: self._queue.store.longest_running(MOST_RUNNING + 1))
+        return self.looks.part("running", lambda: self.queue.store.longest_running(MOST_RUNNING + 1))
 
     def running(self) -> list[Running]:
         """Return the tasks that run longest, with their CPU use."""
@@ -219,7 +219,7 @@ class Sources:
         """Return the statistics of a queue's functions over its latest attempts; None if not known yet."""
 
         def read() -> list[FunctionStats]:
-            return summarize(self._queue.store.ended(queue, LATEST))
+            return summarize(self.queue.store.ended(queue, LATEST))
 
         return self.looks.counted(("functions", queue), read, _FUNCTIONS_EVERY)
 
@@ -232,7 +232,7 @@ class Sources:
 
     def unusual(self) -> list[Unusual]:
         """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
-        return self.looks.counted("unusual", lambda: unusual(self._queue.store), _UNUSUAL_EVERY) or []
+        return self.looks.counted("unusual", lambda: unusual(self.queue.store), _UNUSUAL_EVERY) or []
 
     # -- failures and schedules --------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class Sources:
     def _read_failures(self, wanted: list[tuple[str, str]]) -> list[Failure]:
         found: list[TaskRecord] = []
         for name, state in wanted:
-            found += self._queue.store.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
+            found += self.queue.store.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
         return grouped(sorted(found, key=failed_at, reverse=True)[: 3 * MOST_FAILURES])
 
     def failures_of(self, queue: str) -> list[Failure]:
@@ -262,7 +262,7 @@ class Sources:
 
     def schedules(self) -> list[ScheduleRecord]:
         """Return all schedules, those that fire next first."""
-        found = self.looks.part("schedules", self._queue.store.schedules, 2.0)
+        found = self.looks.part("schedules", self.queue.store.schedules, 2.0)
         return sorted(found, key=lambda each: (each.paused, each.next_at is None, each.next_at or 0, each.name))
 
 
@@ -277,7 +277,7 @@ def grouped(records: list[TaskRecord]) -> list[Failure]:
         error = error_line(record.error)
         key = record.queue, record.function, _kind(error)
         if known := groups.get(key):
-            groups[key] = known._replace(count=known.count + 1)
+            groups[key] = known._replace(number=known.number + 1)
         else:
             groups[key] = Failure(
                 *(error, 1, record.id, record.queue, record.function, record.state, record.attempt),
@@ -306,23 +306,41 @@ def _queue(
     alive: list[WorkerRecord],
 ) -> Queue:
     known = [serves(worker, name) for worker in alive]
-    waiting = max(0, counts.pending + counts.failed - counts.blocked)
     return Queue(
-        *(name, paused, waiting, counts.blocked, counts.reserved, counts.running, counts.failed),
-        *((None, None, None) if final is None else final[1:]),
-        due,
-        sum(each is True for each in known),
-        sum(each is None for each in known),
+        name=name,
+        paused=paused,
+        waiting=max(0, counts.pending + counts.failed - counts.blocked),
+        blocked=counts.blocked,
+        reserved=counts.reserved,
+        running=counts.running,
+        failed=counts.failed,
+        done=final and final.done,
+        cancelled=final and final.cancelled,
+        abandoned=final and final.abandoned,
+        due_since=due,
+        workers=sum(each is True for each in known),
+        unknown_workers=sum(each is None for each in known),
     )
 
 
-def _running(record: LongRunning, usage: Usage | None, cpu: float | None) -> Running:
+def _running(record: LongRunning, what: str, usage: Usage | None, cpu: float | None) -> Running:
     progress = progress_format.read(record.progress)
     if progress is not None and progress.message is not None:
         progress = progress._replace(message=first(str(progress.message), 500))
     return Running(
-        *(record.id, record.queue, record.function, what),
-        *(record.attempt, record.max_attempts, record.started_at, record.worker),
-        *(bool(record.suspended), bool(record.cancel_requested), progress, part_done(progress), usage, cpu),
-        record.reported_at,
+        id=record.id,
+        queue=record.queue,
+        function=record.function,
+        what=what,
+        attempt=record.attempt,
+        max_attempts=record.max_attempts,
+        started_at=record.started_at,
+        worker=record.worker,
+        suspended=bool(record.suspended),
+        cancel_requested=bool(record.cancel_requested),
+        progress=progress,
+        part=part_done(progress),
+        usage=usage,
+        cpu=cpu,
+        reported_at=record.reported_at,
     )

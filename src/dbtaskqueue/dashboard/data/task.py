@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from ..._formats import progress as progress_format
 from ..._formats import task_options
+from ..._formats.limits import Limits
 from ..._formats.progress import Progress, Usage, part_done, read_usage
 from ..._store.contract import HAS_CHILDREN, HAS_PARENTS, AttemptRecord, SavedRecord, Summary, TaskRecord
 from ..._system import clock
@@ -94,7 +95,7 @@ class TaskPage(NamedTuple):
     due: int
     is_due_later: bool
     expires: int | None
-    limits: task_options.Limits
+    limits: Limits
     schedule: str | None
     progress: Progress | None
     part: float | None

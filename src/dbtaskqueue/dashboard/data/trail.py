@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..._formats.filters import Filters, from_json
-from ..._store.contract import OperationRecord, Store
+from ..._store.contract import BulkVerb, OperationRecord, Store
 from ..._system import clock
+from ...operations import find_operation
 from ...queue import TaskQueue
-from ..auth import Refused
 
 PAGE = 50
 """The rows of a page."""
@@ -21,7 +21,7 @@ class Operation(NamedTuple):
     """An operation. ``where``: its filters as they were given. ``refused``: the number of tasks by reason."""
 
     id: int
-    verb: str
+    verb: BulkVerb
     where: dict[str, list[str]]
     options: dict[str, Any]
     state: str
@@ -45,7 +45,7 @@ def as_operation(record: OperationRecord) -> Operation:
     """Return an operation as programs and pages show it."""
     return Operation(
         record.id,
-        record.verb,
+        cast(BulkVerb, record.verb),
         filters_of(record).where(),
         json.loads(record.options),
         record.state,
@@ -75,11 +75,13 @@ def operations(store: Store, before: int | None, limit: int = PAGE) -> Page:
 
 
 def operation(store: Store, id: int) -> Operation:
-    """Read an operation. Raises Refused if it does not exist."""
-    found = store.operations(1, id + 1)
-    if not found or found[0].id != id:
-        raise Refused(404, f"there is no operation {id}", name="OperationNotFound")
-    return as_operation(found[0])
+    """Read an operation. Raises OperationNotFound."""
+    return as_operation(find_operation(store, id))
+
+
+def value(store: Store, id: int) -> dict[str, Any]:
+    """Read an operation, as programs get it."""
+    return operation(store, id)._asdict()
 
 
 def _page(rows: list[Any], limit: int) -> Page:
