@@ -205,7 +205,7 @@ def test_no_template_turns_escaping_off() -> None:
 def test_the_static_files_are_small() -> None:
     static = Path(package.__file__).parent / "static"
     sizes = {path.name: path.stat().st_size for path in static.iterdir()}
-    assert sizes["app.css"] <= 24_000
+    assert sizes["app.css"] <= 20_480
     assert sizes["app.js"] <= 15_000
     assert sum(sizes.values()) <= 60_000
 
