@@ -22,9 +22,9 @@ NO_TASK = 999
 
 
 @pytest.fixture(scope="module")
-def queue() -> Iterator[TaskQueue]:
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskQueue]:
     """An empty queue for all of these tests: what they test comes before the database."""
-    with TaskQueue("sqlite:///:memory:") as queue:
+    with TaskQueue(f"sqlite:///{tmp_path_factory.mktemp('database')}/taskqueue.sqlite") as queue:
         yield queue
 
 

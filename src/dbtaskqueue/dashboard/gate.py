@@ -21,7 +21,7 @@ from .auth import NOBODY, Identity, Refused, User, may
 from .bodies import read_form
 from .call import Call, as_json
 from .csrf import check_origin, check_token, new_seed
-from .errors import refusal_of
+from .errors import Refusal, refusal_of
 from .hosts import Hosts
 from .params import Form, Query
 from .routes import OPEN, Way, table
@@ -90,11 +90,18 @@ class Gate:
             return Response(as_json(problem), refusal.status, headers, "application/problem+json")
         if call.path.startswith(("/static/", "/health/", "/metrics")):
             return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
+        try:
+            return self._error_page(call, refusal, headers)
+        except Exception:
+            _log.exception("the page of an error failed")
+            return PlainTextResponse(f"{title}\n", refusal.status, headers)
+
+    def _error_page(self, call: Call, refusal: Refusal, headers: Mapping[str, str]) -> Response:
         if refusal.status == 401:
             response = self._dashboard.way_in_page(call, 401, refusal.reason, wanted=call.here)
             response.headers.update(headers)
             return response
-        return call.page("error.html", refusal.status, headers, title=title, detail=refusal.reason)
+        return call.page("error.html", refusal.status, headers, title=refusal.title, detail=refusal.reason)
 
     async def _pass(self, request: Request, call: Call, timing: Timing) -> Response:
         self._hosts.check(request)
