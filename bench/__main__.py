@@ -37,6 +37,8 @@ GROUPS = (
     "dependencies",
     "schedules",
     "finding",
+    "metrics",
+    "dashboard",
 )
 ON_SERVERS = {
     "postgresql": (
@@ -53,8 +55,19 @@ ON_SERVERS = {
         "versions",
         "dependencies",
         "finding",
+        "dashboard",
     ),
-    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies", "finding"),
+    "mariadb": (
+        "throughput",
+        "latency",
+        "idle",
+        "backlog",
+        "long_transaction",
+        "versions",
+        "dependencies",
+        "finding",
+        "dashboard",
+    ),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
 _PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}

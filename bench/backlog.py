@@ -40,7 +40,7 @@ _CHANGED = {
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Yield one row for the worker, and one for enqueue at each durability."""
-    big = _big_file(bench)
+    big = big_file(bench)
     bench.say("a worker on the big file and on an empty one")
     yield _row("worker", bench, big, lambda path: _work(bench, path))
     bench.say("enqueue into the big file and into an empty one")
@@ -76,9 +76,9 @@ def _run_due(queue: TaskQueue) -> None:
     Worker(queue).run(lambda payload: {"status": "OK", "number": payload["number"]}, burst=True)
 
 
-def _big_file(bench: Bench) -> Path:
+def big_file(bench: Bench) -> Path:
     """Return the cached file; make it again if the schema has changed."""
-    path = bench.cache / f"backlog-{_schema()}.sqlite"
+    path = bench.cache / f"backlog-{schema()}.sqlite"
     if path.exists():
         return path
     for old in bench.cache.glob("backlog-*.sqlite"):
@@ -91,7 +91,7 @@ def _big_file(bench: Bench) -> Path:
     return path
 
 
-def _schema() -> str:
+def schema() -> str:
     directory = resources.files("dbtaskqueue") / "_store" / "sql" / "migrations" / "sqlite"
     texts = sorted((file.name, file.read_bytes()) for file in directory.iterdir())
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:12]

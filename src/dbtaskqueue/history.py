@@ -72,7 +72,7 @@ def history(
         raise ValueError(f"step must be at least 1 s, not {shown(step)}")
     if age // width >= MOST_POINTS:
         raise ValueError(f"since / step must be at most {MOST_POINTS:,} points, not {age // width + 1:,}")
-    now = clock.now()
+    now = store.outlook(clock.now()).now  # rows have the times of the database's clock
     start = max(0, now - age)
     start -= start % width
     counts = _by_step(store.history(start - start % _MINUTE, queue=queue, function=function), start, width)

@@ -272,5 +272,3 @@ def test_a_schedule_runs_now_pauses_and_resumes(site: Site, page: Page) -> None:
     eventually(lambda: lane.stats().pending, "a task")
     page.goto(f"{site.address}/schedules")
     expect(row(page, "Schedules", "digest")).to_be_visible()
-
-

@@ -213,5 +213,3 @@ def test_the_navigation_leads_to_all_sections(site: Site, page: Page) -> None:
         main.get_by_role("link", name=re.compile(f"^{name}")).click()
         expect(main.locator("[aria-current=page]")).to_contain_text(name)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-
-

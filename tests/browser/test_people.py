@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser import orders
 from browser.chromium import DESKTOP, PATIENCE, PHONE, Visitor
 from browser.conftest import Visit
-from browser.places import PAGES, button, confirm, dialog, eventually, focused, output, progress, row, tab_to, table
+from browser.places import PAGES, button, dialog, eventually, focused, output, progress, row, tab_to, table
 from browser.site import Site
 from playwright.sync_api import Locator, Page, expect
 
@@ -109,9 +109,7 @@ def test_54_and_57_axe_finds_nothing_and_no_page_scrolls_sideways(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_54_axe_finds_nothing_in_an_open_dialog(
-    world: tuple[Site, dict[str, int]], visit: Visit, scheme: str
-) -> None:
+def test_54_axe_finds_nothing_in_an_open_dialog(world: tuple[Site, dict[str, int]], visit: Visit, scheme: str) -> None:
     """54: with the dialog of Cancel open."""
     site, numbers = world
     page = tab(visit(color_scheme=scheme), site)
@@ -358,10 +356,10 @@ def test_61_times_are_those_of_the_viewer(world: tuple[Site, dict[str, int]], vi
     for value in stamps.evaluate_all("all => all.map(e => e.getAttribute('datetime'))"):
         assert re.search(r"(Z|\+00:00)$", value), value
     tokyo = f"{(due.hour + 9) % 24:02}:{due.minute:02}"
-    everything = "() => document.querySelector('main').innerText + [...document.querySelectorAll('time')].map(e => e.title)"
+    everything = (
+        "() => document.querySelector('main').innerText + [...document.querySelectorAll('time')].map(e => e.title)"
+    )
     eventually(lambda: tokyo in page.evaluate(everything), f"{tokyo} on the page")
     plain = tab(visit(java_script_enabled=False, timezone_id="Asia/Tokyo"), site)
     plain.goto(path)
     assert "UTC" in plain.get_by_role("main").inner_text()
-
-

@@ -110,9 +110,7 @@ def test_64_a_form_of_another_site_changes_nothing(
     assert task.refresh().state == "pending"
 
 
-def test_66_a_link_from_another_site_arrives_signed_in(
-    site: Site, page: Page, elsewhere: tuple[str, Path]
-) -> None:
+def test_66_a_link_from_another_site_arrives_signed_in(site: Site, page: Page, elsewhere: tuple[str, Path]) -> None:
     """66 (threat 5): as from an alert."""
     site.lane("mail").enqueue(1)
     address, directory = elsewhere
@@ -156,9 +154,7 @@ def test_69_a_session_that_ends_while_a_page_is_live(site: Site, page: Page, vis
     expect(page.get_by_role("navigation", name="Main")).to_have_count(0)
 
 
-def test_62_somebody_who_may_only_look_sees_no_buttons_that_act(
-    empty_site: Site, visit: Visit, tmp_path: Path
-) -> None:
+def test_62_somebody_who_may_only_look_sees_no_buttons_that_act(empty_site: Site, visit: Visit, tmp_path: Path) -> None:
     """62 (threat 2): and gets 403 from pages that ask."""
     secret = "s" * 43
     (tmp_path / "tokens").write_text(f"look bob {hashlib.sha256(secret.encode()).hexdigest()}\n")

@@ -291,6 +291,19 @@ def test_small_steps_find_the_same(queue: TaskQueue, rows: list[Row]) -> None:
     assert found == everything
 
 
+def test_ends_are_sorted_window_by_window(queue: TaskQueue, rows: list[Row]) -> None:
+    at, found = None, []
+    while True:
+        page = queue.store.search_ids(SearchRequest(parse({}, NOW), sort="ended", limit=4, cursor=at, rows=25))
+        found += page.ids
+        at = page.next
+        if at is None:
+            break
+    assert sorted(found) == [row["id"] for row in rows if ended_at(row) is not None]
+    ends = {row["id"]: (ended_at(row), row["id"]) for row in rows}
+    assert found[:4] == sorted([id for id in found if id > rows[-26]["id"]], key=ends.__getitem__, reverse=True)[:4]
+
+
 def test_a_search_does_not_look_above_the_highest_id(queue: TaskQueue, rows: list[Row]) -> None:
     page = queue.store.search_ids(SearchRequest(parse({"state": "done"}, NOW), highest=60))
     assert page.ids == [row["id"] for row in reversed(rows) if row["state"] == "done" and row["id"] <= 60]

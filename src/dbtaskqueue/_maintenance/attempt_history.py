@@ -10,12 +10,12 @@ from __future__ import annotations
 import secrets
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .._executors.task_run import TaskRun
 from .._formats import buckets
-from .._formats.function_names import OTHER, name_of
+from .._formats.function_names import Pair, counted_as, name_of
 from .._store.contract import End, HistoryRecord, Store, TaskRecord, Verdict
 from .._system import clock
 from ..states import PENDING, RUNNING, TaskState
@@ -24,9 +24,6 @@ _MINUTE = 60_000_000
 _PERIOD = 60
 _LATEST = 5 * 60
 """Minutes after which a row is not written again. After six hours, others may have added it to a longer period."""
-_MOST_PAIRS = 200
-"""The most queues and functions that are told apart in a minute."""
-
 _MANY = 10
 """The number of ends from which on they are counted together."""
 _SHORT = 100_000
@@ -34,8 +31,6 @@ _SHORT = 100_000
 _VERB, _AT, _CPU, _MEMORY = map(End._fields.index, ("verb", "at", "cpu", "memory"))
 _QUEUE, _FUNCTION, _COMMAND = map(TaskRecord._fields.index, ("queue", "function", "command"))
 _DUE, _CREATED = map(TaskRecord._fields.index, ("due", "created_at"))
-
-_Pair = tuple[str, str]
 
 
 class _Tally:
@@ -61,7 +56,7 @@ class _Tally:
         self.run_times = buckets.added(self.run_times, buckets.decode(row.run_times))
         self.wait_times = buckets.added(self.wait_times, buckets.decode(row.wait_times))
 
-    def row(self, minute: int, writer: int, pair: _Pair) -> HistoryRecord:
+    def row(self, minute: int, writer: int, pair: Pair) -> HistoryRecord:
         """Return the row to store."""
         counted = HistoryRecord(_PERIOD, minute * _MINUTE, writer, *pair)._replace(**self.outcomes)  # type: ignore[arg-type]
         return counted._replace(
@@ -85,9 +80,9 @@ class AttemptHistory:
         self._store = store
         self._writer = secrets.randbits(62) + 1  # not the worker's id, which is reused in a copy of the database
         self._offset = 0
-        self._counting = threading.Lock()
-        self._storing = threading.Lock()
-        self._minutes: dict[int, dict[_Pair, _Tally]] = {}
+        self._counting = threading.RLock()  # both are reentrant, since a signal handler may interrupt them
+        self._storing = threading.RLock()
+        self._minutes: dict[int, dict[Pair, _Tally]] = {}
         self._changed: set[int] = set()
         self._unread: set[int] = set()
         """Minutes that were stored and forgotten before something was counted for them again."""
@@ -105,11 +100,15 @@ class AttemptHistory:
         """Count those ends of a worker that are stored."""
         with self._counting:
             done: dict[tuple[object, ...], _Batch] = {}
-            others = _sorted_out(ended, verdicts, done) if len(ended) >= _MANY else zip(ended, verdicts, strict=True)
+            others: Iterable[tuple[tuple[TaskRun, End], Verdict]] = zip(ended, verdicts, strict=True)
+            if len(ended) >= _MANY:
+                others = _sorted_out(ended, verdicts, self._offset, done)
             for batch in done.values():
                 tally = self._tally(batch.at, batch.record)
                 tally.outcomes["done"] += len(batch.ran)
                 tally.seconds += sum(batch.ran)
+                tally.cpu += batch.cpu
+                tally.memory = _larger(tally.memory, batch.memory)
                 _add_times(tally.run_times, batch.ran)
                 _add_times(tally.wait_times, batch.waited)
             for (run, end), verdict in others:
@@ -154,7 +153,7 @@ class AttemptHistory:
             self._unread.add(minute)
         self._changed.add(minute)
         tallies = self._minutes.setdefault(minute, {})
-        pair = _bounded(tallies, (record.queue, name_of(record.function, record.command)))
+        pair = counted_as((record.queue, name_of(record.function, record.command)), tallies)
         if (found := tallies.get(pair)) is None:
             found = tallies[pair] = _Tally()
         return found
@@ -189,6 +188,7 @@ class AttemptHistory:
                     if row.at == minute * _MINUTE and row.period == _PERIOD:
                         self._minutes[minute].setdefault((row.queue, row.function), _Tally()).add(row)
                 self._unread.discard(minute)
+                self._tried.add(minute)
 
     def _take(self) -> tuple[list[HistoryRecord], set[int]]:
         """Return the rows to store, and their minutes."""
@@ -216,14 +216,6 @@ class AttemptHistory:
                 self._forgotten = max(self._forgotten, minute)
 
 
-def _bounded(tallies: dict[_Pair, _Tally], pair: _Pair) -> _Pair:
-    """Return under which queue and function to count: under "(other)" if there are very many in this minute."""
-    if pair in tallies or len(tallies) < _MOST_PAIRS * 3 // 4:
-        return pair
-    of_queue = pair[0], OTHER
-    return of_queue if of_queue in tallies or len(tallies) < _MOST_PAIRS - 1 else (OTHER, OTHER)
-
-
 def _larger(one: int | None, other: int | None) -> int | None:
     return other if one is None else one if other is None or one > other else other
 
@@ -231,19 +223,26 @@ def _larger(one: int | None, other: int | None) -> int | None:
 class _Batch:
     """Short tasks of one function that were done in the same minute."""
 
-    __slots__ = ("at", "ran", "record", "waited")
+    __slots__ = ("at", "cpu", "memory", "ran", "record", "waited")
 
     def __init__(self, record: TaskRecord, at: int) -> None:
         self.record = record
         self.at = at
+        self.cpu = 0
+        self.memory: int | None = None
         self.ran: list[int] = []
         self.waited: list[int] = []
 
 
 def _sorted_out(
-    ended: Sequence[tuple[TaskRun, End]], verdicts: Sequence[Verdict], done: dict[tuple[object, ...], _Batch]
+    ended: Sequence[tuple[TaskRun, End]],
+    verdicts: Sequence[Verdict],
+    offset: int,
+    done: dict[tuple[object, ...], _Batch],
 ) -> list[tuple[tuple[TaskRun, End], Verdict]]:
-    """Add the usual ends, of short tasks that are done and not measured, to ``done``; return the others.
+    """Add the usual ends, of short tasks that are done, to ``done``; return the others.
+
+    ``offset``: what the database's clock is ahead.
 
     This runs for each task, however short it is. Counted one by one, tasks that do nothing would cost a worker 10 % of
     its CPU time, like this 2 %. So fields are read by position, and what is added up later is put into lists.
@@ -252,6 +251,7 @@ def _sorted_out(
     due_, created_, short = _DUE, _CREATED, _SHORT
     others: list[tuple[tuple[TaskRun, End], Verdict]] = []
     queue = function = command = None
+    batch: Any = None
     ran: Callable[[int], None]
     waited: Callable[[int], None]
     first = last = 0
@@ -260,27 +260,25 @@ def _sorted_out(
         end: tuple[Any, ...] = pair[1]
         record: tuple[Any, ...] = run.record
         at = end[at_]
-        if (
-            started is None
-            or not 0 <= at - started < short
-            or end[verb] != "finish"
-            or end[cpu] is not None
-            or end[memory] is not None
-            or not verdict[0]
-        ):
+        if started is None or not 0 <= at - started < short or end[verb] != "finish" or not verdict[0]:
             others.append((pair, verdict))
             continue
         is_same = record[function_] == function and record[queue_] == queue and record[command_] == command
         if not (is_same and first <= at < last):
-            first = at - at % _MINUTE
+            first = at - (at + offset) % _MINUTE
             last = first + _MINUTE
             kind = queue, function, command = record[queue_], record[function_], record[command_]
-            if (batch := done.get((first, *kind))) is None:
+            batch = done.get((first, *kind))
+            if batch is None:
                 batch = done[first, *kind] = _Batch(run.record, at)
             ran, waited = batch.ran.append, batch.waited.append
         due, created = record[due_], record[created_]
         ran(at - started)
         waited(started - (due if due > created else created))
+        if end[cpu] is not None:
+            batch.cpu += end[cpu]
+        if end[memory] is not None and (batch.memory is None or end[memory] > batch.memory):
+            batch.memory = end[memory]
     return others
 
 

@@ -43,14 +43,14 @@ _EXACT = 10**15
 
 
 class Tested(NamedTuple):
-    """What is tested of a row: ``conditions`` with ``values`` by SQL, ``paths`` of the payload by Python.
+    """What is tested of a row: ``conditions`` with ``values`` by SQL, ``wanted`` by Python (paths of the payload).
 
     ``arguments``: the names of a task function's positional arguments, by function.
     """
 
     conditions: Conditions
     values: dict[str, object]
-    paths: list[Term]
+    wanted: list[tuple[list[str], list[Any]]]
     arguments: Mapping[str, Sequence[str]]
 
 
@@ -70,7 +70,8 @@ def to_tested(filters: Filters, arguments: Mapping[str, Sequence[str]], *, has_e
         conditions += [[_bind("payload", text, values) for text in texts] for texts in needed if texts]
     if has_ended:
         conditions.append([("where_has_ended", 0)])
-    return Tested(conditions, values, paths, arguments)
+    wanted = [(_path(term), [json.loads(str(value)) for value in term.values]) for term in paths]
+    return Tested(conditions, values, wanted, arguments)
 
 
 def _bind(name: str, value: Value, values: dict[str, object]) -> tuple[str, int]:
@@ -105,9 +106,13 @@ def _function(value: str) -> tuple[str, str]:
 # -- values within the payload ---------------------------------------------------------------------
 
 
+def _path(term: Term) -> list[str]:
+    return term.name.removeprefix(PAYLOAD_PATH).split(".")
+
+
 def _named(term: Term, arguments: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the text of the name that a payload must have to match; none if one without it may match."""
-    name = term.name.removeprefix(PAYLOAD_PATH).split(".")[-1]
+    name = _path(term)[-1]
     if name.isdigit() or any(name in names for names in arguments.values()):
         return []
     return [f"{json.dumps(name, ensure_ascii=False)}:"]
@@ -130,17 +135,17 @@ def has_paths(tested: Tested, function: str | None, is_command: bool, text: str 
     except PayloadError:
         return False
     names = tested.arguments.get(function or "", ())
-    return all(_has(term, value, names if function and not is_command else None) for term in tested.paths)
+    is_call = function is not None and not is_command
+    return all(_has(path, values, value, names if is_call else None) for path, values in tested.wanted)
 
 
-def _has(term: Term, value: Any, names: Sequence[str] | None) -> bool:
-    path = term.name.removeprefix(PAYLOAD_PATH).split(".")
+def _has(path: list[str], wanted: list[Any], value: Any, names: Sequence[str] | None) -> bool:
     found = [*_at(value, path)]
     if names is not None and isinstance(value, dict):  # a call of a task function
         found += _at(value.get("kwargs"), path)
         if path[0] in names and isinstance(args := value.get("args"), list):
             found += _at(args, [str(names.index(path[0])), *path[1:]])
-    return any(_same(each, json.loads(str(wanted))) for each in found for wanted in term.values)
+    return any(_same(each, other) for each in found for other in wanted)
 
 
 def _at(value: Any, path: list[str]) -> list[Any]:

@@ -80,6 +80,7 @@ def _start(old: Store, new: Store) -> int:
 
 def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> int:
     if not done:
+        _copy_history(old, new)
         _copy_ticks(old, new)
     count, highest = 0, 0
     while True:
@@ -95,6 +96,17 @@ def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> 
         advance(done)
     new.end_import(highest)
     return count
+
+
+def _copy_history(old: Store, new: Store) -> None:
+    """Copy the history and what is pruned. An interrupted copy overwrites it when it is run again."""
+    rows, samples = old.history(0), old.samples(0)
+    for at in range(0, len(rows), _BATCH):
+        new.write_history(rows[at : at + _BATCH])
+    for at in range(0, len(samples), _BATCH):
+        new.write_samples(samples[at : at + _BATCH])
+    for retention in old.retentions():
+        new.set_retention(retention)
 
 
 def _copy_ticks(old: Store, new: Store) -> None:

@@ -117,9 +117,13 @@ def _bar(value: float | None, largest: float) -> str:
 def _totals(points: Sequence[HistoryPoint]) -> Iterator[tuple[str, str]]:
     for name in ("done", "failed", "abandoned", "cancelled", "lost", "released"):
         yield name, f"{sum(getattr(point, name) for point in points):,}"
-    yield "run time", duration(sum(point.seconds for point in points))
-    yield "CPU time", duration(sum(point.cpu_seconds for point in points))
+    yield "run time", _long(sum(point.seconds for point in points))
+    yield "CPU time", _long(sum(point.cpu_seconds for point in points))
     yield "peak memory", byte_size(max((point.peak_memory or 0 for point in points), default=0) or None) or "unknown"
+
+
+def _long(seconds: float) -> str:
+    return duration(seconds) if seconds < 300 else short_duration(seconds)
 
 
 # -- tasks that may need someone -------------------------------------------------------------------

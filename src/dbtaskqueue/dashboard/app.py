@@ -83,12 +83,13 @@ class Dashboard:
         return Wsgi(self)
 
     def close(self) -> None:
-        """Stop the threads of the dashboard. The queue stays open."""
+        """Stop the threads of the dashboard, and close what it has opened for itself. The queue stays open."""
         with self._lock:
             runner, self._runner = self._runner, None
             self.read_only = True  # whatever still arrives starts nothing
         if runner is not None:
             runner.close()
+        self.sources.close()
 
     def wake_operations(self, *, at_once: bool = False) -> None:
         """Carry out open operations, also those that another dashboard has left when it was killed.

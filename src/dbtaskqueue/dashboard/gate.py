@@ -101,7 +101,9 @@ class Gate:
             response = self._dashboard.way_in_page(call, 401, refusal.reason, wanted=call.here)
             response.headers.update(headers)
             return response
-        return call.page("error.html", refusal.status, headers, title=refusal.title, detail=refusal.reason)
+        polls = "none" if refusal.status == 503 else ""  # the page comes back by itself with the database
+        more = {"title": refusal.title, "detail": refusal.reason, "etag": polls}
+        return call.page("error.html", refusal.status, headers, **more)
 
     async def _pass(self, request: Request, call: Call, timing: Timing) -> Response:
         self._hosts.check(request)
@@ -118,7 +120,6 @@ class Gate:
         if self._dashboard.read_only:
             identity = identity._replace(user=identity.user._replace(role="look"))
         call.know(identity.user, identity.seed or request.cookies.get(_CSRF_COOKIE) or "")
-        self._dashboard.wake_operations()
         if way is None:
             raise _no_way(request.method, allowed)
         if identity.cookie is not None and way.method == "GET":

@@ -22,7 +22,7 @@ EVERY = 0.95
 """Seconds for which a look is good. Browsers ask once a second."""
 _REST = 4
 _BACKGROUND_REST = 20
-_FIRST_COUNT = 0.5
+_FIRST_COUNT = 0.1
 """Seconds that the first request waits for what a thread reads."""
 _PATIENCE = 5.0
 _MOST = 200
@@ -82,8 +82,13 @@ class Looks:
         value: T = subject.look.value
         return value
 
-    def counted(self, key: Hashable, read: Callable[[], T], every: float = EVERY) -> T | None:
-        """Return what a thread reads meanwhile, at most a twentieth of the time; None if it is not known yet."""
+    def counted(
+        self, key: Hashable, read: Callable[[], T], every: float = EVERY, *, wait: float = _FIRST_COUNT
+    ) -> T | None:
+        """Return what a thread reads meanwhile, at most a twentieth of the time.
+
+        None if it is not known yet, and not within ``wait`` seconds.
+        """
         subject = self._subject(key)
         with self._lock:
             starts = not subject.is_reading and time.monotonic() >= subject.next_at
@@ -91,7 +96,7 @@ class Looks:
         if starts:
             threading.Thread(target=self._count, args=(subject, read, every), name="dashboard", daemon=True).start()
         if subject.look is None:
-            subject.known.wait(_FIRST_COUNT)
+            subject.known.wait(wait)
         return None if subject.look is None else subject.look.value
 
     def forget(self, key: Hashable) -> None:

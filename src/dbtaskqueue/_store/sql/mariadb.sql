@@ -351,6 +351,11 @@ FORCE INDEX (PRIMARY)
 -- name: by_operation_id
 FORCE INDEX (PRIMARY)
 
+-- name: count_lost_worker
+-- Differs because MariaDB has no ON CONFLICT.
+INSERT INTO dbtaskqueue_duty (name, next_at, turns) VALUES ('workers lost', :now, 1)
+    ON DUPLICATE KEY UPDATE next_at = :now, turns = turns + 1
+
 -- name: queue_counts
 -- Differs because of the columns that take the place of partial indexes, which also make these counts simpler.
 SELECT waiting, 'waiting', count(*) FROM dbtaskqueue_task {{by_claimable}} WHERE waiting IS NOT NULL GROUP BY waiting

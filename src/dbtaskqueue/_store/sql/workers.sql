@@ -51,8 +51,10 @@ UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND be
 
 -- name: vanished_workers
 -- Ids of workers that hold tasks, but have no row or are marked lost.
-SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
- WHERE {{is_held}} AND worker IS NOT NULL
+SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task WHERE {{is_orphaned}}
+
+-- name: is_orphaned
+{{is_held}} AND worker IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS alive
                     WHERE alive.id = dbtaskqueue_task.worker AND alive.lost_at IS NULL)
 
@@ -74,6 +76,13 @@ SELECT {{task_columns}},
 UPDATE {{schema}}dbtaskqueue_task
    SET token = token + 1, due = :due, due_set_at = :at, finished_at = :finished_at, worker = NULL, state = :state
  WHERE {{is_running}}
+
+-- name: count_lost_worker
+INSERT INTO {{schema}}dbtaskqueue_duty AS known (name, next_at, turns) VALUES ('workers lost', :now, 1)
+    ON CONFLICT (name) DO UPDATE SET next_at = :now, turns = known.turns + 1
+
+-- name: workers_lost
+SELECT turns FROM {{schema}}dbtaskqueue_duty WHERE name = 'workers lost'
 
 -- name: running
 SELECT id, queue, function, command, attempt, worker, started_at, cancel_requested, {{is_suspended}},

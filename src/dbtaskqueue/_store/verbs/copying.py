@@ -14,7 +14,11 @@ from .database import IMPORTING, SqlDatabase
 _OF_TASKS = ("large", "note", "attempt", "edge", "gate", "undecided", "expiry")
 """Tables whose rows belong to a task."""
 _OTHERWISE_STORED = ("attempt", "edge", "gate", "expiry", "schedule", "tick")
-LOADING = {table: f"insert_{table}" if table in _OTHERWISE_STORED else f"load_{table}" for table in TABLES}
+_OVERWRITTEN = {"history": "write_history", "sample": "write_sample", "retention": "set_retention"}
+LOADING = {
+    table: _OVERWRITTEN.get(table, f"insert_{table}" if table in _OTHERWISE_STORED else f"load_{table}")
+    for table in TABLES
+}
 """For each table, in order, the query that stores one row."""
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..._formats.function_names import MOST_PAIRS, counted_as
 from ...states import ABANDONED, CANCELLED, DONE, TaskState
-from ..attempt_counts import SECOND, maxima, merged, within_bounds
+from ..attempt_counts import SECOND, maxima, merged
 from ..connections import Transaction, Values
 from ..contract import History, HistoryRecord, RetentionRecord, SampleRecord
 from .base import add_history
@@ -53,7 +54,10 @@ class SqlHistory(SqlTasks, History):
 
     def write_samples(self, rows: Sequence[SampleRecord]) -> None:
         values = [row._asdict() for row in rows]
-        self._connections.write(lambda tx: tx.change_each("write_sample", values))
+        if len(values) == 1:  # saves the statements of a transaction, in each minute of an idle database
+            self._change_alone("write_sample", values[0])
+        else:
+            self._connections.write(lambda tx: tx.change_each("write_sample", values))
 
     def history(
         self, start: int, *, queue: str | None = None, function: str | None = None, worker: int | None = None
@@ -113,7 +117,7 @@ class SqlHistory(SqlTasks, History):
             age = getattr(retention, state.value)
             if age is not None:
                 for ids in self._older_than(retention.queue, state, now - age):
-                    yield self._connections.write(partial(self._delete, ids))
+                    yield self._connections.write(partial(self._prune, ids, None))
         if retention.most is not None:
             yield from self._delete_all_but(retention.queue, retention.most)
 
@@ -146,7 +150,7 @@ class SqlHistory(SqlTasks, History):
             if not ids:
                 return
             values["after"] = ids[-1]
-            count = self._connections.write(partial(self._delete, ids))
+            count = self._connections.write(partial(self._prune, ids, None))
             excess -= count
             yield count
 
@@ -169,12 +173,12 @@ def _fold_history(longer: int, values: Values, tx: Transaction) -> int:
 def _bounded(tx: Transaction, longer: int, at: int, rows: Sequence[HistoryRecord]) -> list[HistoryRecord]:
     """Return rows as they are added to those of a longer period, which may have a limited number of functions."""
     known = {(queue, function) for queue, function in tx.rows("counted_functions", {"period": longer, "at": at})}
-    pairs = [(row.queue, row.function) for row in rows]
-    names = within_bounds(pairs, known, _MOST_IN_TOTAL) if longer == TOTAL else within_bounds(pairs, known)
-    bounded = [(row, *names[row.queue, row.function]) for row in rows]
-    return merged(
-        row._replace(period=longer, at=at, worker=0, queue=queue, function=function) for row, queue, function in bounded
-    )
+    bounded = []
+    for row in rows:
+        queue, function = counted_as((row.queue, row.function), known, MOST_PAIRS if longer else _MOST_IN_TOTAL)
+        known.add((queue, function))
+        bounded.append(row._replace(period=longer, at=at, worker=0, queue=queue, function=function))
+    return merged(bounded)
 
 
 def _fold_samples(longer: int, values: Values, tx: Transaction) -> int:

@@ -90,31 +90,13 @@ class SqlOperations(SqlTasks, Operations):
     # -- many tasks --------------------------------------------------------------------------------
 
     def act(self, step: BulkStep) -> Acted:
-        try:
-            acted, decided = self._connections.write(partial(self._act, step))
-        except Conflict:  # two tasks of this step have one key, or another program has taken it
-            return self._act_one_by_one(step)
-        self._decide_left_over(decided, step.now)
-        return acted
-
-    def _act_one_by_one(self, step: BulkStep) -> Acted:
-        changed, refused = 0, Counter[str]()
-        inner = step.operation and step.operation._replace(position=None, scanned=0)
-        for id in step.tasks:
-            single = step._replace(tasks=[id], operation=inner)
-            while True:
-                try:
-                    acted, decided = self._connections.write(partial(self._act, single))
-                    break
-                except Conflict:
-                    continue
+        while True:
+            try:
+                acted, decided = self._connections.write(partial(self._act, step))
+            except Conflict:  # another program has taken a key since it was checked, as the next turn sees
+                continue
             self._decide_left_over(decided, step.now)
-            changed += acted.changed
-            refused.update(acted.refused)
-            if not acted.is_current:
-                return Acted(changed, dict(refused), False)
-        last = step._replace(tasks=[], action=None)
-        return Acted(changed, dict(refused), self._connections.write(partial(self._act, last))[0].is_current)
+            return acted
 
     def _act(self, step: BulkStep, tx: Transaction) -> tuple[Acted, Decided]:
         known = self._lock_operation(tx, step)
@@ -128,7 +110,7 @@ class SqlOperations(SqlTasks, Operations):
         elif ids and step.verb == "retry":
             refused |= self._retry_many(tx, ids, step)
         elif ids and step.verb == "reschedule":
-            self._reschedule(tx, ids, step.change, step.now)
+            refused |= self._reschedule_many(tx, ids, step)
         elif ids:
             self._delete(tx, ids)
         acted = Acted(len(step.tasks) - len(refused), dict(Counter(refused.values())))
@@ -156,6 +138,20 @@ class SqlOperations(SqlTasks, Operations):
             verdict, why = self._retry(tx, id, step.now, step.now + id * 618033989 % spread)
             if not verdict.stored:
                 refused[id] = why or verdict.refusal
+        return refused
+
+    def _reschedule_many(self, tx: Transaction, ids: Sequence[int], step: BulkStep) -> dict[int, str]:
+        """Reschedule tasks; return why others were refused. Two of them may have one key, in different queues."""
+        moved = [] if step.change.queue is None else [row.id for row in _rows(tx, "read_bulk", ids) if row.has_key]
+        others = [id for id in ids if id not in set(moved)]
+        if others:
+            self._reschedule(tx, others, step.change, step.now)
+        refused: dict[int, str] = {}
+        for id in moved:
+            if tx.rows("taken_in_queue", {"ids": tx.array([id]), "queue": step.change.queue}):
+                refused[id] = KEY_IS_TAKEN
+            else:
+                self._reschedule(tx, [id], step.change, step.now)
         return refused
 
     def _lock_operation(self, tx: Transaction, step: BulkStep) -> dict[str, int] | None:

@@ -21,6 +21,8 @@ from .base import CHUNK, SqlFacet, records
 _FIRST_STEP = 128
 """Rows of the first step, which is enough for a page if most of them match. Later steps grow."""
 _GROWTH = 4
+_SECONDS_AGAIN = 1.0
+"""How long a search may look at a window again. If the machine is too busy for it, a task may come twice."""
 
 
 class SqlSearch(SqlFacet, Queues, Search):
@@ -139,11 +141,11 @@ class _EndedSearch(_Search):
         position = parse_cursor("ended", self._request.cursor) or (HIGHEST,)
         top, floor = position[0], position[1] if position[1:] else None
         request = self._request._replace(cursor=to_cursor("newest", (top,)), limit=10**9)
-        if floor is not None:
-            request = request._replace(rows=10**9, seconds=60.0)
+        if floor is not None:  # the page before came down to it within its bounds
+            request = request._replace(rows=2 * request.rows, seconds=_SECONDS_AGAIN)
         window = _Window(self._connections, request, self._queues, floor)
         found = window.page(with_tasks=False)
-        if floor is None and found.next is not None:
+        if found.next is not None:
             (floor,) = parse_cursor("newest", found.next) or (0,)
         ends = sorted(window.ends, reverse=True)
         if position[1:]:
@@ -167,7 +169,7 @@ class _Window(_Search):
         self.ends: list[tuple[int, int]] = []
 
     def _matches(self, tx: Transaction, step: Step) -> list[int]:
-        if self._tested.paths:
+        if self._tested.wanted:
             step = step._replace(ids=super()._matches(tx, step))
         if step.ids is not None and not step.ids:
             return []
@@ -183,7 +185,7 @@ def _matches(tx: Transaction, tested: Tested, step: Step, most: int) -> list[int
     if step.ids is not None and not step.ids:
         return []
     values = {**tested.values, **_place(tx, step), "limit": most}
-    if tested.paths:
+    if tested.wanted:
         query = "payloads_between" if step.ids is None else "payloads_among"
         rows = tx.rows_where(query, tested.conditions, values)
         found = [id for id, *row in rows if has_paths(tested, *row)]

@@ -59,11 +59,18 @@ class SqlWorkers(SqlDependencies, Workers):
             count = sum(_rescue(tx, each, error, now, retry_time, ended) for each in lost)
             self._wake_for(tx, [task.id for task in held], now)
             self._forget_dead_waiters(tx)
-            return count, self._decide(tx, ended, now) if ended else Decided()
+            decided = self._decide(tx, ended, now) if ended else Decided()
+            if worker is not None:
+                tx.change("count_lost_worker", {"now": now})  # last: all rescues lock this row
+            return count, decided
 
         count, decided = self._connections.write(run)
         self._decide_left_over(decided, now)
         return count
+
+    def workers_lost(self) -> int:
+        rows = self._connections.query("workers_lost")
+        return int(rows[0][0]) if rows else 0
 
     def _forget_dead_waiters(self, tx: Any) -> None:
         """Remove the registrations of waiting workers that have died, if the engine has such registrations."""

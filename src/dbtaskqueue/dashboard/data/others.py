@@ -91,7 +91,7 @@ def function_page(sources: Sources, queue: TaskQueue, name: str, since: str) -> 
 
     def read() -> list[Failure]:
         wanted = [(each.queue, state) for each in rows if each.stats.failures for state in (FAILED, ABANDONED)][:10]
-        found = [task for key, state in wanted for task in queue.store.tasks(key, state, 2 * _LATEST, None)]
+        found = [task for key, state in wanted for task in sources.slow.tasks(key, state, 2 * _LATEST, None)]
         return grouped(sorted((each for each in found if each.function == name), key=failed_at, reverse=True))
 
     failures = sources.looks.counted(("failures of function", name), read, 5.0) or []
@@ -158,7 +158,7 @@ def findings(sources: Sources, queue: TaskQueue) -> list[tuple[str, str, str | N
         return " ".join(["dbtaskqueue", command, *words, *(["--queue", queue] if queue else [])])
 
     def read() -> list[tuple[str, str, str | None, bool]]:
-        found = check(queue.store, sources.names(), command_line)
+        found = check(sources.slow, sources.names(), command_line)
         return [(each.name, each.value, each.advice, each.broken) for each in found]
 
     return sources.looks.counted("doctor", read, 60.0)

@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 from ..._formats import progress as progress_format
 from ..._formats.progress import Progress, Usage, part_done, read_usage
-from ..._store.contract import FinalRecord, LongRunning, QueueCounts, ScheduleRecord, TaskRecord, WorkerRecord
+from ..._store.contract import (
+    FinalRecord,
+    LongRunning,
+    QueueCounts,
+    ScheduleRecord,
+    Store,
+    TaskRecord,
+    WorkerRecord,
+)
 from ..._system import clock
 from ..._system.place import here, is_gone
 from ...monitoring.snapshot import cpu_share
@@ -111,6 +119,7 @@ class Sources:
         self.hidden = hidden
         self.queue = queue
         self.looks = looks
+        self._slow = TaskQueue(None, queue.name, create=False, open=False)
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
         self._beats: dict[int, tuple[int, float]] = {}
 
@@ -119,6 +128,17 @@ class Sources:
         if "payload" in self.hidden:
             return ""
         return call_text(record.function, (record.payload or "")[:_MOST_PAYLOAD])
+
+    @property
+    def slow(self) -> Store:
+        """The same database by connections of their own: what counts in the background must not hold up a page."""
+        if not self._slow.is_open:
+            self._slow.open(self.queue.store.url)
+        return self._slow.store
+
+    def close(self) -> None:
+        """Close the connections for what is slow."""
+        self._slow.close()
 
     # -- workers -----------------------------------------------------------------------------------
 
@@ -161,8 +181,8 @@ class Sources:
     def queues(self) -> list[Queue] | None:
         """Return the queues with their counts; None if they are not counted yet."""
         store = self.queue.store
-        counts = self.looks.counted("counts", store.queue_counts)
-        finals = self.looks.counted("finals", lambda: store.final_counts(self.names()), _SLOWLY)
+        counts = self.looks.counted("counts", lambda: self.slow.queue_counts(), wait=0.5)
+        finals = self.looks.counted("finals", lambda: self.slow.final_counts(self.names()), _SLOWLY)
         if counts is None:
             return None
         names = sorted({*self.names(), *counts})
@@ -178,7 +198,7 @@ class Sources:
 
     def _due_since(self, waiting: list[str]) -> dict[str, int | None]:
         def read() -> dict[str, int | None]:
-            return {name: self.queue.store.waiting_since(name, clock.now()) for name in waiting}
+            return {name: self.slow.waiting_since(name, clock.now()) for name in waiting}
 
         return (self.looks.counted("due", read, max(_SLOWLY, len(waiting))) if waiting else None) or {}
 
@@ -219,7 +239,7 @@ class Sources:
         """Return the statistics of a queue's functions over its latest attempts; None if not known yet."""
 
         def read() -> list[FunctionStats]:
-            return summarize(self.queue.store.ended(queue, LATEST))
+            return summarize(self.slow.ended(queue, LATEST))
 
         return self.looks.counted(("functions", queue), read, _FUNCTIONS_EVERY)
 
@@ -232,7 +252,7 @@ class Sources:
 
     def unusual(self) -> list[Unusual]:
         """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
-        return self.looks.counted("unusual", lambda: unusual(self.queue.store), _UNUSUAL_EVERY) or []
+        return self.looks.counted("unusual", lambda: unusual(self.slow), _UNUSUAL_EVERY) or []
 
     # -- failures and schedules --------------------------------------------------------------------
 
@@ -246,7 +266,7 @@ class Sources:
     def _read_failures(self, wanted: list[tuple[str, str]]) -> list[Failure]:
         found: list[TaskRecord] = []
         for name, state in wanted:
-            found += self.queue.store.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
+            found += self.slow.tasks(name, FAILED if state == FAILED else ABANDONED, MOST_FAILURES, None)
         return grouped(sorted(found, key=failed_at, reverse=True)[: 3 * MOST_FAILURES])
 
     def failures_of(self, queue: str) -> list[Failure]:

@@ -43,7 +43,7 @@ def points(
     step, _ = RANGES[since]
 
     def read() -> list[HistoryPoint]:
-        return history(queue.store, name, function, since, step)
+        return history(sources.slow, name, function, since, step)
 
     return sources.looks.counted(("history", since, name, function), read, _EVERY)
 

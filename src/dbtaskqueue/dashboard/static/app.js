@@ -134,8 +134,9 @@ showTimes(document);
 
 async function follow() {
   const log = $("[data-output]");
-  if (!log) return;
-  let answer = await (await fetch(`${log.dataset.output}&after=${log.dataset.position}`, { cache: "no-store" })).json();
+  if (!log || log.dataset.done) return;
+  const answer = await (await fetch(`${log.dataset.output}&after=${log.dataset.position}`, { cache: "no-store" })).json();
+  if (answer.ended && !answer.text) log.dataset.done = "1";
   if (!answer.text && !answer.left_out) return;
   const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 24;
   if (answer.left_out) log.append(`\n[… ${answer.left_out.toLocaleString()} bytes left out …]\n`);
