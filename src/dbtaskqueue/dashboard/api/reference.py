@@ -117,7 +117,7 @@ def _operation(way: Way) -> dict[str, Any]:
 
 
 def _parameters(path: str, query: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    found = [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
+    found: list[dict[str, Any]] = [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
     if "{id}" in path:
         found.insert(0, {"name": "id", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}})
     return found
