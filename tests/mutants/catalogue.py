@@ -2074,6 +2074,7 @@ MUTANTS = [
         "",
         _conformance("metrics"),
         only="problems and sqlite",
+    ),
     # -- history --
     Mutant(
         "a failure is counted again when it is reported",
