@@ -24,8 +24,8 @@ PAYLOADS = {
     "script": "<script>alert(1)</script>",
     "url": "javascript:alert(1)",
     "many": "\"><img src=x onerror=alert(1)> '><svg/onload=alert(1)> </title><script>alert(1)</script> </textarea></pre>"
-    "<script>alert(1)</script> {{7*7}}${7*7}<%= 7*7 %> <iframe srcdoc='<script>parent.alert(1)</script>'> --><!--<img"
-    " src=x onerror=alert(1)> </td></table></details></dialog><img src=x onerror=alert(1)>",
+    "<script>alert(1)</script> {{7*7}}${7*7}<%= 7*7 %> <iframe srcdoc='<script>parent.alert(1)</script>'> --><!--"
+    "<img src=x onerror=alert(1)> </td></table></details></dialog><img src=x onerror=alert(1)>",
     "terminal": "\u202e\u2066evil\u2069 \x1b[31mred\x1b[0m \x07\x00",
 }
 
@@ -93,7 +93,7 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_64_a_form_of_another_site_changes_nothing(
     site: Site, page: Page, visitor: Visitor, elsewhere: tuple[str, Path]
 ) -> None:
-    """64 (threat 3): also with a cookie that goes along, since localhost and 127.0.0.1 are what a browser calls sites."""
+    """64 (threat 3): also if the cookie goes along, as between two ports of localhost, which are one site."""
     visitor.expects("40[01369]")
     task = site.queue.enqueue(1)
     address, directory = elsewhere
@@ -131,7 +131,9 @@ def test_70_no_other_site_can_frame_a_page(
     (directory / "index.html").write_text(f"<iframe src='{ours}/'></iframe>")
     page.goto(address)
     eventually(lambda: len(visitor.faults) > 0, "a blocked frame")
-    assert not [frame for frame in page.frames if frame.url.startswith(site.address) and frame.get_by_role("main").count()]
+    assert not [
+        frame for frame in page.frames if frame.url.startswith(site.address) and frame.get_by_role("main").count()
+    ]
 
 
 def test_72_the_token_of_the_link_does_not_stay_in_the_url(site: Site, page: Page, visitor: Visitor) -> None:
