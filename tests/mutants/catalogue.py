@@ -1950,7 +1950,7 @@ MUTANTS = [
         CANDIDATES,
         """scans += [_scan("pending_ids", queue, state), _scan("blocked_ids", queue, state)]""",
         """scans += [_scan("pending_ids", queue, state)]""",
-        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+        _conformance("find::test_each_state_is_found_through_its_index"),
     ),
     Mutant(
         "a running task has ended with its last attempt",
@@ -1979,7 +1979,7 @@ MUTANTS = [
         """following = to_cursor("ended", (floor,)) if floor else None""",
         "following = None",
         _conformance("find::test_ends_are_sorted_window_by_window"),
-    # -- metrics --
+        # -- metrics --
     ),
     Mutant(
         "a lost worker is not counted",

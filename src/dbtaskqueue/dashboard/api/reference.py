@@ -35,6 +35,8 @@ _QUERIES: dict[str, dict[str, dict[str, Any]]] = {
     "POST /quota": {"name": _TEXT},
 }
 _ANY: dict[str, Any] = {}
+_SECONDS = {"type": ["number", "string"]}
+"""A number of seconds, or a text such as 30d."""
 _BODIES: dict[str, dict[str, dict[str, Any]]] = {
     "POST /tasks": {
         "queue": _TEXT,
@@ -43,12 +45,25 @@ _BODIES: dict[str, dict[str, dict[str, Any]]] = {
         "args": {"type": "array"},
         "kwargs": {"type": "object"},
         "priority": {"type": "integer"},
-        "start_in": {"type": "number", "minimum": 0},
+        "start_in": _SECONDS,
         "max_attempts": {"type": ["integer", "null"], "minimum": 1},
         "key": {"type": ["string", "null"]},
     },
-    "POST /operations": {"verb": _TEXT, "where": {"type": "object"}},
-    "POST /queue/prune": {"older_than": {"type": ["number", "string"]}, "states": {"type": "array", "items": _TEXT}},
+    "POST /tasks/{id}/cancel": {"running": {"type": "boolean"}},
+    "POST /tasks/{id}/reschedule": {"start_in": _SECONDS, "priority": {"type": "integer"}, "queue": _TEXT},
+    "POST /operations": {
+        "verb": {"enum": ["cancel", "retry", "reschedule", "delete"]},
+        "where": {"type": "object"},
+        "spread": _SECONDS,
+        "start_in": _SECONDS,
+        "priority": {"type": "integer"},
+        "queue": _TEXT,
+    },
+    "POST /queue/prune": {"older_than": _SECONDS, "states": {"type": "array", "items": _TEXT}},
+    "POST /queue/retention": {
+        **{state: {"type": ["number", "string", "null"]} for state in ("done", "cancelled", "abandoned")},
+        "most": {"type": ["integer", "null"]},
+    },
 }
 _PROBLEM = {
     "type": "object",
