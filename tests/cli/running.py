@@ -31,7 +31,7 @@ from dbtaskqueue.cli import main
 COMMAND = (sys.executable, "-m", "dbtaskqueue")
 WITHIN = 60.0
 """Seconds after which a test gives up on a command."""
-_PROCESSES = {"worker", "watch", "demo", "-f", "--follow"}
+_PROCESSES = {"worker", "watch", "demo", "-f", "--follow", "--listen"}
 """Command lines with one of these words need a separate process."""
 _OURS = ("DBTASKQUEUE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TZ")
 

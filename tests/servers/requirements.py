@@ -1,6 +1,6 @@
 """What happens if a server is missing: the test is skipped with a message in capitals, or fails if it is required.
 
-    DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera    (set in CI)
+    DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera,prometheus    (set in CI)
 
 Tests that do not stop their server can use existing servers instead:
 

@@ -31,14 +31,15 @@ def encode(counts: Sequence[int]) -> str:
     return json.dumps({str(index + LOWEST): count for index, count in enumerate(counts) if count})
 
 
-def decode(text: str) -> list[int]:
-    """Return stored counts. What cannot be read counts as zero, so that a damaged row spoils no sum."""
+def decode(*texts: str) -> list[int]:
+    """Return stored counts, or their sums. What cannot be read counts as zero: a damaged row spoils no sum."""
     counts = [0] * SIZE
-    try:
-        for exponent, count in json.loads(text).items():
-            counts[min(max(int(exponent), LOWEST), HIGHEST) - LOWEST] += max(0, int(count))
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        pass
+    for text in texts:
+        try:
+            for exponent, count in json.loads(text).items():
+                counts[min(max(int(exponent), LOWEST), HIGHEST) - LOWEST] += max(0, int(count))
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            pass
     return counts
 
 

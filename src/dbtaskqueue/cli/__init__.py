@@ -9,12 +9,16 @@ import click
 
 from .commands import Commands
 from .copying import copy
+from .dashboard import dashboard, dashboard_user
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
+from .find import find
+from .health import health
 from .history import retention, show_history, show_overdue
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
+from .metrics import metrics
 from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
@@ -27,8 +31,10 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
+    "Dashboard": [dashboard, dashboard_user],
     "Inspect": [
         list_tasks,
+        find,
         show,
         why,
         show_tree,
@@ -42,6 +48,7 @@ _GROUPS: dict[str, list[click.Command]] = {
     ],
     "Schedules": [schedules],
     "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune, retention],
+    "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],
 }

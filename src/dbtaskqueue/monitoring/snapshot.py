@@ -5,27 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from .._formats.progress import Progress, Usage, read_usage
-from .._store.contract import ScheduleRecord, Store, TaskRecord, WorkerRecord
+from .._store.contract import ScheduleRecord, Store, TaskRecord
 from .._system import clock
-from .._system.place import here, is_gone
 from ..overview import seconds_waited
 from ..states import ABANDONED, FAILED, FINAL, RUNNING, TaskState
 from ..task import Task
+from .pacing import Paced
 from .tasks import describe, error_line
-
-T = TypeVar("T")
+from .workers import WorkerSnapshot as WorkerSnapshot
+from .workers import WorkerWatch
 
 MOST_RUNNING = 50
 """The most running tasks of a queue that are read."""
 _MOST_FAILURES = 10
 _MOST_ENDED = 50
 _MOST_SCHEDULES = 20
-_COUNTING_SHARE = 0.05
-"""The largest share of the time that counting may take: if it is slow, tasks are counted less often."""
 _CPU_WINDOW = 5.0
 """Seconds over which CPU use is measured. A worker reports what its tasks use about once a second."""
 _LONG_PAYLOAD = 5000
@@ -45,17 +43,6 @@ class QueueSnapshot(NamedTuple):
     waited: float | None
     paused: bool
     blocked: int = 0
-
-
-class WorkerSnapshot(NamedTuple):
-    """A worker. ``state``: alive, lost, or silent (it runs elsewhere and has sent no heartbeat for its lease)."""
-
-    id: int
-    state: str
-    executor: str | None
-    host: str
-    pid: int
-    created_at: int
 
 
 class Running(NamedTuple):
@@ -154,23 +141,6 @@ def cpu_share(samples: Iterable[tuple[float, float]]) -> float | None:
     return max(0.0, (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0]))
 
 
-class _Paced(Generic[T]):
-    """A value that is computed only as often as ``_COUNTING_SHARE`` allows."""
-
-    def __init__(self, compute: Callable[[], T]) -> None:
-        self._compute = compute
-        self._known: list[T] = []
-        self._next_at = 0.0
-
-    def __call__(self) -> T:
-        started = time.monotonic()
-        if not self._known or started >= self._next_at:
-            self._known = [self._compute()]
-            now = time.monotonic()
-            self._next_at = now + (now - started) * (1 / _COUNTING_SHARE - 1)
-        return self._known[0]
-
-
 class Monitor:
     """Takes snapshots of all queues, or of one.
 
@@ -181,21 +151,19 @@ class Monitor:
         self._store = store
         self._queue = queue
         self._with_ended = with_ended
-        self._place = here()
-        self._final = _Paced(lambda: {name: store.count(name, final=True) for name in self._names()})
-        self._unfinished = _Paced(lambda: [self._read_queue(name) for name in self._names()])
+        self._workers = WorkerWatch(store)
+        self._final = Paced(lambda: {name: store.count(name, final=True) for name in self._names()})
+        self._unfinished = Paced(lambda: [self._read_queue(name) for name in self._names()])
         self._queues: list[QueueSnapshot] = []
-        self._failures = _Paced(self._read_failures)
-        self._schedules = _Paced(self._read_schedules)
-        self._beats: dict[int, tuple[int, float]] = {}
+        self._failures = Paced(self._read_failures)
+        self._schedules = Paced(self._read_schedules)
         self._samples: dict[tuple[int, int], deque[tuple[float, float]]] = {}
         self._were_running: dict[int, Running] = {}
 
     def snapshot(self) -> Snapshot:
         """Take a snapshot. Raises StoreUnavailable."""
         at = clock.now()
-        workers = [self._read_worker(record) for record in self._store.workers()]
-        self._beats = {worker.id: self._beats[worker.id] for worker in workers}
+        workers = self._workers.read()
         final = self._final()
         self._queues = [_with_final(queue, final.get(queue.name, {})) for queue in self._unfinished()]
         busy = [queue.name for queue in self._queues if queue.counts[RUNNING]]
@@ -216,23 +184,6 @@ class Monitor:
             self._store.is_paused(name),
             self._store.count_blocked(name),
         )
-
-    def _read_worker(self, record: WorkerRecord) -> WorkerSnapshot:
-        gone, is_silent = is_gone(record, self._place), self._is_silent(record)
-        state = "alive"
-        if record.lost_at is not None or gone:
-            state = "lost"
-        elif gone is None and is_silent:
-            state = "silent"
-        return WorkerSnapshot(record.id, state, record.executor, record.host, record.pid, record.created_at)
-
-    def _is_silent(self, record: WorkerRecord) -> bool:
-        now = time.monotonic()
-        beat, since = self._beats.get(record.id, (None, now))
-        if beat != record.beat:
-            since = now
-        self._beats[record.id] = record.beat, since
-        return now - since >= record.lease
 
     def _read_running(self, records: Iterable[TaskRecord]) -> list[Running]:
         now, before, self._samples = time.monotonic(), self._samples, {}

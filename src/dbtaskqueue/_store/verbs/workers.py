@@ -7,7 +7,7 @@ from typing import Any
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
 from ..attempt_counts import EndedHere
 from ..connections import Transaction
-from ..contract import End, Held, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
+from ..contract import End, Held, LongRunning, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
 from .base import count_attempts, insert_attempt
 from .dependencies import Decided, SqlDependencies
@@ -37,6 +37,9 @@ class SqlWorkers(SqlDependencies, Workers):
     def held(self, worker: int) -> list[Held]:
         return [Held(*row) for row in self._connections.query("held", {"worker": worker})]
 
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        return [LongRunning(*row) for row in self._connections.query("longest_running", {"limit": limit})]
+
     def running(self, limit: int) -> list[RunningRecord]:
         return [RunningRecord(*row) for row in self._connections.query("running", {"limit": limit})]
 
@@ -56,11 +59,18 @@ class SqlWorkers(SqlDependencies, Workers):
             count = sum(_rescue(tx, each, error, now, retry_time, ended) for each in lost)
             self._wake_for(tx, [task.id for task in held], now)
             self._forget_dead_waiters(tx)
-            return count, self._decide(tx, ended, now) if ended else Decided()
+            decided = self._decide(tx, ended, now) if ended else Decided()
+            if worker is not None:
+                tx.change("count_lost_worker", {"now": now})  # last: all rescues lock this row
+            return count, decided
 
         count, decided = self._connections.write(run)
         self._decide_left_over(decided, now)
         return count
+
+    def workers_lost(self) -> int:
+        rows = self._connections.query("workers_lost")
+        return int(rows[0][0]) if rows else 0
 
     def _forget_dead_waiters(self, tx: Any) -> None:
         """Remove the registrations of waiting workers that have died, if the engine has such registrations."""
