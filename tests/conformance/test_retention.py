@@ -91,7 +91,8 @@ def test_tasks_are_deleted_by_state_and_age(queue: TaskQueue) -> None:
 def test_an_old_task_behind_many_newer_ones_is_found(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search stops at tasks that were all created too late, not at the first one that is too young."""
     monkeypatch.setattr("dbtaskqueue._store.verbs.history._STEP", 3)
-    young = [end(queue, "done", ago=1, created=20).id for _ in range(7)]
+    young = [end(queue, "done", ago=1).id]  # created while the clock was ahead
+    young += [end(queue, "done", ago=1, created=20).id for _ in range(7)]
     old = end(queue, "done", ago=9, created=10)
     new = [end(queue, "done", ago=1).id for _ in range(5)]
     assert apply(queue, done=5 * DAY) == 1

@@ -2049,6 +2049,7 @@ MUTANTS = [
         "max(LEAST_STALLED, GAPS * gap)",
         "LEAST_STALLED",
         _conformance("overdue::test_a_task_that_reports_rarely_has_five_of_its_gaps"),
+    ),
     # -- finding --
     Mutant(
         "a search leaves out the last task of a page",
