@@ -58,8 +58,11 @@ def test_retention_is_stored_for_each_queue(queue: TaskQueue) -> None:
     assert queue.lane("other").retention() == Retention()
     queue.set_retention(abandoned=1.5)
     assert queue.retention() == Retention(abandoned=1.5)
-    queue.set_retention()
+    queue.set_retention(actor="alice")
     assert queue.store.retentions() == []
+    queue.set_retention(done=5, actor="alice")
+    found = [(action.who, action.verb, action.queue, action.detail) for action in queue.audit()]
+    assert found == [("alice", "retention", "default", {"done": "5"}), ("alice", "retention", "default", None)]
 
 
 @pytest.mark.one_engine("checked in Python")

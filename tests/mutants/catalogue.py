@@ -2092,7 +2092,7 @@ MUTANTS = [
         """following = to_cursor("ended", (floor,)) if floor else None""",
         "following = None",
         _conformance("find::test_ends_are_sorted_window_by_window"),
-    # -- metrics --
+        # -- metrics --
     ),
     Mutant(
         "a lost worker is not counted",

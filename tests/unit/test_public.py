@@ -74,7 +74,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "function_stats": "",
         "history": "function=None, *, since='24h', step='10m'",
         "retention": "",
-        "set_retention": "*, done=None, cancelled=None, abandoned=None, most=None",
+        "set_retention": "*, done=None, cancelled=None, abandoned=None, most=None, actor=None",
         "workers": "",
         "queues": "",
         "pause": "",

@@ -12,7 +12,7 @@ from .._formats.display import byte_size, duration, short_duration
 from .._formats.quantities import duration as span
 from .._formats.quantities import seconds
 from ..checks import MOST
-from ..history import HistoryPoint, Retention, history, retentions, store_retention
+from ..history import HistoryPoint, Retention, history, retentions
 from ..overdue import Unusual, unusual
 from .options import checked, default_queue, json_option, one_queue_option, open_queue, url_option
 from .output import console, fields, local, note, print_json, table
@@ -211,7 +211,7 @@ def retention(
             queue = queue or default_queue()
             warn_of_unknown(store, queue)
             known = retentions(store).get(queue, Retention())
-            store_retention(store, queue, **{**known._asdict(), **changes})
+            task_queue.lane(queue).set_retention(**{**known._asdict(), **changes})
         found = retentions(store)
     shown = found if queue is None else {queue: found.get(queue, Retention())}
     if json:
