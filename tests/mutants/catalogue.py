@@ -70,10 +70,10 @@ SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
 PLACE, TIMETABLE = "_system/place.py", "_formats/timetable.py"
 SCHEDULES, TICKING, TICKER = "_store/sql/schedules.sql", "_store/verbs/schedules.py", "_maintenance/ticker.py"
 DECLARING = "schedules.py"
-HISTORY, FOLDING, COUNTING = "_store/sql/history.sql", "_store/verbs/history.py", "_maintenance/attempt_history.py"
 SEARCH, CANDIDATES, CONDITIONS = "_store/sql/search.sql", "_store/candidates.py", "_store/conditions.py"
 SEARCHING = "_store/verbs/search.py"
 CENSUS, FAMILIES, METRICS_CACHE, ACCESS = (f"metrics/{name}.py" for name in ("census", "families", "cache", "access"))
+HISTORY, FOLDING, COUNTING = "_store/sql/history.sql", "_store/verbs/history.py", "_maintenance/attempt_history.py"
 
 MUTANTS = [
     # -- liveness --
@@ -1936,6 +1936,144 @@ MUTANTS = [
         "_skip(making, each, older.at, blockers[0] if blockers else waiting.id)",
         "pass",
         _model("model"),
+    ),
+    # -- finding --
+    Mutant(
+        "a search leaves out the last task of a page",
+        CANDIDATES,
+        "top = self._top if after is None else min(self._top, after[0] - 1)",
+        "top = self._top if after is None else min(self._top, after[0] - 2)",
+        _conformance("find::test_a_cursor_walks_all_tasks_once_while_others_are_enqueued"),
+    ),
+    Mutant(
+        "a search by states leaves out blocked tasks",
+        CANDIDATES,
+        """scans += [_scan("pending_ids", queue, state), _scan("blocked_ids", queue, state)]""",
+        """scans += [_scan("pending_ids", queue, state)]""",
+        _conformance("find::test_each_state_is_found_through_its_index"),
+    ),
+    Mutant(
+        "a running task has ended with its last attempt",
+        SEARCH,
+        "CASE WHEN state = 'running' OR attempt = 0 THEN NULL",
+        "CASE WHEN attempt = 0 THEN NULL",
+        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+    ),
+    Mutant(
+        "true in a payload is 1",
+        CONDITIONS,
+        "return one is other",
+        "return bool(one == other)",
+        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+    ),
+    Mutant(
+        "a search has no bound of rows",
+        SEARCHING,
+        "min(self._size, self._request.rows - self._scanned)",
+        "self._size",
+        _conformance("find::test_small_steps_find_the_same"),
+    ),
+    Mutant(
+        "a window of ends is not continued",
+        SEARCHING,
+        """following = to_cursor("ended", (floor,)) if floor else None""",
+        "following = None",
+        _conformance("find::test_ends_are_sorted_window_by_window"),
+        # -- metrics --
+    ),
+    Mutant(
+        "a lost worker is not counted",
+        "_store/verbs/workers.py",
+        """tx.change("count_lost_worker", {"now": now})""",
+        "pass",
+        _conformance("workers_lost"),
+    ),
+    Mutant(
+        "a worker is counted again each time that it is found lost",
+        "_store/verbs/workers.py",
+        "            if worker is not None:\n                tx.change",
+        "            if True:\n                tx.change",
+        _conformance("workers_lost"),
+    ),
+    Mutant(
+        "functions take and lose places, so the counters of the others fall",
+        FAMILIES,
+        "names = [name for name in self._names if name in found]",
+        "names: list[K] = []",
+        _unit("metric_families"),
+        only="counters or places",
+    ),
+    Mutant(
+        "running functions take the places of counters",
+        FAMILIES,
+        "            *_schedules(census.schedules),\n        ]",
+        "            *_schedules(census.schedules),\n            *_running(census.running),\n        ]",
+        _unit("metric_families"),
+        only="counters",
+    ),
+    Mutant(
+        "a control character in a name reaches the metrics",
+        CENSUS,
+        "shown = escaped(name)",
+        "shown = name",
+        _unit("metric_families"),
+        only="hostile",
+    ),
+    Mutant(
+        "the other functions have no sums",
+        FAMILIES,
+        "({other: reduce(add, rest)} if rest else {})",
+        "({other: rest[0]} if rest else {})",
+        _unit("metric_families"),
+        only="limited",
+    ),
+    Mutant(
+        "what was counted long ago counts as current",
+        METRICS_CACHE,
+        "return time.monotonic() < self._good_until",
+        "return self._good_until > 0",
+        _cli("metrics"),
+        only="hangs",
+    ),
+    Mutant(
+        "the database is counted while no one asks",
+        METRICS_CACHE,
+        "return time.monotonic() < self._asked_at + _IDLE",
+        "return True",
+        _cli("metrics"),
+        only="no_one_asks",
+    ),
+    Mutant(
+        "metrics of this machine are served under any name",
+        "metrics/server.py",
+        "elif self.server.tokens is None and not is_local(",
+        "elif False and not is_local(",
+        _cli("metrics"),
+        only="other_names",
+    ),
+    Mutant(
+        "any token may read metrics",
+        ACCESS,
+        """return kind.lower() == "bearer" and digest in map(_hash_of, self._lines())""",
+        """return kind.lower() == "bearer\"""",
+        _cli("metrics"),
+        only="tokens",
+    ),
+    Mutant(
+        "the file of metrics is written in place",
+        "cli/metrics.py",
+        "        os.replace(name, path)",
+        "        path.write_bytes(content)\n        os.unlink(name)",
+        _cli("metrics"),
+        only="file",
+    ),
+    Mutant(
+        "a paused queue is a problem",
+        "monitoring/probe.py",
+        " and not store.is_paused(name)",
+        "",
+        _conformance("metrics"),
+        only="problems and sqlite",
     ),
     # -- history --
     Mutant(

@@ -619,7 +619,9 @@ class Schedules(abc.ABC):
     """Schedules and their ticks. A server's clock decides the times; on a file, ``now`` does: the caller's clock."""
 
     @abc.abstractmethod
-    def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
+    def declare(
+        self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle, action: NewAction | None = None
+    ) -> list[Declared]:
         """Store definitions of schedules, all or none. The same again changes nothing.
 
         ``declared_at``: whether a worker declares them. After a change of times, ``settle`` gives the next tick.
@@ -801,6 +803,10 @@ class Copying(abc.ABC):
     @abc.abstractmethod
     def load_ticks(self, ticks: Sequence[dict[str, Any]]) -> None:
         """Store ticks from another database, except those that are stored already."""
+
+    @abc.abstractmethod
+    def load_actions(self, actions: Sequence[ActionRecord], operations: Sequence[OperationRecord]) -> None:
+        """Store rows of the audit log and operations from another database, except those that are stored already."""
 
     @abc.abstractmethod
     def begin_import(self) -> None:
