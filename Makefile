@@ -10,10 +10,11 @@ AT_ONCE ?= $(shell echo $$((3 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutants lint bench docs clean
+.PHONY: help demo dashboard test test-all mutants lint bench docs clean
 
 help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
+	@echo "make dashboard the dashboard, on a demo database with workers; Ctrl-C ends it"
 	@echo "make test      five to eight minutes: every test, each on the engines that can make it fail"
 	@echo "make test-all  every test on every engine"
 	@echo "make mutants   break the code on purpose, one fault at a time, and check that the tests notice"
@@ -24,6 +25,9 @@ help:
 
 demo: $(VENV)/.demo
 	@$(BIN)/dbtaskqueue demo
+
+dashboard: $(VENV)/.dashboard
+	@$(BIN)/dbtaskqueue demo --dashboard $(ARGS)
 
 test: $(VENV)/.test
 	$(PYTEST) $(ARGS)
@@ -71,6 +75,11 @@ $(VENV)/.demo: $(ENVIRONMENT) pyproject.toml
 	@echo "Installing dbtaskqueue and its command line into $(VENV)."
 	@$(INSTALL) --editable .
 	@touch $@
+
+$(VENV)/.dashboard: $(ENVIRONMENT) pyproject.toml
+	@echo "Installing dbtaskqueue with its dashboard into $(VENV)."
+	@$(INSTALL) --editable '.[dashboard]'
+	@touch $@ $(VENV)/.demo
 
 $(VENV)/.test: $(ENVIRONMENT) pyproject.toml
 	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL among them: 300 MB."

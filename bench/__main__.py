@@ -36,7 +36,9 @@ GROUPS = (
     "versions",
     "dependencies",
     "schedules",
+    "finding",
     "metrics",
+    "dashboard",
 )
 ON_SERVERS = {
     "postgresql": (
@@ -52,8 +54,20 @@ ON_SERVERS = {
         "steps",
         "versions",
         "dependencies",
+        "finding",
+        "dashboard",
     ),
-    "mariadb": ("throughput", "latency", "idle", "backlog", "long_transaction", "versions", "dependencies"),
+    "mariadb": (
+        "throughput",
+        "latency",
+        "idle",
+        "backlog",
+        "long_transaction",
+        "versions",
+        "dependencies",
+        "finding",
+        "dashboard",
+    ),
 }
 _ENGINES = {"postgresql": engines.POSTGRESQL, "mariadb": engines.MARIADB}
 _PARTS = {engine: tuple(f"{engine}.{part}" for part in parts) for engine, parts in ON_SERVERS.items()}

@@ -78,7 +78,7 @@ def _run_due(queue: TaskQueue) -> None:
 
 def big_file(bench: Bench) -> Path:
     """Return the cached file; make it again if the schema has changed."""
-    path = bench.cache / f"backlog-{_schema()}.sqlite"
+    path = bench.cache / f"backlog-{schema()}.sqlite"
     if path.exists():
         return path
     for old in bench.cache.glob("backlog-*.sqlite"):
@@ -91,7 +91,7 @@ def big_file(bench: Bench) -> Path:
     return path
 
 
-def _schema() -> str:
+def schema() -> str:
     directory = resources.files("dbtaskqueue") / "_store" / "sql" / "migrations" / "sqlite"
     texts = sorted((file.name, file.read_bytes()) for file in directory.iterdir())
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:12]
@@ -103,16 +103,17 @@ def _make(path: Path) -> None:
         _run_due(queue)
         futures = [queue.enqueue(databases.payload(0), priority=priority, start_in=_DAY).id for priority in _PRIORITIES]
     with closing(sqlite3.connect(path)) as connection:
-        _copy(connection, done, FINISHED - 1, 0)
+        copy_rows(connection, done, FINISHED - 1, 0)
         for model in futures:
             copies = FUTURE // len(futures) - 1
-            _copy(connection, model, copies, 30 * _DAY * 1_000_000 // copies)
+            copy_rows(connection, model, copies, 30 * _DAY * 1_000_000 // copies)
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _check(path)
 
 
-def _copy(connection: sqlite3.Connection, model: int, copies: int, step: int) -> None:
+def copy_rows(connection: sqlite3.Connection, model: int, copies: int, step: int) -> None:
+    """Copy a task this many times, each due ``step`` microseconds after the previous one."""
     columns = [row[1] for row in connection.execute("PRAGMA table_info(dbtaskqueue_task)")]
     values = ", ".join(_CHANGED.get(column, f"model.{column}") for column in columns)
     statement = _COPY.format(columns=", ".join(columns), values=values)

@@ -33,7 +33,7 @@ def _groups(context: click.Context) -> Iterator[tuple[str, list[str]]]:
     """The titles and the commands of the sections of the help."""
     for section in main.get_help(context).split("\n\n"):
         title, _, entries = section.partition(":\n")
-        names = re.findall(r"^  (\w+)  ", entries, re.MULTILINE)
+        names = re.findall(r"^  ([\w-]+)  ", entries, re.MULTILINE)
         if names and set(names) <= set(main.commands):
             yield title, names
 

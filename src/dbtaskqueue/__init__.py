@@ -2,6 +2,8 @@
 
 from ._formats.progress import Progress
 from ._version import __version__ as __version__
+from .audit import Action, Actor
+from .bulk import Bulk
 from .calls import Command, TaskCall
 from .current import Parent, RunningTask, current_task
 from .errors import (
@@ -22,6 +24,7 @@ from .errors import (
     TaskQueueError,
 )
 from .extension import Extension
+from .finding import Found
 from .history import HistoryPoint, Retention
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
 from .queue import TaskQueue
@@ -34,12 +37,16 @@ from .worker import Worker
 
 __all__ = [
     "AbandonTask",
+    "Action",
+    "Actor",
     "Attempt",
     "Blocked",
+    "Bulk",
     "ChildFailed",
     "Command",
     "ConfigurationError",
     "Extension",
+    "Found",
     "FunctionStats",
     "HistoryPoint",
     "InvalidTransition",

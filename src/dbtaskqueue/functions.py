@@ -98,6 +98,12 @@ class TaskFunction(Generic[P, R_co]):
         self._check_arguments(args, kwargs)
         return TaskCall(self.name, args, kwargs, self._defaults, self._using)
 
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """The names of the arguments that a call may give by position."""
+        kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return tuple(each.name for each in self._signature.parameters.values() if each.kind in kinds)
+
     def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
             self._signature.bind(*args, **kwargs)
@@ -149,6 +155,10 @@ class Registry:
     def names(self) -> list[str]:
         """Return the names of all functions."""
         return sorted(self._functions)
+
+    def arguments(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the positional arguments of each function."""
+        return {name: function.positional for name, function in list(self._functions.items())}
 
 
 def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

@@ -17,13 +17,19 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from . import retry
 from ._executors.lookup import Functions
 from ._formats import payload
+from ._formats.filters import SortName, parse
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._formats.url import mask
 from ._store.contract import (
     BY_PARENTS,
     HAS_PARENTS,
+    KEY_IS_TAKEN,
     MAX_PARENTS,
+    NO_CHANGE,
+    BulkVerb,
+    Change,
+    NewAction,
     NewTask,
     Refusal,
     Store,
@@ -37,12 +43,15 @@ from ._system import clock
 from ._worker.due import wait_until_due
 from ._worker.held import FetchMembership
 from ._worker.served import ServedQueues
+from .audit import Action, Actor, actions, new_action
+from .bulk import Bulk, Progress, carry_out, to_change, to_spread
 from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
 from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
 from .history import HistoryPoint, Retention, history, retention_of, store_retention
@@ -83,8 +92,8 @@ from .schedules import (
     to_record,
     to_target,
 )
-from .states import FINAL, RUNNING, StateName, TaskState, sources
-from .task import Task, cancel, look_up, wait_all
+from .states import FINAL, RUNNING, StateName, TaskState
+from .task import Task, cancel, check_id, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -436,7 +445,13 @@ class TaskQueue:
         """Store payloads with the same options. ``function``: the name of the task function that they call, or None."""
         return self._submit([Batch(payloads, options, function, command)])
 
-    def _submit(self, batches: list[Batch]) -> list[Task]:
+    def enqueue_by(self, actor: str | Actor, target: Target, options: Options) -> Task:
+        """Store a task for an operator, as ``enqueue`` does, with a row in the audit log."""
+        name = target.function if isinstance(target, TaskCall) else None
+        action = new_action(actor, "enqueue", queue=self.name, function=name, key=options.get("key"))
+        return self._submit(batches_of([target], options), action)[0]
+
+    def _submit(self, batches: list[Batch], action: NewAction | None = None) -> list[Task]:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
@@ -459,7 +474,7 @@ class TaskQueue:
         if not groups:
             return []
         store = handle.store
-        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits)
+        ids, existing, blocked, ended, refusal = store.enqueue(groups, connection, waits, action)
         if refusal is not None:
             raise _refused(refusal)
         store.wakeups.ring()
@@ -576,10 +591,14 @@ class TaskQueue:
         self._handle.require_open()
         return Task(self.store, look_up(self.store, id))
 
-    def cancel(self, id: int, *, running: bool = True) -> bool:
-        """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition."""
+    def cancel(self, id: int, *, running: bool = True, actor: str | Actor | None = None) -> bool:
+        """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition.
+
+        ``actor``, here and in other methods: the name of who does this. It is stored in the audit log with what was
+        done or refused, in the same transaction. Without it, nothing is added to the log.
+        """
         self._handle.require_open()
-        return cancel(self.store, id, running=running)
+        return cancel(self.store, id, running=running, action=new_action(actor, "cancel", task=id))
 
     def wait_all(self, tasks: Iterable[Task[R]], timeout: float | timedelta | None = None) -> list[Task[R]]:
         """Wait until all these tasks are done, abandoned or cancelled, and return them in the same order.
@@ -590,20 +609,18 @@ class TaskQueue:
         self._handle.require_open()
         return wait_all(tasks, timeout)
 
-    def retry(self, id: int) -> Task:
+    def retry(self, id: int, *, actor: str | Actor | None = None) -> Task:
         """Run a failed, abandoned, cancelled or done task again: due now, with its original number of attempts.
 
         Raises TaskNotFound, and InvalidTransition from another state or while another unfinished task has its key.
         """
         self._handle.require_open()
-        before = look_up(self.store, id)
-        verdict = self.store.retry(id, clock.now())
+        verdict = self.store.retry(check_id(id), clock.now(), new_action(actor, "retry", task=id))
         if not verdict.stored:
-            if verdict.why is not None:
-                raise InvalidTransition(f"retry: task {id} is {verdict.state}: {verdict.why}")
-            if before.key is not None and verdict.state in sources("retry"):
-                raise InvalidTransition(f"retry: another unfinished task has the key {before.key!r} of task {id}")
-            raise InvalidTransition(f"retry: task {id} is {verdict.state or 'pruned'}")
+            if verdict.why == KEY_IS_TAKEN:
+                key = look_up(self.store, id).key
+                raise InvalidTransition(f"retry: another unfinished task has the key {key!r} of task {id}")
+            raise _refused_verb("retry", self.store, id, verdict)
         self.store.wakeups.ring()
         with after_a_change():
             return self.get(id)
@@ -617,7 +634,7 @@ class TaskQueue:
         self._handle.require_open()
         return why(self.store, look_up(self.store, id))
 
-    def suspend(self, id: int) -> None:
+    def suspend(self, id: int, *, actor: str | Actor | None = None) -> None:
         """Pause all processes of a running task within 2 s, until ``continue_``.
 
         A task is not paused in the middle of a transaction of this library. The worker keeps the claim, and the task
@@ -626,19 +643,183 @@ class TaskQueue:
 
         Raises TaskNotFound, and InvalidTransition unless the task runs in a child process.
         """
-        self._suspend(id, True)
+        self._suspend(id, True, actor)
 
-    def continue_(self, id: int) -> None:
+    def continue_(self, id: int, *, actor: str | Actor | None = None) -> None:
         """Resume a suspended task within 2 s. Does nothing to a running one. Raises what ``suspend`` raises."""
-        self._suspend(id, False)
+        self._suspend(id, False, actor)
 
-    def _suspend(self, id: int, suspended: bool) -> None:
+    def _suspend(self, id: int, suspended: bool, actor: str | Actor | None) -> None:
         self._handle.require_open()
-        before = look_up(self.store, id)
-        verdict = self.store.suspend(id, suspended)
+        verb = "suspend" if suspended else "continue"
+        verdict = self.store.suspend(check_id(id), suspended, new_action(actor, verb, task=id))
         if not verdict.stored:
-            verb = "suspend" if suspended else "continue"
+            before = look_up(self.store, id)
             raise InvalidTransition(f"{verb}: task {id} {self._why_not_suspended(verdict, before.worker)}")
+
+    def reschedule(
+        self,
+        id: int,
+        *,
+        start_in: float | timedelta | None = None,
+        start_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        actor: str | Actor | None = None,
+    ) -> Task:
+        """Change when a pending or failed task of any queue is due, its priority, or its queue.
+
+        ``start_in`` (seconds or a timedelta) or ``start_at`` (an aware datetime): a blocked task is due then, or once
+        its parents have ended if that is later. A failed task stays failed until its next attempt. What is not given
+        stays. Raises TaskNotFound, ValueError, and InvalidTransition from another state, or if another unfinished task
+        of the new queue has its key.
+        """
+        self._handle.require_open()
+        now = clock.now()
+        change = to_change(start_in, start_at, priority, queue, now)
+        action = new_action(
+            actor, "reschedule", task=id, start_at=_iso(change.due), priority=priority, to_queue=change.queue
+        )
+        verdict = self.store.reschedule(check_id(id), change, now, action)
+        if not verdict.stored:
+            raise _refused_verb("reschedule", self.store, id, verdict)
+        self.store.wakeups.ring()
+        with after_a_change():
+            return self.get(id)
+
+    def delete(self, id: int, *, actor: str | Actor | None = None) -> None:
+        """Delete a done, cancelled or abandoned task of any queue, with its attempts, output and result.
+
+        Raises TaskNotFound, and InvalidTransition from another state, or while an unfinished task waits for it or may
+        read its result.
+        """
+        self._handle.require_open()
+        verdict = self.store.delete(check_id(id), new_action(actor, "delete", task=id))
+        if not verdict.stored:
+            raise _refused_verb("delete", self.store, id, verdict)
+
+    # -- many tasks --------------------------------------------------------------------------------
+
+    def cancel_many(
+        self,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        actor: str | Actor | None = None,
+        all_queues: bool = False,
+        **filters: Any,
+    ) -> Bulk:
+        """Cancel every task that matches the filters of ``find``; of a running one, request the cancellation.
+
+        Each task is cancelled as by ``cancel``, in transactions of at most 500 tasks, so that a refused task does not
+        stop the others. Tasks that are enqueued after the call are left alone, and times are relative to the call.
+        While workers are alive, it rests between the steps.
+
+        ``dry_run``: change nothing, and return what would be done. ``progress``: called after each step with the
+        number of tasks that were tried and the number that match. ``actor``: as in ``cancel``; each step has a row in
+        the audit log. ``all_queues``: tasks of all queues, not only of this one.
+
+        Returns the number of changed tasks, and of refused ones by reason. Raises ValueError for invalid filters, and
+        if there are none.
+        """
+        return self._bulk("cancel", filters, dry_run, progress, actor, all_queues)
+
+    def retry_many(
+        self,
+        *,
+        spread: float | timedelta = 0,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        actor: str | Actor | None = None,
+        all_queues: bool = False,
+        **filters: Any,
+    ) -> Bulk:
+        """Retry every task that matches the filters, as ``cancel_many`` cancels them.
+
+        ``spread``: seconds or a timedelta over which the tasks become due, so that they do not all start now.
+        """
+        return self._bulk("retry", filters, dry_run, progress, actor, all_queues, spread=to_spread(spread))
+
+    def reschedule_many(
+        self,
+        *,
+        start_in: float | timedelta | None = None,
+        start_at: datetime | None = None,
+        to_priority: int | None = None,
+        to_queue: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        actor: str | Actor | None = None,
+        all_queues: bool = False,
+        **filters: Any,
+    ) -> Bulk:
+        """Reschedule every task that matches the filters, as ``cancel_many`` cancels them.
+
+        ``start_in``, ``start_at``: as in ``reschedule``. ``to_priority`` and ``to_queue`` are the new ones, since
+        ``priority`` and ``queue`` are filters.
+        """
+        change = to_change(start_in, start_at, to_priority, to_queue, clock.now())
+        return self._bulk("reschedule", filters, dry_run, progress, actor, all_queues, change=change)
+
+    def delete_many(
+        self,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        actor: str | Actor | None = None,
+        all_queues: bool = False,
+        **filters: Any,
+    ) -> Bulk:
+        """Delete every final task that matches the filters, as ``cancel_many`` cancels them."""
+        return self._bulk("delete", filters, dry_run, progress, actor, all_queues)
+
+    def _bulk(
+        self,
+        verb: BulkVerb,
+        given: Mapping[str, Any],
+        dry_run: bool,
+        progress: Progress | None,
+        actor: str | Actor | None,
+        all_queues: bool,
+        *,
+        change: Change = NO_CHANGE,
+        spread: int = 0,
+    ) -> Bulk:
+        self._handle.require_open()
+        if not parse(given, clock.now()):
+            raise ValueError(f"{verb}_many needs at least one filter; without one it would mean every task")
+        filters = check_filters(given, self.name, all_queues=all_queues)
+        names = filters.texts("queue")
+        action = new_action(actor, verb, queue=names[0] if len(names) == 1 else None, where=filters.where())
+        return carry_out(
+            self.store,
+            verb,
+            filters,
+            change=change,
+            spread=spread,
+            action=action,
+            dry_run=dry_run,
+            progress=progress,
+            arguments=self._arguments(),
+        )
+
+    def audit(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        who: str | None = None,
+        verb: str | None = None,
+        queue: str | None = None,
+        task: int | None = None,
+    ) -> list[Action]:
+        """Return the latest actions of operators on the whole database, newest first.
+
+        ``before``: return only actions with lower ids, for the next page. The others select actions by exact values.
+        Raises ValueError.
+        """
+        self._handle.require_open()
+        return actions(self.store, limit=limit, before=before, who=who, verb=verb, queue=queue, task=task)
 
     def _why_not_suspended(self, verdict: Verdict, holder: int | None) -> str:
         if verdict.state != RUNNING:
@@ -670,6 +851,29 @@ class TaskQueue:
         bound = None if before is None else max(0, min(before, 2**63 - 1))
         records = self.store.tasks(self.name, wanted, min(limit, MOST), bound)
         return [Task(self.store, record) for record in records]
+
+    def find(
+        self,
+        *,
+        sort: SortName = "newest",
+        limit: int = 100,
+        cursor: str | None = None,
+        all_queues: bool = False,
+        **filters: Any,
+    ) -> Found:
+        """Return tasks of this queue, or with ``all_queues`` of any, that match all filters: at most ``limit``.
+
+        The documentation lists the filters. A list is a choice: ``state=["failed", "abandoned"]``. ``sort``: newest,
+        line (the order of a claim), longest (running tasks), due or ended. ``cursor``: the ``next`` of the page before,
+        to continue it. Raises ValueError for an unknown filter and an invalid value.
+        """
+        self._handle.require_open()
+        checked = check_filters(filters, self.name, all_queues=all_queues)
+        return find_tasks(self.store, checked, sort=sort, limit=limit, cursor=cursor, arguments=self._arguments())
+
+    def _arguments(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of the positional arguments of the task functions that this program has registered."""
+        return self.functions.arguments() if isinstance(self.functions, Registry) else {}
 
     def stats(self) -> QueueStats:
         """Count the tasks in each state, and more: see ``QueueStats``."""
@@ -735,36 +939,42 @@ class TaskQueue:
         self._handle.require_open()
         return queue_infos(self.store, self._counts)
 
-    def pause(self) -> None:
+    def pause(self, *, actor: str | Actor | None = None) -> None:
         """Stop handing out tasks of this queue. Reserved and running tasks continue."""
         self._handle.require_open()
-        self.store.set_paused(self.name, True)
+        self.store.set_paused(self.name, True, new_action(actor, "pause", queue=self.name))
 
-    def resume(self) -> None:
+    def resume(self, *, actor: str | Actor | None = None) -> None:
         """Hand out tasks of this queue again."""
         self._handle.require_open()
-        self.store.set_paused(self.name, False)
+        self.store.set_paused(self.name, False, new_action(actor, "resume", queue=self.name))
         self.store.wakeups.ring()
 
-    def purge(self) -> int:
+    def purge(self, *, actor: str | Actor | None = None) -> int:
         """Mark every unfinished task of this queue abandoned, including running ones, and return their number."""
-        return sum(self.purge_in_steps())
+        return sum(self.purge_in_steps(actor=actor))
 
-    def purge_in_steps(self) -> Iterator[int]:
+    def purge_in_steps(self, *, actor: str | Actor | None = None) -> Iterator[int]:
         """Purge the queue step by step, and yield how many tasks each step abandoned, to show progress."""
         self._handle.require_open()
-        return self.store.purge(self.name, clock.now())
+        return self.store.purge(self.name, clock.now(), new_action(actor, "purge", queue=self.name))
 
     def prune(
-        self, older_than: float | timedelta, *, states: Iterable[TaskState | StateName] = ("done", "cancelled")
+        self,
+        older_than: float | timedelta,
+        *,
+        states: Iterable[TaskState | StateName] = ("done", "cancelled"),
+        actor: str | Actor | None = None,
     ) -> int:
         """Delete this queue's tasks in these final states that ended longer ago, and return their number.
 
         ``older_than``: seconds or a timedelta. Raises ValueError for a state that is not final.
         """
-        return sum(self.prune_in_steps(older_than, states))
+        return sum(self.prune_in_steps(older_than, states, actor=actor))
 
-    def prune_in_steps(self, older_than: float | timedelta, states: Iterable[TaskState | str]) -> Iterator[int]:
+    def prune_in_steps(
+        self, older_than: float | timedelta, states: Iterable[TaskState | str], *, actor: str | Actor | None = None
+    ) -> Iterator[int]:
         """Prune the queue step by step, and yield how many tasks each step deleted, to show progress."""
         self._handle.require_open()
         if isinstance(states, str):
@@ -774,7 +984,8 @@ class TaskQueue:
             raise ValueError(f"only final tasks can be pruned, not {', '.join(sorted(wanted - FINAL))}")
         now = clock.now()
         age = clock.after(0, older_than, "older_than")
-        return self.store.prune(self.name, now - age + (age == 0), wanted)
+        action = new_action(actor, "prune", queue=self.name, older_than=age / 1e6, states=sorted(wanted))
+        return self.store.prune(self.name, now - age + (age == 0), wanted, action)
 
     # -- schedules ---------------------------------------------------------------------------------
 
@@ -819,10 +1030,11 @@ class TaskQueue:
         stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
         return store_schedule(self.store, to_record(self.name, name, stored, times, declared=False))
 
-    def unschedule(self, name: str) -> None:
+    def unschedule(self, name: str, *, actor: str | Actor | None = None) -> None:
         """Remove a schedule of this queue. Its tasks stay. Raises LookupError if there is none with this name."""
         self._handle.require_open()
-        if not self.store.remove_schedule(self.name, name):
+        action = new_action(actor, "unschedule", queue=self.name, schedule=name)
+        if not self.store.remove_schedule(self.name, name, action):
             raise UnknownSchedule(self.name, name, self.store.schedules())
 
     def schedules(self) -> list[Schedule]:
@@ -938,6 +1150,19 @@ class TaskQueue:
         if function is not None and not callable(function):
             raise TypeError(f"@queue.task takes only a function without a keyword: write task(name={shown(function)})")
         return register if function is None else register(function)
+
+
+def _refused_verb(verb: str, store: Store, id: int, verdict: Verdict) -> Exception:
+    """Return the error for a verb that was refused."""
+    if verdict.state is None:
+        look_up(store, id)
+    state = f"task {id} is {verdict.state or 'pruned'}"
+    return InvalidTransition(f"{verb}: {state}" + (f": {verdict.why}" if verdict.why else ""))
+
+
+def _iso(time: int | None) -> str | None:
+    found = clock.to_datetime(time)
+    return None if found is None else found.isoformat()
 
 
 def check_state(state: TaskState | str) -> TaskState:

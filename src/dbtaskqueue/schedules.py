@@ -17,7 +17,7 @@ from ._formats import payload, task_options
 from ._formats.payload import JSON
 from ._formats.task_options import StoredTick
 from ._formats.timetable import CatchUp, Timetable, offset, plan
-from ._store.contract import Declared, NewTask, PlannedTick, ScheduleRecord, Settled, Store, TickPlan
+from ._store.contract import Declared, NewAction, NewTask, PlannedTick, ScheduleRecord, Settled, Store, TickPlan
 from ._system import clock
 from ._system.log import event
 from .calls import Target, batches_of
@@ -141,14 +141,14 @@ def find_schedule(store: Store, queue: str, name: str) -> ScheduleRecord:
     return found[0]
 
 
-def set_paused(store: Store, queue: str, name: str, paused: bool) -> Schedule:
+def set_paused(store: Store, queue: str, name: str, paused: bool, action: NewAction | None = None) -> Schedule:
     """Pause or resume a schedule, and return it. Raises UnknownSchedule."""
-    if not store.pause_schedule(queue, name, paused, clock.now(), settle):
+    if not store.pause_schedule(queue, name, paused, clock.now(), settle, action):
         raise UnknownSchedule(queue, name, store.schedules())
     return as_schedule(find_schedule(store, queue, name))
 
 
-def run_now(store: Store, queue: str, name: str) -> int:
+def run_now(store: Store, queue: str, name: str, action: NewAction | None = None) -> int:
     """Enqueue a task of a schedule without a tick; return its id. Raises UnknownSchedule.
 
     If an unfinished task has the key of the schedule's tasks, no task is stored, and the id of that task is returned.
@@ -158,7 +158,7 @@ def run_now(store: Store, queue: str, name: str) -> int:
         task = task_now(record, clock.now())
     except ValueError as error:
         raise TaskQueueError(str(error)) from None
-    id = store.enqueue([[task]]).ids[0]
+    id = store.enqueue([[task]], action=action).ids[0]
     store.wakeups.ring()
     return id
 

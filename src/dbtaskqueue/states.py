@@ -39,7 +39,7 @@ class Transition(NamedTuple):
     """One transition: ``verb`` takes a task from ``source`` to one of ``targets``.
 
     ``by_holder``: only the holder of the claim may do it. ``new_token``: the token rises, so that writes of a former
-    holder are refused. With empty ``targets``, the state does not change: only a request is stored.
+    holder are refused. With empty ``targets``, there is no new state: only a request is stored, or the task is deleted.
     """
 
     verb: str
@@ -66,6 +66,9 @@ TRANSITIONS: tuple[Transition, ...] = (
     *_transitions("rescue", "reserved", "pending", by_holder=False, new_token=True),
     *_transitions("rescue", "running", "failed abandoned cancelled", by_holder=False, new_token=True),
     *_transitions("retry", "failed abandoned cancelled done", "pending", by_holder=False, new_token=True),
+    *_transitions("reschedule", "pending", "pending", by_holder=False, new_token=False),
+    *_transitions("reschedule", "failed", "failed", by_holder=False, new_token=False),
+    *_transitions("delete", "done cancelled abandoned", "", by_holder=False, new_token=False),
     *_transitions("purge", "pending reserved running failed", "abandoned", by_holder=False, new_token=True),
     *_transitions("expire", "pending failed", "abandoned", by_holder=False, new_token=True),
     *_transitions("expire", "reserved", "abandoned", by_holder=True, new_token=True),

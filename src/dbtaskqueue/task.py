@@ -16,9 +16,9 @@ from ._formats.payload import JSON
 from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
 from ._formats.url import database_of
-from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, Store, TaskRecord, Verdict
+from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, NewAction, Store, TaskRecord, Verdict
 from ._system import clock
-from .checks import counted, escaped, shown
+from .checks import check_count, counted, escaped, shown
 from .dependencies import Reference
 from .errors import (
     InvalidTransition,
@@ -428,12 +428,23 @@ class Task(Reference, Generic[R]):
         result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
         return result
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self, *, limit: int | None = None, before: int | None = None, output: bool = False) -> list[Attempt]:
         """Return every start of the task and how it ended, oldest first, with the newest 100 outputs.
 
-        ``dbtaskqueue logs ID --attempt N`` prints an older output.
+        A task may have any number of attempts, and each output has up to 64 KiB. With ``limit``, only the newest
+        ``limit`` attempts are returned, or those before the attempt with the token ``before``, and outputs only with
+        ``output=True``. ``dbtaskqueue logs ID --attempt N`` prints a single output. Raises ValueError.
         """
-        return attempts_of(self._store, self.id)
+        if limit is None:
+            if before is not None:
+                raise ValueError("before needs a limit")
+            return attempts_of(self._store, self.id)
+        check_count(limit, "limit")
+        if before is not None and (not isinstance(before, int) or isinstance(before, bool)):
+            raise ValueError(f"before must be the token of an attempt, not {shown(before)}")
+        bound = None if before is None else max(0, min(before, 2**63 - 1))
+        records = self._store.newest_attempts(self.id, limit, bound, outputs=output)
+        return [_attempt(record) for record in records]
 
     # -- with task: --------------------------------------------------------------------------------
 
@@ -479,11 +490,17 @@ class Task(Reference, Generic[R]):
 
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     """Return the record of a task, read through a user's connection if one is given. Raises TaskNotFound."""
-    valid = isinstance(task, int) and not isinstance(task, bool) and 0 < task < 2**63
-    record = store.get(task, connection) if valid else None
+    record = store.get(check_id(task), connection)
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+def check_id(task: int) -> int:
+    """Return the id of a task. Raises TaskNotFound for what cannot be one."""
+    if not isinstance(task, int) or isinstance(task, bool) or not 0 < task < 2**63:
+        raise TaskNotFound(f"there is no task {shown(task)}")
+    return task
 
 
 def blocked_among(store: Store, tasks: Sequence[int]) -> dict[int, Blocked]:
@@ -501,10 +518,11 @@ def with_output(store: Store, task: int, attempt: Attempt) -> Attempt:
     return attempt if attempt.output is not None else attempt._replace(output=store.output(task, attempt.token))
 
 
-def cancel(store: Store, task: int, *, running: bool = True) -> bool:
+def cancel(store: Store, task: int, *, running: bool = True, action: NewAction | None = None) -> bool:
     """Cancel a task of any queue, as ``Task.cancel`` does."""
-    look_up(store, task)
-    verdict = store.cancel(task, clock.now(), running=running)
+    verdict = store.cancel(check_id(task), clock.now(), running=running, action=action)
+    if verdict.state is None:
+        look_up(store, task)  # raises TaskNotFound
     if verdict.stored or verdict.state in (CANCELLED, RUNNING):
         return verdict.state == CANCELLED
     raise InvalidTransition(f"cancel: task {task} {_standing(verdict)}")

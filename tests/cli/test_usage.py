@@ -18,7 +18,7 @@ from dbtaskqueue.cli import main
 
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
 READING = [
-    *(("list",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
+    *(("list",), ("find",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
     *(("stats",), ("queues",), ("workers",), ("watch",)),
 ]
 OPERATING = [
@@ -45,6 +45,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     assert names == [
         *PRODUCING_AND_WORKING,
         *[words[0] for words in READING],
+        *("dashboard", "dashboard-user"),
         "schedules",
         *[words[0] for words in OPERATING],
         "migrate",
@@ -54,7 +55,8 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     ]
     assert names == list(main.commands)
     titles = [line for line in listed.splitlines() if line and not line.startswith("  ")]
-    assert titles == ["Produce tasks:", "Run tasks:", "Inspect:", "Schedules:", "Operate:", "Database:", "Try it:"]
+    expected = ["Produce tasks", "Run tasks", "Inspect", "Dashboard", "Schedules", "Operate", "Database", "Try it"]
+    assert titles == [f"{title}:" for title in expected]
 
 
 @pytest.mark.parametrize("columns", [80, 100])
@@ -300,7 +302,7 @@ def test_a_queue_before_a_command_that_takes_none(cli: Cli, words: tuple[str, ..
     assert_wrong_usage(cli("--queue", "mail", *words), f"the command {words[0]} takes no --queue")
 
 
-@pytest.mark.parametrize("command", [name for name in main.commands if name not in ("copy", "demo")])
+@pytest.mark.parametrize("command", [name for name in main.commands if name not in ("copy", "demo", "dashboard-user")])
 def test_each_command_shows_url_in_its_help(command: str) -> None:
     assert "--url URL" in CliRunner().invoke(main, [command, "--help"]).output
 

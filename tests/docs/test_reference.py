@@ -97,7 +97,7 @@ def test_every_event_that_is_described_exists() -> None:
 def test_every_command_and_option_is_described() -> None:
     """docs/commands.py generates that part of the page about the command line."""
     text = runpy.run_path(str(REFERENCE.parent / "commands.py"))["reference"]()
-    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^### ([\w-]+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
     assert set(sections) == set(main.commands)
     for name, section in sections.items():
         entries = re.findall(r"^`(-.*)`$", section, re.MULTILINE)

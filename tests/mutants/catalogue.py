@@ -70,6 +70,8 @@ SQLITE_CONNECTIONS = "_store/sqlite/connections.py"
 PLACE, TIMETABLE = "_system/place.py", "_formats/timetable.py"
 SCHEDULES, TICKING, TICKER = "_store/sql/schedules.sql", "_store/verbs/schedules.py", "_maintenance/ticker.py"
 DECLARING = "schedules.py"
+SEARCH, CANDIDATES, CONDITIONS = "_store/sql/search.sql", "_store/candidates.py", "_store/conditions.py"
+SEARCHING = "_store/verbs/search.py"
 CENSUS, FAMILIES, METRICS_CACHE, ACCESS = (f"metrics/{name}.py" for name in ("census", "families", "cache", "access"))
 
 MUTANTS = [
@@ -1934,7 +1936,50 @@ MUTANTS = [
         "pass",
         _model("model"),
     ),
+    # -- finding --
+    Mutant(
+        "a search leaves out the last task of a page",
+        CANDIDATES,
+        "top = self._top if after is None else min(self._top, after[0] - 1)",
+        "top = self._top if after is None else min(self._top, after[0] - 2)",
+        _conformance("find::test_a_cursor_walks_all_tasks_once_while_others_are_enqueued"),
+    ),
+    Mutant(
+        "a search by states leaves out blocked tasks",
+        CANDIDATES,
+        """scans += [_scan("pending_ids", queue, state), _scan("blocked_ids", queue, state)]""",
+        """scans += [_scan("pending_ids", queue, state)]""",
+        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+    ),
+    Mutant(
+        "a running task has ended with its last attempt",
+        SEARCH,
+        "CASE WHEN state = 'running' OR attempt = 0 THEN NULL",
+        "CASE WHEN attempt = 0 THEN NULL",
+        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+    ),
+    Mutant(
+        "true in a payload is 1",
+        CONDITIONS,
+        "return one is other",
+        "return bool(one == other)",
+        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+    ),
+    Mutant(
+        "a search has no bound of rows",
+        SEARCHING,
+        "min(self._size, self._request.rows - self._scanned)",
+        "self._size",
+        _conformance("find::test_small_steps_find_the_same"),
+    ),
+    Mutant(
+        "a window of ends is not continued",
+        SEARCHING,
+        """following = to_cursor("ended", (floor,)) if floor else None""",
+        "following = None",
+        _conformance("find::test_ends_are_sorted_window_by_window"),
     # -- metrics --
+    ),
     Mutant(
         "a lost worker is not counted",
         "_store/verbs/workers.py",

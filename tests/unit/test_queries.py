@@ -52,7 +52,8 @@ def test_each_name_is_used_once(file: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_query_is_used_by_its_engine(engine: str) -> None:
     texts = list(queries.sources(engine).values())
-    code = "\n".join(path.read_text() for path in [*(STORE / "verbs").glob("*.py"), *(STORE / engine).glob("*.py")])
+    files = [path for part in (".", "verbs", engine) for path in (STORE / part).glob("*.py")]
+    code = "\n".join(path.read_text() for path in files)
     texts += column_lists(queries.sources(engine)).values()
     used = set(re.findall(r"[\"'](\w+)[\"']", code)) | {name for text in texts for name in INCLUDE.findall(text)}
     used |= {*copying.LOADING.values(), *(f"export_{table}" for table in copying.TABLES)}

@@ -29,7 +29,7 @@ STATES = {
 SMALL = {
     *("dbtaskqueue_worker", "dbtaskqueue_queue", "dbtaskqueue_schema", "dbtaskqueue_pruned", "sqlite_master"),
     *("ranks", "waiting_in", "blocked_in_queue", "ended_in", "scheduled_in"),  # one row for each priority or queue
-    *("newest", "latest", "found"),  # inner queries with a LIMIT
+    *("newest", "latest", "found", "longest", "step"),  # inner queries with a LIMIT
     *("json_each", "ended"),  # a list from the caller
 }
 """Any query may scan these, as they have few rows."""
@@ -53,6 +53,7 @@ ALLOWED = {
         "fix_due_after_clock_change",
         "claimable (ANY(queue) AND ANY(rank) AND due>?)",
     ): "runs only after the clock was set back",
+    ("final_counts", "ended (queue=? AND state=?)"): "counts ended tasks",
     ("held_ids", "sort"): "sorts held tasks, which are few per worker",
     ("is_left", "claimable (queue=?)"): "ends at the first row",
     ("more_wait", "claimable (queue=?)"): "has a LIMIT",
@@ -72,6 +73,7 @@ ALLOWED = {
     ("purgeable_held", "sort"): "sorts held tasks, which are few per worker",
     ("queues", "scan sqlite_autoindex_dbtaskqueue_schedule_1"): "reads the names of all schedules",
     ("queues", "sort"): "sorts one row for each queue",
+    ("longest_running", "sort"): "sorts held tasks, which are few per worker, and the chosen ones",
     ("undecided", "scan dbtaskqueue_undecided"): "has a LIMIT, in the order of the primary key",
     ("waiting_since", "claimable (queue=?)"): "finds the lowest rank with one seek",
 }

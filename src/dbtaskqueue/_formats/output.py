@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from typing import NamedTuple
 
 FIRST = 16 * 1024
 """The number of bytes kept of the start."""
@@ -157,3 +158,43 @@ def _overlap(tail: str, end: str, size: int) -> int:
 def _last(text: str, size: int) -> str:
     """Return the last ``size`` bytes of a text. Each replacement character counts as one byte."""
     return text.replace(_BROKEN, "?").encode("utf-8", "replace")[-size:].decode("utf-8", "replace") if size > 0 else ""
+
+
+class OutputPart(NamedTuple):
+    """The output after a position. ``position``: where it ends; ``left_out``: the bytes within it that are not kept.
+
+    Positions are in bytes of all output. Where bytes were not UTF-8, they are about right.
+    """
+
+    text: str
+    position: int
+    left_out: int
+
+
+def output_after(text: str, position: int, *, ended: bool) -> OutputPart:
+    """Return the part of a stored output that begins at a position, for a reader that asks again and again.
+
+    Unless it has ended, an incomplete character or line end at its end is kept for the next call. Where bytes are left
+    out, a line says so.
+    """
+    first, left_out, end = _parts(text)
+    waiting = 0 if ended else len(_waiting(end if left_out else text))
+    if not left_out:
+        data = _as_bytes(text[: len(text) - waiting])
+        return OutputPart(_from(data, position), max(position, len(data)), 0)
+    # counted from its start, where each byte of a character that was cut became a replacement character of its own
+    tail, start = _as_bytes(end[: len(end) - waiting]), FIRST + left_out
+    total = start + len(tail)
+    missed = min(left_out, start - position)
+    if missed > 0:
+        return OutputPart(_from(_as_bytes(first), position) + _marker(missed) + _from(tail, 0), total, missed)
+    return OutputPart(_from(tail, position - start), max(position, total), 0)
+
+
+def _as_bytes(text: str) -> bytes:
+    """Return a text with one byte for each replacement character, as ``_size`` counts it."""
+    return text.encode("utf-8", "replace").replace(_BROKEN.encode(), b"\xff")
+
+
+def _from(data: bytes, position: int) -> str:
+    return data[position:].decode("utf-8", "replace")

@@ -12,6 +12,8 @@ from . import connections as connections
 from .connections import close_free as close_free
 from .connections import surround_writes as surround_writes
 from .contract import Store
+from .counting import Statements as Statements
+from .counting import count_statements as count_statements
 from .verbs import SqlStore
 
 _ENGINES = {"sqlite": "SqliteStore", "postgresql": "PostgresqlStore", "mariadb": "MariadbStore"}

@@ -17,7 +17,9 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar, TypeVarTuple
 
 from ..errors import StoreUnavailable
+from .counting import counted
 from .group_commit import GroupCommit, Request
+from .queries import Conditions
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -51,6 +53,10 @@ class Transaction(abc.ABC):
     @abc.abstractmethod
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         """Return all rows of the query ``name``."""
+
+    @abc.abstractmethod
+    def rows_where(self, name: str, conditions: Conditions, values: Values) -> list[Row]:
+        """Return all rows of the query ``name`` with these conditions: see ``queries.composed``."""
 
     @abc.abstractmethod
     def change(self, name: str, values: Values = NOTHING) -> int:
@@ -101,7 +107,7 @@ class Connections(abc.ABC):
         """
         if threading.get_ident() in self._asking:
             raise StoreUnavailable("called by a signal handler during another call of its thread")
-        result: T = self.converse(self._commits.ask, work, alone)
+        result: T = self.converse(self._commits.ask, counted(work), alone)
         return result
 
     def converse(self, ask: Callable[[*Ts], T], *values: *Ts) -> T:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import abc
 import contextlib
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
+from .._formats.filters import Filters
 from ..states import TaskState
 from .records import BY_PARENTS as BY_PARENTS
 from .records import EXPIRED_BEFORE_RETRY as EXPIRED_BEFORE_RETRY
@@ -24,16 +25,22 @@ from .records import MAX_PARENTS as MAX_PARENTS
 from .records import WANTS_DONE as WANTS_DONE
 from .records import WANTS_ENDED as WANTS_ENDED
 from .records import WANTS_FAILED as WANTS_FAILED
+from .records import ActionRecord as ActionRecord
 from .records import AttemptRecord as AttemptRecord
 from .records import EdgeRecord as EdgeRecord
 from .records import EndedRecord as EndedRecord
+from .records import FinalRecord as FinalRecord
 from .records import GateRecord as GateRecord
 from .records import Held as Held
 from .records import HistoryRecord as HistoryRecord
+from .records import LongRunning as LongRunning
+from .records import NewAction as NewAction
 from .records import NewTask as NewTask
+from .records import OperationRecord as OperationRecord
 from .records import RetentionRecord as RetentionRecord
 from .records import RunningRecord as RunningRecord
 from .records import SampleRecord as SampleRecord
+from .records import SavedRecord as SavedRecord
 from .records import ScheduleRecord as ScheduleRecord
 from .records import TaskRecord as TaskRecord
 from .records import TickRecord as TickRecord
@@ -197,6 +204,63 @@ class Verdict(NamedTuple):
     state: TaskState | None
     token: int | None
     why: str | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Why the transition was not stored, as a short text without ids."""
+        return self.why or ("it does not exist" if self.state is None else f"it is {self.state}")
+
+
+KEY_IS_TAKEN = "another unfinished task has its key"
+IS_NEEDED = "an unfinished task waits for it"
+IS_REQUESTED = "its cancellation was requested already"
+BulkVerb = Literal["cancel", "retry", "reschedule", "delete"]
+
+
+class Change(NamedTuple):
+    """What a reschedule sets; None keeps it. ``due``: a time, or with ``spread`` the first time."""
+
+    due: int | None = None
+    rank: int | None = None
+    queue: str | None = None
+
+
+NO_CHANGE = Change()
+
+
+class OperationStep(NamedTuple):
+    """A step of a stored operation, for its runner. ``position``: where its search continues; None keeps that."""
+
+    id: int
+    runner: str
+    position: str | None
+    scanned: int
+
+
+class BulkStep(NamedTuple):
+    """Tasks to change in one transaction, with ids in any order.
+
+    ``spread``: microseconds over which the due times of retried tasks are spread. ``action``: for the audit log.
+    """
+
+    verb: BulkVerb
+    tasks: Sequence[int]
+    now: int
+    change: Change = NO_CHANGE
+    spread: int = 0
+    action: NewAction | None = None
+    operation: OperationStep | None = None
+
+
+class Acted(NamedTuple):
+    """What a step has done: tasks that it changed, and the number of refused ones by reason.
+
+    ``is_current``: False if its operation was stopped or taken over, so that nothing was done.
+    """
+
+    changed: int
+    refused: dict[str, int]
+    is_current: bool = True
 
 
 class Standing(NamedTuple):
@@ -419,6 +483,7 @@ class Tasks(abc.ABC):
         groups: Sequence[Sequence[NewTask]],
         connection: object = None,
         waits: Sequence[Waits | None] = (),
+        action: NewAction | None = None,
     ) -> Enqueued:
         """Store all tasks or none. Tasks of a group differ only in payload; a task with a key has a group.
 
@@ -434,23 +499,28 @@ class Tasks(abc.ABC):
         """Return the state and the token of each of these tasks that exists."""
 
     @abc.abstractmethod
-    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
-        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False."""
+    def cancel(self, task: int, now: int, *, running: bool = True, action: NewAction | None = None) -> Verdict:
+        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False.
+
+        ``action``, here and below: what to add to the audit log in the same transaction, even if it is refused.
+        """
 
     @abc.abstractmethod
-    def suspend(self, task: int, suspended: bool) -> Verdict:
+    def suspend(self, task: int, suspended: bool, action: NewAction | None = None) -> Verdict:
         """Suspend or continue a running task. Not stored unless a live worker runs it in a child process."""
 
     @abc.abstractmethod
-    def retry(self, task: int, now: int) -> Verdict:
+    def retry(self, task: int, now: int, action: NewAction | None = None) -> Verdict:
         """Make a failed or final task pending again. Not stored while another unfinished task has its key."""
 
     @abc.abstractmethod
-    def purge(self, queue: str, now: int) -> Iterator[int]:
+    def purge(self, queue: str, now: int, action: NewAction | None = None) -> Iterator[int]:
         """Abandon every unfinished task that the queue has now, in steps; yield the number of tasks in each step."""
 
     @abc.abstractmethod
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+    def prune(
+        self, queue: str, before: int, states: Iterable[TaskState], action: NewAction | None = None
+    ) -> Iterator[int]:
         """Delete the queue's tasks in these states that finished before ``before``, in steps, as ``purge`` does."""
 
     @abc.abstractmethod
@@ -484,6 +554,10 @@ class Claims(abc.ABC):
     @abc.abstractmethod
     def saved(self, task: int) -> dict[str, str]:
         """Return the checkpoint and the results of steps of the task, by name."""
+
+    @abc.abstractmethod
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        """Return sizes and beginnings of the checkpoint and the results of steps, by name."""
 
     @abc.abstractmethod
     def transaction(self, worker: int, end: Callable[[], End]) -> AbstractContextManager[Any]:
@@ -550,11 +624,13 @@ class Schedules(abc.ABC):
         """
 
     @abc.abstractmethod
-    def remove_schedule(self, queue: str, name: str) -> bool:
+    def remove_schedule(self, queue: str, name: str, action: NewAction | None = None) -> bool:
         """Remove a schedule, but not its ticks; False if it does not exist."""
 
     @abc.abstractmethod
-    def pause_schedule(self, queue: str, name: str, paused: bool, now: int, settle: Settle) -> bool:
+    def pause_schedule(
+        self, queue: str, name: str, paused: bool, now: int, settle: Settle, action: NewAction | None = None
+    ) -> bool:
         """Pause or resume a schedule, and set its next tick by ``settle``; False if it does not exist."""
 
     @abc.abstractmethod
@@ -610,6 +686,10 @@ class Workers(abc.ABC):
         """Return what the worker holds."""
 
     @abc.abstractmethod
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        """Return the ``limit`` tasks of the database that have run longest."""
+
+    @abc.abstractmethod
     def running(self, limit: int) -> list[RunningRecord]:
         """Return at most ``limit`` running tasks of all workers."""
 
@@ -637,8 +717,16 @@ class Queues(abc.ABC):
         """Return the numbers of unfinished tasks of each queue that has any, in one statement."""
 
     @abc.abstractmethod
-    def set_paused(self, queue: str, paused: bool) -> None:
+    def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         """Pause or resume the queue: nothing is claimed from a paused one."""
+
+    @abc.abstractmethod
+    def paused_queues(self) -> set[str]:
+        """Return the names of all paused queues."""
+
+    @abc.abstractmethod
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        """Count the final tasks of these queues. One statement, which takes a second for ten million tasks."""
 
     @abc.abstractmethod
     def is_paused(self, queue: str) -> bool:
@@ -670,6 +758,10 @@ class Listing(abc.ABC):
         """Return every start of the task from the token ``since`` on, oldest first, with the newest OUTPUTS outputs."""
 
     @abc.abstractmethod
+    def newest_attempts(self, task: int, limit: int, before: int | None, *, outputs: bool) -> list[AttemptRecord]:
+        """Return the newest ``limit`` starts of the task with tokens below ``before``, oldest first."""
+
+    @abc.abstractmethod
     def output(self, task: int, token: int) -> str | None:
         """Return the output of the attempt with this token, None if none was stored."""
 
@@ -691,10 +783,6 @@ class Listing(abc.ABC):
 
         A task waits from its due time, or from when that was set if this was later.
         """
-
-    @abc.abstractmethod
-    def newest(self) -> tuple[int, int] | None:
-        """Return the id and the time of creation of the newest task of the database."""
 
 
 class Copying(abc.ABC):
@@ -729,12 +817,103 @@ class Copying(abc.ABC):
         """Return whether an import has started and not ended."""
 
 
+class SearchRequest(NamedTuple):
+    """What to search for, and where to continue.
+
+    ``cursor``: the ``next`` of the page before. ``highest``: the highest id to look at. ``among``: only these tasks,
+    if not None. ``without``: not these. ``arguments``: see ``conditions.Tested``. The search ends after ``limit``
+    tasks, ``rows`` rows or ``seconds``.
+    """
+
+    filters: Filters
+    sort: str = "newest"
+    limit: int = 100
+    cursor: str | None = None
+    highest: int | None = None
+    among: Sequence[int] | None = None
+    without: Sequence[int] = ()
+    arguments: Mapping[str, Sequence[str]] = {}
+    rows: int = 20_000
+    seconds: float = 0.12
+
+
+class SearchPage(NamedTuple):
+    """What one call of a search found: ``next`` is where to continue, None exactly if nothing is left.
+
+    ``scanned``: the tasks that it looked at. ``back_to``: the lowest id of these. ``tasks`` is empty if only ids were
+    requested.
+    """
+
+    ids: list[int]
+    tasks: list[TaskRecord]
+    next: str | None
+    scanned: int
+    back_to: int | None
+
+
 class Search(abc.ABC):
     """Finding tasks by filters, within bounds."""
+
+    @abc.abstractmethod
+    def search(self, request: SearchRequest) -> SearchPage:
+        """Return the next tasks that match, in the order of the sort. Raises ValueError for an invalid cursor."""
+
+    @abc.abstractmethod
+    def newest(self) -> tuple[int, int] | None:
+        """Return the id and the time of creation of the newest task of the database."""
+
+    @abc.abstractmethod
+    def search_ids(self, request: SearchRequest) -> SearchPage:
+        """Return the same page without the tasks: only their ids."""
 
 
 class Operations(abc.ABC):
     """What operators do with single tasks and with many, and the audit log of it."""
+
+    @abc.abstractmethod
+    def reschedule(self, task: int, change: Change, now: int, action: NewAction | None = None) -> Verdict:
+        """Change when a pending or failed task is due, its priority, or its queue."""
+
+    @abc.abstractmethod
+    def delete(self, task: int, action: NewAction | None = None) -> Verdict:
+        """Delete a final task that no unfinished task waits for. The verdict has its last state."""
+
+    @abc.abstractmethod
+    def act(self, step: BulkStep) -> Acted:
+        """Do to each of these tasks what the verb does to one, all in one transaction."""
+
+    @abc.abstractmethod
+    def preview(self, step: BulkStep) -> Acted:
+        """Return what ``act`` would do, except for what other tasks of the step would change for it."""
+
+    @abc.abstractmethod
+    def log_action(self, action: NewAction, changed: int, outcome: str) -> None:
+        """Add a row to the audit log, for an action that stores nothing else."""
+
+    @abc.abstractmethod
+    def actions(self, limit: int, before: int | None, wanted: Mapping[str, str | int]) -> list[ActionRecord]:
+        """Return rows of the audit log with ids below ``before``, newest first. ``wanted``: values of columns."""
+
+    @abc.abstractmethod
+    def prune_actions(self, before: int, most: int, limit: int) -> int:
+        """Delete about ``limit`` of the oldest actions: those before a time, and those beyond ``most``."""
+
+    @abc.abstractmethod
+    def create_operation(self, operation: OperationRecord, action: NewAction) -> int:
+        """Store an operation for the tasks that exist now; return its id."""
+
+    @abc.abstractmethod
+    def operations(self, limit: int, before: int | None = None, *, open_only: bool = False) -> list[OperationRecord]:
+        """Return operations with ids below ``before``, newest first; with ``open_only`` those that are running."""
+
+    @abc.abstractmethod
+    def set_operation(
+        self, id: int, *, runner: str, now: int, end: str | None = None, action: NewAction | None = None
+    ) -> bool:
+        """Give a running operation to a runner, if it has none or a silent one, or end it; False if that is refused.
+
+        A runner is silent after 30 s. It ends its own operation. With an ``action``, anyone stops it.
+        """
 
 
 class History(abc.ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .records import column_lists
 
@@ -88,6 +88,25 @@ def repeated(text: str, times: int) -> str:
         return f"{match[2]} ".join(match[1].replace("_n)s", f"_{number})s") for number in range(times))
 
     return _REPEATED.sub(repeat, text)
+
+
+Conditions = Sequence[Sequence[tuple[str, int]]]
+"""Conditions that must all hold. Each is a choice of named fragments, with the numbers of their values."""
+_CONDITIONS = re.compile(r":conditions\b|%\(conditions\)s")
+_NUMBERED = re.compile(r"\b(value|low|high)_n\b")
+
+
+def composed(text_of: Callable[[str], str], name: str, conditions: Conditions) -> str:
+    """Return the query ``name`` with conditions in place of ``:conditions``.
+
+    A condition is made of named queries of the same engine. In each, ``:value_n`` becomes ``:value_3`` and so on.
+    """
+
+    def fragment(name: str, number: int) -> str:
+        return "(" + _NUMBERED.sub(lambda match: f"{match[1]}_{number}", text_of(name)) + ")"
+
+    whole = " AND ".join("(" + " OR ".join(fragment(*choice) for choice in choices) + ")" for choices in conditions)
+    return _CONDITIONS.sub(lambda match: whole or "1 = 1", text_of(name))
 
 
 def _text(path: str) -> str:

@@ -140,6 +140,53 @@ class Held(NamedTuple):
     suspended: int
 
 
+class LongRunning(NamedTuple):
+    """A running task, as lists of them need it.
+
+    ``payload``: the first 300 characters. ``reported_at``: when its progress last changed. The other fields are those
+    of a TaskRecord.
+    """
+
+    id: int
+    queue: str
+    function: str | None
+    command: int
+    token: int
+    attempt: int
+    budget: int | None
+    retry_base: int
+    worker: int | None
+    cancel_requested: int
+    started_at: int | None
+    payload: str | None
+    suspended: int
+    progress: str | None
+    usage: str | None
+    reported_at: int | None
+
+    @property
+    def max_attempts(self) -> int | None:
+        """See TaskRecord."""
+        return None if self.budget is None else self.retry_base + self.budget
+
+
+class SavedRecord(NamedTuple):
+    """A checkpoint or the result of a step: its characters of JSON, and the first 200 of them."""
+
+    name: str
+    size: int
+    beginning: str
+
+
+class FinalRecord(NamedTuple):
+    """The final tasks of a queue."""
+
+    name: str
+    done: int
+    cancelled: int
+    abandoned: int
+
+
 class WorkerRecord(NamedTuple):
     """A worker's row. ``boot``, ``namespace`` and ``started`` are its place, None where they cannot be read.
 
@@ -238,6 +285,61 @@ class TickRecord(NamedTuple):
     outcome: str
     task: int | None
     missed: int = 0
+
+
+class NewAction(NamedTuple):
+    """An operator's action, before it is carried out. ``queue`` and ``task``: what it is done to, None for neither.
+
+    ``via``: dashboard, api, cli or python. ``detail``: what else is known about it, such as filters; no payloads.
+    """
+
+    at: int
+    who: str
+    via: str
+    verb: str
+    queue: str | None = None
+    task: int | None = None
+    detail: Mapping[str, object] | None = None
+
+
+class ActionRecord(NamedTuple):
+    """A row of the audit log. ``detail`` is JSON. ``outcome``: "done", or why the action was refused."""
+
+    id: int
+    at: int
+    who: str
+    via: str
+    verb: str
+    queue: str | None
+    task: int | None
+    detail: str | None
+    changed: int
+    outcome: str
+
+
+class OperationRecord(NamedTuple):
+    """A bulk action of the dashboard. ``filters``, ``options`` and ``refused`` are JSON.
+
+    ``state``: running, done or stopped. ``position``: where its search continues. ``runner``: the program that carries
+    it out, if one does.
+    """
+
+    id: int
+    verb: str
+    filters: str
+    options: str
+    who: str
+    via: str
+    created_at: int
+    highest: int
+    state: str
+    position: str | None
+    scanned: int
+    changed: int
+    refused: str
+    runner: str | None
+    step_at: int
+    ended_at: int | None
 
 
 class HistoryRecord(NamedTuple):
@@ -343,6 +445,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "expiry": ("task", "expires"),
     "schedule": ScheduleRecord._fields,
     "tick": TickRecord._fields,
+    "action": ActionRecord._fields,
+    "operation": OperationRecord._fields,
     "history": HistoryRecord._fields,
     "sample": SampleRecord._fields,
     "retention": RetentionRecord._fields,
@@ -376,10 +480,15 @@ def column_lists(queries: Container[str]) -> dict[str, str]:
         "many_task_values": listed(new_task, _parameter, "many", "new"),
         "new_worker_columns": listed(new_worker, _column),
         "new_worker_values": listed(new_worker, _parameter),
+        "longest_columns": listed(LongRunning._fields, _of_task, "longest"),
         "held_columns": listed(Held._fields, _column, "held"),
         "attempt_columns": listed(AttemptRecord._fields, _column, "attempt"),
         "ended_columns": listed(EndedRecord._fields, _column),
     }
+    lists["new_action_columns"] = listed(ActionRecord._fields[1:], _column)
+    lists["new_action_values"] = listed(ActionRecord._fields[1:], _parameter)
+    lists["new_operation_columns"] = listed(OperationRecord._fields[1:], _column)
+    lists["new_operation_values"] = listed(OperationRecord._fields[1:], _parameter)
     for table, columns in TABLES.items():
         lists[f"stored_{table}_columns"] = listed(columns, _column)
         lists[f"stored_{table}_values"] = listed(columns, _parameter)

@@ -19,6 +19,7 @@ from .._formats.url import Target
 from .._system.backoff import doubling, jittered
 from ..errors import StoreUnavailable
 from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, mark_done
+from .counting import counted
 from .group_commit import Request
 
 T = TypeVar("T")
@@ -168,7 +169,7 @@ class ServerConnections(Connections):
 
     def ask(self, act: Callable[[Any], T]) -> T:
         """Run ``act`` on the reading connection, a second time if the connection was lost."""
-        return self.converse(lambda: self._ask(act))
+        return self.converse(self._ask, counted(act))
 
     def _ask(self, act: Callable[[Any], T]) -> T:
         with self._read_lock:

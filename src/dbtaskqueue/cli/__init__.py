@@ -9,9 +9,11 @@ import click
 
 from .commands import Commands
 from .copying import copy
+from .dashboard import dashboard, dashboard_user
 from .demo import demo
 from .dependencies import show_tree, why
 from .doctor import doctor
+from .find import find
 from .health import health
 from .history import retention, show_history, show_overdue
 from .listing import list_queues, list_tasks, list_workers, stats
@@ -29,8 +31,10 @@ from .working import worker
 _GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
+    "Dashboard": [dashboard, dashboard_user],
     "Inspect": [
         list_tasks,
+        find,
         show,
         why,
         show_tree,

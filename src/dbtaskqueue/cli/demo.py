@@ -82,9 +82,19 @@ class _Tasks(NamedTuple):
 
 
 @click.command()
+@click.option("--dashboard", "with_dashboard", is_flag=True, help="Serve a dashboard of a demo that runs until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8484, metavar="PORT", help="The dashboard's port.")
 @click.pass_obj
-def demo(url: str | None) -> None:
-    """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds."""
+def demo(url: str | None, with_dashboard: bool, port: int) -> None:
+    """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds.
+
+    With --dashboard, serve the dashboard of a small company instead, whose tasks run for minutes.
+    """
+    if with_dashboard:
+        from .showcase import play
+
+        play(port)
+        return
     raise_if_interrupted = noted_until_exit(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _say("Eight tasks, two workers, one kill -9, on a temporary SQLite file: ten seconds.", "bold")
     _say("One task fails and is retried; one worker is killed, and the other takes over.\n")
@@ -100,6 +110,7 @@ def demo(url: str | None) -> None:
     for command, what in _what_next(url):
         _say(f"\n  # {what}", "dim")
         _say(f"  {command}", "cyan")
+    _say(f"\nA dashboard with tasks that run for minutes: {shlex.join(_program())} demo --dashboard")
 
 
 def _play(directory: str, stage: _Stage, raise_if_interrupted: Callable[[], None]) -> str:
@@ -309,7 +320,7 @@ def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.P
     try:
         with open(Path(directory, _LOG), "wb") as log:
             for _ in range(count):  # one by one, so that an error ends the ones that are running
-                workers.append(_spawn(command, directory, log))
+                workers.append(spawn(command, directory, log))
         yield workers
     except _Failed as error:
         last = Path(directory, _LOG).read_text("utf-8", "replace").splitlines()[-1:]
@@ -318,10 +329,10 @@ def _workers(url: str, directory: str, count: int) -> Iterator[list[subprocess.P
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            _end(worker)
+            end(worker)
 
 
-def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start a worker in an empty directory, so that it imports no module of the user. Ctrl-C does not reach it."""
     return subprocess.Popen(
         command,
@@ -329,19 +340,20 @@ def _spawn(command: list[str], directory: str, log: IO[bytes]) -> subprocess.Pop
         stdout=log,
         stderr=log,
         cwd=directory,
-        env=_environment(),
+        env=environment(),
         process_group=0,
     )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment of this process, without options that are meant for the user's own queue."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DBTASKQUEUE_")}
     directories = filter(None, ours.get("PYTHONPATH", "").split(os.pathsep))
     return {**ours, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, directories))}
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
+def end(worker: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was asked to end, and kill it if it does not."""
     try:
         worker.wait(timeout=5)
     except subprocess.TimeoutExpired:

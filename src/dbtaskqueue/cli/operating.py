@@ -132,7 +132,7 @@ def resume(url: str | None, queue: str) -> None:
 @url_option
 @click.pass_obj
 def purge(url: str | None, queue: str, yes: bool) -> None:
-    """Abandon all unfinished tasks of a queue, including running ones."""
+    """Abandon a queue's unfinished tasks, including running ones."""
     with open_queue(url, queue) as task_queue:
         refuse_unknown(task_queue.store, queue)
         counts = task_queue.stats()._asdict()

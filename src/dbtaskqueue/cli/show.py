@@ -11,10 +11,10 @@ from .._formats.display import byte_size, duration, short_duration
 from .._formats.progress import Progress, Usage, part_done, read_usage
 from .._store.contract import Summary
 from .._system import clock
-from ..monitoring.tasks import attempt_text, attributes, command_text, error_line, readable, value_text
+from ..monitoring.tasks import attempt_text, command_text, details, error_line, readable, value_text
 from ..overview import WorkerInfo, find_worker
 from ..reasons import parent_words
-from ..states import RESERVED, RUNNING
+from ..states import RUNNING
 from ..task import Attempt, Task, look_up
 from .dependencies import blocked_words
 from .listing import worker_state
@@ -37,6 +37,9 @@ def show(url: str | None, id: int, json: bool) -> None:
     with open_queue(url) as task_queue:
         store = task_queue.store
         record = look_up(store, id)
+        if json:
+            print_json(details(store, record))
+            return
         task = Task(store, record)
         attempts = task.attempts()
         worker = None if task.worker is None else find_worker(store, task.worker)
@@ -44,11 +47,6 @@ def show(url: str | None, id: int, json: bool) -> None:
         family = {"parents": task.parents(), "children": task.children()}
         relatives = store.summaries([id for ids in family.values() for id in ids[:_MOST_RELATIVES]])
     usage = read_usage(record.usage)
-    if json:
-        holder = worker._asdict() if worker is not None and task.state in (RESERVED, RUNNING) else None
-        more = {"usage": usage and usage._asdict(), "runs_on": holder, **family}
-        print_json({**attributes(task, blocked), **more, "attempts": [attempt._asdict() for attempt in attempts]})
-        return
     described = _described(task) | {"worker": _worker_words(task, worker), "uses": _usage_words(usage)}
     described["blocked"] = "" if blocked is None else blocked_words(blocked)
     described |= {name: _relatives_words(ids, relatives) for name, ids in family.items()}

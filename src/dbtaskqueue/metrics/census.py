@@ -50,9 +50,9 @@ class Running(NamedTuple):
 class Ended(NamedTuple):
     """What the attempts of a function in a queue have ever done.
 
-    ``outcomes``: their number, in the order of OUTCOMES. ``microseconds``: how long they ran, as a whole number: a sum
-    of floats may be smaller in another order. ``runs`` and ``waits``: how many took, or waited for, how long: a count
-    for each bucket of ``_formats.buckets``.
+    ``outcomes``: their number, in the order of OUTCOMES. ``microseconds``: how long they ran, a whole number, since
+    a sum of floats in another order may be smaller. ``runs`` and ``waits``: how many took, or waited for, how long: a
+    count for each bucket of ``_formats.buckets``.
     """
 
     outcomes: tuple[int, ...]

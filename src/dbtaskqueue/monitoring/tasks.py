@@ -8,7 +8,11 @@ import shlex
 from typing import Any
 
 from .._formats.payload import JSON
+from .._formats.progress import read_usage
+from .._store.contract import Store, TaskRecord
 from ..errors import PayloadError
+from ..overview import find_worker
+from ..states import RESERVED, RUNNING
 from ..task import Blocked, Task
 
 ATTRIBUTES = tuple(
@@ -25,6 +29,17 @@ def attributes(task: Task, blocked: Blocked | None) -> dict[str, Any]:
     progress = task.progress and task.progress._asdict()
     words = {name: readable(task, name) for name in ATTRIBUTES}
     return words | {"progress": progress, "blocked": blocked and blocked._asdict()}
+
+
+def details(store: Store, record: TaskRecord) -> dict[str, Any]:
+    """Return what is known about a task, by name: its attributes, what it uses, where it runs, and its attempts."""
+    task = Task(store, record)
+    usage = read_usage(record.usage)
+    worker = find_worker(store, task.worker) if task.worker is not None and task.state in (RESERVED, RUNNING) else None
+    more: dict[str, Any] = {"usage": usage and usage._asdict(), "runs_on": worker and worker._asdict()}
+    more |= {"parents": task.parents(), "children": task.children()}
+    attempts = [attempt._asdict() for attempt in task.attempts()]
+    return {**attributes(task, task.blocked), **more, "attempts": attempts}
 
 
 def readable(task: Task, name: str, otherwise: object = None) -> Any:

@@ -55,6 +55,11 @@ class MariadbLink(Link):
         self._execute(name, values, times)
         return list(self._cursor.fetchall())
 
+    def rows_where(self, name: str, conditions: queries.Conditions, values: Values) -> list[Row]:
+        text = queries.composed(self._sql.__getitem__, name, conditions)
+        self._cursor.execute(text, {used: values[used] for used in _PARAMETER.findall(text)})
+        return list(self._cursor.fetchall())
+
     def change(self, name: str, values: Values = NOTHING, *, times: int | None = None) -> int:
         """Run the statement ``name``; return the number of rows that it inserted, deleted or found to change."""
         return self._execute(name, values, times)

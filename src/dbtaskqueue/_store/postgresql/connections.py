@@ -17,6 +17,7 @@ from psycopg.types.numeric import Int8Dumper
 from ..._formats.url import Target
 from ...errors import ConfigurationError
 from ..connections import NOTHING, Row, Values
+from ..queries import Conditions, composed
 from ..server import TIMEOUT, ErrorKind, Link, ServerConnections, is_readable
 from .beat import Connection
 
@@ -68,6 +69,10 @@ class PostgresqlLink(Link):
 
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         return self._cursor.execute(self._queries[name], values).fetchall()
+
+    def rows_where(self, name: str, conditions: Conditions, values: Values) -> list[Row]:
+        text = composed(lambda each: self._queries[each].decode(), name, conditions)
+        return self._cursor.execute(text.encode(), values).fetchall()
 
     def change(self, name: str, values: Values = NOTHING) -> int:
         return self._cursor.execute(self._queries[name], values).rowcount

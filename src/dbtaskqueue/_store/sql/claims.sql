@@ -60,6 +60,10 @@ SELECT id, :name, :value FROM {{schema}}dbtaskqueue_task WHERE {{is_started}} {{
 -- name: saved
 SELECT name, value FROM {{schema}}dbtaskqueue_large WHERE task = :task AND name NOT IN ('payload', 'result')
 
+-- name: saved_briefly
+SELECT name, length(value), substr(value, 1, 200) FROM {{schema}}dbtaskqueue_large
+ WHERE task = :task AND name NOT IN ('payload', 'result') LIMIT :limit
+
 -- name: save_note
 INSERT INTO {{schema}}dbtaskqueue_note AS note (task, token, name, value, at, changes)
 SELECT id, token, :name, :value, :at, 1 FROM {{schema}}dbtaskqueue_task WHERE {{is_started}}

@@ -46,6 +46,14 @@ UNION ALL
 SELECT {{attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE token >= :since
  ORDER BY token
 
+-- name: newest_attempts
+-- At most one more than :limit, in no order.
+SELECT {{attempt_columns}}
+  FROM (SELECT * FROM {{schema}}dbtaskqueue_attempt WHERE task = :id AND token < :before
+         ORDER BY token DESC LIMIT :limit) AS newest
+UNION ALL
+SELECT {{attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE token < :before
+
 -- name: attempt_output
 -- Outputs are read separately: a task may have any number of them.
 NULL
@@ -53,7 +61,7 @@ NULL
 -- name: outputs
 -- Outputs of a task's newest attempts, by token.
 SELECT token, value FROM {{schema}}dbtaskqueue_note
- WHERE task = :id AND token >= :since AND name = 'output'
+ WHERE task = :id AND token >= :since AND token < :before AND name = 'output'
  ORDER BY token DESC LIMIT :limit
 
 -- name: output
@@ -134,6 +142,3 @@ SELECT count(*)
   FROM (SELECT id FROM {{schema}}dbtaskqueue_task {{by_claimable}}
          WHERE {{waiting}} AND rank = :rank AND due = :due AND id < :id AND command <= :commands
          ORDER BY id LIMIT :limit) AS found
-
--- name: newest
-SELECT id, created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1

@@ -82,6 +82,18 @@ INSERT INTO dbtaskqueue_note (task, token, name, value, at, changes)
 SELECT id, token, :name, :value, :at, 1 FROM dbtaskqueue_task WHERE {{is_started}}
     ON DUPLICATE KEY UPDATE value = VALUES(value), at = VALUES(at), changes = dbtaskqueue_note.changes + 1
 
+-- name: given_queues
+JSON_TABLE(:queues, '$[*]' COLUMNS (name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PATH '$'))
+
+-- name: done_in_given
+queue = given.name AND ended = 'done'
+
+-- name: cancelled_in_given
+queue = given.name AND ended = 'cancelled'
+
+-- name: abandoned_in_given
+queue = given.name AND ended = 'abandoned'
+
 -- name: by_id
 -- Differs because the plan must not depend on outdated statistics; the same below.
 FORCE INDEX (PRIMARY)
@@ -312,6 +324,32 @@ SELECT coalesce(auto_increment, 1) - 1 FROM information_schema.tables
 
 -- name: raise_auto_increment
 ALTER TABLE dbtaskqueue_task AUTO_INCREMENT = :next
+
+-- name: error_has
+-- Differs because each engine has its own function that compares a part of a text byte by byte; the same below.
+LOCATE(BINARY :value_n, BINARY {{task_error}}) > 0
+
+-- name: payload_has
+LOCATE(BINARY :value_n, BINARY {{task_payload}}) > 0
+
+-- name: function_has
+LOCATE(BINARY :value_n, BINARY function) > 0
+
+-- name: key_has
+LOCATE(BINARY :value_n, BINARY "key") > 0
+
+-- name: options_have
+LOCATE(BINARY :value_n, BINARY options) > 0
+
+-- name: where_function_starts
+-- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
+LEFT(function, CHAR_LENGTH(:value_n)) = :value_n
+
+-- name: by_action_id
+FORCE INDEX (PRIMARY)
+
+-- name: by_operation_id
+FORCE INDEX (PRIMARY)
 
 -- name: count_lost_worker
 -- Differs because MariaDB has no ON CONFLICT.

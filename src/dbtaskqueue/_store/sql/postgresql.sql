@@ -45,6 +45,18 @@ FOR SHARE
 -- Differs because PostgreSQL might estimate that a partial index on the state is small, and sort all of its rows.
 CASE WHEN state = :state OR :state IS NULL THEN true ELSE false END
 
+-- name: given_queues
+(SELECT value AS name FROM json_array_elements_text(CAST(:queues AS json)))
+
+-- name: done_in_given
+queue = given.name AND state = 'done' AND finished_at IS NOT NULL
+
+-- name: cancelled_in_given
+queue = given.name AND state = 'cancelled' AND finished_at IS NOT NULL
+
+-- name: abandoned_in_given
+queue = given.name AND state = 'abandoned' AND finished_at IS NOT NULL
+
 -- name: by_id
 -- Differs because PostgreSQL has no way to name the index; the same below.
 
@@ -321,3 +333,29 @@ SELECT relname, right_name
    AND NOT (relname = 'dbtaskqueue_schema' AND right_name <> 'SELECT')
    AND NOT has_table_privilege(pg_class.oid, right_name)
  ORDER BY relname, right_name
+
+-- name: error_has
+-- Differs because each engine has its own function that compares a part of a text byte by byte; the same below.
+strpos({{task_error}}, CAST(:value_n AS text)) > 0
+
+-- name: payload_has
+strpos({{task_payload}}, CAST(:value_n AS text)) > 0
+
+-- name: function_has
+strpos(function, CAST(:value_n AS text)) > 0
+
+-- name: key_has
+strpos("key", CAST(:value_n AS text)) > 0
+
+-- name: options_have
+strpos(options, CAST(:value_n AS text)) > 0
+
+-- name: where_function_starts
+-- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
+substr(function, 1, length(CAST(:value_n AS text))) = :value_n
+
+-- name: by_action_id
+-- Differs because PostgreSQL takes no hints.
+
+-- name: by_operation_id
+-- Differs because PostgreSQL takes no hints.

@@ -37,6 +37,17 @@ SELECT name FROM scheduled_in WHERE name IS NOT NULL
 UNION
 SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
 
+-- name: final_counts
+-- The final tasks of some queues.
+SELECT given.name,
+       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE {{done_in_given}}),
+       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE {{cancelled_in_given}}),
+       (SELECT count(*) FROM {{schema}}dbtaskqueue_task {{by_ended}} WHERE {{abandoned_in_given}})
+  FROM {{given_queues}} AS given
+
+-- name: paused_queues
+SELECT name FROM {{schema}}dbtaskqueue_queue WHERE paused = 1
+
 -- name: is_paused
 SELECT 1 FROM {{schema}}dbtaskqueue_queue WHERE name = :queue AND paused = 1
 

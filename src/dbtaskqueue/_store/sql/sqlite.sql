@@ -35,6 +35,19 @@ IN (SELECT value FROM json_each(:ids))
 -- name: for_share
 -- Differs because there is one writer at a time.
 
+-- name: given_queues
+-- Differs because SQLite takes a list as JSON.
+(SELECT value AS name FROM json_each(:queues))
+
+-- name: done_in_given
+queue = given.name AND state = 'done' AND finished_at IS NOT NULL
+
+-- name: cancelled_in_given
+queue = given.name AND state = 'cancelled' AND finished_at IS NOT NULL
+
+-- name: abandoned_in_given
+queue = given.name AND state = 'abandoned' AND finished_at IS NOT NULL
+
 -- name: by_id
 -- Differs because SQLite finds rows by id if no index is allowed.
 NOT INDEXED
@@ -158,3 +171,30 @@ UPDATE dbtaskqueue_pruned SET highest = max(highest, :id)
 INSERT INTO dbtaskqueue_large (task, name, value)
 SELECT id, 'result', :value FROM dbtaskqueue_task WHERE id = :task AND state = 'done' AND token = :token
     ON CONFLICT (task, name) DO NOTHING
+
+-- name: error_has
+-- Differs because each engine has its own function that compares a part of a text byte by byte; the same below.
+instr({{task_error}}, :value_n) > 0
+
+-- name: payload_has
+instr({{task_payload}}, :value_n) > 0
+
+-- name: function_has
+instr(function, :value_n) > 0
+
+-- name: key_has
+instr("key", :value_n) > 0
+
+-- name: options_have
+instr(options, :value_n) > 0
+
+-- name: where_function_starts
+-- Differs because LIKE ignores case on some engines, and length() counts bytes on others.
+substr(function, 1, length(:value_n)) = :value_n
+
+-- name: by_action_id
+-- Differs because SQLite walks along the ids if no index is allowed.
+NOT INDEXED
+
+-- name: by_operation_id
+NOT INDEXED

@@ -37,7 +37,8 @@ UPDATE {{schema}}dbtaskqueue_task
        finished_at = CASE WHEN state = 'running' THEN finished_at ELSE :now END,
        worker = CASE WHEN state = 'running' THEN worker END,
        state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END
- WHERE id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)
+ WHERE id = :id
+   AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1 AND cancel_requested = 0)
 
 -- name: suspendable
 -- Only processes can be suspended.
@@ -63,7 +64,7 @@ SELECT {{stored_attempt_columns}} FROM ({{attempt_in_row}}) AS present WHERE out
 
 -- name: retry
 UPDATE {{schema}}dbtaskqueue_task
-   SET retry_token = token, token = token + 1, due = :now, due_set_at = :now, retry_base = attempt,
+   SET retry_token = token, token = token + 1, due = :due, due_set_at = :now, retry_base = attempt,
        finished_at = NULL, result = NULL, cpu = NULL, memory = NULL, worker = NULL, cancel_requested = 0,
        expires = NULL, reason = NULL, state = 'pending'
  WHERE id = :id AND state IN ('failed', 'abandoned', 'cancelled', 'done')

@@ -18,6 +18,31 @@ SELECT {{stored_worker_columns}} FROM {{schema}}dbtaskqueue_worker ORDER BY id
 -- name: held
 SELECT {{held_columns}} FROM {{schema}}dbtaskqueue_task WHERE {{is_held_by}}
 
+-- name: longest_running
+-- The tasks that run longest. Held tasks are few, so they are sorted; only the chosen ones are read.
+SELECT {{longest_columns}}
+  FROM (SELECT id AS chosen FROM {{schema}}dbtaskqueue_task {{by_held}}
+         WHERE {{is_held}} AND state = 'running'
+         ORDER BY started_at, id LIMIT :limit) AS longest
+  JOIN {{schema}}dbtaskqueue_task ON dbtaskqueue_task.id = longest.chosen
+ ORDER BY started_at, dbtaskqueue_task.id
+
+-- name: longest_payload
+substr({{task_payload}}, 1, 300)
+
+-- name: longest_progress
+{{task_progress}}
+
+-- name: longest_usage
+{{task_usage}}
+
+-- name: longest_suspended
+{{is_suspended}}
+
+-- name: longest_reported_at
+(SELECT max(at) FROM {{schema}}dbtaskqueue_note AS got
+  WHERE got.task = dbtaskqueue_task.id AND got.token = dbtaskqueue_task.token AND got.name = 'progress')
+
 -- name: held_suspended
 {{is_suspended}}
 

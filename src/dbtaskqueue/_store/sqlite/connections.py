@@ -26,8 +26,9 @@ from urllib.parse import quote
 from ..._formats.url import Target, refuse_unknown
 from ...errors import ConfigurationError, StoreUnavailable
 from ..connections import NOTHING, Connections, Row, Values, mark_done
+from ..counting import counted
 from ..group_commit import Request
-from .files import identity, is_no_directory, refuse_network, remove_directory
+from .files import identity, is_no_directory, refuse_network, remove_directory, unused_and_read_only
 from .transaction import SQL, SqliteTransaction
 
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class SqliteConnections(Connections):
         self._writer: SqliteTransaction | None = None
         self._reader: SqliteTransaction | None = None
         self._file: tuple[int, int] | None = None
+        self._unused: tuple[int, int] | None = None
+        """The state of a file that is read without locks, since nobody can write it."""
         self._next_check = 0.0
         self._owner = os.getpid()
         self._is_temporary = target.database == ":memory:"
@@ -109,11 +112,11 @@ class SqliteConnections(Connections):
 
     def read(self, work: Callable[[SqliteTransaction], T]) -> T:
         """See the base class."""
-        return self.converse(self._read, self._read_all, work)
+        return self.converse(self._read, self._read_all, counted(work))
 
     def query(self, name: str, values: Values = NOTHING) -> list[Row]:
         """See the base class."""
-        return self.converse(self._read, SqliteTransaction.rows, name, values)
+        return self.converse(self._read, counted(_rows), name, values)
 
     def _read(self, act: Callable[[SqliteTransaction, *Ts], T], *values: *Ts) -> T:
         with self._read_lock:
@@ -258,6 +261,18 @@ class SqliteConnections(Connections):
             return SqliteTransaction(connection)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
+        try:
+            return self._connect_with(mode)
+        except sqlite3.OperationalError:
+            state = unused_and_read_only(self.path)
+            if mode == "rwc" or state is None:
+                raise
+        # nobody has it open, and this user may not make the files that WAL needs: read it as if it were on a CD
+        connection = self._connect_with("ro&immutable=1")
+        self._unused = state
+        return connection
+
+    def _connect_with(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{quote(self.path)}?mode={mode}",
             uri=True,
@@ -285,13 +300,15 @@ class SqliteConnections(Connections):
         if identity(self.path) != self._file:
             self._disconnect()
             raise StoreUnavailable(f"{self.path}: the database file was deleted or replaced")
+        if self._unused is not None and unused_and_read_only(self.path) != self._unused:
+            self._disconnect()  # another program uses it now
 
     def _remember_file(self) -> None:
         self._file = identity(self.path)
 
     def _disconnect(self) -> None:
         transactions = self._writer, self._reader
-        self._writer = self._reader = self._file = None
+        self._writer = self._reader = self._file = self._unused = None
         for transaction in transactions:
             if transaction is not None:
                 with contextlib.suppress(sqlite3.Error):
@@ -315,6 +332,10 @@ class SqliteConnections(Connections):
             yield
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
+
+
+def _rows(transaction: SqliteTransaction, name: str, values: Values) -> list[Row]:
+    return transaction.rows(name, values)
 
 
 def _wait_for_lock(act: Callable[[*Ts], T], *values: *Ts) -> T:

@@ -62,3 +62,17 @@ def not_writable(path: str) -> list[str]:
     """
     needed = (path, f"{path}-wal", f"{path}-shm", os.path.dirname(path))
     return [each for each in needed if os.path.lexists(each) and not os.access(each, os.W_OK)]
+
+
+def unused_and_read_only(path: str) -> tuple[int, int] | None:
+    """Return the time and the size of a file that no program has open, and that this user may not open for writing.
+
+    Return None for any other file. While a program has a file in WAL mode open, its log exists.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if os.path.lexists(f"{path}-wal") or os.access(os.path.dirname(path), os.W_OK):
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -129,9 +129,9 @@ class SqliteStore(SqlStore):
     def _borrow(self, connection: object) -> SqliteTransaction:
         return self._sqlite.borrow(connection)
 
-    def _delete(self, ids: Sequence[int], tx: SqliteTransaction) -> int:
+    def _delete(self, tx: SqliteTransaction, ids: Sequence[int]) -> list[int]:
         tx.change("raise_pruned", {"id": max(ids)})
-        return super()._delete(ids, tx)
+        return super()._delete(tx, ids)
 
     # -- workers -----------------------------------------------------------------------------------
 

@@ -43,6 +43,9 @@ class SqliteTransaction(Transaction):
         row: Row | None = self._execute(SQL[name], values).fetchone()
         return row
 
+    def rows_where(self, name: str, conditions: queries.Conditions, values: Values) -> list[Row]:
+        return self._execute(queries.composed(SQL.__getitem__, name, conditions), values).fetchall()
+
     def change(self, name: str, values: Values = NOTHING) -> int:
         return self._execute(SQL[name], values).rowcount
 

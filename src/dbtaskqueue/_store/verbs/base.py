@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ from ..._formats.url import Target
 from ...states import TaskState
 from ..attempt_counts import EndedHere, merged, row_of, sum_of
 from ..connections import NOTHING, Connections, Row, Transaction, Values
-from ..contract import End, HistoryRecord, NewTask, TaskRecord, Verdict
+from ..contract import End, HistoryRecord, NewAction, NewTask, TaskRecord, Verdict
 
 INLINE = 256
 """The most characters of JSON that are stored in the task's own row; longer values go to dbtaskqueue_large."""
+DONE_TEXT = "done"
+"""The outcome of an action that was not refused."""
 CHUNK = 1000
 """Tasks that one transaction or query takes at most."""
 _SOON = 5_000_000
@@ -36,6 +39,11 @@ class SqlFacet:
     def _wake_for(self, tx: Any, tasks: Sequence[int], now: int) -> None:
         """Do the same for existing tasks of any queues: for each one due soon, wake a waiting worker of its queue."""
 
+    def _log(self, tx: Transaction, action: NewAction | None, verdict: Verdict) -> None:
+        """Add a row to the audit log, in the transaction of the change or of its refusal."""
+        if action is not None:
+            log(tx, action, int(verdict.stored), DONE_TEXT if verdict.stored else verdict.refusal)
+
     def _change_alone(self, query: str, values: Values) -> int:
         """Run a single statement that writes; return the number of rows that it changed."""
 
@@ -43,6 +51,12 @@ class SqlFacet:
             return tx.change(query, values)
 
         return self._connections.write(run, alone=True)
+
+
+def log(tx: Transaction, action: NewAction, changed: int, outcome: str = DONE_TEXT) -> None:
+    """Add a row to the audit log."""
+    detail = None if not action.detail else json.dumps(action.detail)
+    tx.change("insert_action", {**action._asdict(), "detail": detail, "changed": changed, "outcome": outcome})
 
 
 def is_large(value: str | None) -> bool:

@@ -12,7 +12,7 @@ from ..._system import clock
 from ...errors import LeaseLost, TaskQueueError
 from ...states import ABANDONED, DONE, FAILED, FINAL, PENDING, RESERVED, RUNNING, TaskState
 from ..connections import Transaction, Values, around_writes
-from ..contract import Claim, Claims, End, Exchanged, Note, Start, TaskRecord, Verdict
+from ..contract import Claim, Claims, End, Exchanged, Note, SavedRecord, Start, TaskRecord, Verdict
 from ..records import EXPIRED, HAS_CHILDREN
 from .base import inline, insert_attempt, is_large, is_soon, large_row, standing
 from .dependencies import Decided, SqlDependencies
@@ -70,6 +70,10 @@ class SqlClaims(SqlDependencies, Claims):
 
     def saved(self, task: int) -> dict[str, str]:
         return dict(self._connections.query("saved", {"task": task}))
+
+    def saved_briefly(self, task: int, limit: int) -> list[SavedRecord]:
+        rows = self._connections.query("saved_briefly", {"task": task, "limit": limit})
+        return sorted(SavedRecord(*row) for row in rows)
 
     @contextlib.contextmanager
     def transaction(self, worker: int, end: Callable[[], End]) -> Iterator[Any]:

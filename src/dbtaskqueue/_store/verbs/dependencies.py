@@ -50,6 +50,13 @@ class Decided(NamedTuple):
     is_partial: bool = False
 
 
+class Forbidden(NamedTuple):
+    """Why a task is not retried: a short text without ids, and one with them."""
+
+    reason: str
+    text: str
+
+
 class Purge(NamedTuple):
     """A purge in progress. Children in its queue with ids up to ``highest`` are abandoned, not cancelled."""
 
@@ -195,22 +202,25 @@ class SqlDependencies(SqlFacet, Dependencies):
 
     # -- an operator's retry -----------------------------------------------------------------------
 
-    def _why_not_retried(self, tx: Transaction, task: int, state: TaskState, flow: int) -> str | None:
+    def _why_not_retried(self, tx: Transaction, task: int, state: TaskState, flow: int) -> Forbidden | None:
         """Return why the parents or the children of a final task forbid its retry, or None. Writes nothing."""
         if flow & HAS_PARENTS and (why := self._why_parents_forbid(tx, task)) is not None:
             return why
         if flow & HAS_CHILDREN and state == DONE and (started := _started(_settled_children(tx, task))):
-            return f"its child, task {min(started)}, has started and is unfinished"
+            text = f"its child, task {min(started)}, has started and is unfinished"
+            return Forbidden("a child has started and is unfinished", text)
         return None
 
-    def _why_parents_forbid(self, tx: Transaction, task: int) -> str | None:
+    def _why_parents_forbid(self, tx: Transaction, task: int) -> Forbidden | None:
         found = tx.rows("forbidding_parents", {"ids": tx.array([task])})
         if found:
-            return f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"
+            text = f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"
+            return Forbidden(f"it waits for a task that was {found[0][2]}", text)
         gate = next(iter(tx.rows("lock_gates", {"ids": tx.array([task])})), None)
         is_decided = gate is not None and gate[_WANTS] == WANTS_FAILED and not gate[_OPEN]
         if is_decided and not tx.rows("with_met_edge", {"ids": tx.array([task])}):
-            return "it waits for a parent to fail, and all its parents are done"
+            text = "it waits for a parent to fail, and all its parents are done"
+            return Forbidden(text, text)
         return None
 
     def _wait_again(self, tx: Transaction, task: int, flow: int) -> None:

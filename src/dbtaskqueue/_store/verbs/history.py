@@ -114,7 +114,7 @@ class SqlHistory(SqlTasks, History):
             age = getattr(retention, state.value)
             if age is not None:
                 for ids in self._older_than(retention.queue, state, now - age):
-                    yield self._connections.write(partial(self._delete, ids))
+                    yield self._connections.write(partial(self._prune, ids, None))
         if retention.most is not None:
             yield from self._delete_all_but(retention.queue, retention.most)
 
@@ -147,7 +147,7 @@ class SqlHistory(SqlTasks, History):
             if not ids:
                 return
             values["after"] = ids[-1]
-            count = self._connections.write(partial(self._delete, ids))
+            count = self._connections.write(partial(self._prune, ids, None))
             excess -= count
             yield count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -37,7 +38,12 @@ class SqlListing(SqlFacet, Listing):
         return self._connections.read(partial(_count_before, values))
 
     def attempts(self, task: int, since: int = 0) -> list[AttemptRecord]:
-        return self._connections.read(partial(_attempts, {"id": task, "since": since, "limit": OUTPUTS}))
+        values = {"id": task, "since": since, "before": _LAST_ID, "limit": OUTPUTS}
+        return self._connections.read(partial(_attempts, values))
+
+    def newest_attempts(self, task: int, limit: int, before: int | None, *, outputs: bool) -> list[AttemptRecord]:
+        values = {"id": task, "before": _LAST_ID if before is None else before, "limit": limit, "since": 0}
+        return self._connections.read(partial(_newest_attempts, values, outputs))
 
     def output(self, task: int, token: int) -> str | None:
         rows = self._connections.query("output", {"id": task, "token": token})
@@ -57,15 +63,20 @@ class SqlListing(SqlFacet, Listing):
         since = self._connections.query("waiting_since", values)[0][0]
         return since if isinstance(since, int) else None
 
-    def newest(self) -> tuple[int, int] | None:
-        rows = self._connections.query("newest")
-        return (rows[0][0], rows[0][1]) if rows else None
-
 
 def _attempts(values: Values, tx: Transaction) -> list[AttemptRecord]:
+    return _with_outputs([AttemptRecord(*row) for row in tx.rows("attempts", values)], values, tx)
+
+
+def _newest_attempts(values: dict[str, Any], outputs: bool, tx: Transaction) -> list[AttemptRecord]:
+    rows = sorted(tx.rows("newest_attempts", values), key=operator.itemgetter(1))
+    found = [AttemptRecord(*row) for row in rows[-values["limit"] :]]
+    return _with_outputs(found, {**values, "since": found[0].token}, tx) if outputs and found else found
+
+
+def _with_outputs(attempts: list[AttemptRecord], values: Values, tx: Transaction) -> list[AttemptRecord]:
     outputs: dict[int, str] = dict(tx.rows("outputs", values))
-    found = [AttemptRecord(*row) for row in tx.rows("attempts", values)]
-    return [record._replace(output=outputs.get(record.token)) for record in found]
+    return [record._replace(output=outputs.get(record.token)) for record in attempts]
 
 
 def _ended(values: dict[str, Any], tx: Transaction) -> list[EndedRecord]:

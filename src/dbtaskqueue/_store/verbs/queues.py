@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Sequence
 
 from ..connections import Transaction
-from ..contract import QueueCounts, Queues
-from .base import SqlFacet
+from ..contract import FinalRecord, NewAction, QueueCounts, Queues
+from .base import SqlFacet, log
 
 
 class SqlQueues(SqlFacet, Queues):
@@ -21,13 +23,21 @@ class SqlQueues(SqlFacet, Queues):
             found[queue][kind] = count
         return {queue: counts for queue in sorted(found) if any(counts := _counts(**found[queue]))}
 
-    def set_paused(self, queue: str, paused: bool) -> None:
+    def set_paused(self, queue: str, paused: bool, action: NewAction | None = None) -> None:
         def run(tx: Transaction) -> None:
             tx.change("set_paused", {"queue": queue, "paused": int(paused)})
             if not paused:
                 self._wake(tx, queue, None)
+            if action is not None:
+                log(tx, action, 1)
 
         self._connections.write(run)
+
+    def paused_queues(self) -> set[str]:
+        return {row[0] for row in self._connections.query("paused_queues")}
+
+    def final_counts(self, queues: Sequence[str]) -> list[FinalRecord]:
+        return [FinalRecord(*row) for row in self._connections.query("final_counts", {"queues": json.dumps(queues)})]
 
     def is_paused(self, queue: str) -> bool:
         return bool(self._connections.query("is_paused", {"queue": queue}))

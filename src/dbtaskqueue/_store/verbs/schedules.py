@@ -15,6 +15,7 @@ from ..connections import Transaction
 from ..contract import (
     Declared,
     Link,
+    NewAction,
     NewTask,
     Outlook,
     PlannedTick,
@@ -26,6 +27,7 @@ from ..contract import (
     Ticked,
     TickPlan,
     TickRecord,
+    Verdict,
     Waits,
 )
 from ..records import BY_PARENTS, HAS_CHILDREN, WANTS_ENDED, TaskRecord
@@ -68,15 +70,23 @@ class SqlSchedules(SqlTasks, Schedules):
             _settle(tx, old, settle(old, new, time))
         return Declared(old, is_changed)
 
-    def remove_schedule(self, queue: str, name: str) -> bool:
-        return bool(self._change_alone("delete_schedule", {"queue": queue, "name": name}))
+    def remove_schedule(self, queue: str, name: str, action: NewAction | None = None) -> bool:
+        def run(tx: Transaction) -> bool:
+            is_removed = bool(tx.change("delete_schedule", {"queue": queue, "name": name}))
+            self._log(tx, action, Verdict(is_removed, None, None))
+            return is_removed
 
-    def pause_schedule(self, queue: str, name: str, paused: bool, now: int, settle: Settle) -> bool:
+        return self._connections.write(run, alone=action is None)
+
+    def pause_schedule(
+        self, queue: str, name: str, paused: bool, now: int, settle: Settle, action: NewAction | None = None
+    ) -> bool:
         def run(tx: Transaction) -> bool:
             old = _lock(tx, {"queue": queue, "name": name})
             if old is not None and bool(old.paused) != paused:
                 settled = settle(old, old, _time(tx, now))
                 _settle(tx, old._replace(paused=int(paused)), settled)
+            self._log(tx, action, Verdict(old is not None, None, None))
             return old is not None
 
         return self._connections.write(run)

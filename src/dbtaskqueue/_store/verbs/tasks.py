@@ -8,12 +8,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState
+from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState, sources
 from ..attempt_counts import EndedHere
 from ..connections import Conflict, Row, Transaction
-from ..contract import End, Enqueued, NewTask, Refusal, Standing, TaskRecord, Tasks, Verdict, Waits
+from ..contract import (
+    IS_REQUESTED,
+    KEY_IS_TAKEN,
+    End,
+    Enqueued,
+    NewAction,
+    NewTask,
+    Refusal,
+    Standing,
+    TaskRecord,
+    Tasks,
+    Verdict,
+    Waits,
+)
 from ..records import EXPIRED, HAS_CHILDREN
-from .base import CHUNK, count_attempts, insert_attempt, is_large, is_soon, standing, wakes
+from .base import CHUNK, DONE_TEXT, count_attempts, insert_attempt, is_large, is_soon, log, standing, wakes
 from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
 _NONE: frozenset[int] = frozenset()
@@ -43,7 +56,10 @@ class SqlTasks(SqlDependencies, Tasks):
         groups: Sequence[Sequence[NewTask]],
         connection: object = None,
         waits: Sequence[Waits | None] = (),
+        action: NewAction | None = None,
     ) -> Enqueued:
+        if action is not None:
+            return self._connections.write(partial(self._enqueue_logged, groups, waits, action))
         if connection is None:
             first = groups[0]
             if len(groups) == 1 and not waits and first[0].key is None and first[0].expires is None:
@@ -53,6 +69,19 @@ class SqlTasks(SqlDependencies, Tasks):
             return self._connections.write(partial(self._enqueue, groups, waits))
         with self._connections.translated():
             return self._enqueue(groups, waits, self._borrow(connection))
+
+    def _enqueue_logged(
+        self,
+        groups: Sequence[Sequence[NewTask]],
+        waits: Sequence[Waits | None],
+        action: NewAction,
+        tx: Transaction,
+    ) -> Enqueued:
+        enqueued = self._enqueue(groups, waits, tx)
+        new = len(enqueued.ids) - len(enqueued.existing)
+        outcome = DONE_TEXT if new else KEY_IS_TAKEN if enqueued.refusal is None else enqueued.refusal.why
+        log(tx, action._replace(task=enqueued.ids[0] if len(enqueued.ids) == 1 else None), new, outcome)
+        return enqueued
 
     def _is_one_statement(self, tasks: Sequence[NewTask]) -> bool:
         """Return whether ``_store`` needs only one statement for these tasks, and so no BEGIN and COMMIT around it."""
@@ -149,58 +178,73 @@ class SqlTasks(SqlDependencies, Tasks):
 
         return self._connections.read(run)
 
-    def cancel(self, task: int, now: int, *, running: bool = True) -> Verdict:
+    def cancel(self, task: int, now: int, *, running: bool = True, action: NewAction | None = None) -> Verdict:
         values = {"id": task, "now": now, "running": int(running)}
 
         def run(tx: Transaction) -> tuple[Verdict, Decided]:
             changed = tx.change("cancel", values)
             row = tx.row("standing", values)
             if row is None:
-                return Verdict(False, None, None), Decided()
-            state, token, flow = row
-            has_children = changed and state == CANCELLED and flow & HAS_CHILDREN
-            decided = self._decide(tx, {task: CANCELLED}, now) if has_children else Decided()
-            return Verdict(bool(changed), TaskState(state), token), decided
+                verdict, decided = Verdict(False, None, None), Decided()
+            else:
+                state, token, flow = row
+                has_children = changed and state == CANCELLED and flow & HAS_CHILDREN
+                decided = self._decide(tx, {task: CANCELLED}, now) if has_children else Decided()
+                verdict = Verdict(bool(changed), TaskState(state), token)
+            if action is not None:
+                is_requested = running and verdict.state == RUNNING
+                self._log(tx, action, verdict._replace(why=IS_REQUESTED if is_requested else None))
+            return verdict, decided
 
         verdict, decided = self._connections.write(run)
         self._decide_left_over(decided, now)
         return verdict
 
-    def suspend(self, task: int, suspended: bool) -> Verdict:
+    def suspend(self, task: int, suspended: bool, action: NewAction | None = None) -> Verdict:
         values = {"id": task, "suspended": int(suspended)}
 
         def run(tx: Transaction) -> Verdict:
             is_possible = tx.row("suspendable", values) is not None
             if is_possible:
                 tx.change("suspend", values)
-            return standing(tx, task, stored=is_possible)
+            verdict = standing(tx, task, stored=is_possible)
+            self._log(tx, action, verdict)
+            return verdict
 
         return self._connections.write(run)
 
-    def retry(self, task: int, now: int) -> Verdict:
+    def retry(self, task: int, now: int, action: NewAction | None = None) -> Verdict:
         def run(tx: Transaction) -> Verdict:
-            if tx.row("key_is_taken", {"id": task}):
-                return standing(tx, task, stored=False)
-            row = tx.row("lock_task", {"id": task})
-            state, flow = (TaskState(row[0]), row[1]) if row else (PENDING, 0)
-            others = flow if state in FINAL else 0
-            if (why := self._why_not_retried(tx, task, state, others)) is not None:
-                return standing(tx, task, stored=False)._replace(why=why)
-            was_done = tx.change("insert_done_attempt", {"id": task})
-            verdict = _change("retry", {"id": task, "now": now}, tx)
-            if verdict.stored and was_done:
-                tx.change("delete_results", {"id": task})
-            if verdict.stored:
-                self._wait_again(tx, task, others)
-                self._wake_for(tx, [task], now)
+            verdict, _ = self._retry(tx, task, now, now)
+            self._log(tx, action, verdict)
             return verdict
 
-        try:
-            return self._connections.write(run)
-        except Conflict:  # another task has taken the key since it was checked
-            return self._connections.read(lambda tx: standing(tx, task, stored=False))
+        while True:
+            try:
+                return self._connections.write(run)
+            except Conflict:  # another task has taken the key since it was checked, as the next turn sees
+                continue
 
-    def purge(self, queue: str, now: int) -> Iterator[int]:
+    def _retry(self, tx: Transaction, task: int, now: int, due: int) -> tuple[Verdict, str | None]:
+        """Retry a task; return the verdict and, if its parents or children forbid it, why: a text without ids."""
+        if tx.row("key_is_taken", {"id": task}):
+            verdict = standing(tx, task, stored=False)
+            return verdict._replace(why=KEY_IS_TAKEN if verdict.state in sources("retry") else None), None
+        row = tx.row("lock_task", {"id": task})
+        state, flow = (TaskState(row[0]), row[1]) if row else (PENDING, 0)
+        others = flow if state in FINAL else 0
+        if (why := self._why_not_retried(tx, task, state, others)) is not None:
+            return standing(tx, task, stored=False)._replace(why=why.text), why.reason
+        was_done = tx.change("insert_done_attempt", {"id": task})
+        verdict = _change("retry", {"id": task, "now": now, "due": due}, tx)
+        if verdict.stored and was_done:
+            tx.change("delete_results", {"id": task})
+        if verdict.stored:
+            self._wait_again(tx, task, others)
+            self._wake_for(tx, [task], now)
+        return verdict, None
+
+    def purge(self, queue: str, now: int, action: NewAction | None = None) -> Iterator[int]:
         highest = self._connections.query("highest_id")[0][0]
         values = {"queue": queue, "highest": highest, "now": now, "limit": CHUNK}
         purge = Purge(queue, highest)
@@ -217,11 +261,14 @@ class SqlTasks(SqlDependencies, Tasks):
                     ended.append(EndedHere(queue, function, command, "abandoned", started_at, max(due, created_at)))
             count_attempts(tx, ended, now)
             ids = blocked or [row[0] for row in held] + [row[0] for row in tx.rows("purgeable", values)]
-            if not ids:
-                return 0
-            count = tx.change("purge", {"now": now, "ids": tx.array(ids)})
-            parents = [row[0] for row in tx.rows("with_children", {"ids": tx.array(ids)})]
-            return count + self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned
+            count = 0
+            if ids:
+                count = tx.change("purge", {"now": now, "ids": tx.array(ids)})
+                parents = [row[0] for row in tx.rows("with_children", {"ids": tx.array(ids)})]
+                count += self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned
+            if action is not None:
+                log(tx, action, count)
+            return count
 
         yield self._connections.write(run)
         # a task may be claimed or released between the two queries of a transaction; a single statement sees it
@@ -229,15 +276,28 @@ class SqlTasks(SqlDependencies, Tasks):
             yield self._connections.write(run)
         self.decide_children(now)
 
-    def prune(self, queue: str, before: int, states: Iterable[TaskState]) -> Iterator[int]:
+    def prune(
+        self, queue: str, before: int, states: Iterable[TaskState], action: NewAction | None = None
+    ) -> Iterator[int]:
+        is_logged = action is None
         for state in states:
             values: dict[str, Any] = {"queue": queue, "before": before, "state": state, "limit": CHUNK, "after": 0}
             while rows := self._connections.query("prunable", values):
                 ids = [row[0] for row in rows]
                 values["after"] = ids[-1]
-                yield self._connections.write(partial(self._delete, ids))
+                yield self._connections.write(partial(self._prune, ids, action))
+                is_logged = True
+        if not is_logged:
+            yield self._connections.write(partial(self._prune, [], action))
 
-    def _delete(self, ids: Sequence[int], tx: Any) -> int:
+    def _prune(self, ids: Sequence[int], action: NewAction | None, tx: Any) -> int:
+        count = len(self._delete(tx, ids)) if ids else 0
+        if action is not None:
+            log(tx, action, count)
+        return count
+
+    def _delete(self, tx: Any, ids: Sequence[int]) -> list[int]:
+        """Delete those of these tasks that are final and not needed by others; return their ids."""
         final = [row[0] for row in tx.rows("lock_final", {"ids": tx.array(ids)})]
         if final:  # a later statement: see sql/dependencies.sql
             needed = {row[0] for row in tx.rows("needed_parents", {"ids": tx.array(final)})}
@@ -245,7 +305,7 @@ class SqlTasks(SqlDependencies, Tasks):
         if final:
             for query in _DELETIONS:
                 tx.change(query, {"ids": tx.array(final)})
-        return len(final)
+        return final
 
     def expire(self, now: int) -> int:
         count = 0

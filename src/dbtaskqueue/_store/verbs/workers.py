@@ -7,7 +7,7 @@ from typing import Any
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
 from ..attempt_counts import EndedHere
 from ..connections import Transaction
-from ..contract import End, Held, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
+from ..contract import End, Held, LongRunning, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
 from .base import count_attempts, insert_attempt
 from .dependencies import Decided, SqlDependencies
@@ -36,6 +36,9 @@ class SqlWorkers(SqlDependencies, Workers):
 
     def held(self, worker: int) -> list[Held]:
         return [Held(*row) for row in self._connections.query("held", {"worker": worker})]
+
+    def longest_running(self, limit: int) -> list[LongRunning]:
+        return [LongRunning(*row) for row in self._connections.query("longest_running", {"limit": limit})]
 
     def running(self, limit: int) -> list[RunningRecord]:
         return [RunningRecord(*row) for row in self._connections.query("running", {"limit": limit})]

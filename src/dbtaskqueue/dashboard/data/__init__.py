@@ -1,0 +1,1 @@
+"""What pages and answers show, as plain values. No HTML, no HTTP."""
