@@ -1978,7 +1978,7 @@ MUTANTS = [
         """following = to_cursor("ended", (floor,)) if floor else None""",
         "following = None",
         _conformance("find::test_ends_are_sorted_window_by_window"),
-    # -- metrics --
+        # -- metrics --
     ),
     Mutant(
         "a lost worker is not counted",
@@ -2045,8 +2045,8 @@ MUTANTS = [
     Mutant(
         "metrics of this machine are served under any name",
         "metrics/server.py",
-        "elif self.server.tokens is None and not is_local(",
-        "elif False and not is_local(",
+        "elif self.server.tokens is None and not is_loopback(",
+        "elif False and not is_loopback(",
         _cli("metrics"),
         only="other_names",
     ),
