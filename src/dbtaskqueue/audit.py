@@ -13,7 +13,8 @@ from ._store.contract import ActionRecord, NewAction, Store
 from ._system import clock
 from .checks import MOST, is_count, shown
 
-_LONGEST_NAME = 255
+MOST_OF_A_NAME = 255
+"""The most characters of an actor's name."""
 
 
 class Actor(NamedTuple):
@@ -53,8 +54,8 @@ def new_action(
     if actor is None:
         return None
     who = actor if isinstance(actor, Actor) else Actor(actor)
-    if not isinstance(who.name, str) or not 0 < len(who.name) <= _LONGEST_NAME:
-        raise ValueError(f"actor must be a name of 1 to {_LONGEST_NAME} characters, not {shown(who.name)}")
+    if not isinstance(who.name, str) or not 0 < len(who.name) <= MOST_OF_A_NAME:
+        raise ValueError(f"actor must be a name of 1 to {MOST_OF_A_NAME} characters, not {shown(who.name)}")
     known = {name: value for name, value in detail.items() if value is not None}
     return NewAction(clock.now(), who.name, who.via, verb, queue, task, known or None)
 

@@ -95,9 +95,10 @@ def carry_out(
     dry_run: bool = False,
     progress: Progress | None = None,
     arguments: Arguments | None = None,
+    highest: int | None = None,
 ) -> Bulk:
-    """Do something to all tasks that match and exist now: see ``TaskQueue.cancel_many``."""
-    highest = _highest(store)
+    """Do something to all tasks that match and exist now, or up to ``highest``: see ``TaskQueue.cancel_many``."""
+    highest = newest_task(store) if highest is None else highest
     now = clock.now()
     total = 0
     if progress is not None:
@@ -129,7 +130,8 @@ def rest(store: Store, seconds: float) -> None:
         time.sleep(min(_REST * seconds, _LONGEST_REST))
 
 
-def _highest(store: Store) -> int:
+def newest_task(store: Store) -> int:
+    """Return the highest id of a task, or 0."""
     newest = store.newest()
     return 0 if newest is None else newest[0]
 

@@ -12,7 +12,8 @@ from typing import TypeGuard
 
 MOST = 2**31 - 1
 """The largest count that every engine can store."""
-_PRIORITIES = range(-32768, 32768)
+PRIORITIES = (-32768, 32767)
+"""The lowest and the highest priority."""
 
 
 def shown(value: object) -> str:
@@ -93,7 +94,7 @@ def check_lease(lease: float | timedelta) -> float:
 
 def check_priority(priority: int) -> int:
     """Return ``priority``. Raises ValueError unless it is a whole number from -32768 to 32767."""
-    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _PRIORITIES:
+    if not isinstance(priority, int) or isinstance(priority, bool) or not PRIORITIES[0] <= priority <= PRIORITIES[1]:
         raise ValueError(f"priority must be a whole number from -32768 to 32767, not {shown(priority)}")
     return priority
 

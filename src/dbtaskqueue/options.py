@@ -21,6 +21,7 @@ from ._store.contract import MAX_PARENTS
 from ._system import clock
 from .checks import (
     MOST,
+    PRIORITIES,
     check_count,
     check_delay,
     check_function,
@@ -180,7 +181,7 @@ class Defaults(TypedDict, total=False):
             flag=Flag(
                 name="--priority",
                 metavar="NUMBER",
-                range=(-32768, 32767),
+                range=PRIORITIES,
                 help="Tasks with a higher priority run first.",
             ),
         ),

@@ -282,9 +282,9 @@ def to_record(queue: str, name: str, target: str, times: Times, *, declared: boo
     )
 
 
-def store_schedule(store: Store, record: ScheduleRecord) -> Schedule:
+def store_schedule(store: Store, record: ScheduleRecord, action: NewAction | None = None) -> Schedule:
     """Store a schedule, or change the one with this name; return it as it is now."""
-    store.declare([record], clock.now(), settle)
+    store.declare([record], clock.now(), settle, action)
     with after_a_change():
         return as_schedule(find_schedule(store, record.queue, record.name))
 

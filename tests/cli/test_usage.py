@@ -24,12 +24,15 @@ READING = [
 OPERATING = [
     ("retry", "1"),
     ("cancel", "1"),
+    ("reschedule", "1", "--priority", "1"),
+    ("delete", "1"),
     ("suspend", "1"),
     ("continue", "1"),
     ("pause",),
     ("resume",),
     ("purge", "--yes"),
     ("prune", "0s", "--yes"),
+    ("audit",),
 ]
 
 

@@ -288,7 +288,8 @@ class Outlook(NamedTuple):
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
     parent with children that are not decided yet. ``expires``: when the first task expires, or has expired.
     ``next_turn``: when the next turn of the duties is that one worker does for all. ``newest``: the id of the newest
-    task, which was created at ``newest_at``. Each is None if there is none.
+    task, which was created at ``newest_at``. ``orphaned``: a worker that holds tasks, but has no row or is lost. Each is
+    None if there is none.
     """
 
     now: int
@@ -298,6 +299,7 @@ class Outlook(NamedTuple):
     next_turn: int | None = None
     newest: int | None = None
     newest_at: int | None = None
+    orphaned: int | None = None
 
 
 class QueueCounts(NamedTuple):
@@ -617,7 +619,9 @@ class Schedules(abc.ABC):
     """Schedules and their ticks. A server's clock decides the times; on a file, ``now`` does: the caller's clock."""
 
     @abc.abstractmethod
-    def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
+    def declare(
+        self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle, action: NewAction | None = None
+    ) -> list[Declared]:
         """Store definitions of schedules, all or none. The same again changes nothing.
 
         ``declared_at``: whether a worker declares them. After a change of times, ``settle`` gives the next tick.
@@ -799,6 +803,10 @@ class Copying(abc.ABC):
     @abc.abstractmethod
     def load_ticks(self, ticks: Sequence[dict[str, Any]]) -> None:
         """Store ticks from another database, except those that are stored already."""
+
+    @abc.abstractmethod
+    def load_actions(self, actions: Sequence[ActionRecord], operations: Sequence[OperationRecord]) -> None:
+        """Store rows of the audit log and operations from another database, except those that are stored already."""
 
     @abc.abstractmethod
     def begin_import(self) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import click
 
+from .audit import audit
+from .bulk import cancel, delete, reschedule, retry
 from .commands import Commands
 from .copying import copy
 from .dashboard import dashboard, dashboard_user
@@ -19,7 +21,7 @@ from .history import retention, show_history, show_overdue
 from .listing import list_queues, list_tasks, list_workers, stats
 from .logs import logs
 from .metrics import metrics
-from .operating import cancel, continue_task, pause, prune, purge, resume, retry, suspend
+from .operating import continue_task, pause, prune, purge, resume, suspend
 from .options import queue_before_option, url_before_option
 from .producing import enqueue
 from .schedules import schedules
@@ -47,7 +49,20 @@ _GROUPS: dict[str, list[click.Command]] = {
         watch,
     ],
     "Schedules": [schedules],
-    "Operate": [retry, cancel, suspend, continue_task, pause, resume, purge, prune, retention],
+    "Operate": [
+        retry,
+        cancel,
+        reschedule,
+        delete,
+        suspend,
+        continue_task,
+        pause,
+        resume,
+        purge,
+        prune,
+        retention,
+        audit,
+    ],
     "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
     "Try it": [demo],

@@ -82,6 +82,7 @@ def _copy(old: Store, new: Store, done: int, advance: Callable[[int], None]) -> 
     if not done:
         _copy_history(old, new)
         _copy_ticks(old, new)
+        _copy_actions(old, new)
     count, highest = 0, 0
     while True:
         batch = old.export(done, _BATCH)
@@ -115,3 +116,15 @@ def _copy_ticks(old: Store, new: Store) -> None:
     while ticks := old.export_ticks(after, _BATCH):
         new.load_ticks(ticks)
         after = max(tick["at"] for tick in ticks)
+
+
+def _copy_actions(old: Store, new: Store) -> None:
+    """Copy the audit log and the operations of dashboards, newest first."""
+    before = None
+    while actions := old.actions(_BATCH, before, {}):
+        new.load_actions(actions, [])
+        before = actions[-1].id
+    before = None
+    while operations := old.operations(_BATCH, before):
+        new.load_actions([], operations)
+        before = operations[-1].id

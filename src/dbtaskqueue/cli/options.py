@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -14,6 +16,7 @@ from click.core import ParameterSource
 
 from .._formats.payload import JSON
 from .._formats.url import DEFAULT_URL, mask
+from ..audit import MOST_OF_A_NAME, Actor
 from ..checks import check_queue, check_served
 from ..options import Flag, options_of
 from ..queue import TaskQueue
@@ -76,6 +79,15 @@ def _click_option(name: str, flag: Flag, default: object, command: str) -> Calla
         callback=checked(flag.parse) if flag.parse else None,
         envvar=f"DBTASKQUEUE_{command}{flag.name[1:]}".upper().replace("-", "_"),
     )
+
+
+def operator() -> Actor:
+    """Return who runs the command, for the audit log: the login name and the host."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may run with a user id that has no name
+        name = f"uid-{os.getuid()}"
+    return Actor(f"{name}@{socket.gethostname()}"[:MOST_OF_A_NAME], "cli")
 
 
 def confirm(question: str) -> None:
@@ -168,6 +180,11 @@ def one_queue_option(function: Function) -> Function:
     return _queue_option(lambda: os.environ.get("DBTASKQUEUE_QUEUE") or None, help)(function)
 
 
+def optional_queue(help: str) -> Callable[[Function], Function]:
+    """Add ``--queue NAME`` to a command for which the environment names none."""
+    return _queue_option(lambda: None, help)
+
+
 def _queue_option(default: Callable[[], str | None], help: str) -> Callable[[Function], Function]:
     return click.option("--queue", metavar="NAME", default=default, callback=_one_queue, help=help, show_default=False)
 
@@ -215,6 +232,12 @@ def yes_option(function: Function) -> Function:
 
 
 def _require_yes(ctx: click.Context, parameter: click.Parameter, yes: bool) -> bool:
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError(f"stdin is not a terminal; confirm {ctx.info_name} with --yes", ctx)
+    require_yes(yes)
     return yes
+
+
+def require_yes(yes: bool) -> None:
+    """Refuse a command that would have to ask where stdin is not a terminal."""
+    if not yes and not sys.stdin.isatty():
+        ctx = click.get_current_context()
+        raise click.UsageError(f"stdin is not a terminal; confirm {ctx.info_name} with --yes", ctx)

@@ -10,9 +10,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import click
 
@@ -39,6 +39,14 @@ WIDE = 110
 """The width from which on a terminal shows the columns that a narrower one leaves out."""
 _LONGEST_CELL = 500
 _GAP = 2
+
+
+class Advance(Protocol):
+    """Shows how much is done, and of how much if that is known only now."""
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Move the progress bar."""
+        ...
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -121,17 +129,17 @@ def styled(value: str) -> Text:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None = None) -> Iterator[Advance]:
     """Show a progress bar until the block ends, on a terminal only. Yields a function to call with the total so far."""
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, total=None: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done, refresh=True)
+        yield lambda done, total=None: bar.update(task, completed=done, total=total, refresh=True)
 
 
 def print_json(value: object) -> None:

@@ -13,7 +13,9 @@ from .._formats import quantities
 from .._formats.cron import in_words
 from .._formats.display import short_duration
 from .._formats.timetable import CatchUp, Timetable
+from .._store.contract import NewAction
 from .._system import clock
+from ..audit import new_action
 from ..calls import Target
 from ..options import Defaults
 from ..queue import TaskQueue
@@ -31,7 +33,7 @@ from ..schedules import (
     to_record,
     to_target,
 )
-from .options import checked, flags_of, json_option, one_queue_option, open_queue, queue_option, url_option
+from .options import checked, flags_of, json_option, one_queue_option, open_queue, operator, queue_option, url_option
 from .output import WIDE, console, counted, escaped, local, note, print_json, table
 from .producing import TargetCommand, target_options
 from .working import find_queue
@@ -174,10 +176,15 @@ def add(
                     check_times(cron, every, timezone, overlap, catch_up),
                     declared=False,
                 ),
+                _action("schedule", queue, name),
             )
         )
     state = "paused" if made.paused else f"next at {local(made.next_at)}"
     click.echo(escaped(f"schedule {name} of queue {queue}: {state}"))
+
+
+def _action(verb: str, queue: str, name: str) -> NewAction | None:
+    return new_action(operator(), verb, queue=queue, schedule=name)
 
 
 def _usage(act: Callable[[], Schedule]) -> Schedule:
@@ -196,7 +203,7 @@ def _usage(act: Callable[[], Schedule]) -> Schedule:
 def remove(ctx: click.Context, name: str, queue: str) -> None:
     """Remove a schedule. Its tasks stay."""
     with open_queue(ctx.obj, queue) as opened:
-        opened.unschedule(name)
+        opened.unschedule(name, actor=operator())
     click.echo(escaped(f"schedule {name} is removed"))
 
 
@@ -208,7 +215,7 @@ def remove(ctx: click.Context, name: str, queue: str) -> None:
 def pause(ctx: click.Context, name: str, queue: str) -> None:
     """Pause a schedule; no ticks are made, and none count as missed."""
     with open_queue(ctx.obj, queue) as opened:
-        set_paused(opened.store, queue, name, True)
+        set_paused(opened.store, queue, name, True, _action("pause", queue, name))
     click.echo(escaped(f"schedule {name} is paused"))
 
 
@@ -220,7 +227,7 @@ def pause(ctx: click.Context, name: str, queue: str) -> None:
 def resume(ctx: click.Context, name: str, queue: str) -> None:
     """Resume a paused schedule."""
     with open_queue(ctx.obj, queue) as opened:
-        schedule = set_paused(opened.store, queue, name, False)
+        schedule = set_paused(opened.store, queue, name, False, _action("resume", queue, name))
     click.echo(escaped(f"schedule {name} is resumed: next at {local(schedule.next_at)}"))
 
 
@@ -235,7 +242,7 @@ def run(ctx: click.Context, name: str, queue: str) -> None:
     This also works while the schedule is paused. It is not a tick: the schedule's times and counts do not change.
     """
     with open_queue(ctx.obj, queue) as opened:
-        click.echo(run_now(opened.store, queue, name))
+        click.echo(run_now(opened.store, queue, name, _action("run", queue, name)))
 
 
 @schedules.command()

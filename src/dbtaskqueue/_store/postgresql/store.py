@@ -223,6 +223,9 @@ class PostgresqlStore(SqlStore):
         tx.rows("raise_sequence", {"table": self._table("task"), "highest": highest})
         workers = [row[0] for row in tx.rows("workers")]
         tx.rows("raise_sequence", {"table": self._table("worker"), "highest": max(workers, default=0)})
+        for table in ("action", "operation"):
+            rows = tx.rows(f"{table}s", {**_NEWEST, "before": 2**63 - 1})
+            tx.rows("raise_sequence", {"table": self._table(table), "highest": rows[0][0] if rows else 0})
 
     # -- health ------------------------------------------------------------------------------------
 
@@ -230,6 +233,7 @@ class PostgresqlStore(SqlStore):
         return [self._schema_finding(), *self._connections.read(partial(findings, self._postgresql, self.schema))]
 
 
+_NEWEST = {"limit": 1, "who": None, "verb": None, "queue": None}
 _new_record = partial(tuple.__new__, TaskRecord)  # takes a third of the time of calling the class
 _OF_A_CLAIM = tuple(TaskRecord._field_defaults[name] for name in NOT_OF_A_CLAIM)
 

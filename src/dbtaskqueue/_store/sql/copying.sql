@@ -32,3 +32,11 @@ INSERT INTO {{schema}}dbtaskqueue_large ({{stored_large_columns}}) VALUES ({{sto
 
 -- name: load_note
 INSERT INTO {{schema}}dbtaskqueue_note ({{stored_note_columns}}) VALUES ({{stored_note_values}})
+
+-- name: load_action
+INSERT INTO {{schema}}dbtaskqueue_action ({{stored_action_columns}}) VALUES ({{stored_action_values}})
+    ON CONFLICT (id) DO NOTHING
+
+-- name: load_operation
+INSERT INTO {{schema}}dbtaskqueue_operation ({{stored_operation_columns}}) VALUES ({{stored_operation_values}})
+    ON CONFLICT (id) DO NOTHING

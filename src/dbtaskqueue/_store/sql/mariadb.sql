@@ -322,6 +322,15 @@ SELECT table_name, privilege_type
 SELECT coalesce(auto_increment, 1) - 1 FROM information_schema.tables
  WHERE table_schema = database() AND table_name = 'dbtaskqueue_task'
 
+-- name: load_action
+-- Differs because MariaDB has no ON CONFLICT; the same below.
+INSERT INTO dbtaskqueue_action ({{stored_action_columns}}) VALUES ({{stored_action_values}})
+    ON DUPLICATE KEY UPDATE id = id
+
+-- name: load_operation
+INSERT INTO dbtaskqueue_operation ({{stored_operation_columns}}) VALUES ({{stored_operation_values}})
+    ON DUPLICATE KEY UPDATE id = id
+
 -- name: raise_auto_increment
 ALTER TABLE dbtaskqueue_task AUTO_INCREMENT = :next
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..connections import Row, Transaction
-from ..contract import Copying, ExportBatch
+from ..contract import ActionRecord, Copying, ExportBatch, OperationRecord
 from ..records import TABLES
 from .database import IMPORTING, SqlDatabase
 
@@ -55,6 +55,13 @@ class SqlCopying(SqlDatabase, Copying):
 
     def load_ticks(self, ticks: Sequence[dict[str, Any]]) -> None:
         self._connections.write(lambda tx: tx.change_each("insert_tick", ticks))
+
+    def load_actions(self, actions: Sequence[ActionRecord], operations: Sequence[OperationRecord]) -> None:
+        def run(tx: Transaction) -> None:
+            tx.change_each("load_action", [action._asdict() for action in actions])
+            tx.change_each("load_operation", [operation._asdict() for operation in operations])
+
+        self._connections.write(run)
 
     def begin_import(self) -> None:
         self._connections.write(lambda tx: tx.change("set_oldest", {"oldest": IMPORTING}))

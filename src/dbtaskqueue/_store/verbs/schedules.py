@@ -45,11 +45,14 @@ _EARLIEST = -(2**63)
 class SqlSchedules(SqlTasks, Schedules):
     """See Schedules."""
 
-    def declare(self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle) -> list[Declared]:
+    def declare(
+        self, schedules: Sequence[ScheduleRecord], now: int, settle: Settle, action: NewAction | None = None
+    ) -> list[Declared]:
         order = sorted(range(len(schedules)), key=lambda index: schedules[index][:2])
 
         def run(tx: Transaction) -> list[Declared]:
             found = {index: self._declare(tx, schedules[index], now, settle) for index in order}
+            self._log(tx, action, Verdict(True, None, None))
             return [found[index] for index in range(len(schedules))]
 
         return self._connections.write(run)
