@@ -30,8 +30,7 @@ from dbtaskqueue.dashboard.routes import OPEN, table
 PATHS = sorted(
     way.path.replace("{id}", "1")
     for way in table()
-    if way.path != "/health/queues"
-    and way.method == "GET" and way.role in ("look", OPEN) and "{hash}" not in way.path
+    if way.path != "/health/queues" and way.method == "GET" and way.role in ("look", OPEN) and "{hash}" not in way.path
 )
 QUERY = "?name=default&queue=default"
 

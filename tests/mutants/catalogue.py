@@ -2046,8 +2046,8 @@ MUTANTS = [
     Mutant(
         "metrics of this machine are served under any name",
         "metrics/server.py",
-        "elif self.server.tokens is None and not is_local(",
-        "elif False and not is_local(",
+        "elif self.server.tokens is None and not is_loopback(",
+        "elif False and not is_loopback(",
         _cli("metrics"),
         only="other_names",
     ),
