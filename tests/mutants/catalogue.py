@@ -279,8 +279,9 @@ MUTANTS = [
     Mutant(
         "a done task is cancelled",
         TASKS,
-        "id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)",
-        "id = :id",
+        "\n   AND (state IN ('pending', 'failed', 'reserved')"
+        " OR state = 'running' AND :running = 1 AND cancel_requested = 0)",
+        "",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
@@ -2073,5 +2074,49 @@ MUTANTS = [
         "",
         _conformance("metrics"),
         only="problems and sqlite",
+    ),
+    # -- operators --
+    Mutant(
+        "the parent of an unfinished child is deleted",
+        "_store/verbs/operations.py",
+        'if left and verb == "delete" and any(found[id].flow & HAS_CHILDREN for id in left):',
+        "if False:",
+        _conformance("bulk::test_the_parent_of_an_unfinished_child_is_not_deleted"),
+    ),
+    Mutant(
+        "a pending task is deleted",
+        "states.py",
+        '_transitions("delete", "done cancelled abandoned", ',
+        '_transitions("delete", "done cancelled abandoned pending", ',
+        _conformance("bulk::test_an_unfinished_task_is_not_deleted"),
+    ),
+    Mutant(
+        "two tasks with one key move into a queue",
+        "_store/verbs/operations.py",
+        'if left and verb == "reschedule" and change.queue is not None:',
+        "if False:",
+        _conformance("bulk::test_a_key_is_unique_in_the_new_queue"),
+    ),
+    Mutant(
+        "refusals are not logged",
+        "_store/verbs/base.py",
+        "        if action is not None:\n            log(",
+        "        if action is not None and verdict.stored:\n            log(",
+        _conformance("bulk::test_refusals_are_logged_with_their_reason"),
+    ),
+    Mutant(
+        "a bulk action also changes what is enqueued during it",
+        "bulk.py",
+        "highest = newest_task(store) if highest is None else highest",
+        "highest = None",
+        _conformance("bulk::test_tasks_that_are_enqueued_meanwhile_are_left_alone"),
+    ),
+    Mutant(
+        "a command changes what is enqueued while it asks",
+        "cli/bulk.py",
+        "highest=newest_task(store)",
+        "highest=None",
+        _tests("cli", "bulk::test_tasks_enqueued_during_the_question_are_left_alone"),
+        only="bulk or question",
     ),
 ]
