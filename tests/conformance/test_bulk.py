@@ -415,11 +415,8 @@ def test_retry_and_delete_at_the_same_time(queue: TaskQueue) -> None:
     for _ in range(5):
         task = queue.enqueue("x")
         task.cancel()
-        race(
-            [lambda handle: handle.retry(task.id, actor="r"), lambda handle: handle.delete(task.id, actor="d")] * 2,
-            queue.url,
-        )
-        done = [each.verb for each in queue.audit(task=task.id) if each.outcome == "done"]
+        race([RACES["retry"][1], RACES["delete"][1]] * 2, queue.url, task.id)
+        done = [each.verb for each in queue.audit(task=task.id, who="alice") if each.outcome == "done"]
         try:
             assert (done, task.refresh().state) == (["retry"], "pending")
         except TaskNotFound:
