@@ -9,6 +9,7 @@ from ._formats.filters import Filters, check_sort, parse
 from ._store.contract import SearchRequest, Store
 from ._system import clock
 from .checks import MOST, is_count, shown
+from .overdue import overdue_ids
 from .task import Task
 
 Arguments = Mapping[str, Sequence[str]]
@@ -59,7 +60,7 @@ def request_for(
     if not is_count(limit):
         raise ValueError(f"limit must be a whole number of at least 1, not {shown(limit)}")
     is_overdue = filters.flag("overdue")
-    overdue = [] if is_overdue is None else overdue_tasks(store, filters.texts("queue"))
+    overdue = [] if is_overdue is None else overdue_ids(store, filters.texts("queue") or None)
     return SearchRequest(
         filters,
         check_sort(sort),
@@ -70,11 +71,6 @@ def request_for(
         overdue if is_overdue is False else (),
         arguments or {},
     )
-
-
-def overdue_tasks(store: Store, queues: Sequence[str]) -> list[int]:
-    """Return the ids of overdue tasks of these queues, or of all."""
-    return []
 
 
 def check_filters(given: Mapping[str, Any], queue: str, *, all_queues: bool = False) -> Filters:

@@ -44,7 +44,7 @@ def test_27_cancel_a_running_task(site: Site, page: Page) -> None:
     expect(page.get_by_role("status")).not_to_be_empty()
     puppet.becomes("cancelled")
     expect(page.get_by_role("main")).to_contain_text("cancelled")
-    [row, *_] = site.api("audit")["actions"]
+    [row, *_] = site.api("audit")["audit"]
     assert (row["verb"], row["task"], row["via"]) == ("cancel", puppet.id, "dashboard")
 
 

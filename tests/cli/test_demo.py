@@ -191,3 +191,22 @@ def _assert_aborted(terminal: Terminal) -> None:
     assert terminal.is_as_before
     assert "\r\nAborted!\r\n" in terminal.shown
     assert "Traceback" not in terminal.shown
+
+
+def test_the_demo_of_the_dashboard(cli: Cli, mark: str) -> None:
+    """It says where it is, has tasks that run, and ends with all that it has started."""
+    pytest.importorskip("starlette")
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--dashboard", "--port", "0"],
+        env=cli.environment,
+        cwd=cli.directory,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        assert re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/\?token=\S+\n", lines[1])
+    finally:
+        process.terminate()
+        assert process.wait(WITHIN) == 0

@@ -13,7 +13,9 @@ from engines import cursor, execute
 
 from dbtaskqueue import Found, TaskQueue
 from dbtaskqueue._formats.filters import parse
+from dbtaskqueue._store import candidates
 from dbtaskqueue._store.contract import SearchRequest
+from dbtaskqueue._store.verbs import search
 from dbtaskqueue._system import clock
 from dbtaskqueue.states import FINAL, TaskState
 
@@ -208,7 +210,6 @@ def choices(row: Row, choose: random.Random) -> list[tuple[dict[str, Any], Test]
         ({"suspended": False}, lambda each: each["suspended"] is None),
         ({"blocked": True}, lambda each: each["blocked"] == 1),
         ({"blocked": False}, lambda each: each["blocked"] == 0),
-        ({"overdue": False}, lambda each: True),
     ]
     return found
 
@@ -253,10 +254,16 @@ def rows(queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch) -> list[Ro
     return rows
 
 
-def test_each_filter_alone_and_combined_finds_what_the_model_finds(queue: TaskQueue, rows: list[Row]) -> None:
+def test_each_filter_alone_and_combined_finds_what_the_model_finds(
+    queue: TaskQueue, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
     choose = random.Random(5)
     singles = len(choices(rows[0], choose))
     for turn in range(singles * 2 + 150):
+        # which of the ways a search takes does not change what it finds
+        monkeypatch.setattr(search, "_FIRST_STEP", choose.choice([4, 128]))
+        monkeypatch.setattr(candidates, "_DENSE", choose.choice([1, 8]))
+        monkeypatch.setattr(candidates, "_FEW", choose.choice([5, 10_000]))
         row = choose.choice(rows)
         options = choices(row, choose)
         some = [options[turn % singles]] if turn < singles * 2 else choose.sample(options, choose.randrange(2, 5))
@@ -274,6 +281,17 @@ def test_each_filter_alone_and_combined_finds_what_the_model_finds(queue: TaskQu
         ]
         found = all_ids(queue, sort=sort, limit=choose.choice([3, 100]), all_queues=every, **given)
         assert found == expected, (given, sort, every)
+
+
+def test_each_state_is_found_through_its_index(
+    queue: TaskQueue, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_FIRST_STEP", 4)
+    monkeypatch.setattr(candidates, "_DENSE", 1)
+    for state in STATES:
+        expected = [row["id"] for row in reversed(rows) if row["state"] == state and row["queue"] == "default"]
+        assert all_ids(queue, state=state, limit=3) == expected
+        assert all_ids(queue, state=state, created="100d", limit=3) == expected
 
 
 def test_small_steps_find_the_same(queue: TaskQueue, rows: list[Row]) -> None:
@@ -406,6 +424,28 @@ def test_numbers_beyond_64_bits_match_nothing_or_everything(queue: TaskQueue, nu
     for name in ("id", "worker", "priority", "attempt"):
         assert all_ids(queue, **{name: number}) == []
     assert all_ids(queue, attempt=f"<{10**29}", priority=f">-{10**29}") == [1]
+
+
+def test_overdue_tasks_are_found(queue: TaskQueue, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "source", lambda: NOW)
+    common = {**rows_of(1, 1)[0], "queue": "default", "function": "app.f", "command": 0, "options": None, "key": None}
+    common |= {"blocked": 0, "suspended": None, "attempt": 1, "token": 1, "worker": 1, "attempts": []}
+    second = 1_000_000
+    done = [
+        {**common, "id": id, "state": "done", "started_at": NOW - HOUR, "finished_at": NOW - HOUR + second}
+        for id in range(1, 6)
+    ]
+    running = [
+        {**common, "id": id, "state": "running", "started_at": NOW - seconds * second, "finished_at": None}
+        for id, seconds in ((6, 30), (7, 600), (8, 3000))
+    ]
+    store(url, [*done, *running])
+    assert all_ids(queue, overdue=True) == [8, 7]
+    assert all_ids(queue, overdue=True, sort="longest") == [8, 7]
+    assert all_ids(queue, overdue=True, id=7) == [7]
+    assert all_ids(queue, overdue=False) == [6, 5, 4, 3, 2, 1]
+    assert all_ids(queue, overdue=False, state="running", limit=1) == [6]
+    assert all_ids(queue, overdue=True, sort="line") == []
 
 
 def test_a_search_means_this_queue_unless_it_says_otherwise(queue: TaskQueue) -> None:

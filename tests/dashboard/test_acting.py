@@ -360,15 +360,15 @@ def test_a_refusal_is_an_alert(queue: TaskQueue) -> None:
 
 
 def test_purge_asks_for_the_name_of_the_queue(queue: TaskQueue) -> None:
-    queue.enqueue(1)
+    task = queue.enqueue(1)
     page = go(mounted(queue), "/queue?name=default").press("Purge")
-    assert queue.stats().pending == 1
+    assert task.refresh().state == "pending"
     refused = page.press("Purge queue", queue_name="defualt")
     assert refused.status_code == 422
-    assert queue.stats().pending == 1
+    assert task.refresh().state == "pending"
     assert refused.alert
     page.press("Purge queue", queue_name="default")
-    assert queue.stats().abandoned == 1
+    assert task.refresh().state == "abandoned"
 
 
 @pytest.mark.parametrize(
@@ -561,3 +561,42 @@ def test_a_dashboard_that_may_only_look_carries_out_nothing(queue: TaskQueue) ->
     client = mounted(queue, read_only=True)
     assert client.get("/api/v1/operations/1").json()["state"] == "running"
     assert [thread for thread in threading.enumerate() if thread.name == "operations" and thread not in before] == []
+
+
+def test_the_page_of_a_task_says_what_was_done_with_it(queue: TaskQueue) -> None:
+    task = pending(queue)
+    client = mounted(queue)
+    assert "What operators did" not in go(client, f"/tasks/{task.id}").text
+    page = go(client, f"/tasks/{task.id}").press("Cancel").press("Cancel task")
+    assert "What operators did" in page.text
+    assert "someone" in page.text.partition("What operators did")[2]
+
+
+@pytest.mark.parametrize("query", ["who=someone", "verb=cancel", "task=1", "who=&verb=&queue=&task=1"])
+def test_the_audit_log_is_filtered(queue: TaskQueue, query: str) -> None:
+    client = mounted(queue)
+    api(client, f"tasks/{pending(queue).id}/cancel")
+    queue.pause(actor="another")
+    [row] = client.get(f"/api/v1/audit?{query}").json()["audit"]
+    assert row.keys() == {"id", "at", "who", "via", "verb", "queue", "task", "detail", "count", "outcome"}
+    assert (row["verb"], row["task"]) == ("cancel", 1)
+    assert "another" not in go(client, f"/audit?{query}").text
+
+
+def test_the_audit_log_and_operations_have_pages(queue: TaskQueue) -> None:
+    for _ in range(60):
+        queue.pause(actor="me")
+        create_operation(queue.store, "cancel", parse({"queue": "x"}, 0), {}, "me")
+    client = mounted(queue, "look", read_only=True)
+    for name, rows in (("audit", "audit"), ("operations", "operations")):
+        seen, before = [], None
+        while before != 0:
+            page = client.get(f"/api/v1/{name}", params={} if before is None else {"before": before}).json()
+            seen += [row["id"] for row in page[rows]]
+            before = page["next"] or 0
+        assert seen == sorted(set(seen), reverse=True)
+        assert len(seen) == (120 if name == "audit" else 60)
+        assert "Older" in go(client, f"/{name}").text
+        assert "Newest" in go(client, f"/{name}?before=20").text
+    assert client.get("/api/v1/operations/99").status_code == 404
+    assert client.get("/operations/99").status_code == 404

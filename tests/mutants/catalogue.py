@@ -73,6 +73,7 @@ DECLARING = "schedules.py"
 SEARCH, CANDIDATES, CONDITIONS = "_store/sql/search.sql", "_store/candidates.py", "_store/conditions.py"
 SEARCHING = "_store/verbs/search.py"
 CENSUS, FAMILIES, METRICS_CACHE, ACCESS = (f"metrics/{name}.py" for name in ("census", "families", "cache", "access"))
+HISTORY, FOLDING, COUNTING = "_store/sql/history.sql", "_store/verbs/history.py", "_maintenance/attempt_history.py"
 
 MUTANTS = [
     # -- liveness --
@@ -1950,7 +1951,7 @@ MUTANTS = [
         CANDIDATES,
         """scans += [_scan("pending_ids", queue, state), _scan("blocked_ids", queue, state)]""",
         """scans += [_scan("pending_ids", queue, state)]""",
-        _conformance("find::test_each_filter_alone_and_combined_finds_what_the_model_finds"),
+        _conformance("find::test_each_state_is_found_through_its_index"),
     ),
     Mutant(
         "a running task has ended with its last attempt",
@@ -2118,5 +2119,117 @@ MUTANTS = [
         "highest=None",
         _tests("cli", "bulk::test_tasks_enqueued_during_the_question_are_left_alone"),
         only="bulk or question",
+    # -- history --
+    Mutant(
+        "a failure is counted again when it is reported",
+        OUTBOX,
+        "if settled.stored and not verdict.stored:",
+        "if settled.stored:",
+        _conformance("history::test_a_worker_counts_how_its_attempts_end"),
+    ),
+    Mutant(
+        "an end whose answer was lost is not counted",
+        OUTBOX,
+        "if settled.stored and not verdict.stored:",
+        "if False:",
+        _conformance("history::test_an_end_whose_answer_was_lost_counts_once"),
+    ),
+    Mutant(
+        "the release of a task that has not started is counted",
+        COUNTING,
+        "if end.unrun or not has_started:",
+        "if end.unrun:",
+        _conformance("history::test_a_plain_fetch_user_counts"),
+    ),
+    Mutant(
+        "what was counted is not stored at the end",
+        "_worker/membership.py",
+        "        self.history()\n",
+        "",
+        _conformance("history::test_a_worker_counts_how_its_attempts_end"),
+    ),
+    Mutant(
+        "a write that failed is not repeated",
+        COUNTING,
+        "self._changed |= changed",
+        "pass",
+        _conformance("history::test_counts_whose_answer_was_lost_are_written_again"),
+    ),
+    Mutant(
+        "a minute is overwritten after the clock was set back",
+        COUNTING,
+        "self._unread.add(minute)",
+        "pass",
+        _conformance("history::test_a_clock_that_jumps_loses_no_count"),
+    ),
+    Mutant(
+        "a minute that may have been folded is written again",
+        COUNTING,
+        "if minute < oldest and minute in self._tried}",
+        "if False}",
+        _conformance("history::test_a_minute_that_others_may_have_folded_is_not_written_again"),
+    ),
+    Mutant(
+        "lost attempts are not counted",
+        "_store/verbs/workers.py",
+        "count_attempts(tx, lost, now)",
+        "pass",
+        _conformance("history::test_attempts_of_lost_workers_count_once"),
+    ),
+    Mutant(
+        "what is added to a shared row replaces it",
+        "_store/verbs/base.py",
+        "sum_of(stored, row)._asdict()",
+        "row._asdict()",
+        _conformance("folding::test_late_rows_are_folded_next_time"),
+    ),
+    Mutant(
+        "folded rows stay",
+        FOLDING,
+        'tx.change_each("delete_history", [row._asdict() for row in rows])',
+        "pass",
+        _conformance("folding::test_late_rows_are_folded_next_time"),
+    ),
+    Mutant(
+        "every program gets a turn",
+        HISTORY,
+        "WHERE name = :name AND (next_at <= :now OR next_at > :latest)",
+        "WHERE name = :name",
+        _conformance("history::test_one_program_gets_a_turn"),
+    ),
+    Mutant(
+        "a turn that a wrong clock has set is waited for",
+        HISTORY,
+        "(next_at <= :now OR next_at > :latest)",
+        "next_at <= :now",
+        _conformance("history::test_a_turn_that_a_wrong_clock_has_set_is_corrected"),
+    ),
+    Mutant(
+        "a search for old tasks stops at the first young one",
+        FOLDING,
+        "if all(created_at >= before for",
+        "if any(created_at >= before for",
+        _conformance("retention::test_an_old_task_behind_many_newer_ones_is_found"),
+    ),
+    Mutant(
+        "one task more is kept than allowed",
+        FOLDING,
+        "for state in (DONE, CANCELLED, ABANDONED)) - most",
+        "for state in (DONE, CANCELLED, ABANDONED)) - most - 1",
+        _conformance("retention::test_the_oldest_are_deleted_if_there_are_too_many"),
+    ),
+    Mutant(
+        "a task is overdue at the percentile",
+        "overdue.py",
+        "FACTOR = 1.5",
+        "FACTOR = 1.0",
+        _conformance("overdue::test_a_task_that_takes_much_longer_than_its_function_usually_does"),
+    ),
+    Mutant(
+        "a task that reports rarely is stalled after ten minutes",
+        "overdue.py",
+        "max(LEAST_STALLED, GAPS * gap)",
+        "LEAST_STALLED",
+        _conformance("overdue::test_a_task_that_reports_rarely_has_five_of_its_gaps"),
     ),
 ]

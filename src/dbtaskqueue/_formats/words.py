@@ -39,7 +39,7 @@ def to_words(filters: Filters) -> str:
         if term.name == "text":
             words += [_quoted(text, always=True) for text in term.said]
         elif term.name in ("queue", "state", "id"):
-            words.append(f"{term.name}:{','.join(term.said)}")
+            words.append(f"{term.name}:{_quoted(','.join(term.said))}")
         else:
             words += [f"{term.name}:{_quoted(text)}" for text in term.said]
     return " ".join(words)

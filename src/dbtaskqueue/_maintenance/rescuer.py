@@ -18,8 +18,11 @@ from .._system import clock
 from .._system.place import Place, is_elsewhere, is_gone
 from ..events import Events, WorkerLost
 
-_SELDOM = 10.0
-"""Seconds between searches for tasks whose worker has no row, if no row has disappeared."""
+_SELDOM = 15.0
+"""Seconds until a search for tasks whose worker has no row, if no row has disappeared and nobody has called ``see``.
+
+The ticker does so every 10 s, with what it has read anyway.
+"""
 
 
 class Rescuer:
@@ -53,6 +56,10 @@ class Rescuer:
             raise
         finally:
             self._lock.release()
+
+    def see(self, orphaned: int | None) -> None:
+        """Search soon for tasks of workers without a row, if there is such a worker."""
+        self._next_orphans = 0.0 if orphaned is not None else time.monotonic() + _SELDOM
 
     def is_elsewhere(self, worker: WorkerRecord) -> bool:
         """Return whether only its heartbeat can show that the worker is alive."""

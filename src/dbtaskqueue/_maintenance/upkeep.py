@@ -15,7 +15,7 @@ from ..overview import live_workers, queues_of, serves
 TURN = "minute"
 """The name of the duty's row, which the query ``outlook`` reads."""
 _MINUTE = 60_000_000
-_FOLD_EVERY = 10
+_FOLD_EVERY = 30
 """Minutes between searches for rows to fold."""
 _FOLDED = 500
 """The most rows that one transaction folds."""

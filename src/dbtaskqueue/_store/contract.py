@@ -288,7 +288,8 @@ class Outlook(NamedTuple):
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
     parent with children that are not decided yet. ``expires``: when the first task expires, or has expired.
     ``next_turn``: when the next turn of the duties is that one worker does for all. ``newest``: the id of the newest
-    task, which was created at ``newest_at``. Each is None if there is none.
+    task, which was created at ``newest_at``. ``orphaned``: a worker that holds tasks, but has no row or is lost. Each is
+    None if there is none.
     """
 
     now: int
@@ -298,6 +299,7 @@ class Outlook(NamedTuple):
     next_turn: int | None = None
     newest: int | None = None
     newest_at: int | None = None
+    orphaned: int | None = None
 
 
 class QueueCounts(NamedTuple):

@@ -251,6 +251,7 @@ class Membership:
         """Do what is left to do, such as deciding children. Return how many tasks ended or became due."""
         self.history.note_time(outlook.now)
         self._upkeep.see(outlook)
+        self.rescuer.see(outlook.orphaned)
         newest = None if outlook.newest is None or outlook.newest_at is None else (outlook.newest, outlook.newest_at)
         fixed = self._clock_watch.see(newest)
         expired = outlook.expires is not None and outlook.expires <= clock.now()

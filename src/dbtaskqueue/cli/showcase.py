@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import signal
 import subprocess
@@ -18,7 +19,10 @@ from typing import Any
 
 import click
 
+from .._formats import buckets
 from .._formats.payload import JSON
+from .._store.contract import HistoryRecord, SampleRecord
+from .._system import clock
 from ..current import current_task
 from ..queue import TaskQueue
 from ..retry import RetryPolicy
@@ -117,9 +121,13 @@ def spin(seconds: float, share: float) -> None:
         time.sleep(0.02 * (1 - share))
 
 
+_MINUTE, _TEN_MINUTES = 60_000_000, 600_000_000
+_BUSY = (("mail", "mail.send", 84, 0.3), ("reports", "reports.monthly", 6, 90.0), ("media", "video.encode", 3, 240.0))
+"""Queues and functions with a past: how many attempts end in ten busy minutes, and the seconds of each."""
 WORKERS = (
     ("--queue", "media", "--concurrency", "2", "--drain-timeout", "0"),
-    ("--queue", "mail", "--queue", "reports", "--concurrency", "3", "--drain-timeout", "0"),
+    ("--queue", "mail", "--concurrency", "2", "--drain-timeout", "0"),
+    ("--queue", "reports", "--concurrency", "3", "--drain-timeout", "0"),
 )
 """The options of each of the demo's workers. No worker serves the queues imports and billing."""
 
@@ -160,6 +168,7 @@ def _end_all(processes: list[subprocess.Popen[bytes]]) -> None:
 def seed(media: TaskQueue) -> None:
     """Store tasks and schedules in a new database."""
     mail, reports, billing = media.lane("mail"), media.lane("reports"), media.lane("billing")
+    _past(media)
     _films(media)
     for number in range(14):
         host = ("example.org", "slow.example", "example.net", "gone.example")[number % 4]
@@ -178,6 +187,44 @@ def seed(media: TaskQueue) -> None:
     mail.schedule("digest", send_mail.bind("digest@slow.example", "digest"), every=45)
     reports.schedule("monthly", report.bind("Lisbon"), cron="0 6 1 * *", timezone="Europe/Lisbon")
     media.schedule("nightly-encode", encode.bind("night-train", "h264-1080p"), cron="30 2 * * *")
+
+
+def _past(media: TaskQueue) -> None:
+    """Make up what a day's attempts did, so that charts are not empty: busy by day, with a bad hour."""
+    now = clock.now()
+    rows: list[HistoryRecord] = []
+    samples: list[SampleRecord] = []
+    hour = now // _TEN_MINUTES * _TEN_MINUTES - 6 * _TEN_MINUTES
+    steps = [(600, hour - step * _TEN_MINUTES) for step in range(1, 23 * 6)]
+    steps += [(60, at) for at in range(hour, now - _MINUTE, _MINUTE)]
+    for period, at in steps:
+        step = (now - at) / _TEN_MINUTES
+        load = (0.55 + 0.45 * math.sin(step / 23) + random.uniform(-0.1, 0.1)) * period / 600
+        is_bad = 40 <= step <= 47
+        for queue_name, function, most, seconds in _BUSY:
+            done = max(0, round(most * load))
+            failed = round(done * 0.6) if is_bad and queue_name == "mail" else done // 40
+            rows.append(
+                HistoryRecord(
+                    *(period, at, 0, queue_name, function, done, failed),
+                    seconds=round(done * seconds * 1e6),
+                    cpu=round(done * seconds * 4e5),
+                    memory=90 << 20,
+                    run_times=_bucketed(seconds, done),
+                    wait_times=_bucketed(40 if is_bad else 0.4 + load, done),
+                )
+            )
+            waiting = round(most * load * (0.8 if is_bad else 0.2))
+            samples.append(SampleRecord(period, at, queue_name, waiting, failed, 0, min(3, done), 0, None, 1))
+    media.store.write_history(rows)
+    media.store.write_samples(samples)
+
+
+def _bucketed(seconds: float, number: int) -> str:
+    counts = [0] * buckets.SIZE
+    for attempt in range(number):
+        counts[buckets.index_of(round(seconds * random.uniform(0.6, 1.6 if attempt % 20 else 6) * 1e6))] += 1
+    return buckets.encode(counts)
 
 
 def _films(media: TaskQueue) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
@@ -22,6 +22,9 @@ from .gate import Gate
 from .looks import Looks
 from .rendering import Static, Templates
 from .wsgi import Wsgi
+
+if TYPE_CHECKING:
+    from ..metrics import MetricsCache
 
 HIDEABLE = ("payload", "result", "output")
 _COMPRESSED_FROM = 1024
@@ -82,6 +85,13 @@ class Dashboard:
         """The same application as WSGI, for Flask and Django. Needs ``dbtaskqueue[wsgi]``."""
         return Wsgi(self)
 
+    @cached_property
+    def metrics(self) -> MetricsCache:
+        """The metrics, counted while someone asks. Raises ModuleNotFoundError without ``dbtaskqueue[metrics]``."""
+        from ..metrics import MetricsCache
+
+        return MetricsCache(lambda: self.queue.store)
+
     def close(self) -> None:
         """Stop the threads of the dashboard, and close what it has opened for itself. The queue stays open."""
         with self._lock:
@@ -90,6 +100,8 @@ class Dashboard:
         if runner is not None:
             runner.close()
         self.sources.close()
+        if "metrics" in vars(self):
+            self.metrics.close()
 
     def wake_operations(self, *, at_once: bool = False) -> None:
         """Carry out open operations, also those that another dashboard has left when it was killed.
@@ -97,7 +109,7 @@ class Dashboard:
         Called for each request, it checks every few seconds; so nothing is asked when nobody looks.
         """
         now = time.monotonic()
-        if self.read_only or (now < self._checked_at + _CHECKED_EVERY and not at_once):
+        if self.read_only or not self.queue.is_open or (now < self._checked_at + _CHECKED_EVERY and not at_once):
             return
         self._checked_at = now
         with self._lock:

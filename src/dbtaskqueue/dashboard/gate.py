@@ -17,6 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from .._formats.payload import MAX_BYTES
+from ..queue import TaskQueue
 from .auth import NOBODY, Identity, Refused, User, may
 from .bodies import read_form
 from .call import Call, as_json
@@ -102,7 +104,8 @@ class Gate:
             response.headers.update(headers)
             return response
         polls = "none" if refusal.status == 503 else ""  # the page comes back by itself with the database
-        return call.page("error.html", refusal.status, headers, title=refusal.title, detail=refusal.reason, etag=polls)
+        more = {"title": refusal.title, "detail": refusal.reason, "etag": polls}
+        return call.page("error.html", refusal.status, headers, **more)
 
     async def _pass(self, request: Request, call: Call, timing: Timing) -> Response:
         self._hosts.check(request)
@@ -150,7 +153,7 @@ class Gate:
         if way.method != "GET":
             if not is_bearer:
                 check_origin(call.request, self._hosts, is_required=identity is not None)
-            call.form = Form(await read_form(call.request, is_api=way.is_api, most=2 * call.queue.store.max_payload))
+            call.form = Form(await read_form(call.request, is_api=way.is_api, most=_most_bytes(call.queue)))
             if identity is not None and not is_bearer:
                 check_token(call.request, call.form, call.seed)
         new = identity is not None and not call.seed and not is_bearer
@@ -163,6 +166,11 @@ class Gate:
         if new:
             call.set_cookie(response, _CSRF_COOKIE, call.seed)
         return response
+
+
+def _most_bytes(queue: TaskQueue) -> int:
+    """Return the most bytes of a body: twice those of a payload. A database that is away is not opened for it."""
+    return 2 * (queue.store.max_payload if queue.is_open else MAX_BYTES)
 
 
 def _exchanged(call: Call, identity: Identity) -> Response:

@@ -35,7 +35,7 @@ def api_audit(call: Call) -> Response:
     limit = call.query.number("limit", trail.PAGE, least=1, most=_MOST)
     call.query.done()
     page = trail.actions(call.queue, wanted, before, limit)
-    return call.json({"actions": [row._asdict() for row in page.rows], "next": page.next})
+    return call.json({"audit": [row._asdict() for row in page.rows], "next": page.next})
 
 
 def api_operations(call: Call) -> Response:

@@ -9,12 +9,13 @@
 SELECT {{database_now}}
 
 -- name: outlook
--- One seek each.
+-- One seek each, except for the last one, which reads the held tasks.
 SELECT {{database_now}}, (SELECT min(next_at) FROM {{schema}}dbtaskqueue_schedule WHERE paused = 0),
        (SELECT min(parent) FROM {{schema}}dbtaskqueue_undecided), (SELECT min(expires) FROM {{schema}}dbtaskqueue_expiry),
        (SELECT next_at FROM {{schema}}dbtaskqueue_duty WHERE name = 'minute'),
        (SELECT max(id) FROM {{schema}}dbtaskqueue_task),
-       (SELECT created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1)
+       (SELECT created_at FROM {{schema}}dbtaskqueue_task ORDER BY id DESC LIMIT 1),
+       (SELECT min(worker) FROM {{schema}}dbtaskqueue_task {{by_held}} WHERE {{is_orphaned}})
 
 -- name: due_schedules
 SELECT {{stored_schedule_columns}} FROM {{schema}}dbtaskqueue_schedule

@@ -51,8 +51,10 @@ UPDATE {{schema}}dbtaskqueue_worker SET lost_at = :now WHERE id = :worker AND be
 
 -- name: vanished_workers
 -- Ids of workers that hold tasks, but have no row or are marked lost.
-SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task
- WHERE {{is_held}} AND worker IS NOT NULL
+SELECT DISTINCT worker FROM {{schema}}dbtaskqueue_task WHERE {{is_orphaned}}
+
+-- name: is_orphaned
+{{is_held}} AND worker IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM {{schema}}dbtaskqueue_worker AS alive
                     WHERE alive.id = dbtaskqueue_task.worker AND alive.lost_at IS NULL)
 

@@ -54,7 +54,10 @@ class SqlHistory(SqlTasks, History):
 
     def write_samples(self, rows: Sequence[SampleRecord]) -> None:
         values = [row._asdict() for row in rows]
-        self._connections.write(lambda tx: tx.change_each("write_sample", values))
+        if len(values) == 1:  # saves the statements of a transaction, in each minute of an idle database
+            self._change_alone("write_sample", values[0])
+        else:
+            self._connections.write(lambda tx: tx.change_each("write_sample", values))
 
     def history(
         self, start: int, *, queue: str | None = None, function: str | None = None, worker: int | None = None

@@ -18,6 +18,7 @@ from ..._system import clock
 from ...errors import StoreUnavailable, TaskNotFound
 from ...finding import find_tasks
 from ...history import history as read_history
+from ...monitoring.probe import problems
 from ...overdue import unusual
 from ...overview import LATEST, QueueInfo, summarize
 from ...schedules import as_schedule
@@ -32,6 +33,7 @@ from . import shapes
 
 T = TypeVar("T")
 
+_YEAR = 366 * 86400.0
 MOST_TASKS = 200
 """The most tasks of one answer."""
 
@@ -186,8 +188,25 @@ def output(call: Call) -> Response:
     return call.json({**output_after(text, after, ended=ended)._asdict(), "ended": ended})
 
 
-def _not_yet(call: Call) -> Response:
-    raise Refused(501, "not built yet")
+# -- for monitoring --------------------------------------------------------------------------------
 
 
-audit = operations = operation = health_queues = metrics = _not_yet
+def health_queues(call: Call) -> Response:
+    """Return whether tasks wait too long or workers are missing, with a line for each problem: 200 or 503."""
+    most = call.query.seconds("max_wait", 900.0, most=_YEAR)
+    fewest = call.query.number("min_workers", 1, most=1_000_000)
+    queue = call.query.text("queue")
+    call.query.done()
+    found = _shared(call, ("health", most, fewest, queue), lambda: problems(call.queue.store, most, fewest, queue))
+    return call.json({"healthy": not found, "problems": found}, 503 if found else 200)
+
+
+def metrics(call: Call) -> Response:
+    """Return metrics for Prometheus, as text or OpenMetrics, counted in the background."""
+    call.query.done()
+    try:
+        cache = call.dashboard.metrics
+    except ModuleNotFoundError:
+        raise Refused(501, "install metrics with: pip install 'dbtaskqueue[metrics]'") from None
+    content, kind = cache.render(call.request.headers.get("accept"))
+    return Response(content, headers={"content-type": kind})

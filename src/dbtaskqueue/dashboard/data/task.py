@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -12,6 +13,7 @@ from ..._formats.limits import Limits
 from ..._formats.progress import Progress, Usage, part_done, read_usage
 from ..._store.contract import HAS_CHILDREN, HAS_PARENTS, AttemptRecord, SavedRecord, Summary, TaskRecord
 from ..._system import clock
+from ...audit import Action
 from ...checkpoints import CHECKPOINT, STEP
 from ...overview import FunctionStats
 from ...queue import TaskQueue
@@ -28,6 +30,8 @@ _MOST_SAVED = 50
 _STEADY = 3600.0
 _REASONS_EVERY = 3.0
 _FAMILY_EVERY = 3.0
+_ACTIONS_EVERY = 5.0
+_MOST_ACTIONS = 20
 _WHOLE = ("payload", "result", "error")
 
 
@@ -114,7 +118,7 @@ class TaskPage(NamedTuple):
     error: Value | None
     error_line: str
     now: int
-    actions: tuple[object, ...] = ()
+    actions: Sequence[Action] = ()
 
     @property
     def may_end(self) -> bool:
@@ -208,6 +212,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         _error(record.error, whole=whole == "error") if record.error else None,
         error_line(record.error),
         now - now % 2_000_000 if runs else 0,
+        looks.part(("actions", id), lambda: queue.audit(task=id, limit=_MOST_ACTIONS), _ACTIONS_EVERY),
     )
 
 
