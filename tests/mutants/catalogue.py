@@ -2119,6 +2119,7 @@ MUTANTS = [
         "highest=None",
         _tests("cli", "bulk::test_tasks_enqueued_during_the_question_are_left_alone"),
         only="bulk or question",
+    ),
     # -- history --
     Mutant(
         "a failure is counted again when it is reported",
