@@ -1596,8 +1596,8 @@ MUTANTS = [
     Mutant(
         "a purge decides no children",
         OF_TASKS,
-        "return count + self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned",
-        "return count",
+        "count += self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned",
+        "pass",
         _conformance("dependencies::test_purge_of_the_queue_of_the_parent_decides_children_in_other_queues"),
     ),
     Mutant(
@@ -1719,8 +1719,8 @@ MUTANTS = [
     Mutant(
         "a child is retried although a parent forbids it",
         DECIDING,
-        '        if found:\n            return f"it waits for task',
-        '        if False:\n            return f"it waits for task',
+        '        if found:\n            text = f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"',
+        '        if False:\n            text = f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"',
         _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_because_of_it"),
     ),
     Mutant(
