@@ -280,8 +280,9 @@ MUTANTS = [
     Mutant(
         "a done task is cancelled",
         TASKS,
-        "id = :id AND (state IN ('pending', 'failed', 'reserved') OR state = 'running' AND :running = 1)",
-        "id = :id",
+        "\n   AND (state IN ('pending', 'failed', 'reserved')"
+        " OR state = 'running' AND :running = 1 AND cancel_requested = 0)",
+        "",
         _conformance("transitions::test_verbs_of_anyone"),
     ),
     Mutant(
@@ -1595,8 +1596,8 @@ MUTANTS = [
     Mutant(
         "a purge decides no children",
         OF_TASKS,
-        "return count + self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned",
-        "return count",
+        "count += self._decide(tx, dict.fromkeys(parents, ABANDONED), now, purge).abandoned",
+        "pass",
         _conformance("dependencies::test_purge_of_the_queue_of_the_parent_decides_children_in_other_queues"),
     ),
     Mutant(
@@ -1718,8 +1719,8 @@ MUTANTS = [
     Mutant(
         "a child is retried although a parent forbids it",
         DECIDING,
-        '        if found:\n            return f"it waits for task',
-        '        if False:\n            return f"it waits for task',
+        '        if found:\n            text = f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"',
+        '        if False:\n            text = f"it waits for task {found[0][1]}, which was {found[0][2]}; retry task {found[0][1]} instead"',
         _conformance("dependencies::test_retry_of_the_root_revives_exactly_what_was_cancelled_because_of_it"),
     ),
     Mutant(
@@ -2074,6 +2075,50 @@ MUTANTS = [
         "",
         _conformance("metrics"),
         only="problems and sqlite",
+    ),
+    # -- operators --
+    Mutant(
+        "the parent of an unfinished child is deleted",
+        "_store/verbs/operations.py",
+        'if left and verb == "delete" and any(found[id].flow & HAS_CHILDREN for id in left):',
+        "if False:",
+        _conformance("bulk::test_the_parent_of_an_unfinished_child_is_not_deleted"),
+    ),
+    Mutant(
+        "a pending task is deleted",
+        "states.py",
+        '_transitions("delete", "done cancelled abandoned", ',
+        '_transitions("delete", "done cancelled abandoned pending", ',
+        _conformance("bulk::test_an_unfinished_task_is_not_deleted"),
+    ),
+    Mutant(
+        "two tasks with one key move into a queue",
+        "_store/verbs/operations.py",
+        'if left and verb == "reschedule" and change.queue is not None:',
+        "if False:",
+        _conformance("bulk::test_a_key_is_unique_in_the_new_queue"),
+    ),
+    Mutant(
+        "refusals are not logged",
+        "_store/verbs/base.py",
+        "        if action is not None:\n            log(",
+        "        if action is not None and verdict.stored:\n            log(",
+        _conformance("bulk::test_refusals_are_logged_with_their_reason"),
+    ),
+    Mutant(
+        "a bulk action also changes what is enqueued during it",
+        "bulk.py",
+        "highest = newest_task(store) if highest is None else highest",
+        "highest = None",
+        _conformance("bulk::test_tasks_that_are_enqueued_meanwhile_are_left_alone"),
+    ),
+    Mutant(
+        "a command changes what is enqueued while it asks",
+        "cli/bulk.py",
+        "highest=newest_task(store)",
+        "highest=None",
+        _tests("cli", "bulk::test_tasks_enqueued_during_the_question_are_left_alone"),
+        only="bulk or question",
     ),
     # -- history --
     Mutant(

@@ -30,7 +30,7 @@ from dbtaskqueue import (
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
     *("FunctionStats", "HistoryPoint", "Retention", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
-    *("Blocked", "Found", "Parent", "Reason", "Schedule", "Tick"),
+    *("Action", "Actor", "Blocked", "Bulk", "Found", "Parent", "Reason", "Schedule", "Tick"),
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
@@ -44,6 +44,7 @@ OPTIONS = "start_in=None, start_at=None, priority=0, max_attempts=None, retry=No
 WAITS = "after=None, when='done', before=None, expires_in=None, expires_at=None"
 TIMES = "cron=None, every=None, timezone='UTC'"
 TICKS = "overlap='skip', catch_up='latest', window=86400, jitter=0"
+BULK = "dry_run=False, progress=None, actor=None, all_queues=False, **filters"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": (
@@ -54,7 +55,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "flow": "",
         "periodic": f"*, {TIMES}, name=None, {TICKS}, args=(), kwargs=None",
         "schedule": f"name, target, *, {TIMES}, {TICKS}",
-        "unschedule": "name",
+        "unschedule": "name, *, actor=None",
         "schedules": "",
         "enqueue_command": "argv, *, cwd=None, env=None, **options",
         "open": "url=None",
@@ -63,11 +64,18 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
         "get": "id",
-        "cancel": "id, *, running=True",
+        "cancel": "id, *, running=True, actor=None",
         "wait_all": "tasks, timeout=None",
-        "suspend": "id",
-        "continue_": "id",
-        "retry": "id",
+        "suspend": "id, *, actor=None",
+        "continue_": "id, *, actor=None",
+        "retry": "id, *, actor=None",
+        "reschedule": "id, *, start_in=None, start_at=None, priority=None, queue=None, actor=None",
+        "delete": "id, *, actor=None",
+        "cancel_many": f"*, {BULK}",
+        "retry_many": f"*, spread=0, {BULK}",
+        "reschedule_many": f"*, start_in=None, start_at=None, to_priority=None, to_queue=None, {BULK}",
+        "delete_many": f"*, {BULK}",
+        "audit": "*, limit=100, before=None, who=None, verb=None, queue=None, task=None",
         "tasks": "*, state=None, limit=100, before=None",
         "find": "*, sort='newest', limit=100, cursor=None, all_queues=False, **filters",
         "stats": "",
@@ -77,10 +85,10 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "set_retention": "*, done=None, cancelled=None, abandoned=None, most=None, actor=None",
         "workers": "",
         "queues": "",
-        "pause": "",
-        "resume": "",
-        "purge": "",
-        "prune": "older_than, *, states=('done', 'cancelled')",
+        "pause": "*, actor=None",
+        "resume": "*, actor=None",
+        "purge": "*, actor=None",
+        "prune": "older_than, *, states=('done', 'cancelled'), actor=None",
         "add_msg": "data",
         "get_msg": "timeout=0",
         "remove_msg": "task",

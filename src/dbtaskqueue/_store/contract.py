@@ -502,9 +502,9 @@ class Tasks(abc.ABC):
 
     @abc.abstractmethod
     def cancel(self, task: int, now: int, *, running: bool = True, action: NewAction | None = None) -> Verdict:
-        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False.
+        """Cancel the task; if it is running, request it unless ``running`` is False.
 
-        ``action``, here and below: what to add to the audit log in the same transaction, even if it is refused.
+        ``action``, here and below: what to log in the same transaction, even if it is refused.
         """
 
     @abc.abstractmethod
