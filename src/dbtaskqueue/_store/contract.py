@@ -288,8 +288,8 @@ class Outlook(NamedTuple):
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
     parent with children that are not decided yet. ``expires``: when the first task expires, or has expired.
     ``next_turn``: when the next turn of the duties is that one worker does for all. ``newest``: the id of the newest
-    task, which was created at ``newest_at``. ``orphaned``: a worker that holds tasks, but has no row or is lost. Each is
-    None if there is none.
+    task, which was created at ``newest_at``. ``orphaned``: a worker that holds tasks, but has no row or is lost. Each
+    is None if there is none.
     """
 
     now: int
@@ -908,7 +908,7 @@ class Operations(abc.ABC):
 
     @abc.abstractmethod
     def create_operation(self, operation: OperationRecord, action: NewAction) -> int:
-        """Store an operation for the tasks that exist now; return its id."""
+        """Store an operation for the tasks that exist now, up to its ``highest`` if that is not 0; return its id."""
 
     @abc.abstractmethod
     def operations(self, limit: int, before: int | None = None, *, open_only: bool = False) -> list[OperationRecord]:
