@@ -23,8 +23,8 @@ from playwright.sync_api import Page, expect
 PAYLOADS = {
     "script": "<script>alert(1)</script>",
     "url": "javascript:alert(1)",
-    "many": "\"><img src=x onerror=alert(1)> '><svg/onload=alert(1)> </title><script>alert(1)</script> </textarea></pre>"
-    "<script>alert(1)</script> {{7*7}}${7*7}<%= 7*7 %> <iframe srcdoc='<script>parent.alert(1)</script>'> --><!--"
+    "many": "\"><img src=x onerror=alert(1)> '><svg/onload=alert(1)> </title><script>alert(1)</script> </textarea>"
+    "</pre><script>alert(1)</script> {{7*7}}${7*7}<%= 7*7 %> <iframe srcdoc='<script>parent.alert(1)</script>'> --><!--"
     "<img src=x onerror=alert(1)> </td></table></details></dialog><img src=x onerror=alert(1)>",
     "terminal": "\u202e\u2066evil\u2069 \x1b[31mred\x1b[0m \x07\x00",
 }
