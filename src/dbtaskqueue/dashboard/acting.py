@@ -19,7 +19,6 @@ from ..states import FINAL, TaskState
 from ..task import look_up
 from . import fields
 from .api import shapes
-from .auth import Refused
 from .call import Call
 from .fields import BadField, as_bad_form
 from .messages import say
@@ -197,10 +196,7 @@ def set_retention(call: Call) -> Response:
     if call.via == "api":
         known = lane.retention()._asdict()
         wanted = {name: value if name in call.form.values else known[name] for name, value in wanted.items()}
-    lane.set_retention(**wanted)
-    action = new_action(actor(call), "retention", queue=lane.name, **wanted)
-    if action is not None:
-        call.queue.store.log_action(action, 1, "done")
+    lane.set_retention(**wanted, actor=actor(call))
     return _queue_answer(call, f"Retention of queue {lane.name} is stored.", lane, **wanted)
 
 
@@ -245,10 +241,3 @@ def resume_schedule(call: Call) -> Response:
     queue, name = _schedule(call)
     _pause_schedule(call, queue, name, False)
     return _schedule_answer(call, "is resumed", queue, name)
-
-
-def _not_yet(call: Call) -> Response:
-    raise Refused(501, "not built yet")
-
-
-set_quota = _not_yet
