@@ -137,7 +137,7 @@ from django.core.asgi import get_asgi_application
 pages = get_asgi_application()
 
 async def app(scope, receive, send):
-    if scope["type"] == "http" and scope["path"].startswith("/ops/tasks/"):
+    if scope["type"] == "http" and scope["path"].startswith("/ops/tasks"):
         await dashboard({**scope, "root_path": "/ops/tasks"}, receive, send)
     elif scope["type"] == "http":
         await pages(scope, receive, send)

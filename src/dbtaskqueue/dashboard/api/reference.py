@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from ... import _version
 from ..._formats.filters import NAMES, SORTS
-from ..._version import __version__
 from ..auth import ROLES
 from ..call import Call
 
@@ -95,7 +95,7 @@ def _described(ways: tuple[Way, ...]) -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "dbtaskqueue", "version": __version__, "description": _ABOUT},
+        "info": {"title": "dbtaskqueue", "version": _version.__version__, "description": _ABOUT},
         "security": [{"bearer": []}, {"cookie": []}],
         "paths": paths,
         "components": {"securitySchemes": schemes, "schemas": {"Problem": _PROBLEM}},
