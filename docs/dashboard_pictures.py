@@ -110,11 +110,11 @@ def pictures_of_readme(browser: Browser, link: str) -> None:
 
 
 def small(png: bytes) -> bytes:
-    """Return a picture with a palette of as many colours as fit in MOST_BYTES."""
+    """Return a picture in at most MOST_BYTES: in all of its colours if they fit, else with a palette."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    for colours in (256, 128, 64, 32):
+    for colours in (None, 256, 128, 64):
         out = io.BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        (picture.quantize(colours, dither=Image.Dither.NONE) if colours else picture).save(out, "PNG", optimize=True)
         if len(out.getvalue()) <= MOST_BYTES:
             return out.getvalue()
     raise ValueError(f"the picture has more than {MOST_BYTES} bytes")
