@@ -54,6 +54,12 @@ def utc(at: int | None) -> str:
     return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def brief_utc(at: int | None) -> str:
+    """Return a moment of today without its date, and another one without its seconds."""
+    text = utc(at)
+    return text[11:] if text[:10] == utc(clock.now())[:10] else f"{text[:16]}{text[19:]}"
+
+
 def moment(value: datetime | None) -> int | None:
     """Return a datetime in microseconds."""
     return None if value is None else round(value.timestamp() * 1_000_000)
@@ -156,6 +162,7 @@ FILTERS = {
             until,
             iso,
             utc,
+            brief_utc,
             moment,
             number,
             size,
