@@ -76,6 +76,28 @@ CENSUS, FAMILIES, METRICS_CACHE, ACCESS = (f"metrics/{name}.py" for name in ("ce
 HISTORY, FOLDING, COUNTING = "_store/sql/history.sql", "_store/verbs/history.py", "_maintenance/attempt_history.py"
 
 MUTANTS = [
+    # -- operations --
+    Mutant(
+        "the last step of an operation is tried again after a kill",
+        "operations.py",
+        "if record.position == _AT_ITS_END",
+        "if False",
+        _conformance("operations::test_a_runner_that_died_after_the_last_step"),
+    ),
+    Mutant(
+        "an operation means what is enqueued after it was asked",
+        "operations.py",
+        "highest=highest or 0",
+        "highest=0",
+        _conformance("operations::test_tasks_that_are_enqueued_later_are_not_meant"),
+    ),
+    Mutant(
+        "a runner takes over an operation at once",
+        "_store/verbs/operations.py",
+        "row[1] is None or row[1] == runner or row[2] <= now - _SILENT",
+        "True",
+        _conformance("operations::test_a_runner_takes_over_from_one_that_is_silent"),
+    ),
     # -- liveness --
     Mutant(
         "a worker is marked lost whatever its beat",
