@@ -74,7 +74,7 @@ def tab(browser: Browser, link: str, size: str, scheme: str) -> Page:
 def wait_for_the_tasks(page: Page) -> str:
     """Wait until a film is encoded and a task has failed; return the path of the film's task."""
     film = page.get_by_role("table", name="Running tasks").get_by_role("row").filter(has_text="video.encode")
-    film = film.filter(has_text=re.compile(r"(1[5-9]|[2-9]\d) ?%")).filter(has_text="MiB")
+    film = film.filter(has_text=re.compile(r"scene ([3-9]\d|1[01]\d) of 120")).filter(has_text="MiB")
     deadline = time.monotonic() + PATIENCE
     while not (film.count() and page.get_by_role("table", name="Latest failures").count()):
         if time.monotonic() > deadline:

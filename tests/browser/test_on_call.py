@@ -32,10 +32,12 @@ def test_find_the_task_that_hangs_see_why_and_end_it(site: Site, page: Page) -> 
     link = page.get_by_role("table", name="Tasks").locator(f"a[href$='/tasks/{stuck.id}']").first
     expect(link).to_be_visible()
     assert page.get_by_role("table", name="Tasks").locator("tbody").get_by_role("row").count() == 1
-    link.focus()
+    page.keyboard.press("j")
+    expect(link).to_be_focused()
     page.keyboard.press("Enter")
     expect(output(page, stuck.id)).to_contain_text("connecting to smtp.example")
-    tab_to(page, "Cancel")
+    page.keyboard.press("a")
+    expect(button(page, "Cancel")).to_be_focused()
     page.keyboard.press("Enter")
     expect(dialog(page, f"Cancel task {stuck.id}?")).to_be_visible()
     tab_to(page, "Cancel task", most=5)

@@ -242,11 +242,17 @@ if (sessionStorage.getItem("said")) setTimeout(() => {
 // -- keys, unless they are off ---------------------------------------------------------------------
 
 let went = 0;
+function step(by) {
+  const links = $$("main tbody tr").map(row => $("a[href]", row)).filter(Boolean), at = links.indexOf(document.activeElement);
+  links[at < 0 ? 0 : Math.min(Math.max(at + by, 0), links.length - 1)]?.focus();
+}
 const places = { o: "Overview", t: "Tasks", q: "Queues", f: "Functions", s: "Schedules", w: "Workers", d: "Overdue" };
 document.addEventListener("keydown", event => {
   if (!keys || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea, [contenteditable]") || $("dialog[open]")) return;
   if (event.key === "/") { event.preventDefault(); const box = $(".find input"); box?.focus(); box?.select(); }
   else if (event.key === "?") location.assign($('nav a[href$="/settings"]')?.href ?? "");
+  else if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
+  else if (event.key === "a") { event.preventDefault(); $("main .actions :is(button:enabled, a.button)")?.focus(); }
   else if (event.key === "g") went = Date.now();
   else if (places[event.key] && Date.now() - went < 1500) $$(".side nav a").find(a => a.textContent === places[event.key])?.click();
 });
