@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ._formats import buckets, quantities
-from ._store.contract import HistoryRecord, RetentionRecord, SampleRecord, Store
+from ._store.contract import HistoryRecord, NewAction, RetentionRecord, SampleRecord, Store
 from ._system import clock
 from .checks import MOST, check_seconds, shown
 
@@ -213,10 +213,11 @@ def store_retention(
     cancelled: float | timedelta | None = None,
     abandoned: float | timedelta | None = None,
     most: int | None = None,
+    action: NewAction | None = None,
 ) -> None:
     """Store what is pruned in a queue: see ``TaskQueue.set_retention``. Raises ValueError for an invalid limit."""
     ages = {"done": done, "cancelled": cancelled, "abandoned": abandoned}
     times = {name: None if age is None else clock.after(0, age, name) for name, age in ages.items()}
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 0 <= most <= MOST):
         raise ValueError(f"most must be a whole number from 0 to {MOST}, not {shown(most)}")
-    store.set_retention(RetentionRecord(queue, **times, most=most))
+    store.set_retention(RetentionRecord(queue, **times, most=most), action)

@@ -917,17 +917,22 @@ class TaskQueue:
         cancelled: float | timedelta | None = None,
         abandoned: float | timedelta | None = None,
         most: int | None = None,
+        actor: str | Actor | None = None,
     ) -> None:
         """Store what is pruned in this queue in the background, each minute, by any worker of the database.
 
         ``done``, ``cancelled`` and ``abandoned``: seconds or a timedelta; tasks in that state are deleted when they
         ended longer ago. ``most``: the oldest final tasks are deleted if there are more. With None, the default, there
-        is no such limit. Unfinished tasks are never deleted, nor those that unfinished children wait for.
+        is no such limit. Unfinished tasks are never deleted, nor those that unfinished children wait for. ``actor``: as
+        in ``cancel``.
 
         Raises ValueError for an invalid limit.
         """
         self._handle.require_open()
-        store_retention(self.store, self.name, done=done, cancelled=cancelled, abandoned=abandoned, most=most)
+        ages = {"done": done, "cancelled": cancelled, "abandoned": abandoned}
+        detail: dict[str, Any] = {name: str(age) for name, age in ages.items() if age is not None}
+        action = new_action(actor, "retention", queue=self.name, **detail, most=most)
+        store_retention(self.store, self.name, **ages, most=most, action=action)
 
     def workers(self) -> list[WorkerInfo]:
         """Return the live workers of the whole database, and those lost within the last day."""

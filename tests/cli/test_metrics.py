@@ -25,8 +25,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from servers.ports import free_port
 
 from dbtaskqueue import TaskQueue, Worker
+from dbtaskqueue._formats.hosts import host_name, is_loopback
 from dbtaskqueue.metrics import MetricsCache, cache, server
-from dbtaskqueue.metrics.access import Tokens, is_local, is_loopback
+from dbtaskqueue.metrics.access import Tokens
 from dbtaskqueue.metrics.server import MetricsServer
 
 TOKEN = "a" * 43
@@ -217,10 +218,9 @@ def test_a_file_of_tokens_that_is_removed_admits_no_one(tokens: Path) -> None:
 
 def test_names_of_this_machine() -> None:
     hosts = ["localhost", "LOCALHOST:1", "127.0.0.1:9108", "127.1.2.3", "[::1]:9108", "[::1]", "[::ffff:127.0.0.1]:1"]
-    assert [host for host in hosts if not is_local(host)] == []
+    assert [host for host in hosts if not is_loopback(host_name(host))] == []
     others = ["", "example.com", "127.0.0.1.example.com", "[::]", "0.0.0.0", "10.0.0.1:9108", "[::ffff:10.0.0.1]", "["]
-    assert [host for host in others if is_local(host)] == []
-    assert not is_loopback("localhost")
+    assert [host for host in others if is_loopback(host_name(host))] == []
 
 
 def test_the_database_is_away_and_comes_back(cli: Cli) -> None:

@@ -19,7 +19,7 @@ from dbtaskqueue.cli import main
 PRODUCING_AND_WORKING = ["enqueue", "worker"]
 READING = [
     *(("list",), ("find",), ("show", "1"), ("why", "1"), ("tree", "1"), ("logs", "1")),
-    *(("stats",), ("queues",), ("workers",), ("watch",)),
+    *(("stats",), ("queues",), ("workers",), ("history",), ("overdue",), ("watch",)),
 ]
 OPERATING = [
     ("retry", "1"),
@@ -32,6 +32,7 @@ OPERATING = [
     ("resume",),
     ("purge", "--yes"),
     ("prune", "0s", "--yes"),
+    ("retention",),
     ("audit",),
 ]
 
@@ -47,10 +48,11 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [
         *PRODUCING_AND_WORKING,
-        *[words[0] for words in READING],
         *("dashboard", "dashboard-user"),
+        *[words[0] for words in READING],
         "schedules",
         *[words[0] for words in OPERATING],
+        *("metrics", "health"),
         "migrate",
         "copy",
         "doctor",
@@ -58,7 +60,17 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
     ]
     assert names == list(main.commands)
     titles = [line for line in listed.splitlines() if line and not line.startswith("  ")]
-    expected = ["Produce tasks", "Run tasks", "Inspect", "Dashboard", "Schedules", "Operate", "Database", "Try it"]
+    expected = [
+        "Produce tasks",
+        "Run tasks",
+        "Dashboard",
+        "Inspect",
+        "Schedules",
+        "Operate",
+        "Monitor",
+        "Database",
+        "Try it",
+    ]
     assert titles == [f"{title}:" for title in expected]
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from engines import execute
+from helpers import Background
 
 from dbtaskqueue import Action, Bulk, InvalidTransition, RetryPolicy, Task, TaskNotFound, TaskQueue, Worker
+from dbtaskqueue._store.connections import Conflict
+from dbtaskqueue._store.contract import NewAction
+from dbtaskqueue._store.verbs import base, operations
 
 
 def run_all(queue: TaskQueue, code: Callable[[Any], Any] = lambda payload: payload) -> None:
@@ -366,3 +372,96 @@ def test_old_actions_are_pruned(queue: TaskQueue) -> None:
     assert queue.store.prune_actions(2**62, 100, 3) == 3
     assert queue.store.prune_actions(2**62, 100, 3) == 1
     assert execute(queue.url, "SELECT count(*) FROM dbtaskqueue_action") == [(0,)]
+
+
+# -- races -----------------------------------------------------------------------------------------
+
+RACES: dict[str, tuple[str, Callable[[TaskQueue, int], object], str]] = {
+    "retry": ("cancelled", lambda queue, id: queue.retry(id, actor="alice"), "it is pending"),
+    "cancel": ("pending", lambda queue, id: queue.cancel(id, actor="alice"), "it is cancelled"),
+    "delete": ("cancelled", lambda queue, id: queue.delete(id, actor="alice"), "it does not exist"),
+    "retry_many": ("cancelled", lambda queue, id: queue.retry_many(id=id, actor="alice"), "it is pending"),
+    "cancel_many": ("pending", lambda queue, id: queue.cancel_many(id=id, actor="alice"), "it is cancelled"),
+}
+
+
+@pytest.mark.every_engine("each has its own locks")
+@pytest.mark.parametrize("verb", RACES)
+def test_of_four_who_act_on_a_task_at_the_same_time_one_succeeds(queue: TaskQueue, verb: str) -> None:
+    state, act, refusal = RACES[verb]
+    for _ in range(5):
+        id = queue.enqueue("x").id
+        if state == "cancelled":
+            queue.cancel(id)
+        before = len(queue.audit())
+        race([act] * 4, queue.url, id)
+        logged = queue.audit()[: len(queue.audit()) - before]
+        assert [each.count for each in logged].count(1) == 1
+        assert sorted(each.outcome for each in logged) == sorted(["done", *[refusal] * 3])
+
+
+@pytest.mark.every_engine("each has its own locks")
+def test_four_who_reschedule_a_task_are_logged_in_the_order_of_their_changes(queue: TaskQueue) -> None:
+    id = queue.enqueue("x").id
+    acts = [partial(reschedule, priority) for priority in range(4)]
+    race(acts, queue.url, id)
+    assert [each.outcome for each in queue.audit()] == ["done"] * 4
+    assert queue.get(id).priority == last(queue).detail["priority"]  # type: ignore[index]
+
+
+@pytest.mark.every_engine("each has its own locks")
+def test_retry_and_delete_at_the_same_time(queue: TaskQueue) -> None:
+    """Either the task is deleted, or it is pending; the log says which."""
+    for _ in range(5):
+        task = queue.enqueue("x")
+        task.cancel()
+        race([RACES["retry"][1], RACES["delete"][1]] * 2, queue.url, task.id)
+        done = [each.verb for each in queue.audit(task=task.id, who="alice") if each.outcome == "done"]
+        try:
+            assert (done, task.refresh().state) == (["retry"], "pending")
+        except TaskNotFound:
+            assert done == ["delete"]
+
+
+def reschedule(priority: int, queue: TaskQueue, id: int) -> None:
+    queue.reschedule(id, priority=priority, actor="alice")
+
+
+def race(acts: Sequence[Callable[[TaskQueue, int], object]], url: str, id: int) -> None:
+    """Run each of these in a thread with a connection of its own. They may be refused, but not fail."""
+    barrier = threading.Barrier(len(acts))
+
+    def run(act: Callable[[TaskQueue, int], object]) -> None:
+        with TaskQueue(url, create=False) as handle:
+            barrier.wait(30)
+            with contextlib.suppress(InvalidTransition, TaskNotFound):
+                act(handle, id)
+
+    for thread in [Background(partial(run, act)) for act in acts]:
+        thread.join()
+
+
+@pytest.mark.every_engine("each has its own transactions")
+@pytest.mark.parametrize("verb", ["reschedule", "cancel_many"])
+def test_a_transaction_that_is_repeated_leaves_one_row(
+    queue: TaskQueue, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first transaction breaks after its row was inserted, as if in a deadlock."""
+    id = queue.enqueue("x").id
+    broken: list[NewAction] = []
+    log = base.log
+
+    def break_once(tx: Any, action: NewAction, *rest: Any) -> None:
+        log(tx, action, *rest)
+        if not broken:
+            broken.append(action)
+            raise Conflict
+
+    for module in (base, operations):
+        monkeypatch.setattr(module, "log", break_once)
+    if verb == "reschedule":
+        queue.reschedule(id, priority=1, actor="alice")
+    else:
+        queue.cancel_many(id=id, actor="alice")
+    assert len(broken) == 1
+    assert [(each.count, each.outcome) for each in queue.audit()] == [(1, "done")]

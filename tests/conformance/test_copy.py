@@ -17,7 +17,7 @@ from helpers import die_holding
 
 from dbtaskqueue import RetryPolicy, SchemaError, TaskQueue, Worker
 from dbtaskqueue._maintenance.ticker import Ticker
-from dbtaskqueue._store.contract import Claim, End, ExportBatch, Note
+from dbtaskqueue._store.contract import Claim, End, ExportBatch, NewAction, Note, OperationRecord
 from dbtaskqueue._store.records import TABLES
 from dbtaskqueue._store.verbs import SqlStore, dependencies
 from dbtaskqueue._system import clock
@@ -178,6 +178,61 @@ def test_output_and_usage_of_attempts_are_copied(url: str, other: str, empty: Em
         assert (task.is_command, task.time_limit, task.stall_limit, task.memory_limit) == (True, 5, 0.5, 2**40)
         outputs = [(attempt.output, attempt.cpu_seconds, attempt.peak_memory) for attempt in task.attempts()]
         assert outputs == [("ü" * 70_000, 7e-6, 2**41), ("fine", 7e-6, 2**41)]
+
+
+@pytest.mark.parametrize("other", ["sqlite", "postgresql", "mariadb"])
+def test_the_audit_log_and_operations_are_copied(
+    url: str, other: str, empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches, and before the tasks, so that an interrupted copy can be run again. New rows get higher ids."""
+    target = empty(other)
+    monkeypatch.setattr(copying, "_BATCH", 2)
+    with TaskQueue(url, queue="a") as queue:
+        for _ in range(5):
+            queue.pause(actor="alice")
+        queue.resume(actor="bob")
+        id = queue.enqueue().id
+        queue.cancel(id, actor="alice")
+        execute(url, "DELETE FROM dbtaskqueue_action WHERE id = 2")
+        now = clock.now()
+        operation = OperationRecord(
+            *(
+                0,
+                "cancel",
+                "{}",
+                "{}",
+                "alice",
+                "dashboard",
+                now,
+                0,
+                "running",
+                "newest.17",
+                3,
+                2,
+                "{}",
+                None,
+                now,
+                None,
+            )
+        )
+        started = NewAction(now, "alice", "dashboard", "cancel")
+        ids = [queue.store.create_operation(operation, started) for _ in range(3)]
+        stored = queue.audit(), queue.store.operations(99)
+    load = SqlStore.load
+
+    def interrupted(store: SqlStore, batch: ExportBatch) -> None:
+        raise SchemaError("interrupted")
+
+    monkeypatch.setattr(SqlStore, "load", interrupted)
+    assert copy(url, target).exit_code == 1
+    monkeypatch.setattr(SqlStore, "load", load)
+    assert copy(url, target).exit_code == 0
+    with TaskQueue(target, queue="a", create=False) as queue:
+        assert (queue.audit(), queue.store.operations(99)) == stored
+        assert len(stored[0]) == 9
+        queue.pause(actor="alice")
+        assert queue.audit()[0].id > stored[0][0].id
+        assert queue.store.create_operation(operation, started) > max(ids)
 
 
 def test_every_column_is_copied(tmp_path: Path) -> None:

@@ -58,8 +58,11 @@ def test_retention_is_stored_for_each_queue(queue: TaskQueue) -> None:
     assert queue.lane("other").retention() == Retention()
     queue.set_retention(abandoned=1.5)
     assert queue.retention() == Retention(abandoned=1.5)
-    queue.set_retention()
+    queue.set_retention(actor="alice")
     assert queue.store.retentions() == []
+    queue.set_retention(done=5, actor="alice")
+    found = [(action.who, action.verb, action.queue, action.detail) for action in queue.audit()]
+    assert found == [("alice", "retention", "default", {"done": "5"}), ("alice", "retention", "default", None)]
 
 
 @pytest.mark.one_engine("checked in Python")
@@ -91,7 +94,8 @@ def test_tasks_are_deleted_by_state_and_age(queue: TaskQueue) -> None:
 def test_an_old_task_behind_many_newer_ones_is_found(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search stops at tasks that were all created too late, not at the first one that is too young."""
     monkeypatch.setattr("dbtaskqueue._store.verbs.history._STEP", 3)
-    young = [end(queue, "done", ago=1, created=20).id for _ in range(7)]
+    young = [end(queue, "done", ago=1).id]  # created while the clock was ahead
+    young += [end(queue, "done", ago=1, created=20).id for _ in range(7)]
     old = end(queue, "done", ago=9, created=10)
     new = [end(queue, "done", ago=1).id for _ in range(5)]
     assert apply(queue, done=5 * DAY) == 1

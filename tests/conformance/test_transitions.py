@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from helpers import die_holding, spawn, until
 
-from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, Task, TaskQueue, TaskState
+from dbtaskqueue import InvalidTransition, LeaseLost, RetryPolicy, Task, TaskNotFound, TaskQueue, TaskState
 from dbtaskqueue._system import clock
 from dbtaskqueue.states import FINAL, TRANSITIONS, Transition
 
@@ -35,6 +35,8 @@ ANYONE_ACTS: dict[str, Callable[[TaskQueue, int], Any]] = {
     "fetch": lambda queue, id: queue.fetch(timeout=0),
     "cancel": lambda queue, id: queue.cancel(id),
     "retry": lambda queue, id: queue.retry(id),
+    "reschedule": lambda queue, id: queue.reschedule(id, priority=3),
+    "delete": lambda queue, id: queue.delete(id),
     "purge": lambda queue, id: queue.purge(),
 }
 
@@ -217,6 +219,10 @@ def test_verbs_of_anyone(queue: TaskQueue, verb: str, situation: str) -> None:
         assert picture(queue, holder.id) == before
         return
     kept = act(queue, holder.id)
+    if verb == "delete":
+        with pytest.raises(TaskNotFound):
+            queue.get(holder.id)
+        return
     after = queue.get(holder.id)
     assert after.token == before["token"] + arrow.new_token
     assert after.state in (arrow.targets or {state})

@@ -32,6 +32,7 @@ def test_the_oldest_python_and_drivers_are_those_of_the_package() -> None:
     assert f">={supported('Python')}" == project["requires-python"]
     extras = project["optional-dependencies"]
     assert extras["postgresql"] == [f"psycopg[binary]>={supported('psycopg')}"]
+    assert extras["metrics"] == [f"prometheus-client>={supported('prometheus-client')}"]
     assert extras["mariadb"] == [f"pymysql>={supported('PyMySQL')}"]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -158,6 +158,7 @@ def test_a_hostile_name_is_one_label(name: str) -> None:
     assert label(name).isprintable()
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.text())
 def test_any_name_is_one_label(name: str) -> None:
     found = read(expose(Families().of(census(ended={("q", label(name)): ended(1)}))))

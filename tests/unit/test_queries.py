@@ -29,6 +29,8 @@ OPTIONAL = {
         "by_open_edge",
         "by_held",
         "by_ended",
+        "by_action_id",
+        "by_operation_id",
     ),
 }
 """Names that may be empty for an engine."""

@@ -36,6 +36,11 @@ SMALL = {
 
 ALLOWED = {
     ("all_history", "scan dbtaskqueue_history"): "adds up all rows, whose number is bounded, in the background",
+    (
+        "action_to_keep",
+        "scan dbtaskqueue_action",
+    ): "has a bounded OFFSET, in the order of the primary key, in the background",
+    ("old_actions", "scan dbtaskqueue_action"): "has a LIMIT, in the order of the primary key",
     ("queue_counts", "ended (queue=? AND state=?)"): "counts failed tasks",
     ("queue_counts", "scan dbtaskqueue_blocked"): "counts blocked tasks, once a minute",
     ("queue_counts", "scan dbtaskqueue_claimable"): "counts waiting tasks, once a minute",

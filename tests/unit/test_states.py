@@ -17,6 +17,8 @@ DESIGN = {
     "cancel": [("pending failed reserved", "cancelled", False, True), ("running", "", False, False)],
     "rescue": [("reserved", "pending", False, True), ("running", "failed abandoned cancelled", False, True)],
     "retry": [("failed abandoned cancelled done", "pending", False, True)],
+    "reschedule": [("pending", "pending", False, False), ("failed", "failed", False, False)],
+    "delete": [("done cancelled abandoned", "", False, False)],
     "purge": [("pending reserved running failed", "abandoned", False, True)],
 }
 # what dependencies and expiry add
@@ -51,9 +53,9 @@ def test_a_verb_has_one_meaning_in_each_state() -> None:
     assert len(pairs) == len(set(pairs))
 
 
-def test_final_is_final_but_for_an_operators_retry() -> None:
+def test_final_is_final_but_for_an_operator() -> None:
     assert {"done", "cancelled", "abandoned"} == FINAL
-    assert {arrow.verb for arrow in TRANSITIONS if arrow.source in FINAL} == {"retry"}
+    assert {arrow.verb for arrow in TRANSITIONS if arrow.source in FINAL} == {"retry", "delete"}
     assert set(TaskState) == FINAL | UNFINISHED
     assert not FINAL & UNFINISHED
 

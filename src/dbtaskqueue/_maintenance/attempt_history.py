@@ -101,7 +101,7 @@ class AttemptHistory:
         with self._counting:
             done: dict[tuple[object, ...], _Batch] = {}
             others: Iterable[tuple[tuple[TaskRun, End], Verdict]] = zip(ended, verdicts, strict=True)
-            if len(ended) >= _MANY:
+            if len(ended) >= _MANY and verdicts[0].stored:
                 others = _sorted_out(ended, verdicts, self._offset, done)
             for batch in done.values():
                 tally = self._tally(batch.at, batch.record)
@@ -255,16 +255,25 @@ def _sorted_out(
     ran: Callable[[int], None]
     waited: Callable[[int], None]
     first = last = 0
-    for pair, verdict in zip(ended, verdicts, strict=True):
-        run, started = pair[0], pair[0].started_at
-        end: tuple[Any, ...] = pair[1]
+    good = verdicts[0]
+    for (run, full_end), verdict in zip(ended, verdicts, strict=True):
+        end: tuple[Any, ...] = full_end
         record: tuple[Any, ...] = run.record
-        at = end[at_]
-        if started is None or not 0 <= at - started < short or end[verb] != "finish" or not verdict[0]:
-            others.append((pair, verdict))
+        at, started = end[at_], run.started_at
+        if (
+            started is None
+            or not 0 <= (took := at - started) < short
+            or end[verb] != "finish"
+            or not (verdict is good or verdict.stored)
+        ):
+            others.append(((run, full_end), verdict))
             continue
-        is_same = record[function_] == function and record[queue_] == queue and record[command_] == command
-        if not (is_same and first <= at < last):
+        if not (
+            first <= at < last
+            and record[function_] == function
+            and record[queue_] == queue
+            and record[command_] == command
+        ):
             first = at - (at + offset) % _MINUTE
             last = first + _MINUTE
             kind = queue, function, command = record[queue_], record[function_], record[command_]
@@ -273,7 +282,7 @@ def _sorted_out(
                 batch = done[first, *kind] = _Batch(run.record, at)
             ran, waited = batch.ran.append, batch.waited.append
         due, created = record[due_], record[created_]
-        ran(at - started)
+        ran(took)
         waited(started - (due if due > created else created))
         if end[cpu] is not None:
             batch.cpu += end[cpu]

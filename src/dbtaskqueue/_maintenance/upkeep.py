@@ -1,4 +1,4 @@
-"""What one worker does for the whole database each minute: samples of the queues, folding, retention.
+"""What one worker does for the whole database each minute: samples of the queues, folding, pruning.
 
 There is no leader. Whoever finds the turn due takes it, by a compare-and-set of its row. Each of the works may be done
 twice without harm. A turn is done in steps with pauses, since the thread has other duties.
@@ -19,6 +19,8 @@ _FOLD_EVERY = 30
 """Minutes between searches for rows to fold."""
 _FOLDED = 500
 """The most rows that one transaction folds."""
+_ACTIONS_KEPT, _MOST_ACTIONS = 400 * 86_400_000_000, 1_000_000
+"""Microseconds for which rows of the audit log are kept, and the most that are kept."""
 _REST = 4.0
 """Pauses between steps, as a multiple of the time that the last step took."""
 _MOST_QUEUES = 1000
@@ -67,6 +69,8 @@ class Upkeep:
         yield None
         if now // _MINUTE % _FOLD_EVERY == 0:
             while self._store.fold_history(now, _FOLDED):
+                yield None
+            while self._store.prune_actions(now - _ACTIONS_KEPT, _MOST_ACTIONS, _FOLDED):
                 yield None
         for retention in self._store.retentions():
             yield from self._store.apply_retention(retention, now)

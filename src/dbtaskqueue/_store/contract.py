@@ -288,8 +288,8 @@ class Outlook(NamedTuple):
     ``now``: the time by the clock that decides ticks. ``next_tick``: when the first schedule is due. ``undecided``: a
     parent with children that are not decided yet. ``expires``: when the first task expires, or has expired.
     ``next_turn``: when the next turn of the duties is that one worker does for all. ``newest``: the id of the newest
-    task, which was created at ``newest_at``. ``orphaned``: a worker that holds tasks, but has no row or is lost. Each is
-    None if there is none.
+    task, which was created at ``newest_at``. ``orphaned``: a worker that holds tasks, but has no row or is lost. Each
+    is None if there is none.
     """
 
     now: int
@@ -502,9 +502,9 @@ class Tasks(abc.ABC):
 
     @abc.abstractmethod
     def cancel(self, task: int, now: int, *, running: bool = True, action: NewAction | None = None) -> Verdict:
-        """Cancel the task. If it is running, only request its cancellation, unless ``running`` is False.
+        """Cancel the task; if it is running, request it unless ``running`` is False.
 
-        ``action``, here and below: what to add to the audit log in the same transaction, even if it is refused.
+        ``action``, here and below: what to log in the same transaction, even if it is refused.
         """
 
     @abc.abstractmethod
@@ -965,7 +965,7 @@ class History(abc.ABC):
         """Return what is pruned in the background, by queue."""
 
     @abc.abstractmethod
-    def set_retention(self, retention: RetentionRecord) -> None:
+    def set_retention(self, retention: RetentionRecord, action: NewAction | None = None) -> None:
         """Store what is pruned in the background in a queue."""
 
     @abc.abstractmethod

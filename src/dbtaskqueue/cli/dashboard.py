@@ -116,7 +116,7 @@ def dashboard(
     everything.
     """
     _require_package()
-    from ..dashboard.hosts import is_loopback
+    from .._formats.hosts import is_loopback
     from ..dashboard.listening import listen
 
     if user_header and not networks and path is None:

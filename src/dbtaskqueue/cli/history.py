@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -12,9 +12,9 @@ from .._formats.display import byte_size, duration, short_duration
 from .._formats.quantities import duration as span
 from .._formats.quantities import seconds
 from ..checks import MOST
-from ..history import HistoryPoint, Retention, history, retentions, store_retention
+from ..history import HistoryPoint, Retention, history, retentions
 from ..overdue import Unusual, unusual
-from .options import checked, default_queue, json_option, one_queue_option, open_queue, url_option
+from .options import checked, default_queue, json_option, one_queue_option, open_queue, operator, url_option
 from .output import console, fields, local, note, print_json, table
 from .queues import refuse_unknown, warn_of_unknown
 
@@ -204,14 +204,14 @@ def retention(
     12h, 5m, 0s.
     """
     given = {"done": done, "cancelled": cancelled, "abandoned": abandoned, "most": most}
-    changes = {name: value[0] for name, value in given.items() if value is not None}
+    changes: dict[str, Any] = {name: value[0] for name, value in given.items() if value is not None}
     with open_queue(url) as task_queue:
         store = task_queue.store
         if changes:
             queue = queue or default_queue()
             warn_of_unknown(store, queue)
             known = retentions(store).get(queue, Retention())
-            store_retention(store, queue, **{**known._asdict(), **changes})
+            task_queue.lane(queue).set_retention(**{**known._asdict(), **changes}, actor=operator())
         found = retentions(store)
     shown = found if queue is None else {queue: found.get(queue, Retention())}
     if json:

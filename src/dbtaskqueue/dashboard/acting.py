@@ -197,10 +197,7 @@ def set_retention(call: Call) -> Response:
     if call.via == "api":
         known = lane.retention()._asdict()
         wanted = {name: value if name in call.form.values else known[name] for name, value in wanted.items()}
-    lane.set_retention(**wanted)
-    action = new_action(actor(call), "retention", queue=lane.name, **wanted)
-    if action is not None:
-        call.queue.store.log_action(action, 1, "done")
+    lane.set_retention(**wanted, actor=actor(call))
     return _queue_answer(call, f"Retention of queue {lane.name} is stored.", lane, **wanted)
 
 

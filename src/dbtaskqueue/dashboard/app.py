@@ -90,7 +90,7 @@ class Dashboard:
         """The metrics, counted while someone asks. Raises ModuleNotFoundError without ``dbtaskqueue[metrics]``."""
         from ..metrics import MetricsCache
 
-        return MetricsCache(lambda: self.queue.store)
+        return MetricsCache(lambda: self.sources.slow)
 
     def close(self) -> None:
         """Stop the threads of the dashboard, and close what it has opened for itself. The queue stays open."""
@@ -99,9 +99,9 @@ class Dashboard:
             self.read_only = True  # whatever still arrives starts nothing
         if runner is not None:
             runner.close()
-        self.sources.close()
         if "metrics" in vars(self):
             self.metrics.close()
+        self.sources.close()
 
     def wake_operations(self, *, at_once: bool = False) -> None:
         """Carry out open operations, also those that another dashboard has left when it was killed.

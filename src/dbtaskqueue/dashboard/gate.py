@@ -109,6 +109,8 @@ class Gate:
 
     async def _pass(self, request: Request, call: Call, timing: Timing) -> Response:
         self._hosts.check(request)
+        if not call.path:  # the path of a mount, without a slash
+            return call.redirect("/")
         if len(call.path) > _LONGEST_PATH:
             raise Refused(404, "there is no such page")
         way, parameters, allowed = self._find(request.scope)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 
 from starlette.requests import Request
 
+from .._formats.hosts import host_name, is_loopback
 from .auth import Refused
 
 
@@ -29,21 +29,3 @@ class Hosts:
         return (
             "*" in self.allowed or is_loopback(host_name(host)) or bool({host.lower(), host_name(host)} & self.allowed)
         )
-
-
-def host_name(host: str) -> str:
-    """Return the name in a Host header, without the port."""
-    text = host.lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0].rstrip(".")
-
-
-def is_loopback(name: str) -> bool:
-    """Return whether a name or an address means this machine only."""
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return name == "localhost"
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)

@@ -12,9 +12,10 @@ from .._formats.payload import JSON
 
 T = TypeVar("T")
 
-MOST_CHARACTERS = 2000
-MOST_TERMS = 30
-_MOST_ENCODED = 4 * MOST_CHARACTERS
+_MOST_CHARACTERS = 2500
+_MOST_FIELDS = 40
+"""More than the 30 filters with 2,000 characters that a search may have: a URL also has a sort, a cursor and others."""
+_MOST_ENCODED = 4 * _MOST_CHARACTERS
 _BIGGEST = 2**63 - 1
 
 
@@ -37,15 +38,15 @@ class Query:
 
     def __init__(self, text: str) -> None:
         if len(text) > _MOST_ENCODED:
-            raise BadQuery(f"the query string is too long: at most {MOST_CHARACTERS:,} characters")
+            raise BadQuery(f"the query string is too long: at most {_MOST_CHARACTERS:,} characters")
         try:
-            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_TERMS)
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
         except UnicodeDecodeError:
             raise BadQuery("the query string is not UTF-8") from None
         except ValueError:
-            raise BadQuery(f"too many parameters: at most {MOST_TERMS}") from None
-        if sum(len(name) + len(value) for name, value in pairs) > MOST_CHARACTERS:
-            raise BadQuery(f"the query string is too long: at most {MOST_CHARACTERS:,} characters")
+            raise BadQuery(f"too many parameters: at most {_MOST_FIELDS}") from None
+        if sum(len(name) + len(value) for name, value in pairs) > _MOST_CHARACTERS:
+            raise BadQuery(f"the query string is too long: at most {_MOST_CHARACTERS:,} characters")
         self.pairs: Sequence[tuple[str, str]] = pairs
         self._known = {"part"}
 

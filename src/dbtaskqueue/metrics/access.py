@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from pathlib import Path
 
@@ -40,21 +39,6 @@ class Tokens:
             return self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"cannot read {self._path}: {error}") from None
-
-
-def is_local(host: str) -> bool:
-    """Return whether a Host header means this machine. A browser that asks for another name was led here by its DNS."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return name.lower().rstrip(".") == "localhost" or is_loopback(name)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches an address."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return bool((getattr(found, "ipv4_mapped", None) or found).is_loopback)
 
 
 def _is_comment(line: str) -> bool:

@@ -106,6 +106,6 @@ class MetricsCache:
 
     def _report(self, error: TaskQueueError) -> None:
         """Log the beginning of an outage."""
-        if not self._is_away:
+        if not self._is_away and not self._closed:
             event(logging.WARNING, "metrics cannot be counted", error=str(error))
         self._is_away = True

@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
 
+from .._formats.hosts import host_name, is_loopback
 from ..errors import ConfigurationError
-from .access import Tokens, is_local, is_loopback
+from .access import Tokens
 from .cache import MetricsCache
 
 _MOST_REQUESTS = 50
@@ -87,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":
             self._refuse(HTTPStatus.NOT_FOUND, "the metrics are at /metrics")
-        elif self.server.tokens is None and not is_local(self.headers.get("Host", "")):
+        elif self.server.tokens is None and not is_loopback(host_name(self.headers.get("Host", ""))):
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "only the names of this machine are allowed here")
         elif self.server.tokens and not self.server.tokens.accept(self.headers.get("Authorization", "")):
             self._refuse(HTTPStatus.UNAUTHORIZED, "a token is needed")

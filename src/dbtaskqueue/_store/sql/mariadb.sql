@@ -323,11 +323,12 @@ SELECT coalesce(auto_increment, 1) - 1 FROM information_schema.tables
  WHERE table_schema = database() AND table_name = 'dbtaskqueue_task'
 
 -- name: load_action
--- Differs because MariaDB has no ON CONFLICT; the same below.
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_action ({{stored_action_columns}}) VALUES ({{stored_action_values}})
     ON DUPLICATE KEY UPDATE id = id
 
 -- name: load_operation
+-- Differs because MariaDB has no ON CONFLICT.
 INSERT INTO dbtaskqueue_operation ({{stored_operation_columns}}) VALUES ({{stored_operation_values}})
     ON DUPLICATE KEY UPDATE id = id
 

@@ -15,8 +15,8 @@ from ..._formats.function_names import MOST_PAIRS, counted_as
 from ...states import ABANDONED, CANCELLED, DONE, TaskState
 from ..attempt_counts import SECOND, maxima, merged
 from ..connections import Transaction, Values
-from ..contract import History, HistoryRecord, RetentionRecord, SampleRecord
-from .base import add_history
+from ..contract import History, HistoryRecord, NewAction, RetentionRecord, SampleRecord
+from .base import add_history, log
 from .tasks import SqlTasks
 
 _HOUR = 3600 * SECOND
@@ -108,9 +108,15 @@ class SqlHistory(SqlTasks, History):
     def retentions(self) -> list[RetentionRecord]:
         return [RetentionRecord(*row) for row in self._connections.query("retentions")]
 
-    def set_retention(self, retention: RetentionRecord) -> None:
+    def set_retention(self, retention: RetentionRecord, action: NewAction | None = None) -> None:
         keeps_all = all(limit is None for limit in retention[1:])
-        self._change_alone("delete_retention" if keeps_all else "set_retention", retention._asdict())
+
+        def run(tx: Transaction) -> None:
+            tx.change("delete_retention" if keeps_all else "set_retention", retention._asdict())
+            if action is not None:
+                log(tx, action, 1)
+
+        self._connections.write(run)
 
     def apply_retention(self, retention: RetentionRecord, now: int) -> Iterator[int]:
         for state in (DONE, CANCELLED, ABANDONED):
