@@ -197,7 +197,7 @@ def _question(call: Call, wanted: Wanted) -> Question:
         number = counted(count) if is_all else f"at least {counted(count)}"
         text = (
             f"They match {words.to_words(wanted.filters)}. It is done in steps, and this page can be closed."
-            " Tasks that are enqueued later are not meant."
+            " Tasks that are enqueued later are left alone."
         )
         hidden += [("all", "1"), *((f"{_WHERE}{name}", value) for name, value in wanted.filters.pairs())]
     else:

@@ -70,7 +70,7 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail"],
     "properties": {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT},
 }
-_REFUSED = {"400": "query", "401": "nobody has signed in", "403": "role, or a form of another site", "429": "throttled"}
+_REFUSED = {"400": "query", "401": "no one has signed in", "403": "role, or a form of another site", "429": "throttled"}
 _REFUSED |= {"503": "the database is unavailable"}
 _WRITES = {"409": "the state does not allow it", "413": "too large", "415": "kind of body", "422": "body"}
 
