@@ -39,9 +39,17 @@ class OperationNotFound(TaskQueueError, LookupError):
 
 
 def create_operation(
-    store: Store, verb: BulkVerb, filters: Filters, options: Mapping[str, Any], actor: str | Actor
+    store: Store,
+    verb: BulkVerb,
+    filters: Filters,
+    options: Mapping[str, Any],
+    actor: str | Actor,
+    *,
+    highest: int | None = None,
 ) -> int:
     """Store an operation for the tasks that match and exist now; return its id. A runner carries it out.
+
+    ``highest``: tasks with higher ids are not meant either, such as those enqueued since somebody was asked.
 
     ``options``: ``spread`` in seconds for a retry; ``start_in`` in seconds, ``start_at``, ``priority`` and ``queue``
     for a reschedule. Relative times are fixed here. Raises ValueError for invalid options, and for an empty filter.
@@ -60,7 +68,7 @@ def create_operation(
         who=action.who,
         via=action.via,
         created_at=now,
-        highest=0,
+        highest=highest or 0,
         state="running",
         position=None,
         scanned=0,
@@ -173,7 +181,7 @@ class OperationRunner:
                 raise
             except Exception as error:
                 self._failed.add(mine.id)
-                event(logging.ERROR, "operation failed", exc_info=error, operation=mine.id, verb=mine.verb)
+                event(logging.ERROR, "an operation failed", exc_info=error, operation=mine.id, verb=mine.verb)
         return False
 
     def _take(self, id: int) -> bool:

@@ -24,10 +24,8 @@ expect.set_options(timeout=PATIENCE)
 
 def executable() -> str:
     """Return the path of an installed Chromium. Skip if there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    missing("browser", "apt-get install chromium")
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    return found[0] if found else missing("browser", "apt-get install chromium")
 
 
 class Chromium:

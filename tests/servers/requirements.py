@@ -1,6 +1,7 @@
-"""What happens if a server is missing: the test is skipped with a message in capitals, or fails if it is required.
+"""What happens if a server or a browser is missing: the test is skipped with a message in capitals, or fails if it is
+required.
 
-    DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera,prometheus    (set in CI)
+    DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera,prometheus,browser    (set in CI)
 
 Tests that do not stop their server can use existing servers instead:
 
@@ -20,7 +21,7 @@ GIVEN = {"postgresql": "DBTASKQUEUE_TEST_POSTGRES_URL", "mariadb": "DBTASKQUEUE_
 
 
 absent: set[str] = set()
-"""The servers that are missing, as found by this process."""
+"""The servers that are missing, as found by this process; "browser" if there is no browser."""
 
 
 def required(name: str) -> bool:
@@ -29,9 +30,10 @@ def required(name: str) -> bool:
 
 
 def missing(name: str, reason: str) -> NoReturn:
-    """End the test because a server is missing: fail it if the server is required, else skip it."""
+    """End the test because a server or a browser is missing: fail it if that is required, else skip it."""
     absent.add(name)
-    line = f"NO {name.upper()} SERVER IS INSTALLED: {reason}; NOT TESTED"
+    what = "BROWSER" if name == "browser" else f"{name.upper()} SERVER"
+    line = f"NO {what} IS INSTALLED: {reason}; NOT TESTED"
     if required(name):
         pytest.fail(f"{line} (but {REQUIRE} requires it)", pytrace=False)
     pytest.skip(line)

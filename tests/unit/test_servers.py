@@ -213,3 +213,5 @@ def test_a_missing_server_is_reported_clearly(monkeypatch: pytest.MonkeyPatch) -
         missing("oracle", "not found")
     with pytest.raises(pytest.skip.Exception, match="NO DB2 SERVER IS INSTALLED: not found; NOT TESTED"):
         missing("db2", "not found")
+    with pytest.raises(pytest.skip.Exception, match="NO BROWSER IS INSTALLED: apt-get install chromium; NOT TESTED"):
+        missing("browser", "apt-get install chromium")

@@ -908,7 +908,7 @@ class Operations(abc.ABC):
 
     @abc.abstractmethod
     def create_operation(self, operation: OperationRecord, action: NewAction) -> int:
-        """Store an operation for the tasks that exist now; return its id."""
+        """Store an operation for the tasks that exist now, up to its ``highest`` if that is not 0; return its id."""
 
     @abc.abstractmethod
     def operations(self, limit: int, before: int | None = None, *, open_only: bool = False) -> list[OperationRecord]:

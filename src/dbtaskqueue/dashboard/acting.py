@@ -19,7 +19,6 @@ from ..states import FINAL, TaskState
 from ..task import look_up
 from . import fields
 from .api import shapes
-from .auth import Refused
 from .call import Call
 from .fields import BadField, as_bad_form
 from .messages import say
@@ -242,10 +241,3 @@ def resume_schedule(call: Call) -> Response:
     queue, name = _schedule(call)
     _pause_schedule(call, queue, name, False)
     return _schedule_answer(call, "is resumed", queue, name)
-
-
-def _not_yet(call: Call) -> Response:
-    raise Refused(501, "not built yet")
-
-
-set_quota = _not_yet

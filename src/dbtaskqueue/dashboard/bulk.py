@@ -41,12 +41,16 @@ _COUNTING = 1.0
 
 
 class Wanted(NamedTuple):
-    """What to do with which tasks. ``chosen``: the ids of chosen tasks; None: all that match."""
+    """What to do with which tasks.
+
+    ``chosen``: the ids of chosen tasks; None: all that match. ``highest``: the newest task when it was asked.
+    """
 
     verb: BulkVerb
     filters: Filters
     options: dict[str, Any]
     chosen: list[int] | None = None
+    highest: int | None = None
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -114,7 +118,7 @@ def _of_form(call: Call) -> Wanted:
         except ValueError as error:
             raise BadForm(str(error)) from None
         call.refuse_hidden(where)
-        return Wanted(verb, _filters(where), _options(form, verb))
+        return Wanted(verb, _filters(where), _options(form, verb), highest=fields.number(form, "highest"))
     if not chosen:
         raise BadForm("choose some tasks first, or all that match")
     if len(chosen) > _MOST_CHOSEN:
@@ -148,7 +152,7 @@ def _started(call: Call, wanted: Wanted) -> Response:
     """Store an operation, and let this dashboard carry it out."""
     store = call.queue.store
     with as_bad_form():
-        id = create_operation(store, wanted.verb, wanted.filters, wanted.options, actor(call))
+        id = create_operation(store, wanted.verb, wanted.filters, wanted.options, actor(call), highest=wanted.highest)
     call.dashboard.wake_operations(at_once=True)
     text = f"Operation {id} has started."
     return answer(call, text, f"/operations/{id}", lambda: trail.value(store, id), 202, goes_back=False)
@@ -196,10 +200,15 @@ def _question(call: Call, wanted: Wanted) -> Question:
         count, is_all = count_of(call.queue.store, wanted.filters)
         number = counted(count) if is_all else f"at least {counted(count)}"
         text = (
-            f"They match {words.to_words(wanted.filters)}. It is done in steps, and this page can be closed."
+            f"They match {words.to_words(wanted.filters)}. It runs in steps, and you can close this page."
             " Tasks that are enqueued later are left alone."
         )
-        hidden += [("all", "1"), *((f"{_WHERE}{name}", value) for name, value in wanted.filters.pairs())]
+        newest = call.queue.store.newest()
+        hidden += [
+            ("all", "1"),
+            ("highest", str(newest[0] if newest else 0)),
+            *((f"{_WHERE}{name}", value) for name, value in wanted.filters.pairs()),
+        ]
     else:
         count, number = len(wanted.chosen), counted(len(wanted.chosen))
         text = f"{'Task' if count == 1 else 'Tasks'} {listed([str(id) for id in sorted(wanted.chosen)])}."

@@ -7,6 +7,7 @@ four times as long. What takes long, such as counting, is read by a thread meanw
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -14,9 +15,10 @@ from collections.abc import Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .._system import clock
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, TaskQueueError
 
 T = TypeVar("T")
+_log = logging.getLogger("dbtaskqueue.dashboard")
 
 EVERY = 0.95
 """Seconds for which a look is good. Browsers ask once a second."""
@@ -25,6 +27,7 @@ _BACKGROUND_REST = 20
 _FIRST_COUNT = 0.1
 """Seconds that the first request waits for what a thread reads."""
 _PATIENCE = 5.0
+_AFTER_ERROR = 5.0
 _MOST = 200
 
 
@@ -139,6 +142,9 @@ class Looks:
     def _count(self, subject: _Subject, read: Callable[[], Any], every: float) -> None:
         try:
             self._read(subject, read, every, _BACKGROUND_REST)
+        except Exception as error:  # a thread has no caller; the page shows what was known before
+            subject.next_at = time.monotonic() + max(every, _AFTER_ERROR)
+            _log.warning("the dashboard could not read: %s", error, exc_info=not isinstance(error, TaskQueueError))
         finally:
             with self._lock:
                 subject.is_reading = False

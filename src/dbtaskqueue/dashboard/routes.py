@@ -64,7 +64,6 @@ ACTIONS = [
     Action("/schedule/run", "operate", acting.run_schedule),
     Action("/schedule/pause", "operate", acting.pause_schedule),
     Action("/schedule/resume", "operate", acting.resume_schedule),
-    Action("/quota", "admin", acting.set_quota),
 ]
 
 API = [

@@ -207,7 +207,8 @@ class SqlOperations(SqlTasks, Operations):
 
     def create_operation(self, operation: OperationRecord, action: NewAction) -> int:
         def run(tx: Transaction) -> int:
-            highest = tx.rows("highest_id")[0][0]
+            newest = tx.rows("highest_id")[0][0]
+            highest = min(newest, operation.highest or newest)
             [[id]] = tx.rows("insert_operation", operation._replace(highest=highest)._asdict())
             log(tx, action._replace(detail={**(action.detail or {}), "operation": id}), 0, "started")
             return int(id)

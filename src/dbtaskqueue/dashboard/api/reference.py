@@ -61,7 +61,7 @@ _BODIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "POST /queue/prune": {"older_than": _SECONDS, "states": {"type": "array", "items": _TEXT}},
     "POST /queue/retention": {
-        **dict.fromkeys(("done", "cancelled", "abandoned"), {"type": ["number", "string", "null"]}),
+        **{state: {"type": ["number", "string", "null"]} for state in ("done", "cancelled", "abandoned")},
         "most": {"type": ["integer", "null"]},
     },
 }

@@ -1,4 +1,4 @@
-"""The page that tells what needs someone."""
+"""The overview: what needs someone."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _abandoned(queues: list[Queue], failures: list[Failure]) -> list[Need]:
         return []
     newest = max((each.at for each in failures if each.state == "abandoned"), default=None)
     title = "1 task was abandoned" if count == 1 else f"{count:,} tasks were abandoned"
-    detail = "They will not be tried again by themselves." if count > 1 else "It will not be tried again by itself."
+    detail = "They are not retried automatically." if count > 1 else "It is not retried automatically."
     return [Need("warn", title, detail, newest, "Show", ("/tasks", {"state": "abandoned"}))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -109,7 +110,7 @@ class TaskPage(NamedTuple):
     unusual: list[str]
     reasons: list[str]
     attempts: list[Attempt]
-    more_attempts: int
+    more_attempts: bool
     saved: list[Saved]
     parents: Relatives
     children: Relatives
@@ -148,11 +149,10 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
     now = clock.now()
     runs = record.state == RUNNING
     usage = read_usage(record.usage)
-    attempts = (
-        []
-        if not record.attempt
-        else looks.part(("attempts", id, record.token, record.state), lambda: store.attempts(id), _STEADY)
-    )
+    attempts: list[AttemptRecord] = []
+    if record.attempt:
+        newest = partial(store.newest_attempts, id, MOST_ATTEMPTS + 1, None, outputs=False)
+        attempts = looks.part(("attempts", id, record.token, record.state), newest, _STEADY)
     waits = record.state in (PENDING, FAILED)
     reasons = looks.part(("why", id), lambda: why(store, record), _REASONS_EVERY) if waits else []
     saved_every = 1.0 if runs else _STEADY
@@ -204,7 +204,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         [each.text for each in sources.unusual() if each.id == id and each.trouble in ("overdue", "stalled")],
         [reason.text for reason in reasons],
         [_attempt(each) for each in attempts[-MOST_ATTEMPTS:]],
-        max(0, len(attempts) - MOST_ATTEMPTS),
+        len(attempts) > MOST_ATTEMPTS,
         [_saved(each) for each in saved],
         *family,
         value(record.payload, whole=whole == "payload"),
