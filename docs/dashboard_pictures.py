@@ -1,7 +1,7 @@
 """Take pictures of the dashboard on the demo's database: ``python docs/dashboard_pictures.py [DIRECTORY]``.
 
-Without DIRECTORY, it writes the three pictures of README to docs/_static/dashboard. With DIRECTORY, it writes every page
-there, at 1280 and 360 px, light and dark, to be looked at after a change of the style.
+Without DIRECTORY, it writes the three pictures of README to docs/_static/dashboard. With DIRECTORY, it writes every
+page there, at 1280 and 360 px, light and dark, to be looked at after a change of the style.
 
 It needs Chromium, and ``pip install playwright pillow``.
 """

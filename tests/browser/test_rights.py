@@ -39,7 +39,9 @@ def test_68_hostile_texts_are_texts_on_every_page(site: Site, page: Page, visito
     lane.enqueue({name: name}, key=name[:250])
     site.worker(queues="work")
     site.lane("work").enqueue(orders.broken.bind(name))
-    puppet = site.running("work").order("print", text).order("progress", 1, 2, name).order("step", name[:100], name).obeyed()
+    puppet = (
+        site.running("work").order("print", text).order("progress", 1, 2, name).order("step", name[:100], name).obeyed()
+    )
     eventually(lambda: site.lane("work").stats().abandoned, "the failure")
     execute(site.url, "UPDATE dbtaskqueue_task SET function = %s WHERE state = 'abandoned'", name)
     execute(site.url, "UPDATE dbtaskqueue_worker SET host = %s", name)

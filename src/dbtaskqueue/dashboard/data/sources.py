@@ -253,7 +253,7 @@ class Sources:
         return None
 
     def unusual(self) -> list[Unusual]:
-        """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
+        """Return the tasks that are overdue, stalled, suspended, or still running after a request to cancel."""
         return self.looks.counted("unusual", lambda: unusual(self.slow), _UNUSUAL_EVERY) or []
 
     # -- failures and schedules --------------------------------------------------------------------
