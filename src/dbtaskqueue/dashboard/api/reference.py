@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from ..._version import __version__
+from ... import __version__
 from ..._formats.filters import NAMES, SORTS
 from ..auth import ROLES
 from ..call import Call
