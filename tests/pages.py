@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from fcntl import ioctl
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -303,7 +304,7 @@ def check_options(text: str) -> None:
         words = [re.sub(".*/dbtaskqueue$", "dbtaskqueue", word) for word in shlex.split(line, comments=True)]
         if "dbtaskqueue" in words and "install" not in words:
             rest = words[words.index("dbtaskqueue") + 1 :]
-            parse(rest[: rest.index("|")] if "|" in rest else rest)
+            parse(list(takewhile(lambda word: word not in ("|", ">", ">>"), rest)))
 
 
 def parse(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Running tasks that may need someone: overdue or stalled ones, suspended ones, and those asked to end.
+"""Running tasks that may need someone: overdue or stalled ones, suspended ones, and cancelled ones that still run.
 
 This module only reads. What is usual for a function is remembered for a minute, so a look costs one query over the
 running tasks.
@@ -71,7 +71,7 @@ def unusual(store: Store, queues: Collection[str] | None = None) -> list[Unusual
         *_overdue(store, running, now),
         *_stalled(running, now),
         *_of_kind(running, now, "suspended", lambda task: bool(task.suspended), "suspended, started {} ago"),
-        *_of_kind(running, now, "ending", _is_ending, "asked to end, still running after {}"),
+        *_of_kind(running, now, "ending", _is_ending, "cancellation requested, still running after {}"),
     ]
 
 

@@ -113,7 +113,7 @@ def late(queue: TaskQueue) -> int:
 
 
 def test_overdue_tasks_are_listed(cli: Cli, queue: TaskQueue) -> None:
-    assert cli("overdue") == (0, "", "no running task is overdue, stalled, suspended or asked to end\n")
+    assert cli("overdue") == (0, "", "no running task is overdue, stalled, suspended or being cancelled\n")
     id = late(queue)
     out = cli("overdue").out
     header, line = out.splitlines()

@@ -920,7 +920,7 @@ class Operations(abc.ABC):
     ) -> bool:
         """Give a running operation to a runner, if it has none or a silent one, or end it; False if that is refused.
 
-        A runner is silent after 30 s. It ends its own operation. With an ``action``, anyone stops it.
+        A runner is silent after 30 s. Only with an ``action`` may others end it.
         """
 
 

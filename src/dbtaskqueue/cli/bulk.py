@@ -113,7 +113,7 @@ def _act(
         if not chosen.all_queues and "queue" not in chosen.where:
             refuse_unknown(store, chosen.queue)
         filters = _filters(chosen)
-        # what is enqueued while the user reads the question is not meant
+        # leave alone what is enqueued while the user reads the question
         act = functools.partial(
             carry_out, store, verb, filters, change=change, spread=spread, highest=newest_task(store)
         )

@@ -135,7 +135,7 @@ def _long(seconds: float) -> str:
 @url_option
 @click.pass_obj
 def show_overdue(url: str | None, queue: str | None, json: bool) -> None:
-    """List running tasks that may need someone: overdue, stalled, suspended, or asked to end and still there.
+    """List running tasks that may need someone: overdue, stalled, suspended or being cancelled.
 
     An overdue task takes longer than 60 s and 1.5 times as long as 95 % of its function's attempts. A stalled one
     reports progress, but not for 10 minutes, or 5 times its usual gap.
@@ -148,7 +148,7 @@ def show_overdue(url: str | None, queue: str | None, json: bool) -> None:
     elif found:
         table(("id", "trouble", "for", "queue", "function", "why"), [_unusual_row(task) for task in found])
     else:
-        note("no running task is overdue, stalled, suspended or asked to end")
+        note("no running task is overdue, stalled, suspended or being cancelled")
 
 
 def _unusual_row(task: Unusual) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What operators do with single tasks, queues and schedules: by a form, or by the API. Both call the same functions.
 
 Each handler reads the body, acts, and answers: a program gets what is there afterwards, a browser goes to a page that
-says what came of it.
+reports the result.
 """
 
 from __future__ import annotations

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 HIDEABLE = ("payload", "result", "output")
 _COMPRESSED_FROM = 1024
 _CHECKED_EVERY = 10.0
-"""Seconds between two checks for operations that nobody carries out."""
+"""Seconds between two checks for operations that no one carries out."""
 
 
 class Dashboard:
     """The dashboard of a database, as an ASGI application to be mounted in another one.
 
     ``queue``: any queue of the database. ``auth``: a callable, also a coroutine function, from a Starlette ``Request``
-    to a ``User``, or to None if nobody has signed in. It has no default: a dashboard is never open by accident.
+    to a ``User``, or to None if no one has signed in. It has no default: a dashboard is never open by accident.
 
     ``read_only``: no user can change anything; the database's account needs only SELECT. ``allowed_hosts``: the names
     under which browsers may reach the dashboard, besides those of this machine. ``"*"`` allows all, for a program that
@@ -106,7 +106,7 @@ class Dashboard:
     def wake_operations(self, *, at_once: bool = False) -> None:
         """Carry out open operations, also those that another dashboard has left when it was killed.
 
-        Called for each request, it checks every few seconds; so nothing is asked when nobody looks.
+        Called for each request, it checks every few seconds; so nothing is asked when no one looks.
         """
         now = time.monotonic()
         if self.read_only or not self.queue.is_open or (now < self._checked_at + _CHECKED_EVERY and not at_once):

@@ -90,12 +90,10 @@ def _task_question(
 
 def _cancel_text(record: TaskRecord) -> str:
     if record.state == RUNNING:
-        return (
-            "It is running. It is asked to stop, and stopped if it runs in a process. What it has done so far is kept."
-        )
+        return "Its cancellation is requested. A task in a process is stopped within seconds. Its output is kept."
     if record.state in FINAL:
         return f"It is {record.state} already, so there is nothing to cancel."
-    return "It will not run, unless somebody retries it."
+    return "It will not run, unless someone retries it."
 
 
 def _retry_text(record: TaskRecord) -> str:

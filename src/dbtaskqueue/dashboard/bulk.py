@@ -200,8 +200,8 @@ def _question(call: Call, wanted: Wanted) -> Question:
         count, is_all = count_of(call.queue.store, wanted.filters)
         number = counted(count) if is_all else f"at least {counted(count)}"
         text = (
-            f"They match {words.to_words(wanted.filters)}. It is done in steps, and this page can be closed."
-            " Tasks that are enqueued later are not meant."
+            f"They match {words.to_words(wanted.filters)}. It runs in steps, and you can close this page."
+            " Tasks that are enqueued later are left alone."
         )
         newest = call.queue.store.newest()
         hidden += [

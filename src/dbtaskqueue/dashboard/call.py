@@ -72,7 +72,7 @@ class Call:
 
     @property
     def csrf(self) -> str:
-        """A token that a form of this user must send back, masked anew each time: see ``csrf.py``."""
+        """A token that a form of this user must send back, masked differently each time: see ``csrf.py``."""
         return masked(self.seed)
 
     def may(self, role: Role) -> bool:

@@ -1,7 +1,7 @@
 """Tokens that prove that a form was ours.
 
 A token is derived from a secret that the browser keeps in a cookie, and masked with fresh bytes each time: its text
-differs in each answer, so that nobody can guess it from the sizes of compressed answers (BREACH).
+differs in each answer, so that no one can guess it from the sizes of compressed answers (BREACH).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Looks at the database that all viewers share.
 
-A subject, such as the overview or task 17, is read when somebody asks for it and the last look is older than a second.
-So nothing is asked when nobody looks, and a hundred viewers ask as often as one. A look that took a time rests at least
+A subject, such as the overview or task 17, is read when someone asks for it and the last look is older than a second.
+So nothing is asked when no one looks, and a hundred viewers ask as often as one. A look that took a time rests at least
 four times as long. What takes long, such as counting, is read by a thread meanwhile.
 """
 
@@ -103,13 +103,13 @@ class Looks:
         return None if subject.look is None else subject.look.value
 
     def forget(self, key: Hashable) -> None:
-        """Read a subject again the next time: somebody has changed it."""
+        """Read a subject again the next time: someone has changed it."""
         with self._lock:
             if subject := self._subjects.get(key):
                 subject.next_at = 0.0
 
     def forget_all(self) -> None:
-        """Read everything again the next time, so that whoever has changed something sees it."""
+        """Read everything again the next time, so that a user who has changed something sees it."""
         with self._lock:
             for subject in self._subjects.values():
                 subject.next_at = 0.0

@@ -64,7 +64,7 @@ def _etag(call: Call, look: Look[Any]) -> str:
 
 
 def overview(call: Call) -> Response:
-    """Show what needs somebody, and what happens."""
+    """Show what needs someone, and what happens."""
     sources = call.dashboard.sources
 
     def more(page: Overview, is_part: bool) -> dict[str, Any]:

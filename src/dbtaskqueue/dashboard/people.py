@@ -39,7 +39,7 @@ class Person(NamedTuple):
 class People:
     """A file of users (``kind`` "users") or of tokens ("tokens"). Raises ConfigurationError if it is wrong at first.
 
-    Later, a wrong line is left out and logged, and a file that cannot be read has nobody in it.
+    Later, a wrong line is left out and logged, and a file that cannot be read has no one in it.
     """
 
     def __init__(self, path: str, kind: str) -> None:

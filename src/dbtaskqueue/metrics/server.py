@@ -72,7 +72,7 @@ class MetricsServer(ThreadingTCPServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that go away: there is nobody to tell."""
+        """Ignore clients that go away: there is no one to notify."""
 
 
 def _end(request: socket.socket) -> None:

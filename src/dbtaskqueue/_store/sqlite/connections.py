@@ -73,7 +73,7 @@ class SqliteConnections(Connections):
         self._reader: SqliteTransaction | None = None
         self._file: tuple[int, int] | None = None
         self._unused: tuple[int, int] | None = None
-        """The state of a file that is read without locks, since nobody can write it."""
+        """The state of a file that is read without locks, since no one can write it."""
         self._next_check = 0.0
         self._owner = os.getpid()
         self._is_temporary = target.database == ":memory:"
@@ -267,7 +267,7 @@ class SqliteConnections(Connections):
             state = unused_and_read_only(self.path)
             if mode == "rwc" or state is None:
                 raise
-        # nobody has it open, and this user may not make the files that WAL needs: read it as if it were on a CD
+        # no one has it open, and this user may not make the files that WAL needs: read it as if it were on a CD
         connection = self._connect_with("ro&immutable=1")
         self._unused = state
         return connection

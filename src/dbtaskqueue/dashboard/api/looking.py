@@ -45,7 +45,7 @@ def me(call: Call) -> Response:
 
 
 def overview(call: Call) -> Response:
-    """Return what needs somebody, counts, and what runs, failed and waits."""
+    """Return what needs someone, counts, and what runs, failed and waits."""
     call.query.done()
     sources = call.dashboard.sources
     page = read_overview(sources)
@@ -112,7 +112,7 @@ def history(call: Call) -> Response:
 
 
 def overdue(call: Call) -> Response:
-    """Return running tasks that may need someone: overdue, stalled, suspended, or asked to end."""
+    """Return running tasks that may need someone: overdue, stalled, suspended, or being cancelled."""
     call.query.done()
     found = _shared(call, "api overdue", lambda: unusual(call.queue.store))
     return call.json({"overdue": [task._asdict() for task in found]})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from ... import _version
+from ... import __version__
 from ..._formats.filters import NAMES, SORTS
 from ..auth import ROLES
 from ..call import Call
@@ -70,7 +70,7 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail"],
     "properties": {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT},
 }
-_REFUSED = {"400": "query", "401": "nobody has signed in", "403": "role, or a form of another site", "429": "throttled"}
+_REFUSED = {"400": "query", "401": "no one has signed in", "403": "role, or a form of another site", "429": "throttled"}
 _REFUSED |= {"503": "the database is unavailable"}
 _WRITES = {"409": "the state does not allow it", "413": "too large", "415": "kind of body", "422": "body"}
 
@@ -95,7 +95,7 @@ def _described(ways: tuple[Way, ...]) -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "dbtaskqueue", "version": _version.__version__, "description": _ABOUT},
+        "info": {"title": "dbtaskqueue", "version": __version__, "description": _ABOUT},
         "security": [{"bearer": []}, {"cookie": []}],
         "paths": paths,
         "components": {"securitySchemes": schemes, "schemas": {"Problem": _PROBLEM}},

@@ -58,7 +58,7 @@ def failure(found: Failure) -> dict[str, Any]:
 
 
 def need(found: Need) -> dict[str, Any]:
-    """Return what needs somebody, with the path of the page that says more."""
+    """Return what needs someone, with the path of the page that says more."""
     path, query = found.link
     return {**with_times(found._asdict()), "link": {"path": path, "query": query}}
 

@@ -146,7 +146,7 @@ _ADVICE = {
 
 
 def late(sources: Sources) -> list[Late]:
-    """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
+    """Return the tasks that are overdue, stalled, suspended, or still running after a request to cancel."""
     running = {each.id: each for each in sources.running()}
     return [Late(each, running.get(each.id), *_ADVICE[each.trouble]) for each in sources.unusual()[:_MOST_LATE]]
 

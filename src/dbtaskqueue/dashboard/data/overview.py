@@ -1,4 +1,4 @@
-"""The page that tells what needs somebody."""
+"""The overview: what needs someone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_SCHEDULES = 8
 
 
 class Need(NamedTuple):
-    """Something that needs somebody. ``kind``: "bad" or "warn". ``at``: since when. ``action``, ``link``: what next."""
+    """Something that needs someone. ``kind``: "bad" or "warn". ``at``: since when. ``action``, ``link``: what next."""
 
     kind: str
     title: str
@@ -72,7 +72,7 @@ def totals(queues: list[Queue] | None) -> dict[str, int | None]:
     return found
 
 
-# -- what needs somebody ---------------------------------------------------------------------------
+# -- what needs someone ----------------------------------------------------------------------------
 
 
 def needs(
@@ -82,7 +82,7 @@ def needs(
     schedules: list[ScheduleRecord],
     failures: list[Failure],
 ) -> list[Need]:
-    """Return what needs somebody, the worst first."""
+    """Return what needs someone, the worst first."""
     found = [
         *_without_workers(queues, workers),
         *_late(unusual),
@@ -119,7 +119,7 @@ def _without_workers(queues: list[Queue], workers: list[Worker]) -> list[Need]:
 _TROUBLES = {
     "overdue": "longer than usual",
     "stalled": "without progress",
-    "ending": "asked to end and still running",
+    "ending": "still running after a request to cancel",
 }
 
 
@@ -157,7 +157,7 @@ def _abandoned(queues: list[Queue], failures: list[Failure]) -> list[Need]:
         return []
     newest = max((each.at for each in failures if each.state == "abandoned"), default=None)
     title = "1 task was abandoned" if count == 1 else f"{count:,} tasks were abandoned"
-    detail = "They will not be tried again by themselves." if count > 1 else "It will not be tried again by itself."
+    detail = "They are not retried automatically." if count > 1 else "It is not retried automatically."
     return [Need("warn", title, detail, newest, "Show", ("/tasks", {"state": "abandoned"}))]
 
 

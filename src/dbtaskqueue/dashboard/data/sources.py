@@ -33,11 +33,13 @@ MOST_RUNNING = 50
 MOST_FAILURES = 20
 _MOST_PAYLOAD = 5000
 _NAMES_EVERY = 5.0
-_SLOWLY = 5.0
-"""Seconds: what is read with one statement for each queue is read so rarely that this is one statement a second."""
-_FUNCTIONS_EVERY = 30.0
+_COUNTS_EVERY = 1.9
+_SLOWLY = 10.0
+_PER_QUEUE = 3.0
+"""Seconds: what is read with statements for each queue is read the more rarely, the more queues there are."""
+_FUNCTIONS_EVERY = 60.0
 _CPU_WINDOW = 5.0
-_UNUSUAL_EVERY = 2.0
+_UNUSUAL_EVERY = 5.0
 
 
 class Running(NamedTuple):
@@ -181,12 +183,12 @@ class Sources:
     def queues(self) -> list[Queue] | None:
         """Return the queues with their counts; None if they are not counted yet."""
         store = self.queue.store
-        counts = self.looks.counted("counts", lambda: self.slow.queue_counts(), wait=0.5)
+        counts = self.looks.counted("counts", lambda: self.slow.queue_counts(), _COUNTS_EVERY, wait=0.5)
         finals = self.looks.counted("finals", lambda: self.slow.final_counts(self.names()), _SLOWLY)
         if counts is None:
             return None
         names = sorted({*self.names(), *counts})
-        paused = self.looks.part("paused", store.paused_queues, 2.0)
+        paused = self.looks.part("paused", store.paused_queues, 3.0)
         due = self._due_since([name for name, count in counts.items() if count.pending + count.failed > count.blocked])
         final = {record.name: record for record in finals or ()}
         alive = [record for record in self.worker_records() if self._state(record) != "lost"]
@@ -200,7 +202,7 @@ class Sources:
         def read() -> dict[str, int | None]:
             return {name: self.slow.waiting_since(name, clock.now()) for name in waiting}
 
-        return (self.looks.counted("due", read, max(_SLOWLY, len(waiting))) if waiting else None) or {}
+        return (self.looks.counted("due", read, max(_SLOWLY, _PER_QUEUE * len(waiting))) if waiting else None) or {}
 
     # -- running tasks -----------------------------------------------------------------------------
 
@@ -251,7 +253,7 @@ class Sources:
         return None
 
     def unusual(self) -> list[Unusual]:
-        """Return the tasks that are overdue, stalled, suspended, or were asked to end and are still there."""
+        """Return the tasks that are overdue, stalled, suspended, or still running after a request to cancel."""
         return self.looks.counted("unusual", lambda: unusual(self.slow), _UNUSUAL_EVERY) or []
 
     # -- failures and schedules --------------------------------------------------------------------
@@ -261,7 +263,10 @@ class Sources:
         wanted = [(each.name, state) for each in queues for state in _failing(each)]
         if not wanted:
             return []
-        return self.looks.counted("failures", lambda: self._read_failures(wanted), max(_SLOWLY, len(wanted))) or []
+        return (
+            self.looks.counted("failures", lambda: self._read_failures(wanted), max(_SLOWLY, _PER_QUEUE * len(wanted)))
+            or []
+        )
 
     def _read_failures(self, wanted: list[tuple[str, str]]) -> list[Failure]:
         found: list[TaskRecord] = []
@@ -282,7 +287,7 @@ class Sources:
 
     def schedules(self) -> list[ScheduleRecord]:
         """Return all schedules, those that fire next first."""
-        found = self.looks.part("schedules", self.queue.store.schedules, 2.0)
+        found = self.looks.part("schedules", self.queue.store.schedules, 3.0)
         return sorted(found, key=lambda each: (each.paused, each.next_at is None, each.next_at or 0, each.name))
 
 

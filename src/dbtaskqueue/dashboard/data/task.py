@@ -29,8 +29,8 @@ MOST_ATTEMPTS = 50
 MOST_RELATIVES = 8
 _MOST_SAVED = 50
 _STEADY = 3600.0
-_REASONS_EVERY = 3.0
-_FAMILY_EVERY = 3.0
+_REASONS_EVERY = 5.0
+_FAMILY_EVERY = 5.0
 _ACTIONS_EVERY = 5.0
 _MOST_ACTIONS = 20
 _WHOLE = ("payload", "result", "error")
@@ -155,7 +155,7 @@ def read(sources: Sources, queue: TaskQueue, id: int, whole: str | None = None) 
         attempts = looks.part(("attempts", id, record.token, record.state), newest, _STEADY)
     waits = record.state in (PENDING, FAILED)
     reasons = looks.part(("why", id), lambda: why(store, record), _REASONS_EVERY) if waits else []
-    saved_every = 1.0 if runs else _STEADY
+    saved_every = 2.0 if runs else _STEADY
     saved = (
         []
         if not record.attempt
