@@ -165,6 +165,7 @@ def test_34_all_that_match(site: Site, page: Page, count: int) -> None:
 
 def test_35_and_36_an_operation_survives_its_dashboard_and_stops(site: Site, page: Page, visitor: Visitor) -> None:
     """35, 36: killed in the middle, another dashboard goes on; Stop ends it."""
+    visitor.expects("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_INCOMPLETE", "401")  # of the page that is open
     count = 20_000
     for _ in range(4):
         site.lane("mail").enqueue_many(range(count // 4))
