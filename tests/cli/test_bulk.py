@@ -134,7 +134,7 @@ def test_the_question_says_the_filters_and_the_number(cli: Cli, queue: TaskQueue
     assert refused.code == 1
     assert "Cancel 1 task that matches queue:default state:pending payload:red? [y/N]: n" in refused.out
     assert states(queue) == ["pending"] * 3
-    escaped = cli.on_terminal("cancel", "--where", f"payload:{EVIL}", "state:pending", answer="n", columns=200)
+    escaped = cli.on_terminal("cancel", "--where", f"payload:{EVIL}", "payload:red", answer="n", columns=200)
     assert "\\x1b[31mred" in escaped.out
     accepted = cli.on_terminal("cancel", "--where", "state:pending", answer="y")
     assert accepted.code == 0

@@ -33,9 +33,10 @@ def audit(
     task: int | None,
     json: bool,
 ) -> None:
-    """Show what operators did and what was refused, newest first.
+    """Show what operators did, newest first.
 
-    Actions of the dashboard and of this command line are logged, and those of programs that pass actor=.
+    Refused actions are listed, too. Actions of the dashboard and of this command line are logged, and those of programs
+    that pass actor=.
     """
     with open_queue(url) as opened:
         found = opened.audit(limit=limit, before=before, who=who, verb=verb, queue=queue, task=task)

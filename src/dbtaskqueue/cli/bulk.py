@@ -267,9 +267,9 @@ def reschedule(
     priority: int | None,
     to_queue: str | None,
 ) -> None:
-    """Change when a pending or failed task is due, its priority, or its queue.
+    """Change when a task is due, its priority, or its queue.
 
-    With --where, reschedule all tasks that match the filters.
+    The task must be pending or failed. With --where, reschedule all tasks that match the filters.
     """
     try:
         change = to_change(start_in, start_at, priority, to_queue, clock.now())
@@ -294,9 +294,10 @@ def reschedule(
 @_chosen_tasks
 @click.pass_obj
 def delete(url: str | None, chosen: Chosen) -> None:
-    """Delete a done, cancelled or abandoned task, with its attempts, output and result.
+    """Delete a task that has ended, with all its attempts.
 
-    A task that an unfinished task waits for cannot be deleted. With --where, delete all tasks that match the filters.
+    Its state must be done, cancelled or abandoned. A task that an unfinished task waits for cannot be deleted. With
+    --where, delete all tasks that match the filters.
     """
     if chosen.id is None:
         _act(url, "delete", chosen)

@@ -82,15 +82,15 @@ class _Tasks(NamedTuple):
 
 
 @click.command()
-@click.option("--dashboard", "with_dashboard", is_flag=True, help="Serve a dashboard of a demo that runs until Ctrl-C.")
+@click.option("--dashboard", is_flag=True, help="Serve a dashboard of a demo that runs until Ctrl-C.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8484, metavar="PORT", help="The dashboard's port.")
 @click.pass_obj
-def demo(url: str | None, with_dashboard: bool, port: int) -> None:
+def demo(url: str | None, dashboard: bool, port: int) -> None:
     """Enqueue, retry, kill -9 and recover, on a temporary file. Takes ten seconds.
 
     With --dashboard, serve the dashboard of a small company instead, whose tasks run for minutes.
     """
-    if with_dashboard:
+    if dashboard:
         from .showcase import play
 
         play(port)

@@ -25,7 +25,7 @@ from .output import escaped
 @url_option
 @click.pass_context
 def health(ctx: click.Context, queue: str | None, max_wait: float, min_workers: int) -> None:
-    """Check whether the database answers, tasks do not wait too long, and workers are alive.
+    """Check the database, waiting times and workers.
 
     The exit code is 0 if all is well. Otherwise it is 1, with a line for each problem.
     """

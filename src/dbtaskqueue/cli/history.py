@@ -36,9 +36,10 @@ Numbers = Sequence[float | None]
 def show_history(
     url: str | None, queue: str | None, function: str | None, since: float, step: float, json: bool
 ) -> None:
-    """Show what attempts did, by time: how many ended, how long they took and waited, and how many tasks waited.
+    """Show what attempts did, by time.
 
-    DURATION is a number and a unit: 30d, 12h, 5m. Without --queue, all queues are added up.
+    That is how many ended, how long they took and waited, and how many tasks waited. DURATION is a number and a unit:
+    30d, 12h, 5m. Without --queue, all queues are added up.
     """
     with open_queue(url) as task_queue:
         refuse_unknown(task_queue.store, queue)
@@ -135,10 +136,11 @@ def _long(seconds: float) -> str:
 @url_option
 @click.pass_obj
 def show_overdue(url: str | None, queue: str | None, json: bool) -> None:
-    """List running tasks that may need someone: overdue, stalled, suspended or being cancelled.
+    """List running tasks that may need someone.
 
-    An overdue task takes longer than 60 s and 1.5 times as long as 95 % of its function's attempts. A stalled one
-    reports progress, but not for 10 minutes, or 5 times its usual gap.
+    They are overdue, stalled, suspended or being cancelled. An overdue task takes longer than 60 s and 1.5 times as
+    long as 95 % of its function's attempts. A stalled one reports progress, but not for 10 minutes, or 5 times its
+    usual gap.
     """
     with open_queue(url) as task_queue:
         refuse_unknown(task_queue.store, queue)
@@ -197,11 +199,11 @@ def retention(
     most: tuple[int | None] | None,
     json: bool,
 ) -> None:
-    """Show or store which final tasks are deleted in the background.
+    """Show or store which final tasks are deleted.
 
-    With an option, it is stored for the queue; "none" keeps everything again. Any worker of the database deletes, each
-    minute. Unfinished tasks and the parents of unfinished ones are never deleted. DURATION is a number and a unit: 30d,
-    12h, 5m, 0s.
+    They are deleted in the background. With an option, it is stored for the queue; "none" keeps everything again. Any
+    worker of the database deletes, each minute. Unfinished tasks and the parents of unfinished ones are never deleted.
+    DURATION is a number and a unit: 30d, 12h, 5m, 0s.
     """
     given = {"done": done, "cancelled": cancelled, "abandoned": abandoned, "most": most}
     changes: dict[str, Any] = {name: value[0] for name, value in given.items() if value is not None}
