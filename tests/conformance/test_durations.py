@@ -93,6 +93,9 @@ def expiry(task: Task) -> int:
 DELAYS: dict[str, Give] = {
     "TaskQueue.enqueue start_in": lambda queue, value: due(queue.enqueue(start_in=value)),
     "TaskQueue.enqueue_many start_in": lambda queue, value: due(queue.enqueue_many([1], start_in=value)[0]),
+    "TaskQueue.reschedule start_in": lambda queue, value: (
+        queue.reschedule(queue.enqueue().id, start_in=value)._record.due - clock.now()
+    ),
     "Options start_in": lambda queue, value: due(using(queue, start_in=value)),
     "Task.release delay": release,
     "RetryTask.__init__ delay": chosen(RetryTask),
@@ -127,6 +130,8 @@ PERIODS: dict[str, Give] = {
 AGES: dict[str, Give] = {
     "TaskQueue.prune older_than": lambda queue, value: queue.prune(value),
     "TaskQueue.prune_in_steps older_than": lambda queue, value: list(queue.prune_in_steps(value, ["done"])),
+    "TaskQueue.reschedule_many start_in": lambda queue, value: queue.reschedule_many(start_in=value, state="failed"),
+    "TaskQueue.retry_many spread": lambda queue, value: queue.retry_many(spread=value, state="abandoned"),
 }
 SCHEDULES: dict[str, Give] = {
     "TaskQueue.schedule every": lambda queue, value: queue.schedule("s", 1, every=value).every,
@@ -148,8 +153,10 @@ PLACES = DELAYS | EXPIRIES | LIMITS | LEASES | PERIODS | AGES | SCHEDULES | TIME
 NO_DURATIONS = {
     *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
     *("RunningTask.progress done", "RunningTask.progress total"),
+    *("TaskQueue.history since", "TaskQueue.history step"),
+    *(f"TaskQueue.set_retention {name}" for name in ("done", "cancelled", "abandoned")),
 }
-"""Other parameters that are floats."""
+"""Other parameters that are floats. Those of the history also take texts. See test_history.py, test_retention.py."""
 
 
 def refused(place: str) -> list[object]:

@@ -31,7 +31,7 @@ class EndedHere(NamedTuple):
 
 def row_of(attempt: EndedHere, at: int) -> HistoryRecord:
     """Return the row of an attempt that ends at this time."""
-    started = at if attempt.started_at is None else attempt.started_at
+    started = at if attempt.started_at is None else max(0, attempt.started_at)  # a damaged row must count, too
     ran, run_times, wait_times = max(0, at - started), [0] * buckets.SIZE, [0] * buckets.SIZE
     run_times[buckets.index_of(ran)] = wait_times[buckets.index_of(started - attempt.ready_at)] = 1
     row = HistoryRecord(
@@ -39,7 +39,7 @@ def row_of(attempt: EndedHere, at: int) -> HistoryRecord:
         at - at % (MINUTE * SECOND),
         0,
         attempt.queue,
-        name_of(attempt.function, attempt.command),
+        name_of(attempt.function, attempt.command).encode(errors="replace").decode(),
         seconds=ran,
         run_times=buckets.encode(run_times),
         wait_times=buckets.encode(wait_times),

@@ -5,12 +5,14 @@ A task of a bulk action takes the same transition as by hand: the same guards, a
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from ...errors import StoreUnavailable
 from ...states import CANCELLED, DONE, RUNNING, TaskState, sources
 from ..connections import Conflict, Transaction
 from ..contract import (
@@ -30,7 +32,7 @@ from ..contract import (
 from ..records import HAS_CHILDREN
 from .base import DONE_TEXT, log, standing
 from .dependencies import Decided
-from .tasks import SqlTasks
+from .tasks import TRIES, SqlTasks
 
 _LAST_ID = 2**63 - 1
 _SILENT = 30_000_000
@@ -61,11 +63,7 @@ class SqlOperations(SqlTasks, Operations):
             self._log(tx, action, verdict)
             return verdict
 
-        while True:
-            try:
-                return self._connections.write(run)
-            except Conflict:  # another task has taken the key since it was checked, as the next turn sees
-                continue
+        return self._unless_taken(run, task, action)
 
     def _reschedule(self, tx: Transaction, ids: Sequence[int], change: Change, now: int) -> None:
         has_due = int(change.due is not None)
@@ -90,13 +88,12 @@ class SqlOperations(SqlTasks, Operations):
     # -- many tasks --------------------------------------------------------------------------------
 
     def act(self, step: BulkStep) -> Acted:
-        while True:
-            try:
+        for _ in range(TRIES):
+            with contextlib.suppress(Conflict):  # another program has taken a key since it was checked
                 acted, decided = self._connections.write(partial(self._act, step))
-            except Conflict:  # another program has taken a key since it was checked, as the next turn sees
-                continue
-            self._decide_left_over(decided, step.now)
-            return acted
+                self._decide_left_over(decided, step.now)
+                return acted
+        raise StoreUnavailable(f"{self._target.text}: other programs enqueue tasks with these keys; try again")
 
     def _act(self, step: BulkStep, tx: Transaction) -> tuple[Acted, Decided]:
         known = self._lock_operation(tx, step)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,8 @@ from ..records import EXPIRED, HAS_CHILDREN
 from .base import CHUNK, DONE_TEXT, count_attempts, insert_attempt, is_large, is_soon, log, standing, wakes
 from .dependencies import Decided, Purge, SqlDependencies, as_child, resolved
 
+TRIES = 3
+"""How often a transaction is run that a unique index refuses."""
 _NONE: frozenset[int] = frozenset()
 _plainly_enqueued = partial(tuple.__new__, Enqueued)  # takes half the time of calling the class
 _DELETIONS = (
@@ -219,11 +222,20 @@ class SqlTasks(SqlDependencies, Tasks):
             self._log(tx, action, verdict)
             return verdict
 
-        while True:
-            try:
+        return self._unless_taken(run, task, action)
+
+    def _unless_taken(self, run: Callable[[Transaction], Verdict], task: int, action: NewAction | None) -> Verdict:
+        """Run a transition that gives a task its key. Another task may take the key after it was checked."""
+
+        def refuse(tx: Transaction) -> Verdict:
+            verdict = standing(tx, task, stored=False)._replace(why=KEY_IS_TAKEN)
+            self._log(tx, action, verdict)
+            return verdict
+
+        for _ in range(TRIES):
+            with contextlib.suppress(Conflict):
                 return self._connections.write(run)
-            except Conflict:  # another task has taken the key since it was checked, as the next turn sees
-                continue
+        return self._connections.write(refuse)
 
     def _retry(self, tx: Transaction, task: int, now: int, due: int) -> tuple[Verdict, str | None]:
         """Retry a task; return the verdict and, if its parents or children forbid it, why: a text without ids."""
