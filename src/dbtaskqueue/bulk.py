@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ._formats.filters import Filters
 from ._store.contract import NO_CHANGE, BulkStep, BulkVerb, Change, NewAction, SearchRequest, Store
@@ -134,8 +134,3 @@ def newest_task(store: Store) -> int:
     """Return the highest id of a task, or 0."""
     newest = store.newest()
     return 0 if newest is None else newest[0]
-
-
-def described(filters: Filters, **options: Any) -> dict[str, Any]:
-    """Return the details of a bulk action for the audit log."""
-    return {"where": filters.where(), **{name: value for name, value in options.items() if value is not None}}

@@ -1,4 +1,4 @@
-"""The history has exactly the attempts that have ended, whoever has ended them, and never more.
+"""The history has exactly the attempts that have ended, by any program, and never more.
 
 The oracle is what the tables of tasks and attempts say (``attempts.py``).
 """

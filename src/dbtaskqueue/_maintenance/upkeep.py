@@ -1,6 +1,6 @@
 """What one worker does for the whole database each minute: samples of the queues, folding, pruning.
 
-There is no leader. Whoever finds the turn due takes it, by a compare-and-set of its row. Each of the works may be done
+There is no leader. A worker that finds the turn due takes it, by a compare-and-set of its row. All of this may be done
 twice without harm. A turn is done in steps with pauses, since the thread has other duties.
 """
 

@@ -267,10 +267,3 @@ def settings(call: Call) -> Response:
         if value is not None:
             call.set_cookie(response, name, value, _YEAR)
     return response
-
-
-def _placeholder(call: Call) -> Response:
-    return call.page("placeholder.html")
-
-
-operations = operation = audit = enqueue = confirm = _placeholder

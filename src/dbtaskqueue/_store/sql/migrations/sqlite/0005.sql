@@ -43,7 +43,7 @@ CREATE TABLE dbtaskqueue_sample (
     PRIMARY KEY (period, at, queue)
 ) STRICT, WITHOUT ROWID;
 
--- What one program of the database does at a time: whoever moves "next_at" has the turn.
+-- What one program of the database does at a time: the one that moves "next_at" has the turn.
 CREATE TABLE dbtaskqueue_duty (
     name     TEXT PRIMARY KEY,
     next_at  INTEGER NOT NULL,
