@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Dependency groups of pyproject.toml that the tests use. CI adds `typing`.
-DEPENDENCIES ?= test lint
+DEPENDENCIES ?= test integrations lint
 # Tests spend more than half of their time waiting for processes.
 AT_ONCE ?= $(shell echo $$((3 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1

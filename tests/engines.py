@@ -74,7 +74,7 @@ def engines_of(directory: str, node: pytest.Item | pytest.Collector, *, everythi
         names = ["mariadb", "postgresql"]
     elif directory.startswith("conformance"):
         names = sorted([*ENGINES, *POOLED])
-    elif directory.startswith(("processes", "model", "dashboard")):
+    elif directory.startswith(("processes", "model", "dashboard", "integrations")):
         names = sorted(ENGINES)
     else:
         return []

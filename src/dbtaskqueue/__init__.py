@@ -1,5 +1,7 @@
 """A persistent task queue for long-running tasks, whose only infrastructure is a SQL database."""
 
+from typing import TYPE_CHECKING
+
 from ._formats.progress import Progress
 from ._version import __version__ as __version__
 from .audit import Action, Actor
@@ -35,10 +37,15 @@ from .states import TaskState
 from .task import Attempt, Blocked, Task
 from .worker import Worker
 
+if TYPE_CHECKING:
+    from .aio import AsyncTask, AsyncTaskQueue
+
 __all__ = [
     "AbandonTask",
     "Action",
     "Actor",
+    "AsyncTask",
+    "AsyncTaskQueue",
     "Attempt",
     "Blocked",
     "Bulk",
@@ -79,3 +86,16 @@ __all__ = [
     "WorkerInfo",
     "current_task",
 ]
+
+_LATER = {"AsyncTask": "aio", "AsyncTaskQueue": "aio"}
+"""Names whose modules are imported when they are first used, so that other programs do not import asyncio."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found

@@ -1,3 +1,3 @@
 """The version of this package, for every layer; the build reads it from pyproject.toml."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

@@ -1,7 +1,8 @@
-"""What happens if a server or a browser is missing: the test is skipped with a message in capitals, or fails if it is
-required.
+"""What happens if a server, a browser or a library is missing.
 
-    DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera,prometheus,browser    (set in CI)
+The test is skipped with a message in capitals, or fails if it is required.
+
+    DBTASKQUEUE_TEST_REQUIRE=postgresql,mariadb,pgbouncer,galera,prometheus,browser,libraries    (set in CI)
 
 Tests that do not stop their server can use existing servers instead:
 
@@ -11,6 +12,7 @@ Tests that do not stop their server can use existing servers instead:
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import NoReturn
 
@@ -48,3 +50,15 @@ def must_be_ours(name: str) -> None:
     """Skip a test that stops or kills its server if the server was not started by the tests."""
     if given(name):
         pytest.skip(f"this test kills its server, but {GIVEN[name]} names one that the tests did not start")
+
+
+def library(*modules: str) -> None:
+    """Skip a module of tests, or fail if "libraries" are required, unless all these modules can be imported."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            line = f"{module} IS NOT INSTALLED ({error}); NOT TESTED"
+            if required("libraries"):
+                pytest.fail(f"{line} (but {REQUIRE} requires it)", pytrace=False)
+            pytest.skip(line, allow_module_level=True)

@@ -68,7 +68,8 @@ def test_writers_on_two_galera_nodes_get_the_ids_of_stored_tasks() -> None:
             finally:
                 done.set()
             told = [writer.result(timeout=PATIENCE) for writer in writers]
-            assert first.stats().pending == sum(map(len, told))
+            # a node applies the other's commits a moment later
+            until(lambda: first.stats().pending == sum(map(len, told)), what="every task on the first node")
             for id, payload in itertools.chain.from_iterable(each.items() for each in told):
                 assert (task := first.get(id))
                 assert task.payload == payload
