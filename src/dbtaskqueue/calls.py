@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, final
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
 from .checks import shown
+from .coding import CallCoding
 from .dependencies import AnyTask, has_references, without_references
 from .options import UsingOptions, given
 
@@ -28,10 +29,11 @@ else:
 class TaskCall(Generic[R]):
     """A call of a task function that is not enqueued yet, made by ``bind``. The function returns ``R``.
 
-    ``function``: the name of the task function. ``options``: those of ``@queue.task`` and ``using``.
+    ``function``: the name of the task function. ``args`` and ``kwargs``: the arguments as they are stored, with tasks
+    among them. ``options`` and ``using``: the options of ``@queue.task`` and ``using``.
     """
 
-    __slots__ = ("args", "function", "kwargs", "options", "using")
+    __slots__ = ("args", "coding", "function", "kwargs", "options", "using")
 
     def __init__(
         self,
@@ -40,7 +42,10 @@ class TaskCall(Generic[R]):
         kwargs: Mapping[str, Any],
         options: Mapping[str, object],
         using: Mapping[str, object],
+        coding: CallCoding | None = None,
     ) -> None:
+        self.coding = coding
+        """How its results are read; the arguments are coded already."""
         self.function = function
         self.args = tuple(args)
         self.kwargs = dict(kwargs)

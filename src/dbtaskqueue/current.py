@@ -66,7 +66,7 @@ class RunningTask:
     """
 
     __slots__ = (
-        *("_checkpoints", "_draining", "_is_cancelled", "_limit", "_record"),
+        *("_checkpoints", "_draining", "_encode_result", "_is_cancelled", "_limit", "_record"),
         *("_saved", "_saved_lock", "_steps", "_tracker", "attempt"),
     )
 
@@ -80,8 +80,10 @@ class RunningTask:
         *,
         max_payload: int = MAX_BYTES,
         is_cancelled: Callable[[], bool],
+        encode_result: Callable[[Any], str] | None = None,
     ) -> None:
         self._record = record
+        self._encode_result = encode_result or functools.partial(payload.encode, limit=max_payload, name="result")
         self._draining = draining
         self._checkpoints = checkpoints
         self._limit = max_payload
@@ -232,7 +234,7 @@ class RunningTask:
         """
         if self.cancelled:
             raise self._cancelled_error()
-        text = None if result is None else payload.encode(result, limit=self._limit, name="result")
+        text = None if result is None else self._encode_result(result)
         return self._checkpoints.transaction(text)
 
     def _save(self, name: str, text: str) -> None:

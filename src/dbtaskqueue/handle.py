@@ -1,6 +1,7 @@
 """The database that a ``TaskQueue`` and its lanes share. It is opened once, at the latest by its first use.
 
-A handle also has what else the lanes share: the task functions, the extensions, and this program's worker row.
+A handle also has what else the lanes share: the task functions, the extensions, the coders, and this program's worker
+row.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ._store.contract import Store
 from ._system import clock
 from ._worker.held import FetchMembership
 from .checks import is_served
+from .coding import Coder, check_coders
 from .errors import StoreUnavailable, TaskQueueError
 from .events import Events
 from .extension import Extension
@@ -32,8 +34,17 @@ class Handle:
     ``create``: create a missing schema.
     """
 
-    def __init__(self, url: str | None, *, lease: float, create: bool, extensions: Iterable[Extension]) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        lease: float,
+        create: bool,
+        extensions: Iterable[Extension],
+        coders: Iterable[Coder] = (),
+    ) -> None:
         self.lease = lease
+        self.coders = check_coders(coders)
         self.functions: Functions = Registry()
         self.events = Events()
         self.declarations: dict[tuple[str, str], Declaration] = {}

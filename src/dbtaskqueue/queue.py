@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
@@ -47,6 +48,7 @@ from .audit import Action, Actor, actions, new_action
 from .bulk import Bulk, Progress, carry_out, to_change, to_spread
 from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
+from .coding import Coder, explained_calls
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
@@ -113,7 +115,8 @@ class TaskQueue:
 
     ``open=False`` opens the database later, by ``open`` or by the first use, with the URL or ``$DBTASKQUEUE_URL`` of
     that moment. Until then nothing is read or written, and task functions can be registered and bound. ``extensions``:
-    see ``use``.
+    see ``use``. ``coders``: what turns arguments and results of other types than JSON's into JSON and back, by the
+    annotations of task functions, such as ``MsgspecCoder()`` and ``PydanticCoder()`` of ``dbtaskqueue.integrations``.
 
     A context manager, safe to share between threads. After a fork, the claims stay with the parent. Raises
     ConfigurationError, SchemaError, StoreUnavailable, and ValueError for an invalid name.
@@ -129,10 +132,11 @@ class TaskQueue:
         create: bool = True,
         open: bool = True,
         extensions: Iterable[Extension] = (),
+        coders: Iterable[Coder] = (),
     ) -> None:
         self.name = check_queue(queue)
         self.retry_policy = check_policy(retry)
-        self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions)
+        self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions, coders=coders)
         self._counts = TaskCounts()
         if open:
             self._handle.open()
@@ -162,7 +166,7 @@ class TaskQueue:
     def lane(self, queue: str) -> TaskQueue:
         """Return the queue of another name in the same database, on the same connections.
 
-        It has the same task functions, extensions, retry policy and claims. Closing either closes both. Raises
+        It has the same task functions, extensions, coders, retry policy and claims. Closing either closes both. Raises
         ValueError for an invalid name.
         """
         lane = copy.copy(self)
@@ -210,6 +214,11 @@ class TaskQueue:
     def extensions(self) -> list[Extension]:
         """The extensions, in the order in which they are called."""
         return self._handle.extensions
+
+    @property
+    def coders(self) -> Sequence[Coder]:
+        """The coders, in the order in which they are asked."""
+        return self._handle.coders
 
     @property
     def events(self) -> Events:
@@ -323,7 +332,7 @@ class TaskQueue:
                 "expires_in": expires_in,
                 "expires_at": expires_at,
             }
-        return self._submit(batches_of([payload], options))[0]
+        return self._read_by([payload], self._submit(batches_of([payload], options)))[0]
 
     @overload
     def enqueue_many(
@@ -393,7 +402,16 @@ class TaskQueue:
                 "expires_at": expires_at,
             }
         targets = list(payloads)
-        return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
+        batches = batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options)
+        return self._read_by(targets, self._submit(batches))
+
+    def _read_by(self, targets: Sequence[Any], tasks: list[Task]) -> list[Task]:
+        """Let the tasks of calls read their results as the functions are annotated."""
+        if self._handle.coders:
+            for target, task in zip(targets, tasks, strict=True):
+                if isinstance(target, TaskCall) and target.coding is not None:
+                    task.read_with(target.function, target.coding)
+        return tasks
 
     def flow(self) -> Flow:
         """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
@@ -410,11 +428,12 @@ class TaskQueue:
         return Flow(self._submit_flow, _check_flow_options)
 
     def _submit_flow(self, targets: list[tuple[Any, Mapping[str, object]]]) -> list[Task]:
-        return self._submit([batch for target, options in targets for batch in batches_of([target], options)])
+        tasks = self._submit([batch for target, options in targets for batch in batches_of([target], options)])
+        return self._read_by([target for target, _ in targets], tasks)
 
     def enqueue_all(self, calls: list[Any]) -> list[Task]:
         """Store calls, each with its own options: for task functions."""
-        return self._submit(batches_of(calls, {}))
+        return self._read_by(calls, self._submit(batches_of(calls, {})))
 
     def enqueue_command(
         self,
@@ -498,18 +517,37 @@ class TaskQueue:
         handle = self._handle
         columns = to_columns(batch.options, self.name, self.retry_policy, now)
         shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
-        if is_alone:
-            tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
-        else:
-            like = _new_task((*shared, ""))
-            before, after = like[:_PAYLOAD], like[_PAYLOAD + 1 :]
-            tasks = [
-                _as_new_task((*before, payload.encode(value, limit=limit, name=f"payloads[{index}]"), *after))
-                for index, value in enumerate(batch.payloads, first)
-            ]
+        try:
+            if is_alone:
+                tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
+            else:
+                like = _new_task((*shared, ""))
+                before, after = like[:_PAYLOAD], like[_PAYLOAD + 1 :]
+                tasks = [
+                    _as_new_task((*before, payload.encode(value, limit=limit, name=f"payloads[{index}]"), *after))
+                    for index, value in enumerate(batch.payloads, first)
+                ]
+        except PayloadError as error:
+            raise self._explained(error, batch.function, batch.payloads) from None
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
             return self._extended(tasks, batch, extensions)
         return [tasks] if tasks else []
+
+    def _explained(self, error: PayloadError, function: str | None, payloads: list[JSON]) -> PayloadError:
+        """Return the error for payloads that cannot be stored. If an annotation needs a coder, it says so."""
+        if function is None:
+            return error
+        return explained_calls(error, self.functions.find(function), function, bool(self._handle.coders), payloads)
+
+    @contextlib.contextmanager
+    def _explaining(self, target: Target) -> Iterator[None]:
+        """Let the block raise the explained error for a target that cannot be stored."""
+        try:
+            yield
+        except PayloadError as error:
+            if isinstance(target, TaskCall):
+                raise self._explained(error, target.function, [target.payload]) from None
+            raise
 
     def _extended(self, tasks: list[NewTask], batch: Batch, extensions: Sequence[Extension]) -> list[list[NewTask]]:
         """Let extensions add to the ``meta`` of a batch's tasks."""
@@ -1032,7 +1070,8 @@ class TaskQueue:
         times = check_times(cron, every, timezone, overlap, catch_up, window, jitter)
         check_name(name)
         self._handle.require_open()
-        stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
+        with self._explaining(target):
+            stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
         return store_schedule(self.store, to_record(self.name, name, stored, times, declared=False))
 
     def unschedule(self, name: str, *, actor: str | Actor | None = None) -> None:
@@ -1074,7 +1113,8 @@ class TaskQueue:
             registered = self._as_task_function(function)
             call = registered.bind(*args, **(kwargs or {}))
             chosen = check_name(registered.name if name is None else name)
-            to_target(call, self.name, self.retry_policy)
+            with self._explaining(call):
+                to_target(call, self.name, self.retry_policy)
             declaration = Declaration(self.name, chosen, registered, call, times, self.retry_policy)
             self._handle.declare(declaration)
             return registered
