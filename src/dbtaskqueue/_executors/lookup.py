@@ -168,7 +168,7 @@ class Lookup:
         )
 
     def _coder_places(self) -> list[tuple[str, str]]:
-        """Return where a child process finds the coders. It needs them for functions that are not task functions there."""
+        """Return where a child process finds the coders, for functions that are not task functions there."""
         owner = self._owner_place() if self._owner is not None and self._coders else None
         places = []
         for index, coder in enumerate(self._coders):
