@@ -113,10 +113,11 @@ OWN_KINDS: dict[str, dict[str, Any]] = {
 }
 """What only one of them takes."""
 
+msgspec_coder, pydantic_coder = MsgspecCoder(), PydanticCoder()
 queues = {
-    "msgspec": TaskQueue(queue="typed", open=False, coders=[MsgspecCoder()]),
-    "pydantic": TaskQueue(queue="typed", open=False, coders=[PydanticCoder()]),
-    "both": TaskQueue(queue="typed", open=False, coders=[MsgspecCoder(), PydanticCoder()]),
+    "msgspec": TaskQueue(queue="typed", open=False, coders=[msgspec_coder]),
+    "pydantic": TaskQueue(queue="typed", open=False, coders=[pydantic_coder]),
+    "both": TaskQueue(queue="typed", open=False, coders=[msgspec_coder, pydantic_coder]),
 }
 
 
@@ -244,7 +245,3 @@ class Provider:
 
 
 provider = Provider()
-provided = TaskQueue(queue="typed", open=False, coders=[MsgspecCoder()])
-provided.functions = provider
-wrapping = TaskQueue(queue="typed", open=False, coders=[PydanticCoder()])
-wrapping.task(days_later)
