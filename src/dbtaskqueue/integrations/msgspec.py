@@ -39,7 +39,7 @@ class MsgspecCoder(Coder):
 
     def encode(self, value: Any, kind: Any) -> Any:
         """See Coder."""
-        return msgspec.to_builtins(value, str_keys=True, order="deterministic", enc_hook=_as_text)
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=_as_text)
 
     def decode(self, value: Any, kind: Any) -> Any:
         """See Coder."""
