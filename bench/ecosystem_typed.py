@@ -79,10 +79,9 @@ def _turns(bench: Bench, coders: list[Coder], function: Callable[..., Any], args
     spent = [0.0] * 4
     blocks = bench.some(BLOCKS)
     with contextlib.ExitStack() as stack:
-        path = stack.enter_context(databases.fresh(bench))
-        url = databases.url(path, "NORMAL")
-        queue = stack.enter_context(TaskQueue(url, "plain"))
-        coded = stack.enter_context(TaskQueue(url, "coded", coders=coders))
+        urls = [databases.url(stack.enter_context(databases.fresh(bench)), "NORMAL") for _ in range(2)]
+        queue = stack.enter_context(TaskQueue(urls[0]))
+        coded = stack.enter_context(TaskQueue(urls[1], coders=coders))
         sides = [(0, queue.task(plain), PLAIN), (1, coded.task(function), args)]
         for block in range(blocks + 1):
             for side, task_function, given in sides if block % 2 else reversed(sides):
