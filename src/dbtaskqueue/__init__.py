@@ -8,7 +8,7 @@ from .audit import Action, Actor
 from .bulk import Bulk
 from .calls import Command, TaskCall
 from .coding import Coder
-from .current import Parent, RunningTask, current_task
+from .current import Parent, RunningTask, current_task, track
 from .errors import (
     AbandonTask,
     ChildFailed,
@@ -87,6 +87,7 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "current_task",
+    "track",
 ]
 
 _LATER = {"AsyncTask": "aio", "AsyncTaskQueue": "aio"}
