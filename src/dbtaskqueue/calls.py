@@ -99,6 +99,7 @@ class Batch(NamedTuple):
     """Tasks that differ only in their payloads.
 
     ``arguments``: the parents whose results become arguments of the call, each with its place in the payload.
+    ``coding``: how the results are read.
     """
 
     payloads: list[JSON]
@@ -106,6 +107,7 @@ class Batch(NamedTuple):
     function: str | None = None
     is_command: bool = False
     arguments: Sequence[tuple[str, AnyTask]] = ()
+    coding: CallCoding | None = None
 
 
 _CALLS = frozenset({TaskCall, Command})
@@ -118,7 +120,7 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
     The options of ``using`` win over ``options``, which win over those of ``@queue.task``.
     """
     if _CALLS.isdisjoint(map(type, targets)):
-        return [_plain_batch((targets, options, None, False, ()))]
+        return [_plain_batch((targets, options, None, False, (), None))]
     common = given(options, UsingOptions)
     batches: list[Batch] = []
     for target in targets:
@@ -155,7 +157,8 @@ def _batch_of(target: Any, options: Mapping[str, object]) -> Batch:
     if isinstance(target, TaskCall):
         args, kwargs, arguments = target.parts()
         payload: JSON = {"args": args, "kwargs": kwargs}
-        return Batch([payload], {**target.options, **options, **target.using}, target.function, arguments=arguments)
+        options = {**target.options, **options, **target.using}
+        return Batch([payload], options, target.function, False, arguments, target.coding)
     if isinstance(target, Command):
         return Batch([target.payload], options, is_command=True)
     return Batch([target], options)

@@ -341,7 +341,7 @@ class TaskQueue:
                 "expires_in": expires_in,
                 "expires_at": expires_at,
             }
-        return self._submit_targets([payload], batches_of([payload], options))[0]
+        return self._submit(batches_of([payload], options))[0]
 
     @overload
     def enqueue_many(
@@ -411,8 +411,7 @@ class TaskQueue:
                 "expires_at": expires_at,
             }
         targets = list(payloads)
-        batches = batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options)
-        return self._submit_targets(targets, batches)
+        return self._submit(batches_of(targets, options) if keys is None else batches_with_keys(targets, keys, options))
 
     def flow(self) -> Flow:
         """Return a flow, whose tasks are stored together at the end of its ``with`` block, or not at all.
@@ -429,12 +428,11 @@ class TaskQueue:
         return Flow(self._submit_flow, _check_flow_options)
 
     def _submit_flow(self, targets: list[tuple[Any, Mapping[str, object]]]) -> list[Task]:
-        batches = [batch for target, options in targets for batch in batches_of([target], options)]
-        return self._submit_targets([target for target, _ in targets], batches)
+        return self._submit([batch for target, options in targets for batch in batches_of([target], options)])
 
     def enqueue_all(self, calls: list[Any]) -> list[Task]:
         """Store calls, each with its own options: for task functions."""
-        return self._submit_targets(calls, batches_of(calls, {}))
+        return self._submit(batches_of(calls, {}))
 
     def enqueue_command(
         self,
@@ -470,15 +468,6 @@ class TaskQueue:
         name = target.function if isinstance(target, TaskCall) else None
         action = new_action(actor, "enqueue", queue=self.name, function=name, key=options.get("key"))
         return self._submit(batches_of([target], options), action)[0]
-
-    def _submit_targets(self, targets: Sequence[Any], batches: list[Batch]) -> list[Task]:
-        """Store the batches of these targets. The results of calls are read as their functions are annotated."""
-        tasks = self._submit(batches)
-        if any(batch.function is not None for batch in batches):
-            for target, task in zip(targets, tasks, strict=True):
-                if isinstance(target, TaskCall) and target.coding is not None:
-                    task.read_with(target.function, target.coding)
-        return tasks
 
     def _submit(self, batches: list[Batch], action: NewAction | None = None) -> list[Task]:
         """Store all batches or none. Every task is enqueued here."""
@@ -517,6 +506,13 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
+        first = 0
+        for batch in batches:
+            last = first + len(batch.payloads)
+            if batch.coding is not None and batch.function is not None:
+                for task in found[first:last]:
+                    task.read_with(batch.function, batch.coding)
+            first = last
         return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
