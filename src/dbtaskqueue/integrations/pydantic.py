@@ -22,7 +22,8 @@ _CONFIG = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 class PydanticCoder(Coder):
     """Codes what pydantic knows: models, dataclasses, dates, UUID, Decimal, paths, bytes, enums and more.
 
-    A model is stored as ``model_dump(mode="json")`` returns it, and read as ``model_validate_json`` does.
+    A model is stored as ``model_dump(mode="json")`` returns it, with the names of its fields, and read as
+    ``model_validate_json`` does, also by aliases.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class _Adapter:
 
     def dump(self, value: Any) -> Any:
         """Return a value as JSON values."""
-        [dumped] = self._adapter.dump_python((value,), mode="json", by_alias=True, warnings=False)
+        [dumped] = self._adapter.dump_python((value,), mode="json", by_alias=False, warnings=False)
         return dumped
 
     def load(self, value: Any) -> Any:
@@ -81,7 +82,7 @@ class _Adapter:
 
         It is read from a JSON text, since pydantic accepts base64, and in strict mode the text of a date, only there.
         """
-        return self._adapter.validate_json(json.dumps([value]))[0]
+        return self._adapter.validate_json(json.dumps([value]), by_alias=True, by_name=True)[0]
 
 
 def _place(part: int | str) -> str:

@@ -614,3 +614,20 @@ def test_a_strict_model_reads_what_it_stored() -> None:
     coding = CallCoding(f, "f", [PydanticCoder()])
     value = Strict(on=DAY, price=Decimal("1.10"))
     assert coding.decode(coding.encode([value], {})[0], {})[0] == [value]
+
+
+def test_aliases_for_reading_and_for_writing() -> None:
+    class Named(pydantic.BaseModel):
+        read: date = pydantic.Field(validation_alias="readAs")
+        written: date = pydantic.Field(serialization_alias="writtenAs")
+        either: date = pydantic.Field(alias="eitherAs")
+
+    def f(value: Named) -> None: ...
+
+    f.__annotations__ = {"value": Named}
+    coding = CallCoding(f, "f", [PydanticCoder()])
+    value = Named(readAs=DAY, written=DAY, eitherAs=DAY)
+    stored = {"read": DAY.isoformat(), "written": DAY.isoformat(), "either": DAY.isoformat()}
+    assert coding.encode([value], {})[0] == [stored]
+    for names in ({}, {"read": "readAs"}, {"either": "eitherAs"}):
+        assert coding.decode([{names.get(name, name): text for name, text in stored.items()}], {})[0] == [value]
