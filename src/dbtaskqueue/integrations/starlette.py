@@ -43,8 +43,9 @@ def task_router(queue: AsyncTaskQueue, *, check: Check | None = None, public: bo
     - ``POST /{id}/cancel``: cancel the task, or request it if it is running. Returns the task; 409 if it has ended.
 
     ``check(request, task)``, plain or ``async def``, returns whether the client may see and cancel the task. Ids are
-    easy to guess. If it returns false, the answer is 404, as for a task that does not exist. It may raise
-    an exception of your framework, such as HTTPException. ``public=True``: everyone may. Raises TypeError without either, or with both.
+    easy to guess. If it returns false, the answer is 404, as for a task that does not exist. It may also raise an
+    exception of your framework, such as HTTPException. ``public=True``: everyone may see and cancel all tasks. Raises
+    TypeError without either, or with both.
     """
     if not isinstance(queue, AsyncTaskQueue):
         raise TypeError(f"queue must be an AsyncTaskQueue, not {type(queue).__name__}")
