@@ -277,9 +277,12 @@ class AsyncTaskQueue:
 
     # -- inspecting and operating ------------------------------------------------------------------
 
-    async def get(self, id: int) -> AsyncTask[Any]:
-        """Return the task with this id, of any queue in the database. Raises TaskNotFound."""
-        return self._task(await self._call(self.sync.get, id))
+    async def get(self, id: int, *, connection: object = None) -> AsyncTask[Any]:
+        """Return the task with this id, of any queue in the database, as ``TaskQueue.get`` does."""
+        if connection is None:
+            return self._task(await self._call(self.sync.get, id))
+        borrowed = Borrowed().connection(connection)
+        return self._task(await self._shared.threads.settle(self.sync.get, id, connection=borrowed))
 
     async def cancel(self, id: int, *, running: bool = True, actor: str | Actor | None = None) -> bool:
         """Cancel a task of any queue, as ``TaskQueue.cancel`` does."""

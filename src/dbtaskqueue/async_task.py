@@ -131,9 +131,13 @@ class AsyncTask(Reference, Generic[R]):
 
     # -- for every program -------------------------------------------------------------------------
 
-    async def refresh(self) -> Self:
-        """Read the task again and return it. Raises TaskNotFound if it was pruned."""
-        await self._core.threads.call(self.sync.refresh)
+    async def refresh(self, *, connection: object = None) -> Self:
+        """Read the task again and return it, as ``Task.refresh`` does."""
+        if connection is None:
+            await self._core.threads.call(self.sync.refresh)
+        else:
+            borrowed = Borrowed().connection(connection)
+            await self._core.threads.settle(self.sync.refresh, connection=borrowed)
         return self
 
     async def blocked(self) -> Blocked | None:
