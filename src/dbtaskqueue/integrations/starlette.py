@@ -55,11 +55,14 @@ def task_router(queue: AsyncTaskQueue, *, check: Check | None = None, public: bo
             " public=True: then everyone who guesses an id sees and cancels the task"
         )
     routes = _Routes(queue, check)
+    paths = [
+        ("/{id}", routes.show, "GET"),
+        ("/{id}/events", routes.events, "GET"),
+        ("/{id}/cancel", routes.cancel, "POST"),
+    ]
     return Router(
-        [
-            Route("/{id}", routes.show, methods=["GET"]),
-            Route("/{id}/events", routes.events, methods=["GET"]),
-            Route("/{id}/cancel", routes.cancel, methods=["POST"]),
+        [  # Litestar appends a slash to the path
+            Route(path + slash, endpoint, methods=[method]) for path, endpoint, method in paths for slash in ("", "/")
         ]
     )
 
