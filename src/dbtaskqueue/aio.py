@@ -1,7 +1,7 @@
 """``AsyncTaskQueue``: a ``TaskQueue`` for programs with an event loop.
 
 There is one implementation, the ``TaskQueue``: its calls run in a few threads. What waits (``fetch``, ``wait``,
-``follow``) takes no thread for each call: ``fetching.py``, ``waiting.py``, ``following.py``.
+``follow``) takes no thread for each call: ``_aio/fetching.py``, ``waiting.py``, ``following.py``.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
+from ._aio.fetching import Fetches
+from ._aio.tasks import AsyncFlow, AsyncTask, AsyncTaskFunction, Borrowed, Core
+from ._aio.threads import Threads
 from ._executors.lookup import Functions
 from ._formats.filters import SortName
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._system import clock
 from ._system.log import event
-from .async_task import AsyncFlow, AsyncTask, AsyncTaskFunction, Borrowed, Core
 from .audit import Action, Actor
 from .bulk import Bulk, Progress
 from .calls import Command, Target, TaskCall
 from .checks import check_count, counted
 from .events import Events, WorkerJoined
 from .extension import Extension
-from .fetching import Fetches
 from .history import HistoryPoint, Retention
 from .options import FunctionOptions, ManyOptions, Options, WorkerOptions
 from .overview import FunctionStats, QueueInfo, QueueStats, WorkerInfo
@@ -45,7 +46,6 @@ from .retry import RetryPolicy
 from .schedules import Overlap, Schedule
 from .states import FINAL, StateName, TaskState
 from .task import Task
-from .threads import Threads
 from .worker import Worker
 
 P = ParamSpec("P")
@@ -102,6 +102,10 @@ class AsyncTaskQueue:
 
     def __repr__(self) -> str:
         return f"<Async{repr(self.sync)[1:]}"
+
+    def _repr_html_(self) -> str:
+        """Show the queue in a notebook, as a ``TaskQueue`` is shown."""
+        return self.sync._repr_html_()
 
     async def __call__(self) -> AsyncTaskQueue:
         """Return the queue, as a dependency that provides itself."""

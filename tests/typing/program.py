@@ -166,4 +166,4 @@ async def awaiting() -> None:
     await shrink.enqueue(7)  # error: an argument of another type
     await count.enqueue(["a"], "b")  # error: an argument too many
     await later.enqueue(1, priorty=1)  # error: no such option
-    (await later.get(1)).refresh().state  # error: the coroutine was not awaited
+    assert (await later.get(1)).refresh().state  # error: the coroutine was not awaited

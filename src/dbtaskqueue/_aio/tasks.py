@@ -11,22 +11,22 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Self, Unpack, overload
 
-from ._formats.payload import JSON
-from ._formats.progress import Progress
-from ._store.borrowed import OnLoop
-from ._store.contract import Link
-from ._system import clock
-from .calls import TaskCall
-from .dependencies import Flow, FlowTask, Reference
-from .errors import TaskQueueError
-from .following import Following, Seen
-from .functions import TaskFunction
-from .options import Backoff, Options, UsingOptions
-from .queue import TaskQueue
-from .states import FINAL, TaskState
-from .task import Attempt, Blocked, Task, result_of
+from .._formats.payload import JSON
+from .._formats.progress import Progress
+from .._store.borrowed import OnLoop
+from .._store.contract import Link
+from .._system import clock
+from ..calls import TaskCall
+from ..dependencies import Flow, FlowTask, Reference
+from ..errors import TaskQueueError
+from ..following import Following, Seen
+from ..functions import TaskFunction
+from ..options import Backoff, Options, UsingOptions
+from ..queue import TaskQueue
+from ..states import FINAL, TaskState
+from ..task import Attempt, Blocked, Task, result_of
+from ..waiting import Waiting
 from .threads import Threads
-from .waiting import Waiting
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # for type checkers; at run time, a default needs 3.13
@@ -109,6 +109,10 @@ class AsyncTask(Reference, Generic[R]):
 
     def __repr__(self) -> str:
         return f"<Async{repr(self.sync)[1:]}"
+
+    def _repr_html_(self) -> str:
+        """Show the task in a notebook, as a ``Task`` is shown."""
+        return self.sync._repr_html_()
 
     def __eq__(self, other: object) -> bool:
         return self.sync == other.sync if isinstance(other, AsyncTask) else NotImplemented

@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ._system import clock
-from ._worker.due import wait_until_due
-from ._worker.served import ServedQueues
-from .checks import check_count
-from .errors import TaskQueueError
-from .queue import TaskQueue
-from .task import Task
+from .._system import clock
+from .._worker.due import wait_until_due
+from .._worker.served import ServedQueues
+from ..checks import check_count
+from ..errors import TaskQueueError
+from ..queue import TaskQueue
+from ..task import Task
 from .threads import Threads, until_done
 
 _LONGEST_WAIT = 5.0
