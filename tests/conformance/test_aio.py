@@ -266,6 +266,38 @@ async def test_waiting_for_all_tasks_says_how_many_are_unfinished(url: str) -> N
         await rest(queue)
 
 
+@in_a_loop
+@ONE_ENGINE
+async def test_what_is_no_longer_followed_is_no_longer_read(url: str) -> None:
+    async with opened(url) as queue:
+        task = await queue.enqueue()
+        followers = [asyncio.create_task(_last(task)) for _ in range(3)]
+        await soon(lambda: len(Following.on(queue.sync.store)._followers.get(task.id, ())) == 3)
+        followers[0].cancel()
+        await soon(lambda: len(Following.on(queue.sync.store)._followers.get(task.id, ())) == 2)
+        await (await queue.get(task.id)).cancel()
+        assert await asyncio.gather(*followers[1:]) == ["cancelled", "cancelled"]
+        await rest(queue)
+        await soon(lambda: "dbtaskqueue-following" not in ours())
+
+
+async def _last(task: AsyncTask[Any]) -> Progress | TaskState:
+    return [update async for update in (await task.refresh()).follow()][-1]
+
+
+@in_a_loop
+@ONE_ENGINE
+async def test_a_task_that_is_pruned_while_it_is_followed(url: str) -> None:
+    async with opened(url) as queue:
+        task = await queue.enqueue()
+        follower = asyncio.create_task(_last(task))
+        await soon(lambda: Following.on(queue.sync.store)._followers)
+        await (await queue.get(task.id)).cancel()
+        await queue.delete(task.id)
+        with pytest.raises(TaskNotFound):
+            await follower
+
+
 # -- cancelling ------------------------------------------------------------------------------------
 
 
@@ -643,11 +675,7 @@ async def test_extensions_see_the_context_of_the_caller(url: str) -> None:
 @in_a_loop
 @ONE_ENGINE
 async def test_connections_come_with_their_loop(url: str) -> None:
-    """Once for each call, so that all calls of ``enqueue_many`` have the same connection."""
     mine, given = object(), []
-
-    class Connection(Extension):
-        pass
 
     async with opened(url) as queue:
 

@@ -299,17 +299,18 @@ class Borrowed:
     """The connections of users in one call. Each may be used only by the loop that runs now."""
 
     def __init__(self) -> None:
-        self._known: dict[int, OnLoop] = {}
+        self._has_any = False
 
     def __bool__(self) -> bool:
         """Return whether there is any. If so, the caller must not continue before the call has ended."""
-        return bool(self._known)
+        return self._has_any
 
     def connection(self, connection: object) -> object:
         """Return a connection with its loop."""
         if connection is None or isinstance(connection, OnLoop):
             return connection
-        return self._known.setdefault(id(connection), OnLoop(connection, asyncio.get_running_loop()))
+        self._has_any = True
+        return OnLoop(connection, asyncio.get_running_loop())
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return options with the loop of their connection."""
