@@ -173,7 +173,8 @@ def test_reading_takes_no_lock_and_needs_no_transaction(queue: TaskQueue, connec
         assert not connection.in_transaction
 
 
-def test_a_closed_connection(queue: TaskQueue, connection: Any) -> None:
+def test_a_closed_connection(queue: TaskQueue, connect: Connect) -> None:
+    connection = connect()
     queue.enqueue(1, connection=connection)
     connection.close()
     with pytest.raises(ConfigurationError, match="closed"):

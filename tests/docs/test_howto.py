@@ -18,7 +18,8 @@ from dbtaskqueue import TaskQueue, Worker
 NEEDS = {
     "asyncio": ("sqlalchemy", "aiosqlite", "greenlet"),
     "fastapi": ("fastapi", "httpx", "sqlalchemy", "aiosqlite", "greenlet"),
-    "web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"),
+    "sqlalchemy": ("flask_sqlalchemy", "aiosqlite", "greenlet"),
+    "web": ("flask", "fastapi", "httpx", "django"),
     "sentry": ("sentry_sdk",),
     "typing": ("mypy",),
 }

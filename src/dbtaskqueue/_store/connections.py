@@ -144,6 +144,9 @@ class Connections(abc.ABC):
     def translated_for_user(self) -> AbstractContextManager[None]:
         """Turn errors of any driver into StoreUnavailable, for statements on a user's connection."""
 
+    def prepare_to_borrow(self) -> None:  # noqa: B027
+        """Read what is needed to check a user's connection, in a thread that may wait for it."""
+
     @abc.abstractmethod
     def _write_all(self, batch: list[Request]) -> None:
         """Run the requests in one transaction; called under the write lock."""

@@ -222,6 +222,11 @@ class ServerConnections(Connections):
             except ForeignError as error:
                 raise self._unavailable(error) from error.original
 
+    def prepare_to_borrow(self) -> None:
+        """See the base class."""
+        if not self._identity:
+            self._identity = self.query("identity")
+
     def is_identity(self, identity: list[Row]) -> bool:
         """Return whether this is the identity of this database, which the process reads once.
 

@@ -242,7 +242,9 @@ def test_a_lost_connection(queue: TaskQueue, user: Any, kind: str) -> None:
     [(number,)] = user.execute(query)
     with user_of(kind, queue.url) as other:
         other.execute({"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}[engine].format(number))
-    with pytest.raises(StoreUnavailable) as refused:
+    # a driver alone may have noticed it already, and cannot tell it from a connection that the program closed
+    errors = (StoreUnavailable, ConfigurationError) if kind.split()[1] in ("alone", "pool") else StoreUnavailable
+    with pytest.raises(errors) as refused:
         queue.enqueue("secret payload", connection=user.connection)
     assert "secret" not in str(refused.value)
     assert queue.tasks() == []

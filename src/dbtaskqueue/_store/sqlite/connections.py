@@ -170,7 +170,7 @@ class SqliteConnections(Connections):
 
     def _check_same_file(self, databases: list[Row]) -> None:
         file = next((file for _, name, file in databases if name == "main"), "")
-        if not file or identity(file) != identity(self.path):
+        if file != self.path and (not file or identity(file) != identity(self.path)):
             raise ConfigurationError(f"connection: belongs to a different database than {self.path}")
 
     @contextlib.contextmanager

@@ -74,6 +74,7 @@ class SqlTasks(SqlDependencies, Tasks):
                 ids = self._connections.write(partial(self._store, first), alone=self._is_one_statement(first))
                 return _plainly_enqueued((ids, _NONE, _NONE, _NONE, None))
             return self._connections.write(partial(self._enqueue, groups, waits))
+        self._connections.prepare_to_borrow()
         with self._connections.translated_for_user():
             return lend(connection, lambda lent: self._enqueue(groups, waits, self._borrow(lent)))
 
