@@ -651,6 +651,8 @@ async def test_the_first_use_opens_the_queue(url: str) -> None:
         await AsyncTaskQueue("nonsense://").open()
     with pytest.raises(ValueError, match="threads"):
         AsyncTaskQueue(threads=0)
+    with pytest.raises(TypeError, match=r"Worker\(queue\.sync\)"):
+        Worker(other)  # type: ignore[arg-type]
 
 
 @in_a_loop
