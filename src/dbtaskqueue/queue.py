@@ -191,6 +191,10 @@ class TaskQueue:
         """
         self._handle.close()
 
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections, for a program that may use the queue again later."""
+        self._handle.disconnect()
+
     # -- shared by all lanes -----------------------------------------------------------------------
 
     @property
@@ -230,6 +234,11 @@ class TaskQueue:
     def is_open(self) -> bool:
         """Whether the database has been opened."""
         return self._handle.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the queue has been closed."""
+        return self._handle.is_closed
 
     @property
     def store(self) -> Store:

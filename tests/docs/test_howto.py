@@ -16,8 +16,10 @@ from servers.postgresql import PostgresServer
 from dbtaskqueue import TaskQueue, Worker
 
 NEEDS = {
-    "web": ("flask", "fastapi", "httpx", "django"),
+    "asyncio": ("sqlalchemy", "aiosqlite", "greenlet"),
+    "fastapi": ("fastapi", "httpx", "sqlalchemy", "aiosqlite", "greenlet"),
     "sqlalchemy": ("flask_sqlalchemy", "aiosqlite", "greenlet"),
+    "web": ("flask", "fastapi", "httpx", "django"),
     "sentry": ("sentry_sdk",),
     "typing": ("mypy",),
 }
