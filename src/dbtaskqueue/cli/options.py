@@ -103,6 +103,15 @@ def variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+def address(text: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"invalid address {text!r}: must be HOST:PORT, such as 127.0.0.1:9108 or [::1]:9108")
+    return host, int(port)
+
+
 def json_value(text: str) -> JSON:
     """Return the value of a JSON text. ``-`` reads the text from stdin, since it may be too long for an argument."""
     try:

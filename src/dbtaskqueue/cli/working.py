@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import click
@@ -22,7 +23,7 @@ from ..functions import TaskFunction
 from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
-from .options import flags_of, is_url_given, queues_option, url_option
+from .options import address, checked, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
 Callback = Callable[[Any], JSON]
@@ -49,6 +50,17 @@ Examples:
 @flags_of(WorkerOptions, "worker")
 @flags_of(RunOptions, "worker")
 @click.option(
+    "--alive-file",
+    metavar="PATH",
+    help="Touch this file every 5 s while the worker's loops turn, for a liveness probe.",
+)
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=checked(address),
+    help="Answer probes at /health/live and /health/ready. Port 0: a free one.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -62,6 +74,8 @@ def worker(
     target: str | None,
     queues: list[str],
     log_level: str,
+    alive_file: str | None,
+    http: tuple[str, int] | None,
     **options: Any,
 ) -> None:
     """Run tasks until stopped.
@@ -96,8 +110,17 @@ def worker(
             executor=executor,
             **code.fields,
         )
-        worker.run(code.callback, **when_to_end)
+        with _probing(worker, alive_file, http):
+            worker.run(code.callback, **when_to_end)
         event(logging.INFO, "worker ends", pid=os.getpid())
+
+
+def _probing(worker: Worker, file: str | None, address: tuple[str, int] | None) -> AbstractContextManager[None]:
+    if file is None and address is None:
+        return nullcontext()
+    from ..monitoring.liveness import probing  # http.server takes 20 ms to import
+
+    return probing(worker, file, address)
 
 
 class _Code(NamedTuple):
