@@ -23,6 +23,7 @@ from ..functions import TaskFunction
 from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
+from . import reloading
 from .options import address, checked, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
@@ -61,6 +62,19 @@ Examples:
     help="Answer probes at /health/live and /health/ready. Port 0: a free one.",
 )
 @click.option(
+    "--reload",
+    is_flag=True,
+    help="For development: restart when a Python file changes. Running tasks are returned to the queue after 1 s,"
+    " without spending an attempt.",
+)
+@click.option(
+    "--reload-dir",
+    "reload_dirs",
+    metavar="DIRECTORY",
+    multiple=True,
+    help="With --reload: watch this directory, and those below. Repeatable.  [default: the current directory]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -76,6 +90,8 @@ def worker(
     log_level: str,
     alive_file: str | None,
     http: tuple[str, int] | None,
+    reload: bool,
+    reload_dirs: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Run tasks until stopped.
@@ -92,6 +108,14 @@ def worker(
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
     if target is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
+    if reload_dirs and not reload:
+        raise click.UsageError("--reload-dir needs --reload")
+    if reload:
+        if not reloading.is_child():
+            set_up_logging(log_level)
+            ctx.exit(reloading.reload(reload_dirs or [os.curdir]))
+        if ctx.get_parameter_source("drain_timeout") is ParameterSource.DEFAULT:
+            options["drain_timeout"] = reloading.DRAIN_TIMEOUT
     if executor == "process":
         # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
