@@ -317,7 +317,7 @@ def _zone(name: str) -> Any:
 @click.argument("target", metavar="MODULE:NAME")
 @url_option
 @click.pass_context
-def sync(ctx: click.Context, target: str) -> None:
+def sync(ctx: click.Context, /, target: str | None = None) -> None:
     """Store the schedules that a module declares, as its workers do when they start.
 
     MODULE:NAME is a TaskQueue, as for the command worker. The schedules of all its queues are stored. Schedules that it
