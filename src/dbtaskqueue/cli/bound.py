@@ -65,15 +65,29 @@ def command_line_for(
         "show_default": True,
     }
     return _BoundCommands(
-        name, groups={title: found for title, found in groups.items() if found}, callback=start, context_settings=settings
+        name,
+        groups={title: found for title, found in groups.items() if found},
+        callback=start,
+        context_settings=settings,
     )
 
 
 def _without_target(command: click.Command) -> click.Command:
-    """Return a copy of a command without the parameters that a given queue replaces."""
+    """Return a copy of a command without the parameters that a given queue replaces, and without their help."""
     found = copy.copy(command)
-    found.params = [parameter for parameter in command.params if parameter.name not in _REPLACED]
-    found.epilog = None
+    found.params = [_of_application(each) for each in command.params if each.name not in _REPLACED]
+    paragraphs = (command.help or "").split("\n\n")
+    found.help = "\n\n".join(text for text in paragraphs if "MODULE:NAME" not in text)
+    found.epilog = (
+        None if "MODULE:NAME" in (command.epilog or "") or "app:" in (command.epilog or "") else command.epilog
+    )
     if isinstance(found, click.Group):
         found.commands = {name: _without_target(each) for name, each in found.commands.items()}
     return found
+
+
+def _of_application(parameter: click.Parameter) -> click.Parameter:
+    if isinstance(parameter, click.Option) and "MODULE:NAME" in (parameter.help or ""):
+        parameter = copy.copy(parameter)
+        parameter.help = (parameter.help or "").replace("that of MODULE:NAME, else default", "all of the application")
+    return parameter

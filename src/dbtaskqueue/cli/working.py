@@ -59,6 +59,7 @@ Examples:
 def worker(
     ctx: click.Context,
     /,
+    *,
     target: str | None = None,
     queues: list[str],
     log_level: str,
