@@ -76,6 +76,7 @@ class FlaskTaskQueue(TaskQueue):
     ) -> None:
         self._default_name, self._lane = check_queue(queue), ""
         self._apps: weakref.WeakKeyDictionary[Flask, _Bound | None] = weakref.WeakKeyDictionary()
+        self._requested: weakref.WeakSet[Flask] = weakref.WeakSet()
         self._binding = threading.Lock()
         super().__init__(None, queue, retry=retry, open=False)
         self._lane = ""  # TaskQueue has set the name, as lane() does
@@ -88,7 +89,7 @@ class FlaskTaskQueue(TaskQueue):
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Connect the queue to an application. Nothing is read or opened.
+        """Connect the queue to an application. The first request opens its database, or the first use before that.
 
         Raises RuntimeError if the application already has a ``FlaskTaskQueue``.
         """
@@ -96,7 +97,16 @@ class FlaskTaskQueue(TaskQueue):
             raise RuntimeError(f"this application already has a FlaskTaskQueue: app.extensions[{NAME!r}]")
         app.extensions[NAME] = self
         self._apps[app] = None
+        app.before_request(self._open_early)
         app.cli.add_command(_Tasks("tasks", help="Run and operate the tasks of this application."))
+
+    def _open_early(self) -> None:
+        """Create missing tables before a view has a transaction, whose lock on a SQLite file would prevent that."""
+        app: Flask = app_ctx.app
+        if app not in self._requested:
+            self._requested.add(app)
+            with contextlib.suppress(TaskQueueError):  # the first use raises it, if there is one
+                self.open()
 
     def use(self, extension: Extension) -> None:
         """Add an extension, for all applications. Raises TypeError if it is not an ``Extension``."""

@@ -75,7 +75,9 @@ class MariadbLink(Link):
         else:
             # PyMySQL would escape all values, used or not
             needed = {used: values[used] for used in _PARAMETER.findall(text)}
-            self._cursor.execute(*(with_lists(text, needed) if isinstance(self.connection, Foreign) else (text, needed)))
+            self._cursor.execute(
+                *(with_lists(text, needed) if isinstance(self.connection, Foreign) else (text, needed))
+            )
         return int(self._cursor.rowcount)
 
     def change_each(self, name: str, values: Sequence[Values]) -> None:
