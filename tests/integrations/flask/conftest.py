@@ -61,10 +61,8 @@ class Programs:
             [sys.executable, "-m", *words],
             cwd=self.directory,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
             text=True,
-            **options,
+            **{"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
         )
 
     def flask(self, *words: str, app: str = "shop") -> tuple[int, str, str]:
