@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from helpers import python_path
+from helpers import ended, python_path
 from servers import requirements
 
 HERE = Path(__file__).parent
@@ -67,9 +67,9 @@ class Programs:
 
     def flask(self, *words: str, app: str = "shop") -> tuple[int, str, str]:
         """Run a command of flask. Return its exit code, output and errors."""
-        process = self.start("flask", "--app", app, *words, stdout=subprocess.PIPE)
-        output, errors = process.communicate(timeout=120)
-        return process.returncode, output, errors
+        with ended(self.start("flask", "--app", app, *words, stdout=subprocess.PIPE)) as process:
+            output, errors = process.communicate(timeout=120)
+            return process.returncode, output, errors
 
 
 @pytest.fixture

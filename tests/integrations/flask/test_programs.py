@@ -92,7 +92,8 @@ def test_other_ways_to_name_the_application(programs: Any, url: str, way: str, t
     line = {"wsgi.py": ("flask",), "a script of its own": ("script",)}.get(way, ("flask", "--app", way))
     with TaskQueue(url, "shop") as queue:
         task = enqueue(queue, "count")
-        _, errors = programs.start(*line, "tasks", "worker", "--burst").communicate(timeout=WITHIN)
+        with ended(programs.start(*line, "tasks", "worker", "--burst")) as worker:
+            _, errors = worker.communicate(timeout=WITHIN)
         assert task.refresh().result == ["shop", 0], errors
 
 
@@ -113,8 +114,8 @@ def test_an_application_at_the_top_of_a_module(programs: Any, url: str, tmp_path
     Path(tmp_path, "small.py").write_text(SMALL.format(version=1))
     with TaskQueue(url) as queue:
         task = enqueue(queue, "where")
-        worker = programs.start("dbtaskqueue", "worker", "small:tasks", "--burst")
-        _, errors = worker.communicate(timeout=WITHIN)
+        with ended(programs.start("dbtaskqueue", "worker", "small:tasks", "--burst")) as worker:
+            _, errors = worker.communicate(timeout=WITHIN)
         assert worker.returncode == 0, errors
         assert task.refresh().result[:2] == [1, "small"]
         assert task.result[2] != worker.pid
