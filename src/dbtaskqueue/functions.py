@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ._executors.lookup import module_of
@@ -118,25 +117,20 @@ class TaskFunction(Generic[P, R_co]):
         return TaskCall(self.name, given, named, self._defaults, self._using, self.coding)
 
     @overload
-    def get_result(
-        self: TaskFunction[P, Coroutine[Any, Any, T]], task: Task | int, timeout: float | timedelta | None = None
-    ) -> T: ...
+    def get(self: TaskFunction[P, Coroutine[Any, Any, T]], task: Task | int) -> Task[T]: ...
 
     @overload
-    def get_result(self, task: Task | int, timeout: float | timedelta | None = None) -> R_co: ...
+    def get(self, task: Task | int) -> Task[R_co]: ...
 
-    def get_result(self, task: Task | int, timeout: float | timedelta | None = None) -> Any:
-        """Wait for a task of this function, and return its result as the return annotation says.
+    def get(self, task: Task | int) -> Task[Any]:
+        """Return a task of this function, which reads its result as the return annotation says.
 
-        ``task``: a task or its id. Raises ValueError for a task of another function, and what ``Task.get_result``
-        raises.
+        ``task``: a task or its id. Raises TaskNotFound, and ValueError for a task of another function.
         """
         found = self._queue.get(task if isinstance(task, int) else task.id)
         if found.function != self.name:
             raise ValueError(f"task {found.id} is not a call of {self.name}, but of {found.function}")
-        if self.coding is not None:
-            found.read_with(self.name, self.coding)
-        return found.get_result(timeout)
+        return found if self.coding is None else found.read_with(self.name, self.coding)
 
     @property
     def positional(self) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, assert_type
 
 from dbtaskqueue import (
+    AsyncTask,
+    AsyncTaskQueue,
     Attempt,
     Coder,
     Command,
@@ -80,9 +82,9 @@ def enqueueing() -> None:
     assert_type(download.enqueue("http://example.com/"), Task[bytes])
     assert_type(download.using(key="home").enqueue("http://example.com/").get_result(), bytes)
     assert_type(forget.enqueue(), Task[None])
-    assert_type(thumbnail.get_result(task), dict[str, int])
-    assert_type(thumbnail.get_result(7, timeout=1), dict[str, int])
-    assert_type(download.get_result(7), bytes)
+    assert_type(thumbnail.get(task), Task[dict[str, int]])
+    assert_type(thumbnail.get(7), Task[dict[str, int]])
+    assert_type(download.get(7).get_result(), bytes)
     call = thumbnail.using(priority=9).bind("a.png")
     assert_type(call, TaskCall[dict[str, int]])
     assert_type(queue.enqueue(call, key="a"), Task[dict[str, int]])
@@ -104,7 +106,7 @@ def enqueueing() -> None:
 
 def errors() -> None:
     thumbnail.enqueue(7)  # error: the path is a text
-    thumbnail.get_result("7")  # error: an id is a number
+    thumbnail.get("7")  # error: an id is a number
     TaskQueue(coders=[int])  # error: a coder is a Coder
     thumbnail.enqueue("a.png", height=1)  # error: there is no such argument
     thumbnail.enqueue("a.png").get_result().upper()  # error: the result is a dict
@@ -148,3 +150,38 @@ def reading() -> None:
 
 def generic(task: Task[int]) -> int:
     return task.get_result()
+
+
+later = AsyncTaskQueue("sqlite:///program.sqlite", open=False, threads=2)
+
+
+@later.task
+async def shrink(path: str) -> dict[str, int]:
+    return {"width": len(path)}
+
+
+@later.task(priority=1)
+def count(words: list[str]) -> int:
+    return len(words)
+
+
+async def awaiting() -> None:
+    task = await shrink.enqueue("a.png")
+    assert_type(task, AsyncTask[dict[str, int]])
+    assert_type(await task.get_result(timeout=10), dict[str, int])
+    assert_type(task.result, dict[str, int] | None)
+    assert_type((task.id, task.state, task.key, task.started_at), tuple[int, TaskState, str | None, datetime | None])
+    assert_type(await count.using(key="a").enqueue(["a"]), AsyncTask[int])
+    assert_type(await later.enqueue(shrink.bind("a.png")), AsyncTask[dict[str, int]])
+    assert_type(await later.enqueue_many([count.bind([])]), list[AsyncTask[int]])
+    assert_type(await later.wait_all([task]), list[AsyncTask[dict[str, int]]])
+    assert_type(count(["a"]), int)
+    async for update in task.follow():
+        assert_type(update, Progress | TaskState)
+    async for held in later:
+        async with held:
+            held.result = held.payload
+    await shrink.enqueue(7)  # error: an argument of another type
+    await count.enqueue(["a"], "b")  # error: an argument too many
+    await later.enqueue(1, priorty=1)  # error: no such option
+    assert (await later.get(1)).refresh().state  # error: the coroutine was not awaited

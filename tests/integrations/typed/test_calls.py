@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import pydantic  # noqa: E402
 import typed_tasks  # noqa: E402
 from typed_tasks import Job, Later, Order, Point, both, echoes  # noqa: E402
 
-from dbtaskqueue import Coder, PayloadError, Task, TaskCall, TaskFailed, TaskQueue, Worker  # noqa: E402
+from dbtaskqueue import AsyncTaskQueue, Coder, PayloadError, Task, TaskCall, TaskFailed, TaskQueue, Worker  # noqa: E402
 from dbtaskqueue.coding import CallCoding, CodingError  # noqa: E402
 from dbtaskqueue.integrations.msgspec import MsgspecCoder  # noqa: E402
 from dbtaskqueue.integrations.pydantic import PydanticCoder  # noqa: E402
@@ -387,10 +388,10 @@ def test_a_task_that_is_read_by_its_id_has_the_stored_result(own: TaskQueue) -> 
     task = function.enqueue(DAY, 1)
     run(own)
     assert own.get(task.id).get_result() == "2026-11-29"
-    assert function.get_result(task.id) == function.get_result(own.get(task.id), timeout=1) == date(2026, 11, 29)
+    assert function.get(task.id).get_result() == function.get(own.get(task.id)).result == date(2026, 11, 29)
     other = own.task(name="g")(lambda: 1)
     with pytest.raises(ValueError, match=f"task {task.id} is not a call of g, but of f"):
-        other.get_result(task)
+        other.get(task)
 
 
 def test_a_result_that_cannot_be_read_as_annotated(own: TaskQueue, url: str) -> None:
@@ -456,7 +457,7 @@ def test_the_arguments_of_a_schedule(own: TaskQueue) -> None:
     ids = [run_now(own.store, own.name, name) for name in (function.name, "mine")]
     assert own.get(ids[0]).payload == {"args": ["2026-11-28"], "kwargs": {"days": 2}}
     run(own)
-    assert [function.get_result(id) for id in ids] == [date(2026, 11, 30), date(2026, 12, 1)]
+    assert [function.get(id).get_result() for id in ids] == [date(2026, 11, 30), date(2026, 12, 1)]
 
 
 def test_json_from_the_command_line_is_not_coded_again(typed: TaskQueue, url: str) -> None:
@@ -474,7 +475,7 @@ def test_json_from_the_dashboard_is_not_coded_again(own: TaskQueue) -> None:
     function = own.task(name="f")(typed_tasks.days_later)
     task = own.enqueue_by("ann", TaskCall("f", ["2026-11-28"], {"days": 1}, {}, {}), {})
     run(own)
-    assert function.get_result(task) == date(2026, 11, 29)
+    assert function.get(task).get_result() == date(2026, 11, 29)
 
 
 @CODERS
@@ -631,3 +632,17 @@ def test_aliases_for_reading_and_for_writing() -> None:
     assert coding.encode([value], {})[0] == [stored]
     for names in ({}, {"read": "readAs"}, {"either": "eitherAs"}):
         assert coding.decode([{names.get(name, name): text for name, text in stored.items()}], {})[0] == [value]
+
+
+def test_an_async_queue_codes_too(url: str) -> None:
+    async def main() -> None:
+        async with AsyncTaskQueue(url, coders=[MsgspecCoder()]) as queue:
+            function = queue.task(name="f")(typed_tasks.days_later)
+            tasks = [await function.enqueue(DAY, 1), await queue.enqueue(function.bind(DAY, 1))]
+            await asyncio.to_thread(run, queue.sync)
+            assert [await task.get_result(10) for task in tasks] == [date(2026, 11, 29)] * 2
+            assert await (await function.get(tasks[0].id)).get_result() == date(2026, 11, 29)
+            with pytest.raises(PayloadError, match="f: argument day: "):
+                await function.enqueue("soon", 1)  # type: ignore[arg-type]
+
+    asyncio.run(main())
