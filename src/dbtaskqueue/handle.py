@@ -72,10 +72,10 @@ class Handle:
     ) -> Handle:
         """Return a handle of another database, which is not open yet.
 
-        It shares the functions, the listeners and the declared schedules. ``extensions``: all that it has. ``queues``:
-        the queues of these schedules there, by their names here, if they differ.
+        It shares the functions, the coders, the listeners and the declared schedules. ``extensions``: all that it has.
+        ``queues``: the queues of these schedules there, by their names here, if they differ.
         """
-        other = Handle(url, lease=lease, create=self._create, extensions=())
+        other = Handle(url, lease=lease, create=self._create, extensions=(), coders=self.coders)
         other.extensions = [*extensions]
         other.functions, other.events, other.declarations = self.functions, self.events, self.declarations
         other._queues = queues

@@ -646,3 +646,18 @@ def test_an_async_queue_codes_too(url: str) -> None:
                 await function.enqueue("soon", 1)  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_a_flask_queue_codes_too(url: str) -> None:
+    flask = pytest.importorskip("flask")
+    from dbtaskqueue.integrations.flask import FlaskTaskQueue
+
+    queue = FlaskTaskQueue(coders=[MsgspecCoder()])
+    function = queue.task(name="f")(typed_tasks.days_later)
+    app = flask.Flask("typed")
+    app.config["DBTASKQUEUE_URL"] = url
+    queue.init_app(app)
+    with app.app_context():
+        task = function.enqueue(DAY, 1)
+        run(queue)
+        assert task.get_result(10) == date(2026, 11, 29)
