@@ -1,0 +1,15 @@
+"""The settings of Django's own tests, for one of the databases."""
+
+import json
+import os
+
+if "PYMYSQL" in os.environ:
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
+
+SECRET_KEY = "for tests"
+USE_TZ = True
+INSTALLED_APPS = ["dbtaskqueue.integrations.django"]
+DATABASES = {"default": json.loads(os.environ["DATABASE"])}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
