@@ -34,8 +34,8 @@ from dbtaskqueue.integrations.django import DatabaseBackend
 class Stored(DatabaseBackend):
     """In place of DummyBackend, which runs nothing."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        super().__init__(alias, params)
         self.ids: list[str] = []
 
     def enqueue(self, *args: Any, **kwargs: Any) -> TaskResult:

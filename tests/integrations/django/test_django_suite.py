@@ -14,8 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from integrations.environments import CACHE, environment, newest_python, pip
-from servers.requirements import missing
+from integrations.environments import CACHE, environment, pip, required_python
 from servers.shared import shared_mariadb, shared_postgresql
 
 pytestmark = pytest.mark.one_engine("what the tests need of SQL, the conformance tests check on every engine")
@@ -50,7 +49,7 @@ def source(version: str, python: str) -> Path:
     directory = CACHE / f"django-{exact}"
     if not directory.exists():
         partial = CACHE / f"django-{exact}.{os.getpid()}"
-        command = [*pip(), "download", "--quiet", "--no-deps", "--no-binary", "django", "--no-build-isolation"]
+        command = [*pip(), "--python", python, "download", "--quiet", "--no-deps", "--no-binary", "django"]
         subprocess.run([*command, f"django=={exact}", "--dest", str(partial)], check=True, timeout=300)
         [archive] = partial.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
@@ -93,10 +92,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[st
 
 
 def test_the_tests_of_django_pass(version: str, settings: dict[str, object], tmp_path: Path) -> None:
-    python = newest_python((3, 12))
-    if python is None:
-        missing("Python 3.12", f"Django {version} needs it")
-    python = environment(f"django=={version}.*", "psycopg[binary]", "pymysql", python=python)
+    python = environment(f"django=={version}.*", "psycopg[binary,pool]", "pymysql", python=required_python((3, 12)))
     tests = source(version, python)
     outcomes = tmp_path / "outcomes.json"
     variables = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{tests}", "DATABASE": json.dumps(settings)}
