@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
@@ -41,7 +42,7 @@ def _queue() -> TaskQueue:
     return queue
 
 
-class _ChangeList(admin.views.main.ChangeList):
+class _ChangeList(ChangeList):
     """A page of a list, whose objects are completed by the queue."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -51,7 +52,7 @@ class _ChangeList(admin.views.main.ChangeList):
         self.model_admin.complete(self.result_list)
 
 
-class _ReadOnlyAdmin(admin.ModelAdmin[Any]):
+class _ReadOnlyAdmin(admin.ModelAdmin):
     """A list and pages that can be read. ``complete`` adds to objects what their rows do not have."""
 
     show_full_result_count = False
@@ -64,7 +65,7 @@ class _ReadOnlyAdmin(admin.ModelAdmin[Any]):
     def complete(self, objects: Sequence[Any]) -> None:
         """Add what the lists and pages show of these objects."""
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[admin.views.main.ChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """See Django."""
         return _ChangeList
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connections, models
+from django.db.migrations.operations import CreateModel
+from django.db.migrations.state import ModelState
 from django.utils.module_loading import import_string
 
 from dbtaskqueue import TaskState
@@ -56,7 +58,7 @@ def table(name: str) -> str:
     return name
 
 
-class MomentField(models.Field[Any, Any]):
+class MomentField(models.Field):
     """An aware datetime, stored as microseconds since 1970."""
 
     def get_internal_type(self) -> str:
@@ -115,3 +117,12 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return f"worker {self.pk}, process {self.pid} on {self.host}"
+
+
+def creations() -> list[CreateModel]:
+    """Return the operations of a migration that make these models known, as they are now.
+
+    They create no table. Without them, ``makemigrations`` would add a migration to this app.
+    """
+    states = [ModelState.from_model(model) for model in (Task, Worker)]
+    return [CreateModel(state.name, list(state.fields.items()), state.options, state.bases) for state in states]
