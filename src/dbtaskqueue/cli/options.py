@@ -9,7 +9,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -32,8 +32,34 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
     return TaskQueue(url, queue, create=create)
 
 
+class Bound(NamedTuple):
+    """The queue that a command line is for, the names of queues that its worker serves, and the words before it."""
+
+    queue: TaskQueue
+    queues: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+
+
+def bind(ctx: click.Context, bound: Bound) -> None:
+    """Make the commands below ``ctx`` use a queue, in place of a URL and MODULE:NAME."""
+    ctx.meta[_BOUND] = bound
+    ctx.obj = bound.queue.url
+
+
+def bound_to(ctx: click.Context) -> Bound | None:
+    """Return the queue that the command line is for, or None."""
+    found: Bound | None = ctx.meta.get(_BOUND)
+    return found
+
+
+_BOUND = f"{__name__}.bound"
+
+
 def command_line(url: str | None, *words: str) -> str:
     """Return a command that the user may run next for the same database. A password in it is masked."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and (bound := bound_to(ctx)) is not None and bound.program:
+        return shlex.join([*bound.program, *words])
     shown = mask(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     return shlex.join(["dbtaskqueue", "--url", shown, *words])
 

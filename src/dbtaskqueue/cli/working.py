@@ -22,7 +22,7 @@ from ..functions import TaskFunction
 from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
-from .options import flags_of, is_url_given, queues_option, url_option
+from .options import Bound, bound_to, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
 Callback = Callable[[Any], JSON]
@@ -59,7 +59,8 @@ Examples:
 def worker(
     ctx: click.Context,
     /,
-    target: str | None,
+    *,
+    target: str | None = None,
     queues: list[str],
     log_level: str,
     **options: Any,
@@ -76,15 +77,19 @@ def worker(
     executor = options["executor"]
     if options["allow_commands"] and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
-    if target is None and not options["allow_commands"]:
+    bound = bound_to(ctx)
+    if target is None and bound is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
     if executor == "process":
         # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
-    code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
+    if bound is not None:
+        code = _bound_code(bound, ctx)
+    else:
+        code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
     set_up_logging(log_level)
     when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
-    worker = Worker(code.source, queues=queues or None, **options)
+    worker = Worker(code.source, queues=queues or code.queues, **options)
     with draining_until_exit(worker.stop):
         event(
             logging.INFO,
@@ -101,11 +106,23 @@ def worker(
 
 
 class _Code(NamedTuple):
-    """The code that a worker runs, a TaskQueue or a callback, and the fields that describe it in the log."""
+    """The code that a worker runs, a TaskQueue or a callback, and the fields that describe it in the log.
+
+    ``queues``: those that it serves by default; None for that of the TaskQueue.
+    """
 
     source: TaskQueue | str | None
     callback: Callback | None
     fields: dict[str, Any]
+    queues: list[str] | None = None
+
+
+def _bound_code(bound: Bound, ctx: click.Context) -> _Code:
+    """Return the queue that the command line is for."""
+    if not bound.queue.functions.names() and not ctx.params["allow_commands"]:
+        raise click.ClickException("this application has no task functions")
+    _fit(bound.queue, "this application", ctx)
+    return _Code(bound.queue, None, {"functions": len(bound.queue.functions.names())}, [*bound.queues] or None)
 
 
 def _code(target: str, ctx: click.Context) -> _Code:
@@ -123,8 +140,11 @@ def _code(target: str, ctx: click.Context) -> _Code:
     return _Code(ctx.obj, found, {"callback": target})
 
 
-def find_queue(target: str, ctx: click.Context) -> TaskQueue:
-    """Import the TaskQueue that MODULE:NAME names, and open it."""
+def find_queue(target: str | None, ctx: click.Context) -> TaskQueue:
+    """Return the TaskQueue that the command line is for, or import the one that MODULE:NAME names. Open it."""
+    if (bound := bound_to(ctx)) is not None:
+        return bound.queue.open()
+    assert target is not None
     found = _find(target, ctx.obj)
     if not isinstance(found, TaskQueue):
         raise click.ClickException(f"{target} must be a TaskQueue")

@@ -1,0 +1,20 @@
+"""The app: its label is ``dbtaskqueue``."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.signals import request_finished
+
+
+class TaskQueueConfig(AppConfig):
+    """The app ``dbtaskqueue.integrations.django``."""
+
+    name = "dbtaskqueue.integrations.django"
+    label = "dbtaskqueue"
+    verbose_name = "Task queue"
+
+    def ready(self) -> None:
+        """Close connections at the end of a request, as Django closes its own."""
+        from .backend import close_old_connections
+
+        request_finished.connect(close_old_connections, dispatch_uid="dbtaskqueue.close_old_connections")
