@@ -488,6 +488,8 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
+        if handle.on_enqueued is not None and connection is None:
+            handle.on_enqueued(found)
         return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
