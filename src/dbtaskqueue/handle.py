@@ -22,7 +22,7 @@ from ._worker.held import FetchMembership
 from .checks import is_served
 from .errors import StoreUnavailable, TaskQueueError
 from .events import Events
-from .extension import Extension
+from .extension import Extension, for_all_queues
 from .functions import Registry
 from .schedules import Declaration, is_redeclared, log_changes, settle
 
@@ -47,7 +47,7 @@ class Handle:
         self.declarations: dict[tuple[str, str], Declaration] = {}
         """The schedules that ``periodic`` has declared, by queue and name."""
         self.extensions: list[Extension] = []
-        for extension in extensions:
+        for extension in (*for_all_queues, *extensions):
             self.use(extension)
         self.is_closed = False
         self.on_enqueued: Callable[[list[Task]], object] | None = None

@@ -50,7 +50,7 @@ from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
-from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .extension import Extension, NewTasksView, NewTaskView, around_enqueue, notify_enqueuing, overriding
 from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
@@ -455,6 +455,18 @@ class TaskQueue:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
+        if handle.extensions and (extensions := overriding(handle.extensions, "enqueue")):
+            filled = [batch for batch in batches if batch.payloads]
+            if filled:
+                queue: Any = filled[0].options.get("queue") or self.name
+                new = NewTasksView(queue)
+                with around_enqueue(extensions, new):
+                    new.tasks = tasks = self._store(batches, action)
+                return tasks
+        return self._store(batches, action)
+
+    def _store(self, batches: list[Batch], action: NewAction | None) -> list[Task]:
+        handle = self._handle
         now = clock.now()
         if len(batches) == 1:
             [batch] = batches

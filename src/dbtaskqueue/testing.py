@@ -29,7 +29,7 @@ from .extension import notify_ended, overriding
 from .functions import TaskFunction
 from .queue import TaskQueue
 from .states import FAILED, PENDING
-from .task import Task
+from .task import EndedTask, Task
 
 _MOST = 10_000
 """The most attempts that ``run_tasks`` runs without ``limit``."""
@@ -140,7 +140,8 @@ class _Inline:
             task.refresh()
         error = run.error
         outcome = "released" if task.state == PENDING else str(task.state)
-        notify_ended(self._extensions, task, outcome, error if outcome in ("failed", "abandoned") else None)
+        ended = EndedTask(self._queue.store, task._record, run.seconds)
+        notify_ended(self._extensions, ended, outcome, error if outcome in ("failed", "abandoned") else None)
         return None if isinstance(error, _CHOICES) or outcome == "cancelled" else error
 
     def _execute(self, run: TaskRun) -> None:
