@@ -15,17 +15,17 @@ from servers import requirements
 
 requirements.library("opentelemetry.sdk", "opentelemetry.instrumentation")
 
-import traced_tasks
-from opentelemetry import baggage, context, trace
-from opentelemetry.propagate import extract
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+import traced_tasks  # noqa: E402
+from opentelemetry import baggage, context, trace  # noqa: E402
+from opentelemetry.propagate import extract  # noqa: E402
+from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: E402
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
+from opentelemetry.trace import SpanKind, StatusCode  # noqa: E402
 
-from dbtaskqueue import (
+from dbtaskqueue import (  # noqa: E402
     AbandonTask,
     PayloadError,
     ReleaseTask,
@@ -34,10 +34,10 @@ from dbtaskqueue import (
     Worker,
     current_task,
 )
-from dbtaskqueue.extension import NewTasksView, NewTaskView
-from dbtaskqueue.integrations import opentelemetry as integration
-from dbtaskqueue.integrations.opentelemetry import DbtaskqueueInstrumentor, OpenTelemetry
-from dbtaskqueue.testing import override, run_tasks
+from dbtaskqueue.extension import NewTasksView, NewTaskView  # noqa: E402
+from dbtaskqueue.integrations import opentelemetry as integration  # noqa: E402
+from dbtaskqueue.integrations.opentelemetry import DbtaskqueueInstrumentor, OpenTelemetry  # noqa: E402
+from dbtaskqueue.testing import override, run_tasks  # noqa: E402
 
 pytestmark = pytest.mark.one_engine("spans do not depend on SQL")
 
@@ -427,8 +427,8 @@ def test_the_instrumentor_traces_queues_created_later(url: str, telemetry: Telem
 AUTOMATIC = """
 import sys
 from importlib.metadata import EntryPoint
-import traced_tasks
-from opentelemetry import trace
+import traced_tasks  # noqa: E402
+from opentelemetry import trace  # noqa: E402
 trace.set_tracer_provider(traced_tasks.provider())
 path = sys.argv[1]
 EntryPoint("dbtaskqueue", path, "opentelemetry_instrumentor").load()().instrument()
