@@ -21,6 +21,9 @@ from django.tasks.signals import task_enqueued
 from django.utils import timezone
 from django.utils.json import normalize_json
 
+from dbtaskqueue import TaskQueue, TaskState
+from dbtaskqueue.testing import run_tasks
+
 _MOST_SHOWN = 20
 _MOST_RUN = 10_000
 
@@ -70,12 +73,12 @@ class CapturedTasks(Sequence[TaskResult]):
         In the database, the tasks stay as they are.
         """
         ran: list[TaskResult] = []
-        with self.capturing():
+        with self.capturing(), _Runner() as runner:
             while waiting := [result for result in self._existing() if id(result) not in self._ran]:
                 for result in waiting:
                     self._ran.add(id(result))
                     if not result.is_finished:  # the ImmediateBackend has run it
-                        _run(result)
+                        runner.run(result)
                     ran.append(result)
                     if len(ran) > _MOST_RUN:
                         raise RuntimeError(f"more than {_MOST_RUN} tasks ran: do they enqueue each other?")
@@ -150,18 +153,39 @@ def _exists(result: TaskResult) -> bool:
     return True
 
 
-def _run(result: TaskResult) -> None:
-    """Run a task, and set in its result object what a worker would have stored."""
-    started = timezone.now()
-    _set(result, status=TaskResultStatus.RUNNING, started_at=started, last_attempted_at=started)
-    result.worker_ids.append("test")
-    context = [TaskContext(task_result=result)] if result.task.takes_context else []
-    try:
-        returned = normalize_json(result.task.call(*context, *result.args, **result.kwargs))
-    except BaseException:
-        _set(result, status=TaskResultStatus.FAILED, finished_at=timezone.now())
-        raise
-    _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=timezone.now(), _return_value=returned)
+class _Runner:
+    """Runs captured tasks in this thread, as tasks of a queue in a temporary file: ``current_task()`` works in them."""
+
+    def __init__(self) -> None:
+        self._results: list[TaskResult] = []
+
+    def __enter__(self) -> _Runner:
+        self._queue = TaskQueue("sqlite:///:memory:")
+        self._function = self._queue.task(name="captured", max_attempts=1)(self._call)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._queue.close()
+
+    def run(self, result: TaskResult) -> None:
+        """Run a task, and set in its result object what a worker would have stored. Raises the task's exception."""
+        self._results.append(result)
+        started = timezone.now()
+        _set(result, status=TaskResultStatus.RUNNING, started_at=started, last_attempted_at=started)
+        result.worker_ids.append("test")
+        task = self._function.enqueue(len(self._results) - 1)
+        try:
+            run_tasks(self._queue)
+        finally:
+            ended = task.refresh()
+            done = ended.state == TaskState.DONE
+            status = TaskResultStatus.SUCCESSFUL if done else TaskResultStatus.FAILED
+            _set(result, status=status, finished_at=ended.finished_at, _return_value=ended.result)
+
+    def _call(self, number: int) -> Any:
+        result = self._results[number]
+        context = [TaskContext(task_result=result)] if result.task.takes_context else []
+        return normalize_json(result.task.call(*context, *result.args, **result.kwargs))
 
 
 def _set(result: TaskResult, **values: object) -> None:

@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 BASE = Path(__file__).parent
 SECRET_KEY = "for tests only"
 DEBUG = False
+LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"django.request": {"level": "CRITICAL"}}}
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"
 ROOT_URLCONF = "urls"
 STATIC_URL = "static/"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "django.contrib.admin",

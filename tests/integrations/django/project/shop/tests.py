@@ -188,7 +188,7 @@ class AdminTest(TransactionTestCase):
         self.assertEqual(self.client.get("/admin/dbtaskqueue/task/12345/change/").status_code, 302)
 
     def test_retry_and_cancel(self):
-        failed, waiting = refuse.enqueue("no"), None
+        failed = refuse.enqueue("no")
         self.work()
         waiting = describe.enqueue()
         page = self.act("retry", failed.id, waiting.id)
@@ -197,11 +197,9 @@ class AdminTest(TransactionTestCase):
         self.assertEqual(self.status(failed.id), "READY")
         self.assertIn("2 tasks are cancelled", self.act("cancel", failed.id, waiting.id))
         self.assertEqual(self.status(waiting.id), "FAILED")
-        audit = StringIO()
-        rows = [(row.who, row.via, row.verb, row.outcome) for row in default_task_backend.queue.audit()]
-        self.assertIn(("boss", "admin", "retry", "done"), rows)
-        self.assertEqual(rows.count(("boss", "admin", "cancel", "done")), 2)
-        self.assertEqual(audit.getvalue(), "")
+        for id, verbs in ((failed.id, ["cancel", "retry"]), (waiting.id, ["cancel", "retry"])):
+            rows = default_task_backend.queue.audit(task=int(id), limit=2)
+            self.assertEqual([(row.who, row.via, row.verb) for row in rows], [("boss", "admin", verb) for verb in verbs])
 
     def test_buttons_of_a_task(self):
         waiting = describe.enqueue()
