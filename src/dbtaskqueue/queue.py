@@ -50,7 +50,7 @@ from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
-from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .extension import Extension, NewTasksView, NewTaskView, around_enqueue, notify_enqueuing, overriding
 from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
@@ -455,6 +455,18 @@ class TaskQueue:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
+        if handle.extensions and (extensions := overriding(handle.extensions, "enqueue")):
+            filled = [batch for batch in batches if batch.payloads]
+            if filled:
+                queue: Any = filled[0].options.get("queue") or self.name
+                new = NewTasksView(queue)
+                with around_enqueue(extensions, new):
+                    new.tasks = tasks = self._store(batches, action)
+                return tasks
+        return self._store(batches, action)
+
+    def _store(self, batches: list[Batch], action: NewAction | None) -> list[Task]:
+        handle = self._handle
         now = clock.now()
         if len(batches) == 1:
             [batch] = batches
@@ -488,6 +500,8 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
+        if handle.on_enqueued is not None and connection is None:
+            handle.on_enqueued(found)
         return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
