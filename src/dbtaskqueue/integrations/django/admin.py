@@ -183,7 +183,11 @@ class TaskAdmin(_ReadOnlyAdmin):
     def attempts(self, task: Any) -> str | None:
         if task.live is None:
             return None
-        return str(task.live.attempt) if task.live.max_attempts is None else f"{task.live.attempt}/{task.live.max_attempts}"
+        return (
+            str(task.live.attempt)
+            if task.live.max_attempts is None
+            else f"{task.live.attempt}/{task.live.max_attempts}"
+        )
 
     @admin.display(description="error", empty_value="")
     def error_line(self, task: Any) -> SafeString | None:

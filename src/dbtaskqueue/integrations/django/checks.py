@@ -32,7 +32,9 @@ def check_backend(backend: DatabaseBackend) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if not apps.is_installed(APP):
         hint = f"Add {APP!r} to INSTALLED_APPS, and run manage.py migrate."
-        found.append(Error(f"{where} uses dbtaskqueue, but its app is not installed.", hint=hint, id="dbtaskqueue.E001"))
+        found.append(
+            Error(f"{where} uses dbtaskqueue, but its app is not installed.", hint=hint, id="dbtaskqueue.E001")
+        )
     if "url" in backend.options:
         return found + _check_url(backend.options["url"], where)
     return found + _check_database(backend.options.get("database", "default"), where)

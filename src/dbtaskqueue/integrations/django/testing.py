@@ -1,11 +1,11 @@
 """For tests of Django projects: what was enqueued, and running it in this thread.
 
-    class CheckoutTest(TaskTestMixin, TestCase):
-        def test_checkout(self):
-            with captured_tasks() as tasks:
-                checkout("Ann")
-            self.assertEnqueued(write_receipt, 1)
-            tasks.run()
+class CheckoutTest(TaskTestMixin, TestCase):
+    def test_checkout(self):
+        with captured_tasks() as tasks:
+            checkout("Ann")
+        self.assertEnqueued(write_receipt, 1)
+        tasks.run()
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ class TaskTestMixin(unittest.TestCase):
     def _listed(self) -> str:
         shown = [_shown(result) for result in self.enqueued]
         more = f"\n  and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
-        return "enqueued were:" + "".join(f"\n  {line}" for line in shown[:_MOST_SHOWN]) + more if shown else "no task was"
+        return (
+            "enqueued were:" + "".join(f"\n  {line}" for line in shown[:_MOST_SHOWN]) + more if shown else "no task was"
+        )
 
 
 def _exists(result: TaskResult) -> bool:

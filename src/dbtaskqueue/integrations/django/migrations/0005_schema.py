@@ -12,4 +12,4 @@ class Migration(migrations.Migration):
     """Creates the tables, or upgrades those that ``dbtaskqueue migrate`` has created."""
 
     dependencies: list[tuple[str, str]] = []
-    operations = [UpgradeSchema(5), *creations()]  # noqa: RUF012 (Django's convention)
+    operations = [UpgradeSchema(5, since=0), *creations()]  # noqa: RUF012 (Django's convention)

@@ -77,7 +77,9 @@ class CapturedTest(TaskTestMixin, TestCase):
         self.assertEnqueued(write_receipt)
         self.assertNotEnqueued(write_receipt, 2)
         self.assertNotEnqueued(refuse)
-        with self.assertRaisesRegex(AssertionError, r"write_receipt\(2\) was not enqueued; .*\n  shop.*write_receipt\(1\)"):
+        with self.assertRaisesRegex(
+            AssertionError, r"write_receipt\(2\) was not enqueued; .*\n  shop.*write_receipt\(1\)"
+        ):
             self.assertEnqueued(write_receipt, 2)
         with self.assertRaisesRegex(AssertionError, r"write_receipt\(…\) was enqueued"):
             self.assertNotEnqueued(write_receipt)
@@ -199,7 +201,9 @@ class AdminTest(TransactionTestCase):
         self.assertEqual(self.status(waiting.id), "FAILED")
         for id, verbs in ((failed.id, ["cancel", "retry"]), (waiting.id, ["cancel", "retry"])):
             rows = default_task_backend.queue.audit(task=int(id), limit=2)
-            self.assertEqual([(row.who, row.via, row.verb) for row in rows], [("boss", "admin", verb) for verb in verbs])
+            self.assertEqual(
+                [(row.who, row.via, row.verb) for row in rows], [("boss", "admin", verb) for verb in verbs]
+            )
 
     def test_buttons_of_a_task(self):
         waiting = describe.enqueue()
@@ -236,7 +240,9 @@ class AdminTest(TransactionTestCase):
         waiting = describe.enqueue()
         self.assertEqual(self.client.get("/admin/dbtaskqueue/task/add/").status_code, 403)
         self.assertEqual(self.client.get(f"/admin/dbtaskqueue/task/{waiting.id}/delete/").status_code, 403)
-        self.assertEqual(self.client.post(f"/admin/dbtaskqueue/task/{waiting.id}/change/", {"state": "done"}).status_code, 403)
+        self.assertEqual(
+            self.client.post(f"/admin/dbtaskqueue/task/{waiting.id}/change/", {"state": "done"}).status_code, 403
+        )
         self.assertNotIn("delete_selected", self.page("task/"))
 
     def test_workers_are_listed(self):
