@@ -11,6 +11,7 @@ from .audit import audit
 from .bound import command_line_for as command_line_for
 from .bulk import cancel, delete, reschedule, retry
 from .commands import Commands
+from .completion import completion
 from .copying import copy
 from .dashboard import dashboard, dashboard_user
 from .demo import demo
@@ -66,6 +67,7 @@ GROUPS: dict[str, list[click.Command]] = {
     ],
     "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
+    "Your shell": [completion],
     "Try it": [demo],
 }
 
