@@ -21,6 +21,7 @@ from ._formats.filters import SortName, parse
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._formats.url import mask
+from ._store.borrowed import identity_of
 from ._store.contract import (
     BY_PARENTS,
     HAS_PARENTS,
@@ -1233,7 +1234,9 @@ def _enqueued(ids: Sequence[int], existing: Set[int], groups: Iterable[Iterable[
 
 def _connection_of(batches: Sequence[Batch]) -> object:
     """Return the connection of all batches. Raises ValueError if they name different ones."""
-    connections = {id(found): found for batch in batches if (found := batch.options.get("connection")) is not None}
+    connections = {
+        identity_of(found): found for batch in batches if (found := batch.options.get("connection")) is not None
+    }
     if len(connections) > 1:
         raise ValueError("the calls name different connections; all tasks are stored in one transaction")
     return next(iter(connections.values()), None)

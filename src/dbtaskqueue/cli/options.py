@@ -130,6 +130,15 @@ def variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+def address(text: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"invalid address {text!r}: must be HOST:PORT, such as 127.0.0.1:9108 or [::1]:9108")
+    return host, int(port)
+
+
 def json_value(text: str) -> JSON:
     """Return the value of a JSON text. ``-`` reads the text from stdin, since it may be too long for an argument."""
     try:
@@ -194,6 +203,9 @@ def served_queues(names: tuple[str, ...]) -> list[str]:
 
 def default_queue() -> str:
     """Return the queue that a command uses unless ``--queue`` is given."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and (bound := bound_to(ctx)) is not None:
+        return bound.queue.name
     return os.environ.get("DBTASKQUEUE_QUEUE") or "default"
 
 

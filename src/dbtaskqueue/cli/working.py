@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import click
@@ -22,7 +23,8 @@ from ..functions import TaskFunction
 from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
-from .options import Bound, bound_to, flags_of, is_url_given, queues_option, url_option
+from . import reloading
+from .options import Bound, address, bound_to, checked, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
 Callback = Callable[[Any], JSON]
@@ -49,6 +51,30 @@ Examples:
 @flags_of(WorkerOptions, "worker")
 @flags_of(RunOptions, "worker")
 @click.option(
+    "--alive-file",
+    metavar="PATH",
+    help="Touch this file every 5 s while the worker's loops turn, for a liveness probe.",
+)
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=checked(address),
+    help="Answer probes at /health/live and /health/ready. Port 0: a free one.",
+)
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="For development: restart when a Python file changes. Running tasks are returned to the queue after 1 s,"
+    " without spending an attempt.",
+)
+@click.option(
+    "--reload-dir",
+    "reload_dirs",
+    metavar="DIRECTORY",
+    multiple=True,
+    help="With --reload: watch this directory, and those below. Repeatable.  [default: the current directory]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -63,6 +89,10 @@ def worker(
     target: str | None = None,
     queues: list[str],
     log_level: str,
+    alive_file: str | None,
+    http: tuple[str, int] | None,
+    reload: bool,
+    reload_dirs: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Run tasks until stopped.
@@ -80,6 +110,14 @@ def worker(
     bound = bound_to(ctx)
     if target is None and bound is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
+    if reload_dirs and not reload:
+        raise click.UsageError("--reload-dir needs --reload")
+    if reload:
+        if not reloading.is_child():
+            set_up_logging(log_level)
+            ctx.exit(reloading.reload(reload_dirs or [os.curdir]))
+        if ctx.get_parameter_source("drain_timeout") is ParameterSource.DEFAULT:
+            options["drain_timeout"] = reloading.DRAIN_TIMEOUT
     if executor == "process":
         # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
@@ -101,8 +139,17 @@ def worker(
             executor=executor,
             **code.fields,
         )
-        worker.run(code.callback, **when_to_end)
+        with _probing(worker, alive_file, http):
+            worker.run(code.callback, **when_to_end)
         event(logging.INFO, "worker ends", pid=os.getpid())
+
+
+def _probing(worker: Worker, file: str | None, address: tuple[str, int] | None) -> AbstractContextManager[None]:
+    if file is None and address is None:
+        return nullcontext()
+    from ..monitoring.liveness import probing  # http.server takes 20 ms to import
+
+    return probing(worker, file, address)
 
 
 class _Code(NamedTuple):

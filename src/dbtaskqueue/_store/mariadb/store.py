@@ -113,7 +113,7 @@ class MariadbStore(SqlStore):
 
     def _borrow(self, connection: object) -> MariadbLink:
         link = self._mariadb.borrow(connection)
-        if not link.rows("has_schema") or link.rows("identity") != self._connections.query("identity"):
+        if not self._mariadb.belongs_here(link):
             raise ConfigurationError(f"connection: belongs to a different database than {self._target.text}")
         return link
 

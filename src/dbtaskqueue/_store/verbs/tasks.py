@@ -11,6 +11,7 @@ from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState, sources
 from ..attempt_counts import EndedHere
+from ..borrowed import lend
 from ..connections import Conflict, Row, Transaction
 from ..contract import (
     IS_REQUESTED,
@@ -52,7 +53,7 @@ class SqlTasks(SqlDependencies, Tasks):
 
     @abc.abstractmethod
     def _borrow(self, connection: object) -> Transaction:
-        """Return a user's connection in its transaction. Raises ConfigurationError for a different database."""
+        """Return a user's connection, as ``lend`` has it. Raises ConfigurationError for a different database."""
 
     def enqueue(
         self,
@@ -71,7 +72,7 @@ class SqlTasks(SqlDependencies, Tasks):
                 return _plainly_enqueued((ids, _NONE, _NONE, _NONE, None))
             return self._connections.write(partial(self._enqueue, groups, waits))
         with self._connections.translated():
-            return self._enqueue(groups, waits, self._borrow(connection))
+            return lend(connection, lambda lent: self._enqueue(groups, waits, self._borrow(lent)))
 
     def _enqueue_logged(
         self,
@@ -170,7 +171,7 @@ class SqlTasks(SqlDependencies, Tasks):
             rows = self._connections.query("get", {"id": task})
         else:
             with self._connections.translated():
-                rows = self._borrow(connection).rows("get", {"id": task})
+                rows = lend(connection, lambda lent: self._borrow(lent).rows("get", {"id": task}))
         return TaskRecord(*rows[0]) if rows else None
 
     def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:
