@@ -15,9 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
 from pages import ROOT
-from servers.requirements import REQUIRE, required
 
 CACHE = Path(os.environ.get("DBTASKQUEUE_TEST_ENVIRONMENTS") or Path(tempfile.gettempdir(), "dbtaskqueue-environments"))
 """Where they are kept between runs. An environment has a name that depends on what is in it."""
@@ -46,16 +44,6 @@ def newest_python(at_least: tuple[int, int]) -> str | None:
         return sys.executable
     known = pythons()
     return known[max(known)] if max(known) >= at_least else None
-
-
-def required_python(at_least: tuple[int, int]) -> str:
-    """Return what ``newest_python`` returns. Without one, skip the test, or fail it if "libraries" are required."""
-    if (found := newest_python(at_least)) is not None:
-        return found
-    line = f"PYTHON {'.'.join(map(str, at_least))} IS NOT INSTALLED; NOT TESTED"
-    if required("libraries"):
-        pytest.fail(f"{line} (but {REQUIRE} requires it)", pytrace=False)
-    pytest.skip(line)
 
 
 @functools.cache

@@ -75,18 +75,22 @@ def all_tasks() -> dict[str, DjangoTask]:
 
 def find_task(name: str) -> DjangoTask | None:
     """Return the task of that name, or None."""
+    found = _at_the_top(name)
+    if found is None and apps.ready:
+        load_tasks()
+        found = _at_the_top(name) or _known().get(name)
+    return found
+
+
+def _at_the_top(name: str) -> DjangoTask | None:
     module, _, attribute = name.rpartition(".")
-    for load in (lambda: None, load_tasks):
-        load()
-        found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
-        if issubclass(type(found), DjangoTask) and found.module_path == name:
-            return cast(DjangoTask, found)
-    return _renamed().get(name)
+    found: Any = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    return found if issubclass(type(found), DjangoTask) and found.module_path == name else None
 
 
 @tools.cache
-def _renamed() -> dict[str, DjangoTask]:
-    """Return the tasks whose functions have other names than the tasks have in their modules."""
+def _known() -> dict[str, DjangoTask]:
+    """Return all tasks: some have other names in their modules than their functions have."""
     return all_tasks()
 
 
@@ -208,15 +212,17 @@ class DjangoExtension(Extension):
             return
         backend = cast("DatabaseBackend", task_backends[self._alias])
         result = to_result(task.refresh(), backend)
+        trace = None if error is None else error.__traceback__
         try:
             if error is not None:
-                trace = error.__traceback__
                 raise error
-        except BaseException:  # Django's own receiver logs the exception that is being handled
             task_finished.send(type(backend), task_result=result)
-            error = error.with_traceback(trace)
-        else:
+        except BaseException as raised:
+            if raised is not error:
+                raise
+            # Django's own receiver logs the exception that is being handled
             task_finished.send(type(backend), task_result=result)
+            error.__traceback__ = trace
         finally:
             close_old_connections()
 

@@ -116,7 +116,7 @@ def _arguments(task: Task | RunningTask) -> tuple[list[Any], dict[str, Any]]:
     payload = task.payload
     if task.function is None or not isinstance(payload, dict) or set(payload) != {"args", "kwargs"}:
         raise TaskNotFound(f"task {task.id} is not a call of a function")
-    return payload["args"], payload["kwargs"]  # type: ignore[return-value]
+    return payload["args"], payload["kwargs"]
 
 
 def _errors(task: Task, attempts: Sequence[Attempt]) -> list[TaskError]:

@@ -70,3 +70,24 @@ def chain(depth):
 
 
 VERSION = 1
+
+
+@task
+def fail_until(number):
+    """Raise a KeyError in all attempts before this one."""
+    attempt = current_task().attempt
+    if attempt < number:
+        raise KeyError(attempt)
+    return attempt
+
+
+def three_times(error, attempt):
+    """Decide when to try again."""
+    return 0 if attempt < 3 else None
+
+
+def refuse_patiently():
+    raise ValueError("no")
+
+
+patient = task(refuse_patiently).using(backoff=three_times)  # in Django 6.0, @task takes no options of the backend
