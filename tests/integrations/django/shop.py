@@ -73,9 +73,8 @@ def database_for(engine: str, directory: Path) -> Iterator[str]:
 
 def migrated_file(django: str) -> Path:
     """Return an SQLite file that ``migrate`` has made with this Django. Tests copy it, since that is much faster."""
-    directory = Path(
-        tempfile.gettempdir(), f"dbtaskqueue-migrated-{os.getpid()}", hashlib.sha1(django.encode()).hexdigest()
-    )
+    place = Path(tempfile.gettempdir(), f"dbtaskqueue-migrated-{os.getpid()}")
+    directory = place / hashlib.sha1(django.encode()).hexdigest()
     file = directory / "site.sqlite"
     if not file.exists():
         shop = Shop(directory, f"sqlite:///{file}", django)
