@@ -54,7 +54,7 @@ def python_for(django: str) -> str:
 
 @contextlib.contextmanager
 def database_for(engine: str, directory: Path) -> Iterator[str]:
-    """Yield the URL of an empty database for Django's tables and ours. On PostgreSQL, ours have a schema of their own."""
+    """Yield the URL of an empty database for Django's tables and ours."""
     if engine == "sqlite":
         yield f"sqlite:///{directory}/site.sqlite"
     elif engine == "mariadb":
@@ -73,13 +73,14 @@ def database_for(engine: str, directory: Path) -> Iterator[str]:
 
 def migrated_file(django: str) -> Path:
     """Return an SQLite file that ``migrate`` has made with this Django. Tests copy it, since that is much faster."""
-    directory = Path(tempfile.gettempdir(), f"dbtaskqueue-migrated-{os.getpid()}", hashlib.sha1(django.encode()).hexdigest())
+    place = Path(tempfile.gettempdir(), f"dbtaskqueue-migrated-{os.getpid()}")
+    directory = place / hashlib.sha1(django.encode()).hexdigest()
     file = directory / "site.sqlite"
     if not file.exists():
         shop = Shop(directory, f"sqlite:///{file}", django)
         shop.manage("migrate", "--verbosity", "0")
         TaskQueue(shop.url, create=False).close()  # this checkpoints the write-ahead log
-        atexit.register(shutil.rmtree, directory.parent, ignore_errors=True)
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
     return file
 
 

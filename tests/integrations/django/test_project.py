@@ -117,7 +117,8 @@ def test_tasks_use_the_orm_in_each_executor(
     assert shop.receipts() == [f"Receipt for {name}" for name in "abcd"]
     assert [shop.task(id).state for id in ids] == ["done"] * 6
     progress = shop.task(ids[-1]).progress
-    assert progress is not None and progress[:3] == (4, 4, "receipts")
+    assert progress is not None
+    assert progress[:3] == (4, 4, "receipts")
 
 
 @pytest.mark.engine("postgresql")
@@ -137,7 +138,7 @@ def test_djangos_connection_pool_works(open_shop: Opener) -> None:
 
 @pytest.mark.one_engine("files are watched, not the database")
 def test_the_worker_restarts_when_code_changes_in_debug(open_shop: Opener) -> None:
-    """With DEBUG, Django's autoreload runs the worker. A running task returns to its queue, without an attempt spent."""
+    """A running task returns to its queue without spending an attempt."""
     shop = open_shop(DEBUG=True)
     waiting = enqueue(shop, "wait_for_file.enqueue('go')")
     shop.worker("--drain-timeout", "0s")

@@ -191,7 +191,7 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display(description="error", empty_value="")
     def error_line(self, task: Any) -> SafeString | None:
-        lines = (task.live and task.live.error or "").strip().splitlines()
+        lines = ((task.live and task.live.error) or "").strip().splitlines()
         return format_html('<span class="task-error">{}</span>', escaped(lines[-1][:200])) if lines else None
 
     @admin.display(description="error")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
@@ -32,8 +33,9 @@ class DatabaseBackend(BaseTaskBackend):
     """A backend for ``TASKS``, whose tasks are in Django's database or in another one.
 
     ``OPTIONS``: ``database``: the alias of one of Django's databases, by default "default"; or ``url``: that of another
-    database. ``lease``: as for ``TaskQueue``. ``retry``: a ``RetryPolicy`` or a dict of its arguments. ``max_attempts``:
-    of all tasks that do not set it. ``modules``: modules with tasks besides the ``tasks`` of every app.
+    database. ``lease``: as for ``TaskQueue``. ``retry``: a ``RetryPolicy`` or a dict of its arguments.
+    ``max_attempts``: of all tasks that do not set it. ``modules``: modules with tasks besides the ``tasks`` of every
+    app.
 
     Without ``max_attempts``, ``retry`` and ``backoff``, here or for the task, an exception is final. An attempt whose
     worker is lost is always followed by another one, at most ten times in a row.
@@ -143,6 +145,12 @@ class DatabaseBackend(BaseTaskBackend):
             return results.to_result(stored, self)
         except TaskNotFound:
             raise TaskResultDoesNotExist(result_id) from None
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return what is wrong with the settings of this backend: see ``checks``."""
+        from .checks import check_backend
+
+        return check_backend(self)
 
     def transaction(self) -> object:
         """Return the driver's connection if this thread is in a transaction of Django's, else None."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 (Django's name)
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 

@@ -11,5 +11,5 @@ from ..schema import UpgradeSchema
 class Migration(migrations.Migration):
     """Creates the tables, or upgrades those that ``dbtaskqueue migrate`` has created."""
 
-    dependencies: list[tuple[str, str]] = []
+    dependencies: list[tuple[str, str]] = []  # noqa: RUF012 (Django's convention)
     operations = [UpgradeSchema(5, since=0), *creations()]  # noqa: RUF012 (Django's convention)

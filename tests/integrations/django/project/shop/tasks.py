@@ -6,9 +6,9 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import F
 from django.tasks import task
-from shop.models import Order
 
 from dbtaskqueue import current_task
+from shop.models import Order
 
 
 @task

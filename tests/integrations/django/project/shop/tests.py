@@ -1,17 +1,18 @@
 """Tests under Django's test runner: the helpers for tests, and the pages of the admin."""
 
 import json
+import os
 from io import StringIO
 
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import transaction
 from django.tasks import default_task_backend
 from django.test import TestCase, TransactionTestCase
-from shop.models import Order
-from shop.tasks import add_receipts, chain, describe, refuse, wait_for_file, write_receipt, write_receipt_async
 
 from dbtaskqueue.integrations.django.testing import TaskTestMixin, captured_tasks
+from shop.models import Order
+from shop.tasks import add_receipts, chain, describe, refuse, wait_for_file, write_receipt, write_receipt_async
 
 
 class CapturedTest(TaskTestMixin, TestCase):
@@ -247,11 +248,14 @@ class AdminTest(TransactionTestCase):
 
     def test_workers_are_listed(self):
         self.assertIn("0 workers", self.page("worker/"))
-        [task] = [default_task_backend.queue.fetch() and None] if wait_for_file.enqueue("x") else []
+        wait_for_file.enqueue("x")
+        [held] = default_task_backend.queue.fetch()
         page = self.page("worker/")
-        self.assertIn("alive", page)
-        self.assertIn(connection.vendor and "1 worker", page)
-        self.assertIn("/admin/dbtaskqueue/worker/", page)
+        for text in ("alive", "1 worker", str(os.getpid())):
+            self.assertIn(text, page)
+        self.assertIn(f"/admin/dbtaskqueue/worker/{held.worker}/change/", page)
+        self.assertIn("30 s", self.page(f"worker/{held.worker}/change/"))
+        held.release()
 
     def test_arguments_are_shown_as_json(self):
         waiting = describe.enqueue("ü", {"deep": [1, None]})

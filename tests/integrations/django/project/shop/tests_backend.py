@@ -246,7 +246,12 @@ class CommandTest(TransactionTestCase):
         self.assertEqual(status(result), "FAILED")
 
     def test_failures_are_command_errors(self):
-        for words in (["show", "12345"], ["unknown"], ["--backend", "nowhere", "list"], ["list", "--url", "sqlite:///x"]):
+        for words in (
+            ["show", "12345"],
+            ["unknown"],
+            ["--backend", "nowhere", "list"],
+            ["list", "--url", "sqlite:///x"],
+        ):
             with self.subTest(words), self.assertRaises(Exception) as raised:
                 self.call(*words)
             self.assertNotIsInstance(raised.exception, SystemExit)

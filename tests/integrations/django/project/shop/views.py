@@ -1,6 +1,7 @@
 from django.db import transaction
 from django.http import JsonResponse
 from django.tasks import default_task_backend
+
 from shop.models import Order
 from shop.tasks import write_receipt
 
