@@ -9,9 +9,9 @@ from django.db import connections
 from django.tasks import task_backends
 
 from ... import SchemaError, TaskQueue
+from ...states import FINAL
 from .backend import DatabaseBackend
-
-_ENDED = ("done", "cancelled", "abandoned")
+from .database import is_sqlite
 
 
 def heed_migration(using: str, plan: object = None, **kwargs: Any) -> None:
@@ -26,7 +26,7 @@ def heed_migration(using: str, plan: object = None, **kwargs: Any) -> None:
             with contextlib.suppress(SchemaError):  # a router does not allow our tables in this database
                 if plan is None:
                     empty(backend.queue)
-                elif connections[using].vendor == "sqlite":
+                elif is_sqlite(connections[using]):
                     backend.queue  # noqa: B018 (the first use opens it)
 
 
@@ -35,4 +35,4 @@ def empty(queue: TaskQueue) -> None:
     for info in queue.queues():
         lane = queue.lane(info.name)
         lane.purge()
-        lane.prune(0, states=_ENDED)
+        lane.prune(0, states=FINAL)
