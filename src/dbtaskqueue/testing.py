@@ -94,7 +94,7 @@ class _Inline:
         self._queue = queue
         self._extensions = overriding(queue.extensions, "ended")
         self._runner = Runner(
-            Lookup(None, queue.functions, queue.extensions, queue),
+            Lookup(None, queue.functions, queue.extensions, queue, queue.coders),
             max_payload=queue.store.max_payload,
             checkpoints=partial(StoredCheckpoints, queue.store),
             is_draining=lambda: False,

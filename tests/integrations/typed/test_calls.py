@@ -29,6 +29,7 @@ from dbtaskqueue import AsyncTaskQueue, Coder, PayloadError, Task, TaskCall, Tas
 from dbtaskqueue.coding import CallCoding, CodingError  # noqa: E402
 from dbtaskqueue.integrations.msgspec import MsgspecCoder  # noqa: E402
 from dbtaskqueue.integrations.pydantic import PydanticCoder  # noqa: E402
+from dbtaskqueue.testing import run_tasks  # noqa: E402
 
 pytestmark = pytest.mark.one_engine("coded in Python; what is stored on each engine is compared in test_round_trip")
 EXECUTORS = pytest.mark.parametrize("executor", ["thread", "asyncio", "process"])
@@ -661,3 +662,10 @@ def test_a_flask_queue_codes_too(url: str) -> None:
         task = function.enqueue(DAY, 1)
         run(queue)
         assert task.get_result(10) == date(2026, 11, 29)
+
+
+def test_run_tasks_codes_too(own: TaskQueue) -> None:
+    function = own.task(name="f")(typed_tasks.days_later)
+    task = function.enqueue(DAY, 1)
+    run_tasks(own)
+    assert task.get_result(10) == date(2026, 11, 29)
