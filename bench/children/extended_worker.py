@@ -1,6 +1,7 @@
-"""A worker of a queue with an extension, timed from the start of its first task until all outcomes are stored.
+"""Workers and producers with and without an extension, in turn, in one process, so that all see the same machine.
 
-Arguments: URL, number of tasks, and the extension: "none", "empty" (overrides nothing) or "full" (every method).
+Arguments: a URL, number of rounds, tasks in a round. An extension is "none", "empty" (overrides nothing)
+or "full" (every method). Prints the seconds of each in all rounds.
 """
 
 import contextlib
@@ -33,30 +34,37 @@ class Full(Extension):
         return contextlib.nullcontext()
 
 
-url, tasks, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-started: list[tuple[float, float]] = []
+def run(queue, tasks):
+    """Return the seconds from the start of the first task until all outcomes are stored."""
+    started = []
+
+    def callback(payload):
+        if not started:
+            started.append(time.perf_counter())
+        return {"status": "OK", "number": payload["number"]}
+
+    Worker(queue).run(callback, max_tasks=tasks)
+    return time.perf_counter() - started[0]
 
 
-def now():
-    """Return the wall time and the CPU time of this process."""
-    return time.perf_counter(), time.process_time()
+def enqueue(queue, tasks):
+    """Return the seconds that it takes to enqueue tasks one by one."""
+    started = time.perf_counter()
+    for number in range(tasks):
+        queue.enqueue({"number": number})
+    return time.perf_counter() - started
 
 
-def rates(number, before):
-    """Return tasks per second of wall time and of CPU time."""
-    return [number / (after - start) for after, start in zip(now(), before, strict=True)]
-
-
-def callback(payload):
-    if not started:
-        started.append(now())
-    return {"status": "OK", "number": payload["number"]}
-
-
-queue = TaskQueue(url, extensions={"none": [], "empty": [Extension()], "full": [Full()]}[kind])
-Worker(queue).run(callback, max_tasks=tasks)
-ran = rates(tasks, started[0])
-before = now()
-for number in range(tasks // 10):
-    queue.enqueue({"number": number})
-print(json.dumps({"run": ran, "enqueue": rates(tasks // 10, before)}))
+url, rounds, tasks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kinds = {"none": [], "empty": [Extension()], "full": [Full()]}
+queues = {kind: TaskQueue(url, kind, extensions=extensions) for kind, extensions in kinds.items()}
+seconds = {kind: {"enqueue": 0.0, "run": 0.0} for kind in kinds}
+for number in range(-1, rounds):
+    for kind, queue in queues.items() if number % 2 else reversed(queues.items()):
+        enqueued = enqueue(queue, tasks // 10)
+        queue.enqueue_many([{"number": number} for number in range(tasks - tasks // 10)])
+        ran = run(queue, tasks)
+        if number >= 0:  # the first round is for getting warm
+            seconds[kind]["enqueue"] += enqueued
+            seconds[kind]["run"] += ran
+print(json.dumps(seconds))
