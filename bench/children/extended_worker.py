@@ -1,7 +1,7 @@
 """Workers and producers with and without an extension, in turn, in one process, so that all see the same machine.
 
 Arguments: a URL, number of rounds, tasks in a round. An extension is "none", "empty" (overrides nothing)
-or "full" (every method). Prints the seconds of each in all rounds.
+or "full" (every method). Prints the seconds of each in all rounds: wall time and CPU time of this process.
 """
 
 import contextlib
@@ -34,37 +34,47 @@ class Full(Extension):
         return contextlib.nullcontext()
 
 
+def now():
+    """Return the wall time and the CPU time of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(before):
+    """Return the seconds since then, of both kinds."""
+    return [after - start for after, start in zip(now(), before, strict=True)]
+
+
 def run(queue, tasks):
     """Return the seconds from the start of the first task until all outcomes are stored."""
     started = []
 
     def callback(payload):
         if not started:
-            started.append(time.perf_counter())
+            started.append(now())
         return {"status": "OK", "number": payload["number"]}
 
     Worker(queue).run(callback, max_tasks=tasks)
-    return time.perf_counter() - started[0]
+    return since(started[0])
 
 
 def enqueue(queue, tasks):
     """Return the seconds that it takes to enqueue tasks one by one."""
-    started = time.perf_counter()
+    started = now()
     for number in range(tasks):
         queue.enqueue({"number": number})
-    return time.perf_counter() - started
+    return since(started)
 
 
 url, rounds, tasks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 kinds = {"none": [], "empty": [Extension()], "full": [Full()]}
 queues = {kind: TaskQueue(url, kind, extensions=extensions) for kind, extensions in kinds.items()}
-seconds = {kind: {"enqueue": 0.0, "run": 0.0} for kind in kinds}
+seconds = {kind: {"enqueue": [0.0, 0.0], "run": [0.0, 0.0]} for kind in kinds}
 for number in range(-1, rounds):
     for kind, queue in queues.items() if number % 2 else reversed(queues.items()):
         enqueued = enqueue(queue, tasks // 10)
         queue.enqueue_many([{"number": number} for number in range(tasks - tasks // 10)])
         ran = run(queue, tasks)
         if number >= 0:  # the first round is for getting warm
-            seconds[kind]["enqueue"] += enqueued
-            seconds[kind]["run"] += ran
+            for what, took in (("enqueue", enqueued), ("run", ran)):
+                seconds[kind][what] = [total + part for total, part in zip(seconds[kind][what], took, strict=True)]
 print(json.dumps(seconds))
