@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ._executors.lookup import Functions
@@ -54,11 +54,31 @@ class Handle:
         """Called with the tasks of each ``enqueue`` after they are stored; not with those of a user's transaction."""
         self._url = url
         self._create = create
+        self._queues: Mapping[str, str] = {}
         self._stops: list[Callable[[], object]] = []
         self._store: Store | None = None
         self._membership: FetchMembership | None = None
         self._renew_lock()
         _handles.add(self)
+
+    def elsewhere(
+        self,
+        url: str,
+        *,
+        lease: float,
+        extensions: Iterable[Extension],
+        queues: Mapping[str, str],
+    ) -> Handle:
+        """Return a handle of another database, which is not open yet.
+
+        It shares the functions, the listeners and the declared schedules. ``extensions``: all that it has. ``queues``:
+        the queues of these schedules there, by their names here, if they differ.
+        """
+        other = Handle(url, lease=lease, create=self._create, extensions=())
+        other.extensions = [*extensions]
+        other.functions, other.events, other.declarations = self.functions, self.events, self.declarations
+        other._queues = queues
+        return other
 
     def _renew_lock(self) -> None:
         self._opening = threading.RLock()  # reentrant, since a signal handler may interrupt it
@@ -113,7 +133,10 @@ class Handle:
     def store_declarations(self, queues: Iterable[str] | None = None) -> list[str]:
         """Store the declared schedules of these queues or patterns, or all of them; return their names."""
         served = None if queues is None else list(queues)
-        wanted = [each for each in self.declarations.values() if served is None or is_served(each.queue, served)]
+        declared = [
+            each._replace(queue=self._queues.get(each.queue, each.queue)) for each in self.declarations.values()
+        ]
+        wanted = [each for each in declared if served is None or is_served(each.queue, served)]
         if wanted:
             records = [each.record(self.store.max_payload) for each in wanted]
             log_changes(records, self.store.declare(records, clock.now(), settle))
@@ -192,6 +215,15 @@ class Handle:
         if self._membership is not None:
             self._membership.leave()
         self._close_if_unused()
+
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections. The next use opens others."""
+        if self.is_closed or self._store is None:
+            return
+        if self._membership is not None:
+            self._membership.leave()
+        self._store.wakeups.close()
+        self._store.disconnect()
 
     @contextlib.contextmanager
     def serving(self, stop: Callable[[], object]) -> Iterator[None]:
