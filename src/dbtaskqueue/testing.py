@@ -313,8 +313,9 @@ def _name_of(queue: TaskQueue, function: AnyFunction) -> str:
         return function
     if isinstance(function, TaskCall):
         return function.function
-    if isinstance(function, TaskFunction):
-        return function.name
+    known = getattr(function, "name", None)  # of a TaskFunction or an AsyncTaskFunction
+    if isinstance(known, str) and queue.functions.find(known) is not None:
+        return known
     for name in queue.functions.names():
         found = queue.functions.find(name)
         if found is function or getattr(found, "__wrapped__", None) is function:
