@@ -449,15 +449,7 @@ class Task(Reference, Generic[R]):
 
         Raises TaskFailed if the task was abandoned, and TaskCancelled if it was cancelled.
         """
-        self.wait(timeout)
-        if self.state == ABANDONED:
-            last = (self.error or "").strip().splitlines()
-            why = f": {last[-1]}" if last else ""
-            raise TaskFailed(f"task {self.id} was abandoned after {counted(self.attempt, 'attempt')}{why}", self.error)
-        if self.state == CANCELLED:
-            raise TaskCancelled(f"task {self.id} was {self.error or 'cancelled'}")
-        result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
-        return result
+        return result_of(self.wait(timeout))
 
     def attempts(self, *, limit: int | None = None, before: int | None = None, output: bool = False) -> list[Attempt]:
         """Return every start of the task and how it ended, oldest first, with the newest 100 outputs.
@@ -517,6 +509,29 @@ class Task(Reference, Generic[R]):
     def __del__(self) -> None:
         if getattr(self, "_fate", None) == _HELD and self._membership is not None and self._pid == os.getpid():
             self._membership.drop(self._claim, runs=self._claim.state == RUNNING)
+
+
+def result_of(task: Task[T]) -> T:
+    """Return the result of a task that has ended, as ``Task.get_result`` does."""
+    if task.state == ABANDONED:
+        last = (task.error or "").strip().splitlines()
+        why = f": {last[-1]}" if last else ""
+        raise TaskFailed(f"task {task.id} was abandoned after {counted(task.attempt, 'attempt')}{why}", task.error)
+    if task.state == CANCELLED:
+        raise TaskCancelled(f"task {task.id} was {task.error or 'cancelled'}")
+    result: T = task.result  # type: ignore[assignment]  # None only if the function returned it
+    return result
+
+
+class EndedTask(Task[Any]):
+    """A task whose attempt has ended, as ``Extension.ended`` gets it.
+
+    ``seconds``: how long the code of the attempt ran, None if it did not run.
+    """
+
+    def __init__(self, store: Store, record: TaskRecord, seconds: float | None) -> None:
+        super().__init__(store, record)
+        self.seconds = seconds
 
 
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
