@@ -35,7 +35,8 @@ _SESSION = "pass an open session or connection"
 def current(connection: Any) -> object:
     """Return the session that a registry has for this thread, task or request; another connection as it is."""
     registries = scoped_session, *_async_classes("async_scoped_session")
-    return connection.registry() if isinstance(connection, registries) else connection
+    is_registry = isinstance(connection, registries)
+    return connection.registry() if is_registry else connection
 
 
 def lend(connection: object, loop: OnLoop | None, work: Callable[[Any], T]) -> T:
