@@ -19,7 +19,8 @@ NEEDS = {
     "asyncio": ("sqlalchemy", "aiosqlite", "greenlet"),
     "fastapi": ("fastapi", "httpx", "sqlalchemy", "aiosqlite", "greenlet"),
     "sqlalchemy": ("flask_sqlalchemy", "aiosqlite", "greenlet"),
-    "web": ("flask", "fastapi", "httpx", "django"),
+    "flask": ("flask", "flask_sqlalchemy"),
+    "web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"),
     "sentry": ("sentry_sdk",),
     "typing": ("mypy",),
 }

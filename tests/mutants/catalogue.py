@@ -53,6 +53,7 @@ _outages = partial(_tests, "processes/outages")
 _flow = partial(_tests, "processes/flow")
 _model = partial(_tests, "model")
 _cli = partial(_tests, "cli")
+_flask = partial(_tests, "integrations/flask")
 
 
 COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, DEPENDENCIES, SQLITE, POSTGRESQL, MARIADB = (
@@ -2254,6 +2255,63 @@ MUTANTS = [
         "max(LEAST_STALLED, GAPS * gap)",
         "LEAST_STALLED",
         _conformance("overdue::test_a_task_that_reports_rarely_has_five_of_its_gaps"),
+    ),
+    # -- probes, --reload, Flask --
+    Mutant(
+        "a worker without its database is not alive",
+        LOOP,
+        "LoopHealth(seconds <= HANGS,",
+        "LoopHealth(not self._outbox.failures,",
+        _outages("probes"),
+        only="postgresql",
+    ),
+    Mutant(
+        "a worker that drains is ready",
+        LOOP,
+        """doing == "working", doing""",
+        """doing != "starting", doing""",
+        _cli("probes::test_a_worker_with_a_long_task_is_alive_and_one_that_drains_is_not_ready"),
+        only="drains",
+    ),
+    Mutant(
+        "a worker outlives its reloader",
+        "cli/reloading.py",
+        "    system.die_with_parent(signal.SIGTERM)\n",
+        "",
+        _cli("reloading::test_signals_reach_the_worker"),
+        only="signals",
+    ),
+    Mutant(
+        "a syntax error ends the reloader",
+        "cli/reloading.py",
+        "elif code == 0 or (",
+        "elif code is not None or (",
+        _cli("reloading::test_an_edited_file_restarts_the_worker_and_a_syntax_error_is_waited_out"),
+        only="edited",
+    ),
+    Mutant(
+        "a schedule is in the queue of another application",
+        "integrations/flask.py",
+        "queues={self._default_name: queue}",
+        "queues={}",
+        _flask("queue::test_a_schedule_is_in_the_queue_of_each_application"),
+        only="schedule",
+    ),
+    Mutant(
+        "the database of an application keeps it in memory",
+        "integrations/flask.py",
+        "known = weakref.ref(app)",
+        "known = lambda: app",
+        _flask("queue::test_an_application_can_be_collected"),
+        only="collected",
+    ),
+    Mutant(
+        "a view has its transaction before the tables exist",
+        "integrations/flask.py",
+        "        app.before_request(self._open_early)\n",
+        "",
+        _flask("queue::test_the_first_request_opens_the_database_and_reports_no_failure"),
+        only="first_request",
     ),
     # -- finding --
     # -- async --

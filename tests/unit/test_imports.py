@@ -48,11 +48,11 @@ LAYERS: list[set[str]] = [
     {"aio"},
     {"testing"},
     {"__init__"},
-    {"integrations"},
     {"monitoring"},
     {"metrics"},
     {"dashboard"},
     {"cli"},
+    {"integrations"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -27,10 +27,12 @@ from sqlalchemy.ext.asyncio import (  # noqa: E402
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker  # noqa: E402
+from sqlalchemy.pool import NullPool  # noqa: E402
 
 from dbtaskqueue._store.borrowed import OnLoop  # noqa: E402
 
 DRIVER = {"sqlite": "pysqlite", "postgresql": "psycopg", "mariadb": "pymysql"}
+ASYNC_DRIVER = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mariadb": "aiomysql"}
 
 
 def begin_immediately(connection: sqlalchemy.Connection) -> None:
@@ -84,7 +86,9 @@ def test_the_session_of_a_registry_is_that_of_the_caller(queue: TaskQueue, engin
 
 @pytest.mark.one_engine("a registry finds the session, whatever its database is")
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_registry_is_asked_in_the_coroutine_that_enqueues(queue: TaskQueue, url: str, is_async: bool) -> None:
+def test_a_registry_is_asked_in_the_coroutine_that_enqueues(
+    queue: TaskQueue, url: str, engine: str, is_async: bool
+) -> None:
     """Its scope may be the asyncio.Task, or a context variable: in another thread, it would return another session."""
     scope: ContextVar[str] = ContextVar("scope")
 
@@ -103,22 +107,20 @@ def test_a_registry_is_asked_in_the_coroutine_that_enqueues(queue: TaskQueue, ur
             await asyncio.create_task(request(number))
 
     if is_async:
-        registry: Any = async_scoped_session(
-            async_sessionmaker(create_async_engine(sqlalchemy_url(url, "aiosqlite"))), scopefunc=asyncio.current_task
-        )
+        async_engine = create_async_engine(sqlalchemy_url(url, ASYNC_DRIVER[engine]), poolclass=NullPool)
+        registry: Any = async_scoped_session(async_sessionmaker(async_engine), scopefunc=asyncio.current_task)
     else:
-        registry = scoped_session(
-            sessionmaker(sqlalchemy.create_engine(sqlalchemy_url(url, "pysqlite"))), scopefunc=scope.get
-        )
+        sync_engine = sqlalchemy.create_engine(sqlalchemy_url(url, DRIVER[engine]), poolclass=NullPool)
+        registry = scoped_session(sessionmaker(sync_engine), scopefunc=scope.get)
     asyncio.run(main())
     assert [task.payload for task in queue.tasks()] == [3, 1]
 
 
 @pytest.mark.one_engine("the connection is refused before it is used")
-def test_an_async_session_needs_an_async_queue(queue: TaskQueue, url: str) -> None:
-    engine = create_async_engine(sqlalchemy_url(url, "aiosqlite"))
+def test_an_async_session_needs_an_async_queue(queue: TaskQueue, url: str, engine: str) -> None:
+    session = AsyncSession(create_async_engine(sqlalchemy_url(url, ASYNC_DRIVER[engine])))
     with pytest.raises(ConfigurationError, match=r"AsyncSession needs an event loop: use an AsyncTaskQueue"):
-        queue.enqueue(1, connection=AsyncSession(engine))
+        queue.enqueue(1, connection=session)
     assert queue.tasks() == []
 
 
@@ -199,7 +201,7 @@ def test_a_session_whose_transaction_has_failed_says_so_itself(queue: TaskQueue,
     assert [task.payload for task in queue.tasks()] == ["after it"]
 
 
-@pytest.mark.one_engine("SQLAlchemy reports it for each driver in the same way")
+@pytest.mark.engine("sqlite")
 def test_a_database_that_cannot_be_opened(queue: TaskQueue) -> None:
     engine = sqlalchemy.create_engine("sqlite:////nowhere/at/all.sqlite")
     with Session(engine) as session, pytest.raises(StoreUnavailable, match="cannot be opened"):

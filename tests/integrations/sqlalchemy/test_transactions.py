@@ -23,8 +23,8 @@ library("sqlalchemy", "aiosqlite", "psycopg2", "asyncpg", "aiomysql", "asyncmy",
 from integrations.sqlalchemy.users import AUTOCOMMIT, KINDS, user_of  # noqa: E402
 
 USUAL = ("Session", "AsyncSession", "alone", "pool")
-"""In the default run, the other kinds are tested by a commit and a rollback only."""
-BRIEFLY = {"test_a_commit_makes_both", "test_a_rollback_makes_neither"}
+"""In the default run, the other kinds are tested by commits and a rollback only."""
+BRIEFLY = {"test_a_commit_makes_both", "test_a_rollback_makes_neither", "test_a_task_is_all_that_the_transaction_does"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -90,6 +90,13 @@ def test_a_rollback_makes_neither(queue: TaskQueue, user: Any, kind: str) -> Non
     for task in tasks:
         with pytest.raises(TaskNotFound, match="not committed yet, or was rolled back"):
             task.wait(timeout=0)
+
+
+def test_a_task_is_all_that_the_transaction_does(queue: TaskQueue, user: Any) -> None:
+    """The session or connection has started no transaction before."""
+    task = queue.enqueue("alone", connection=user.connection)
+    user.commit()
+    assert task.refresh().payload == "alone"
 
 
 def test_a_task_in_a_savepoint(queue: TaskQueue, user: Any) -> None:
