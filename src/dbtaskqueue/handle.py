@@ -188,6 +188,15 @@ class Handle:
             self._membership.leave()
         self._close_if_unused()
 
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections. The next use opens others."""
+        if self.is_closed or self._store is None:
+            return
+        if self._membership is not None:
+            self._membership.leave()
+        self._store.wakeups.close()
+        self._store.disconnect()
+
     @contextlib.contextmanager
     def serving(self, stop: Callable[[], object]) -> Iterator[None]:
         """Let ``close`` call ``stop`` during the block, and keep the database open until its end.

@@ -16,6 +16,9 @@ from servers.postgresql import PostgresServer
 from dbtaskqueue import TaskQueue, Worker
 
 NEEDS = {
+    "asyncio": ("sqlalchemy", "aiosqlite", "greenlet"),
+    "fastapi": ("fastapi", "httpx", "sqlalchemy", "aiosqlite", "greenlet"),
+    "sqlalchemy": ("flask_sqlalchemy", "aiosqlite", "greenlet"),
     "flask": ("flask", "flask_sqlalchemy"),
     "web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"),
     "sentry": ("sentry_sdk",),

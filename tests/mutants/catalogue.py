@@ -2314,4 +2314,47 @@ MUTANTS = [
         only="first_request",
     ),
     # -- finding --
+    # -- async --
+    Mutant(
+        "a fetch that is cancelled during its claim keeps the tasks",
+        "_aio/fetching.py",
+        "        if is_over:\n            _release(tasks)\n",
+        "",
+        _conformance("aio::test_a_cancelled_fetch_leaves_nothing_reserved"),
+    ),
+    Mutant(
+        "a fetch that is cancelled with its tasks keeps them",
+        "_aio/fetching.py",
+        "await self._threads.settle(_release, request.answer.result())",
+        "pass",
+        _conformance("aio::test_a_cancelled_fetch_leaves_nothing_reserved"),
+    ),
+    Mutant(
+        "a block that is cancelled spends an attempt",
+        "_aio/tasks.py",
+        "if isinstance(error, asyncio.CancelledError):",
+        "if False:",
+        _conformance("aio::test_a_block_that_is_cancelled_returns_its_task_without_spending_an_attempt"),
+    ),
+    Mutant(
+        "a cancelled call leaves its connection to two threads",
+        "_aio/threads.py",
+        "if not submitted.cancel():",
+        "if False:",
+        _conformance("aio::test_an_unfinished_call_with_a_connection_keeps_its_caller"),
+    ),
+    Mutant(
+        "each wait reads its own task first",
+        "_aio/tasks.py",
+        "has_read = self.state in FINAL",
+        "has_read = True",
+        _conformance("aio::test_many_waits_are_read_in_one_query"),
+    ),
+    Mutant(
+        "a forked child uses the threads of its parent",
+        "_aio/threads.py",
+        "if self._pid != os.getpid():  # the",
+        "if False:  # the",
+        _conformance("aio::test_a_forked_child_has_its_own_threads"),
+    ),
 ]

@@ -231,6 +231,9 @@ def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
 
 
 def _suitable(found: Any, target: str) -> TaskQueue | Callback:
+    sync = getattr(found, "sync", None)
+    if isinstance(sync, TaskQueue | TaskFunction):  # found is an AsyncTaskQueue or one of its functions
+        found = sync
     if isinstance(found, TaskFunction):
         raise click.ClickException(f"{target} is a task function; name the TaskQueue that it belongs to")
     if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):
