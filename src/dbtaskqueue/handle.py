@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from ._executors.lookup import Functions
 from ._formats.url import DEFAULT_URL, mask, same_database
@@ -20,9 +22,15 @@ from ._worker.held import FetchMembership
 from .checks import is_served
 from .errors import StoreUnavailable, TaskQueueError
 from .events import Events
-from .extension import Extension
+from .extension import Extension, for_all_queues
 from .functions import Registry
 from .schedules import Declaration, is_redeclared, log_changes, settle
+
+if TYPE_CHECKING:
+    from .task import Task
+
+_POLL = 0.01
+"""Seconds between two checks whether workers have stopped."""
 
 
 class Handle:
@@ -39,9 +47,11 @@ class Handle:
         self.declarations: dict[tuple[str, str], Declaration] = {}
         """The schedules that ``periodic`` has declared, by queue and name."""
         self.extensions: list[Extension] = []
-        for extension in extensions:
+        for extension in (*for_all_queues, *extensions):
             self.use(extension)
         self.is_closed = False
+        self.on_enqueued: Callable[[list[Task]], object] | None = None
+        """Called with the tasks of each ``enqueue`` after they are stored; not with those of a user's transaction."""
         self._url = url
         self._create = create
         self._queues: Mapping[str, str] = {}
@@ -159,6 +169,24 @@ class Handle:
             if self.is_closed:  # in another thread meanwhile, which may have found nothing to close
                 store.close()
                 self.require_open()
+
+    @contextlib.contextmanager
+    def redirected(self, url: str) -> Iterator[None]:
+        """Use another database during the block, created if it is missing; then close it and use the former again.
+
+        At the end, workers that run on it are stopped. Raises TaskQueueError while a worker runs at the start.
+        """
+        if self._stops:
+            raise TaskQueueError("a worker runs on this TaskQueue: stop it before you use another database")
+        before = self._url, self._create, self._store, self._membership, self.is_closed
+        self._url, self._create, self._store, self._membership, self.is_closed = url, True, None, None, False
+        try:
+            yield
+        finally:
+            self.close()
+            while self._stops:  # it closes the database when it has stopped
+                time.sleep(_POLL)
+            self._url, self._create, self._store, self._membership, self.is_closed = before
 
     def store_history(self) -> None:
         """Store what a ``fetch()`` user of this handle has counted, so that its own history is up to date.

@@ -51,7 +51,7 @@ from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
-from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .extension import Extension, NewTasksView, NewTaskView, around_enqueue, notify_enqueuing, overriding
 from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
@@ -475,6 +475,18 @@ class TaskQueue:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
+        if handle.extensions and (extensions := overriding(handle.extensions, "enqueue")):
+            filled = [batch for batch in batches if batch.payloads]
+            if filled:
+                queue: Any = filled[0].options.get("queue") or self.name
+                new = NewTasksView(queue)
+                with around_enqueue(extensions, new):
+                    new.tasks = tasks = self._store(batches, action)
+                return tasks
+        return self._store(batches, action)
+
+    def _store(self, batches: list[Batch], action: NewAction | None) -> list[Task]:
+        handle = self._handle
         now = clock.now()
         if len(batches) == 1:
             [batch] = batches
@@ -508,7 +520,11 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
-        return found if connection is None else enqueued_with(connection, found)
+        if connection is not None:
+            return enqueued_with(connection, found)
+        if handle.on_enqueued is not None:
+            handle.on_enqueued(found)
+        return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
         """Return the tasks of a batch, in groups that differ in their payloads only.

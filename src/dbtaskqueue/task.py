@@ -523,6 +523,17 @@ def result_of(task: Task[T]) -> T:
     return result
 
 
+class EndedTask(Task[Any]):
+    """A task whose attempt has ended, as ``Extension.ended`` gets it.
+
+    ``seconds``: how long the code of the attempt ran, None if it did not run.
+    """
+
+    def __init__(self, store: Store, record: TaskRecord, seconds: float | None) -> None:
+        super().__init__(store, record)
+        self.seconds = seconds
+
+
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     """Return the record of a task, read through a user's connection if one is given. Raises TaskNotFound."""
     record = store.get(check_id(task), connection)

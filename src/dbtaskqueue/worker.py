@@ -29,7 +29,7 @@ from .extension import Extension, around_worker, notify_ended, overriding
 from .options import ExecutorName, RunOptions, WorkerOptions, check_options
 from .queue import TaskQueue
 from .states import ABANDONED, FAILED, PENDING
-from .task import Task
+from .task import EndedTask, Task
 
 OnError = Callable[[Task, BaseException], object]
 
@@ -239,7 +239,8 @@ class Worker:
 
     def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
         outcome = "released" if fact.state == PENDING else str(fact.state)
-        notify_ended(extensions, Task(self._queue.store, _as_ended(fact)), outcome, fact.error)
+        task = EndedTask(self._queue.store, _as_ended(fact), fact.seconds or None)
+        notify_ended(extensions, task, outcome, fact.error)
 
     def _call_on_error(self, fact: TaskEnded) -> None:
         if fact.error is None or fact.state not in (FAILED, ABANDONED):

@@ -75,7 +75,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "use": "extension",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
-        "get": "id",
+        "get": "id, *, connection=None",
         "cancel": "id, *, running=True, actor=None",
         "wait_all": "tasks, timeout=None",
         "suspend": "id, *, actor=None",
@@ -110,7 +110,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "__enter__": "",
     },
     Task: {
-        "refresh": "",
+        "refresh": "*, connection=None",
         "start": "",
         "finish": "result=None",
         "fail": "error, *, retry=True",
@@ -148,6 +148,7 @@ TASK_ATTRIBUTES = {
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
     *("progress", "checkpoint", "saved", "step", "transaction", "meta", "parents", "tick"),
+    *("priority", "key", "created_at", "start_at", "started_at", "worker"),
 }
 
 

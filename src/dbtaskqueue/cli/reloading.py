@@ -59,7 +59,15 @@ def reload(directories: Sequence[str]) -> int:
     changes = watch(
         *directories, watch_filter=PythonFilter(), rust_timeout=_QUIET, yield_on_timeout=True, raise_interrupt=False
     )
-    return _Reloader().run({path for _, path in found} for found in changes)
+    return supervise({path for _, path in found} for found in changes)
+
+
+def supervise(changes: Iterable[set[str]]) -> int:
+    """Run the command line of this process as a child, again after changes. Return its exit code.
+
+    ``changes`` waits for a moment, and yields the files that have changed meanwhile, or an empty set.
+    """
+    return _Reloader().run(changes)
 
 
 class _Reloader:

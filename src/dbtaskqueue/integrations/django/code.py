@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools as tools
 import importlib
+import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -29,14 +30,23 @@ from ...current import current_task
 from ...errors import TaskQueueError
 from ...extension import Extension
 from ...options import Backoff
+from ...retry import DEFAULT
 from ...task import Task
-from .task import DatabaseTask, is_retried
+from .task import DatabaseTask
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
 
-IS_RETRIED = "dbtaskqueue.django.is_retried"
-"""The key in a task's ``meta`` that says that it was enqueued with ``max_attempts`` or another option of retries."""
+TRIES = "dbtaskqueue.django.max_attempts"
+"""The key in a task's ``meta`` with the number of attempts that it may have if they raise exceptions."""
+
+
+def budget_of(tries: int) -> int:
+    """Return the number of attempts that is stored, with which an attempt whose worker was lost is followed by another.
+
+    ``tries``: how many the task may have if they raise exceptions.
+    """
+    return max(tries, DEFAULT.max_attempts or 0)
 
 
 # -- finding tasks ---------------------------------------------------------------------------------
@@ -65,18 +75,22 @@ def all_tasks() -> dict[str, DjangoTask]:
 
 def find_task(name: str) -> DjangoTask | None:
     """Return the task of that name, or None."""
+    found = _at_the_top(name)
+    if found is None and apps.ready:
+        load_tasks()
+        found = _at_the_top(name) or _known().get(name)
+    return found
+
+
+def _at_the_top(name: str) -> DjangoTask | None:
     module, _, attribute = name.rpartition(".")
-    for load in (lambda: None, load_tasks):
-        load()
-        found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
-        if issubclass(type(found), DjangoTask) and found.module_path == name:
-            return cast(DjangoTask, found)
-    return _renamed().get(name)
+    found: Any = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    return found if issubclass(type(found), DjangoTask) and found.module_path == name else None
 
 
 @tools.cache
-def _renamed() -> dict[str, DjangoTask]:
-    """Return the tasks whose functions have other names than the tasks have in their modules."""
+def _known() -> dict[str, DjangoTask]:
+    """Return all tasks: some have other names in their modules than their functions have."""
     return all_tasks()
 
 
@@ -101,7 +115,7 @@ def stand_in(name: str, alias: str) -> DjangoTask:
 
 
 def _final(error: BaseException, attempt: int) -> None:
-    """Abandon the task: the ``backoff`` of tasks that have none and no ``max_attempts``."""
+    """Abandon the task."""
 
 
 class Code:
@@ -151,10 +165,13 @@ class Code:
     @property
     def backoff(self) -> Backoff | None:
         """When the running task is due again after an exception; None if its retry policy says so."""
-        if (backoff := getattr(self._task, "backoff", None)) is not None:
-            return cast(Backoff, backoff)
-        retries = not self._exists or is_retried(self._task) or self._backend.retries
-        return None if retries or IS_RETRIED in current_task().meta else _final
+        task = current_task()
+        tries = cast("int | None", task.meta.get(TRIES, 1))
+        if self._exists and tries is not None and task.max_attempts is not None:
+            before = task.max_attempts - budget_of(tries)  # attempts before an operator's retry
+            if task.attempt - before >= tries:
+                return _final
+        return cast("Backoff | None", getattr(self._task, "backoff", None))
 
 
 def _renew_connections() -> None:
@@ -195,15 +212,17 @@ class DjangoExtension(Extension):
             return
         backend = cast("DatabaseBackend", task_backends[self._alias])
         result = to_result(task.refresh(), backend)
+        trace = None if error is None else error.__traceback__
         try:
             if error is not None:
-                trace = error.__traceback__
                 raise error
-        except BaseException:  # Django's own receiver logs the exception that is being handled
             task_finished.send(type(backend), task_result=result)
-            error = error.with_traceback(trace)
-        else:
+        except BaseException as raised:
+            if raised is not error:
+                raise
+            # Django's own receiver logs the exception that is being handled
             task_finished.send(type(backend), task_result=result)
+            error.__traceback__ = trace
         finally:
             close_old_connections()
 
@@ -245,6 +264,9 @@ def _set_up() -> None:
     """Load Django and all tasks in the fork server, whose children share them but no connection."""
     if not apps.ready:
         django.setup()
+        logger = logging.getLogger("django.tasks")
+        if logger.level == logging.NOTSET:  # otherwise, the output of each task has a line that says that it runs
+            logger.setLevel(logging.WARNING)
         load_tasks()
         for connection in connections.all(initialized_only=True):
             connection.close()

@@ -11,7 +11,7 @@ from django.tasks.base import TASK_MAX_PRIORITY, TASK_MIN_PRIORITY, TaskError
 from django.tasks.base import Task as DjangoTask
 
 from ...current import RunningTask
-from ...errors import TaskFailed, TaskNotFound
+from ...errors import TaskNotFound
 from ...queue import TaskQueue
 from ...states import ABANDONED, CANCELLED, DONE, RUNNING
 from ...task import Attempt, Task, look_up
@@ -116,7 +116,7 @@ def _arguments(task: Task | RunningTask) -> tuple[list[Any], dict[str, Any]]:
     payload = task.payload
     if task.function is None or not isinstance(payload, dict) or set(payload) != {"args", "kwargs"}:
         raise TaskNotFound(f"task {task.id} is not a call of a function")
-    return payload["args"], payload["kwargs"]  # type: ignore[return-value]
+    return payload["args"], payload["kwargs"]
 
 
 def _errors(task: Task, attempts: Sequence[Attempt]) -> list[TaskError]:
@@ -142,8 +142,11 @@ def _django_task(task: Task | RunningTask, backend: DatabaseBackend) -> DjangoTa
         "priority": max(TASK_MIN_PRIORITY, min(task.priority, TASK_MAX_PRIORITY)),
         "run_after": task.start_at if is_deferred and task.attempt == 0 else None,
         "key": task.key,
-        "meta": {name: value for name, value in task.meta.items() if name != code.IS_RETRIED} or None,
+        "meta": {name: value for name, value in task.meta.items() if name != code.TRIES} or None,
     }
+    options |= {name: getattr(task, name, None) for name in ("time_limit", "stall_limit", "memory_limit", "expires_at")}
+    if getattr(found, "retry", None) is None and getattr(found, "backoff", None) is None:
+        options["max_attempts"] = None if backend.max_attempts or backend.retry else task.meta.get(code.TRIES)
     new = object.__new__(type(found))
     for field in dataclasses.fields(found):
         object.__setattr__(new, field.name, options.get(field.name, getattr(found, field.name)))

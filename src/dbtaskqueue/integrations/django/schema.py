@@ -15,7 +15,9 @@ from .database import url_of
 
 
 class UpgradeSchema(Operation):
-    """Upgrade the schema of the queue to at least this version. It cannot be reversed.
+    """Upgrade the schema of the queue to at least ``version``. It cannot be reversed.
+
+    ``since``: the version of the migration before.
 
     The statements run on Django's connection, so that ``sqlmigrate`` shows them and test databases get the tables.
     """
@@ -23,8 +25,9 @@ class UpgradeSchema(Operation):
     reversible = False
     reduces_to_sql = True
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, since: int) -> None:
         self.version = version
+        self.since = since
 
     def state_forwards(self, app_label: str, state: Any) -> None:
         """Change no model."""
@@ -36,8 +39,9 @@ class UpgradeSchema(Operation):
         if not router.allow_migrate(schema_editor.connection.alias, app_label):
             return
         connection = schema_editor.connection
-        statements = missing_statements(connection)
-        is_one = connection.features.can_rollback_ddl and not schema_editor.collect_sql
+        shows = schema_editor.collect_sql  # for sqlmigrate, whatever the database has
+        statements = missing_statements(connection, self.since if shows else None)
+        is_one = connection.features.can_rollback_ddl and not shows
         with transaction.atomic(using=connection.alias) if is_one else contextlib.nullcontext():
             for statement in statements:
                 schema_editor.execute(statement, params=None)
@@ -53,10 +57,13 @@ class UpgradeSchema(Operation):
         return f"Upgrade the schema of dbtaskqueue to version {self.version}"
 
 
-def missing_statements(connection: Any) -> list[str]:
-    """Return the statements that lead from the schema of one of Django's databases to this program's."""
+def missing_statements(connection: Any, since: int | None) -> list[str]:
+    """Return the statements that lead from the schema of one of Django's databases to this program's.
+
+    ``since``: the version from which they lead, in place of that of the database.
+    """
     store = open_store(url_of(connection))
     try:
-        return store.missing_statements()
+        return store.missing_statements(since)
     finally:
         store.close()

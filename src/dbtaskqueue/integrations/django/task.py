@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from ... import RetryPolicy
 from ...errors import TaskNotFound
-from ...options import Backoff
+from ...options import Backoff, FunctionOptions, check_options
+from ...retry import DEFAULT
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ OPTIONS = tuple(sorted({field.name for field in dataclasses.fields(DatabaseTask)
 
 def options_of(task: Task) -> dict[str, Any]:
     """Return the options for ``TaskQueue.submit``. Raises TaskNotFound for a parent whose id cannot be one."""
+    check_options({name: getattr(task, name, None) for name in ("backoff",)}, FunctionOptions)
     given = {name: getattr(task, name, None) for name in OPTIONS if name != "backoff"}
     options = {name: value for name, value in given.items() if value is not None}
     if "after" in options:
@@ -75,9 +77,20 @@ def options_of(task: Task) -> dict[str, Any]:
     return options
 
 
-def is_retried(task: Task) -> bool:
-    """Return whether the task asks to run again after an exception."""
-    return any(getattr(task, name, None) is not None for name in ("max_attempts", "retry", "backoff"))
+def tries_of(task: Task, max_attempts: int | None, retry: RetryPolicy | None) -> int | None:
+    """Return how many attempts the task may have if they raise exceptions. None: no limit.
+
+    ``max_attempts`` and ``retry``: those of the backend, or None. Without any of these options, an exception is final.
+    """
+    for tries, policy in (
+        (getattr(task, "max_attempts", None), getattr(task, "retry", None)),
+        (max_attempts, retry),
+    ):
+        if tries is not None:
+            return tries
+        if policy is not None:
+            return policy.max_attempts
+    return DEFAULT.max_attempts if getattr(task, "backoff", None) is not None else 1
 
 
 def _reference(task: Any) -> Any:

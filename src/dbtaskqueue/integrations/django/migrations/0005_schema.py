@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from django.db import migrations
 
+from ..models import creations
 from ..schema import UpgradeSchema
 
 
 class Migration(migrations.Migration):
     """Creates the tables, or upgrades those that ``dbtaskqueue migrate`` has created."""
 
-    atomic = False  # on SQLite, an open transaction would keep our own connection from reading
-    dependencies: list[tuple[str, str]] = []
-    operations = [UpgradeSchema(5)]  # noqa: RUF012 (Django's convention)
+    dependencies: list[tuple[str, str]] = []  # noqa: RUF012 (Django's convention)
+    operations = [UpgradeSchema(5, since=0), *creations()]  # noqa: RUF012 (Django's convention)
