@@ -19,7 +19,7 @@ from django.tasks import task_backends
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.timezone import localtime
+from django.utils.timezone import template_localtime
 
 from dbtaskqueue import Actor, Attempt, InvalidTransition, PayloadError, TaskNotFound, TaskQueue, TaskState
 from dbtaskqueue.checks import counted, escaped
@@ -29,7 +29,7 @@ from . import models
 _MOST_AT_ONCE = 1000
 """The most tasks that one action changes: each is a transaction of its own."""
 _MOST_ATTEMPTS = 20
-_SHOWN_TEXT = 20_000
+_SHOWN_TEXT, _SHOWN_LINE = 20_000, 200
 _RETRIED = {TaskState.FAILED, TaskState.ABANDONED, TaskState.CANCELLED, TaskState.DONE}
 _CANCELLED = {TaskState.PENDING, TaskState.FAILED, TaskState.RESERVED, TaskState.RUNNING}
 
@@ -134,16 +134,17 @@ class _FunctionFilter(admin.SimpleListFilter):
 class TaskAdmin(_ReadOnlyAdmin):
     """Tasks, and what an operator does to them."""
 
-    list_display = ("number", "state_label", "function", "queue", "progress", "attempts", "error_line", "created_at")
+    list_display = ("number", "state_label", "function", "queue", "attempt", "progress", "error_line", "enqueued")
     list_filter = (_StateFilter, _QueueFilter, _FunctionFilter)
     search_fields = ("=id", "=key", "function")
     search_help_text = "an id, a key, or a part of the name of a function"
     actions = ("retry", "cancel")
     fieldsets = (
-        (None, {"fields": ("function", "queue", "state_label", "progress", "attempts", "arguments", "result")}),
-        ("Times", {"fields": ("created_at", "due", "started_at", "finished_at")}),
-        ("Options", {"fields": ("priority", "key", "meta", "limits")}),
-        ("Attempts", {"fields": ("last_error", "attempt_table")}),
+        (None, {"fields": (("function", "queue"), ("state_label", "attempt", "progress"), "reason")}),
+        (None, {"fields": ("arguments", "result")}),
+        ("Times", {"fields": (("enqueued", "due"), ("started", "finished"))}),
+        ("Options", {"fields": (("priority", "key", "limits"), "meta")}),
+        ("Attempts", {"fields": ("attempts",)}),
     )
 
     def complete(self, objects: Sequence[Any]) -> None:
@@ -166,11 +167,11 @@ class TaskAdmin(_ReadOnlyAdmin):
         asked = " (cancel requested)" if task.live and task.live.cancel_requested else ""
         return format_html('<span class="task-state task-state-{}">{}</span>{}', state, state, asked)
 
-    @admin.display(empty_value="")
-    def progress(self, task: Any) -> SafeString | None:
+    @admin.display
+    def progress(self, task: Any) -> SafeString | str:
         progress = task.live.progress if task.live else None
         if progress is None:
-            return None
+            return "-"
         message = escaped(progress.message or "")
         if not progress.total:
             return format_html('<span class="task-progress">{} {}</span>', f"{progress.done:g}", message)
@@ -180,61 +181,75 @@ class TaskAdmin(_ReadOnlyAdmin):
         )
 
     @admin.display
-    def attempts(self, task: Any) -> str | None:
+    def attempt(self, task: Any) -> str:
         if task.live is None:
-            return None
+            return "-"
         return (
             str(task.live.attempt)
             if task.live.max_attempts is None
             else f"{task.live.attempt}/{task.live.max_attempts}"
         )
 
-    @admin.display(description="error", empty_value="")
-    def error_line(self, task: Any) -> SafeString | None:
-        lines = ((task.live and task.live.error) or "").strip().splitlines()
-        return format_html('<span class="task-error">{}</span>', escaped(lines[-1][:200])) if lines else None
-
     @admin.display(description="error")
-    def last_error(self, task: Any) -> SafeString | None:
-        return _text(task.live.error) if task.live and task.live.error else None
+    def error_line(self, task: Any) -> SafeString | str:
+        lines = ((task.live and task.live.error) or "").strip().splitlines()
+        line = escaped(lines[-1][:_SHOWN_LINE]) if lines else ""
+        return format_html('<span class="task-error" title="{}">{}</span>', line, line) if line else ""
 
     @admin.display
-    def arguments(self, task: Any) -> SafeString | None:
-        return _json(lambda: task.live.payload) if task.live else None
+    def reason(self, task: Any) -> SafeString | str:
+        """Why the task ended, if no attempt says so: it has expired, or an operator has cancelled it."""
+        error = task.live and task.live.error
+        return _text(error) if error and "Traceback" not in error else "-"
 
     @admin.display
-    def result(self, task: Any) -> SafeString | None:
-        return _json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else None
+    def arguments(self, task: Any) -> SafeString | str:
+        return _json(lambda: task.live.payload) if task.live else "-"
 
     @admin.display
-    def meta(self, task: Any) -> SafeString | None:
-        return _json(lambda: task.live.meta) if task.live and task.live.meta else None
+    def result(self, task: Any) -> SafeString | str:
+        return _json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else "-"
 
     @admin.display
-    def priority(self, task: Any) -> str | None:
-        return str(task.live.priority) if task.live else None
+    def meta(self, task: Any) -> SafeString | str:
+        return _json(lambda: task.live.meta) if task.live and task.live.meta else "-"
 
     @admin.display
-    def due(self, task: Any) -> datetime | None:
-        return task.live.start_at if task.live else None
+    def priority(self, task: Any) -> str:
+        return str(task.live.priority) if task.live else "-"
+
+    @admin.display(ordering="created_at")
+    def enqueued(self, task: Any) -> SafeString | str:
+        return _time(task.created_at)
 
     @admin.display
-    def limits(self, task: Any) -> str | None:
+    def due(self, task: Any) -> SafeString | str:
+        return _time(task.live.start_at) if task.live else "-"
+
+    @admin.display
+    def started(self, task: Any) -> SafeString | str:
+        return _time(task.started_at)
+
+    @admin.display
+    def finished(self, task: Any) -> SafeString | str:
+        return _time(task.finished_at)
+
+    @admin.display
+    def limits(self, task: Any) -> str:
         live = task.live
         limits = {"time": live.time_limit, "without progress": live.stall_limit} if live else {}
         texts = [f"{name}: {value:g} s" for name, value in limits.items() if value is not None]
         if live and live.memory_limit is not None:
             texts.append(f"memory: {live.memory_limit} bytes")
-        return ", ".join(texts) or None
+        return ", ".join(texts) or "-"
 
-    @admin.display(description="attempts")
-    def attempt_table(self, task: Any) -> SafeString | None:
-        if task.live is None:
-            return None
-        attempts = task.live.attempts(limit=_MOST_ATTEMPTS, output=True)
-        rows = format_html_join("", "{}", ([_row(attempt)] for attempt in reversed(attempts)))
+    @admin.display
+    def attempts(self, task: Any) -> SafeString | str:
+        """The newest attempts, the last one first, with their errors and output."""
+        found = task.live.attempts(limit=_MOST_ATTEMPTS, output=True) if task.live else []
+        rows = format_html_join("", "{}", ([_row(attempt)] for attempt in reversed(found)))
         head = mark_safe("<tr><th>number</th><th>started</th><th>ended</th><th>outcome</th><th>worker</th></tr>")
-        return format_html('<table class="task-attempts">{}{}</table>', head, rows) if attempts else None
+        return format_html('<table class="task-attempts">{}{}</table>', head, rows) if found else "-"
 
     # -- what is done ------------------------------------------------------------------------------
 
@@ -324,8 +339,8 @@ class TaskAdmin(_ReadOnlyAdmin):
 class WorkerAdmin(_ReadOnlyAdmin):
     """Live workers, and those that were lost within the last day."""
 
-    list_display = ("number", "host", "pid_text", "state", "executor", "queues", "holds", "created_at")
-    fields = ("host", "pid_text", "state", "executor", "queues", "holds", "lease", "created_at", "lost_at")
+    list_display = ("number", "host", "pid_text", "state", "executor", "queues", "holds", "started")
+    fields = (("host", "pid_text"), ("state", "lost_at"), ("executor", "queues"), ("holds", "lease", "started"))
     actions = None
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -347,24 +362,28 @@ class WorkerAdmin(_ReadOnlyAdmin):
         return str(worker.pid)
 
     @admin.display
-    def state(self, worker: Any) -> str | None:
-        return worker.live.state if worker.live else None
+    def state(self, worker: Any) -> str:
+        return worker.live.state if worker.live else "ended"
 
     @admin.display
-    def queues(self, worker: Any) -> str | None:
-        return ", ".join(worker.live.queues or []) if worker.live else None
+    def queues(self, worker: Any) -> str:
+        return (", ".join(worker.live.queues or []) if worker.live else "") or "-"
 
     @admin.display(description="tasks held")
-    def holds(self, worker: Any) -> str | None:
-        return str(worker.live.holds) if worker.live else None
+    def holds(self, worker: Any) -> str:
+        return str(worker.live.holds) if worker.live else "0"
 
     @admin.display
-    def lease(self, worker: Any) -> str | None:
-        return f"{worker.live.lease:g} s" if worker.live else None
+    def lease(self, worker: Any) -> str:
+        return f"{worker.live.lease:g} s" if worker.live else "-"
+
+    @admin.display(ordering="created_at")
+    def started(self, worker: Any) -> SafeString | str:
+        return _time(worker.created_at)
 
     @admin.display(description="lost")
-    def lost_at(self, worker: Any) -> datetime | None:
-        return worker.live.lost_at if worker.live else None
+    def lost_at(self, worker: Any) -> SafeString | str:
+        return _time(worker.live.lost_at if worker.live else None)
 
 
 def _text(text: str) -> SafeString:
@@ -393,8 +412,11 @@ def _row(attempt: Attempt) -> SafeString:
     return format_html("{}{}", row, more)
 
 
-def _time(time: datetime | None) -> str:
-    return "" if time is None else localtime(time).strftime("%Y-%m-%d %H:%M:%S")
+def _time(time: datetime | None) -> SafeString | str:
+    if time is None:
+        return "-"
+    local = template_localtime(time)  # in the user's time zone, or in UTC without USE_TZ
+    return format_html('<time datetime="{}">{}</time>', time.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
 
 
 if models.database() is not None:

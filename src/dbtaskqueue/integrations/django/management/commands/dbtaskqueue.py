@@ -45,7 +45,7 @@ class Command(BaseCommand):
         load_tasks()
         words = self._reloading(options["command"] or ["--help"])
         if settings.DEBUG and self._called_from_command_line and not logging.getLogger().handlers:
-            logging.getLogger("django").propagate = False  # with DEBUG it has a handler, and the worker adds another one
+            logging.getLogger("django").propagate = False  # with DEBUG it has a handler already
         program = [*("python", "manage.py", "dbtaskqueue"), *self._alias(options["backend"])]
         group = command_line_for(
             backend.unopened_queue, " ".join(program), queues=sorted(backend.queues) or ["*"], program=program
