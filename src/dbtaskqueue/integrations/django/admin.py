@@ -48,7 +48,8 @@ class _ChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """See Django."""
         super().get_results(request)
-        self.result_list = list(self.result_list)
+        rows: Any = self.result_list
+        self.result_list: Any = list(rows)
         self.model_admin.complete(self.result_list)
 
 

@@ -9,9 +9,9 @@ from django.db import connections
 from django.tasks import task_backends
 
 from ... import SchemaError, TaskQueue
+from ...states import FINAL
 from .backend import DatabaseBackend
 
-_ENDED = ("done", "cancelled", "abandoned")
 
 
 def heed_migration(using: str, plan: object = None, **kwargs: Any) -> None:
@@ -35,4 +35,4 @@ def empty(queue: TaskQueue) -> None:
     for info in queue.queues():
         lane = queue.lane(info.name)
         lane.purge()
-        lane.prune(0, states=_ENDED)
+        lane.prune(0, states=FINAL)
