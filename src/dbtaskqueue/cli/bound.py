@@ -39,12 +39,13 @@ def command_line_for(
     queues: Sequence[str] = (),
     program: Sequence[str] = (),
     without: Sequence[str] = ("demo",),
+    logs: bool = True,
 ) -> click.Group:
     """Return a click group with all commands, without ``--url`` and ``MODULE:NAME``.
 
     ``queue``: the ``TaskQueue``, or a function that returns it when a command runs. ``queues``: those that ``worker``
     serves by default. ``program``: the words before a command when a message suggests one. ``without``: commands that
-    are left out.
+    are left out. ``logs``: whether ``worker`` sets up logging to stderr, as a program of its own does.
     """
     from . import GROUPS
 
@@ -56,7 +57,7 @@ def command_line_for(
     @click.pass_context
     def start(ctx: click.Context) -> None:
         """Run and operate the tasks of this application."""
-        bind(ctx, Bound(queue if isinstance(queue, TaskQueue) else queue(), tuple(queues), tuple(program)))
+        bind(ctx, Bound(queue if isinstance(queue, TaskQueue) else queue(), tuple(queues), tuple(program), logs))
 
     settings = {
         "auto_envvar_prefix": "DBTASKQUEUE",

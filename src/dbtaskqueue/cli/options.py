@@ -34,11 +34,15 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
 
 
 class Bound(NamedTuple):
-    """The queue that a command line is for, the names of queues that its worker serves, and the words before it."""
+    """The queue that a command line is for, the names of queues that its worker serves, and the words before it.
+
+    ``logs``: whether the worker logs to stderr. If not, logging stays as the program has set it up.
+    """
 
     queue: TaskQueue
     queues: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
+    logs: bool = True
 
 
 def bind(ctx: click.Context, bound: Bound) -> None:

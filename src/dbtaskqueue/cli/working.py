@@ -125,7 +125,8 @@ def worker(
         code = _bound_code(bound, ctx)
     else:
         code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
-    set_up_logging(log_level)
+    if bound is None or bound.logs:
+        set_up_logging(log_level)
     when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
     worker = Worker(code.source, queues=queues or code.queues, **options)
     with draining_until_exit(worker.stop):

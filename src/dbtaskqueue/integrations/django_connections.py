@@ -14,8 +14,8 @@ from ..errors import ConfigurationError
 from . import missing
 
 try:
-    from django.db import Error, connections  # type: ignore[import-untyped]
-    from django.db.backends.base.base import BaseDatabaseWrapper  # type: ignore[import-untyped]
+    from django.db import Error, connections
+    from django.db.backends.base.base import BaseDatabaseWrapper
 except ImportError as error:
     raise missing("django", error) from None
 

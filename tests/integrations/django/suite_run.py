@@ -72,22 +72,22 @@ class Result(unittest.TextTestResult):
 
     outcomes: dict[str, str] = {}  # noqa: RUF012
 
-    def addSuccess(self, test: unittest.TestCase) -> None:
+    def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().addSuccess(test)
         self.outcomes.setdefault(name_of(test), "passed")
 
-    def addFailure(self, test: unittest.TestCase, error: Any) -> None:
+    def addFailure(self, test: unittest.TestCase, error: Any) -> None:  # noqa: N802
         super().addFailure(test, error)
         self.outcomes[name_of(test)] = self._exc_info_to_string(error, test)
 
     addError = addFailure  # noqa: N815
 
-    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, error: Any) -> None:
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, error: Any) -> None:  # noqa: N802
         super().addSubTest(test, subtest, error)
         if error is not None:
             self.outcomes[name_of(test)] = self._exc_info_to_string(error, test)
 
-    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
         super().addSkip(test, reason)
         self.outcomes[name_of(test)] = f"skipped: {reason}"
 

@@ -3,13 +3,12 @@
 import json
 import os
 
-if "PYMYSQL" in os.environ:
-    import pymysql
-
-    pymysql.install_as_MySQLdb()
-
 SECRET_KEY = "for tests"
 USE_TZ = True
 INSTALLED_APPS = ["dbtaskqueue.integrations.django"]
 DATABASES = {"default": json.loads(os.environ["DATABASE"])}
+if DATABASES["default"]["ENGINE"].endswith("mysql"):
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,7 +1,8 @@
 """System checks: what cannot work, or works otherwise than expected, before the first task is enqueued.
 
 ``check_backend`` is what ``DatabaseBackend.check`` returns, since Django runs the checks of an app only if it is
-installed.
+installed. The app itself registers ``check_sqlite_files``, which has only warnings: Django's own tests expect of a
+backend that the default settings have no messages.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 (Django's name)
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.tasks import task_backends
 
 from dbtaskqueue import ConfigurationError
 from dbtaskqueue._formats.url import parse
+
+from .database import is_sqlite
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
@@ -71,10 +75,23 @@ def _check_database(alias: Any, where: str) -> list[CheckMessage]:
                 id="dbtaskqueue.E002",
             )
         ]
-    return list(_CHECKS[connection.vendor](connection, place))
+    check = _CHECKS.get(connection.vendor)
+    return [] if check is None else check(connection, place)
 
 
-def _check_sqlite(connection: Any, place: str) -> list[CheckMessage]:
+def check_sqlite_files(app_configs: object = None, **kwargs: object) -> list[CheckMessage]:
+    """Return warnings about the SQLite databases of all backends."""
+    from .backend import DatabaseBackend
+
+    backends = [backend for backend in task_backends.all() if isinstance(backend, DatabaseBackend)]
+    aliases = {alias for backend in backends if (alias := backend.database) is not None and alias in settings.DATABASES}
+    return [message for alias in sorted(aliases) for message in _warnings(connections[alias])]
+
+
+def _warnings(connection: Any) -> list[CheckMessage]:
+    place = f"DATABASES[{connection.alias!r}]"
+    if not is_sqlite(connection):
+        return []
     if connection.is_in_memory_db():
         return [
             Warning(
@@ -129,4 +146,4 @@ def _is_pymysql(driver: Any) -> bool:
     return driver is pymysql
 
 
-_CHECKS = {"sqlite": _check_sqlite, "postgresql": _check_postgresql, "mysql": _check_mysql}
+_CHECKS = {"postgresql": _check_postgresql, "mysql": _check_mysql}

@@ -25,9 +25,19 @@ def url_of(connection: BaseDatabaseWrapper) -> str:
     return build(connection.settings_dict)
 
 
+def is_sqlite(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether one of Django's databases is a SQLite file, or is in memory."""
+    return _URLS.get(connection.vendor) is _sqlite
+
+
+def schema_of(connection: BaseDatabaseWrapper) -> str | None:
+    """Return the name of the schema that has the tables of the queue; None if they are beside those of Django."""
+    return "dbtaskqueue" if _URLS.get(connection.vendor) is _postgresql else None
+
+
 def is_in_memory(connection: BaseDatabaseWrapper) -> bool:
     """Return whether it is a SQLite database in memory, as in most test runs. Then our tasks are in a file."""
-    return connection.vendor in _FILES and connection.is_in_memory_db()
+    return is_sqlite(connection) and connection.is_in_memory_db()
 
 
 def _sqlite(settings: Mapping[str, Any]) -> str:
@@ -74,4 +84,3 @@ _URLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "postgresql": _postgresql,
     "mysql": _mariadb,
 }
-_FILES = {"sqlite"}

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from dbtaskqueue import TaskState
 
 from .backend import DatabaseBackend
+from .database import schema_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,8 +54,8 @@ def _is_ours(path: str) -> bool:
 def table(name: str) -> str:
     """Return the name of a table as Django quotes it. On PostgreSQL, the tables have a schema of their own."""
     alias = database()
-    if alias is not None and connections[alias].vendor == "postgresql":
-        return f'"dbtaskqueue"."{name}"'
+    if alias is not None and schema_of(connections[alias]):
+        return f'"{schema_of(connections[alias])}"."{name}"'
     return name
 
 

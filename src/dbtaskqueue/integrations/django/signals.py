@@ -11,7 +11,7 @@ from django.tasks import task_backends
 from ... import SchemaError, TaskQueue
 from ...states import FINAL
 from .backend import DatabaseBackend
-
+from .database import is_sqlite
 
 
 def heed_migration(using: str, plan: object = None, **kwargs: Any) -> None:
@@ -26,7 +26,7 @@ def heed_migration(using: str, plan: object = None, **kwargs: Any) -> None:
             with contextlib.suppress(SchemaError):  # a router does not allow our tables in this database
                 if plan is None:
                     empty(backend.queue)
-                elif connections[using].vendor == "sqlite":
+                elif is_sqlite(connections[using]):
                     backend.queue  # noqa: B018 (the first use opens it)
 
 

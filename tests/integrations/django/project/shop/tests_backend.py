@@ -15,11 +15,11 @@ from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished, task_started
 from django.test import TestCase, TransactionTestCase
 from django.utils import timezone
-from shop.models import Order
-from shop.tasks import describe, fail_until, patient, refuse, write_receipt, write_receipt_async
 
 from dbtaskqueue import RetryPolicy
 from dbtaskqueue.integrations.django import DatabaseBackend
+from shop.models import Order
+from shop.tasks import describe, fail_until, patient, refuse, write_receipt, write_receipt_async
 
 SOON = RetryPolicy(delay=0)
 

@@ -48,7 +48,11 @@ class Command(BaseCommand):
             logging.getLogger("django").propagate = False  # with DEBUG it has a handler already
         program = [*("python", "manage.py", "dbtaskqueue"), *self._alias(options["backend"])]
         group = command_line_for(
-            backend.unopened_queue, " ".join(program), queues=sorted(backend.queues) or ["*"], program=program
+            backend.unopened_queue,
+            " ".join(program),
+            queues=sorted(backend.queues) or ["*"],
+            program=program,
+            logs=self._called_from_command_line,
         )
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
         code = 0
