@@ -71,10 +71,11 @@ class Handle:
     ) -> Handle:
         """Return a handle of another database, which is not open yet.
 
-        It shares the functions, the listeners and the declared schedules. ``queues``: the queues of these schedules
-        there, by their names here, if they differ.
+        It shares the functions, the listeners and the declared schedules. ``extensions``: all that it has. ``queues``:
+        the queues of these schedules there, by their names here, if they differ.
         """
-        other = Handle(url, lease=lease, create=self._create, extensions=extensions)
+        other = Handle(url, lease=lease, create=self._create, extensions=())
+        other.extensions = [*extensions]
         other.functions, other.events, other.declarations = self.functions, self.events, self.declarations
         other._queues = queues
         return other
@@ -214,6 +215,15 @@ class Handle:
         if self._membership is not None:
             self._membership.leave()
         self._close_if_unused()
+
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections. The next use opens others."""
+        if self.is_closed or self._store is None:
+            return
+        if self._membership is not None:
+            self._membership.leave()
+        self._store.wakeups.close()
+        self._store.disconnect()
 
     @contextlib.contextmanager
     def serving(self, stop: Callable[[], object]) -> Iterator[None]:

@@ -94,7 +94,7 @@ from .schedules import (
     to_target,
 )
 from .states import FINAL, RUNNING, StateName, TaskState
-from .task import Task, cancel, check_id, look_up, wait_all
+from .task import Task, cancel, check_id, enqueued_with, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -191,6 +191,10 @@ class TaskQueue:
         """
         self._handle.close()
 
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections, for a program that may use the queue again later."""
+        self._handle.disconnect()
+
     # -- shared by all lanes -----------------------------------------------------------------------
 
     @property
@@ -230,6 +234,11 @@ class TaskQueue:
     def is_open(self) -> bool:
         """Whether the database has been opened."""
         return self._handle.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the queue has been closed."""
+        return self._handle.is_closed
 
     @property
     def store(self) -> Store:
@@ -285,8 +294,9 @@ class TaskQueue:
         ``priority``: from −32768 to 32767. Tasks run strictly in the order of priority (higher first), due time and id.
         ``retry``: the retry policy, by default this queue's. ``max_attempts`` overrides its number. ``key``: if an
         unfinished task of this queue has the same key, that task is returned, unchanged, and ``deduplicated`` is true.
-        ``connection``: your own DB-API connection to the same database (sqlite3, psycopg, PyMySQL), in a transaction.
-        The task is part of it, and exists if and only if you commit.
+        ``connection``: your own connection or session to the same database, in a transaction: of SQLAlchemy with any
+        driver, of Django, sqlite3, psycopg, psycopg2 or PyMySQL. The task is part of the transaction, and exists if and
+        only if you commit.
 
         Limits of each attempt, by default none: ``time_limit``, and ``stall_limit`` for the time without ``progress``,
         in seconds or timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails.
@@ -512,7 +522,7 @@ class TaskQueue:
             found[index] = self._read_again(ids[index], connection)
         if handle.on_enqueued is not None and connection is None:
             handle.on_enqueued(found)
-        return found
+        return found if connection is None else enqueued_with(connection, found)
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
         """Return the tasks of a batch, in groups that differ in their payloads only.
@@ -610,10 +620,13 @@ class TaskQueue:
 
     # -- inspecting and operating ------------------------------------------------------------------
 
-    def get(self, id: int) -> Task:
-        """Return the task with this id, of any queue in the database. Raises TaskNotFound."""
+    def get(self, id: int, *, connection: object = None) -> Task:
+        """Return the task with this id, of any queue in the database. Raises TaskNotFound.
+
+        ``connection``: as for ``enqueue``. Its transaction sees the tasks that it has enqueued itself.
+        """
         self._handle.require_open()
-        return Task(self.store, look_up(self.store, id))
+        return Task(self.store, look_up(self.store, id, connection))
 
     def cancel(self, id: int, *, running: bool = True, actor: str | Actor | None = None) -> bool:
         """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition.

@@ -121,6 +121,8 @@ class Worker:
         options = {**given, **check_options(given, WorkerOptions)}
         if options["allow_commands"] and executor != "process":
             raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
+        if isinstance(getattr(url_or_queue, "sync", None), TaskQueue):
+            raise TypeError("a Worker takes the TaskQueue of an AsyncTaskQueue: Worker(queue.sync)")
         names = queues if queues is not None else None if queue is None else [queue]
         checked = None if names is None else [check_served(name) for name in dict.fromkeys(names)]
         self._owns_queue = not isinstance(url_or_queue, TaskQueue)

@@ -172,7 +172,7 @@ def wrong_kind(needed: str, connection: object) -> ConfigurationError:
 
 def is_closed() -> ConfigurationError:
     """Return the error for a closed connection."""
-    return ConfigurationError("connection: it is closed; pass an open one")
+    return ConfigurationError("connection: it is closed, by this program or by the server; pass an open one")
 
 
 def in_autocommit() -> ConfigurationError:

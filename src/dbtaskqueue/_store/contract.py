@@ -106,6 +106,7 @@ class Summary(NamedTuple):
     blocked: int
     flow: int
     suspended: int
+    progress: str | None
 
 
 class Position(NamedTuple):

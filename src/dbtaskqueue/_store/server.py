@@ -212,8 +212,20 @@ class ServerConnections(Connections):
             yield
         except self._driver_error as error:
             raise self._unavailable(error) from error
-        except ForeignError as error:
-            raise self._unavailable(error) from error.original
+
+    @contextlib.contextmanager
+    def translated_for_user(self) -> Iterator[None]:
+        """See the base class."""
+        with self.translated():
+            try:
+                yield
+            except ForeignError as error:
+                raise self._unavailable(error) from error.original
+
+    def prepare_to_borrow(self) -> None:
+        """See the base class."""
+        if not self._identity:
+            self._identity = self.query("identity")
 
     def is_identity(self, identity: list[Row]) -> bool:
         """Return whether this is the identity of this database, which the process reads once.

@@ -69,7 +69,6 @@ Examples:
 )
 @click.option(
     "--reload-dir",
-    "reload_dirs",
     metavar="DIRECTORY",
     multiple=True,
     help="With --reload: watch this directory, and those below. Repeatable.  [default: the current directory]",
@@ -92,7 +91,7 @@ def worker(
     alive_file: str | None,
     http: tuple[str, int] | None,
     reload: bool,
-    reload_dirs: tuple[str, ...],
+    reload_dir: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Run tasks until stopped.
@@ -110,12 +109,12 @@ def worker(
     bound = bound_to(ctx)
     if target is None and bound is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
-    if reload_dirs and not reload:
+    if reload_dir and not reload:
         raise click.UsageError("--reload-dir needs --reload")
     if reload:
         if not reloading.is_child():
             set_up_logging(log_level)
-            ctx.exit(reloading.reload(reload_dirs or [os.curdir]))
+            ctx.exit(reloading.reload(reload_dir or [os.curdir]))
         if ctx.get_parameter_source("drain_timeout") is ParameterSource.DEFAULT:
             options["drain_timeout"] = reloading.DRAIN_TIMEOUT
     if executor == "process":
@@ -233,6 +232,9 @@ def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
 
 
 def _suitable(found: Any, target: str) -> TaskQueue | Callback:
+    sync = getattr(found, "sync", None)
+    if isinstance(sync, TaskQueue | TaskFunction):  # found is an AsyncTaskQueue or one of its functions
+        found = sync
     if isinstance(found, TaskFunction):
         raise click.ClickException(f"{target} is a task function; name the TaskQueue that it belongs to")
     if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):

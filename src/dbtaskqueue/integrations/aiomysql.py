@@ -32,7 +32,8 @@ class _Statements(Foreign):
         self._count = -1
         library: Any = sys.modules[_library_of(connection)]
         self._cursor: Any = library.cursors.Cursor  # the connection may use another one, such as one for dicts
-        self._errors: tuple[type[Exception], ...] = library.MySQLError, OSError
+        errors: Any = getattr(library, "errors", library)  # of asyncmy, or the library itself
+        self._errors: tuple[type[Exception], ...] = errors.MySQLError, OSError
 
     @property
     def is_closed(self) -> bool:

@@ -19,7 +19,7 @@ except ImportError as error:
 
 T = TypeVar("T")
 
-_ERRORS = asyncpg.PostgresError, asyncpg.InterfaceError, OSError
+_ERRORS = asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
 
 
 def lend(connection: Any, loop: OnLoop | None, work: Callable[[Any], T]) -> T:

@@ -155,10 +155,11 @@ class FlaskTaskQueue(TaskQueue):
         lease = app.config.get("DBTASKQUEUE_LEASE")
         queue = check_queue(app.config.get("DBTASKQUEUE_QUEUE") or self._default_name)
         known = weakref.ref(app)  # the handle is a value of _apps: it must not keep the application alive
+        context = _AppContext(lambda: known() or self._app_of_child())
         handle = self._unbound.elsewhere(
             _url_of(app),
             lease=self._unbound.lease if lease is None else check_lease(lease),
-            extensions=[_AppContext(lambda: known() or self._app_of_child()), *self._unbound.extensions[1:]],
+            extensions=[context if isinstance(each, _AppContext) else each for each in self._unbound.extensions],
             queues={self._default_name: queue},
         )
         return _Bound(handle, queue)

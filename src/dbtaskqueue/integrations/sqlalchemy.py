@@ -53,10 +53,12 @@ def _lend(given: object, work: Callable[[Any], T]) -> T:
 
 
 def _connection_of(given: object) -> Connection:
-    """Return the connection, in a transaction that the session has started, if it was not yet."""
+    """Return the connection, in a transaction of SQLAlchemy: without one, its ``commit`` does nothing."""
     if isinstance(given, Connection):
         if given.closed:
             raise ConfigurationError(f"connection: this Connection is closed; {_SESSION}")
+        if not given.in_transaction():
+            _begin(given)
         return given
     if not isinstance(given, Session):
         raise ConfigurationError(
@@ -71,6 +73,13 @@ def _connection_of(given: object) -> Connection:
         ) from None
     except exc.ResourceClosedError as error:
         raise ConfigurationError(f"connection: {error}; {_SESSION}") from None
+    except exc.DBAPIError as error:
+        raise _without_parameters(error) from error.orig
+
+
+def _begin(connection: Connection) -> None:
+    try:
+        connection.begin()
     except exc.DBAPIError as error:
         raise _without_parameters(error) from error.orig
 

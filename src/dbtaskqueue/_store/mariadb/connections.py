@@ -192,26 +192,26 @@ class MariadbConnections(ServerConnections):
                 " or give the URL a smaller max_payload"
             )
 
-    def borrow(self, connection: object) -> MariadbLink:
-        """Return a user's own connection, in its transaction."""
+    def borrow(self, connection: object, *, reads: bool = False) -> MariadbLink:
+        """Return a user's own connection, in its transaction. One that only reads needs none."""
         if isinstance(connection, Foreign) and isinstance(connection.driver, pymysql.connections.Connection):
             connection = connection.driver
         if isinstance(connection, Foreign) and connection.engine == "mariadb":
-            return self._borrow_foreign(connection)
+            return self._borrow_foreign(connection, reads=reads)
         if not isinstance(connection, pymysql.connections.Connection):
             raise wrong_kind("pymysql", connection)
         if not connection.open:
             raise is_closed()
         started = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
-        if connection.get_autocommit() and not started:
+        if connection.get_autocommit() and not started and not reads:
             raise in_autocommit()
         _check_charset(connection.charset)
         return MariadbLink(connection, None, self._sql)
 
-    def _borrow_foreign(self, connection: Foreign) -> MariadbLink:
+    def _borrow_foreign(self, connection: Foreign, *, reads: bool) -> MariadbLink:
         if connection.is_closed:
             raise is_closed()
-        if connection.commits_itself:
+        if not reads and connection.commits_itself:
             raise in_autocommit()
         link = MariadbLink(connection, None, self._sql)
         if connection.driver not in self._verified:

@@ -176,8 +176,8 @@ class PostgresqlConnections(ServerConnections):
             raise
         return PostgresqlLink(connection, self._queries)
 
-    def borrow(self, connection: object) -> PostgresqlLink:
-        """Return a user's own connection, in its transaction."""
+    def borrow(self, connection: object, *, reads: bool = False) -> PostgresqlLink:
+        """Return a user's own connection, in its transaction. One that only reads needs none."""
         if isinstance(connection, Foreign) and isinstance(connection.driver, psycopg.Connection):
             connection = connection.driver
         if isinstance(connection, Foreign) and connection.engine == "postgresql":
@@ -190,7 +190,7 @@ class PostgresqlConnections(ServerConnections):
             raise wrong_kind("psycopg", connection)
         if closed:
             raise is_closed()
-        if commits_itself:
+        if commits_itself and not reads:
             raise in_autocommit()
         return PostgresqlLink(connection, self._queries, is_borrowed=True)
 

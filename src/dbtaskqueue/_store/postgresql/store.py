@@ -136,8 +136,8 @@ class PostgresqlStore(SqlStore):
     def _forget_dead_waiters(self, tx: PostgresqlLink) -> None:
         tx.change("forget_dead_waiters", {"limit": _DEAD_WAITERS})
 
-    def _borrow(self, connection: object) -> PostgresqlLink:
-        link = self._postgresql.borrow(connection)
+    def _borrow(self, connection: object, *, reads: bool = False) -> PostgresqlLink:
+        link = self._postgresql.borrow(connection, reads=reads)
         if not self._postgresql.belongs_here(link, self.schema):
             raise ConfigurationError(f"connection: belongs to a different database than {self._name}")
         return link

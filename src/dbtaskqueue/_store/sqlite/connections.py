@@ -59,6 +59,11 @@ _OLD_SNAPSHOT = (
     ' "IMMEDIATE" in OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
 )
 
+_LOCKED_FOR_USER = (
+    "another connection has kept the database locked for longer than the timeout of this one. Nothing was stored: roll"
+    " back and run the transaction again"
+)
+
 
 class SqliteConnections(Connections):
     """The connections of one process to one SQLite file: one that writes and one that reads."""
@@ -133,12 +138,12 @@ class SqliteConnections(Connections):
             assert row is not None
             return row
 
-    def borrow(self, connection: object) -> SqliteTransaction:
-        """Return a user's own connection, in a transaction that locks the file for writing."""
+    def borrow(self, connection: object, *, reads: bool = False) -> SqliteTransaction:
+        """Return a user's own connection. Unless it only reads, in a transaction that locks the file for writing."""
         if isinstance(connection, Foreign) and isinstance(connection.driver, sqlite3.Connection):
             connection = connection.driver
         if isinstance(connection, Foreign) and connection.engine == "sqlite":
-            return self._borrow_foreign(connection)
+            return self._borrow_foreign(connection, reads=reads)
         if not isinstance(connection, sqlite3.Connection):
             raise wrong_kind("sqlite3", connection)
         try:
@@ -147,17 +152,17 @@ class SqliteConnections(Connections):
             raise ConfigurationError(f"connection: {error}") from None
         cursor.row_factory = None
         self._check_same_file(cursor.execute("PRAGMA database_list").fetchall())
-        if not connection.in_transaction:
+        if not reads and not connection.in_transaction:
             if getattr(connection, "autocommit", -1) is True or connection.isolation_level is None:
                 raise in_autocommit()
             cursor.execute("BEGIN IMMEDIATE")
         return SqliteTransaction(connection, cursor)
 
-    def _borrow_foreign(self, connection: Foreign) -> SqliteTransaction:
+    def _borrow_foreign(self, connection: Foreign, *, reads: bool) -> SqliteTransaction:
         if connection.is_closed:
             raise is_closed()
         self._check_same_file(connection.execute("PRAGMA database_list").fetchall())
-        if not connection.in_transaction:
+        if not reads and not connection.in_transaction:
             if connection.commits_itself:
                 raise in_autocommit()
             connection.execute("BEGIN IMMEDIATE")
@@ -165,7 +170,7 @@ class SqliteConnections(Connections):
 
     def _check_same_file(self, databases: list[Row]) -> None:
         file = next((file for _, name, file in databases if name == "main"), "")
-        if not file or identity(file) != identity(self.path):
+        if file != self.path and (not file or identity(file) != identity(self.path)):
             raise ConfigurationError(f"connection: belongs to a different database than {self.path}")
 
     @contextlib.contextmanager
@@ -350,8 +355,17 @@ class SqliteConnections(Connections):
             yield
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
-        except ForeignError as error:
-            raise self._unavailable(error.original) from error.original
+
+    @contextlib.contextmanager
+    def translated_for_user(self) -> Iterator[None]:
+        """See the base class."""
+        try:
+            yield
+        except (sqlite3.Error, ForeignError) as error:
+            original = error.original if isinstance(error, ForeignError) else error
+            is_locked = _is_busy(original) and _code(original) != "SQLITE_BUSY_SNAPSHOT"
+            why = _LOCKED_FOR_USER if is_locked else _explain(original, self.path)
+            raise StoreUnavailable(f"{self.path}: {why}") from original
 
 
 def _rows(transaction: SqliteTransaction, name: str, values: Values) -> list[Row]:

@@ -127,8 +127,8 @@ class SqliteStore(SqlStore):
         insert_large(tx, ids, tasks)
         return ids
 
-    def _borrow(self, connection: object) -> SqliteTransaction:
-        return self._sqlite.borrow(connection)
+    def _borrow(self, connection: object, *, reads: bool = False) -> SqliteTransaction:
+        return self._sqlite.borrow(connection, reads=reads)
 
     def _delete(self, tx: SqliteTransaction, ids: Sequence[int]) -> list[int]:
         tx.change("raise_pruned", {"id": max(ids)})

@@ -48,12 +48,8 @@ class _ChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """See Django."""
         super().get_results(request)
-<<<<<<< HEAD
         rows: Any = self.result_list
         self.result_list: Any = list(rows)
-=======
-        self.result_list: Any = list(self.result_list)
->>>>>>> django
         self.model_admin.complete(self.result_list)
 
 
