@@ -10,6 +10,7 @@ from django.db import transaction
 from django.tasks import default_task_backend
 from django.test import TestCase, TransactionTestCase
 
+from dbtaskqueue import TaskQueue
 from dbtaskqueue.integrations.django.testing import TaskTestMixin, captured_tasks
 from shop.models import Order
 from shop.tasks import add_receipts, chain, describe, refuse, wait_for_file, write_receipt, write_receipt_async
@@ -249,13 +250,13 @@ class AdminTest(TransactionTestCase):
     def test_workers_are_listed(self):
         self.assertIn("0 workers", self.page("worker/"))
         wait_for_file.enqueue("x")
-        [held] = default_task_backend.queue.fetch()
-        page = self.page("worker/")
-        for text in ("alive", "1 worker", str(os.getpid())):
-            self.assertIn(text, page)
-        self.assertIn(f"/admin/dbtaskqueue/worker/{held.worker}/change/", page)
-        self.assertIn("30 s", self.page(f"worker/{held.worker}/change/"))
-        held.release()
+        with TaskQueue(default_task_backend.url, create=False) as queue:  # closed afterwards: it has a connection
+            [held] = queue.fetch()
+            page = self.page("worker/")
+            for text in ("alive", "1 worker", str(os.getpid())):
+                self.assertIn(text, page)
+            self.assertIn(f"/admin/dbtaskqueue/worker/{held.worker}/change/", page)
+            self.assertIn("30 s", self.page(f"worker/{held.worker}/change/"))
 
     def test_arguments_are_shown_as_json(self):
         waiting = describe.enqueue("ü", {"deep": [1, None]})
