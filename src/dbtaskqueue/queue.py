@@ -520,9 +520,11 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
-        if handle.on_enqueued is not None and connection is None:
+        if connection is not None:
+            return enqueued_with(connection, found)
+        if handle.on_enqueued is not None:
             handle.on_enqueued(found)
-        return found if connection is None else enqueued_with(connection, found)
+        return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
         """Return the tasks of a batch, in groups that differ in their payloads only.

@@ -511,17 +511,6 @@ class Task(Reference, Generic[R]):
             self._membership.drop(self._claim, runs=self._claim.state == RUNNING)
 
 
-class EndedTask(Task[Any]):
-    """A task whose attempt has ended, as ``Extension.ended`` gets it.
-
-    ``seconds``: how long the code of the attempt ran, None if it did not run.
-    """
-
-    def __init__(self, store: Store, record: TaskRecord, seconds: float | None) -> None:
-        super().__init__(store, record)
-        self.seconds = seconds
-
-
 def result_of(task: Task[T]) -> T:
     """Return the result of a task that has ended, as ``Task.get_result`` does."""
     if task.state == ABANDONED:
@@ -532,6 +521,17 @@ def result_of(task: Task[T]) -> T:
         raise TaskCancelled(f"task {task.id} was {task.error or 'cancelled'}")
     result: T = task.result  # type: ignore[assignment]  # None only if the function returned it
     return result
+
+
+class EndedTask(Task[Any]):
+    """A task whose attempt has ended, as ``Extension.ended`` gets it.
+
+    ``seconds``: how long the code of the attempt ran, None if it did not run.
+    """
+
+    def __init__(self, store: Store, record: TaskRecord, seconds: float | None) -> None:
+        super().__init__(store, record)
+        self.seconds = seconds
 
 
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
