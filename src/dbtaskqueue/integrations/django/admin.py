@@ -99,9 +99,11 @@ class _StateFilter(admin.SimpleListFilter):
     title = parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """See Django."""
         return [("unfinished", "unfinished"), *((str(state), str(state)) for state in TaskState)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """See Django."""
         if self.value() == "unfinished":
             return queryset.filter(finished_at=None)
         return queryset.filter(state=self.value()) if self.value() else queryset
@@ -113,10 +115,12 @@ class _QueueFilter(admin.SimpleListFilter):
     title = parameter_name = "queue"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """See Django."""
         names = {name for backend in task_backends.all() for name in backend.queues}
         return [(name, name) for name in sorted({*names, *filter(None, [self.value()])})]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """See Django."""
         return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
@@ -126,9 +130,11 @@ class _FunctionFilter(admin.SimpleListFilter):
     title = parameter_name = "function"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """See Django."""
         return [(name, name) for name in sorted({*_queue().functions.names(), *filter(None, [self.value()])})]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """See Django."""
         return queryset.filter(function=self.value()) if self.value() else queryset
 
 
@@ -160,16 +166,19 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display(description="id", ordering="id")
     def number(self, task: Any) -> str:
-        return str(task.pk)  # without the separators of USE_THOUSAND_SEPARATOR
+        """Without the separators of ``USE_THOUSAND_SEPARATOR``."""
+        return str(task.pk)
 
     @admin.display(description="state", ordering="state")
     def state_label(self, task: Any) -> SafeString:
+        """The state, and whether a cancellation was requested."""
         state = task.live.state if task.live else task.state
         asked = " (cancel requested)" if task.live and task.live.cancel_requested else ""
         return format_html('<span class="task-state task-state-{}">{}</span>{}', state, state, asked)
 
     @admin.display
     def progress(self, task: Any) -> SafeString | str:
+        """A bar if the total is known, and the message."""
         progress = task.live.progress if task.live else None
         if progress is None:
             return "-"
@@ -183,6 +192,7 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display
     def attempt(self, task: Any) -> str:
+        """How many attempts have started, and how many there may be."""
         if task.live is None:
             return "-"
         return (
@@ -193,6 +203,7 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display(description="error")
     def error_line(self, task: Any) -> SafeString | str:
+        """The last line of the error."""
         lines = ((task.live and task.live.error) or "").strip().splitlines()
         line = escaped(lines[-1][:_SHOWN_LINE]) if lines else ""
         return format_html('<span class="task-error" title="{}">{}</span>', line, line) if line else ""
@@ -205,38 +216,47 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display
     def arguments(self, task: Any) -> SafeString | str:
+        """The payload."""
         return _json(lambda: task.live.payload) if task.live else "-"
 
     @admin.display
     def result(self, task: Any) -> SafeString | str:
+        """The result of a task that is done."""
         return _json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else "-"
 
     @admin.display
     def meta(self, task: Any) -> SafeString | str:
+        """The JSON object beside the payload."""
         return _json(lambda: task.live.meta) if task.live and task.live.meta else "-"
 
     @admin.display
     def priority(self, task: Any) -> str:
+        """Higher comes first."""
         return str(task.live.priority) if task.live else "-"
 
     @admin.display(ordering="created_at")
     def enqueued(self, task: Any) -> SafeString | str:
+        """When it was enqueued."""
         return _time(task.created_at)
 
     @admin.display
     def due(self, task: Any) -> SafeString | str:
+        """When it is due."""
         return _time(task.live.start_at) if task.live else "-"
 
     @admin.display
     def started(self, task: Any) -> SafeString | str:
+        """When it was started."""
         return _time(task.started_at)
 
     @admin.display
     def finished(self, task: Any) -> SafeString | str:
+        """When it reached a final state."""
         return _time(task.finished_at)
 
     @admin.display
     def limits(self, task: Any) -> str:
+        """The limits of each attempt."""
         live = task.live
         limits = {"time": live.time_limit, "without progress": live.stall_limit} if live else {}
         texts = [f"{name}: {value:g} s" for name, value in limits.items() if value is not None]
@@ -356,34 +376,42 @@ class WorkerAdmin(_ReadOnlyAdmin):
 
     @admin.display(description="id", ordering="id")
     def number(self, worker: Any) -> str:
+        """Without the separators of ``USE_THOUSAND_SEPARATOR``."""
         return str(worker.pk)
 
     @admin.display(description="process", ordering="pid")
     def pid_text(self, worker: Any) -> str:
+        """The process id."""
         return str(worker.pid)
 
     @admin.display
     def state(self, worker: Any) -> str:
+        """``alive`` or ``lost``."""
         return worker.live.state if worker.live else "ended"
 
     @admin.display
     def queues(self, worker: Any) -> str:
+        """The queues and patterns that it serves."""
         return (", ".join(worker.live.queues or []) if worker.live else "") or "-"
 
     @admin.display(description="tasks held")
     def holds(self, worker: Any) -> str:
+        """How many tasks it holds."""
         return str(worker.live.holds) if worker.live else "0"
 
     @admin.display
     def lease(self, worker: Any) -> str:
+        """Seconds without a heartbeat until it counts as lost."""
         return f"{worker.live.lease:g} s" if worker.live else "-"
 
     @admin.display(ordering="created_at")
     def started(self, worker: Any) -> SafeString | str:
+        """When it was started."""
         return _time(worker.created_at)
 
     @admin.display(description="lost")
     def lost_at(self, worker: Any) -> SafeString | str:
+        """When it was marked lost."""
         return _time(worker.live.lost_at if worker.live else None)
 
 
