@@ -5,52 +5,30 @@ Django's ORM filters and counts the rows of a list; what is shown of them comes 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.tasks import task_backends
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
-from django.utils.timezone import template_localtime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
-from dbtaskqueue import Actor, Attempt, InvalidTransition, PayloadError, TaskNotFound, TaskQueue, TaskState
+from dbtaskqueue import Actor, InvalidTransition, TaskNotFound, TaskState
 from dbtaskqueue.checks import counted, escaped
 
 from . import models
+from .lists import ChangeList, FunctionFilter, QueueFilter, StateFilter, shown_queue
+from .rendering import as_json, as_table, as_text, as_time
 
 _MOST_AT_ONCE = 1000
 """The most tasks that one action changes: each is a transaction of its own."""
 _MOST_ATTEMPTS = 20
-_SHOWN_TEXT, _SHOWN_LINE = 20_000, 200
+_SHOWN_LINE = 200
 _RETRIED = {TaskState.FAILED, TaskState.ABANDONED, TaskState.CANCELLED, TaskState.DONE}
 _CANCELLED = {TaskState.PENDING, TaskState.FAILED, TaskState.RESERVED, TaskState.RUNNING}
-
-
-def _queue() -> TaskQueue:
-    """Return the queue of the backend that the admin shows."""
-    found = models.shown_backend()
-    assert found is not None
-    queue: TaskQueue = task_backends[found[0]].queue
-    return queue
-
-
-class _ChangeList(ChangeList):
-    """A page of a list, whose objects are completed by the queue."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        """See Django."""
-        super().get_results(request)
-        rows: Any = self.result_list
-        self.result_list: Any = list(rows)
-        self.model_admin.complete(self.result_list)
 
 
 class _ReadOnlyAdmin(admin.ModelAdmin):
@@ -68,7 +46,7 @@ class _ReadOnlyAdmin(admin.ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """See Django."""
-        return _ChangeList
+        return ChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """See Django."""
@@ -95,54 +73,11 @@ class _ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
 
-class _StateFilter(admin.SimpleListFilter):
-    title = parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """See Django."""
-        return [("unfinished", "unfinished"), *((str(state), str(state)) for state in TaskState)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """See Django."""
-        if self.value() == "unfinished":
-            return queryset.filter(finished_at=None)
-        return queryset.filter(state=self.value()) if self.value() else queryset
-
-
-class _QueueFilter(admin.SimpleListFilter):
-    """The queues of all backends. To read them from the table would read all of it."""
-
-    title = parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """See Django."""
-        names = {name for backend in task_backends.all() for name in backend.queues}
-        return [(name, name) for name in sorted({*names, *filter(None, [self.value()])})]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """See Django."""
-        return queryset.filter(queue=self.value()) if self.value() else queryset
-
-
-class _FunctionFilter(admin.SimpleListFilter):
-    """The task functions of this project."""
-
-    title = parameter_name = "function"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """See Django."""
-        return [(name, name) for name in sorted({*_queue().functions.names(), *filter(None, [self.value()])})]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """See Django."""
-        return queryset.filter(function=self.value()) if self.value() else queryset
-
-
 class TaskAdmin(_ReadOnlyAdmin):
     """Tasks, and what an operator does to them."""
 
     list_display = ("number", "state_label", "function", "queue", "attempt", "progress", "error_line", "enqueued")
-    list_filter = (_StateFilter, _QueueFilter, _FunctionFilter)
+    list_filter = (StateFilter, QueueFilter, FunctionFilter)
     search_fields = ("=id", "=key", "function")
     search_help_text = "an id, a key, or a part of the name of a function"
     actions = ("retry", "cancel")
@@ -157,7 +92,7 @@ class TaskAdmin(_ReadOnlyAdmin):
     def complete(self, objects: Sequence[Any]) -> None:
         """Add the queue's ``Task`` to each object, None if it was deleted meanwhile."""
         ids = [task.pk for task in objects]
-        found = _queue().find(id=ids, all_queues=True, limit=len(ids)).tasks if ids else []
+        found = shown_queue().find(id=ids, all_queues=True, limit=len(ids)).tasks if ids else []
         by_id = {task.id: task for task in found}
         for task in objects:
             task.live = by_id.get(task.pk)
@@ -212,22 +147,22 @@ class TaskAdmin(_ReadOnlyAdmin):
     def reason(self, task: Any) -> SafeString | str:
         """Why the task ended, if no attempt says so: it has expired, or an operator has cancelled it."""
         error = task.live and task.live.error
-        return _text(error) if error and "Traceback" not in error else "-"
+        return as_text(error) if error and "Traceback" not in error else "-"
 
     @admin.display
     def arguments(self, task: Any) -> SafeString | str:
         """The payload."""
-        return _json(lambda: task.live.payload) if task.live else "-"
+        return as_json(lambda: task.live.payload) if task.live else "-"
 
     @admin.display
     def result(self, task: Any) -> SafeString | str:
         """The result of a task that is done."""
-        return _json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else "-"
+        return as_json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else "-"
 
     @admin.display
     def meta(self, task: Any) -> SafeString | str:
         """The JSON object beside the payload."""
-        return _json(lambda: task.live.meta) if task.live and task.live.meta else "-"
+        return as_json(lambda: task.live.meta) if task.live and task.live.meta else "-"
 
     @admin.display
     def priority(self, task: Any) -> str:
@@ -237,22 +172,22 @@ class TaskAdmin(_ReadOnlyAdmin):
     @admin.display(ordering="created_at")
     def enqueued(self, task: Any) -> SafeString | str:
         """When it was enqueued."""
-        return _time(task.created_at)
+        return as_time(task.created_at)
 
     @admin.display
     def due(self, task: Any) -> SafeString | str:
         """When it is due."""
-        return _time(task.live.start_at) if task.live else "-"
+        return as_time(task.live.start_at) if task.live else "-"
 
     @admin.display
     def started(self, task: Any) -> SafeString | str:
         """When it was started."""
-        return _time(task.started_at)
+        return as_time(task.started_at)
 
     @admin.display
     def finished(self, task: Any) -> SafeString | str:
         """When it reached a final state."""
-        return _time(task.finished_at)
+        return as_time(task.finished_at)
 
     @admin.display
     def limits(self, task: Any) -> str:
@@ -268,9 +203,7 @@ class TaskAdmin(_ReadOnlyAdmin):
     def attempts(self, task: Any) -> SafeString | str:
         """The newest attempts, the last one first, with their errors and output."""
         found = task.live.attempts(limit=_MOST_ATTEMPTS, output=True) if task.live else []
-        rows = format_html_join("", "{}", ([_row(attempt)] for attempt in reversed(found)))
-        head = mark_safe("<tr><th>number</th><th>started</th><th>ended</th><th>outcome</th><th>worker</th></tr>")
-        return format_html('<table class="task-attempts">{}{}</table>', head, rows) if found else "-"
+        return as_table(found)
 
     # -- what is done ------------------------------------------------------------------------------
 
@@ -300,9 +233,9 @@ class TaskAdmin(_ReadOnlyAdmin):
         for id in wanted[:_MOST_AT_ONCE]:
             try:
                 if verb == "retry":
-                    _queue().retry(id, actor=actor)
+                    shown_queue().retry(id, actor=actor)
                     done += 1
-                elif _queue().cancel(id, actor=actor):
+                elif shown_queue().cancel(id, actor=actor):
                     done += 1
                 else:
                     requested += 1
@@ -366,11 +299,11 @@ class WorkerAdmin(_ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """See Django."""
-        return super().get_queryset(request).filter(pk__in=[worker.id for worker in _queue().workers()])
+        return super().get_queryset(request).filter(pk__in=[worker.id for worker in shown_queue().workers()])
 
     def complete(self, objects: Sequence[Any]) -> None:
         """Add the queue's ``WorkerInfo`` to each object, None if it has ended meanwhile."""
-        by_id = {worker.id: worker for worker in _queue().workers()}
+        by_id = {worker.id: worker for worker in shown_queue().workers()}
         for worker in objects:
             worker.live = by_id.get(worker.pk)
 
@@ -407,45 +340,12 @@ class WorkerAdmin(_ReadOnlyAdmin):
     @admin.display(ordering="created_at")
     def started(self, worker: Any) -> SafeString | str:
         """When it was started."""
-        return _time(worker.created_at)
+        return as_time(worker.created_at)
 
     @admin.display(description="lost")
     def lost_at(self, worker: Any) -> SafeString | str:
         """When it was marked lost."""
-        return _time(worker.live.lost_at if worker.live else None)
-
-
-def _text(text: str) -> SafeString:
-    """Return a text of several lines, escaped. Of a long one, the end is shown."""
-    shown = escaped(text[-_SHOWN_TEXT:], keep="\n\t")
-    before = f"… {len(text) - _SHOWN_TEXT} characters before\n" if len(text) > _SHOWN_TEXT else ""
-    return format_html('<pre class="task-text">{}{}</pre>', before, shown)
-
-
-def _json(read: Callable[[], object]) -> SafeString:
-    """Return a stored JSON value as text, escaped."""
-    try:
-        text = json.dumps(read(), indent=2, ensure_ascii=False)
-    except PayloadError as error:
-        text = str(error)
-    shown = text if len(text) <= _SHOWN_TEXT else f"{text[:_SHOWN_TEXT]}\n… {len(text) - _SHOWN_TEXT} more characters"
-    return format_html('<pre class="task-text">{}</pre>', escaped(shown, keep="\n"))
-
-
-def _row(attempt: Attempt) -> SafeString:
-    """Return the rows of the table of attempts for one of them."""
-    cells = attempt.number, _time(attempt.started_at), _time(attempt.finished_at), attempt.outcome or "running"
-    row = format_html("<tr>{}</tr>", format_html_join("", "<td>{}</td>", ([c] for c in (*cells, attempt.worker or ""))))
-    texts = [(name, text) for name, text in (("error", attempt.error), ("output", attempt.output)) if text]
-    more = format_html_join("", '<tr><td>{}</td><td colspan="4">{}</td></tr>', ((n, _text(t)) for n, t in texts))
-    return format_html("{}{}", row, more)
-
-
-def _time(time: datetime | None) -> SafeString | str:
-    if time is None:
-        return "-"
-    local = template_localtime(time)  # in the user's time zone, or in UTC without USE_TZ
-    return format_html('<time datetime="{}">{}</time>', time.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
+        return as_time(worker.live.lost_at if worker.live else None)
 
 
 if models.database() is not None:
