@@ -43,9 +43,10 @@ def _row(attempt: Attempt) -> SafeString:
 
 
 def as_time(time: datetime | None) -> SafeString | str:
+    """Return a time in the user's time zone."""
     if time is None:
         return "-"
-    local = template_localtime(time)  # in the user's time zone, or in UTC without USE_TZ
+    local = template_localtime(time)  # in UTC without USE_TZ
     return format_html('<time datetime="{}">{}</time>', time.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
 
 
