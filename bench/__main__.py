@@ -39,6 +39,7 @@ GROUPS = (
     "finding",
     "metrics",
     "dashboard",
+    "ecosystem_extension",
 )
 ON_SERVERS = {
     "postgresql": (

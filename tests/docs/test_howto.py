@@ -23,6 +23,7 @@ NEEDS = {
     "flask": ("flask", "flask_sqlalchemy"),
     "web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"),
     "sentry": ("sentry_sdk",),
+    "opentelemetry": ("opentelemetry.sdk", "opentelemetry.instrumentation"),
     "typing": ("mypy",),
 }
 """The packages that the examples of a page need, from the dependency groups ``test`` and ``lint``."""

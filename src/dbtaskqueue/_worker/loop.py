@@ -355,6 +355,8 @@ class WorkerLoop:
             run.error = None  # it has stopped because it was asked to
             return outcomes.release(record, started_at=started_at)
         if run.exceeded is not None:
+            if error.__traceback__ is None:  # of a child; another one would form a cycle with the run
+                run.exceeded.__context__, run.exceeded.__suppress_context__ = error, True
             run.error, run.backoff = run.exceeded, None
             error = run.exceeded
         try:
