@@ -86,6 +86,8 @@ class Pool:
 
     def add(self, function: Callable[..., Any]) -> str:
         """Make a function known, and return its name. Raises TypeError if a worker could not find it."""
+        with self._lock:
+            self._require_open()
         name, is_new = self.known.add(function)
         if is_new and self._executor == "process" and not _has_file() and (refer(function) or "")[0] == "__main__":
             raise TypeError(f"{function!r} is not in a file, so a child process cannot find it")
