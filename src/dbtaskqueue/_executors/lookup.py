@@ -65,6 +65,7 @@ class Lookup:
         self._functions = functions
         self._owner = owner
         self._known_to_children: frozenset[str] | None = None
+        self._script: tuple[str, str] | None = None
 
     def find(self, record: TaskRecord) -> Callable[..., Any] | None:
         """Return the code that would run the task, or None."""
@@ -127,6 +128,7 @@ class Lookup:
             found = {name: self._functions.find(name) for name in self._functions.names()}
             functions = {name: refer(function) for name, function in found.items() if function is not None}
             self._known_to_children = frozenset(functions)
+            self._script = _script()  # now, since Python forgets it at the end of the script
         extensions = self._extension_places()
         factory, argument, value = getattr(self._functions, "wrapper", None) or (None, None, None)
         wrapper = None if factory is None else (refer(factory), None if argument is None else refer(argument), value)
@@ -140,7 +142,7 @@ class Lookup:
             return None
         found = self._functions.find(name)
         place = None if found is None else refer(found)
-        return None if place is None else Late(name, place, _main_of([place]))
+        return None if place is None else Late(name, place, self._script if place[0] == _MAIN else None)
 
     def learn(self, late: Late) -> None:
         """In a child process or a fork server: find a function that was registered later."""
@@ -351,17 +353,22 @@ def _main_of(places: Sequence[tuple[str, str] | None]) -> tuple[str, str] | None
     """Return how to load the running script again, if anything is defined in it."""
     if not any(place is not None and place[0] == _MAIN for place in places):
         return None
+    if (script := _script()) is None:
+        raise TypeError(
+            "executor='process' needs the task's code in a file: a child process cannot see what was typed in or"
+            " given to python -c"
+        )
+    return script
+
+
+def _script() -> tuple[str, str] | None:
+    """Return how to load the running script again; None if it is not in a file."""
     main = sys.modules[_MAIN]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
         return "module", spec.name
     path = getattr(main, "__file__", None)
-    if path is None:
-        raise TypeError(
-            "executor='process' needs the task's code in a file: a child process cannot see what was typed in or"
-            " given to python -c"
-        )
-    return "file", path
+    return None if path is None else ("file", path)
 
 
 def _load_main(kind: str, where: str) -> None:

@@ -35,6 +35,7 @@ MIXINS = {
 
 UNSTORABLE = "its object cannot be stored in a database, so submit raises TypeError"
 OUTPUT = "expects what a child process prints on the terminal; here it is stored with the task"
+TIMING = "expects that a call starts before 50 calls are cancelled; the first child process takes longer"
 LEFT_OUT = {
     "thread": {
         "ExecutorTest.test_no_stale_references": UNSTORABLE,
@@ -47,8 +48,7 @@ LEFT_OUT = {
         "FailingInitializerMixin.test_initializer": "reads a private attribute, _broken; ours: test_queue_executor.py",
         "ExecutorShutdownTest.test_interpreter_shutdown": OUTPUT,
         "ExecutorShutdownTest.test_hang_gh83386": OUTPUT,
-        "ExecutorShutdownTest.test_cancel_futures": "expects that a call starts before 50 calls are cancelled: the first"
-        " child process takes longer",
+        "ExecutorShutdownTest.test_cancel_futures": TIMING,
     },
 }
 OF_PROCESS_POOLS = {"test_map_chunksize"}

@@ -200,6 +200,7 @@ class Pool:
                 for future in broken:
                     future.settle(partial(future.set_exception, BrokenExecutor(f"no more tasks run: {self._broken}")))
                 self._futures.clear()
+                self._watch()
                 return True
             return self._is_shut and not self._futures and not self._submitting
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path, PosixPath
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ _KINDS = [
     _Kind("range", range, lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
     _Kind("datetime", datetime, lambda value: [value.isoformat(), value.fold], lambda parts: _datetime(*parts)),
     _Kind("date", date, date.isoformat, date.fromisoformat),
-    _Kind("time", time, time.isoformat, time.fromisoformat),
+    _Kind("time", time, lambda value: [value.isoformat(), value.fold], lambda parts: _time(*parts)),
     _Kind("timedelta", timedelta, _packed_delta, lambda parts: timedelta(*parts)),
     _Kind("decimal", Decimal, str, Decimal),
     _Kind("uuid", UUID, str, UUID),
@@ -64,6 +64,10 @@ _LARGEST = 2**63
 
 def _datetime(text: str, fold: int) -> datetime:
     return datetime.fromisoformat(text).replace(fold=fold)
+
+
+def _time(text: str, fold: int) -> time:
+    return time.fromisoformat(text).replace(fold=fold)
 
 
 def encode(value: Any, place: str) -> Any:
@@ -79,8 +83,8 @@ def encode(value: Any, place: str) -> Any:
         return [encode(item, f"{place}[{index}]") for index, item in enumerate(value)]
     if kind is dict and _TAG not in value and all(type(key) is str for key in value):
         return {key: encode(item, f"{place}[{key!r}]") for key, item in value.items()}
-    if kind is datetime and value.tzinfo is not None and not _has_fixed_offset(value):
-        raise TypeError(f"{place}: a datetime with the time zone {value.tzinfo} cannot be stored; use one in UTC")
+    if kind in (datetime, time) and type(value.tzinfo) not in (type(None), timezone):
+        raise TypeError(f"{place}: a {kind.__name__} with the zone {value.tzinfo} cannot be stored; use one in UTC")
     found = _BY_TYPE.get(kind)
     if found is None:
         raise TypeError(f"{place}: a value of type {kind.__module__}.{kind.__qualname__} cannot be stored")
@@ -95,11 +99,7 @@ def decode(value: Any) -> Any:
         return value
     if _TAG not in value:
         return {key: decode(item) for key, item in value.items()}
-    found = _BY_TAG.get(value[_TAG])
+    found = _BY_TAG.get(value[_TAG]) if type(value[_TAG]) is str else None
     if found is None:
         raise ValueError(f"a stored value has the unknown tag {value[_TAG]!r}")
     return found.unpack(decode(value.get(_VALUE)))
-
-
-def _has_fixed_offset(value: datetime) -> bool:
-    return type(value.tzinfo).__name__ == "timezone"
