@@ -104,8 +104,7 @@ class QueueExecutor(Executor):
         if unknown := set(options) - _USING:
             raise TypeError(f"using() takes {', '.join(sorted(_USING))}, not {', '.join(sorted(unknown))}")
         other = copy.copy(self)
-        other._original = self._original or self
-        other._options = {**self._options, **options}
+        vars(other).update(_original=self._original or self, _options={**self._options, **options})
         return other
 
     def submit(self, fn: Callable[P, T] | TaskCall, /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
