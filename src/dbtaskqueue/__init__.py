@@ -7,7 +7,7 @@ from ._version import __version__ as __version__
 from .audit import Action, Actor
 from .bulk import Bulk
 from .calls import Command, TaskCall
-from .current import Parent, RunningTask, current_task
+from .current import Parent, RunningTask, current_task, track
 from .errors import (
     AbandonTask,
     ChildFailed,
@@ -85,6 +85,7 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "current_task",
+    "track",
 ]
 
 _LATER = {"AsyncTask": "aio", "AsyncTaskQueue": "aio"}

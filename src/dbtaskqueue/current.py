@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
@@ -22,6 +23,7 @@ from .states import TaskState
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _LONGEST_STEP = 200
 MOST_RESULTS = 64 * 1024 * 1024
@@ -285,3 +287,23 @@ def current_task() -> RunningTask:
         return _current.get()()
     except LookupError:
         raise RuntimeError("current_task() is for code that runs inside a task") from None
+
+
+def track(iterable: Iterable[T], total: float | None = None, message: str | None = None) -> Iterator[T]:
+    """Yield the elements of ``iterable``, and report how many are done as the progress of the running task.
+
+    An element counts as done when the next one is requested. ``total``: how many there are, by default the length of
+    ``iterable`` or its estimate, if it has one. ``message``: as in ``progress``. Outside of a task, it only yields.
+    Raises TaskCancelled between two elements if cancellation was requested.
+    """
+    if total is None:
+        total = operator.length_hint(iterable, -1)
+    running = _current.get(None)
+    if running is None:
+        yield from iterable
+        return
+    report, total = running().progress, None if total < 0 else total
+    report(0, total, message)
+    for done, element in enumerate(iterable, 1):
+        yield element
+        report(done, total, message)

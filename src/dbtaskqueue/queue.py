@@ -141,6 +141,15 @@ class TaskQueue:
         state = "" if self._handle.is_open else ", not open"
         return f"<TaskQueue {self.name} of {mask(self.url)}{state}>"
 
+    def _repr_html_(self) -> str:
+        """Show the queue in a notebook: its counts, read now unless it is not open."""
+        from ._formats import notebook  # most programs are not notebooks
+
+        is_readable = self.is_open and not self._handle.is_closed
+        counts = self.stats()._asdict() if is_readable else {"open": False}
+        shown = {name: value for name, value in counts.items() if name != "oldest_due"}
+        return notebook.table(f"Queue {self.name} of {mask(self.url)}", shown.items())
+
     def __enter__(self) -> TaskQueue:
         return self
 

@@ -56,6 +56,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
         "migrate",
         "copy",
         "doctor",
+        "completion",
         "demo",
     ]
     assert names == list(main.commands)
@@ -317,7 +318,9 @@ def test_a_queue_before_a_command_that_takes_none(cli: Cli, words: tuple[str, ..
     assert_wrong_usage(cli("--queue", "mail", *words), f"the command {words[0]} takes no --queue")
 
 
-@pytest.mark.parametrize("command", [name for name in main.commands if name not in ("copy", "demo", "dashboard-user")])
+@pytest.mark.parametrize(
+    "command", [name for name in main.commands if name not in ("copy", "demo", "dashboard-user", "completion")]
+)
 def test_each_command_shows_url_in_its_help(command: str) -> None:
     assert "--url URL" in CliRunner().invoke(main, [command, "--help"]).output
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
 from helpers import Background
 
-from dbtaskqueue import RetryPolicy, RunningTask, TaskQueue, Worker, current_task
+from dbtaskqueue import RetryPolicy, RunningTask, TaskQueue, Worker, current_task, track
 
 pytestmark = pytest.mark.one_engine("decided in Python, with verbs that other tests run on every engine")
 
@@ -102,3 +103,45 @@ def test_current_task_ends_with_the_task(queue: TaskQueue, url: str) -> None:
     assert len({id(running) for running in kept}) == 2
     with pytest.raises(RuntimeError):
         current_task()
+
+
+def test_track_reports_how_many_elements_are_done(queue: TaskQueue) -> None:
+    seen: list[tuple[float, float | None, str | None]] = []
+
+    def callback(payload: object) -> None:
+        for _ in track(["a", "b", "c"], message="pages"):
+            seen.append(current_task()._tracker.latest or (-1, None, None))
+
+    task = queue.enqueue()
+    Worker(queue).run(callback, burst=True)
+    progress = task.refresh().progress
+    assert seen == [(0, 3, "pages"), (1, 3, "pages"), (2, 3, "pages")]
+    assert progress is not None
+    assert progress[:3] == (3, 3, "pages")
+
+
+@pytest.mark.parametrize(("total", "expected"), [(None, None), (9, 9)])
+def test_track_needs_no_length(queue: TaskQueue, total: float | None, expected: float | None) -> None:
+    def callback(payload: object) -> list[int]:
+        return list(track((number for number in range(2)), total))
+
+    task = queue.enqueue()
+    Worker(queue).run(callback, burst=True)
+    progress = task.refresh().progress
+    assert task.result == [0, 1]
+    assert progress is not None
+    assert progress[:2] == (2, expected)
+
+
+def test_track_ends_a_cancelled_task(queue: TaskQueue) -> None:
+    def callback(payload: object) -> None:
+        for _ in track(itertools.count()):
+            queue.cancel(current_task().id)
+
+    task = queue.enqueue()
+    Worker(queue).run(callback, burst=True)
+    assert task.refresh().state == "cancelled"
+
+
+def test_track_only_yields_outside_of_a_task() -> None:
+    assert list(track("ab", total=2, message="letters")) == ["a", "b"]

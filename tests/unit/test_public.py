@@ -46,7 +46,7 @@ NAMES = {
     *("RetryTask", "AbandonTask", "ReleaseTask"),
     *("TaskQueueError", "ConfigurationError", "SchemaError", "PayloadError", "TaskNotFound", "InvalidTransition"),
     *("LeaseLost", "TaskFailed", "TaskCancelled", "StoreUnavailable", "ChildFailed", "LimitExceeded"),
-    "current_task",
+    *("current_task", "track"),
 }
 NOT_YET = {
     TaskQueue: ["logs", "watch", "copy"],

@@ -10,6 +10,7 @@ import click
 from .audit import audit
 from .bulk import cancel, delete, reschedule, retry
 from .commands import Commands
+from .completion import completion
 from .copying import copy
 from .dashboard import dashboard, dashboard_user
 from .demo import demo
@@ -65,6 +66,7 @@ _GROUPS: dict[str, list[click.Command]] = {
     ],
     "Monitor": [metrics, health],
     "Database": [migrate, copy, doctor],
+    "Your shell": [completion],
     "Try it": [demo],
 }
 

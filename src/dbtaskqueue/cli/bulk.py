@@ -23,6 +23,7 @@ from ..errors import InvalidTransition, TaskNotFound
 from ..finding import check_filters
 from ..queue import TaskQueue
 from ..states import FINAL
+from .completion import task_ids
 from .find import usage
 from .options import checked, confirm, open_queue, operator, queue_option, require_yes, url_option
 from .output import counted, escaped, local, progress
@@ -44,7 +45,7 @@ class Chosen(NamedTuple):
 
 
 _OPTIONS = (
-    click.argument("words", metavar="ID | --where WORDS...", nargs=-1),
+    click.argument("words", metavar="ID | --where WORDS...", nargs=-1, shell_complete=task_ids),
     click.option("--where", is_flag=True, help="Act on all tasks that match WORDS: the filters of the command find."),
     queue_option,
     click.option("--all-queues", is_flag=True, help="With --where: in all queues."),

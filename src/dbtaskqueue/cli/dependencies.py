@@ -14,6 +14,7 @@ from ..overview import name_of
 from ..reasons import state_words
 from ..states import DONE, FINAL, RESERVED, RUNNING
 from ..task import Blocked, Task, blocked_among, look_up
+from .completion import task_ids
 from .options import json_option, open_queue, url_option
 from .output import counted, escaped, fields, print_json, table
 
@@ -22,7 +23,7 @@ _MOST = 200
 
 
 @click.command()
-@click.argument("id", type=int)
+@click.argument("id", type=int, shell_complete=task_ids)
 @json_option
 @url_option
 @click.pass_obj
@@ -61,7 +62,7 @@ def _standing(task: Task) -> str:
 
 
 @click.command("tree")
-@click.argument("id", type=int)
+@click.argument("id", type=int, shell_complete=task_ids)
 @click.option(
     "--depth", type=click.IntRange(1, 100), default=5, metavar="NUMBER", help="Show this many generations up and down."
 )

@@ -14,6 +14,7 @@ from ..errors import StoreUnavailable
 from ..queue import TaskQueue
 from ..states import FINAL
 from ..task import Attempt, Task, attempts_of, with_output
+from .completion import task_ids
 from .options import json_option, open_queue, url_option
 from .output import counted, escaped, note, print_json
 
@@ -25,7 +26,7 @@ _INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("id", type=int)
+@click.argument("id", type=int, shell_complete=task_ids)
 @click.option(
     "--follow", "-f", "follow", is_flag=True, help="Keep printing while the task runs, including its later attempts."
 )

@@ -8,13 +8,14 @@ import click
 
 from .._formats.quantities import duration
 from ..states import FINAL, UNFINISHED
+from .completion import task_ids
 from .options import checked, confirm, open_queue, operator, queue_option, url_option, yes_option
 from .output import counted, progress
 from .queues import refuse_unknown, warn_of_unknown
 
 
 @click.command()
-@click.argument("id", type=int)
+@click.argument("id", type=int, shell_complete=task_ids)
 @url_option
 @click.pass_obj
 def suspend(url: str | None, id: int) -> None:
@@ -25,7 +26,7 @@ def suspend(url: str | None, id: int) -> None:
 
 
 @click.command("continue")
-@click.argument("id", type=int)
+@click.argument("id", type=int, shell_complete=task_ids)
 @url_option
 @click.pass_obj
 def continue_task(url: str | None, id: int) -> None:

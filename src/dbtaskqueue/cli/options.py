@@ -20,6 +20,7 @@ from ..audit import MOST_OF_A_NAME, Actor
 from ..checks import check_queue, check_served
 from ..options import Flag, options_of
 from ..queue import TaskQueue
+from .completion import queue_names
 from .output import escaped
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -134,6 +135,7 @@ def queue_before_option(function: Function) -> Function:
         multiple=True,
         allow_from_autoenv=False,
         callback=checked(served_queues),
+        shell_complete=queue_names,
         help="The queue, for commands that take one.",
     )(function)
 
@@ -186,7 +188,15 @@ def optional_queue(help: str) -> Callable[[Function], Function]:
 
 
 def _queue_option(default: Callable[[], str | None], help: str) -> Callable[[Function], Function]:
-    return click.option("--queue", metavar="NAME", default=default, callback=_one_queue, help=help, show_default=False)
+    return click.option(
+        "--queue",
+        metavar="NAME",
+        default=default,
+        callback=_one_queue,
+        shell_complete=queue_names,
+        help=help,
+        show_default=False,
+    )
 
 
 def _one_queue(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -203,6 +213,7 @@ def queues_option(function: Function) -> Function:
         envvar=["DBTASKQUEUE_WORKER_QUEUE", "DBTASKQUEUE_QUEUE"],
         multiple=True,
         callback=_all_queues,
+        shell_complete=queue_names,
         help="Serve this queue, or the queues that match a pattern such as 'mail*' or '*'. Repeatable."
         "  [default: $DBTASKQUEUE_QUEUE, else that of MODULE:NAME, else default]",
     )(function)

@@ -16,6 +16,7 @@ from ..overview import WorkerInfo, find_worker
 from ..reasons import parent_words
 from ..states import RUNNING
 from ..task import Attempt, Task, look_up
+from .completion import task_ids
 from .dependencies import blocked_words
 from .listing import worker_state
 from .options import json_option, open_queue, url_option
@@ -28,7 +29,7 @@ _MOST_RELATIVES = 10
 
 
 @click.command()
-@click.argument("id", type=int)
+@click.argument("id", type=int, shell_complete=task_ids)
 @json_option
 @url_option
 @click.pass_obj
