@@ -39,6 +39,7 @@ GROUPS = (
     "finding",
     "metrics",
     "dashboard",
+    "ecosystem",
 )
 ON_SERVERS = {
     "postgresql": (
