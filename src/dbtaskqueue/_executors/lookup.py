@@ -36,7 +36,8 @@ class Functions(Protocol):
     If a provider is not at the top of a module, a child finds each of its functions there instead. Such a provider may
     have an attribute ``wrapper``: a factory and a function or None, both at the top of a module, and a JSON value. A
     child calls the factory with the other two, calls what that returns with each task function, and runs what it gets.
-    A task function with a true attribute ``ends_with_process`` is not retried if the child process itself ends.
+    A task function with a true attribute ``ends_with_process`` is not retried if the child process itself ends. A
+    provider whose functions grow has a true attribute ``may_grow``: then no row says which functions its worker knows.
     """
 
     def find(self, name: str) -> Callable[..., Any] | None:
@@ -80,6 +81,11 @@ class Lookup:
     def has(self, record: TaskRecord) -> bool:
         """Return whether the task can be run. A child process may still fail to find a function that is known here."""
         return bool(record.command) or self.find(record) is not None
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether more functions may be found later."""
+        return bool(getattr(self._functions, "may_grow", False))
 
     def runs(self) -> list[str | None]:
         """Return the values of a task's ``function`` that can be run: names of functions, None for the callback."""

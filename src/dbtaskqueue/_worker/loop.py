@@ -104,7 +104,7 @@ class WorkerLoop:
             runs_tasks=True,
             executor=settings.executor,
             queues=settings.queues,
-            functions=lookup.runs(),
+            functions=None if lookup.may_grow else lookup.runs(),
             commands=settings.allow_commands,
             slots=settings.concurrency,
         )

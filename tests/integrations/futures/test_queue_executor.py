@@ -339,6 +339,16 @@ for kind in ("thread", "process"):
     assert "is not in a file, so a child process cannot find it" in run_python(code)
 
 
+def test_no_reason_names_a_function_that_was_submitted_later(url: str, tmp_path: Path) -> None:
+    with QueueExecutor(url, max_workers=1) as executor:
+        running = executor.submit(tasks.wait_for, f"{tmp_path}/go")
+        until(running.running)
+        waiting = executor.submit(tasks.double, 1)
+        codes = [reason.code for reason in executor.queue.why(waiting.task.id)]
+        Path(tmp_path, "go").touch()
+        assert "function_unknown" not in codes
+
+
 # -- its end ---------------------------------------------------------------------------------------
 
 

@@ -75,6 +75,8 @@ def calls(initializer: Callable[..., object] | None, value: Any) -> Callable[[Ca
 class Known:
     """The functions that an executor runs: a provider, see ``_executors/lookup.py``."""
 
+    may_grow = True
+
     def __init__(self, wrapper: tuple[Any, Any, Any]) -> None:
         self.wrapper = wrapper
         self._wrap = calls(*wrapper[1:])
@@ -102,7 +104,12 @@ class Known:
 
     def add_module(self, module: ModuleType) -> None:
         """Add all functions that a module defines."""
-        self._modules.append(module)
+        if module.__name__ == "__main__":  # whose functions have the name of its file
+            for value in list(vars(module).values()):
+                if _is_of(value, module):
+                    self.add(value)
+        else:
+            self._modules.append(module)
 
     def add(self, function: Callable[..., Any]) -> tuple[str, bool]:
         """Add a function. Return its name, and whether it is new. Raises TypeError if a worker could not find it."""
