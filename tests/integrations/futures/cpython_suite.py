@@ -16,11 +16,8 @@ import os
 import sys
 import tempfile
 import unittest
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from cpython_executors import EXECUTORS
 
 SUITE = "test.test_concurrent_futures"
 MIXINS = {
@@ -79,6 +76,8 @@ def with_ours(run: Any) -> Any:
 
 def cases(kind: str) -> tuple[unittest.TestSuite, dict[str, str]]:
     """Return the test cases, and those that are left out with the reasons."""
+    from cpython_executors import EXECUTORS  # beside this script
+
     util, shutdown = module_of("util"), module_of("test_shutdown")
     shutdown.assert_python_ok = with_ours(shutdown.assert_python_ok)
     suite, left_out = unittest.TestSuite(), {}
@@ -133,12 +132,12 @@ def main(kind: str, only: str = "") -> int:
     report = io.StringIO()
     result: Any = unittest.TextTestRunner(report, verbosity=2, resultclass=Result).run(chosen)
     print(report.getvalue(), file=sys.stderr)
+    print()  # ends the line on which the tests print seconds
     print(json.dumps({"outcomes": result.outcomes, "left_out": left_out}))
     return 0 if result.wasSuccessful() else 1
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent)]
     with tempfile.TemporaryDirectory() as directory:
         tempfile.tempdir = directory
         sys.exit(main(*sys.argv[1:]))

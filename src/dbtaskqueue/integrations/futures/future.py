@@ -30,9 +30,10 @@ class RemoteTraceback(Exception):
 class TaskFuture(Future[T]):
     """The future of a task. ``task`` is the task in the database."""
 
-    def __init__(self, task: Task[Any]) -> None:
+    def __init__(self, task: Task[Any], on_cancel: Callable[[Task[Any]], object]) -> None:
         super().__init__()
         self.task = task
+        self._on_cancel = on_cancel
         self._claim = threading.Lock()
         self._is_claimed = False
 
@@ -46,6 +47,7 @@ class TaskFuture(Future[T]):
             return False
         if is_cancelled:
             self.settle(self._cancel)
+            self._on_cancel(self.task)
         return is_cancelled
 
     def running(self) -> bool:

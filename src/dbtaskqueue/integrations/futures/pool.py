@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..._executors.lookup import refer
-from ...errors import StoreUnavailable, TaskNotFound
+from ...errors import StoreUnavailable, TaskNotFound, TaskQueueError
 from ...events import WorkerJoined
 from ...extension import Extension
 from ...options import ExecutorName
@@ -74,7 +74,10 @@ class Pool:
         self._submitting = 0
         self._early: dict[int, _Ended] = {}
         self._own_workers: set[int] = set()
+        self._waking: list[threading.Thread] = []
         self._is_shut = False
+        self._is_stopping = False
+        self._is_closing = False
         self._broken: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._notices: queues.SimpleQueue[_Ended | int | None] = queues.SimpleQueue()
@@ -97,8 +100,19 @@ class Pool:
 
     def wake_left(self, names: Iterable[str]) -> None:
         """Let tasks of these functions run now that an executor without them has released for later."""
-        for name in names if self.has_worker else ():
-            self.queue.reschedule_many(function=name, state="pending", due=">0s", start_in=0)
+        if self.has_worker:  # in a thread, since reading 100,000 waiting tasks takes 0.1 s or more
+            thread = threading.Thread(target=self._wake_left, args=[names], name="dbtaskqueue-left", daemon=True)
+            thread.start()
+            self._waking.append(thread)
+
+    def _wake_left(self, names: Iterable[str]) -> None:
+        def check(done: int, total: int) -> None:
+            if self._is_closing:
+                raise TaskQueueError("the executor is closed")
+
+        with contextlib.suppress(TaskQueueError):  # if the database is unavailable, they run somewhat later
+            for name in names:
+                self.queue.reschedule_many(function=name, state="pending", due=">0s", start_in=0, progress=check)
 
     def submit(self, name: str, payloads: list[Any], options: Mapping[str, Any]) -> list[TaskFuture[Any]]:
         """Store tasks, and return their futures."""
@@ -108,7 +122,7 @@ class Pool:
             self._submitting += 1
         try:
             tasks = self.queue.submit(payloads, options, name)
-            futures = [TaskFuture[Any](task) for task in tasks]
+            futures = [TaskFuture[Any](task, self._cancelled) for task in tasks]
             with self._lock:
                 for future in futures:
                     id = future.task.id
@@ -154,7 +168,7 @@ class Pool:
             future.cancel()
         self._notices.put(None)
         if thread is None:
-            self.queue.close()
+            self._close()
         elif wait and self.has_worker and thread is not threading.current_thread():
             thread.join()
 
@@ -174,9 +188,16 @@ class Pool:
             self._watch()
             if not threading.main_thread().is_alive():
                 self._is_shut = True
+        self._is_stopping = True
         if self._worker is not None:
             self._worker.stop()
             worker.join()
+        self._close()
+
+    def _close(self) -> None:
+        self._is_closing = True
+        for thread in self._waking:
+            thread.join()
         self.queue.close()
 
     def _work(self) -> None:
@@ -186,7 +207,7 @@ class Pool:
             error: BaseException = RuntimeError("the worker was stopped")
         except BaseException as raised:
             error = raised
-        if not self._is_over():
+        if not self._is_stopping:
             self._break(error)
 
     def _break(self, error: BaseException) -> None:
@@ -194,15 +215,17 @@ class Pool:
         self._notices.put(None)
 
     def _is_over(self) -> bool:
+        """Return whether the thread may end. If the executor is broken, it fails all futures first."""
         with self._lock:
-            if self._broken is not None:
-                broken = [future for each in self._futures.values() for future in each]
-                for future in broken:
-                    future.settle(partial(future.set_exception, BrokenExecutor(f"no more tasks run: {self._broken}")))
+            broken = [] if self._broken is None else [future for each in self._futures.values() for future in each]
+            if broken:
                 self._futures.clear()
                 self._watch()
-                return True
-            return self._is_shut and not self._futures and not self._submitting
+        for future in broken:
+            future.settle(partial(future.set_exception, BrokenExecutor(f"no more tasks run: {self._broken}")))
+        with self._lock:
+            is_ending = self._is_shut or self._broken is not None
+            return is_ending and not self._futures and not self._submitting
 
     def _heed(self, notice: _Ended | int | None) -> None:
         if isinstance(notice, _Ended):
@@ -235,6 +258,9 @@ class Pool:
                 if id in self._futures and id not in self._watched:
                     self._watched[id] = callback = partial(self._noticed, id)
                     Waiting.on(self.queue.store).add(id, callback)
+
+    def _cancelled(self, task: Task[Any]) -> None:
+        self._notices.put(_Ended(task, CANCELLED, None))
 
     def _noticed(self, id: int, state: TaskState | None) -> None:
         self._notices.put(id)
