@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._maintenance.rescuer import Rescuer
 from dbtaskqueue._store.contract import WorkerRecord
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 30.0
@@ -29,6 +32,25 @@ def until(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
         time.sleep(0.005)
+    return value
+
+
+def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test that is an ``async def`` in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+async def soon(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "the condition") -> T:
+    """Wait as ``until`` does, while the event loop runs."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
+        await asyncio.sleep(0.005)
     return value
 
 

@@ -187,6 +187,7 @@ class Reader:
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_ADDOPTS": "-p no:asyncio",  # which warns unless an option is set
             **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
         }
         self.pids: dict[str, str] = {}

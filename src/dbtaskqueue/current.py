@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ._formats import payload
 from ._formats.payload import JSON, MAX_BYTES
 from ._formats.progress import ProgressTracker
 from ._store.contract import HAS_PARENTS, ParentState, TaskRecord
+from ._system import clock
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
 from .errors import PayloadError, TaskCancelled
@@ -69,7 +71,7 @@ class RunningTask:
 
     __slots__ = (
         *("_checkpoints", "_draining", "_is_cancelled", "_limit", "_record"),
-        *("_saved", "_saved_lock", "_steps", "_tracker", "attempt"),
+        *("_saved", "_saved_lock", "_started_at", "_steps", "_tracker", "attempt"),
     )
 
     def __init__(
@@ -80,6 +82,7 @@ class RunningTask:
         checkpoints: Checkpoints,
         tracker: ProgressTracker,
         *,
+        started_at: int,
         max_payload: int = MAX_BYTES,
         is_cancelled: Callable[[], bool],
     ) -> None:
@@ -87,6 +90,7 @@ class RunningTask:
         self._draining = draining
         self._checkpoints = checkpoints
         self._limit = max_payload
+        self._started_at = started_at
         self._saved: dict[str, str] | None = None
         self._saved_lock = threading.Lock()  # a read in one thread must not overwrite what another stores meanwhile
         self._steps: set[str] = set()
@@ -135,6 +139,36 @@ class RunningTask:
     def function(self) -> str | None:
         """The name of its task function, None if a callback runs it."""
         return self._record.function
+
+    @property
+    def worker(self) -> int | None:
+        """The id of the worker that runs it."""
+        return self._record.worker
+
+    @property
+    def priority(self) -> int:
+        """Tasks with a higher priority come first."""
+        return -self._record.rank
+
+    @property
+    def key(self) -> str | None:
+        """The key for deduplication, or None."""
+        return self._record.key
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was enqueued. Like all times here, an aware datetime in UTC."""
+        return clock.to_datetime(self._record.created_at)  # type: ignore[return-value]
+
+    @property
+    def start_at(self) -> datetime:
+        """When it was due."""
+        return clock.to_datetime(self._record.due)  # type: ignore[return-value]
+
+    @property
+    def started_at(self) -> datetime:
+        """When this attempt started."""
+        return clock.to_datetime(self._started_at)  # type: ignore[return-value]
 
     @property
     def tick(self) -> Tick | None:

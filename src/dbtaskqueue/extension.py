@@ -17,8 +17,24 @@ from ._system.log import event
 if TYPE_CHECKING:
     from ._formats.payload import JSON
     from .current import RunningTask
-    from .task import Task
+    from .task import EndedTask, Task
     from .worker import Worker
+
+for_all_queues: list[Extension] = []
+"""Extensions of every ``TaskQueue`` that is created from now on, before its own. For instrumentation."""
+
+
+class NewTasksView:
+    """A call that stores tasks, as ``Extension.enqueue`` sees it.
+
+    ``queue``: the name of the queue of its first task. ``tasks``: what the call returns; empty until it is stored.
+    """
+
+    __slots__ = ("queue", "tasks")
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.tasks: Sequence[Task] = ()
 
 
 class NewTaskView:
@@ -60,6 +76,14 @@ class Extension:
     ``TaskQueue`` that uses it, to a name at the top of a module.
     """
 
+    def enqueue(self, new: NewTasksView) -> AbstractContextManager[object]:
+        """Return a context manager around one call of ``enqueue`` or ``enqueue_many``, or the end of a flow.
+
+        It is entered in the caller's thread, before ``enqueuing`` is called for each task. It gets the exception if the
+        tasks are not stored, which it cannot suppress. With ``connection=``, the caller may still roll back.
+        """
+        return nullcontext()
+
     def enqueuing(self, new: NewTaskView) -> None:
         """Called in the caller's thread before a task is stored. If it raises, so does ``enqueue``.
 
@@ -75,10 +99,11 @@ class Extension:
         """
         return nullcontext()
 
-    def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
+    def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
         """Called in the worker when the end of an attempt is stored. An exception is logged.
 
         ``outcome`` is that of ``Attempt``: ``done``, ``failed``, ``abandoned``, ``cancelled`` or ``released``.
+        ``task.seconds`` is how long the code ran.
         """
 
     def process(self) -> AbstractContextManager[object]:
@@ -99,6 +124,22 @@ def overriding(extensions: Sequence[Extension], method: str) -> list[Extension]:
     """Return the extensions that override a method. The others are not called, which saves time."""
     base = getattr(Extension, method)
     return [extension for extension in extensions if getattr(type(extension), method, base) is not base]
+
+
+@contextlib.contextmanager
+def around_enqueue(extensions: Sequence[Extension], new: NewTasksView) -> Iterator[None]:
+    """Run the block inside of every extension's ``enqueue``. An exception of the block is raised in any case."""
+    raised: BaseException | None = None
+    with contextlib.ExitStack() as stack:
+        for extension in extensions:
+            stack.enter_context(extension.enqueue(new))
+        try:
+            yield
+        except BaseException as error:
+            raised = error
+            raise
+    if raised is not None:
+        raise raised
 
 
 @contextlib.contextmanager
@@ -125,7 +166,7 @@ def notify_enqueuing(extensions: Sequence[Extension], new: NewTaskView) -> None:
         extension.enqueuing(new)
 
 
-def notify_ended(extensions: Sequence[Extension], task: Task, outcome: str, error: BaseException | None) -> None:
+def notify_ended(extensions: Sequence[Extension], task: EndedTask, outcome: str, error: BaseException | None) -> None:
     """Call every extension's ``ended``. Exceptions are logged."""
     for extension in extensions:
         try:

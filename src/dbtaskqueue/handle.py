@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from ._executors.lookup import Functions
 from ._formats.url import DEFAULT_URL, mask, same_database
@@ -20,9 +22,15 @@ from ._worker.held import FetchMembership
 from .checks import is_served
 from .errors import StoreUnavailable, TaskQueueError
 from .events import Events
-from .extension import Extension
+from .extension import Extension, for_all_queues
 from .functions import Registry
 from .schedules import Declaration, is_redeclared, log_changes, settle
+
+if TYPE_CHECKING:
+    from .task import Task
+
+_POLL = 0.01
+"""Seconds between two checks whether workers have stopped."""
 
 
 class Handle:
@@ -39,16 +47,38 @@ class Handle:
         self.declarations: dict[tuple[str, str], Declaration] = {}
         """The schedules that ``periodic`` has declared, by queue and name."""
         self.extensions: list[Extension] = []
-        for extension in extensions:
+        for extension in (*for_all_queues, *extensions):
             self.use(extension)
         self.is_closed = False
+        self.on_enqueued: Callable[[list[Task]], object] | None = None
+        """Called with the tasks of each ``enqueue`` after they are stored; not with those of a user's transaction."""
         self._url = url
         self._create = create
+        self._queues: Mapping[str, str] = {}
         self._stops: list[Callable[[], object]] = []
         self._store: Store | None = None
         self._membership: FetchMembership | None = None
         self._renew_lock()
         _handles.add(self)
+
+    def elsewhere(
+        self,
+        url: str,
+        *,
+        lease: float,
+        extensions: Iterable[Extension],
+        queues: Mapping[str, str],
+    ) -> Handle:
+        """Return a handle of another database, which is not open yet.
+
+        It shares the functions, the listeners and the declared schedules. ``extensions``: all that it has. ``queues``:
+        the queues of these schedules there, by their names here, if they differ.
+        """
+        other = Handle(url, lease=lease, create=self._create, extensions=())
+        other.extensions = [*extensions]
+        other.functions, other.events, other.declarations = self.functions, self.events, self.declarations
+        other._queues = queues
+        return other
 
     def _renew_lock(self) -> None:
         self._opening = threading.RLock()  # reentrant, since a signal handler may interrupt it
@@ -103,7 +133,10 @@ class Handle:
     def store_declarations(self, queues: Iterable[str] | None = None) -> list[str]:
         """Store the declared schedules of these queues or patterns, or all of them; return their names."""
         served = None if queues is None else list(queues)
-        wanted = [each for each in self.declarations.values() if served is None or is_served(each.queue, served)]
+        declared = [
+            each._replace(queue=self._queues.get(each.queue, each.queue)) for each in self.declarations.values()
+        ]
+        wanted = [each for each in declared if served is None or is_served(each.queue, served)]
         if wanted:
             records = [each.record(self.store.max_payload) for each in wanted]
             log_changes(records, self.store.declare(records, clock.now(), settle))
@@ -137,6 +170,24 @@ class Handle:
                 store.close()
                 self.require_open()
 
+    @contextlib.contextmanager
+    def redirected(self, url: str) -> Iterator[None]:
+        """Use another database during the block, created if it is missing; then close it and use the former again.
+
+        At the end, workers that run on it are stopped. Raises TaskQueueError while a worker runs at the start.
+        """
+        if self._stops:
+            raise TaskQueueError("a worker runs on this TaskQueue: stop it before you use another database")
+        before = self._url, self._create, self._store, self._membership, self.is_closed
+        self._url, self._create, self._store, self._membership, self.is_closed = url, True, None, None, False
+        try:
+            yield
+        finally:
+            self.close()
+            while self._stops:  # it closes the database when it has stopped
+                time.sleep(_POLL)
+            self._url, self._create, self._store, self._membership, self.is_closed = before
+
     def store_history(self) -> None:
         """Store what a ``fetch()`` user of this handle has counted, so that its own history is up to date.
 
@@ -164,6 +215,15 @@ class Handle:
         if self._membership is not None:
             self._membership.leave()
         self._close_if_unused()
+
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections. The next use opens others."""
+        if self.is_closed or self._store is None:
+            return
+        if self._membership is not None:
+            self._membership.leave()
+        self._store.wakeups.close()
+        self._store.disconnect()
 
     @contextlib.contextmanager
     def serving(self, stop: Callable[[], object]) -> Iterator[None]:

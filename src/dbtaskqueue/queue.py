@@ -21,6 +21,7 @@ from ._formats.filters import SortName, parse
 from ._formats.payload import JSON
 from ._formats.timetable import CatchUp
 from ._formats.url import mask
+from ._store.borrowed import identity_of
 from ._store.contract import (
     BY_PARENTS,
     HAS_PARENTS,
@@ -50,7 +51,7 @@ from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
-from .extension import Extension, NewTaskView, notify_enqueuing, overriding
+from .extension import Extension, NewTasksView, NewTaskView, around_enqueue, notify_enqueuing, overriding
 from .finding import Found, check_filters, find_tasks
 from .functions import Registry, TaskFunction
 from .handle import Handle
@@ -93,7 +94,7 @@ from .schedules import (
     to_target,
 )
 from .states import FINAL, RUNNING, StateName, TaskState
-from .task import Task, cancel, check_id, look_up, wait_all
+from .task import Task, cancel, check_id, enqueued_with, look_up, wait_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -190,6 +191,10 @@ class TaskQueue:
         """
         self._handle.close()
 
+    def disconnect(self) -> None:
+        """Release reserved tasks and close the connections, for a program that may use the queue again later."""
+        self._handle.disconnect()
+
     # -- shared by all lanes -----------------------------------------------------------------------
 
     @property
@@ -229,6 +234,11 @@ class TaskQueue:
     def is_open(self) -> bool:
         """Whether the database has been opened."""
         return self._handle.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the queue has been closed."""
+        return self._handle.is_closed
 
     @property
     def store(self) -> Store:
@@ -284,8 +294,9 @@ class TaskQueue:
         ``priority``: from −32768 to 32767. Tasks run strictly in the order of priority (higher first), due time and id.
         ``retry``: the retry policy, by default this queue's. ``max_attempts`` overrides its number. ``key``: if an
         unfinished task of this queue has the same key, that task is returned, unchanged, and ``deduplicated`` is true.
-        ``connection``: your own DB-API connection to the same database (sqlite3, psycopg, PyMySQL), in a transaction.
-        The task is part of it, and exists if and only if you commit.
+        ``connection``: your own connection or session to the same database, in a transaction: of SQLAlchemy with any
+        driver, of Django, sqlite3, psycopg, psycopg2 or PyMySQL. The task is part of the transaction, and exists if and
+        only if you commit.
 
         Limits of each attempt, by default none: ``time_limit``, and ``stall_limit`` for the time without ``progress``,
         in seconds or timedeltas; ``memory_limit`` in bytes of all its processes. An attempt that exceeds a limit fails.
@@ -464,6 +475,18 @@ class TaskQueue:
         """Store all batches or none. Every task is enqueued here."""
         handle = self._handle
         handle.require_open()
+        if handle.extensions and (extensions := overriding(handle.extensions, "enqueue")):
+            filled = [batch for batch in batches if batch.payloads]
+            if filled:
+                queue: Any = filled[0].options.get("queue") or self.name
+                new = NewTasksView(queue)
+                with around_enqueue(extensions, new):
+                    new.tasks = tasks = self._store(batches, action)
+                return tasks
+        return self._store(batches, action)
+
+    def _store(self, batches: list[Batch], action: NewAction | None) -> list[Task]:
+        handle = self._handle
         now = clock.now()
         if len(batches) == 1:
             [batch] = batches
@@ -497,6 +520,10 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
+        if connection is not None:
+            return enqueued_with(connection, found)
+        if handle.on_enqueued is not None:
+            handle.on_enqueued(found)
         return found
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
@@ -595,10 +622,13 @@ class TaskQueue:
 
     # -- inspecting and operating ------------------------------------------------------------------
 
-    def get(self, id: int) -> Task:
-        """Return the task with this id, of any queue in the database. Raises TaskNotFound."""
+    def get(self, id: int, *, connection: object = None) -> Task:
+        """Return the task with this id, of any queue in the database. Raises TaskNotFound.
+
+        ``connection``: as for ``enqueue``. Its transaction sees the tasks that it has enqueued itself.
+        """
         self._handle.require_open()
-        return Task(self.store, look_up(self.store, id))
+        return Task(self.store, look_up(self.store, id, connection))
 
     def cancel(self, id: int, *, running: bool = True, actor: str | Actor | None = None) -> bool:
         """Cancel a task of any queue, as ``Task.cancel`` does. Raises TaskNotFound and InvalidTransition.
@@ -1219,7 +1249,9 @@ def _enqueued(ids: Sequence[int], existing: Set[int], groups: Iterable[Iterable[
 
 def _connection_of(batches: Sequence[Batch]) -> object:
     """Return the connection of all batches. Raises ValueError if they name different ones."""
-    connections = {id(found): found for batch in batches if (found := batch.options.get("connection")) is not None}
+    connections = {
+        identity_of(found): found for batch in batches if (found := batch.options.get("connection")) is not None
+    }
     if len(connections) > 1:
         raise ValueError("the calls name different connections; all tasks are stored in one transaction")
     return next(iter(connections.values()), None)

@@ -103,6 +103,9 @@ class Task(Reference, Generic[R]):
     JSON, so that a tuple comes back as a list.
     """
 
+    _in_transaction = False
+    """Whether it was enqueued in a user's transaction, and has not been read outside of it."""
+
     def __init__(
         self, store: Store, record: TaskRecord, membership: FetchMembership | None = None, *, deduplicated: bool = False
     ) -> None:
@@ -324,9 +327,19 @@ class Task(Reference, Generic[R]):
         """The progress that the last attempt reported, or None."""
         return read_progress(self._record.progress)
 
-    def refresh(self) -> Self:
-        """Read the task again and return it. Raises TaskNotFound if it was pruned."""
-        self._record = look_up(self._store, self.id)
+    def refresh(self, *, connection: object = None) -> Self:
+        """Read the task again and return it, as the transaction of ``connection`` sees it if that is given.
+
+        Raises TaskNotFound if it was pruned, or if the transaction in which it was enqueued is not committed.
+        """
+        try:
+            self._record = look_up(self._store, self.id, connection)
+        except TaskNotFound as error:
+            if self._in_transaction and connection is None:
+                why = "the transaction that enqueued it is not committed yet, or was rolled back"
+                raise TaskNotFound(f"{error}: {why}") from None
+            raise
+        self._in_transaction = self._in_transaction and connection is not None
         self._result = ()
         return self
 
@@ -421,7 +434,8 @@ class Task(Reference, Generic[R]):
     def wait(self, timeout: float | timedelta | None = None) -> Self:
         """Wait until the task is done, abandoned or cancelled, and return it.
 
-        Raises TimeoutError after ``timeout`` (seconds or a timedelta), and TaskNotFound if the task is pruned.
+        Raises TimeoutError after ``timeout`` (seconds or a timedelta), and TaskNotFound if the task is pruned, or if
+        the transaction in which it was enqueued is not committed.
         """
         deadline = clock.deadline_of(timeout)
         while self.refresh().state not in FINAL:
@@ -435,15 +449,7 @@ class Task(Reference, Generic[R]):
 
         Raises TaskFailed if the task was abandoned, and TaskCancelled if it was cancelled.
         """
-        self.wait(timeout)
-        if self.state == ABANDONED:
-            last = (self.error or "").strip().splitlines()
-            why = f": {last[-1]}" if last else ""
-            raise TaskFailed(f"task {self.id} was abandoned after {counted(self.attempt, 'attempt')}{why}", self.error)
-        if self.state == CANCELLED:
-            raise TaskCancelled(f"task {self.id} was {self.error or 'cancelled'}")
-        result: R = self.result  # type: ignore[assignment]  # None only if the function returned it
-        return result
+        return result_of(self.wait(timeout))
 
     def attempts(self, *, limit: int | None = None, before: int | None = None, output: bool = False) -> list[Attempt]:
         """Return every start of the task and how it ended, oldest first, with the newest 100 outputs.
@@ -505,12 +511,43 @@ class Task(Reference, Generic[R]):
             self._membership.drop(self._claim, runs=self._claim.state == RUNNING)
 
 
+def result_of(task: Task[T]) -> T:
+    """Return the result of a task that has ended, as ``Task.get_result`` does."""
+    if task.state == ABANDONED:
+        last = (task.error or "").strip().splitlines()
+        why = f": {last[-1]}" if last else ""
+        raise TaskFailed(f"task {task.id} was abandoned after {counted(task.attempt, 'attempt')}{why}", task.error)
+    if task.state == CANCELLED:
+        raise TaskCancelled(f"task {task.id} was {task.error or 'cancelled'}")
+    result: T = task.result  # type: ignore[assignment]  # None only if the function returned it
+    return result
+
+
+class EndedTask(Task[Any]):
+    """A task whose attempt has ended, as ``Extension.ended`` gets it.
+
+    ``seconds``: how long the code of the attempt ran, None if it did not run.
+    """
+
+    def __init__(self, store: Store, record: TaskRecord, seconds: float | None) -> None:
+        super().__init__(store, record)
+        self.seconds = seconds
+
+
 def look_up(store: Store, task: int, connection: object = None) -> TaskRecord:
     """Return the record of a task, read through a user's connection if one is given. Raises TaskNotFound."""
     record = store.get(check_id(task), connection)
     if record is None:
         raise TaskNotFound(f"there is no task {shown(task)}")
     return record
+
+
+def enqueued_with(connection: object, tasks: list[Task[T]]) -> list[Task[T]]:
+    """Return tasks that were enqueued in a user's transaction, which remember that they may not be committed."""
+    if connection is not None:
+        for task in tasks:
+            task._in_transaction = True
+    return tasks
 
 
 def check_id(task: int) -> int:

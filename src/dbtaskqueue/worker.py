@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ._executors.lookup import Lookup
 from ._formats.payload import JSON
@@ -29,9 +29,25 @@ from .extension import Extension, around_worker, notify_ended, overriding
 from .options import ExecutorName, RunOptions, WorkerOptions, check_options
 from .queue import TaskQueue
 from .states import ABANDONED, FAILED, PENDING
-from .task import Task
+from .task import EndedTask, Task
 
 OnError = Callable[[Task, BaseException], object]
+
+
+class WorkerHealth(NamedTuple):
+    """What a worker's own loops do. How long task code takes does not matter.
+
+    - ``alive``: the loops turn. This is also true if the database is unavailable, or if a task takes hours. If it is
+      false, only a restart helps.
+    - ``ready``: the worker claims tasks. It is not ready before its first turn, while the database is unavailable, and
+      while it drains.
+    - ``status``: ``working``, ``starting``, ``database unavailable``, ``stopping``, ``not running`` or, if it is not
+      alive, ``hangs``.
+    """
+
+    alive: bool
+    ready: bool
+    status: str
 
 
 class Worker:
@@ -105,6 +121,8 @@ class Worker:
         options = {**given, **check_options(given, WorkerOptions)}
         if options["allow_commands"] and executor != "process":
             raise ValueError(f"allow_commands needs executor='process', not {shown(executor)}")
+        if isinstance(getattr(url_or_queue, "sync", None), TaskQueue):
+            raise TypeError("a Worker takes the TaskQueue of an AsyncTaskQueue: Worker(queue.sync)")
         names = queues if queues is not None else None if queue is None else [queue]
         checked = None if names is None else [check_served(name) for name in dict.fromkeys(names)]
         self._owns_queue = not isinstance(url_or_queue, TaskQueue)
@@ -221,7 +239,8 @@ class Worker:
 
     def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:
         outcome = "released" if fact.state == PENDING else str(fact.state)
-        notify_ended(extensions, Task(self._queue.store, _as_ended(fact)), outcome, fact.error)
+        task = EndedTask(self._queue.store, _as_ended(fact), fact.seconds or None)
+        notify_ended(extensions, task, outcome, fact.error)
 
     def _call_on_error(self, fact: TaskEnded) -> None:
         if fact.error is None or fact.state not in (FAILED, ABANDONED):
@@ -246,6 +265,17 @@ class Worker:
             self._stop_requested = True
         elif not loop.stop.is_on:
             loop.stop.request()
+
+    def health(self) -> WorkerHealth:
+        """Return whether the worker's loops turn and whether it claims tasks, for a health check of your program.
+
+        Call it in any thread. It reads only memory, never the database.
+        """
+        loop = self._loop
+        if loop is None:
+            return WorkerHealth(alive=True, ready=False, status="not running")
+        found = loop.health()
+        return WorkerHealth(found.alive, found.alive and found.claims, found.doing if found.alive else "hangs")
 
     def _signalled(self) -> None:
         """Request a stop; the second time, an immediate one. Called by the signal handler."""

@@ -26,9 +26,10 @@ from servers.ports import free_port
 
 from dbtaskqueue import TaskQueue, Worker
 from dbtaskqueue._formats.hosts import host_name, is_loopback
-from dbtaskqueue.metrics import MetricsCache, cache, server
+from dbtaskqueue.metrics import MetricsCache, cache
 from dbtaskqueue.metrics.access import Tokens
 from dbtaskqueue.metrics.server import MetricsServer
+from dbtaskqueue.monitoring import serving as server
 
 TOKEN = "a" * 43
 TEXT, OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0"

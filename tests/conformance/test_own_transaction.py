@@ -134,6 +134,98 @@ def test_a_task_function_is_enqueued_in_the_transaction(queue: TaskQueue, connec
     assert task.get_result(timeout=10) == 8
 
 
+def test_a_task_is_read_in_the_transaction(queue: TaskQueue, connection: Any, orders: str) -> None:
+    execute(connection, f"INSERT INTO {orders} VALUES (7)")
+    task = queue.enqueue("mine", connection=connection)
+    assert queue.get(task.id, connection=connection).payload == "mine"
+    assert task.refresh(connection=connection).state == "pending"
+    with pytest.raises(TaskNotFound, match=f"there is no task {task.id + 1}$"):
+        queue.get(task.id + 1, connection=connection)
+    connection.commit()
+    task.refresh()
+    assert queue.get(task.id, connection=connection) == task
+
+
+@pytest.mark.parametrize("how", ["refresh", "wait", "get_result", "wait_all"])
+def test_waiting_for_a_task_that_is_not_committed(queue: TaskQueue, connection: Any, how: str) -> None:
+    task = queue.enqueue("mine", connection=connection)
+    wait = (lambda: queue.wait_all([task], 60)) if how == "wait_all" else getattr(task, how)
+    with pytest.raises(TaskNotFound, match="that enqueued it is not committed yet, or was rolled back"):
+        wait()
+    connection.commit()
+    assert task.refresh().payload == "mine"
+    task.cancel()
+    assert queue.prune(0) == 1
+    with pytest.raises(TaskNotFound, match=f"there is no task {task.id}$"):
+        task.wait()
+
+
+def test_reading_takes_no_lock_and_needs_no_transaction(queue: TaskQueue, connection: Any, engine: str) -> None:
+    task = queue.enqueue("ours")
+    if engine == "sqlite":
+        connection.isolation_level = None
+    elif engine == "mariadb":
+        connection.autocommit(True)
+    else:
+        connection.autocommit = True
+    assert queue.get(task.id, connection=connection).payload == "ours"
+    if engine == "sqlite":
+        assert not connection.in_transaction
+
+
+def test_a_closed_connection(queue: TaskQueue, connect: Connect) -> None:
+    connection = connect()
+    queue.enqueue(1, connection=connection)
+    connection.close()
+    with pytest.raises(ConfigurationError, match="closed"):
+        queue.enqueue(2, connection=connection)
+    assert queue.tasks() == []
+
+
+@pytest.mark.engine("sqlite")
+def test_a_file_that_stays_locked_for_the_timeout_of_the_connection(queue: TaskQueue, url: str) -> None:
+    path = url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as other, closing(sqlite3.connect(path, timeout=0)) as mine:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked for longer than the timeout of this one") as refused:
+            queue.enqueue(1, connection=mine)
+    assert not refused.value.maybe_done
+    assert queue.tasks() == []
+
+
+def test_each_connection_is_checked_once(
+    queue: TaskQueue, connection: Any, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB is asked which database it is each time, since USE may have changed it."""
+    names: list[str] = []
+    if engine != "sqlite":
+        link = type(queue.store._borrow(connection))  # type: ignore[attr-defined]
+        rows = link.rows
+        monkeypatch.setattr(link, "rows", lambda *args, **options: names.append(args[1]) or rows(*args, **options))
+    for _ in range(3):
+        queue.enqueue(1, connection=connection)
+    connection.commit()
+    wanted = {"sqlite": [], "mariadb": ["identity", "insert_task"] * 3}
+    assert names == wanted.get(engine, ["enqueue_one", "notify"] * 3)
+
+
+@pytest.mark.engine("mariadb")
+def test_a_connection_that_has_changed_to_another_database(queue: TaskQueue, connection: Any) -> None:
+    home = execute(connection, "SELECT DATABASE()")[0][0]
+    queue.enqueue(1, connection=connection)
+    connection.commit()
+    with fresh_mariadb_url() as url:
+        TaskQueue(url).close()
+        execute(connection, f"USE {urlsplit(url).path[1:]}")
+        with pytest.raises(ConfigurationError, match="a different database"):
+            queue.enqueue(2, connection=connection)
+        connection.rollback()
+    execute(connection, f"USE {home}")
+    queue.enqueue(3, connection=connection)
+    connection.commit()
+    assert [task.payload for task in queue.tasks()] == [3, 1]
+
+
 def test_the_wake_up_comes_after_the_commit(queue: TaskQueue, connection: Any) -> None:
     waiting = Background(lambda: queue.fetch(timeout=60))
     until(lambda: queue.store.workers(), what="the waiting fetch")

@@ -15,7 +15,15 @@ from servers.postgresql import PostgresServer
 
 from dbtaskqueue import TaskQueue, Worker
 
-NEEDS = {"web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"), "sentry": ("sentry_sdk",), "typing": ("mypy",)}
+NEEDS = {
+    "asyncio": ("sqlalchemy", "aiosqlite", "greenlet"),
+    "fastapi": ("fastapi", "httpx", "sqlalchemy", "aiosqlite", "greenlet"),
+    "sqlalchemy": ("flask_sqlalchemy", "aiosqlite", "greenlet"),
+    "flask": ("flask", "flask_sqlalchemy"),
+    "web": ("flask", "fastapi", "httpx", "django", "sqlalchemy"),
+    "sentry": ("sentry_sdk",),
+    "typing": ("mypy",),
+}
 """The packages that the examples of a page need, from the dependency groups ``test`` and ``lint``."""
 HOWTO = ROOT / "docs" / "howto"
 PAGES = [ROOT / "docs" / "tutorial.md", ROOT / "docs" / "production-checklist.md", *sorted(HOWTO.glob("*.md"))]

@@ -113,7 +113,9 @@ def test_every_environment_variable_is_described() -> None:
     page = (REFERENCE / "configuration.md").read_text()
     assert "`DBTASKQUEUE_COMMAND_OPTION`" in page
     of_options = tuple(f"DBTASKQUEUE_{command.upper()}_" for command in main.commands)
-    internal = {"DBTASKQUEUE_FORK_SERVER", "DBTASKQUEUE_SYSTEM"}  # processes of a fork server; tests
+    internal = {
+        f"DBTASKQUEUE_{name}" for name in ("FORK_SERVER", "FLASK_APP", "RELOADER", "SYSTEM")
+    }  # for children; tests
     for path in source_of().rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = str(node.value) if isinstance(node, ast.Constant) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import inspect
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,10 +13,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from helpers import ended, until
+from servers import requirements
+from servers.ports import free_port
+from servers.postgresql import PostgresServer
 
-from dbtaskqueue import Worker
+from dbtaskqueue import TaskQueue, Worker
 from dbtaskqueue._executors.process.executor import _START_TIME
 from dbtaskqueue._formats.quantities import seconds
 from dbtaskqueue._maintenance.supervision import HANGS
@@ -104,3 +111,118 @@ def test_the_image_runs_the_worker_without_a_shell() -> None:
     assert time_to_stop(json.loads(command)) > 0
     assert re.search(r"^ +init: true$", compose(), re.MULTILINE)
     assert re.search(r"^STOPSIGNAL SIGTERM$", text, re.MULTILINE)
+
+
+# -- examples/kubernetes ---------------------------------------------------------------------------
+
+
+def manifest(name: str) -> Any:
+    """Return the object in a file of examples/kubernetes."""
+    requirements.library("yaml")
+    import yaml
+
+    return yaml.safe_load(Path(EXAMPLES, "kubernetes", f"{name}.yaml").read_text())
+
+
+def pod_of(name: str) -> Any:
+    spec = manifest(name)["spec"]
+    return spec.get("jobTargetRef", spec)["template"]["spec"]
+
+
+PODS = pytest.mark.parametrize("name", ["worker", "scaledjob"])
+
+
+@PODS
+def test_the_pod_gets_the_time_to_stop_that_its_worker_needs(name: str) -> None:
+    pod = pod_of(name)
+    [container] = pod["containers"]
+    period = pod["terminationGracePeriodSeconds"]
+    assert time_to_stop(container["args"]) <= period <= time_to_stop(container["args"]) + 60
+    assert pod["shareProcessNamespace"] is True
+
+
+@pytest.mark.parametrize("name", ["worker", "scaledjob", "migrate"])
+def test_the_pod_gets_the_url_from_a_secret(name: str) -> None:
+    [container] = pod_of(name)["containers"]
+    [variable] = container["env"]
+    assert variable == {"name": "DBTASKQUEUE_URL", "valueFrom": {"secretKeyRef": {"name": "tasks", "key": "url"}}}
+    command, *options = container["args"]
+    with main.commands[command].make_context(command, list(options)):
+        pass
+
+
+def test_the_probes_of_kubernetes_are_answered(tmp_path: Path) -> None:
+    """The worker of the example, with its arguments, on another port."""
+    [container] = pod_of("worker")["containers"]
+    port = free_port()
+    assert (container["args"][-2:], container["ports"][0]["containerPort"]) == (["--http", "0.0.0.0:8080"], 8080)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dbtaskqueue", *container["args"][:-1], f"127.0.0.1:{port}"],
+        cwd=EXAMPLES / "docker",
+        env={**os.environ, "DBTASKQUEUE_URL": f"sqlite:///{tmp_path}/tasks.sqlite", "PYTHONDONTWRITEBYTECODE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with ended(worker):
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            request = container[kind]["httpGet"]
+            assert request["port"] == container["ports"][0]["name"]
+            until(lambda path=request["path"]: _status(f"http://127.0.0.1:{port}{path}") == 200, within=60)
+        worker.terminate()
+        assert worker.wait(60) == 0
+
+
+def _status(url: str) -> int:
+    try:
+        with urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except OSError:
+        return 0
+
+
+def test_a_pod_of_the_scaled_job_runs_one_task_and_ends(tmp_path: Path) -> None:
+    [container] = pod_of("scaledjob")["containers"]
+    words = [word.replace("10s", "0s") for word in container["args"]]
+    url = f"sqlite:///{tmp_path}/tasks.sqlite"
+    with TaskQueue(url, "encode") as queue:
+        queue.submit([{"args": [1], "kwargs": {}}] * 2, {}, "count")
+        for done in (1, 2):
+            subprocess.run(
+                [sys.executable, "-m", "dbtaskqueue", *words],
+                cwd=EXAMPLES / "docker",
+                env={**os.environ, "DBTASKQUEUE_URL": url, "PYTHONDONTWRITEBYTECODE": "1"},
+                check=True,
+                timeout=60,
+                capture_output=True,
+            )
+            assert queue.stats().done == done
+
+
+def test_keda_counts_tasks_that_are_due_or_running() -> None:
+    [trigger] = manifest("scaledjob")["spec"]["triggers"]
+    assert manifest("scaledjob")["spec"]["jobTargetRef"]["template"]["spec"]["containers"][0]["args"][1:4] == [
+        *("app:queue", "--queue", "encode")
+    ]
+    with PostgresServer(durable=False) as server, TaskQueue(server.url(), "encode") as queue:
+
+        def count() -> int:
+            with server.connect("test") as connection:
+                row = connection.execute(trigger["metadata"]["query"].encode()).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        assert count() == 0
+        [first, *_] = queue.enqueue_many(range(3))
+        queue.enqueue("later", start_in=3600)
+        queue.enqueue("blocked", after=first)
+        queue.lane("other").enqueue("elsewhere")
+        assert count() == 3
+        [task, _] = queue.fetch(2)
+        task.start()
+        assert count() == 3
+        queue.pause()
+        assert count() == 0
+        queue.resume()
+        task.finish()
+        assert count() == 3, "a child of the finished task is due"
+        queue.close()

@@ -53,6 +53,7 @@ _outages = partial(_tests, "processes/outages")
 _flow = partial(_tests, "processes/flow")
 _model = partial(_tests, "model")
 _cli = partial(_tests, "cli")
+_flask = partial(_tests, "integrations/flask")
 
 
 COMMON, TASKS, CLAIMS, WORKERS, QUEUES, LISTING, DEPENDENCIES, SQLITE, POSTGRESQL, MARIADB = (
@@ -2255,5 +2256,105 @@ MUTANTS = [
         "LEAST_STALLED",
         _conformance("overdue::test_a_task_that_reports_rarely_has_five_of_its_gaps"),
     ),
+    # -- probes, --reload, Flask --
+    Mutant(
+        "a worker without its database is not alive",
+        LOOP,
+        "LoopHealth(seconds <= HANGS,",
+        "LoopHealth(not self._outbox.failures,",
+        _outages("probes"),
+        only="postgresql",
+    ),
+    Mutant(
+        "a worker that drains is ready",
+        LOOP,
+        """doing == "working", doing""",
+        """doing != "starting", doing""",
+        _cli("probes::test_a_worker_with_a_long_task_is_alive_and_one_that_drains_is_not_ready"),
+        only="drains",
+    ),
+    Mutant(
+        "a worker outlives its reloader",
+        "cli/reloading.py",
+        "    system.die_with_parent(signal.SIGTERM)\n",
+        "",
+        _cli("reloading::test_signals_reach_the_worker"),
+        only="signals",
+    ),
+    Mutant(
+        "a syntax error ends the reloader",
+        "cli/reloading.py",
+        "elif code == 0 or (",
+        "elif code is not None or (",
+        _cli("reloading::test_an_edited_file_restarts_the_worker_and_a_syntax_error_is_waited_out"),
+        only="edited",
+    ),
+    Mutant(
+        "a schedule is in the queue of another application",
+        "integrations/flask.py",
+        "queues={self._default_name: queue}",
+        "queues={}",
+        _flask("queue::test_a_schedule_is_in_the_queue_of_each_application"),
+        only="schedule",
+    ),
+    Mutant(
+        "the database of an application keeps it in memory",
+        "integrations/flask.py",
+        "known = weakref.ref(app)",
+        "known = lambda: app",
+        _flask("queue::test_an_application_can_be_collected"),
+        only="collected",
+    ),
+    Mutant(
+        "a view has its transaction before the tables exist",
+        "integrations/flask.py",
+        "        app.before_request(self._open_early)\n",
+        "",
+        _flask("queue::test_the_first_request_opens_the_database_and_reports_no_failure"),
+        only="first_request",
+    ),
     # -- finding --
+    # -- async --
+    Mutant(
+        "a fetch that is cancelled during its claim keeps the tasks",
+        "_aio/fetching.py",
+        "        if is_over:\n            _release(tasks)\n",
+        "",
+        _conformance("aio::test_a_cancelled_fetch_leaves_nothing_reserved"),
+    ),
+    Mutant(
+        "a fetch that is cancelled with its tasks keeps them",
+        "_aio/fetching.py",
+        "await self._threads.settle(_release, request.answer.result())",
+        "pass",
+        _conformance("aio::test_a_cancelled_fetch_leaves_nothing_reserved"),
+    ),
+    Mutant(
+        "a block that is cancelled spends an attempt",
+        "_aio/tasks.py",
+        "if isinstance(error, asyncio.CancelledError):",
+        "if False:",
+        _conformance("aio::test_a_block_that_is_cancelled_returns_its_task_without_spending_an_attempt"),
+    ),
+    Mutant(
+        "a cancelled call leaves its connection to two threads",
+        "_aio/threads.py",
+        "if not submitted.cancel():",
+        "if False:",
+        _conformance("aio::test_an_unfinished_call_with_a_connection_keeps_its_caller"),
+    ),
+    Mutant(
+        "each wait reads its own task first",
+        "_aio/tasks.py",
+        "has_read = self.state in FINAL",
+        "has_read = True",
+        _conformance("aio::test_many_waits_are_read_in_one_query"),
+    ),
+    Mutant(
+        "a forked child uses the threads of its parent",
+        "_aio/threads.py",
+        "if self._pid != os.getpid():  # the",
+        "if False:  # the",
+        _conformance("aio::test_a_forked_child_has_its_own_threads"),
+    ),
 ]

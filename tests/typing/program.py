@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, assert_type
 
 from dbtaskqueue import (
+    AsyncTask,
+    AsyncTaskQueue,
     Attempt,
     Command,
     Progress,
@@ -130,3 +132,38 @@ def reading() -> None:
 
 def generic(task: Task[int]) -> int:
     return task.get_result()
+
+
+later = AsyncTaskQueue("sqlite:///program.sqlite", open=False, threads=2)
+
+
+@later.task
+async def shrink(path: str) -> dict[str, int]:
+    return {"width": len(path)}
+
+
+@later.task(priority=1)
+def count(words: list[str]) -> int:
+    return len(words)
+
+
+async def awaiting() -> None:
+    task = await shrink.enqueue("a.png")
+    assert_type(task, AsyncTask[dict[str, int]])
+    assert_type(await task.get_result(timeout=10), dict[str, int])
+    assert_type(task.result, dict[str, int] | None)
+    assert_type((task.id, task.state, task.key, task.started_at), tuple[int, TaskState, str | None, datetime | None])
+    assert_type(await count.using(key="a").enqueue(["a"]), AsyncTask[int])
+    assert_type(await later.enqueue(shrink.bind("a.png")), AsyncTask[dict[str, int]])
+    assert_type(await later.enqueue_many([count.bind([])]), list[AsyncTask[int]])
+    assert_type(await later.wait_all([task]), list[AsyncTask[dict[str, int]]])
+    assert_type(count(["a"]), int)
+    async for update in task.follow():
+        assert_type(update, Progress | TaskState)
+    async for held in later:
+        async with held:
+            held.result = held.payload
+    await shrink.enqueue(7)  # error: an argument of another type
+    await count.enqueue(["a"], "b")  # error: an argument too many
+    await later.enqueue(1, priorty=1)  # error: no such option
+    assert (await later.get(1)).refresh().state  # error: the coroutine was not awaited

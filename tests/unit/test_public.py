@@ -148,6 +148,7 @@ TASK_ATTRIBUTES = {
 RUNNING_ATTRIBUTES = {
     *("id", "queue", "payload", "attempt", "max_attempts", "token", "function", "cancelled", "should_stop"),
     *("progress", "checkpoint", "saved", "step", "transaction", "meta", "parents", "tick"),
+    *("priority", "key", "created_at", "start_at", "started_at", "worker"),
 }
 
 

@@ -38,6 +38,27 @@ def test_the_file(url: str, path: str) -> None:
     assert (target.engine, target.database) == ("sqlite", path)
 
 
+SQLALCHEMY = {
+    "sqlite": ["sqlite+pysqlite:///x", "sqlite+aiosqlite:///x"],
+    "postgresql": [
+        f"postgresql+{driver}://u:secret@host/x" for driver in ("psycopg", "psycopg_async", "psycopg2", "asyncpg")
+    ],
+    "mariadb": [
+        f"{scheme}+{driver}://u:secret@host/x"
+        for scheme in ("mysql", "mariadb")
+        for driver in ("pymysql", "mysqldb", "aiomysql", "asyncmy")
+    ],
+}
+
+
+@pytest.mark.parametrize(("engine", "url"), [(engine, url) for engine, urls in SQLALCHEMY.items() for url in urls])
+def test_a_url_with_the_name_of_a_driver_of_sqlalchemy_means_the_engine(engine: str, url: str) -> None:
+    target = parse(url)
+    assert (target.engine, target.database) == (engine, "x")
+    assert "secret" not in target.text
+    assert same_database(url, url.replace(url[url.index("+") : url.index(":")], ""))
+
+
 def test_options() -> None:
     target = parse("sqlite:///x?synchronous=normal&max_payload=1234")
     assert (target.options, target.max_payload) == ({"synchronous": "normal"}, 1234)
@@ -78,8 +99,10 @@ BROKEN = [
     "postgresql://host",
     "postgresql://host/",
     "postgresql:host/db",
-    "postgresql+asyncpg://host/db",
-    "mysql+mysqldb://host/db",
+    "postgresql+pymysql://host/db",
+    "mysql+asyncpg://host/db",
+    "sqlite+psycopg:///x",
+    "postgresql+://host/db",
     "postgresql://host:port/db",
     "postgresql://host:0/db",
     "postgresql://host:65536/db",

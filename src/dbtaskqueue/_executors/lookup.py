@@ -158,10 +158,12 @@ class Lookup:
             self._functions.add(late.name, _resolve(*late.place))
 
     def _owner_place(self) -> tuple[str, str] | None:
-        """Return where a child process finds the owner, or a ``TaskQueue`` that shares its extensions (a lane)."""
+        """Return where a child process finds the owner, or a queue that shares its extensions.
+
+        That is a lane, or the ``AsyncTaskQueue`` of a ``TaskQueue``.
+        """
         return refer(self._owner) or _find(
-            lambda value: type(value) is type(self._owner) and getattr(value, "extensions", None) is self.extensions,
-            type(self._owner),
+            lambda value: _has_extensions(value) and value.extensions is self.extensions, type(self._owner)
         )
 
     def _extension_places(self) -> list[tuple[str, str]]:
@@ -182,6 +184,11 @@ class Lookup:
                 )
             places.append(place)
         return places
+
+
+def _has_extensions(value: object) -> bool:
+    """Return whether an object is a queue, without asking objects that load something when an attribute is read."""
+    return any(isinstance(vars(kind).get("extensions"), property) for kind in type(value).__mro__)
 
 
 def call(function: Callable[..., Any], name: str, value: JSON) -> Any:

@@ -183,6 +183,7 @@ class Runner:
             self._is_draining,
             run.checkpoints,
             run.tracker,
+            started_at=(run.record.started_at if run.start_stored else run.started_at) or run.record.created_at,
             max_payload=self.max_payload,
             is_cancelled=lambda: self._is_cancelled(run),
         )

@@ -23,16 +23,21 @@ _SCHEMES = {
     "mariadb": "mariadb",
     "mysql": "mariadb",
 }
-_DRIVERS = {"sqlite": (), "postgresql": ("psycopg",), "mariadb": ("pymysql",)}
+_DRIVERS = {
+    "sqlite": ("pysqlite", "aiosqlite"),
+    "postgresql": ("psycopg", "psycopg_async", "psycopg2", "asyncpg"),
+    "mariadb": ("pymysql", "mysqldb", "aiomysql", "asyncmy"),
+}
+"""Names of drivers as URLs of SQLAlchemy have them. They only mean the engine: each engine has its own driver here."""
 _DBI_DRIVERS = {"sqlite": "sqlite", "pg": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
 _DBI = re.compile(r"dbi:(?P<driver>[a-z]+):(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_URL = re.compile(r"(?P<scheme>[a-z]+)(?:\+(?P<driver>[a-z0-9]+))?:(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"(?P<scheme>[a-z]+)(?:\+(?P<driver>[a-z0-9_]+))?:(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _SERVER = re.compile(r"//(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?(?P<hosts>[^@/?#]*)/(?P<database>[^/?#]*)")
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
 _SECRET = re.compile(r"""(?i)((?:password|passwd|pwd|pass)\s*=\s*)('[^']*'|"[^"]*"|[^;&]*)""")
 # up to the last '@', since a password may contain an '@', '/', '?' or '#' that should have been quoted
-_USER_INFO = re.compile(r"(?is)^(?!sqlite:///|dbi:)([a-z][a-z0-9+.-]*:/*)([^:]*):.*@")
+_USER_INFO = re.compile(r"(?is)^(?!sqlite(?:\+\w+)?:///|dbi:)([a-z][\w+.-]*:/*)([^:]*):.*@")
 _LARGEST_PAYLOAD = 2**30
 
 

@@ -138,7 +138,14 @@ class Connections(abc.ABC):
 
     @abc.abstractmethod
     def translated(self) -> AbstractContextManager[None]:
-        """Turn the driver's errors into StoreUnavailable, for statements on a user's own connection."""
+        """Turn the driver's errors into StoreUnavailable, for statements of a transaction of our own."""
+
+    @abc.abstractmethod
+    def translated_for_user(self) -> AbstractContextManager[None]:
+        """Turn errors of any driver into StoreUnavailable, for statements on a user's connection."""
+
+    def prepare_to_borrow(self) -> None:  # noqa: B027
+        """Read what is needed to check a user's connection, in a thread that may wait for it."""
 
     @abc.abstractmethod
     def _write_all(self, batch: list[Request]) -> None:

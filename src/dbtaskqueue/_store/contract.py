@@ -106,6 +106,7 @@ class Summary(NamedTuple):
     blocked: int
     flow: int
     suspended: int
+    progress: str | None
 
 
 class Position(NamedTuple):
@@ -460,8 +461,8 @@ class Database(abc.ABC):
         """Bring the schema to this program's version; return the versions before (0: none) and after."""
 
     @abc.abstractmethod
-    def missing_statements(self) -> list[str]:
-        """Return the statements that ``migrate`` would run."""
+    def missing_statements(self, since: int | None = None) -> list[str]:
+        """Return the statements that ``migrate`` would run, for a schema of version ``since`` if that is given."""
 
     @abc.abstractmethod
     def findings(self) -> list[Finding]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from .._formats.url import Target
 from .._system.backoff import doubling, jittered
 from ..errors import StoreUnavailable
+from .borrowed import ForeignError
 from .connections import NOTHING, Conflict, Connections, Row, Transaction, Values, mark_done
 from .counting import counted
 from .group_commit import Request
@@ -80,6 +81,7 @@ class ServerConnections(Connections):
         self._driver_error = driver_error
         self._writer: Link | None = None
         self._reader: Link | None = None
+        self._identity: list[Row] = []
         super().__init__()
 
     @abc.abstractmethod
@@ -210,6 +212,29 @@ class ServerConnections(Connections):
             yield
         except self._driver_error as error:
             raise self._unavailable(error) from error
+
+    @contextlib.contextmanager
+    def translated_for_user(self) -> Iterator[None]:
+        """See the base class."""
+        with self.translated():
+            try:
+                yield
+            except ForeignError as error:
+                raise self._unavailable(error) from error.original
+
+    def prepare_to_borrow(self) -> None:
+        """See the base class."""
+        if not self._identity:
+            self._identity = self.query("identity")
+
+    def is_identity(self, identity: list[Row]) -> bool:
+        """Return whether this is the identity of this database, which the process reads once.
+
+        It reads it again before it says no: the tables may have been made anew.
+        """
+        if identity and identity != self._identity:
+            self._identity = self.query("identity")
+        return bool(identity) and identity == self._identity
 
     # -- connections -------------------------------------------------------------------------------
 

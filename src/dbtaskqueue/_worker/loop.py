@@ -24,7 +24,7 @@ from .._executors.task_run import Settings, TaskRun
 from .._formats.task_options import has_limits
 from .._maintenance.cancel_watch import CancelWatch
 from .._maintenance.progress_report import ProgressReport
-from .._maintenance.supervision import Supervision
+from .._maintenance.supervision import HANGS, Supervision
 from .._maintenance.task_watch import TaskWatch
 from .._store.contract import Claim, End, Exchanged, Held, Start, Store, TaskRecord
 from .._system import clock
@@ -62,6 +62,15 @@ class LoopSettings(NamedTuple):
     lease: float
     drain_timeout: float
     allow_commands: bool
+
+
+class LoopHealth(NamedTuple):
+    """What a worker's loops do: see ``WorkerHealth``. ``seconds`` since the slowest of them made its last turn."""
+
+    alive: bool
+    claims: bool
+    doing: str
+    seconds: float
 
 
 class WorkerLoop:
@@ -497,7 +506,7 @@ class WorkerLoop:
         deadline = time.monotonic() + self._executor.grace
         while (rest := deadline - time.monotonic()) > 0 and any(run.stop is not None for run in self._active):
             if not self._finished:
-                self._sleep(rest)
+                self._sleep(min(rest, _LONGEST_WAIT))  # a turn of the loop: a long grace is not a worker that hangs
             self._collect()
         self._collect()
 
@@ -506,15 +515,23 @@ class WorkerLoop:
         starts = self._late_starts()
         return not (self._outbox or starts) or self._exchange(starts, None) is not None
 
-    # -- in the thread that notifies systemd -------------------------------------------------------
+    # -- in the threads that notify systemd and answer probes --------------------------------------
+
+    def health(self) -> LoopHealth:
+        """Return whether the loops turn, and whether tasks are claimed. It reads only memory."""
+        seconds = time.monotonic() - self._last_turn_of_all()
+        doing = self._doing() if self._is_prepared or self._outbox.failures else "starting"
+        return LoopHealth(seconds <= HANGS, doing == "working", doing, seconds)
 
     def _last_turn_of_all(self) -> float:
         return min(max(self._last_turn, self._outbox.last_report), self._executor.last_turn())
 
+    def _doing(self) -> str:
+        return "stopping" if self.stop.is_on else "database unavailable" if self._outbox.failures else "working"
+
     def _status(self) -> str:
-        doing = "stopping" if self.stop.is_on else "database unavailable" if self._outbox.failures else "working"
         queues = ",".join(self._settings.queues)
-        return f"{doing}, running {len(self._active)} of {self._settings.concurrency}, queues {queues}"
+        return f"{self._doing()}, running {len(self._active)} of {self._settings.concurrency}, queues {queues}"
 
     # -- in the executor's threads: Callbacks ------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from .audit import audit
+from .bound import command_line_for as command_line_for
 from .bulk import cancel, delete, reschedule, retry
 from .commands import Commands
 from .completion import completion
@@ -31,7 +32,7 @@ from .show import show
 from .watch import watch
 from .working import worker
 
-_GROUPS: dict[str, list[click.Command]] = {
+GROUPS: dict[str, list[click.Command]] = {
     "Produce tasks": [enqueue],
     "Run tasks": [worker],
     "Dashboard": [dashboard, dashboard_user],
@@ -73,7 +74,7 @@ _GROUPS: dict[str, list[click.Command]] = {
 
 @click.group(
     cls=Commands,
-    groups=_GROUPS,
+    groups=GROUPS,
     invoke_without_command=True,
     context_settings={
         "auto_envvar_prefix": "DBTASKQUEUE",

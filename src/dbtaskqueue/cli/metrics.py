@@ -16,7 +16,7 @@ import click
 from .._system.signals import noted_until_exit
 from ..errors import ConfigurationError, StoreUnavailable
 from ..queue import TaskQueue
-from .options import checked, open_queue, url_option
+from .options import address, checked, open_queue, url_option
 from .output import escaped
 from .working import set_up_logging
 
@@ -35,19 +35,11 @@ Examples:
 """
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"invalid address {text!r}: must be HOST:PORT, such as 127.0.0.1:9108 or [::1]:9108")
-    return host, int(port)
-
-
 @click.command(epilog=_EXAMPLES)
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    callback=checked(_address),
+    callback=checked(address),
     help="Serve them at /metrics, until stopped. Port 0: a free one.",
 )
 @click.option("--output", metavar="FILE.prom", help="Write them to this file, for node_exporter's textfile collector.")

@@ -9,7 +9,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -33,8 +33,38 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
     return TaskQueue(url, queue, create=create)
 
 
+class Bound(NamedTuple):
+    """The queue that a command line is for, the names of queues that its worker serves, and the words before it.
+
+    ``logs``: whether the worker logs to stderr. If not, logging stays as the program has set it up.
+    """
+
+    queue: TaskQueue
+    queues: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    logs: bool = True
+
+
+def bind(ctx: click.Context, bound: Bound) -> None:
+    """Make the commands below ``ctx`` use a queue, in place of a URL and MODULE:NAME."""
+    ctx.meta[_BOUND] = bound
+    ctx.obj = bound.queue.url
+
+
+def bound_to(ctx: click.Context) -> Bound | None:
+    """Return the queue that the command line is for, or None."""
+    found: Bound | None = ctx.meta.get(_BOUND)
+    return found
+
+
+_BOUND = f"{__name__}.bound"
+
+
 def command_line(url: str | None, *words: str) -> str:
     """Return a command that the user may run next for the same database. A password in it is masked."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and (bound := bound_to(ctx)) is not None and bound.program:
+        return shlex.join([*bound.program, *words])
     shown = mask(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     return shlex.join(["dbtaskqueue", "--url", shown, *words])
 
@@ -104,6 +134,15 @@ def variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+def address(text: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"invalid address {text!r}: must be HOST:PORT, such as 127.0.0.1:9108 or [::1]:9108")
+    return host, int(port)
+
+
 def json_value(text: str) -> JSON:
     """Return the value of a JSON text. ``-`` reads the text from stdin, since it may be too long for an argument."""
     try:
@@ -168,6 +207,9 @@ def served_queues(names: tuple[str, ...]) -> list[str]:
 
 def default_queue() -> str:
     """Return the queue that a command uses unless ``--queue`` is given."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and (bound := bound_to(ctx)) is not None:
+        return bound.queue.name
     return os.environ.get("DBTASKQUEUE_QUEUE") or "default"
 
 

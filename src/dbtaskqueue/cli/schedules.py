@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any, Unpack, get_args
@@ -33,7 +34,17 @@ from ..schedules import (
     to_record,
     to_target,
 )
-from .options import checked, flags_of, json_option, one_queue_option, open_queue, operator, queue_option, url_option
+from .options import (
+    bound_to,
+    checked,
+    flags_of,
+    json_option,
+    one_queue_option,
+    open_queue,
+    operator,
+    queue_option,
+    url_option,
+)
 from .output import WIDE, console, counted, escaped, local, note, print_json, table
 from .producing import TargetCommand, target_options
 from .working import find_queue
@@ -317,13 +328,13 @@ def _zone(name: str) -> Any:
 @click.argument("target", metavar="MODULE:NAME")
 @url_option
 @click.pass_context
-def sync(ctx: click.Context, target: str) -> None:
+def sync(ctx: click.Context, /, target: str | None = None) -> None:
     """Store the schedules that a module declares, as its workers do when they start.
 
     MODULE:NAME is a TaskQueue, as for the command worker. The schedules of all its queues are stored. Schedules that it
     does not declare stay as they are.
     """
     opened: TaskQueue = find_queue(target, ctx)
-    with opened:
+    with opened if bound_to(ctx) is None else contextlib.nullcontext():
         names = opened.store_declarations()
     click.echo(escaped(f"{counted(len(names), 'schedule')} stored" + (f": {', '.join(names)}" if names else "")))

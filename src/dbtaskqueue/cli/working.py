@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import click
@@ -22,7 +23,8 @@ from ..functions import TaskFunction
 from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
-from .options import flags_of, is_url_given, queues_option, url_option
+from . import reloading
+from .options import Bound, address, bound_to, checked, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
 Callback = Callable[[Any], JSON]
@@ -49,6 +51,29 @@ Examples:
 @flags_of(WorkerOptions, "worker")
 @flags_of(RunOptions, "worker")
 @click.option(
+    "--alive-file",
+    metavar="PATH",
+    help="Touch this file every 5 s while the worker's loops turn, for a liveness probe.",
+)
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=checked(address),
+    help="Answer probes at /health/live and /health/ready. Port 0: a free one.",
+)
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="For development: restart when a Python file changes. Running tasks are returned to the queue after 1 s,"
+    " without spending an attempt.",
+)
+@click.option(
+    "--reload-dir",
+    metavar="DIRECTORY",
+    multiple=True,
+    help="With --reload: watch this directory, and those below. Repeatable.  [default: the current directory]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -59,9 +84,14 @@ Examples:
 def worker(
     ctx: click.Context,
     /,
-    target: str | None,
+    *,
+    target: str | None = None,
     queues: list[str],
     log_level: str,
+    alive_file: str | None,
+    http: tuple[str, int] | None,
+    reload: bool,
+    reload_dir: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Run tasks until stopped.
@@ -76,15 +106,28 @@ def worker(
     executor = options["executor"]
     if options["allow_commands"] and executor != "process":
         raise click.UsageError(f"--allow-commands needs --executor process, not {executor}")
-    if target is None and not options["allow_commands"]:
+    bound = bound_to(ctx)
+    if target is None and bound is None and not options["allow_commands"]:
         raise click.UsageError("name the code of the tasks as MODULE:NAME, or run command lines with --allow-commands")
+    if reload_dir and not reload:
+        raise click.UsageError("--reload-dir needs --reload")
+    if reload:
+        if not reloading.is_child():
+            set_up_logging(log_level)
+            ctx.exit(reloading.reload(reload_dir or [os.curdir]))
+        if ctx.get_parameter_source("drain_timeout") is ParameterSource.DEFAULT:
+            options["drain_timeout"] = reloading.DRAIN_TIMEOUT
     if executor == "process":
         # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
-    code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
-    set_up_logging(log_level)
+    if bound is not None:
+        code = _bound_code(bound, ctx)
+    else:
+        code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
+    if bound is None or bound.logs:
+        set_up_logging(log_level)
     when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
-    worker = Worker(code.source, queues=queues or None, **options)
+    worker = Worker(code.source, queues=queues or code.queues, **options)
     with draining_until_exit(worker.stop):
         event(
             logging.INFO,
@@ -96,16 +139,37 @@ def worker(
             executor=executor,
             **code.fields,
         )
-        worker.run(code.callback, **when_to_end)
+        with _probing(worker, alive_file, http):
+            worker.run(code.callback, **when_to_end)
         event(logging.INFO, "worker ends", pid=os.getpid())
 
 
+def _probing(worker: Worker, file: str | None, address: tuple[str, int] | None) -> AbstractContextManager[None]:
+    if file is None and address is None:
+        return nullcontext()
+    from ..monitoring.liveness import probing  # http.server takes 20 ms to import
+
+    return probing(worker, file, address)
+
+
 class _Code(NamedTuple):
-    """The code that a worker runs, a TaskQueue or a callback, and the fields that describe it in the log."""
+    """The code that a worker runs, a TaskQueue or a callback, and the fields that describe it in the log.
+
+    ``queues``: those that it serves by default; None for that of the TaskQueue.
+    """
 
     source: TaskQueue | str | None
     callback: Callback | None
     fields: dict[str, Any]
+    queues: list[str] | None = None
+
+
+def _bound_code(bound: Bound, ctx: click.Context) -> _Code:
+    """Return the queue that the command line is for."""
+    if not bound.queue.functions.names() and not ctx.params["allow_commands"]:
+        raise click.ClickException("this application has no task functions")
+    _fit(bound.queue, "this application", ctx)
+    return _Code(bound.queue, None, {"functions": len(bound.queue.functions.names())}, [*bound.queues] or None)
 
 
 def _code(target: str, ctx: click.Context) -> _Code:
@@ -123,8 +187,11 @@ def _code(target: str, ctx: click.Context) -> _Code:
     return _Code(ctx.obj, found, {"callback": target})
 
 
-def find_queue(target: str, ctx: click.Context) -> TaskQueue:
-    """Import the TaskQueue that MODULE:NAME names, and open it."""
+def find_queue(target: str | None, ctx: click.Context) -> TaskQueue:
+    """Return the TaskQueue that the command line is for, or import the one that MODULE:NAME names. Open it."""
+    if (bound := bound_to(ctx)) is not None:
+        return bound.queue.open()
+    assert target is not None
     found = _find(target, ctx.obj)
     if not isinstance(found, TaskQueue):
         raise click.ClickException(f"{target} must be a TaskQueue")
@@ -165,6 +232,9 @@ def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
 
 
 def _suitable(found: Any, target: str) -> TaskQueue | Callback:
+    sync = getattr(found, "sync", None)
+    if isinstance(sync, TaskQueue | TaskFunction):  # found is an AsyncTaskQueue or one of its functions
+        found = sync
     if isinstance(found, TaskFunction):
         raise click.ClickException(f"{target} is a task function; name the TaskQueue that it belongs to")
     if not isinstance(found, TaskQueue) and (not callable(found) or isinstance(found, type)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from pymysql.cursors import Cursor  # type: ignore[import-untyped]
 from ..._formats.url import Target, refuse_unknown
 from ...errors import ConfigurationError
 from .. import queries
+from ..borrowed import Foreign, ForeignError, in_autocommit, is_closed, with_lists, wrong_kind
 from ..connections import NOTHING, Row, Values
 from ..server import TIMEOUT, ErrorKind, Link, ServerConnections, is_readable
 from .beat import ERRORS, dial, tls
@@ -32,6 +34,8 @@ _LOST = {1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1317, 1598, 1927, 1969}
 _ELSEWHERE = {1047, 1290, 1792, 1836}
 _FORBIDDEN = {1044, 1142, 1143, 1227}
 _UNKNOWN_VARIABLE = 1193
+_NO_TABLE = {1046, 1146}
+"""No database is selected, or it has no such table."""
 
 _TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _TLS_SWITCHES = ("ssl", "ssl_verify_cert", "ssl_verify_identity")
@@ -48,7 +52,7 @@ class MariadbLink(Link):
         self.connection = connection
         self._fd = fd
         self._sql = sql
-        self._cursor = connection.cursor(Cursor)
+        self._cursor: Any = connection if isinstance(connection, Foreign) else connection.cursor(Cursor)
 
     def rows(self, name: str, values: Values = NOTHING, *, times: int | None = None) -> list[Row]:
         """Return all rows of the query ``name``. ``times``: how often its ``[[…]]`` are repeated."""
@@ -67,9 +71,14 @@ class MariadbLink(Link):
     def _execute(self, name: str, values: Values, times: int | None) -> int:
         text = self._sql[name]
         if times is not None:
-            return int(self._cursor.execute(queries.repeated(text, times), values))
-        # PyMySQL would escape all values, used or not
-        return int(self._cursor.execute(text, {used: values[used] for used in _PARAMETER.findall(text)}))
+            self._cursor.execute(queries.repeated(text, times), values)
+        else:
+            # PyMySQL would escape all values, used or not
+            needed = {used: values[used] for used in _PARAMETER.findall(text)}
+            self._cursor.execute(
+                *(with_lists(text, needed) if isinstance(self.connection, Foreign) else (text, needed))
+            )
+        return int(self._cursor.rowcount)
 
     def change_each(self, name: str, values: Sequence[Values]) -> None:
         self._cursor.executemany(self._sql[name], values)
@@ -78,7 +87,7 @@ class MariadbLink(Link):
         """Return the rows of an INSERT, or none if the key is taken. Either way, the transaction continues."""
         try:
             return self.rows(name, values, times=times)
-        except pymysql.IntegrityError as error:
+        except (pymysql.IntegrityError, ForeignError) as error:
             if error_code(error) in _DUPLICATE and not _is_of_id(error):
                 return []
             raise
@@ -144,6 +153,8 @@ class MariadbConnections(ServerConnections):
         super().__init__(target, ERRORS)
         self._sql = sql
         self.options = _options(target)
+        self._verified: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The connections of users that have the right charset."""
 
     def _connect(self, *, reads: bool) -> MariadbLink:
         connection, fd = dial({**self.options, "addresses": self._addresses()})
@@ -181,18 +192,41 @@ class MariadbConnections(ServerConnections):
                 " or give the URL a smaller max_payload"
             )
 
-    def borrow(self, connection: object) -> MariadbLink:
-        """Return a user's own connection, in its transaction."""
+    def borrow(self, connection: object, *, reads: bool = False) -> MariadbLink:
+        """Return a user's own connection, in its transaction. One that only reads needs none."""
+        if isinstance(connection, Foreign) and isinstance(connection.driver, pymysql.connections.Connection):
+            connection = connection.driver
+        if isinstance(connection, Foreign) and connection.engine == "mariadb":
+            return self._borrow_foreign(connection, reads=reads)
         if not isinstance(connection, pymysql.connections.Connection):
-            raise ConfigurationError(
-                f"connection: a pymysql.connections.Connection is needed here, not {type(connection).__name__}"
-            )
+            raise wrong_kind("pymysql", connection)
+        if not connection.open:
+            raise is_closed()
         started = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
-        if connection.get_autocommit() and not started:
-            raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
-        if connection.charset != "utf8mb4":
-            raise ConfigurationError(f"connection: its charset is {connection.charset}; utf8mb4 is needed")
+        if connection.get_autocommit() and not started and not reads:
+            raise in_autocommit()
+        _check_charset(connection.charset)
         return MariadbLink(connection, None, self._sql)
+
+    def _borrow_foreign(self, connection: Foreign, *, reads: bool) -> MariadbLink:
+        if connection.is_closed:
+            raise is_closed()
+        if not reads and connection.commits_itself:
+            raise in_autocommit()
+        link = MariadbLink(connection, None, self._sql)
+        if connection.driver not in self._verified:
+            _check_charset(link.rows("charset")[0][0])
+            self._verified.add(connection.driver)
+        return link
+
+    def belongs_here(self, link: MariadbLink) -> bool:
+        """Return whether a user's connection leads to this database now: it may have changed, by USE."""
+        try:
+            return self.is_identity(link.rows("identity"))
+        except (pymysql.MySQLError, ForeignError) as error:
+            if error_code(error) in _NO_TABLE:
+                return False
+            raise
 
     def is_forbidden(self, error: BaseException | None) -> bool:
         """See the base class."""
@@ -214,6 +248,11 @@ class MariadbConnections(ServerConnections):
         return super().explain(error) if code is None else f"{' '.join(str(error.args[1]).split())} (error {code})"
 
 
+def _check_charset(charset: str) -> None:
+    if charset != "utf8mb4":
+        raise ConfigurationError(f"connection: its charset is {charset}; utf8mb4 is needed")
+
+
 def _is_of_id(error: Exception) -> bool:
     """Return whether an id is the duplicate. Two Galera nodes may assign the same one; the later commit fails."""
     return str(error.args[1]).endswith("'PRIMARY'")
@@ -221,7 +260,7 @@ def _is_of_id(error: Exception) -> bool:
 
 def error_code(error: Exception) -> int | None:
     """Return the number of an error, the client library's from 2000 on; None if it has none."""
-    if isinstance(error, pymysql.InterfaceError) or not isinstance(error, pymysql.MySQLError):
+    if isinstance(error, pymysql.InterfaceError) or not isinstance(error, pymysql.MySQLError | ForeignError):
         return None
     number = error.args[0] if len(error.args) > 1 else None
     return number if isinstance(number, int) else None

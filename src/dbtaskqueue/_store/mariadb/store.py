@@ -111,9 +111,9 @@ class MariadbStore(SqlStore):
         # uses our own connection: the snapshot of a user's transaction may be too old to see the other task
         return next(iter(self._connections.query("unfinished_with_key", task._asdict())), None)
 
-    def _borrow(self, connection: object) -> MariadbLink:
-        link = self._mariadb.borrow(connection)
-        if not link.rows("has_schema") or link.rows("identity") != self._connections.query("identity"):
+    def _borrow(self, connection: object, *, reads: bool = False) -> MariadbLink:
+        link = self._mariadb.borrow(connection, reads=reads)
+        if not self._mariadb.belongs_here(link):
             raise ConfigurationError(f"connection: belongs to a different database than {self._target.text}")
         return link
 

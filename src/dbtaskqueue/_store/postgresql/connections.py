@@ -6,8 +6,9 @@ import contextlib
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import conninfo, sql
@@ -16,9 +17,11 @@ from psycopg.types.numeric import Int8Dumper
 
 from ..._formats.url import Target
 from ...errors import ConfigurationError
+from ..borrowed import Foreign, in_autocommit, is_closed, wrong_kind
 from ..connections import NOTHING, Row, Values
 from ..queries import Conditions, composed
 from ..server import TIMEOUT, ErrorKind, Link, ServerConnections, is_readable
+from .arrays import texts
 from .beat import Connection
 
 OLDEST = 130000
@@ -56,13 +59,12 @@ class PostgresqlLink(Link):
     """One connection. Through a pooler, each transaction may run in another server process."""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], queries: dict[str, bytes], *, is_borrowed: bool = False
+        self, connection: psycopg.Connection[Any] | Foreign, queries: dict[str, bytes], *, is_borrowed: bool = False
     ) -> None:
-        self.connection = connection
+        self.connection: Any = connection
         self.is_borrowed = is_borrowed
         self._queries = queries
-        self._cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        self._cursor.adapters.register_dumper(int, Int8Dumper)  # otherwise each size of number would need its own plan
+        self._cursor = _cursor(connection)
         self._heard: Callable[[str], None] = lambda text: None
         self.channel: str | None = None
         """The channel that this connection listens to."""
@@ -82,6 +84,12 @@ class PostgresqlLink(Link):
 
     def array(self, ids: Sequence[int]) -> list[int]:
         return list(ids)
+
+    def texts(self, values: Sequence[str | None]) -> object:
+        """Return texts in the form that the queries take; None if all are None."""
+        if isinstance(self.connection, Foreign):  # not every driver takes an array as a text
+            return None if all(value is None for value in values) else list(values)
+        return texts(values)
 
     def start(self) -> None:
         self._cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -139,6 +147,14 @@ class PostgresqlLink(Link):
             self.connection.close()
 
 
+def _cursor(connection: psycopg.Connection[Any] | Foreign) -> psycopg.Cursor[Row]:
+    if isinstance(connection, Foreign):
+        return cast("psycopg.Cursor[Row]", connection)
+    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+    cursor.adapters.register_dumper(int, Int8Dumper)  # otherwise each size of number would need its own plan
+    return cursor
+
+
 class PostgresqlConnections(ServerConnections):
     """The connections of one process to one PostgreSQL database."""
 
@@ -147,6 +163,8 @@ class PostgresqlConnections(ServerConnections):
         self._queries = {name: text.encode() for name, text in queries.items()}
         self.parameters = _parameters(target)
         self.is_pooled = False
+        self._verified: weakref.WeakKeyDictionary[Any, list[Row]] = weakref.WeakKeyDictionary()
+        """The identity of the database of each connection that users have passed."""
 
     def _connect(self, *, reads: bool) -> PostgresqlLink:
         connection = Connection.connect(**self.parameters, autocommit=True)  # type: ignore[arg-type]
@@ -158,16 +176,35 @@ class PostgresqlConnections(ServerConnections):
             raise
         return PostgresqlLink(connection, self._queries)
 
-    def borrow(self, connection: object) -> PostgresqlLink:
-        """Return a user's own connection, in its transaction."""
-        if not isinstance(connection, psycopg.Connection):
-            raise ConfigurationError(
-                f"connection: a psycopg.Connection is needed here, not {type(connection).__name__}"
-            )
-        idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        if connection.autocommit and idle:
-            raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
+    def borrow(self, connection: object, *, reads: bool = False) -> PostgresqlLink:
+        """Return a user's own connection, in its transaction. One that only reads needs none."""
+        if isinstance(connection, Foreign) and isinstance(connection.driver, psycopg.Connection):
+            connection = connection.driver
+        if isinstance(connection, Foreign) and connection.engine == "postgresql":
+            closed, commits_itself = connection.is_closed, not connection.is_closed and connection.commits_itself
+        elif isinstance(connection, psycopg.Connection):
+            closed = connection.closed and not connection.broken
+            idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            commits_itself = connection.autocommit and idle
+        else:
+            raise wrong_kind("psycopg", connection)
+        if closed:
+            raise is_closed()
+        if commits_itself and not reads:
+            raise in_autocommit()
         return PostgresqlLink(connection, self._queries, is_borrowed=True)
+
+    def belongs_here(self, link: PostgresqlLink, schema: str) -> bool:
+        """Return whether a user's connection leads to this database. Each connection is asked once."""
+        driver = link.connection.driver if isinstance(link.connection, Foreign) else link.connection
+        identity: list[Row] = []
+        with contextlib.suppress(TypeError):  # the pools of asyncpg give out objects that have no weak references
+            identity = self._verified.get(driver, [])
+        if not identity and link.rows("has_schema", {"name": schema}):
+            identity = link.rows("identity")
+            with contextlib.suppress(TypeError):
+                self._verified[driver] = identity
+        return self.is_identity(identity)
 
     # -- for waiting threads -----------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ class PostgresqlStore(SqlStore):
         if len(tasks) == 1:
             values |= {"payload": payloads[0], "large": larges[0]}
             return [row[0] for row in link.rows("enqueue_one", values)]
-        values |= {"payloads": texts(payloads), "larges": texts(larges), "table": self._table("task")}
+        values |= {"payloads": link.texts(payloads), "larges": link.texts(larges), "table": self._table("task")}
         return [row[0] for row in link.rows("enqueue_many", values)]
 
     def _insert(self, tx: PostgresqlLink, tasks: Sequence[NewTask]) -> list[int]:
@@ -136,11 +136,9 @@ class PostgresqlStore(SqlStore):
     def _forget_dead_waiters(self, tx: PostgresqlLink) -> None:
         tx.change("forget_dead_waiters", {"limit": _DEAD_WAITERS})
 
-    def _borrow(self, connection: object) -> PostgresqlLink:
-        link = self._postgresql.borrow(connection)
-        if not link.rows("has_schema", {"name": self.schema}) or link.rows("identity") != self._connections.query(
-            "identity"
-        ):
+    def _borrow(self, connection: object, *, reads: bool = False) -> PostgresqlLink:
+        link = self._postgresql.borrow(connection, reads=reads)
+        if not self._postgresql.belongs_here(link, self.schema):
             raise ConfigurationError(f"connection: belongs to a different database than {self._name}")
         return link
 

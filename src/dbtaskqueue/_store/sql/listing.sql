@@ -121,7 +121,8 @@ SELECT min((SELECT min({{since}})
 CASE WHEN due_set_at > :now THEN :now WHEN due_set_at > due THEN due_set_at ELSE due END
 
 -- name: summaries
-SELECT id, queue, state, function, command, attempt, due, started_at, blocked, flow, {{is_suspended}}
+SELECT id, queue, state, function, command, attempt, due, started_at, blocked, flow, {{is_suspended}},
+       {{task_progress}}
   FROM {{schema}}dbtaskqueue_task WHERE id {{in_ids}}
 
 -- name: next_rank

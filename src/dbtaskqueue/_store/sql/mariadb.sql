@@ -153,6 +153,10 @@ SELECT CURRENT_USER(), CONCAT(
            QUOTE(LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - CHAR_LENGTH(host) - 1)), '@', QUOTE(host))
   FROM (SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1) AS host) AS account
 
+-- name: charset
+-- Only MariaDB lets a connection have a character set that cannot store every text.
+SELECT @@character_set_client
+
 -- name: identity
 SELECT identity FROM dbtaskqueue_schema
 

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from ..._formats.url import Target, refuse_unknown
 from ...errors import ConfigurationError, StoreUnavailable
+from ..borrowed import Foreign, ForeignError, in_autocommit, is_closed, wrong_kind
 from ..connections import NOTHING, Connections, Row, Values, mark_done
 from ..counting import counted
 from ..group_commit import Request
@@ -56,6 +57,11 @@ _OLD_SNAPSHOT = (
     " let such a transaction write (SQLITE_BUSY_SNAPSHOT). Nothing was stored: roll back and run the transaction again."
     ' To avoid this, start it with BEGIN IMMEDIATE (sqlite3: isolation_level="IMMEDIATE"; Django: "transaction_mode":'
     ' "IMMEDIATE" in OPTIONS; SQLAlchemy: a listener for the event "begin" that executes BEGIN IMMEDIATE)'
+)
+
+_LOCKED_FOR_USER = (
+    "another connection has kept the database locked for longer than the timeout of this one. Nothing was stored: roll"
+    " back and run the transaction again"
 )
 
 
@@ -132,23 +138,40 @@ class SqliteConnections(Connections):
             assert row is not None
             return row
 
-    def borrow(self, connection: object) -> SqliteTransaction:
-        """Return a user's own connection, in a transaction that locks the file for writing."""
+    def borrow(self, connection: object, *, reads: bool = False) -> SqliteTransaction:
+        """Return a user's own connection. Unless it only reads, in a transaction that locks the file for writing."""
+        if isinstance(connection, Foreign) and isinstance(connection.driver, sqlite3.Connection):
+            connection = connection.driver
+        if isinstance(connection, Foreign) and connection.engine == "sqlite":
+            return self._borrow_foreign(connection, reads=reads)
         if not isinstance(connection, sqlite3.Connection):
-            raise ConfigurationError(
-                f"connection: a sqlite3.Connection is needed here, not {type(connection).__name__}"
-            )
-        cursor = connection.cursor()
+            raise wrong_kind("sqlite3", connection)
+        try:
+            cursor = connection.cursor()
+        except sqlite3.ProgrammingError as error:  # it is closed, or belongs to another thread
+            raise ConfigurationError(f"connection: {error}") from None
         cursor.row_factory = None
-        file = next((file for _, name, file in cursor.execute("PRAGMA database_list") if name == "main"), "")
-        if not file or identity(file) != identity(self.path):
-            raise ConfigurationError(f"connection: belongs to a different database than {self.path}")
-        if not connection.in_transaction:
-            commits_itself = getattr(connection, "autocommit", -1) is True or connection.isolation_level is None
-            if commits_itself:
-                raise ConfigurationError("connection: it is in autocommit; start a transaction that you commit")
+        self._check_same_file(cursor.execute("PRAGMA database_list").fetchall())
+        if not reads and not connection.in_transaction:
+            if getattr(connection, "autocommit", -1) is True or connection.isolation_level is None:
+                raise in_autocommit()
             cursor.execute("BEGIN IMMEDIATE")
         return SqliteTransaction(connection, cursor)
+
+    def _borrow_foreign(self, connection: Foreign, *, reads: bool) -> SqliteTransaction:
+        if connection.is_closed:
+            raise is_closed()
+        self._check_same_file(connection.execute("PRAGMA database_list").fetchall())
+        if not reads and not connection.in_transaction:
+            if connection.commits_itself:
+                raise in_autocommit()
+            connection.execute("BEGIN IMMEDIATE")
+        return SqliteTransaction(connection, connection)
+
+    def _check_same_file(self, databases: list[Row]) -> None:
+        file = next((file for _, name, file in databases if name == "main"), "")
+        if file != self.path and (not file or identity(file) != identity(self.path)):
+            raise ConfigurationError(f"connection: belongs to a different database than {self.path}")
 
     @contextlib.contextmanager
     def own_transaction(self) -> Iterator[SqliteTransaction]:
@@ -322,7 +345,7 @@ class SqliteConnections(Connections):
         super().before_fork()
         self._disconnect()
 
-    def _unavailable(self, error: Exception, *, maybe_done: bool = False) -> StoreUnavailable:
+    def _unavailable(self, error: BaseException, *, maybe_done: bool = False) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {_explain(error, self.path)}", maybe_done=maybe_done)
 
     @contextlib.contextmanager
@@ -332,6 +355,17 @@ class SqliteConnections(Connections):
             yield
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
+
+    @contextlib.contextmanager
+    def translated_for_user(self) -> Iterator[None]:
+        """See the base class."""
+        try:
+            yield
+        except (sqlite3.Error, ForeignError) as error:
+            original = error.original if isinstance(error, ForeignError) else error
+            is_locked = _is_busy(original) and _code(original) != "SQLITE_BUSY_SNAPSHOT"
+            why = _LOCKED_FOR_USER if is_locked else _explain(original, self.path)
+            raise StoreUnavailable(f"{self.path}: {why}") from original
 
 
 def _rows(transaction: SqliteTransaction, name: str, values: Values) -> list[Row]:
@@ -370,11 +404,11 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _code(error: Exception) -> str:
+def _code(error: BaseException) -> str:
     return getattr(error, "sqlite_errorname", None) or ""
 
 
-def _is_busy(error: Exception) -> bool:
+def _is_busy(error: BaseException) -> bool:
     return any(_code(error).startswith(code) for code in _BUSY)
 
 
@@ -382,7 +416,7 @@ def _is_undecodable(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "Could not decode to UTF-8" in str(error)
 
 
-def _explain(error: Exception, path: str) -> str:
+def _explain(error: BaseException, path: str) -> str:
     """Return what went wrong, in SQLite's words, and what to check."""
     code = _code(error)
     directory = os.path.dirname(path)

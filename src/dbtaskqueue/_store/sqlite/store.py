@@ -100,12 +100,13 @@ class SqliteStore(SqlStore):
         scripts = queries.migrations("sqlite", self.schema_version)[version:]
         return [statement for script in scripts for statement in script]
 
-    def missing_statements(self) -> list[str]:
-        try:
-            self._sqlite.open(create=False)
-        except FileNotFoundError:
-            return self.upgrade(0)
-        return super().missing_statements()
+    def missing_statements(self, since: int | None = None) -> list[str]:
+        if since is None:
+            try:
+                self._sqlite.open(create=False)
+            except FileNotFoundError:
+                since = 0
+        return super().missing_statements(since)
 
     def _versions(self) -> tuple[int, int]:
         return self._sqlite.read(_versions)
@@ -126,8 +127,8 @@ class SqliteStore(SqlStore):
         insert_large(tx, ids, tasks)
         return ids
 
-    def _borrow(self, connection: object) -> SqliteTransaction:
-        return self._sqlite.borrow(connection)
+    def _borrow(self, connection: object, *, reads: bool = False) -> SqliteTransaction:
+        return self._sqlite.borrow(connection, reads=reads)
 
     def _delete(self, tx: SqliteTransaction, ids: Sequence[int]) -> list[int]:
         tx.change("raise_pruned", {"id": max(ids)})

@@ -6,11 +6,12 @@ import functools
 import json
 import operator
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from .. import queries
+from ..borrowed import Foreign
 from ..connections import NOTHING, Row, Transaction, Values
 from ..contract import NewTask
 
@@ -32,9 +33,11 @@ class SqliteTransaction(Transaction):
 
     __slots__ = ("_execute", "connection")
 
-    def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor | None = None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection | Foreign, cursor: sqlite3.Cursor | Foreign | None = None
+    ) -> None:
         self.connection = connection
-        self._execute = (cursor or connection).execute
+        self._execute = cast("Callable[..., sqlite3.Cursor]", (cursor or connection).execute)
 
     def rows(self, name: str, values: Values = NOTHING) -> list[Row]:
         return self._execute(SQL[name], values).fetchall()

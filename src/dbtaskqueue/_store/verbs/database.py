@@ -29,8 +29,8 @@ class SqlDatabase(SqlFacet, Database):
     def upgrade(self, version: int) -> list[str]:
         """Return the statements that lead from that version of the schema, 0 for none, to this program's."""
 
-    def missing_statements(self) -> list[str]:
-        return self.upgrade(self._versions()[0])
+    def missing_statements(self, since: int | None = None) -> list[str]:
+        return self.upgrade(self._versions()[0] if since is None else since)
 
     def disconnect(self) -> None:
         self._connections.disconnect()

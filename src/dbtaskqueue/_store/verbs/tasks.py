@@ -11,6 +11,7 @@ from typing import Any
 
 from ...states import ABANDONED, CANCELLED, FINAL, PENDING, RUNNING, TaskState, sources
 from ..attempt_counts import EndedHere
+from ..borrowed import lend
 from ..connections import Conflict, Row, Transaction
 from ..contract import (
     IS_REQUESTED,
@@ -51,8 +52,11 @@ class SqlTasks(SqlDependencies, Tasks):
         """
 
     @abc.abstractmethod
-    def _borrow(self, connection: object) -> Transaction:
-        """Return a user's connection in its transaction. Raises ConfigurationError for a different database."""
+    def _borrow(self, connection: object, *, reads: bool = False) -> Transaction:
+        """Return a user's connection, as ``lend`` has it. Raises ConfigurationError for a different database.
+
+        ``reads``: it is used for reading only, which needs no transaction.
+        """
 
     def enqueue(
         self,
@@ -70,8 +74,9 @@ class SqlTasks(SqlDependencies, Tasks):
                 ids = self._connections.write(partial(self._store, first), alone=self._is_one_statement(first))
                 return _plainly_enqueued((ids, _NONE, _NONE, _NONE, None))
             return self._connections.write(partial(self._enqueue, groups, waits))
-        with self._connections.translated():
-            return self._enqueue(groups, waits, self._borrow(connection))
+        self._connections.prepare_to_borrow()
+        with self._connections.translated_for_user():
+            return lend(connection, lambda lent: self._enqueue(groups, waits, self._borrow(lent)))
 
     def _enqueue_logged(
         self,
@@ -169,8 +174,8 @@ class SqlTasks(SqlDependencies, Tasks):
         if connection is None:
             rows = self._connections.query("get", {"id": task})
         else:
-            with self._connections.translated():
-                rows = self._borrow(connection).rows("get", {"id": task})
+            with self._connections.translated_for_user():
+                rows = lend(connection, lambda lent: self._borrow(lent, reads=True).rows("get", {"id": task}))
         return TaskRecord(*rows[0]) if rows else None
 
     def standings(self, tasks: Sequence[int]) -> dict[int, Standing]:

@@ -1,0 +1,68 @@
+"""Calls of the library in a few threads of its own, for programs with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import functools
+import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads:
+    """At most ``most`` threads, started when they are needed. Any event loop may use them.
+
+    The default executor of a loop also resolves host names and reads files, so a slow database must not fill it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
+        """Call a function in a thread, with the context variables of the caller."""
+        if self._pid != os.getpid():  # the threads are those of the parent
+            self._forget()
+        if self._pool is None:
+            self._pool = concurrent.futures.ThreadPoolExecutor(self._most, "dbtaskqueue-async")
+        call = functools.partial(function, *args, **kwargs)
+        return self._pool.submit(contextvars.copy_context().run, call)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a call returns. If this is cancelled, a call that has started continues in its thread."""
+        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+
+    async def settle(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a call returns. If this is cancelled, it ends when the call has ended, or was not started."""
+        submitted = self.submit(function, *args, **kwargs)
+        ended = asyncio.wrap_future(submitted)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            if not submitted.cancel():
+                await until_done(ended)
+                ended.cancelled() or ended.exception()  # so that nothing is logged about it
+            raise
+
+    def close(self) -> None:
+        """End the threads when their calls have ended. A later call starts others."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._pid == os.getpid():
+            pool.shutdown(wait=False)
+
+
+async def until_done(future: asyncio.Future[T]) -> None:
+    """Wait until a future is done, however often this is cancelled meanwhile."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])

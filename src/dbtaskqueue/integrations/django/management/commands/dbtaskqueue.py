@@ -1,0 +1,87 @@
+"""``manage.py dbtaskqueue``: the command line of dbtaskqueue, for the database and the tasks of a backend."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, task_backends
+
+from .....cli import command_line_for
+from .....cli.reloading import DRAIN_TIMEOUT, is_child, supervise
+from ...backend import DatabaseBackend
+from ...code import load_tasks
+from ...reloading import changes
+
+_RELOAD = {"--reload", "--noreload", "--no-reload"}
+
+
+class Command(BaseCommand):
+    """Hands the rest of the line to the command line of dbtaskqueue."""
+
+    help = "Run and operate background tasks: worker, list, show, retry, cancel and so on. Without COMMAND, list them."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the options before COMMAND."""
+        parser.add_argument(
+            "--backend",
+            default=DEFAULT_TASK_BACKEND_ALIAS,
+            metavar="ALIAS",
+            help='The backend in TASKS. Default: "default".',
+        )
+        parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run a command. Raises CommandError if it fails and was not called from the command line."""
+        backend = task_backends[options["backend"]]
+        if not isinstance(backend, DatabaseBackend):
+            raise CommandError(f"TASKS[{options['backend']!r}] is not a DatabaseBackend of dbtaskqueue")
+        load_tasks()
+        words = self._reloading(options["command"] or ["--help"])
+        program = [*("python", "manage.py", "dbtaskqueue"), *self._alias(options["backend"])]
+        group = command_line_for(
+            backend.unopened_queue,
+            " ".join(program),
+            queues=sorted(backend.queues) or ["*"],
+            program=program,
+            logs=self._called_from_command_line,
+        )
+        out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
+        code = 0
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                group.main(words, prog_name=" ".join(program))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        finally:
+            if backend.unopened_queue.is_open:
+                backend.unopened_queue.store.disconnect()
+        if code and self._called_from_command_line:
+            sys.exit(code)
+        if code:
+            raise CommandError(f"{' '.join(program)} {' '.join(words)} has failed", returncode=code)
+
+    def _reloading(self, words: list[str]) -> list[str]:
+        """Return the words of the command. In development, a worker runs as a child that is replaced after changes.
+
+        Django's ``--noreload`` and ``--no-reload`` are both understood.
+        """
+        rest = [word for word in words if word not in _RELOAD]
+        is_asked = "--reload" in words
+        is_usual = settings.DEBUG and len(rest) == len(words) and "--burst" not in words
+        if words[0] != "worker" or not self._called_from_command_line or not (is_asked or is_usual):
+            return rest
+        if not is_child():
+            if os.environ.get("NOTIFY_SOCKET") and not is_asked:
+                return rest
+            sys.exit(supervise(changes()))
+        is_given = any(word.startswith("--drain-timeout") for word in rest)
+        return rest if is_given else [*rest, f"--drain-timeout={DRAIN_TIMEOUT}s"]
+
+    def _alias(self, alias: str) -> list[str]:
+        return [] if alias == DEFAULT_TASK_BACKEND_ALIAS else ["--backend", alias]
