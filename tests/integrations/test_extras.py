@@ -94,7 +94,7 @@ assert list(tqdm(range(3))) == [0, 1, 2]
     "reload": "import watchfiles; import dbtaskqueue.cli",
 }
 """What a user of each extra does first."""
-QUICK = ["tqdm", "msgspec", "metrics", "flask"]
+QUICK = ["tqdm", "msgspec", "metrics"]
 NEEDS_PYTHON = {"django": (3, 12)}
 
 
