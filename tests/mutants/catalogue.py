@@ -1202,9 +1202,9 @@ MUTANTS = [
             name.lower(),
         )
         for name, old in {
-            "SQLite": "if commits_itself:",
-            "PostgreSQL": "if connection.autocommit and idle:",
-            "MariaDB": "if connection.get_autocommit() and not started:",
+            "SQLite": 'if getattr(connection, "autocommit", -1) is True or connection.isolation_level is None:',
+            "PostgreSQL": "if commits_itself and not reads:",
+            "MariaDB": "if connection.get_autocommit() and not started and not reads:",
         }.items()
     ),
     # -- SQLite --

@@ -75,7 +75,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "use": "extension",
         "fetch": "max_items=1, *, timeout=None",
         "next": "max_items=1, *, timeout=None",
-        "get": "id",
+        "get": "id, *, connection=None",
         "cancel": "id, *, running=True, actor=None",
         "wait_all": "tasks, timeout=None",
         "suspend": "id, *, actor=None",
@@ -110,7 +110,7 @@ SIGNATURES: dict[object, dict[str, str]] = {
         "__enter__": "",
     },
     Task: {
-        "refresh": "",
+        "refresh": "*, connection=None",
         "start": "",
         "finish": "result=None",
         "fail": "error, *, retry=True",
