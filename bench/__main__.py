@@ -39,7 +39,7 @@ GROUPS = (
     "finding",
     "metrics",
     "dashboard",
-    "ecosystem_extension",
+    "ecosystem",
 )
 ON_SERVERS = {
     "postgresql": (

@@ -152,13 +152,17 @@ def test_an_extension_that_a_child_cannot_find_is_refused(queue: TaskQueue) -> N
 
 
 def test_children_need_only_extensions_that_they_enter(queue: TaskQueue) -> None:
+    results: list[object] = []
+
     class Ended(Extension):
         def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
             """The worker calls this, not the child."""
+            results.append(task.result)
 
     task = enqueue(queue, **{"return": 2})
     run(queue, "process", Ended(), Extension())
     assert task.refresh().result == 2
+    assert results == [2]
 
 
 def test_an_extension_that_overrides_nothing_is_not_called() -> None:
