@@ -10,13 +10,14 @@ AT_ONCE ?= $(shell echo $$((3 * $$(nproc 2>/dev/null || echo 1))))
 PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dashboard test test-all mutants lint bench docs clean
+.PHONY: help demo dashboard test test-all test-oldest tests-with-oldest mutants lint bench docs clean
 
 help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
 	@echo "make dashboard the dashboard, on a demo database with workers; Ctrl-C ends it"
 	@echo "make test      a quarter of an hour: every test, each on the engines that can make it fail"
-	@echo "make test-all  every test on every engine"
+	@echo "make test-all  every test on every engine, and the tests of integrations with the oldest libraries"
+	@echo "make test-oldest  tests of integrations with the oldest libraries that pyproject.toml allows"
 	@echo "make mutants   break the code on purpose, one fault at a time, and check that the tests notice"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     measure the figures of docs/benchmarks.md"
@@ -34,6 +35,14 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(PYTEST) --all-engines $(ARGS)
+	@$(MAKE) --no-print-directory test-oldest
+
+# In an environment of its own. ARGS of test-all may name files, so they are not passed on.
+test-oldest:
+	@$(MAKE) --no-print-directory VENV=.venv-oldest tests-with-oldest
+
+tests-with-oldest: $(VENV)/.oldest
+	$(PYTEST) tests/integrations tests/dashboard/test_mounts.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -84,6 +93,11 @@ $(VENV)/.dashboard: $(ENVIRONMENT) pyproject.toml
 $(VENV)/.test: $(ENVIRONMENT) pyproject.toml
 	@echo "Installing dbtaskqueue, the drivers and the test tools into $(VENV), PostgreSQL among them: 300 MB."
 	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py $(DEPENDENCIES))
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.oldest: $(ENVIRONMENT) pyproject.toml
+	@echo "Installing dbtaskqueue, the oldest libraries that it works with and the test tools into $(VENV)."
+	@$(INSTALL) --editable . $$($(BIN)/python bench/requirements.py --oldest test)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: $(ENVIRONMENT) pyproject.toml

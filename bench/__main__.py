@@ -40,6 +40,7 @@ GROUPS = (
     "metrics",
     "dashboard",
     "ecosystem_typed",
+    "ecosystem",
 )
 ON_SERVERS = {
     "postgresql": (

@@ -44,6 +44,7 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
 
 autodoc_member_order = "bysource"
+autodoc_mock_imports = ["opentelemetry", "sentry_sdk"]  # what integrations import is not installed for the site
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True

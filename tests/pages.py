@@ -139,7 +139,7 @@ class _Terminal:
     def stays(self) -> bool:
         """Return whether the command keeps running until it is stopped."""
         words = self.command.split()
-        return words[:2] == ["dbtaskqueue", "worker"] and "--burst" not in words
+        return "dbtaskqueue" in words[:3] and "worker" in words and "--burst" not in words
 
     @property
     def lines(self) -> str:
@@ -178,12 +178,13 @@ class _Terminal:
 
 
 class Reader:
-    """Follows a page in a directory."""
+    """Follows a page in a directory, with this Python or another one."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, python: str = sys.executable) -> None:
         self.directory = directory
+        self.python_path = python
         self.environment = {
-            "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin",
+            "PATH": f"{Path(python).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin",
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -222,7 +223,7 @@ class Reader:
         script = self.directory / "example.py"
         script.write_text(text)
         done = subprocess.run(
-            [sys.executable, script.name],
+            [self.python_path, script.name],
             cwd=self.directory,
             env=self.environment,
             capture_output=True,
@@ -305,6 +306,7 @@ def check_options(text: str) -> None:
         words = [re.sub(".*/dbtaskqueue$", "dbtaskqueue", word) for word in shlex.split(line, comments=True)]
         if "dbtaskqueue" in words and "install" not in words:
             rest = words[words.index("dbtaskqueue") + 1 :]
+            rest = rest[2:] if rest[:1] == ["--backend"] else rest  # an option of Django's management command
             parse(list(takewhile(lambda word: word not in ("|", ">", ">>"), rest)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,11 @@ def fail() -> None:
 def die() -> None:
     """Kill the process."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@queue.task(name="hang", retry=RetryPolicy(max_attempts=1), time_limit=0.2)
+def hang(stubborn: bool) -> None:
+    """Run longer than allowed; a stubborn task also ignores that it should stop."""
+    if stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)

@@ -18,7 +18,7 @@ MOST_OF_A_NAME = 255
 
 
 class Actor(NamedTuple):
-    """Who acts, and through what: "python", "cli", "dashboard" or "api"."""
+    """Who acts, and through what: "python", "cli", "dashboard", "api" or "admin" (of Django)."""
 
     name: str
     via: str = "python"

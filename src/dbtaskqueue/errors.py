@@ -74,7 +74,10 @@ class TaskCancelled(TaskQueueError):
 
 
 class LimitExceeded(TaskQueueError):
-    """A task was stopped because it exceeded its ``time_limit``, ``stall_limit`` or ``memory_limit``."""
+    """A task was stopped because it exceeded its ``time_limit``, ``stall_limit`` or ``memory_limit``.
+
+    For a task in a child process, ``__context__`` is how the code ended: a ``ChildFailed`` if the child was killed.
+    """
 
 
 class ChildFailed(TaskQueueError):

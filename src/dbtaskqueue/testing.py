@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from . import outcomes
 from ._executors.lookup import Lookup
@@ -31,6 +31,9 @@ from .queue import TaskQueue
 from .states import FAILED, PENDING
 from .task import EndedTask, Task
 
+if TYPE_CHECKING:
+    from .aio import AsyncTaskQueue
+
 _MOST = 10_000
 """The most attempts that ``run_tasks`` runs without ``limit``."""
 _LISTED = 20
@@ -41,13 +44,6 @@ _CHOICES = RetryTask, AbandonTask, ReleaseTask
 _URL = "DBTASKQUEUE_URL"
 
 
-class _Async(Protocol):
-    @property
-    def sync(self) -> TaskQueue: ...
-
-
-AnyQueue = TaskQueue | _Async
-"""A ``TaskQueue``, or an ``AsyncTaskQueue``."""
 AnyFunction = str | TaskFunction[Any, Any] | TaskCall[Any] | Callable[..., Any]
 """A task function, its name, or a call that its ``bind`` returned."""
 
@@ -55,7 +51,9 @@ AnyFunction = str | TaskFunction[Any, Any] | TaskCall[Any] | Callable[..., Any]
 # -- running tasks ---------------------------------------------------------------------------------
 
 
-def run_tasks(queue: AnyQueue, *, limit: int | None = None, due: bool = True, raises: bool = True) -> list[Task]:
+def run_tasks(
+    queue: TaskQueue | AsyncTaskQueue, *, limit: int | None = None, due: bool = True, raises: bool = True
+) -> list[Task]:
     """Run the due tasks of a queue in this thread, in their order, and return them.
 
     The result has a ``Task`` for each attempt, as it was when that attempt ended. Tasks that these tasks enqueue into
@@ -123,12 +121,10 @@ class _Inline:
 
     def _make_due(self) -> bool:
         """Make the task due that would be due next. Return False if there is none."""
-        waiting = self._queue.find(state=[PENDING, FAILED], sort="due", limit=1000).tasks
+        waiting = self._queue.find(state=[PENDING, FAILED], sort="due", limit=1).tasks  # without blocked ones
         for task in waiting:
-            if task.blocked is None:
-                self._queue.reschedule(task.id, start_in=0)
-                return True
-        return False
+            self._queue.reschedule(task.id, start_in=0)
+        return bool(waiting)
 
     def run(self, task: Task) -> BaseException | None:
         """Run a task that has started, and store its end. Return the exception that failed it, if any."""
@@ -182,7 +178,7 @@ def _has_running_loop() -> bool:
 
 
 @contextlib.contextmanager
-def inline(queue: AnyQueue, *, raises: bool = True) -> Iterator[None]:
+def inline(queue: TaskQueue | AsyncTaskQueue, *, raises: bool = True) -> Iterator[None]:
     """In the block, ``enqueue`` of this queue and its lanes runs the task before it returns.
 
     It runs everything that is due in the task's queue, as ``run_tasks`` does, and raises the first exception unless
@@ -208,7 +204,7 @@ def inline(queue: AnyQueue, *, raises: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def override(queue: AnyQueue, url: str) -> Iterator[None]:
+def override(queue: TaskQueue | AsyncTaskQueue, url: str) -> Iterator[None]:
     """In the block, use another database for this queue and its lanes, whether they are open or not.
 
     The database is created if it is missing, and closed at the end of the block; workers that run on it are stopped.
@@ -230,7 +226,7 @@ def override(queue: AnyQueue, url: str) -> Iterator[None]:
 
 
 def enqueued(
-    queue: AnyQueue,
+    queue: TaskQueue | AsyncTaskQueue,
     /,
     function: AnyFunction | None = None,
     payload: JSON = ...,
@@ -252,7 +248,7 @@ def enqueued(
 
 
 def assert_enqueued(
-    queue: AnyQueue,
+    queue: TaskQueue | AsyncTaskQueue,
     /,
     function: AnyFunction | None = None,
     payload: JSON = ...,
@@ -317,8 +313,9 @@ def _name_of(queue: TaskQueue, function: AnyFunction) -> str:
         return function
     if isinstance(function, TaskCall):
         return function.function
-    if isinstance(function, TaskFunction):
-        return function.name
+    known = getattr(function, "name", None)  # of a TaskFunction or an AsyncTaskFunction
+    if isinstance(known, str) and queue.functions.find(known) is not None:
+        return known
     for name in queue.functions.names():
         found = queue.functions.find(name)
         if found is function or getattr(found, "__wrapped__", None) is function:
@@ -357,7 +354,7 @@ def _tasks_of(queue: TaskQueue) -> Sequence[Task]:
     return found[::-1]
 
 
-def _sync(queue: AnyQueue) -> TaskQueue:
+def _sync(queue: TaskQueue | AsyncTaskQueue) -> TaskQueue:
     found = queue if isinstance(queue, TaskQueue) else getattr(queue, "sync", None)
     if not isinstance(found, TaskQueue):
         raise TypeError(f"queue must be a TaskQueue or an AsyncTaskQueue, not {type(queue).__name__}")

@@ -303,4 +303,6 @@ def _as_ended(fact: TaskEnded) -> TaskRecord:
     """Return the task as it is after its end, without reading it again."""
     record, end = fact.record, fact.end
     record = record._replace(state=fact.state, attempt=fact.attempt, due=record.due if end.due is None else end.due)
+    if end.result is not None:
+        record = record._replace(result=end.result)
     return record if end.error is None else record._replace(error=end.error, error_type=end.error_type)

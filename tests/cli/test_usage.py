@@ -70,6 +70,7 @@ def test_help_lists_every_command_in_groups(cli: Cli) -> None:
         "Operate",
         "Monitor",
         "Database",
+        "Your shell",
         "Try it",
     ]
     assert titles == [f"{title}:" for title in expected]

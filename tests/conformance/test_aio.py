@@ -635,7 +635,7 @@ def test_the_command_line_runs_the_functions_of_an_async_queue(executor: str, qu
 async def test_the_first_use_opens_the_queue(url: str) -> None:
     queue = AsyncTaskQueue(url)
     assert (queue.is_open, queue.is_closed) == (False, False)
-    assert repr(queue).startswith("<AsyncTaskQueue default of sqlite:///")
+    assert repr(queue).startswith("<AsyncTaskQueue default of ")
     assert await queue() is queue
     task = await queue.enqueue()
     assert (queue.is_open, repr(task)) == (True, "<AsyncTask 1 default pending attempt=0>")

@@ -48,6 +48,26 @@ def test_attributes_show_the_task_at_its_start(queue: TaskQueue, url: str) -> No
     assert len(seen) == 3
 
 
+def test_options_times_and_the_worker(queue: TaskQueue) -> None:
+    task = queue.enqueue(1, priority=7, key="once", retry=RetryPolicy(delay=0))
+    seen: list[tuple[object, ...]] = []
+
+    def callback(payload: object) -> None:
+        running = current_task()
+        seen.append((running.priority, running.key, running.created_at, running.start_at, running.worker))
+        assert task.created_at < running.started_at
+        if running.attempt == 1:
+            raise ValueError
+
+    Worker(queue).run(callback, burst=True)
+    first, second = task.attempts()
+    assert seen[0] == (7, "once", task.created_at, task.start_at, first.worker)
+    assert seen[1][3] > task.start_at
+    assert second.started_at is not None
+    assert first.started_at is not None
+    assert first.started_at < second.started_at
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 def test_attempts_are_numbered_from_one_in_a_batch_too(queue: TaskQueue, url: str, batch: int) -> None:
     queue.enqueue_many(range(10))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ import extended_tasks
 import pytest
 from extended_tasks import inner, notes, outer
 
-from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue import PayloadError, RetryPolicy, Task, TaskQueue, Worker
 from dbtaskqueue.extension import (
     Extension,
+    NewTasksView,
     NewTaskView,
     around_worker,
+    for_all_queues,
     notify_ended,
     notify_enqueuing,
     overriding,
 )
+from dbtaskqueue.task import EndedTask
 
 pytestmark = [
     pytest.mark.engine("sqlite"),
@@ -147,13 +152,17 @@ def test_an_extension_that_a_child_cannot_find_is_refused(queue: TaskQueue) -> N
 
 
 def test_children_need_only_extensions_that_they_enter(queue: TaskQueue) -> None:
+    results: list[object] = []
+
     class Ended(Extension):
         def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
             """The worker calls this, not the child."""
+            results.append(task.result)
 
     task = enqueue(queue, **{"return": 2})
     run(queue, "process", Ended(), Extension())
     assert task.refresh().result == 2
+    assert results == [2]
 
 
 def test_an_extension_that_overrides_nothing_is_not_called() -> None:
@@ -205,3 +214,90 @@ def test_functions_come_from_a_provider(queue: TaskQueue, url: str, executor: st
     results = [queue.get(task.id).get_result(0) for task in tasks]
     assert [result[:2] for result in results] == [["made.one", 0], ["made.two", 1]]
     assert (results[0][2] == os.getpid()) == (executor != "process")
+
+
+# -- around enqueue ----------------------------------------------------------------------------------
+
+
+class Enqueuing(Extension):
+    """An extension that records what it sees of an enqueue."""
+
+    def __init__(self, name: str, seen: list[Any]) -> None:
+        self.name = name
+        self.seen = seen
+
+    @contextlib.contextmanager
+    def enqueue(self, new: NewTasksView) -> Iterator[None]:
+        self.seen.append((self.name, new.queue, list(new.tasks)))
+        try:
+            yield
+        except Exception as error:
+            self.seen.append((self.name, type(error).__name__))
+            if self.name == "suppressing":
+                return
+            raise
+        self.seen.append((self.name, [task.id for task in new.tasks]))
+
+    def enqueuing(self, new: NewTaskView) -> None:
+        self.seen.append((self.name, new.payload))
+
+
+def test_extensions_surround_an_enqueue(queue: TaskQueue) -> None:
+    seen: list[Any] = []
+    queue.use(Enqueuing("outer", seen))
+    queue.use(Enqueuing("inner", seen))
+    one, two = queue.enqueue_many([1, 2])
+    assert seen == [
+        *(("outer", "default", []), ("inner", "default", [])),
+        *(("outer", 1), ("inner", 1), ("outer", 2), ("inner", 2)),
+        *(("inner", [one.id, two.id]), ("outer", [one.id, two.id])),
+    ]
+    seen.clear()
+    assert queue.enqueue_many([]) == []
+    assert seen == []
+
+    @queue.task(name="work")
+    def work() -> None:
+        """Do nothing."""
+
+    with queue.flow() as flow:
+        flow.add(work.using(queue="mail").bind())
+        flow.add(3)
+    assert seen[0] == ("outer", "mail", [])
+    assert len(seen[-1][1]) == 2
+
+
+@pytest.mark.parametrize("name", ["outer", "suppressing"])
+def test_an_enqueue_that_fails_is_seen_and_raised(queue: TaskQueue, name: str) -> None:
+    seen: list[Any] = []
+    queue.use(Enqueuing(name, seen))
+    with pytest.raises(PayloadError):
+        queue.enqueue(object())  # type: ignore[call-overload]
+    assert seen == [(name, "default", []), (name, "PayloadError")]
+    assert queue.tasks() == []
+
+
+def test_extensions_for_all_queues_come_first(url: str) -> None:
+    everywhere, own = Extension(), Extension()
+    for_all_queues.append(everywhere)
+    try:
+        with TaskQueue(url, extensions=[own]) as queue:
+            assert queue.extensions == [everywhere, own]
+    finally:
+        for_all_queues.remove(everywhere)
+
+
+def test_an_ended_task_knows_how_long_its_code_ran(queue: TaskQueue) -> None:
+    seen: list[tuple[str, float | None]] = []
+
+    class Ended(Extension):
+        def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
+            seen.append((outcome, task.seconds))
+
+    queue.use(Ended())
+    queue.enqueue({})
+    Worker(queue).run(lambda payload: time.sleep(0.01), burst=True)
+    [(outcome, seconds)] = seen
+    assert outcome == "done"
+    assert seconds is not None
+    assert 0.01 <= seconds < 30

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import child_tasks
 import pytest
+from helpers import Background
 
 from dbtaskqueue import PayloadError, RetryPolicy, Task, TaskQueue, Worker
 from dbtaskqueue._system import clock
@@ -342,3 +344,16 @@ def test_a_parameter_may_have_any_name(queue: TaskQueue) -> None:
     tasks = [move.enqueue(**values), move.using(priority=1).enqueue(**values)]
     run(queue)
     assert [task.get_result(10) for task in tasks] == [[1, 2, 3, 4, 5, 6]] * 2
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_a_function_that_is_registered_while_a_worker_runs(queue: TaskQueue, executor: str) -> None:
+    double = queue.task(child_tasks.double)
+    worker = Worker(queue, executor=executor)
+    running = Background(worker.run)
+    try:
+        assert double.enqueue(1).get_result(60) == 2
+        assert queue.task(child_tasks.later).enqueue("later").get_result(60) == "later"
+    finally:
+        worker.stop()
+        running.join()

@@ -34,7 +34,7 @@ from dbtaskqueue import (  # noqa: E402
     Worker,
     current_task,
 )
-from dbtaskqueue.extension import NewTasksView, NewTaskView  # noqa: E402
+from dbtaskqueue.extension import NewTaskView  # noqa: E402
 from dbtaskqueue.integrations import opentelemetry as integration  # noqa: E402
 from dbtaskqueue.integrations.opentelemetry import DbtaskqueueInstrumentor, OpenTelemetry  # noqa: E402
 from dbtaskqueue.testing import override, run_tasks  # noqa: E402
@@ -307,6 +307,16 @@ def test_the_worker_makes_the_span_of_a_killed_child(traced_module: TaskQueue) -
     assert run["links"][0]["context"]["span_id"] == named("enqueue default")[0]["context"]["span_id"]
 
 
+@pytest.mark.parametrize("stubborn", [True, False])
+def test_an_attempt_that_exceeds_a_limit_has_one_span(traced_module: TaskQueue, stubborn: bool) -> None:
+    traced_tasks.hang.enqueue(stubborn)
+    Worker(traced_module, executor="process", cancel_grace=0.2).run(burst=True)
+    [run] = named("run hang")
+    assert (run["pid"] == os.getpid()) == stubborn
+    if stubborn:
+        assert run["attributes"]["error.type"] == "dbtaskqueue.errors.LimitExceeded"
+
+
 # -- metrics ---------------------------------------------------------------------------------------
 
 
@@ -352,11 +362,14 @@ def test_the_number_of_values_is_bounded(
     assert names == {"queue-0": 1, "queue-1": 1, "queue-2": 1, "_OTHER": 6}
 
 
-def test_a_child_counts_nothing(telemetry: Telemetry) -> None:
+def test_a_child_counts_nothing(queue: TaskQueue, telemetry: Telemetry) -> None:
     extension = telemetry.extension()
-    with extension.process(), extension.enqueue(NewTasksView("default")):
-        pass
+    queue.use(extension)
+    with extension.process():
+        queue.enqueue(1)
     assert telemetry.metrics() == {}
+    queue.enqueue(1)
+    assert len(telemetry.metrics()["messaging.client.sent.messages"]) == 1
 
 
 # -- end to end ------------------------------------------------------------------------------------

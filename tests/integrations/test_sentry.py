@@ -19,7 +19,7 @@ from reported_tasks import act, act_async, events, refuse  # noqa: E402
 
 from dbtaskqueue import Task, TaskQueue, Worker, current_task  # noqa: E402
 from dbtaskqueue.integrations.sentry import SentryExtension  # noqa: E402
-from dbtaskqueue.testing import override  # noqa: E402
+from dbtaskqueue.testing import override, run_tasks  # noqa: E402
 
 pytestmark = pytest.mark.one_engine("events do not depend on SQL")
 
@@ -156,15 +156,17 @@ def test_the_payload_is_sent_only_if_asked(run: Run, pii: bool) -> None:
 
 
 def test_scopes_of_tasks_are_separate(run: Run) -> None:
-    sentry_sdk.get_global_scope().set_tag("program", "mine")
-    enqueue("abandon")
-    enqueue("abandon")
-    run()
+    with sentry_sdk.isolation_scope() as scope:
+        sentry_sdk.set_tag("program", "mine")
+        sentry_sdk.add_breadcrumb(message="of the program")
+        enqueue("abandon")
+        enqueue("abandon")
+        run_tasks(reported_tasks.queue)
+        assert "queue" not in scope._tags
+    assert len(events()) == 2
     for event in events():
-        assert len(event["breadcrumbs"]["values"]) == 1
+        assert [crumb["message"] for crumb in event["breadcrumbs"]["values"]] == ["before abandon"]
         assert event["tags"]["program"] == "mine"
-    sentry_sdk.get_global_scope().remove_tag("program")
-    assert "queue" not in sentry_sdk.get_isolation_scope()._tags
 
 
 # -- transactions ----------------------------------------------------------------------------------

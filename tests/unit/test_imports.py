@@ -220,6 +220,18 @@ def test_the_library_works_without_click_rich_and_cronsim() -> None:
     assert run_python(BLOCKED) == "HELLO\n\n"
 
 
+LATER = ("aio", "cli", "dashboard", "integrations", "metrics", "monitoring", "testing")
+
+
+def test_importing_the_package_imports_nothing_more_than_version_0_4_0() -> None:
+    """A module of the standard library that one part needs is imported where that part is first used."""
+    before = (Path(__file__).parent / "imported_by_0_4_0.txt").read_text().split()
+    code = "import sys; before = set(sys.modules); import dbtaskqueue; print(*sorted(set(sys.modules) - before))"
+    found = run_python(code).split()
+    assert {name for name in found if not name.startswith("dbtaskqueue")} - {*before} == set()
+    assert [name for name in found if name.startswith(tuple(f"dbtaskqueue.{later}" for later in LATER))] == []
+
+
 STATEMENT = re.compile(
     r"\b(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|CREATE\s+TABLE|PRAGMA\s+\w+|BEGIN\s+IMMEDIATE)\b"
 )

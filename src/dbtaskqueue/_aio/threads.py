@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import functools
 import os
+import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -27,16 +28,18 @@ class Threads:
 
     def _forget(self) -> None:
         self._pid = os.getpid()
+        self._lock = threading.Lock()  # loops of several threads may use this
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
         """Call a function in a thread, with the context variables of the caller."""
         if self._pid != os.getpid():  # the threads are those of the parent
             self._forget()
-        if self._pool is None:
-            self._pool = concurrent.futures.ThreadPoolExecutor(self._most, "dbtaskqueue-async")
         call = functools.partial(function, *args, **kwargs)
-        return self._pool.submit(contextvars.copy_context().run, call)
+        with self._lock:
+            if self._pool is None:
+                self._pool = concurrent.futures.ThreadPoolExecutor(self._most, "dbtaskqueue-async")
+            return self._pool.submit(contextvars.copy_context().run, call)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a call returns. If this is cancelled, a call that has started continues in its thread."""
@@ -56,8 +59,11 @@ class Threads:
 
     def close(self) -> None:
         """End the threads when their calls have ended. A later call starts others."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._pid == os.getpid():
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
             pool.shutdown(wait=False)
 
 

@@ -34,6 +34,12 @@ class Functions(Protocol):
 
     A child process imports a provider, which must be at the top of a module. The functions that it finds may be
     anywhere, and may be loaded at their first use.
+
+    If a provider is not at the top of a module, a child finds each of its functions there instead. Such a provider may
+    have an attribute ``wrapper``: a factory and a function or None, both at the top of a module, and a JSON value. A
+    child calls the factory with the other two, calls what that returns with each task function, and runs what it gets.
+    A task function with a true attribute ``ends_with_process`` is not retried if the child process itself ends. A
+    provider whose functions grow has a true attribute ``may_grow``: then no row says which functions its worker knows.
     """
 
     def find(self, name: str) -> Callable[..., Any] | None:
@@ -65,6 +71,8 @@ class Lookup:
         self._callback = callback
         self._functions = functions
         self._owner = owner
+        self._known_to_children: frozenset[str] | None = None
+        self._script: tuple[str, str] | None = None
 
     def find(self, record: TaskRecord) -> Callable[..., Any] | None:
         """Return the code that would run the task, or None."""
@@ -79,6 +87,11 @@ class Lookup:
     def has(self, record: TaskRecord) -> bool:
         """Return whether the task can be run. A child process may still fail to find a function that is known here."""
         return bool(record.command) or self.find(record) is not None
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether more functions may be found later."""
+        return bool(getattr(self._functions, "may_grow", False))
 
     def runs(self) -> list[str | None]:
         """Return the values of a task's ``function`` that can be run: names of functions, None for the callback."""
@@ -155,10 +168,29 @@ class Lookup:
             needs_coders = any(
                 place is not None and _here(*place) is not found[name] for name, place in functions.items()
             )
-        extensions = self._extension_places()
-        coders = self._coder_places() if needs_coders else []
-        main = _main_of([callback, provider, *functions.values(), *extensions, *coders])
-        return Origin(callback, functions, main, provider, extensions, coders)
+            self._known_to_children = frozenset(functions)
+            self._script = _script()  # now, since Python forgets it at the end of the script
+        extensions, coders = self._extension_places(), self._coder_places(needs_coders)
+        factory, argument, value = getattr(self._functions, "wrapper", None) or (None, None, None)
+        wrapper = None if factory is None else (refer(factory), None if argument is None else refer(argument), value)
+        main = _main_of([callback, provider, *functions.values(), *extensions, *coders, *(wrapper or ())[:2]])
+        return Origin(callback, functions, main, provider, extensions, wrapper, coders)
+
+    def late(self, record: TaskRecord) -> Late | None:
+        """Return where a child finds the task's function if it was registered after ``origin`` was called."""
+        known, name = self._known_to_children, record.function
+        if known is None or name is None or name in known:
+            return None
+        found = self._functions.find(name)
+        place = None if found is None else refer(found)
+        return None if place is None else Late(name, place, self._script if place[0] == _MAIN else None)
+
+    def learn(self, late: Late) -> None:
+        """In a child process or a fork server: find a function that was registered later."""
+        if isinstance(self._functions, FoundFunctions) and late.name not in self._functions.names():
+            if late.main is not None and _COPY_OF_MAIN not in sys.modules:
+                _load_main(*late.main)
+            self._functions.add(late.name, _resolve(*late.place))
 
     def _owner_place(self) -> tuple[str, str] | None:
         """Return where a child process finds the owner, or a queue that shares its extensions.
@@ -169,7 +201,7 @@ class Lookup:
             lambda value: _has_extensions(value) and value.extensions is self.extensions, type(self._owner)
         )
 
-    def _coder_places(self) -> list[tuple[str, str]]:
+    def _coder_places(self, needed: bool) -> list[tuple[str, str]]:
         """Return where a child process finds the coders, for functions that are not task functions there."""
         owner = self._owner_place() if self._owner is not None and self._coders else None
         places = []
@@ -177,6 +209,8 @@ class Lookup:
             place = refer(coder)
             if place is None and owner is not None:
                 place = owner[0], f"{owner[1]}.coders.{index}"
+            if not needed and (place is None or place[0] == _MAIN):  # the script need not be loaded for them
+                return []
             if place is None:
                 raise TypeError(
                     f"a child process cannot find the coder {type(coder).__qualname__}: assign it, or the TaskQueue"
@@ -251,6 +285,7 @@ class Origin(NamedTuple):
 
     A function that cannot be found is None. ``main`` says how to load the script that is running, if it is needed:
     "module" or "file", and its name. ``provider`` has ``find`` and ``names``, and replaces ``functions``.
+    ``wrapper`` is that of ``Functions``, with places.
     """
 
     callback: tuple[str, str] | None
@@ -258,14 +293,32 @@ class Origin(NamedTuple):
     main: tuple[str, str] | None
     provider: tuple[str, str] | None = None
     extensions: Sequence[tuple[str, str]] = ()
+    wrapper: tuple[tuple[str, str] | None, tuple[str, str] | None, JSON] | None = None
     coders: Sequence[tuple[str, str]] = ()
+
+
+class Late(NamedTuple):
+    """Where a child process finds a function that was registered after its fork server had started: see Origin."""
+
+    name: str
+    place: tuple[str, str]
+    main: tuple[str, str] | None = None
 
 
 class FoundFunctions:
     """The task functions in a child process, which has found them by their modules and names."""
 
-    def __init__(self, functions: Mapping[str, Callable[..., Any] | None]) -> None:
-        self._functions = functions
+    def __init__(
+        self,
+        functions: Mapping[str, Callable[..., Any] | None],
+        wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+    ) -> None:
+        self._wrap = wrap
+        self._functions = {name: None if one is None else wrap(one) for name, one in functions.items()}
+
+    def add(self, name: str, function: Callable[..., Any]) -> None:
+        """Add a function that was registered later."""
+        self._functions[name] = self._wrap(function)
 
     def find(self, name: str) -> Callable[..., Any] | None:
         """See Functions. Raises TaskQueueError for a function that this process could not find."""
@@ -295,7 +348,12 @@ def load(origin: Origin) -> Lookup:
     if origin.provider is not None:
         return Lookup(callback, _resolve(*origin.provider), extensions, coders=coders)
     functions = {name: None if place is None else _resolve(*place) for name, place in origin.functions.items()}
-    return Lookup(callback, FoundFunctions(functions), extensions, coders=coders)
+    if origin.wrapper is None:
+        return Lookup(callback, FoundFunctions(functions), extensions, coders=coders)
+    factory, argument, value = origin.wrapper
+    assert factory is not None
+    wrap = _resolve(*factory)(None if argument is None else _resolve(*argument), value)
+    return Lookup(callback, FoundFunctions(functions, wrap), extensions, coders=coders)
 
 
 def _resolve_as(kind: type[_T], what: str, module: str, path: str) -> _T:
@@ -325,7 +383,7 @@ def refer(code: object) -> tuple[str, str] | None:
         module, path = getattr(one, "__module__", None), getattr(one, "__qualname__", None)
         if isinstance(module, str) and isinstance(path, str) and _is_there(module, path, code, inner):
             return module, path
-    return _search(code)
+    return _search(code) or (None if inner is code else _search(inner))
 
 
 def _here(module: str, path: str) -> Any:
@@ -370,21 +428,26 @@ def _resolve(module: str, path: str) -> Any:
     return _walk(importlib.import_module(module), path)
 
 
-def _main_of(places: list[tuple[str, str] | None]) -> tuple[str, str] | None:
+def _main_of(places: Sequence[tuple[str, str] | None]) -> tuple[str, str] | None:
     """Return how to load the running script again, if anything is defined in it."""
     if not any(place is not None and place[0] == _MAIN for place in places):
         return None
+    if (script := _script()) is None:
+        raise TypeError(
+            "executor='process' needs the task's code in a file: a child process cannot see what was typed in or"
+            " given to python -c"
+        )
+    return script
+
+
+def _script() -> tuple[str, str] | None:
+    """Return how to load the running script again; None if it is not in a file."""
     main = sys.modules[_MAIN]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
         return "module", spec.name
     path = getattr(main, "__file__", None)
-    if path is None:
-        raise TypeError(
-            "executor='process' needs the task's code in a file: a child process cannot see what was typed in or"
-            " given to python -c"
-        )
-    return "file", path
+    return None if path is None else ("file", path)
 
 
 def _load_main(kind: str, where: str) -> None:

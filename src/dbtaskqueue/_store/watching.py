@@ -58,8 +58,9 @@ class WatchThread:
         try:
             while self._is_wanted():
                 self._watch()
-        finally:
+        except BaseException:
             self._finish()
+            raise
 
     def _is_wanted(self) -> bool:
         """Sleep until a thread waits; False after a close, and when none has waited for a long time."""
@@ -67,6 +68,7 @@ class WatchThread:
             if self._is_closed or not self.sleep(IDLE_FOR):
                 with self._lock:
                     if not self.waiters:
+                        self._finish()  # before another thread can start, which would share what this ends
                         self._thread = None
                         return False
         return True

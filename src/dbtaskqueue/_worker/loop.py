@@ -33,7 +33,7 @@ from .._system.log import Throttle, event
 from .._system.systemd import Notifier
 from ..checkpoints import StoredCheckpoints
 from ..checks import listed
-from ..errors import StoreUnavailable
+from ..errors import ChildFailed, StoreUnavailable
 from ..events import Events, TaskStarted
 from ..states import PENDING
 from .batching import MAX_RESERVED, STORED_WITHIN, Batch, BatchSize, is_late
@@ -113,7 +113,7 @@ class WorkerLoop:
             runs_tasks=True,
             executor=settings.executor,
             queues=settings.queues,
-            functions=lookup.runs(),
+            functions=None if lookup.may_grow else lookup.runs(),
             commands=settings.allow_commands,
             slots=settings.concurrency,
         )
@@ -355,14 +355,22 @@ class WorkerLoop:
             run.error = None  # it has stopped because it was asked to
             return outcomes.release(record, started_at=started_at)
         if run.exceeded is not None:
+            if error.__traceback__ is None:  # of a child; another one would form a cycle with the run
+                run.exceeded.__context__, run.exceeded.__suppress_context__ = error, True
             run.error, run.backoff = run.exceeded, None
             error = run.exceeded
         try:
             chosen = outcomes.chosen_end(record, error, started_at)
-            return chosen or outcomes.fail(record, error, started_at=started_at, backoff=run.backoff)
+            may_retry = not self._ends_with_process(record, error)
+            return chosen or outcomes.fail(record, error, retry=may_retry, started_at=started_at, backoff=run.backoff)
         except Exception as broken:  # an unreadable row fails its task, not the worker
             text = outcomes.describe(broken)
             return End("fail", record.id, record.token, clock.now(), final=True, started_at=started_at, error=text)
+
+    def _ends_with_process(self, record: TaskRecord, error: BaseException) -> bool:
+        """Return whether the task is abandoned because its process has ended: see ``Functions``."""
+        is_end = isinstance(error, ChildFailed) and error.type_in_child is None
+        return is_end and getattr(self._lookup.find(record), "ends_with_process", False)
 
     # -- releasing ---------------------------------------------------------------------------------
 

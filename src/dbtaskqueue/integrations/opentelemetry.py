@@ -6,13 +6,22 @@ Names follow the semantic conventions for messaging. A task's ``meta`` carries t
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dbtaskqueue import ChildFailed, Extension, ReleaseTask, RunningTask, Task, TaskCancelled, Worker, __version__
+from dbtaskqueue import (
+    ChildFailed,
+    Extension,
+    LimitExceeded,
+    ReleaseTask,
+    RunningTask,
+    Task,
+    TaskCancelled,
+    Worker,
+    __version__,
+)
 from dbtaskqueue.extension import NewTasksView, NewTaskView, for_all_queues
 from dbtaskqueue.integrations import missing
 
@@ -58,22 +67,13 @@ class OpenTelemetry(Extension):
         meter_provider: MeterProvider | Callable[[], MeterProvider] | None = None,
         links: bool = True,
     ) -> None:
-        self._workers = 0
-        self._is_child = False
-        self.enabled = True
-        self.configure(tracer_provider, meter_provider, links)
-
-    def configure(
-        self,
-        tracer_provider: TracerProvider | Callable[[], TracerProvider] | None = None,
-        meter_provider: MeterProvider | Callable[[], MeterProvider] | None = None,
-        links: bool = True,
-    ) -> None:
-        """Set the arguments again."""
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
         self._links = links
         self._telemetry: _Telemetry | None = None
+        self._workers = 0
+        self._is_child = False
+        self.enabled = True
 
     # -- where tasks are enqueued --------------------------------------------------------------------
 
@@ -102,9 +102,9 @@ class OpenTelemetry(Extension):
         if self.enabled:
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
-            size = len(json.dumps(new.meta))
+            size = _size(new.meta)
             for name in sorted(carrier, key=_importance):
-                size += len(name) + len(json.dumps(carrier[name])) + 8
+                size += _size({name: carrier[name]})
                 if size <= _MOST_META:
                     new.meta[name] = carrier[name]
 
@@ -197,10 +197,11 @@ class OpenTelemetry(Extension):
         meters.consumed.add(1, attributes)
         if task.seconds is not None:
             meters.duration.record(task.seconds, attributes)
-        if isinstance(error, ChildFailed) and error.type_in_child is None and not task.is_command:
-            self._add_lost_span(task, error)
+        how = error.__context__ if isinstance(error, LimitExceeded) else error
+        if isinstance(how, ChildFailed) and how.type_in_child is None and not task.is_command:
+            self._add_lost_span(task, error or how)
 
-    def _add_lost_span(self, task: EndedTask, error: ChildFailed) -> None:
+    def _add_lost_span(self, task: EndedTask, error: BaseException) -> None:
         parent, links = self._relatives(task.meta)
         end = time.time_ns()
         span = self._tracer.start_span(
@@ -328,6 +329,11 @@ def _type_of(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _size(meta: Mapping[str, Any]) -> int:
+    """Return about how many bytes the JSON has. What cannot be stored is refused later."""
+    return len(repr(meta).encode(errors="replace"))
+
+
 def _importance(header: str) -> int:
     return _HEADERS.index(header) if header in _HEADERS else len(_HEADERS)
 
@@ -350,8 +356,7 @@ class DbtaskqueueInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has
         return ()
 
     def _instrument(self, **options: Any) -> None:
-        automatic.configure(**options)
-        automatic.enabled = True
+        OpenTelemetry.__init__(automatic, **options)
         if automatic not in for_all_queues:
             for_all_queues.append(automatic)
 

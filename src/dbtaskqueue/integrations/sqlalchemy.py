@@ -7,6 +7,7 @@ to be imported from here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,6 @@ from . import missing
 
 try:
     from sqlalchemy import Connection, CursorResult, exc
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 except ImportError as error:
     raise missing("sqlalchemy", error) from None
@@ -32,20 +32,27 @@ _DRIVERS = {
 _SESSION = "pass an open session or connection"
 
 
-def current(connection: object) -> object:
+def current(connection: Any) -> object:
     """Return the session that a registry has for this thread, task or request; another connection as it is."""
-    if isinstance(connection, scoped_session | async_scoped_session):
-        return connection.registry()
-    return connection
+    registries = scoped_session, *_async_classes("async_scoped_session")
+    is_registry = isinstance(connection, registries)
+    return connection.registry() if is_registry else connection
 
 
 def lend(connection: object, loop: OnLoop | None, work: Callable[[Any], T]) -> T:
     """Call ``work`` with the connection that the session or connection uses in its transaction."""
     given = current(connection)
-    if isinstance(given, AsyncSession | AsyncConnection):
-        found = given
-        return require_loop(given, loop).run(found.run_sync(lambda sync: _lend(sync, work)))
+    if isinstance(given, _async_classes("AsyncSession", "AsyncConnection")):
+        found: Any = given
+        result: T = require_loop(given, loop).run(found.run_sync(lambda sync: _lend(sync, work)))
+        return result
     return call_directly(given, loop, lambda sync: _lend(sync, work))
+
+
+def _async_classes(*names: str) -> tuple[type, ...]:
+    """Return classes of SQLAlchemy's asyncio extension if the program has imported it: it needs greenlet."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    return () if module is None else tuple(getattr(module, name) for name in names)
 
 
 def _lend(given: object, work: Callable[[Any], T]) -> T:

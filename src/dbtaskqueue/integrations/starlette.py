@@ -31,6 +31,8 @@ Check = Callable[[Request, AsyncTask[Any]], "bool | Awaitable[bool]"]
 
 _KEEP_ALIVE = 15.0
 """Seconds without an event after which a comment is sent: proxies close connections that are silent for a minute."""
+_RETRY = 1.0
+"""Seconds after which a stream reads its task again while the database is unavailable."""
 _LONGEST_ID = 19
 
 
@@ -143,9 +145,9 @@ def _iso(time: datetime | None) -> str | None:
 
 
 async def _events(task: AsyncTask[Any]) -> AsyncIterator[str]:
-    """Yield server-sent events until the task has ended, and comments while nothing happens.
+    """Yield server-sent events until the task has ended or is pruned, and comments while nothing happens.
 
-    If the task is pruned or the database is unavailable, the stream ends. Browsers then ask again.
+    The stream does not end while the database is unavailable: browsers would ask again, and give up at the answer 503.
     """
     updates = task.follow()
     update: asyncio.Future[Any] | None = None
@@ -156,6 +158,11 @@ async def _events(task: AsyncTask[Any]) -> AsyncIterator[str]:
                 yield ": the task has not changed\n\n"
             try:
                 seen = update.result()
+            except StoreUnavailable:
+                yield ": the database is unavailable\n\n"
+                await asyncio.sleep(_RETRY)
+                updates = task.follow()
+                continue
             except TaskQueueError:
                 return
             if seen is None:

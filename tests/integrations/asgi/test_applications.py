@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,29 @@ def test_a_silent_stream_has_comments(
                 task.cancel()
     assert lines[0].startswith("data: {")
     assert lines[-3:-1] == ["event: end", lines[-2]]
+
+
+def test_a_stream_survives_an_outage(shop: AsyncTaskQueue, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration, "_RETRY", 0.01)
+    task = shop.sync.enqueue()
+    get, failures = shop.sync.store.get, []
+
+    def fail_twice(*given: Any) -> Any:
+        if len(failures) < 2:
+            failures.append(given)
+            raise StoreUnavailable("for a moment")
+        return get(*given)
+
+    comments, states = 0, []
+    with client.stream("GET", f"/tasks/{task.id}/events") as response:
+        for line in response.iter_lines():
+            comments += line == ": the database is unavailable"
+            if line.startswith("data"):
+                states.append(json.loads(line.partition(": ")[2])["state"])
+                if len(states) == 1:
+                    task.cancel()
+                    monkeypatch.setattr(shop.sync.store, "get", fail_twice)
+    assert (comments, states) == (2, ["pending", "cancelled"])
 
 
 def test_a_task_that_is_pruned_ends_its_stream(shop: AsyncTaskQueue, client: TestClient) -> None:

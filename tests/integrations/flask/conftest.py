@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from engines import execute
 from helpers import ended, python_path
 from servers import requirements
 
@@ -25,8 +26,17 @@ def sqlalchemy_url(url: str) -> str:
 
 
 @pytest.fixture
-def config(url: str) -> dict[str, Any]:
+def database(url: str) -> str:
+    """Return the URL of a database without the application's table: a PostgreSQL server has one for several tests."""
+    if url.startswith("postgresql"):
+        execute(url, "DROP TABLE IF EXISTS public.orders")
+    return url
+
+
+@pytest.fixture
+def config(database: str) -> dict[str, Any]:
     """Return the config of an application whose queue is in its own database."""
+    url = database
     return {"SQLALCHEMY_DATABASE_URI": sqlalchemy_url(url), "DBTASKQUEUE_URL": url}
 
 
@@ -73,5 +83,5 @@ class Programs:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, url: str) -> Programs:
-    return Programs(tmp_path, url)
+def programs(tmp_path: Path, database: str) -> Programs:
+    return Programs(tmp_path, database)

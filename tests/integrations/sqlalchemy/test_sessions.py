@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from helpers import Background
+from helpers import Background, run_python
 from servers.requirements import library
 
 from dbtaskqueue import ConfigurationError, StoreUnavailable, TaskNotFound, TaskQueue
@@ -225,6 +225,29 @@ def test_a_transaction_that_sqlalchemy_begins_immediately(queue: TaskQueue, engi
         queue.enqueue("mine", connection=session)
         session.commit()
     assert [task.payload for task in queue.tasks()] == ["mine"]
+
+
+WITHOUT_GREENLET = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "greenlet":
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+import sqlalchemy
+from sqlalchemy.orm import Session
+from dbtaskqueue import TaskQueue
+with TaskQueue(sys.argv[1]) as queue, Session(sqlalchemy.create_engine(sys.argv[1])) as session:
+    queue.enqueue("without greenlet", connection=session)
+    session.commit()
+    print(queue.tasks()[0].payload)
+"""
+
+
+@pytest.mark.engine("sqlite")
+def test_a_session_needs_no_greenlet(url: str) -> None:
+    """Which SQLAlchemy 2.1 no longer installs."""
+    assert run_python(WITHOUT_GREENLET, url) == "without greenlet\n"
 
 
 @pytest.mark.engine("sqlite")

@@ -26,7 +26,7 @@ from ..._system.contract import peak_memory
 from ..._system.processes import system
 from ...checkpoints import Checkpoints, ChildStore
 from ...errors import AbandonTask, LeaseLost, ReleaseTask, RetryTask, StoreUnavailable, TaskCancelled
-from ..lookup import Lookup
+from ..lookup import Late, Lookup
 from ..runner import Runner
 from ..task_run import TaskRun
 from .channel import Channel, Message, record_from
@@ -107,6 +107,7 @@ class Child:
         while (message := self._next()) is not None:
             if "command" in message:
                 self._become_command(message)
+            self._learn(message.get("late", ()))
             self._enter_process()
             self._run_all(message["tasks"])
         self._runner.process.leave()
@@ -116,6 +117,11 @@ class Child:
         while os.getppid() == self._parent:
             time.sleep(_CHECK_PARENT)
         os.killpg(self._pid, signal.SIGKILL)
+
+    def _learn(self, late: list[Message]) -> None:
+        for each in late:
+            with contextlib.suppress(Exception):  # its task fails, since the function is not found
+                self._runner.lookup.learn(record_from(Late, each))
 
     def _enter_process(self) -> None:
         if not self._threads:

@@ -13,9 +13,11 @@ import os
 import re
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..._system.processes import system
+from ..lookup import Late
 from ..task_run import TaskRun
 from .channel import Channel, Message
 from .shared_flags import new_flags
@@ -173,8 +175,14 @@ def _number(text: bytes) -> float:
     return float(text[:300]) if b"." in text else int(text[:300])
 
 
-def order_for(runs: list[TaskRun]) -> Message:
-    """Return the message that lets a child run these tasks. Raises PayloadError for an invalid command line."""
+def order_for(runs: list[TaskRun], late: Sequence[Late] = ()) -> Message:
+    """Return the message that lets a child run these tasks. Raises PayloadError for an invalid command line.
+
+    ``late``: those of their functions that the child may not know yet.
+    """
     if runs[0].record.command:
         return {"command": runs[0].command_line()._asdict()}
-    return {"tasks": [{"record": run.record._asdict(), "start_stored": run.start_stored} for run in runs]}
+    order: Message = {"tasks": [{"record": run.record._asdict(), "start_stored": run.start_stored} for run in runs]}
+    if late:
+        order["late"] = [each._asdict() for each in late]
+    return order

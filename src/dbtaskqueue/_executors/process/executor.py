@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from ..._system.log import event
 from ...errors import TaskCancelled, TaskQueueError
+from ..lookup import Late
 from ..task_run import Callbacks, Settings, TaskRun, take_all
 from .child_handle import order_for
 from .children import HANG_UP, Children
@@ -69,6 +70,7 @@ class ProcessExecutor:
             ended=callbacks.ended,
             take_back=self._waiting.appendleft,
         )
+        self._loaded: set[str] = set()
         self._closing = False
         self._last_turn = time.monotonic()
         self._thread = threading.Thread(target=self._serve, name="dbtaskqueue-children", daemon=True)
@@ -182,7 +184,7 @@ class ProcessExecutor:
             if not runs:
                 continue
             try:
-                order = order_for(runs)
+                order = order_for(runs, self._late(runs))
             except TaskQueueError as error:  # the stored command line is invalid
                 self._children.fail_unstarted(runs[0], error)
                 continue
@@ -194,6 +196,16 @@ class ProcessExecutor:
                 self._waiting.extendleft(reversed(runs))
                 return
             self._children.give(child, runs, order)
+
+    def _late(self, runs: list[TaskRun]) -> list[Late]:
+        """Return the functions of these tasks that the fork server did not know at its start, and let it load them."""
+        found = {run.record.function: self._settings.runner.lookup.late(run.record) for run in runs}
+        late = [each for each in found.values() if each is not None]
+        for each in late:
+            if each.name not in self._loaded:
+                self._loaded.add(each.name)
+                self._server.ask({"do": "load", "late": each._asdict()})  # so that later children need not import it
+        return late
 
     def _next_runs(self, room: int, most: int) -> list[TaskRun]:
         """Take the tasks for one child: one task, or several if they are so short that many are waiting."""

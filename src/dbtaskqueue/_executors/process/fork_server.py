@@ -123,6 +123,7 @@ class ForkServer:
             "signal": self._signal,
             "ask": self._ask,
             "kill": self._kill,
+            "load": self._load,
         }
 
     def serve(self) -> None:
@@ -197,6 +198,11 @@ class ForkServer:
             traceback.print_exc()
         finally:
             os._exit(status)
+
+    def _load(self, request: Message) -> None:
+        """Import a function that was registered later, for the children that are forked from now on."""
+        with contextlib.suppress(Exception):  # each child tries it again, and its task fails with the error
+            self._surroundings.lookup.learn(record_from(lookup.Late, request["late"]))
 
     def _signal(self, request: Message) -> None:
         pid = self._pids.get(request["child"])

@@ -5,51 +5,30 @@ Django's ORM filters and counts the rows of a list; what is shown of them comes 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.tasks import task_backends
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
-from django.utils.timezone import localtime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
-from dbtaskqueue import Actor, Attempt, InvalidTransition, PayloadError, TaskNotFound, TaskQueue, TaskState
+from dbtaskqueue import Actor, InvalidTransition, TaskNotFound, TaskState
 from dbtaskqueue.checks import counted, escaped
 
 from . import models
+from .lists import ChangeList, FunctionFilter, QueueFilter, StateFilter, shown_queue
+from .rendering import as_json, as_table, as_text, as_time
 
 _MOST_AT_ONCE = 1000
 """The most tasks that one action changes: each is a transaction of its own."""
 _MOST_ATTEMPTS = 20
-_SHOWN_TEXT = 20_000
+_SHOWN_LINE = 200
 _RETRIED = {TaskState.FAILED, TaskState.ABANDONED, TaskState.CANCELLED, TaskState.DONE}
 _CANCELLED = {TaskState.PENDING, TaskState.FAILED, TaskState.RESERVED, TaskState.RUNNING}
-
-
-def _queue() -> TaskQueue:
-    """Return the queue of the backend that the admin shows."""
-    found = models.shown_backend()
-    assert found is not None
-    queue: TaskQueue = task_backends[found[0]].queue
-    return queue
-
-
-class _ChangeList(ChangeList):
-    """A page of a list, whose objects are completed by the queue."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        """See Django."""
-        super().get_results(request)
-        self.result_list: Any = list(self.result_list)
-        self.model_admin.complete(self.result_list)
 
 
 class _ReadOnlyAdmin(admin.ModelAdmin):
@@ -67,7 +46,7 @@ class _ReadOnlyAdmin(admin.ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """See Django."""
-        return _ChangeList
+        return ChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """See Django."""
@@ -94,62 +73,26 @@ class _ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
 
-class _StateFilter(admin.SimpleListFilter):
-    title = parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("unfinished", "unfinished"), *((str(state), str(state)) for state in TaskState)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() == "unfinished":
-            return queryset.filter(finished_at=None)
-        return queryset.filter(state=self.value()) if self.value() else queryset
-
-
-class _QueueFilter(admin.SimpleListFilter):
-    """The queues of all backends. To read them from the table would read all of it."""
-
-    title = parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = {name for backend in task_backends.all() for name in backend.queues}
-        return [(name, name) for name in sorted({*names, *filter(None, [self.value()])})]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(queue=self.value()) if self.value() else queryset
-
-
-class _FunctionFilter(admin.SimpleListFilter):
-    """The task functions of this project."""
-
-    title = parameter_name = "function"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in sorted({*_queue().functions.names(), *filter(None, [self.value()])})]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(function=self.value()) if self.value() else queryset
-
-
 class TaskAdmin(_ReadOnlyAdmin):
     """Tasks, and what an operator does to them."""
 
-    list_display = ("number", "state_label", "function", "queue", "progress", "attempts", "error_line", "created_at")
-    list_filter = (_StateFilter, _QueueFilter, _FunctionFilter)
+    list_display = ("number", "state_label", "function", "queue", "attempt", "progress", "error_line", "enqueued")
+    list_filter = (StateFilter, QueueFilter, FunctionFilter)
     search_fields = ("=id", "=key", "function")
     search_help_text = "an id, a key, or a part of the name of a function"
     actions = ("retry", "cancel")
     fieldsets = (
-        (None, {"fields": ("function", "queue", "state_label", "progress", "attempts", "arguments", "result")}),
-        ("Times", {"fields": ("created_at", "due", "started_at", "finished_at")}),
-        ("Options", {"fields": ("priority", "key", "meta", "limits")}),
-        ("Attempts", {"fields": ("last_error", "attempt_table")}),
+        (None, {"fields": (("function", "queue"), ("state_label", "attempt", "progress"), "reason")}),
+        (None, {"fields": ("arguments", "result")}),
+        ("Times", {"fields": (("enqueued", "due"), ("started", "finished"))}),
+        ("Options", {"fields": (("priority", "key", "limits"), "meta")}),
+        ("Attempts", {"fields": ("attempts",)}),
     )
 
     def complete(self, objects: Sequence[Any]) -> None:
         """Add the queue's ``Task`` to each object, None if it was deleted meanwhile."""
         ids = [task.pk for task in objects]
-        found = _queue().find(id=ids, all_queues=True, limit=len(ids)).tasks if ids else []
+        found = shown_queue().find(id=ids, all_queues=True, limit=len(ids)).tasks if ids else []
         by_id = {task.id: task for task in found}
         for task in objects:
             task.live = by_id.get(task.pk)
@@ -158,19 +101,22 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display(description="id", ordering="id")
     def number(self, task: Any) -> str:
-        return str(task.pk)  # without the separators of USE_THOUSAND_SEPARATOR
+        """Without the separators of ``USE_THOUSAND_SEPARATOR``."""
+        return str(task.pk)
 
     @admin.display(description="state", ordering="state")
     def state_label(self, task: Any) -> SafeString:
+        """The state, and whether a cancellation was requested."""
         state = task.live.state if task.live else task.state
         asked = " (cancel requested)" if task.live and task.live.cancel_requested else ""
         return format_html('<span class="task-state task-state-{}">{}</span>{}', state, state, asked)
 
-    @admin.display(empty_value="")
-    def progress(self, task: Any) -> SafeString | None:
+    @admin.display
+    def progress(self, task: Any) -> SafeString | str:
+        """A bar if the total is known, and the message."""
         progress = task.live.progress if task.live else None
         if progress is None:
-            return None
+            return "-"
         message = escaped(progress.message or "")
         if not progress.total:
             return format_html('<span class="task-progress">{} {}</span>', f"{progress.done:g}", message)
@@ -180,61 +126,84 @@ class TaskAdmin(_ReadOnlyAdmin):
         )
 
     @admin.display
-    def attempts(self, task: Any) -> str | None:
+    def attempt(self, task: Any) -> str:
+        """How many attempts have started, and how many there may be."""
         if task.live is None:
-            return None
+            return "-"
         return (
             str(task.live.attempt)
             if task.live.max_attempts is None
             else f"{task.live.attempt}/{task.live.max_attempts}"
         )
 
-    @admin.display(description="error", empty_value="")
-    def error_line(self, task: Any) -> SafeString | None:
-        lines = ((task.live and task.live.error) or "").strip().splitlines()
-        return format_html('<span class="task-error">{}</span>', escaped(lines[-1][:200])) if lines else None
-
     @admin.display(description="error")
-    def last_error(self, task: Any) -> SafeString | None:
-        return _text(task.live.error) if task.live and task.live.error else None
+    def error_line(self, task: Any) -> SafeString | str:
+        """The last line of the error."""
+        lines = ((task.live and task.live.error) or "").strip().splitlines()
+        line = escaped(lines[-1][:_SHOWN_LINE]) if lines else ""
+        return format_html('<span class="task-error" title="{}">{}</span>', line, line) if line else ""
 
     @admin.display
-    def arguments(self, task: Any) -> SafeString | None:
-        return _json(lambda: task.live.payload) if task.live else None
+    def reason(self, task: Any) -> SafeString | str:
+        """Why the task ended, if no attempt says so: it has expired, or an operator has cancelled it."""
+        error = task.live and task.live.error
+        return as_text(error) if error and "Traceback" not in error else "-"
 
     @admin.display
-    def result(self, task: Any) -> SafeString | None:
-        return _json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else None
+    def arguments(self, task: Any) -> SafeString | str:
+        """The payload."""
+        return as_json(lambda: task.live.payload) if task.live else "-"
 
     @admin.display
-    def meta(self, task: Any) -> SafeString | None:
-        return _json(lambda: task.live.meta) if task.live and task.live.meta else None
+    def result(self, task: Any) -> SafeString | str:
+        """The result of a task that is done."""
+        return as_json(lambda: task.live.result) if task.live and task.live.state == TaskState.DONE else "-"
 
     @admin.display
-    def priority(self, task: Any) -> str | None:
-        return str(task.live.priority) if task.live else None
+    def meta(self, task: Any) -> SafeString | str:
+        """The JSON object beside the payload."""
+        return as_json(lambda: task.live.meta) if task.live and task.live.meta else "-"
 
     @admin.display
-    def due(self, task: Any) -> datetime | None:
-        return task.live.start_at if task.live else None
+    def priority(self, task: Any) -> str:
+        """Higher comes first."""
+        return str(task.live.priority) if task.live else "-"
+
+    @admin.display(ordering="created_at")
+    def enqueued(self, task: Any) -> SafeString | str:
+        """When it was enqueued."""
+        return as_time(task.created_at)
 
     @admin.display
-    def limits(self, task: Any) -> str | None:
+    def due(self, task: Any) -> SafeString | str:
+        """When it is due."""
+        return as_time(task.live.start_at) if task.live else "-"
+
+    @admin.display
+    def started(self, task: Any) -> SafeString | str:
+        """When it was started."""
+        return as_time(task.started_at)
+
+    @admin.display
+    def finished(self, task: Any) -> SafeString | str:
+        """When it reached a final state."""
+        return as_time(task.finished_at)
+
+    @admin.display
+    def limits(self, task: Any) -> str:
+        """The limits of each attempt."""
         live = task.live
         limits = {"time": live.time_limit, "without progress": live.stall_limit} if live else {}
         texts = [f"{name}: {value:g} s" for name, value in limits.items() if value is not None]
         if live and live.memory_limit is not None:
             texts.append(f"memory: {live.memory_limit} bytes")
-        return ", ".join(texts) or None
+        return ", ".join(texts) or "-"
 
-    @admin.display(description="attempts")
-    def attempt_table(self, task: Any) -> SafeString | None:
-        if task.live is None:
-            return None
-        attempts = task.live.attempts(limit=_MOST_ATTEMPTS, output=True)
-        rows = format_html_join("", "{}", ([_row(attempt)] for attempt in reversed(attempts)))
-        head = mark_safe("<tr><th>number</th><th>started</th><th>ended</th><th>outcome</th><th>worker</th></tr>")
-        return format_html('<table class="task-attempts">{}{}</table>', head, rows) if attempts else None
+    @admin.display
+    def attempts(self, task: Any) -> SafeString | str:
+        """The newest attempts, the last one first, with their errors and output."""
+        found = task.live.attempts(limit=_MOST_ATTEMPTS, output=True) if task.live else []
+        return as_table(found)
 
     # -- what is done ------------------------------------------------------------------------------
 
@@ -264,9 +233,9 @@ class TaskAdmin(_ReadOnlyAdmin):
         for id in wanted[:_MOST_AT_ONCE]:
             try:
                 if verb == "retry":
-                    _queue().retry(id, actor=actor)
+                    shown_queue().retry(id, actor=actor)
                     done += 1
-                elif _queue().cancel(id, actor=actor):
+                elif shown_queue().cancel(id, actor=actor):
                     done += 1
                 else:
                     requested += 1
@@ -324,77 +293,59 @@ class TaskAdmin(_ReadOnlyAdmin):
 class WorkerAdmin(_ReadOnlyAdmin):
     """Live workers, and those that were lost within the last day."""
 
-    list_display = ("number", "host", "pid_text", "state", "executor", "queues", "holds", "created_at")
-    fields = ("host", "pid_text", "state", "executor", "queues", "holds", "lease", "created_at", "lost_at")
+    list_display = ("number", "host", "pid_text", "state", "executor", "queues", "holds", "started")
+    fields = (("host", "pid_text"), ("state", "lost_at"), ("executor", "queues"), ("holds", "lease", "started"))
     actions = None
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """See Django."""
-        return super().get_queryset(request).filter(pk__in=[worker.id for worker in _queue().workers()])
+        return super().get_queryset(request).filter(pk__in=[worker.id for worker in shown_queue().workers()])
 
     def complete(self, objects: Sequence[Any]) -> None:
         """Add the queue's ``WorkerInfo`` to each object, None if it has ended meanwhile."""
-        by_id = {worker.id: worker for worker in _queue().workers()}
+        by_id = {worker.id: worker for worker in shown_queue().workers()}
         for worker in objects:
             worker.live = by_id.get(worker.pk)
 
     @admin.display(description="id", ordering="id")
     def number(self, worker: Any) -> str:
+        """Without the separators of ``USE_THOUSAND_SEPARATOR``."""
         return str(worker.pk)
 
     @admin.display(description="process", ordering="pid")
     def pid_text(self, worker: Any) -> str:
+        """The process id."""
         return str(worker.pid)
 
     @admin.display
-    def state(self, worker: Any) -> str | None:
-        return worker.live.state if worker.live else None
+    def state(self, worker: Any) -> str:
+        """``alive`` or ``lost``."""
+        return worker.live.state if worker.live else "ended"
 
     @admin.display
-    def queues(self, worker: Any) -> str | None:
-        return ", ".join(worker.live.queues or []) if worker.live else None
+    def queues(self, worker: Any) -> str:
+        """The queues and patterns that it serves."""
+        return (", ".join(worker.live.queues or []) if worker.live else "") or "-"
 
     @admin.display(description="tasks held")
-    def holds(self, worker: Any) -> str | None:
-        return str(worker.live.holds) if worker.live else None
+    def holds(self, worker: Any) -> str:
+        """How many tasks it holds."""
+        return str(worker.live.holds) if worker.live else "0"
 
     @admin.display
-    def lease(self, worker: Any) -> str | None:
-        return f"{worker.live.lease:g} s" if worker.live else None
+    def lease(self, worker: Any) -> str:
+        """Seconds without a heartbeat until it counts as lost."""
+        return f"{worker.live.lease:g} s" if worker.live else "-"
+
+    @admin.display(ordering="created_at")
+    def started(self, worker: Any) -> SafeString | str:
+        """When it was started."""
+        return as_time(worker.created_at)
 
     @admin.display(description="lost")
-    def lost_at(self, worker: Any) -> datetime | None:
-        return worker.live.lost_at if worker.live else None
-
-
-def _text(text: str) -> SafeString:
-    """Return a text of several lines, escaped. Of a long one, the end is shown."""
-    shown = escaped(text[-_SHOWN_TEXT:], keep="\n\t")
-    before = f"… {len(text) - _SHOWN_TEXT} characters before\n" if len(text) > _SHOWN_TEXT else ""
-    return format_html('<pre class="task-text">{}{}</pre>', before, shown)
-
-
-def _json(read: Callable[[], object]) -> SafeString:
-    """Return a stored JSON value as text, escaped."""
-    try:
-        text = json.dumps(read(), indent=2, ensure_ascii=False)
-    except PayloadError as error:
-        text = str(error)
-    shown = text if len(text) <= _SHOWN_TEXT else f"{text[:_SHOWN_TEXT]}\n… {len(text) - _SHOWN_TEXT} more characters"
-    return format_html('<pre class="task-text">{}</pre>', escaped(shown, keep="\n"))
-
-
-def _row(attempt: Attempt) -> SafeString:
-    """Return the rows of the table of attempts for one of them."""
-    cells = attempt.number, _time(attempt.started_at), _time(attempt.finished_at), attempt.outcome or "running"
-    row = format_html("<tr>{}</tr>", format_html_join("", "<td>{}</td>", ([c] for c in (*cells, attempt.worker or ""))))
-    texts = [(name, text) for name, text in (("error", attempt.error), ("output", attempt.output)) if text]
-    more = format_html_join("", '<tr><td>{}</td><td colspan="4">{}</td></tr>', ((n, _text(t)) for n, t in texts))
-    return format_html("{}{}", row, more)
-
-
-def _time(time: datetime | None) -> str:
-    return "" if time is None else localtime(time).strftime("%Y-%m-%d %H:%M:%S")
+    def lost_at(self, worker: Any) -> SafeString | str:
+        """When it was marked lost."""
+        return as_time(worker.live.lost_at if worker.live else None)
 
 
 if models.database() is not None:

@@ -3,13 +3,18 @@
 import json
 import os
 from io import StringIO
+from types import ModuleType, SimpleNamespace
 
+import pymysql
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import transaction
 from django.tasks import default_task_backend
-from django.test import TestCase, TransactionTestCase
+from django.tasks.exceptions import TaskResultDoesNotExist
+from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
+from dbtaskqueue import TaskQueue
+from dbtaskqueue.integrations.django import checks
 from dbtaskqueue.integrations.django.testing import TaskTestMixin, captured_tasks
 from shop.models import Order
 from shop.tasks import add_receipts, chain, describe, refuse, wait_for_file, write_receipt, write_receipt_async
@@ -37,10 +42,14 @@ class CapturedTest(TaskTestMixin, TestCase):
         self.assertEqual(tasks.run(), [])
 
     def test_async_functions_and_contexts(self):
+        order = Order.objects.create(address="Ann")
         with captured_tasks() as tasks:
             describe.enqueue()
-        [result] = tasks.run()
+            write_receipt_async.enqueue(order.id)
+        result, _ = tasks.run()
         self.assertEqual(result.return_value["attempt"], 1)
+        order.refresh_from_db()
+        self.assertEqual(order.receipt, "Receipt for Ann")
 
     def test_tasks_that_tasks_enqueue_run_too(self):
         with captured_tasks() as tasks:
@@ -67,7 +76,7 @@ class CapturedTest(TaskTestMixin, TestCase):
         self.assertEqual([task.task.name for task in tasks], ["describe"])
         self.assertNotEnqueued(write_receipt)
 
-    def test_running_tasks_report_progress_into_nothing(self):
+    def test_tasks_report_progress(self):
         with captured_tasks() as tasks:
             add_receipts.enqueue([1, 2])
         self.assertEqual(tasks.run()[0].status, "SUCCESSFUL")
@@ -113,14 +122,21 @@ class WorkerTest(TransactionTestCase):
             self.work()
             self._fixture_teardown()
             for id in (result.id, ended.id):
-                with self.assertRaises(default_task_backend_error()):
+                with self.assertRaises(TaskResultDoesNotExist):
                     default_task_backend.get_result(id)
 
 
-def default_task_backend_error():
-    from django.tasks.exceptions import TaskResultDoesNotExist
-
-    return TaskResultDoesNotExist
+class DriverTest(SimpleTestCase):
+    def test_other_drivers_are_errors(self):
+        for check, module, name in [
+            (checks._check_postgresql, "psycopg2", "psycopg"),
+            (checks._check_mysql, "MySQLdb", "PyMySQL"),
+        ]:
+            [error] = check(SimpleNamespace(Database=ModuleType(module)), "DATABASES['default']")
+            self.assertEqual((error.id, error.is_serious()), ("dbtaskqueue.E003", True))
+            self.assertIn(name, error.msg)
+        self.assertEqual(checks._check_postgresql(SimpleNamespace(Database=ModuleType("psycopg")), ""), [])
+        self.assertEqual(checks._check_mysql(SimpleNamespace(Database=pymysql), ""), [])
 
 
 class AdminTest(TransactionTestCase):
@@ -249,13 +265,13 @@ class AdminTest(TransactionTestCase):
     def test_workers_are_listed(self):
         self.assertIn("0 workers", self.page("worker/"))
         wait_for_file.enqueue("x")
-        [held] = default_task_backend.queue.fetch()
-        page = self.page("worker/")
-        for text in ("alive", "1 worker", str(os.getpid())):
-            self.assertIn(text, page)
-        self.assertIn(f"/admin/dbtaskqueue/worker/{held.worker}/change/", page)
-        self.assertIn("30 s", self.page(f"worker/{held.worker}/change/"))
-        held.release()
+        with TaskQueue(default_task_backend.url, create=False) as queue:  # closed afterwards: it has a connection
+            [held] = queue.fetch()
+            page = self.page("worker/")
+            for text in ("alive", "1 worker", str(os.getpid())):
+                self.assertIn(text, page)
+            self.assertIn(f"/admin/dbtaskqueue/worker/{held.worker}/change/", page)
+            self.assertIn("30 s", self.page(f"worker/{held.worker}/change/"))
 
     def test_arguments_are_shown_as_json(self):
         waiting = describe.enqueue("ü", {"deep": [1, None]})

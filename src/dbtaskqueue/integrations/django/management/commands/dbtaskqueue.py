@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 from typing import Any
@@ -43,6 +44,8 @@ class Command(BaseCommand):
             raise CommandError(f"TASKS[{options['backend']!r}] is not a DatabaseBackend of dbtaskqueue")
         load_tasks()
         words = self._reloading(options["command"] or ["--help"])
+        if settings.DEBUG and self._called_from_command_line and not logging.getLogger().handlers:
+            logging.getLogger("django").propagate = False  # with DEBUG it has a handler already
         program = [*("python", "manage.py", "dbtaskqueue"), *self._alias(options["backend"])]
         group = command_line_for(
             backend.unopened_queue,

@@ -1,0 +1,90 @@
+"""Functions that tests submit to executors, where another process finds them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+prepared = "no"
+
+
+class OwnError(Exception):
+    """An exception of an application."""
+
+
+def double(value: Any) -> Any:
+    return value * 2
+
+
+def same(*args: Any, **kwargs: Any) -> Any:
+    return args, kwargs
+
+
+async def double_later(value: int) -> int:
+    await asyncio.sleep(0)
+    return value * 2
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def fail_with_own() -> None:
+    raise OwnError("own")
+
+
+def fail_with_key() -> None:
+    raise KeyError("k")
+
+
+def give_up(value: int) -> None:
+    sys.exit(value)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(path: str) -> str:
+    """Wait until a file exists, or for a minute: a test that fails must not block the executor's end."""
+    deadline = time.monotonic() + 60
+    while not Path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path
+
+
+def touch(path: str) -> int:
+    """Add a line to a file."""
+    with open(path, "a") as out:
+        out.write(f"{os.getpid()}\n")
+    return os.getpid()
+
+
+def fail_once(path: str) -> str:
+    """Fail if a file does not exist, and make it."""
+    if not Path(path).exists():
+        Path(path).touch()
+        raise ValueError("once")
+    return "done"
+
+
+def prepare(word: str) -> None:
+    global prepared
+    prepared = word
+
+
+def fail_to_prepare() -> None:
+    raise ValueError("no model")
+
+
+def is_prepared() -> str:
+    return prepared
+
+
+def unstorable() -> object:
+    return object()
