@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
 
 import click
@@ -33,6 +34,15 @@ def test_a_worker_runs_the_tasks_of_the_queue(queue: TaskQueue) -> None:
     group = command_line_for(queue, queues=["default", "mail"], logs=False)
     assert run(group, "worker", "--burst", "--executor", "thread").exit_code == 0
     assert other.refresh().result == 10
+    queue.close()
+
+
+def test_a_worker_restores_the_handlers_of_signals(queue: TaskQueue) -> None:
+    """A test run that calls it can still be interrupted. A handler that stays ignores Ctrl-C and SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    queue.enqueue("hello")
+    run(command_line_for(queue, logs=False), "worker", "--burst", "--executor", "thread")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     queue.close()
 
 

@@ -45,7 +45,8 @@ def command_line_for(
 
     ``queue``: the ``TaskQueue``, or a function that returns it when a command runs. ``queues``: those that ``worker``
     serves by default. ``program``: the words before a command when a message suggests one. ``without``: commands that
-    are left out. ``logs``: whether ``worker`` sets up logging to stderr, as a program of its own does.
+    are left out. ``logs``: whether ``worker`` is a program of its own, which sets up logging to stderr and exits
+    afterwards. If not, logging and the handlers of signals stay as they are.
     """
     from . import GROUPS
 

@@ -36,7 +36,8 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
 class Bound(NamedTuple):
     """The queue that a command line is for, the names of queues that its worker serves, and the words before it.
 
-    ``logs``: whether the worker logs to stderr. If not, logging stays as the program has set it up.
+    ``logs``: whether the worker is a program of its own, which logs to stderr and exits afterwards. If not, logging and
+    the handlers of signals stay as the program has set them up.
     """
 
     queue: TaskQueue

@@ -124,11 +124,13 @@ def worker(
         code = _bound_code(bound, ctx)
     else:
         code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
-    if bound is None or bound.logs:
+    is_program = bound is None or bound.logs
+    if is_program:
         set_up_logging(log_level)
     when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
     worker = Worker(code.source, queues=queues or code.queues, **options)
-    with draining_until_exit(worker.stop):
+    # a program that continues, such as a test run, gets its handlers back: worker.run has some of its own
+    with draining_until_exit(worker.stop) if is_program else nullcontext():
         event(
             logging.INFO,
             "worker starts",

@@ -193,6 +193,9 @@ def test_checks_name_what_cannot_work(open_shop: Opener) -> None:
     assert "dbtaskqueue.E001" in shop.run("shell", "-c", code, INSTALLED_APPS=apps, ROOT_URLCONF=None).stderr
     assert "dbtaskqueue.E002" in problems(**{"TASKS.default.OPTIONS": {"database": "warehouse"}})
     assert "dbtaskqueue.E002" in problems(**{"TASKS.default.OPTIONS": {"url": "oracle://tasks"}})
+    assert "modules must be a list of names, not 'shop.jobs'" in problems(
+        **{"TASKS.default.OPTIONS": {"modules": "shop.jobs"}}
+    )
     sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": "x.sqlite"}
     assert "dbtaskqueue.W001" in problems(DATABASES={"default": sqlite})
     assert "dbtaskqueue.W002" in problems(DATABASES={"default": {**sqlite, "NAME": ":memory:"}})

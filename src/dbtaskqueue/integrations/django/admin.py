@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -29,6 +31,17 @@ _MOST_ATTEMPTS = 20
 _SHOWN_LINE = 200
 _RETRIED = {TaskState.FAILED, TaskState.ABANDONED, TaskState.CANCELLED, TaskState.DONE}
 _CANCELLED = {TaskState.PENDING, TaskState.FAILED, TaskState.RESERVED, TaskState.RUNNING}
+
+
+def _without_transaction(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Exempt a view that changes tasks from ``ATOMIC_REQUESTS``.
+
+    The queue writes on a connection of its own. On SQLite, it would wait for the lock that the request's own
+    transaction holds, and fail after a minute.
+    """
+    for alias in settings.DATABASES:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
 
 
 class _ReadOnlyAdmin(admin.ModelAdmin):
@@ -264,6 +277,7 @@ class TaskAdmin(_ReadOnlyAdmin):
         return [*buttons, *super().get_urls()]
 
     def _button(self, verb: str) -> Callable[..., HttpResponse]:
+        @_without_transaction
         def press(request: HttpRequest, id: int) -> HttpResponse:
             if request.method != "POST":
                 return HttpResponseNotAllowed(["POST"])
@@ -275,6 +289,11 @@ class TaskAdmin(_ReadOnlyAdmin):
             return HttpResponseRedirect(reverse(f"{self.admin_site.name}:dbtaskqueue_task_change", args=[id]))
 
         return press
+
+    @_without_transaction
+    def changelist_view(self, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show the list, or run an action."""
+        return super().changelist_view(*args, **kwargs)
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         """Show a task, with buttons for what can be done to it."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.apps import apps
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -23,6 +24,7 @@ from ...errors import SchemaError, TaskNotFound
 from ...options import UsingOptions, check_options
 from ...retry import DEFAULT, check_policy
 from . import code, results
+from .checks import APP, check_backend
 from .database import is_in_memory, url_of
 from .task import DatabaseTask, options_of, to_id, tries_of
 
@@ -59,6 +61,8 @@ class DatabaseBackend(BaseTaskBackend):
             raise ImproperlyConfigured(f"TASKS[{alias!r}]: give database or url, not both")
         self.database: str | None = None if "url" in options else options.get("database", DEFAULT_DB_ALIAS)
         self.modules: Sequence[str] = options.get("modules", ())
+        if not isinstance(self.modules, list | tuple):
+            raise ImproperlyConfigured(f"TASKS[{alias!r}]: modules must be a list of names, not {self.modules!r}")
         self.max_attempts: int | None = options.get("max_attempts")
         self.retry: RetryPolicy | None
         """The policy that the settings give, or None."""
@@ -148,8 +152,6 @@ class DatabaseBackend(BaseTaskBackend):
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return what is wrong with the settings of this backend: see ``checks``."""
-        from .checks import check_backend
-
         return check_backend(self)
 
     def transaction(self) -> object:
@@ -171,7 +173,8 @@ def opened(queue: TaskQueue) -> TaskQueue:
         try:
             queue.open()
         except SchemaError as error:
-            raise SchemaError(f"{error}; or in Django: manage.py migrate") from None
+            app = "" if apps.is_installed(APP) else f"add {APP!r} to INSTALLED_APPS, and run "
+            raise SchemaError(f"{error}; or in Django: {app}manage.py migrate") from None
     return queue
 
 

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pymysql
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connections, transaction
 from django.tasks import default_task_backend
 from django.tasks.exceptions import TaskResultDoesNotExist
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
@@ -234,6 +234,16 @@ class AdminTest(TransactionTestCase):
         self.client.post(f"{address}/retry/")
         self.assertEqual(self.status(waiting.id), "READY")
         self.assertEqual(self.client.post("/admin/dbtaskqueue/task/12345/retry/").status_code, 404)
+
+    def test_actions_and_buttons_with_atomic_requests(self):
+        """On SQLite, a transaction of the request would block the queue's own connection."""
+        settings = connections["default"].settings_dict
+        self.addCleanup(settings.update, ATOMIC_REQUESTS=settings["ATOMIC_REQUESTS"])
+        settings["ATOMIC_REQUESTS"] = True
+        waiting = describe.enqueue()
+        self.assertIn("1 task is cancelled", self.act("cancel", waiting.id))
+        self.client.post(f"/admin/dbtaskqueue/task/{waiting.id}/retry/")
+        self.assertEqual(self.status(waiting.id), "READY")
 
     def test_each_action_needs_its_permission(self):
         user = User.objects.create_user("clerk", password="x", is_staff=True)
