@@ -524,7 +524,7 @@ def result_of(task: Task[T]) -> T:
 
 
 class EndedTask(Task[Any]):
-    """A task whose attempt has ended, as ``Extension.ended`` gets it.
+    """A task whose attempt has ended, with its result or error, as ``Extension.ended`` gets it.
 
     ``seconds``: how long the code of the attempt ran, None if it did not run.
     """
