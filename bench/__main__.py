@@ -39,6 +39,7 @@ GROUPS = (
     "finding",
     "metrics",
     "dashboard",
+    "ecosystem_typed",
     "ecosystem",
 )
 ON_SERVERS = {

@@ -7,6 +7,7 @@ from ._version import __version__ as __version__
 from .audit import Action, Actor
 from .bulk import Bulk
 from .calls import Command, TaskCall
+from .coding import Coder
 from .current import Parent, RunningTask, current_task, track
 from .errors import (
     AbandonTask,
@@ -50,6 +51,7 @@ __all__ = [
     "Blocked",
     "Bulk",
     "ChildFailed",
+    "Coder",
     "Command",
     "ConfigurationError",
     "Extension",

@@ -35,6 +35,7 @@ from .audit import Action, Actor
 from .bulk import Bulk, Progress
 from .calls import Command, Target, TaskCall
 from .checks import check_count, counted
+from .coding import Coder
 from .events import Events, WorkerJoined
 from .extension import Extension
 from .history import HistoryPoint, Retention
@@ -87,10 +88,13 @@ class AsyncTaskQueue:
         create: bool = True,
         open: bool = False,
         extensions: Iterable[Extension] = (),
+        coders: Iterable[Coder] = (),
         threads: int = 4,
     ) -> None:
         check_count(threads, "threads")
-        sync = TaskQueue(url, queue, retry=retry, lease=lease, create=create, open=open, extensions=extensions)
+        sync = TaskQueue(
+            url, queue, retry=retry, lease=lease, create=create, open=open, extensions=extensions, coders=coders
+        )
         self._shared = _Shared(Threads(threads))
         self._use(sync)
 
@@ -184,6 +188,11 @@ class AsyncTaskQueue:
     def extensions(self) -> list[Extension]:
         """The extensions, in the order in which they are called."""
         return self.sync.extensions
+
+    @property
+    def coders(self) -> Sequence[Coder]:
+        """The coders, in the order in which they are asked."""
+        return self.sync.coders
 
     @property
     def events(self) -> Events:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, final
 from ._formats.command_line import as_payload
 from ._formats.payload import JSON
 from .checks import shown
+from .coding import CallCoding
 from .dependencies import AnyTask, has_references, without_references
 from .options import UsingOptions, given
 
@@ -28,10 +29,11 @@ else:
 class TaskCall(Generic[R]):
     """A call of a task function that is not enqueued yet, made by ``bind``. The function returns ``R``.
 
-    ``function``: the name of the task function. ``options``: those of ``@queue.task`` and ``using``.
+    ``function``: the name of the task function. ``args`` and ``kwargs``: the arguments as they are stored, with tasks
+    among them. ``options`` and ``using``: the options of ``@queue.task`` and ``using``.
     """
 
-    __slots__ = ("args", "function", "kwargs", "options", "using")
+    __slots__ = ("args", "coding", "function", "kwargs", "options", "using")
 
     def __init__(
         self,
@@ -40,7 +42,10 @@ class TaskCall(Generic[R]):
         kwargs: Mapping[str, Any],
         options: Mapping[str, object],
         using: Mapping[str, object],
+        coding: CallCoding | None = None,
     ) -> None:
+        self.coding = coding
+        """How its results are read; the arguments are coded already."""
         self.function = function
         self.args = tuple(args)
         self.kwargs = dict(kwargs)
@@ -94,6 +99,7 @@ class Batch(NamedTuple):
     """Tasks that differ only in their payloads.
 
     ``arguments``: the parents whose results become arguments of the call, each with its place in the payload.
+    ``coding``: how the results are read.
     """
 
     payloads: list[JSON]
@@ -101,6 +107,7 @@ class Batch(NamedTuple):
     function: str | None = None
     is_command: bool = False
     arguments: Sequence[tuple[str, AnyTask]] = ()
+    coding: CallCoding | None = None
 
 
 _CALLS = frozenset({TaskCall, Command})
@@ -113,7 +120,7 @@ def batches_of(targets: list[Any], options: Mapping[str, object]) -> list[Batch]
     The options of ``using`` win over ``options``, which win over those of ``@queue.task``.
     """
     if _CALLS.isdisjoint(map(type, targets)):
-        return [_plain_batch((targets, options, None, False, ()))]
+        return [_plain_batch((targets, options, None, False, (), None))]
     common = given(options, UsingOptions)
     batches: list[Batch] = []
     for target in targets:
@@ -150,7 +157,8 @@ def _batch_of(target: Any, options: Mapping[str, object]) -> Batch:
     if isinstance(target, TaskCall):
         args, kwargs, arguments = target.parts()
         payload: JSON = {"args": args, "kwargs": kwargs}
-        return Batch([payload], {**target.options, **options, **target.using}, target.function, arguments=arguments)
+        options = {**target.options, **options, **target.using}
+        return Batch([payload], options, target.function, False, arguments, target.coding)
     if isinstance(target, Command):
         return Batch([target.payload], options, is_command=True)
     return Batch([target], options)

@@ -70,7 +70,7 @@ class RunningTask:
     """
 
     __slots__ = (
-        *("_checkpoints", "_draining", "_is_cancelled", "_limit", "_record"),
+        *("_checkpoints", "_draining", "_encode_result", "_is_cancelled", "_limit", "_record"),
         *("_saved", "_saved_lock", "_started_at", "_steps", "_tracker", "attempt"),
     )
 
@@ -85,8 +85,10 @@ class RunningTask:
         started_at: int,
         max_payload: int = MAX_BYTES,
         is_cancelled: Callable[[], bool],
+        encode_result: Callable[[Any], str] | None = None,
     ) -> None:
         self._record = record
+        self._encode_result = encode_result or functools.partial(payload.encode, limit=max_payload, name="result")
         self._draining = draining
         self._checkpoints = checkpoints
         self._limit = max_payload
@@ -268,7 +270,7 @@ class RunningTask:
         """
         if self.cancelled:
             raise self._cancelled_error()
-        text = None if result is None else payload.encode(result, limit=self._limit, name="result")
+        text = None if result is None else self._encode_result(result)
         return self._checkpoints.transaction(text)
 
     def _save(self, name: str, text: str) -> None:

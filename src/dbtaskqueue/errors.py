@@ -3,7 +3,7 @@
 TaskQueueError
 ├── ConfigurationError    a URL, DSN or option is unknown or malformed
 ├── SchemaError           the database's schema is missing, too old or too new
-├── PayloadError          a value cannot be stored as JSON (also a ValueError)
+├── PayloadError          a value cannot be stored as JSON, or does not fit its annotation (also a ValueError)
 ├── TaskNotFound          no task has this id (also a LookupError)
 ├── InvalidTransition     the task's state, or the caller, does not allow the call
 ├── LeaseLost             the claim was lost: another worker may hold the task
@@ -40,7 +40,13 @@ class SchemaError(TaskQueueError):
 
 
 class PayloadError(TaskQueueError, ValueError):
-    """A value cannot be stored as JSON. The message names the limit and the place in the value."""
+    """A value cannot be stored as JSON, or a stored one does not fit the annotation of its argument.
+
+    The message names the limit and the place in the value.
+    """
+
+    is_final = False
+    """Whether the attempt that raises it is the last one: its arguments do not fit the task function."""
 
 
 class TaskNotFound(TaskQueueError, LookupError):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ._executors.lookup import module_of
 from ._formats.payload import JSON
 from .calls import TaskCall
 from .checks import check_function, refuse_async_generator
+from .coding import CallCoding, Coder
 from .dependencies import has_references
 from .options import Backoff, Defaults, FunctionOptions, UsingOptions, check_options, options_of, refuse_unknown
 from .task import Task
@@ -27,6 +28,13 @@ T = TypeVar("T")
 class Submitter(Protocol):
     """Where calls are enqueued: a TaskQueue."""
 
+    @property
+    def coders(self) -> Sequence[Coder]:
+        """What codes arguments and results."""
+
+    def get(self, id: int) -> Task:
+        """Return a task."""
+
     def submit(self, payloads: list[JSON], options: Mapping[str, object], function: str | None = None) -> list[Task]:
         """Store payloads with the same options."""
 
@@ -37,7 +45,7 @@ class Submitter(Protocol):
 class TaskFunction(Generic[P, R_co]):
     """A registered function: call it as before, or ``enqueue`` the call.
 
-    ``backoff``: that of ``@queue.task``, or None.
+    ``backoff``: that of ``@queue.task``, or None. ``coding``: how arguments and results are coded, None without coders.
     """
 
     _payload_hint = "; to enqueue a call of it, pass what its bind() returns"  # see _formats/payload.py
@@ -50,9 +58,11 @@ class TaskFunction(Generic[P, R_co]):
         defaults: Mapping[str, object],
         using: Mapping[str, object] | None = None,
         backoff: Backoff | None = None,
+        coding: CallCoding | None = None,
     ) -> None:
         self.name = name
         self.backoff = backoff
+        self.coding = coding
         self._queue = queue
         self._function = function
         self._defaults = defaults
@@ -77,12 +87,18 @@ class TaskFunction(Generic[P, R_co]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[R_co]: ...
 
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
-        """Store a call of the function as a task. Raises TypeError if the arguments do not fit its signature."""
+        """Store a call of the function as a task.
+
+        Raises TypeError if the arguments do not fit its signature, and PayloadError for one that cannot be stored.
+        """
         self._check_arguments(args, kwargs)
-        if has_references(args, kwargs):
-            call = TaskCall[Any](self.name, args, kwargs, self._defaults, self._using)
+        coding = self.coding
+        given, named = (args, kwargs) if coding is None else coding.encode(args, kwargs)
+        if has_references(given, named):
+            call = TaskCall[Any](self.name, given, named, self._defaults, self._using, coding)
             return self._queue.enqueue_all([call])[0]
-        return self._queue.submit([{"args": list(args), "kwargs": kwargs}], self._options, self.name)[0]
+        task = self._queue.submit([{"args": list(given), "kwargs": named}], self._options, self.name)[0]
+        return task if coding is None else task.read_with(self.name, coding)
 
     @overload
     def bind(self: TaskFunction[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[T]: ...
@@ -93,10 +109,28 @@ class TaskFunction(Generic[P, R_co]):
     def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[Any]:
         """Return a call of the function for ``TaskQueue.enqueue`` and ``enqueue_many``.
 
-        Raises TypeError if the arguments do not fit its signature.
+        Raises TypeError if the arguments do not fit its signature, and PayloadError for one that does not fit its
+        annotation.
         """
         self._check_arguments(args, kwargs)
-        return TaskCall(self.name, args, kwargs, self._defaults, self._using)
+        given, named = (args, kwargs) if self.coding is None else self.coding.encode(args, kwargs)
+        return TaskCall(self.name, given, named, self._defaults, self._using, self.coding)
+
+    @overload
+    def get(self: TaskFunction[P, Coroutine[Any, Any, T]], task: Task | int) -> Task[T]: ...
+
+    @overload
+    def get(self, task: Task | int) -> Task[R_co]: ...
+
+    def get(self, task: Task | int) -> Task[Any]:
+        """Return a task of this function, which reads its result as the return annotation says.
+
+        ``task``: a task or its id. Raises TaskNotFound, and ValueError for a task of another function.
+        """
+        found = self._queue.get(task if isinstance(task, int) else task.id)
+        if found.function != self.name:
+            raise ValueError(f"task {found.id} is not a call of {self.name}, but of {found.function}")
+        return found if self.coding is None else found.read_with(self.name, self.coding)
 
     @property
     def positional(self) -> tuple[str, ...]:
@@ -119,7 +153,7 @@ class TaskFunction(Generic[P, R_co]):
         """
         refuse_unknown(options, UsingOptions, "using")
         using = {**self._using, **options}
-        return TaskFunction(self._queue, self.name, self._function, self._defaults, using, self.backoff)
+        return TaskFunction(self._queue, self.name, self._function, self._defaults, using, self.backoff, self.coding)
 
 
 class Registry:
@@ -144,7 +178,8 @@ class Registry:
         if known is not None and not _is_same(known.__wrapped__, function):  # type: ignore[attr-defined]
             raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
         defaults = {key: value for key, value in options.items() if key in Defaults.__annotations__}
-        registered = TaskFunction(queue, name, function, defaults, backoff=given.get("backoff"))
+        coding = CallCoding(function, name, queue.coders) if queue.coders else None
+        registered = TaskFunction(queue, name, function, defaults, backoff=given.get("backoff"), coding=coding)
         self._functions[name] = registered
         return registered
 

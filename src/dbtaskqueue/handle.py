@@ -1,6 +1,7 @@
 """The database that a ``TaskQueue`` and its lanes share. It is opened once, at the latest by its first use.
 
-A handle also has what else the lanes share: the task functions, the extensions, and this program's worker row.
+A handle also has what else the lanes share: the task functions, the extensions, the coders, and this program's worker
+row.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ._store.contract import Store
 from ._system import clock
 from ._worker.held import FetchMembership
 from .checks import is_served
+from .coding import Coder, check_coders
 from .errors import StoreUnavailable, TaskQueueError
 from .events import Events
 from .extension import Extension, for_all_queues
@@ -40,8 +42,17 @@ class Handle:
     ``create``: create a missing schema.
     """
 
-    def __init__(self, url: str | None, *, lease: float, create: bool, extensions: Iterable[Extension]) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        lease: float,
+        create: bool,
+        extensions: Iterable[Extension],
+        coders: Iterable[Coder] = (),
+    ) -> None:
         self.lease = lease
+        self.coders = check_coders(coders)
         self.functions: Functions = Registry()
         self.events = Events()
         self.declarations: dict[tuple[str, str], Declaration] = {}
@@ -71,10 +82,10 @@ class Handle:
     ) -> Handle:
         """Return a handle of another database, which is not open yet.
 
-        It shares the functions, the listeners and the declared schedules. ``extensions``: all that it has. ``queues``:
-        the queues of these schedules there, by their names here, if they differ.
+        It shares the functions, the coders, the listeners and the declared schedules. ``extensions``: all that it has.
+        ``queues``: the queues of these schedules there, by their names here, if they differ.
         """
-        other = Handle(url, lease=lease, create=self._create, extensions=())
+        other = Handle(url, lease=lease, create=self._create, extensions=(), coders=self.coders)
         other.extensions = [*extensions]
         other.functions, other.events, other.declarations = self.functions, self.events, self.declarations
         other._queues = queues

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
@@ -48,6 +49,7 @@ from .audit import Action, Actor, actions, new_action
 from .bulk import Bulk, Progress, carry_out, to_change, to_spread
 from .calls import Batch, Command, Target, TaskCall, batches_of, batches_with_keys
 from .checks import MOST, check_count, check_lease, check_queue, is_count, shown
+from .coding import Coder, explained_calls
 from .dependencies import AnyTask, Flow, When, to_waits
 from .errors import InvalidTransition, PayloadError, TaskNotFound, after_a_change
 from .events import Events, TasksEnqueued
@@ -114,7 +116,8 @@ class TaskQueue:
 
     ``open=False`` opens the database later, by ``open`` or by the first use, with the URL or ``$DBTASKQUEUE_URL`` of
     that moment. Until then nothing is read or written, and task functions can be registered and bound. ``extensions``:
-    see ``use``.
+    see ``use``. ``coders``: what turns arguments and results of other types than JSON's into JSON and back, by the
+    annotations of task functions, such as ``MsgspecCoder()`` and ``PydanticCoder()`` of ``dbtaskqueue.integrations``.
 
     A context manager, safe to share between threads. After a fork, the claims stay with the parent. Raises
     ConfigurationError, SchemaError, StoreUnavailable, and ValueError for an invalid name.
@@ -130,10 +133,11 @@ class TaskQueue:
         create: bool = True,
         open: bool = True,
         extensions: Iterable[Extension] = (),
+        coders: Iterable[Coder] = (),
     ) -> None:
         self.name = check_queue(queue)
         self.retry_policy = check_policy(retry)
-        self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions)
+        self._handle = Handle(url, lease=check_lease(lease), create=create, extensions=extensions, coders=coders)
         self._counts = TaskCounts()
         if open:
             self._handle.open()
@@ -172,7 +176,7 @@ class TaskQueue:
     def lane(self, queue: str) -> TaskQueue:
         """Return the queue of another name in the same database, on the same connections.
 
-        It has the same task functions, extensions, retry policy and claims. Closing either closes both. Raises
+        It has the same task functions, extensions, coders, retry policy and claims. Closing either closes both. Raises
         ValueError for an invalid name.
         """
         lane = copy.copy(self)
@@ -224,6 +228,11 @@ class TaskQueue:
     def extensions(self) -> list[Extension]:
         """The extensions, in the order in which they are called."""
         return self._handle.extensions
+
+    @property
+    def coders(self) -> Sequence[Coder]:
+        """The coders, in the order in which they are asked."""
+        return self._handle.coders
 
     @property
     def events(self) -> Events:
@@ -520,6 +529,13 @@ class TaskQueue:
             found[index] = Task(store, found[index]._record._replace(blocked=BY_PARENTS, flow=HAS_PARENTS))
         for index in ended:
             found[index] = self._read_again(ids[index], connection)
+        first = 0
+        for batch in batches:
+            last = first + len(batch.payloads)
+            if batch.coding is not None and batch.function is not None:
+                for task in found[first:last]:
+                    task.read_with(batch.function, batch.coding)
+            first = last
         if connection is not None:
             return enqueued_with(connection, found)
         if handle.on_enqueued is not None:
@@ -534,18 +550,37 @@ class TaskQueue:
         handle = self._handle
         columns = to_columns(batch.options, self.name, self.retry_policy, now)
         shared, limit = (*columns, now, batch.function, int(batch.is_command)), handle.store.max_payload
-        if is_alone:
-            tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
-        else:
-            like = _new_task((*shared, ""))
-            before, after = like[:_PAYLOAD], like[_PAYLOAD + 1 :]
-            tasks = [
-                _as_new_task((*before, payload.encode(value, limit=limit, name=f"payloads[{index}]"), *after))
-                for index, value in enumerate(batch.payloads, first)
-            ]
+        try:
+            if is_alone:
+                tasks = [_new_task((*shared, payload.encode(batch.payloads[0], limit=limit)))]
+            else:
+                like = _new_task((*shared, ""))
+                before, after = like[:_PAYLOAD], like[_PAYLOAD + 1 :]
+                tasks = [
+                    _as_new_task((*before, payload.encode(value, limit=limit, name=f"payloads[{index}]"), *after))
+                    for index, value in enumerate(batch.payloads, first)
+                ]
+        except PayloadError as error:
+            raise self._explained(error, batch.function, batch.payloads) from None
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueuing")):
             return self._extended(tasks, batch, extensions)
         return [tasks] if tasks else []
+
+    def _explained(self, error: PayloadError, function: str | None, payloads: list[JSON]) -> PayloadError:
+        """Return the error for payloads that cannot be stored. If an annotation needs a coder, it says so."""
+        if function is None:
+            return error
+        return explained_calls(error, self.functions.find(function), function, bool(self._handle.coders), payloads)
+
+    @contextlib.contextmanager
+    def _explaining(self, target: Target) -> Iterator[None]:
+        """Let the block raise the explained error for a target that cannot be stored."""
+        try:
+            yield
+        except PayloadError as error:
+            if isinstance(target, TaskCall):
+                raise self._explained(error, target.function, [target.payload]) from None
+            raise
 
     def _extended(self, tasks: list[NewTask], batch: Batch, extensions: Sequence[Extension]) -> list[list[NewTask]]:
         """Let extensions add to the ``meta`` of a batch's tasks."""
@@ -1071,7 +1106,8 @@ class TaskQueue:
         times = check_times(cron, every, timezone, overlap, catch_up, window, jitter)
         check_name(name)
         self._handle.require_open()
-        stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
+        with self._explaining(target):
+            stored = to_target(target, self.name, self.retry_policy, limit=self.store.max_payload)
         return store_schedule(self.store, to_record(self.name, name, stored, times, declared=False))
 
     def unschedule(self, name: str, *, actor: str | Actor | None = None) -> None:
@@ -1113,7 +1149,8 @@ class TaskQueue:
             registered = self._as_task_function(function)
             call = registered.bind(*args, **(kwargs or {}))
             chosen = check_name(registered.name if name is None else name)
-            to_target(call, self.name, self.retry_policy)
+            with self._explaining(call):
+                to_target(call, self.name, self.retry_policy)
             declaration = Declaration(self.name, chosen, registered, call, times, self.retry_policy)
             self._handle.declare(declaration)
             return registered

@@ -19,6 +19,7 @@ from ._formats.url import database_of
 from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, NewAction, Store, TaskRecord, Verdict
 from ._system import clock
 from .checks import check_count, counted, escaped, shown
+from .coding import CallCoding
 from .dependencies import Reference
 from .errors import (
     InvalidTransition,
@@ -100,9 +101,10 @@ class Task(Reference, Generic[R]):
     hosts and schema on a server, whatever else their URLs say.
 
     For a type checker, a ``Task[R]`` is a task whose function is annotated to return ``R``. The result is stored as
-    JSON, so that a tuple comes back as a list.
+    JSON, so that a tuple comes back as a list, unless the queue has coders.
     """
 
+    _coding: CallCoding | None = None
     _in_transaction = False
     """Whether it was enqueued in a user's transaction, and has not been read outside of it."""
 
@@ -180,10 +182,14 @@ class Task(Reference, Generic[R]):
 
     @property
     def result(self) -> R | None:
-        """The result; None until the task is done. Set it in a ``with`` block to store it."""
+        """The result; None until the task is done. Set it in a ``with`` block to store it.
+
+        JSON values; with coders, a task that its task function has enqueued reads it by the return annotation.
+        """
         if not self._result:
             text = self._record.result
-            self._result = (None if text is None else payload.decode(text, name="result"),)
+            found = None if text is None else payload.decode(text, name="result")
+            self._result = (found if self._coding is None else self._coding.decode_result(found),)
         result: R | None = self._result[0]
         return result
 
@@ -326,6 +332,15 @@ class Task(Reference, Generic[R]):
     def progress(self) -> Progress | None:
         """The progress that the last attempt reported, or None."""
         return read_progress(self._record.progress)
+
+    def read_with(self, function: str, coding: CallCoding) -> Self:
+        """Read the result as the annotation of its function says, unless this is a task of another function.
+
+        For task functions, and for the queue.
+        """
+        if self.function == function:  # a task that has the key of a new one may call another function
+            self._coding = coding
+        return self
 
     def refresh(self, *, connection: object = None) -> Self:
         """Read the task again and return it, as the transaction of ``connection`` sees it if that is given.

@@ -94,7 +94,7 @@ class _Inline:
         self._queue = queue
         self._extensions = overriding(queue.extensions, "ended")
         self._runner = Runner(
-            Lookup(None, queue.functions, queue.extensions, queue),
+            Lookup(None, queue.functions, queue.extensions, queue, queue.coders),
             max_payload=queue.store.max_payload,
             checkpoints=partial(StoredCheckpoints, queue.store),
             is_draining=lambda: False,
@@ -315,8 +315,9 @@ def _name_of(queue: TaskQueue, function: AnyFunction) -> str:
         return function
     if isinstance(function, TaskCall):
         return function.function
-    if isinstance(function, TaskFunction):
-        return function.name
+    known = getattr(function, "name", None)  # of a TaskFunction or an AsyncTaskFunction
+    if isinstance(known, str) and queue.functions.find(known) is not None:
+        return known
     for name in queue.functions.names():
         found = queue.functions.find(name)
         if found is function or getattr(found, "__wrapped__", None) is function:

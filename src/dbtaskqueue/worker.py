@@ -212,7 +212,7 @@ class Worker:
                     drain_timeout=self.drain_timeout,
                     allow_commands=self.allow_commands,
                 ),
-                lookup=Lookup(callback, self._queue.functions, self._queue.extensions, self._queue),
+                lookup=Lookup(callback, self._queue.functions, self._queue.extensions, self._queue, self._queue.coders),
                 limits=limits,
                 batch=size,
                 events=self._events(),

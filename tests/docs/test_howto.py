@@ -25,6 +25,7 @@ NEEDS = {
     "sentry": ("sentry_sdk",),
     "opentelemetry": ("opentelemetry.sdk", "opentelemetry.instrumentation"),
     "typing": ("mypy",),
+    "typed-arguments": ("msgspec", "pydantic"),
 }
 """The packages that the examples of a page need, from the dependency groups ``test`` and ``lint``."""
 HOWTO = ROOT / "docs" / "howto"

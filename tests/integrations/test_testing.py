@@ -10,13 +10,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dbtaskqueue import (
     AbandonTask,
+    AsyncTaskQueue,
     Extension,
     ReleaseTask,
     RetryPolicy,
@@ -247,10 +247,23 @@ def test_coroutine_functions_run_with_and_without_a_loop(queue: TaskQueue) -> No
     assert task.result == task.id
 
 
-def test_the_queue_of_an_async_queue_is_used(queue: TaskQueue, ran: list[Any]) -> None:
-    call(queue, "note", 1)
-    asynchronous = SimpleNamespace(sync=queue)
-    assert len(run_tasks(asynchronous)) == len(enqueued(asynchronous)) == 1  # type: ignore[arg-type]
+def test_an_async_queue_is_accepted(url: str, tmp_path: Path) -> None:
+    queue = AsyncTaskQueue(url, open=False)
+
+    @queue.task(name="greet")
+    async def greet(name: str) -> str:
+        return f"hello {name}"
+
+    async def test() -> None:
+        with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+            task = await greet.enqueue("ann")
+            assert assert_enqueued(queue, greet).id == assert_enqueued(queue, greet.bind("ann")).id == task.id
+            assert [each.result for each in run_tasks(queue)] == ["hello ann"]
+            with inline(queue):
+                assert (await greet.enqueue("bob")).state == "done"
+            assert len(enqueued(queue)) == 2
+
+    asyncio.run(test())
     with pytest.raises(TypeError, match="must be a TaskQueue or an AsyncTaskQueue, not str"):
         run_tasks("sqlite:///:memory:")  # type: ignore[arg-type]
 

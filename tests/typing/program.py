@@ -10,6 +10,7 @@ from dbtaskqueue import (
     AsyncTask,
     AsyncTaskQueue,
     Attempt,
+    Coder,
     Command,
     Progress,
     RetryPolicy,
@@ -23,7 +24,19 @@ from dbtaskqueue import (
     current_task,
 )
 
-queue = TaskQueue("sqlite:///program.sqlite", retry=RetryPolicy(delay=timedelta(minutes=1)))
+
+class Upper(Coder):
+    def can(self, kind: Any) -> bool:
+        return kind is bytes
+
+    def encode(self, value: Any, kind: Any) -> Any:
+        return value.hex()
+
+    def decode(self, value: Any, kind: Any) -> Any:
+        return bytes.fromhex(value)
+
+
+queue = TaskQueue("sqlite:///program.sqlite", coders=[Upper()], retry=RetryPolicy(delay=timedelta(minutes=1)))
 
 
 @queue.task
@@ -69,6 +82,9 @@ def enqueueing() -> None:
     assert_type(download.enqueue("http://example.com/"), Task[bytes])
     assert_type(download.using(key="home").enqueue("http://example.com/").get_result(), bytes)
     assert_type(forget.enqueue(), Task[None])
+    assert_type(thumbnail.get(task), Task[dict[str, int]])
+    assert_type(thumbnail.get(7), Task[dict[str, int]])
+    assert_type(download.get(7).get_result(), bytes)
     call = thumbnail.using(priority=9).bind("a.png")
     assert_type(call, TaskCall[dict[str, int]])
     assert_type(queue.enqueue(call, key="a"), Task[dict[str, int]])
@@ -90,6 +106,8 @@ def enqueueing() -> None:
 
 def errors() -> None:
     thumbnail.enqueue(7)  # error: the path is a text
+    thumbnail.get("7")  # error: an id is a number
+    TaskQueue(coders=[int])  # error: a coder is a Coder
     thumbnail.enqueue("a.png", height=1)  # error: there is no such argument
     thumbnail.enqueue("a.png").get_result().upper()  # error: the result is a dict
     thumbnail.enqueue("a.png").result["width"]  # error: the result is None until the task is done

@@ -24,6 +24,7 @@ SYNC_ONLY = {
         "store",
         "store_declarations",
         "disconnect",
+        "read_with",
     ),  # for this package
     *("purge_in_steps", "prune_in_steps", "positional"),  # for the command line
     *("__enter__", "__exit__", "__iter__"),

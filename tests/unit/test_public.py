@@ -29,7 +29,17 @@ from dbtaskqueue import (
 # The public names of the design page.
 NAMES = {
     *("TaskQueue", "Task", "Worker", "RetryPolicy", "TaskState", "QueueStats", "Attempt", "RunningTask", "Progress"),
-    *("FunctionStats", "HistoryPoint", "Retention", "QueueInfo", "WorkerInfo", "TaskCall", "Command", "Extension"),
+    *(
+        "FunctionStats",
+        "HistoryPoint",
+        "Retention",
+        "QueueInfo",
+        "WorkerInfo",
+        "TaskCall",
+        "Command",
+        "Extension",
+        "Coder",
+    ),
     *(
         "Action",
         "AsyncTask",
@@ -60,7 +70,8 @@ BULK = "dry_run=False, progress=None, actor=None, all_queues=False, **filters"
 SIGNATURES: dict[object, dict[str, str]] = {
     TaskQueue: {
         "__init__": (
-            "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=()"
+            "url=None, queue='default', *, retry=RetryPolicy(), lease=30.0, create=True, open=True, extensions=(),"
+            " coders=()"
         ),
         "enqueue": f"payload=None, *, {OPTIONS}, key=None, connection=None, {LIMITS}, {WAITS}",
         "enqueue_many": f"payloads, *, keys=None, {OPTIONS}, connection=None, {LIMITS}, {WAITS}",

@@ -390,6 +390,17 @@ class AsyncTaskFunction(Generic[P, R_co]):
         """Return a call of the function for ``enqueue`` and ``enqueue_many``. Do not await it."""
         return self.sync.bind(*args, **kwargs)
 
+    @overload
+    async def get(self: AsyncTaskFunction[P, Coroutine[Any, Any, T]], task: AsyncTask | Task | int) -> AsyncTask[T]: ...
+
+    @overload
+    async def get(self, task: AsyncTask | Task | int) -> AsyncTask[R_co]: ...
+
+    async def get(self, task: AsyncTask | Task | int) -> AsyncTask[Any]:
+        """Return a task of this function, as ``TaskFunction.get`` does."""
+        id = task if isinstance(task, int) else task.id
+        return AsyncTask(await self._core.threads.call(self.sync.get, id), self._core)
+
     def using(self, **options: Unpack[UsingOptions]) -> AsyncTaskFunction[P, R_co]:
         """Return the same function with other options, as ``TaskFunction.using`` does."""
         connection = options.get("connection", self._connection)

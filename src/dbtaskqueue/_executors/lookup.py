@@ -14,14 +14,16 @@ import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .._formats import payload
 from .._formats.payload import JSON
 from .._store.contract import TaskRecord
+from ..coding import CallCoding, Coder, explained_result
 from ..errors import PayloadError, TaskQueueError
 from ..extension import Extension, overriding
 
+_T = TypeVar("_T")
 _MAIN = "__main__"
 _COPY_OF_MAIN = "__mp_main__"  # multiprocessing uses this name for such a copy
 _is_loading = False
@@ -50,8 +52,9 @@ class Functions(Protocol):
 class Lookup:
     """The code that a worker runs: for a task that names a function, that function; for other tasks, the callback.
 
-    ``extensions`` are entered around the code. ``owner`` is the ``TaskQueue`` that uses them: a child process finds
-    them through it if they are not at the top of a module themselves.
+    ``extensions`` are entered around the code. ``coders`` code the calls of functions that no ``@queue.task`` has
+    registered, such as those of a provider. ``owner`` is the ``TaskQueue`` that uses both: a child process finds them
+    through it if they are not at the top of a module themselves.
     """
 
     def __init__(
@@ -60,8 +63,11 @@ class Lookup:
         functions: Functions,
         extensions: Sequence[Extension] = (),
         owner: object = None,
+        coders: Sequence[Coder] = (),
     ) -> None:
         self.extensions = extensions
+        self._coders = coders
+        self._codings: dict[str, CallCoding] = {}
         self._callback = callback
         self._functions = functions
         self._owner = owner
@@ -102,7 +108,33 @@ class Lookup:
         found = self.find(record)
         if found is None:
             raise TaskQueueError(self._why_not(record.function))
-        return found(value) if record.function is None else call(found, record.function, value)
+        if record.function is None:
+            return found(value)
+        return call(found, record.function, value, self._coding(found, record.function))
+
+    def encode_result(self, record: TaskRecord, result: Any, limit: int) -> str:
+        """Return the result of a task as JSON text of at most ``limit`` bytes. Raises PayloadError."""
+        name = record.function
+        if name is None or (found := self._function(name)) is None:
+            return payload.encode(result, limit=limit, name="result")
+        coding = self._coding(found, name)
+        value = result if coding is None else coding.encode_result(result)
+        try:
+            return payload.encode(value, limit=limit, name="result")
+        except PayloadError as error:
+            raise explained_result(error, found, name, coding is not None, value) from None
+
+    def _coding(self, found: Callable[..., Any], name: str) -> CallCoding | None:
+        """Return how the calls of a function are coded: a task function by the coders of its own queue."""
+        coding = getattr(found, "coding", self)
+        if coding is None or isinstance(coding, CallCoding):
+            return coding
+        if not self._coders:
+            return None
+        known = self._codings.get(name)
+        if known is None or not known.is_of(found):
+            known = self._codings[name] = CallCoding(found, name, self._coders)
+        return known
 
     def _why_not(self, name: str | None) -> str:
         if name is None:
@@ -129,17 +161,20 @@ class Lookup:
                     "a child process cannot find the callback: it must be a function at the top of a module or script,"
                     " not a lambda, a nested function or something made at run time"
                 )
-        provider, functions = refer(self._functions), {}
+        provider, functions, needs_coders = refer(self._functions), {}, True
         if provider is None:
             found = {name: self._functions.find(name) for name in self._functions.names()}
             functions = {name: refer(function) for name, function in found.items() if function is not None}
+            needs_coders = any(
+                place is not None and _here(*place) is not found[name] for name, place in functions.items()
+            )
             self._known_to_children = frozenset(functions)
             self._script = _script()  # now, since Python forgets it at the end of the script
-        extensions = self._extension_places()
+        extensions, coders = self._extension_places(), self._coder_places(needs_coders)
         factory, argument, value = getattr(self._functions, "wrapper", None) or (None, None, None)
         wrapper = None if factory is None else (refer(factory), None if argument is None else refer(argument), value)
-        main = _main_of([callback, provider, *functions.values(), *extensions, *(wrapper or ())[:2]])
-        return Origin(callback, functions, main, provider, extensions, wrapper)
+        main = _main_of([callback, provider, *functions.values(), *extensions, *coders, *(wrapper or ())[:2]])
+        return Origin(callback, functions, main, provider, extensions, wrapper, coders)
 
     def late(self, record: TaskRecord) -> Late | None:
         """Return where a child finds the task's function if it was registered after ``origin`` was called."""
@@ -166,6 +201,24 @@ class Lookup:
             lambda value: _has_extensions(value) and value.extensions is self.extensions, type(self._owner)
         )
 
+    def _coder_places(self, needed: bool) -> list[tuple[str, str]]:
+        """Return where a child process finds the coders, for functions that are not task functions there."""
+        owner = self._owner_place() if self._owner is not None and self._coders else None
+        places = []
+        for index, coder in enumerate(self._coders):
+            place = refer(coder)
+            if place is None and owner is not None:
+                place = owner[0], f"{owner[1]}.coders.{index}"
+            if not needed and (place is None or place[0] == _MAIN):  # the script need not be loaded for them
+                return []
+            if place is None:
+                raise TypeError(
+                    f"a child process cannot find the coder {type(coder).__qualname__}: assign it, or the TaskQueue"
+                    " that uses it, to a name at the top of a module"
+                )
+            places.append(place)
+        return places
+
     def _extension_places(self) -> list[tuple[str, str]]:
         """Return where a child process finds the extensions that it enters."""
         entered = overriding(self.extensions, "attempt") + overriding(self.extensions, "process")
@@ -191,11 +244,17 @@ def _has_extensions(value: object) -> bool:
     return any(isinstance(vars(kind).get("extensions"), property) for kind in type(value).__mro__)
 
 
-def call(function: Callable[..., Any], name: str, value: JSON) -> Any:
-    """Call a task function with the arguments in a payload. Raises PayloadError if it has none."""
+def call(function: Callable[..., Any], name: str, value: JSON, coding: CallCoding | None = None) -> Any:
+    """Call a task function with the arguments in a payload.
+
+    Raises PayloadError if it has none, or if one does not fit its annotation.
+    """
     if not isinstance(value, dict) or set(value) != {"args", "kwargs"}:
         raise PayloadError(f"payload: not a call of {name}: args and kwargs are missing")
-    return function(*value["args"], **value["kwargs"])
+    args, kwargs = value["args"], value["kwargs"]
+    if coding is not None:
+        args, kwargs = coding.decode(args, kwargs)
+    return function(*args, **kwargs)
 
 
 def module_of(function: Callable[..., Any]) -> str:
@@ -235,6 +294,7 @@ class Origin(NamedTuple):
     provider: tuple[str, str] | None = None
     extensions: Sequence[tuple[str, str]] = ()
     wrapper: tuple[tuple[str, str] | None, tuple[str, str] | None, JSON] | None = None
+    coders: Sequence[tuple[str, str]] = ()
 
 
 class Late(NamedTuple):
@@ -283,26 +343,27 @@ def load(origin: Origin) -> Lookup:
     if origin.main is not None:
         _load_main(*origin.main)
     callback = None if origin.callback is None else _resolve(*origin.callback)
-    extensions = [_resolve_extension(*place) for place in origin.extensions]
+    extensions = [_resolve_as(Extension, "an extension", *place) for place in origin.extensions]
+    coders = [_resolve_as(Coder, "a coder", *place) for place in origin.coders]
     if origin.provider is not None:
-        return Lookup(callback, _resolve(*origin.provider), extensions)
+        return Lookup(callback, _resolve(*origin.provider), extensions, coders=coders)
     functions = {name: None if place is None else _resolve(*place) for name, place in origin.functions.items()}
     if origin.wrapper is None:
-        return Lookup(callback, FoundFunctions(functions), extensions)
+        return Lookup(callback, FoundFunctions(functions), extensions, coders=coders)
     factory, argument, value = origin.wrapper
     assert factory is not None
     wrap = _resolve(*factory)(None if argument is None else _resolve(*argument), value)
-    return Lookup(callback, FoundFunctions(functions, wrap), extensions)
+    return Lookup(callback, FoundFunctions(functions, wrap), extensions, coders=coders)
 
 
-def _resolve_extension(module: str, path: str) -> Extension:
+def _resolve_as(kind: type[_T], what: str, module: str, path: str) -> _T:
     try:
         found = _resolve(module, path)
     except (AttributeError, IndexError):
         found = None
-    if not isinstance(found, Extension):
+    if not isinstance(found, kind):
         raise TaskQueueError(
-            f"{path} of {module} is not an extension in a child process: create it when its module is imported"
+            f"{path} of {module} is not {what} in a child process: create it when its module is imported"
         )
     return found
 
@@ -325,9 +386,14 @@ def refer(code: object) -> tuple[str, str] | None:
     return _search(code) or (None if inner is code else _search(inner))
 
 
+def _here(module: str, path: str) -> Any:
+    """Return what another process finds at this place."""
+    return _walk(sys.modules[module], path)
+
+
 def _is_there(module: str, path: str, *wanted: object) -> bool:
     try:
-        found = _walk(sys.modules[module], path)
+        found = _here(module, path)
     except (KeyError, AttributeError):
         return False
     return any(found is one or getattr(found, "__wrapped__", found) is one for one in wanted)

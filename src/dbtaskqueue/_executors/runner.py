@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextvars import Token
 from typing import Any, NoReturn
 
-from .._formats import payload
-from .._formats.payload import JSON
 from .._formats.progress import ProgressTracker
 from .._store.contract import HAS_PARENTS, TaskRecord
 from .._system import clock
@@ -24,7 +22,7 @@ from .._system.log import first_line
 from ..checkpoints import Checkpoints
 from ..checks import check_delay, is_async
 from ..current import RunningTask, enter, leave, results_for_arguments
-from ..errors import AbandonTask, ReleaseTask, RetryTask
+from ..errors import AbandonTask, PayloadError, ReleaseTask, RetryTask
 from ..extension import ProcessContexts, around_attempt, overriding
 from ..outcomes import Backoff
 from . import task_log
@@ -106,7 +104,7 @@ class Runner:
             run.error = error
         self._end(run, context)
 
-    def _call(self, run: TaskRun) -> JSON:
+    def _call(self, run: TaskRun) -> Any:
         result = self._code(run)
         if hasattr(result, "__await__"):
             from .coroutines import run_here  # imported here, since asyncio takes 5 MiB
@@ -120,7 +118,7 @@ class Runner:
             return self.lookup.call(run.record)
         return self.lookup.call(run.record, results_for_arguments(run.running(self._running_task)))
 
-    def _call_inside(self, run: TaskRun) -> JSON:
+    def _call_inside(self, run: TaskRun) -> Any:
         with self._surroundings(run):
             return self._call(run)
         return None  # an extension suppressed the exception
@@ -144,9 +142,9 @@ class Runner:
         run.started = time.monotonic()
         return task_log.running.set(run), enter(lambda: run.running(self._running_task))
 
-    def _store_result(self, run: TaskRun, result: JSON) -> None:
+    def _store_result(self, run: TaskRun, result: Any) -> None:
         if result is not None and _forks == self._forks:
-            run.result = payload.encode(result, limit=self.max_payload, name="result")
+            run.result = self.lookup.encode_result(run.record, result, self.max_payload)
 
     def _end(self, run: TaskRun, context: _Context) -> None:
         if _forks != self._forks:  # this is a process that the task's code has forked, and the code has returned in it
@@ -162,6 +160,8 @@ class Runner:
         """Ask the ``backoff`` of the task's function when to retry. None if the task has chosen, or there is none."""
         if run.record.function is None or isinstance(error, _CHOICES) or self._is_cancelled(run):
             return None
+        if isinstance(error, PayloadError) and error.is_final:
+            return Backoff(None)
         try:
             decide = getattr(self.lookup.find(run.record), "backoff", None)
             if decide is None:
@@ -186,6 +186,7 @@ class Runner:
             started_at=(run.record.started_at if run.start_stored else run.started_at) or run.record.created_at,
             max_payload=self.max_payload,
             is_cancelled=lambda: self._is_cancelled(run),
+            encode_result=lambda result: self.lookup.encode_result(run.record, result, self.max_payload),
         )
 
 

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from .. import retry
 from ..checks import check_lease, check_queue
+from ..coding import Coder
 from ..current import RunningTask
 from ..errors import ConfigurationError, TaskQueueError
 from ..extension import Extension
@@ -61,7 +62,7 @@ class FlaskTaskQueue(TaskQueue):
     ``DBTASKQUEUE_LEASE`` (by default ``lease``). Outside of an application context, it is the queue of its only
     application. If there are several, it raises TaskQueueError.
 
-    The other parameters are those of ``TaskQueue``. Task functions and extensions belong to all applications.
+    The other parameters are those of ``TaskQueue``. Task functions, extensions and coders belong to all applications.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class FlaskTaskQueue(TaskQueue):
         lease: float | timedelta = 30.0,
         create: bool = True,
         extensions: Iterable[Extension] = (),
+        coders: Iterable[Coder] = (),
     ) -> None:
         self._default_name, self._lane = check_queue(queue), ""
         self._apps: weakref.WeakKeyDictionary[Flask, _Bound | None] = weakref.WeakKeyDictionary()
@@ -81,7 +83,9 @@ class FlaskTaskQueue(TaskQueue):
         super().__init__(None, queue, retry=retry, open=False)
         self._lane = ""  # TaskQueue has set the name, as lane() does
         context = _AppContext(self._app_of_child)
-        self._unbound = _Unbound(None, lease=check_lease(lease), create=create, extensions=[context, *extensions])
+        self._unbound = _Unbound(
+            None, lease=check_lease(lease), create=create, extensions=[context, *extensions], coders=coders
+        )
         self.__qualname__ = "loaded.queue"  # where a child process finds it, as described at LoadedApp
         places: Any = self._unbound.functions
         places.__module__, places.__qualname__ = __name__, "loaded.queue.functions"
