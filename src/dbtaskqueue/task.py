@@ -184,7 +184,7 @@ class Task(Reference, Generic[R]):
     def result(self) -> R | None:
         """The result; None until the task is done. Set it in a ``with`` block to store it.
 
-        JSON values; with coders, a task that its task function has enqueued reads it by the return annotation.
+        JSON values. With coders, a task that a task function returned decodes it by the return annotation.
         """
         if not self._result:
             text = self._record.result
