@@ -1,6 +1,6 @@
 """Tasks in the transaction of an asyncpg connection: ``await queue.enqueue(connection=connection)``.
 
-An AsyncTaskQueue takes a connection, or what ``pool.acquire()`` returned, inside of ``connection.transaction()``.
+An AsyncTaskQueue takes a connection, or what ``pool.acquire()`` returned, inside ``connection.transaction()``.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class _Unbound(Handle):
 
 
 class _AppContext(Extension):
-    """Runs each attempt in an application context. It is the first extension, so others run inside of the context."""
+    """Runs each attempt in an application context. It is the first extension, so others run inside the context."""
 
     def __init__(self, find: Callable[[], Flask]) -> None:
         self._find = find
