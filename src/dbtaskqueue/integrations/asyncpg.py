@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import asyncpg  # type: ignore[import-untyped]
+
 from .._store.borrowed import Foreign, ForeignError, OnLoop, Values, numbered, require_loop
 from ..errors import ConfigurationError
-from . import missing
-
-try:
-    import asyncpg  # type: ignore[import-untyped]
-except ImportError as error:
-    raise missing("asyncpg", error) from None
 
 T = TypeVar("T")
 
