@@ -39,7 +39,6 @@ GROUPS = (
     "finding",
     "metrics",
     "dashboard",
-    "ecosystem_typed",
     "ecosystem",
 )
 ON_SERVERS = {

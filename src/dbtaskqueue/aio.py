@@ -69,9 +69,9 @@ class AsyncFound(NamedTuple):
 class AsyncTaskQueue:
     """A ``TaskQueue`` whose methods are awaited, for programs with an event loop.
 
-    The arguments are those of ``TaskQueue``, but the database is opened by ``await queue.open()``, ``async with`` or
-    the first use: to open it in the constructor (``open=True``) would block the event loop. ``threads``: the most
-    threads in which this queue and its lanes call the database.
+    The arguments are those of ``TaskQueue``, but ``await queue.open()``, ``async with`` or the first use opens the
+    database. With ``open=True``, the constructor opens it, which blocks the event loop. ``threads``: the maximum number
+    of threads in which this queue and its lanes call the database.
 
     ``sync`` is the ``TaskQueue``, for a ``Worker`` and for code without an event loop. The queue is not bound to an
     event loop: several may use it, in several threads, at the same time or one after the other. As a dependency of a
@@ -145,13 +145,13 @@ class AsyncTaskQueue:
             self._shared.stop()
 
     def lane(self, queue: str) -> AsyncTaskQueue:
-        """Return the queue of another name in the same database, as ``TaskQueue.lane`` does. Nothing is awaited."""
+        """Return the queue of another name in the same database, as ``TaskQueue.lane`` does. Do not await it."""
         lane = copy.copy(self)
         lane._use(self.sync.lane(queue))
         return lane
 
     def use(self, extension: Extension) -> None:
-        """Add an extension to this queue and its lanes. Nothing is awaited."""
+        """Add an extension to this queue and its lanes. Do not await it."""
         self.sync.use(extension)
 
     # -- attributes of the TaskQueue ---------------------------------------------------------------
@@ -563,7 +563,7 @@ class AsyncTaskQueue:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Callable[[Callable[P, R]], AsyncTaskFunction[P, R]]:
-        """Declare a schedule that calls a function, as ``TaskQueue.periodic`` does. Nothing is awaited."""
+        """Declare a schedule that calls a function, as ``TaskQueue.periodic`` does. Do not await it."""
         declare = self.sync.periodic(
             cron=cron,
             every=every,

@@ -27,12 +27,12 @@ _UNLIMITED = 2**62
 class Coder:
     """Base class of coders, which turn values into JSON values and back, by the annotation of a parameter.
 
-    Pass coders as ``TaskQueue(…, coders=[…])``. For each annotation, the first coder that ``can`` is used. A coder is
-    used in several threads, and with ``executor="process"`` in child processes.
+    Pass coders as ``TaskQueue(…, coders=[…])``. For each annotation, the first coder is used whose ``can`` returns
+    True. Several threads may use a coder, and with ``executor="process"`` child processes do.
     """
 
     def can(self, kind: Any) -> bool:
-        """Return whether this coder takes the annotation ``kind``. It is called once for each parameter."""
+        """Return whether this coder supports the annotation ``kind``."""
         raise NotImplementedError
 
     def encode(self, value: Any, kind: Any) -> JSON:
@@ -45,7 +45,7 @@ class Coder:
 
 
 class CodingError(ValueError):
-    """A value does not fit its annotation: for a coder. ``place`` is where in the value, such as ``.size`` or ``[0]``.
+    """Raised by a coder: a value does not fit its annotation. ``place``: where in it, such as ``.size`` or ``[0]``.
 
     ``reason`` must not contain the value: it is logged.
     """

@@ -79,8 +79,9 @@ class Extension:
     def enqueue(self, new: NewTasksView) -> AbstractContextManager[object]:
         """Return a context manager around one call of ``enqueue`` or ``enqueue_many``, or the end of a flow.
 
-        It is entered in the caller's thread, before ``enqueuing`` is called for each task. It gets the exception if the
-        tasks are not stored, which it cannot suppress. With ``connection=``, the caller may still roll back.
+        It is entered in the caller's thread, before ``enqueuing`` is called for each task. If the tasks
+        are not stored, it gets the exception, which it cannot suppress. With ``connection=``, the caller may still roll
+        back.
         """
         return nullcontext()
 
@@ -100,10 +101,10 @@ class Extension:
         return nullcontext()
 
     def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
-        """Called in the worker when the end of an attempt is stored. An exception is logged.
+        """Called in the worker after the end of an attempt is stored. An exception is logged.
 
         ``outcome`` is that of ``Attempt``: ``done``, ``failed``, ``abandoned``, ``cancelled`` or ``released``.
-        ``task.seconds`` is how long the code ran.
+        ``task`` has the result or the error, and ``task.seconds`` is how long the code ran.
         """
 
     def process(self) -> AbstractContextManager[object]:

@@ -123,7 +123,7 @@ class TaskFunction(Generic[P, R_co]):
     def get(self, task: Task | int) -> Task[R_co]: ...
 
     def get(self, task: Task | int) -> Task[Any]:
-        """Return a task of this function, which reads its result as the return annotation says.
+        """Return a task of this function, whose result is decoded by the return annotation.
 
         ``task``: a task or its id. Raises TaskNotFound, and ValueError for a task of another function.
         """

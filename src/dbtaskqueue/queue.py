@@ -116,8 +116,8 @@ class TaskQueue:
 
     ``open=False`` opens the database later, by ``open`` or by the first use, with the URL or ``$DBTASKQUEUE_URL`` of
     that moment. Until then nothing is read or written, and task functions can be registered and bound. ``extensions``:
-    see ``use``. ``coders``: what turns arguments and results of other types than JSON's into JSON and back, by the
-    annotations of task functions, such as ``MsgspecCoder()`` and ``PydanticCoder()`` of ``dbtaskqueue.integrations``.
+    see ``use``. ``coders``: what converts arguments and results of other types to JSON and back, by the annotations of
+    task functions, such as ``MsgspecCoder()`` and ``PydanticCoder()`` of ``dbtaskqueue.integrations``.
 
     A context manager, safe to share between threads. After a fork, the claims stay with the parent. Raises
     ConfigurationError, SchemaError, StoreUnavailable, and ValueError for an invalid name.

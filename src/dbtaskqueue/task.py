@@ -184,7 +184,7 @@ class Task(Reference, Generic[R]):
     def result(self) -> R | None:
         """The result; None until the task is done. Set it in a ``with`` block to store it.
 
-        JSON values; with coders, a task that its task function has enqueued reads it by the return annotation.
+        JSON values. With coders, a task that a task function returned decodes it by the return annotation.
         """
         if not self._result:
             text = self._record.result
@@ -539,7 +539,7 @@ def result_of(task: Task[T]) -> T:
 
 
 class EndedTask(Task[Any]):
-    """A task whose attempt has ended, as ``Extension.ended`` gets it.
+    """A task whose attempt has ended, with its result or error, as ``Extension.ended`` gets it.
 
     ``seconds``: how long the code of the attempt ran, None if it did not run.
     """

@@ -60,9 +60,9 @@ def run_tasks(
     the queue run, too. Each attempt is stored as a worker would store it.
 
     - ``limit``: the most attempts to run.
-    - ``due``: with False, tasks and retries that are due later also run, the earliest first, as if it were their time.
-    - ``raises``: raise the first exception of a task, itself, after its attempt is stored as failed. With False, all
-      tasks run. RetryTask, AbandonTask and ReleaseTask are never raised, because the task has chosen its outcome.
+    - ``due``: with False, tasks and retries that are due later also run, the earliest first.
+    - ``raises``: raise the first exception of a task, after its attempt is stored as failed. With False, all tasks run.
+      RetryTask, AbandonTask and ReleaseTask are never raised, because the task has chosen its outcome.
 
     Extensions are entered as in a worker, except for ``Extension.worker``. Raises ValueError for an invalid ``limit``,
     and TaskQueueError after 10,000 attempts without one.
@@ -73,7 +73,9 @@ def run_tasks(
     with _Inline(_sync(queue)) as inline:
         while limit is None or len(ran) < limit:
             if limit is None and len(ran) == _MOST:
-                raise TaskQueueError(f"run_tasks has run {_MOST:,} attempts; does {ran[-1]} run again and again?")
+                raise TaskQueueError(
+                    f"run_tasks has run {_MOST:,} attempts; does {ran[-1]} run again and again? If so, pass limit="
+                )
             task = inline.next(due=due)
             if task is None:
                 break
@@ -234,7 +236,7 @@ def enqueued(
 ) -> list[Task]:
     """Return the tasks of a queue that match, in any state, in the order in which they were enqueued.
 
-    ``function``: a task function or its name, or a call that ``bind`` returned, which stands for its arguments, too.
+    ``function``: a task function or its name, or a call that ``bind`` returned, whose arguments must match, too.
     ``payload``: the payload, as JSON values. ``attributes``: attributes of ``Task`` and their values, such as
     ``key="receipt-7"`` or ``priority=5``; ``queue="mail"`` means that queue of the database.
 

@@ -35,12 +35,12 @@ OnError = Callable[[Task, BaseException], object]
 
 
 class WorkerHealth(NamedTuple):
-    """What a worker's own loops do. How long task code takes does not matter.
+    """Whether a worker's own loops run. How long task code takes does not matter.
 
-    - ``alive``: the loops turn. This is also true if the database is unavailable, or if a task takes hours. If it is
+    - ``alive``: the loops run. This is also true if the database is unavailable, or if a task takes hours. If it is
       false, only a restart helps.
-    - ``ready``: the worker claims tasks. It is not ready before its first turn, while the database is unavailable, and
-      while it drains.
+    - ``ready``: the worker claims tasks. It is not ready while it starts, while the database is unavailable, and while
+      it drains.
     - ``status``: ``working``, ``starting``, ``database unavailable``, ``stopping``, ``not running`` or, if it is not
       alive, ``hangs``.
     """
@@ -267,7 +267,7 @@ class Worker:
             loop.stop.request()
 
     def health(self) -> WorkerHealth:
-        """Return whether the worker's loops turn and whether it claims tasks, for a health check of your program.
+        """Return whether the worker's loops run and whether it claims tasks, for a health check of your program.
 
         Call it in any thread. It reads only memory, never the database.
         """

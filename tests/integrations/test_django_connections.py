@@ -86,7 +86,7 @@ def databases(url: str, directory: Path) -> dict[str, dict[str, Any]]:
 
 def test_a_connection_of_django(queue: TaskQueue, engine: str, tmp_path: Path) -> None:
     lines = run_python(PROGRAM, queue.url, json.dumps(databases(queue.url, tmp_path))).splitlines()
-    assert "'default' is in autocommit; enqueue inside of transaction.atomic(using='default')" in lines[0]
+    assert "'default' is in autocommit; enqueue inside transaction.atomic(using='default')" in lines[0]
     assert lines[1].startswith("Django: An error occurred in the current transaction")
     assert ("different database" if engine == "sqlite" else "is needed here") in lines[2]
     assert lines[3] == str(["connected again", "without autocommit", "by the proxy", "committed"])

@@ -30,7 +30,7 @@ _LONGEST_WAIT = 5.0
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A call that waits. ``answer`` belongs to ``loop``; ``is_over``: nobody wants the tasks any more."""
+    """A call that waits. ``answer`` belongs to ``loop``; ``is_over``: its caller no longer waits."""
 
     max_items: int
     deadline: float | None

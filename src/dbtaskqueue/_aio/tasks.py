@@ -1,4 +1,4 @@
-"""``AsyncTask``, and the task functions and flows of an ``AsyncTaskQueue``: the same as without it, to be awaited."""
+"""``AsyncTask``, and the task functions and flows of an ``AsyncTaskQueue``: those of ``TaskQueue``, to be awaited."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class AsyncTask(Reference, Generic[R]):
         return await self._core.threads.call(self.sync.attempts, limit=limit, before=before, output=output)
 
     async def cancel(self, *, running: bool = True) -> bool:
-        """Cancel the task, as ``Task.cancel`` does. To cancel an ``await`` of the task does not cancel the task."""
+        """Cancel the task, as ``Task.cancel`` does. Cancelling an ``await`` of the task does not cancel the task."""
         return await self._core.threads.call(self.sync.cancel, running=running)
 
     async def wait(self, timeout: float | timedelta | None = None) -> Self:
@@ -387,7 +387,7 @@ class AsyncTaskFunction(Generic[P, R_co]):
     def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[R_co]: ...
 
     def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[Any]:
-        """Return a call of the function for ``enqueue`` and ``enqueue_many``. Nothing is awaited."""
+        """Return a call of the function for ``enqueue`` and ``enqueue_many``. Do not await it."""
         return self.sync.bind(*args, **kwargs)
 
     @overload
@@ -439,7 +439,7 @@ class AsyncFlow:
         self._borrowed = Borrowed()
 
     def add(self, target: Any, **options: Unpack[Options]) -> AsyncFlowTask[Any]:
-        """Add what ``enqueue`` takes, as ``Flow.add`` does. Nothing is awaited."""
+        """Add what ``enqueue`` takes, as ``Flow.add`` does. Do not await it."""
         given: dict[str, Any] = {**options}
         return AsyncFlowTask(self._sync.add(self._borrowed.target(target), **self._borrowed.options(given)), self._core)
 

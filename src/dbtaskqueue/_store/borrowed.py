@@ -108,12 +108,12 @@ class Foreign(abc.ABC):
 
     @property
     def lastrowid(self) -> int | None:
-        """The id of the row that the last statement inserted; asked for SQLite only."""
+        """The id of the row that the last statement inserted; read for SQLite only."""
         return None
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction has started; asked for SQLite only."""
+        """Whether a transaction has started; read for SQLite only."""
         return False
 
     @abc.abstractmethod

@@ -24,7 +24,7 @@ PATIENCE = 0.2
 _MOST = 20
 _LONGEST_HELP = 60
 _VARIABLE = "_DBTASKQUEUE_COMPLETE"
-_WHERE = """Where it goes:
+_WHERE = """Where to put it:
 
 \b
   bash  eval "$(dbtaskqueue completion bash)"   in ~/.bashrc
@@ -47,7 +47,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def queue_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the queues of the database that begin with what was typed."""
+    """Return the queues of the database whose names start with what was typed."""
     infos = _asked(ctx, lambda queue: [info for info in queue.queues() if info.name.startswith(incomplete)][:_MOST])
     return [CompletionItem(info.name, help=f"{info.pending} pending") for info in infos if info.name.isprintable()]
 
@@ -66,7 +66,7 @@ def _help(task: Task) -> str:
 
 
 def _asked(ctx: click.Context, question: Callable[[TaskQueue], list[T]]) -> list[T]:
-    """Ask the database of a command, and return the answer; none if there is an error or no time."""
+    """Ask the database of a command. Return the answer, or ``[]`` after an error or if there is no answer in time."""
     url = ctx.obj or ctx.find_root().params.get("url") or None
     answers: list[T] = []
 

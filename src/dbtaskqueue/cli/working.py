@@ -53,7 +53,7 @@ Examples:
 @click.option(
     "--alive-file",
     metavar="PATH",
-    help="Touch this file every 5 s while the worker's loops turn, for a liveness probe.",
+    help="Touch this file every 5 s while the worker's own loops run, for a liveness probe.",
 )
 @click.option(
     "--http",
@@ -71,7 +71,7 @@ Examples:
     "--reload-dir",
     metavar="DIRECTORY",
     multiple=True,
-    help="With --reload: watch this directory, and those below. Repeatable.  [default: the current directory]",
+    help="With --reload: watch this directory and those below it. Repeatable.  [default: the current directory]",
 )
 @click.option(
     "--log-level",

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from .._store.borrowed import Foreign, ForeignError, OnLoop, Values, as_text, require_loop
-from . import missing
+import aiosqlite
 
-try:
-    import aiosqlite
-except ImportError as error:
-    raise missing("aiosqlite", error) from None
+from .._store.borrowed import Foreign, ForeignError, OnLoop, Values, as_text, require_loop
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Tasks in the transaction of an asyncpg connection: ``await queue.enqueue(connection=connection)``.
 
-An AsyncTaskQueue takes a connection, or what ``pool.acquire()`` returned, inside of ``connection.transaction()``.
+An AsyncTaskQueue takes a connection, or what ``pool.acquire()`` returned, inside ``connection.transaction()``.
 """
 
 from __future__ import annotations
@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import asyncpg  # type: ignore[import-untyped]
+
 from .._store.borrowed import Foreign, ForeignError, OnLoop, Values, numbered, require_loop
 from ..errors import ConfigurationError
-from . import missing
-
-try:
-    import asyncpg  # type: ignore[import-untyped]
-except ImportError as error:
-    raise missing("asyncpg", error) from None
 
 T = TypeVar("T")
 

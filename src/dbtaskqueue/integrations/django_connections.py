@@ -1,6 +1,6 @@
 """Tasks in the transaction of a Django connection: ``enqueue(connection=connections["default"])``.
 
-Inside of ``atomic()``, a task is part of the transaction, and of the savepoint. Nothing needs to be imported from here.
+Inside ``atomic()``, a task is part of the transaction, and of the savepoint. Nothing needs to be imported from here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def current(connection: Any) -> object:
 
 
 def lend(connection: Any, loop: OnLoop | None, work: Callable[[Any], T]) -> T:
-    """Call ``work`` with the driver's connection, inside of ``atomic()``."""
+    """Call ``work`` with the driver's connection, inside ``atomic()``."""
     return call_directly(connection, loop, lambda given: _lend(current(given), work))
 
 
@@ -40,7 +40,7 @@ def _lend(connection: Any, work: Callable[[Any], T]) -> T:
         raise ForeignError(error.__cause__ or error) from error
     if not connection.in_atomic_block and connection.get_autocommit():
         raise ConfigurationError(
-            f"connection: Django's connection {connection.alias!r} is in autocommit; enqueue inside of"
+            f"connection: Django's connection {connection.alias!r} is in autocommit; enqueue inside"
             f" transaction.atomic(using={connection.alias!r})"
         )
     if connection.in_atomic_block:

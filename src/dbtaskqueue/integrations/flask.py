@@ -48,8 +48,8 @@ _UNKNOWN = (
     " 'flask tasks worker', set FLASK_APP, or create the application at the top of a module"
 )
 _AMBIGUOUS = (
-    "this FlaskTaskQueue has several applications, or none that is current: use it inside of app.app_context(), with an"
-    " application that it was initialized with"
+    "this FlaskTaskQueue has several applications, or the current application is none of them: use it inside"
+    " app.app_context() of an application that was passed to init_app"
 )
 _SQLITE = re.compile(r"sqlite(\+\w+)?://(/(?P<file>[^?]*))?(\?.*)?")
 
@@ -188,7 +188,7 @@ class _Unbound(Handle):
 
 
 class _AppContext(Extension):
-    """Runs each attempt in an application context. It is the first extension, so others run inside of the context."""
+    """Runs each attempt in an application context. It is the first extension, so others run inside the context."""
 
     def __init__(self, find: Callable[[], Flask]) -> None:
         self._find = find

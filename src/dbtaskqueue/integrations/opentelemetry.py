@@ -57,8 +57,8 @@ class OpenTelemetry(Extension):
     """An extension that traces tasks: ``TaskQueue(…, extensions=[OpenTelemetry()])``.
 
     ``tracer_provider`` and ``meter_provider``: by default the global ones. A function that returns a provider is called
-    once in each process. ``links``: a run of a task is a trace of its own that is linked to the span that enqueued it.
-    With False, it is a child of that span, in the same trace.
+    once in each process. ``links``: each attempt is a trace of its own, linked to the span that enqueued the task. With
+    False, it is a child of that span, in the same trace.
     """
 
     def __init__(

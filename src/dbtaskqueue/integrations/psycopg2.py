@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .._store.borrowed import Foreign, ForeignError, OnLoop, Values, as_text, call_directly
-from . import missing
+import psycopg2  # type: ignore[import-untyped]
+from psycopg2 import extensions
 
-try:
-    import psycopg2  # type: ignore[import-untyped]
-    from psycopg2 import extensions
-except ImportError as error:
-    raise missing("postgresql", error) from None
+from .._store.borrowed import Foreign, ForeignError, OnLoop, Values, as_text, call_directly
 
 T = TypeVar("T")
 

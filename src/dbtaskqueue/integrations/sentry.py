@@ -45,7 +45,7 @@ class SentryExtension(Extension):
 
     ``capture``: which exceptions become events. "abandoned": those after which a task is not run again. "failed": those
     of every failed attempt. "all": also RetryTask, which a task raises to be run again. Releases and cancellations
-    never are.
+    are never reported.
 
     Initialize Sentry with ``sentry_sdk.init`` at the top of a module that child processes import. Without that, the
     extension does nothing. The payload of a task is sent only with ``send_default_pii``. Raises ValueError for an

@@ -53,8 +53,8 @@ def task_router(queue: AsyncTaskQueue, *, check: Check | None = None, public: bo
         raise TypeError(f"queue must be an AsyncTaskQueue, not {type(queue).__name__}")
     if (check is None) != public:
         raise TypeError(
-            "give check=, a function of the request and the task that returns whether the client may see it, or"
-            " public=True: then everyone who guesses an id sees and cancels the task"
+            "pass check=, a function of the request and the task that returns whether the client may see and cancel the"
+            " task, or public=True: then anyone who guesses an id may do so"
         )
     routes = _Routes(queue, check)
     paths = [
@@ -97,7 +97,7 @@ class _Routes:
         except InvalidTransition as error:
             return _refusal(409, str(error))
         except StoreUnavailable:
-            return _refusal(503, "the tasks are not available now")
+            return _refusal(503, "the task queue is unavailable")
 
     async def _task(self, request: Request) -> AsyncTask[Any] | None:
         id = request.path_params["id"]

@@ -2,7 +2,7 @@
 
     from dbtaskqueue.integrations.tqdm import tqdm
 
-It is ``tqdm.auto.tqdm`` with all its options. In a task whose output is no terminal, it draws nothing.
+It is ``tqdm.auto.tqdm`` with all its options. In a task whose output is not a terminal, it draws nothing.
 """
 
 from __future__ import annotations

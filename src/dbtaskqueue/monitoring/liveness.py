@@ -1,7 +1,7 @@
 """Probes of one worker, for Kubernetes and other supervisors: a file that it touches, and two URLs.
 
-They tell what the worker's own loops do (see ``Worker.health``). They read no database, so a probe costs nothing and
-does not fail because the database is slow. The checks of the queues are in ``probe.py``.
+They report whether the worker's own loops run (see ``Worker.health``). They read no database, so a probe costs nothing
+and does not fail because the database is slow. The checks of the queues are in ``probe.py``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _serving(worker: Worker, host: str, port: int) -> Iterator[None]:
 
 
 class _ProbeServer(BoundedServer):
-    """Serves ``/health/live`` and ``/health/ready`` of a worker. They show a word about it, so anyone may ask."""
+    """Serves ``/health/live`` and ``/health/ready`` of a worker. They show only its status, so anyone may ask."""
 
     def __init__(self, worker: Worker, host: str, port: int) -> None:
         self.worker = worker

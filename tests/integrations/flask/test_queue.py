@@ -89,9 +89,9 @@ def test_one_object_serves_several_applications(tmp_path: Path) -> None:
             assert tasks.get(1).result == [app.name, f"{app.name}s"]
             assert (mails.stats().pending, mails.name) == (1, "mails")
     for use in (lambda: where.enqueue(), lambda: tasks.stats(), lambda: Worker(tasks).run(burst=True)):
-        with pytest.raises(TaskQueueError, match=r"inside of app\.app_context\(\)|call init_app"):
+        with pytest.raises(TaskQueueError, match=r"inside app\.app_context\(\)|call init_app"):
             use()
-    with an_app("third").app_context(), pytest.raises(TaskQueueError, match=r"inside of app\.app_context\(\)"):
+    with an_app("third").app_context(), pytest.raises(TaskQueueError, match=r"inside app\.app_context\(\)"):
         tasks.enqueue(1)
     assert tasks.functions.names() == [f"{__name__}.{where.__wrapped__.__qualname__}"]  # type: ignore[attr-defined]
 

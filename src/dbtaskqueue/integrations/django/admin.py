@@ -74,15 +74,15 @@ class _ReadOnlyAdmin(admin.ModelAdmin):
         return found
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody adds rows."""
+        """Return False: no one adds rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody edits rows."""
+        """Return False: no one edits rows."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody deletes rows."""
+        """Return False: no one deletes rows."""
         return False
 
 
@@ -235,7 +235,7 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.action(description="Cancel selected tasks", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Cancel tasks. Running ones are asked to stop."""
+        """Cancel tasks. For running ones, cancellation is requested."""
         self._act(request, "cancel", queryset.values_list("pk", flat=True))
 
     def _act(self, request: HttpRequest, verb: str, ids: Iterable[int]) -> None:
@@ -258,7 +258,7 @@ class TaskAdmin(_ReadOnlyAdmin):
             ended = "due again" if verb == "retry" else "cancelled"
             messages.success(request, f"{counted(done)} {'is' if done == 1 else 'are'} {ended}.")
         if requested:
-            messages.info(request, f"{counted(requested, 'running task')} will be asked to stop.")
+            messages.info(request, f"Cancellation of {counted(requested, 'running task')} was requested.")
         if refused:
             messages.warning(request, f"{counted(len(refused))} did not change: {escaped(refused[0])}")
         if len(wanted) > _MOST_AT_ONCE:

@@ -45,7 +45,7 @@ class QueueExecutor(Executor):
     as in the standard library's executors. 0, without ``executor``: only submit, for executors of other processes.
 
     ``functions``: functions, or modules with all functions that they define. Together with those that are submitted
-    here, they are what this executor runs. With them, it starts immediately with what an earlier process has left.
+    here, they are what this executor runs. With them, it immediately starts to run what an earlier process has left.
 
     ``retry``: the policy for calls that raise an exception; by default, an exception is final. A call whose process was
     killed together with its worker always runs again. ``initializer(*initargs)`` is called once in each thread or child
@@ -151,7 +151,7 @@ class QueueExecutor(Executor):
         return _results(futures, deadline, is_chunked=chunksize > 1)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. The rest runs to its end, also if the program ends meanwhile.
+        """Take no more calls. Those that were submitted still run: the end of the program waits for them.
 
         ``wait``: return when all futures are done and everything is closed. ``cancel_futures``: cancel the calls that
         have not started.

@@ -25,7 +25,7 @@ _RELOAD = {"--reload", "--noreload", "--no-reload"}
 class Command(BaseCommand):
     """Hands the rest of the line to the command line of dbtaskqueue."""
 
-    help = "Run and operate background tasks: worker, list, show, retry, cancel and so on. Without COMMAND, list them."
+    help = "Run and operate background tasks: worker, list, show, retry and so on. Without COMMAND, list the commands."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options before COMMAND."""
