@@ -56,6 +56,7 @@ def reload(directories: Sequence[str]) -> int:
         from watchfiles import PythonFilter, watch
     except ModuleNotFoundError:
         raise click.ClickException(_INSTALL) from None
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the parent says itself what has changed
     changes = watch(
         *directories, watch_filter=PythonFilter(), rust_timeout=_QUIET, yield_on_timeout=True, raise_interrupt=False
     )
