@@ -172,9 +172,11 @@ def refused(place: str) -> list[object]:
 
 
 def floats() -> set[str]:
-    """Return every public parameter that takes a float."""
+    """Return every public parameter that takes a float, without those that are compared in test_async_signatures.py."""
     found = set()
     for name in dbtaskqueue.__all__:
+        if name in ("AsyncTask", "AsyncTaskQueue"):
+            continue
         owner = getattr(dbtaskqueue, name)
         for method, function in vars(owner).items() if inspect.isclass(owner) else ():
             is_public = not method.startswith("_") or (method == "__init__" and not issubclass(owner, tuple))
