@@ -117,6 +117,8 @@ def test_an_idle_worker_runs_at_most_two_statements_a_second(
     with TaskQueue(url) as direct:
         task = direct.enqueue()
         until(lambda: task.refresh().state == "done", what="the last task")
+        until(lambda: direct.store.samples(0), what="the sample of this minute")
+    watched(0.5, lambda: 0)  # the end of the duty that has stored it
     before, started = proxy.statements, time.monotonic()
     watched(8, lambda: 0)
     statements = proxy.statements - before
