@@ -146,7 +146,9 @@ def test_a_task_that_is_pruned_ends_its_stream(shop: AsyncTaskQueue, client: Tes
             if len(lines) == 1:
                 task.cancel()
                 shop.sync.delete(task.id)
-    assert [line for line in lines if line] == lines[:1]
+    seen = [line for line in lines if line]
+    assert seen[0] == lines[0]
+    assert seen[1:2] in ([], ["event: end"])  # the stream may see the cancel before the delete
 
 
 def test_a_check_decides_who_sees_a_task(shop: AsyncTaskQueue) -> None:
