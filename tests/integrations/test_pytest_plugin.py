@@ -230,7 +230,7 @@ def test_processes_of_xdist_have_their_own_databases(project: Project) -> None:
     output = project.run("-p", "xdist", "-n", "2", "-rP")
     assert "8 passed" in output
     assert len(set(re.findall(r"sqlite:\S+", output))) == 8
-    assert len(set(re.findall(r"popen-gw\d", output))) == 2
+    assert len(set(re.findall(r"popen-gw\d/test_it", output))) == 2
 
 
 def test_async_tests(project: Project) -> None:
