@@ -31,7 +31,7 @@ _SAME = 0.97
 
 @dataclass
 class Options:
-    """An argument of its own class."""
+    """An argument whose class is defined here."""
 
     size: int
     until: date

@@ -1,4 +1,4 @@
-"""Enqueue one by one, each task in a transaction of its own: by the queue, or through a session of SQLAlchemy.
+"""Enqueue one by one, each task in its own transaction: by the queue, or through a session of SQLAlchemy.
 
 Arguments: the kind of transaction, the database's URL, number of tasks. Prints tasks per second. The kinds:
 

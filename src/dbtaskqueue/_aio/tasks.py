@@ -167,7 +167,7 @@ class AsyncTask(Reference, Generic[R]):
         return await self._core.threads.call(self.sync.cancel, running=running)
 
     async def wait(self, timeout: float | timedelta | None = None) -> Self:
-        """Wait until the task is done, abandoned or cancelled, and return it. This takes no thread of its own.
+        """Wait until the task is done, abandoned or cancelled, and return it. This takes no additional thread.
 
         Raises TimeoutError after ``timeout`` (seconds or a timedelta), and TaskNotFound if the task is pruned.
         """

@@ -1,4 +1,4 @@
-"""Calls of the library in a few threads of its own, for programs with an event loop."""
+"""Calls of the library in a few separate threads, for programs with an event loop."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def _fit(queue: TaskQueue, target: str, ctx: click.Context) -> None:
     if not queue.is_open:
         queue.open(ctx.obj if is_url_given(ctx) else None)
     elif is_url_given(ctx) and not same_database(ctx.obj, queue.url):
-        raise click.ClickException(f"{target} is a TaskQueue with a database of its own: leave out --url")
+        raise click.ClickException(f"{target} is a TaskQueue with its own database: leave out --url")
     if ctx.get_parameter_source("lease") not in (None, ParameterSource.DEFAULT):
         queue.lease = ctx.params["lease"]
 
