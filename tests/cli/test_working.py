@@ -242,7 +242,7 @@ def test_the_worker_ends_after_some_tasks_or_some_time_without_one(cli: Cli, que
 
 def test_another_url_than_the_task_queue_has(cli: Cli) -> None:
     Path(cli.directory, "mine.py").write_text(QUEUE.format(url='"sqlite:///own.sqlite"'))
-    assert_explained(cli("worker", "mine:queue", "--burst"), "a database of its own: leave out --url")
+    assert_explained(cli("worker", "mine:queue", "--burst"), "its own database: leave out --url")
     environment = {"DBTASKQUEUE_URL": cli.url}
     assert cli.run([*COMMAND, "worker", "mine:queue", "--burst"], env=environment).code == 0
     assert Path(cli.directory, "own.sqlite").exists()
