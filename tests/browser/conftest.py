@@ -3,6 +3,7 @@ signed in there. An error in the browser's console, a JavaScript error or a dial
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
 collect_ignore_glob = [] if HAS_PLAYWRIGHT else ["test_[!i]*.py"]  # all but test_installed.py, which says so
 
 Visit = Callable[..., "Visitor"]
+MakeSite = Callable[[str], "Site"]
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +37,27 @@ def chromium() -> Iterator[Chromium]:
 
 
 @pytest.fixture
-def visit(chromium: Chromium) -> Iterator[Visit]:
-    """Return a function that makes a visitor with a browser context of its own; its options are the context's."""
+def make_site(tmp_path: Path) -> Iterator[MakeSite]:
+    """Return a function that makes a site with the database at a URL. No dashboard runs yet."""
+    from browser.site import Site
+
+    with contextlib.ExitStack() as sites:
+
+        def make(url: str) -> Site:
+            site = Site(url, tmp_path)
+            sites.callback(site.close)
+            return site
+
+        yield make
+
+
+@pytest.fixture
+def visit(chromium: Chromium, make_site: MakeSite) -> Iterator[Visit]:
+    """Return a function that makes a visitor with a browser context of its own; its options are the context's.
+
+    It needs ``make_site`` only so that visitors leave before their dashboard is killed: a page that still polled would
+    report an error.
+    """
     from browser.chromium import Visitor
 
     visitors: list[Visitor] = []
@@ -61,15 +82,9 @@ def visitor(visit: Visit) -> Visitor:
 
 
 @pytest.fixture
-def empty_site(tmp_path: Path) -> Iterator[Site]:
+def empty_site(make_site: MakeSite, tmp_path: Path) -> Site:
     """An empty SQLite database. No dashboard runs yet: the test starts it, with its options."""
-    from browser.site import Site
-
-    site = Site(f"sqlite:///{tmp_path}/taskqueue.sqlite", tmp_path)
-    try:
-        yield site
-    finally:
-        site.close()
+    return make_site(f"sqlite:///{tmp_path}/taskqueue.sqlite")
 
 
 @pytest.fixture

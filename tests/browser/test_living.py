@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from browser.chromium import Visitor
-from browser.conftest import Visit
+from browser.conftest import MakeSite, Visit
 from browser.places import button, eventually, row
 from browser.site import Site
 from playwright.sync_api import Page, Request, expect
@@ -44,25 +43,22 @@ def more_polls(found: list[Request], page: Page, count: int = 2) -> None:
     eventually(has_more, "more polls")
 
 
-def test_48_a_database_that_restarts(server: PostgresServer, visit: Visit, tmp_path: Path) -> None:
+def test_48_a_database_that_restarts(server: PostgresServer, visit: Visit, make_site: MakeSite) -> None:
     """48: the page stays, greyed, with "as of", and comes back by itself."""
     visitor = visit()
     visitor.expects("503")
-    site = Site(server.url(), tmp_path)
-    try:
-        site.lane("mail").enqueue(1)
-        page = visitor.page()
-        page.goto(site.start().link)
-        expect(row(page, "Queues", "mail")).to_be_visible()
-        server.stop("fast")
-        expect(page.get_by_text(re.compile("as of")).first).to_be_visible()
-        expect(row(page, "Queues", "mail")).to_be_visible()
-        server.start()
-        expect(page.get_by_text(re.compile("database (does not answer|is unavailable)"))).to_have_count(0)
-        site.lane("later").enqueue(1)
-        expect(row(page, "Queues", "later")).to_be_visible()
-    finally:
-        site.close()
+    site = make_site(server.url())
+    site.lane("mail").enqueue(1)
+    page = visitor.page()
+    page.goto(site.start().link)
+    expect(row(page, "Queues", "mail")).to_be_visible()
+    server.stop("fast")
+    expect(page.get_by_text(re.compile("as of")).first).to_be_visible()
+    expect(row(page, "Queues", "mail")).to_be_visible()
+    server.start()
+    expect(page.get_by_text(re.compile("database (does not answer|is unavailable)"))).to_have_count(0)
+    site.lane("later").enqueue(1)
+    expect(row(page, "Queues", "later")).to_be_visible()
 
 
 def test_49_a_dashboard_that_restarts(empty_site: Site, visit: Visit) -> None:

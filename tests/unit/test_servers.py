@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from servers.galera import GaleraCluster
 from servers.mariadb import MariaDBServer
 from servers.mariadb import program as mariadb_program
 from servers.pgbouncer import PgBouncer
+from servers.ports import LOOPBACK, free_port
 from servers.postgresql import PostgresServer, default_programs, installed
 from servers.process import descendants, lives
 from servers.requirements import missing
@@ -62,6 +64,20 @@ def test_settings_of_a_postgresql_server_are_changed_while_it_runs() -> None:
         assert connection.execute("SHOW fsync").fetchone() == ("off",)
         server.configure(work_mem="6MB")
         until(lambda: connection.execute("SHOW work_mem").fetchone() == ("6MB",))
+
+
+def test_a_free_port_is_given_once_though_nothing_uses_it_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = free_port()
+    other = next(port for port in range(taken + 1, 65536) if not is_used(port))
+    choices = iter([taken, taken, other])
+    monkeypatch.setattr("random.SystemRandom.choice", lambda *_: next(choices))
+    assert free_port() == other
+
+
+def is_used(port: int) -> bool:
+    """Whether something listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def test_every_installed_postgresql_starts() -> None:
@@ -156,6 +172,7 @@ from servers.galera import GaleraCluster
 from servers.mariadb import MariaDBServer
 from servers.mariadb import program as mariadb_program
 from servers.pgbouncer import PgBouncer
+from servers.ports import LOOPBACK, free_port
 from servers.postgresql import PostgresServer, default_programs, installed
 server = {"postgresql": PostgresServer, "mariadb": MariaDBServer}[sys.argv[1]]()
 server.start()
