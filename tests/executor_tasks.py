@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,21 @@ def double(value: Any) -> Any:
 
 def same(*args: Any, **kwargs: Any) -> Any:
     return args, kwargs
+
+
+def negated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as there are many."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return -function(*args)
+
+    return call
+
+
+@negated
+def square(value: int) -> int:
+    return value * value
 
 
 async def double_later(value: int) -> int:

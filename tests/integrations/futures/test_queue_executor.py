@@ -148,6 +148,21 @@ def test_a_task_function_and_a_bound_call(url: str) -> None:
                 executor.submit(queue.task(tasks.fail).bind("a"))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "asyncio"])
+def test_the_decorators_of_a_function_are_called(url: str, kind: Any) -> None:
+    with QueueExecutor(url, max_workers=1, executor=kind) as executor:
+        assert executor.submit(tasks.square, 3).result(30) == -9
+        assert list(executor.map(tasks.square, [1, 2, 3], chunksize=2)) == [-1, -4, -9]
+        with pytest.raises(TypeError, match="cannot be found by its module and name"):
+            executor.submit(tasks.negated(tasks.double), 3)  # another process would find the plain function
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "asyncio"])
+def test_chunks_of_an_async_function(url: str, kind: Any) -> None:
+    with QueueExecutor(url, max_workers=1, executor=kind) as executor:
+        assert list(executor.map(tasks.double_later, range(5), chunksize=2)) == [0, 2, 4, 6, 8]
+
+
 @pytest.mark.parametrize("number", [-1, 0])
 def test_a_number_of_workers_that_cannot_be(url: str, number: int) -> None:
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
