@@ -163,19 +163,16 @@ def around_step(extensions: Sequence[Extension], task: RunningTask, name: str) -
 def _strictly_inside(contexts: Iterable[AbstractContextManager[object]]) -> Iterator[None]:
     """Run the block inside of all contexts. An exception of the block is raised, even if one of them suppresses it."""
     raised: BaseException | None = None
-    try:
-        with contextlib.ExitStack() as stack:
-            for context in contexts:
-                stack.enter_context(context)
-            try:
-                yield
-            except BaseException as error:
-                raised = error
-                raise
-        if raised is not None:
-            raise raised
-    finally:
-        raised = None  # its traceback refers to this frame: the cycle would keep the block's objects in memory
+    with contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        try:
+            yield
+        except BaseException as error:
+            raised = error
+            raise
+    if raised is not None:
+        raise raised
 
 
 @contextlib.contextmanager
