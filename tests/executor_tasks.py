@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 prepared = "no"
+preparations = 0
 
 
 class OwnError(Exception):
@@ -105,3 +106,8 @@ def is_prepared() -> str:
 
 def unstorable() -> object:
     return object()
+
+
+def count_preparations() -> None:
+    global preparations
+    preparations += 1

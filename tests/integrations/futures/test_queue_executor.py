@@ -221,6 +221,13 @@ def test_an_initializer_runs_before_the_first_call(url: str) -> None:
             assert executor.submit(tasks.is_prepared).result(30) == kind
 
 
+def test_an_initializer_runs_once_in_each_thread(url: str) -> None:
+    with QueueExecutor(url, max_workers=1, initializer=tasks.count_preparations) as executor:
+        before = tasks.preparations
+        assert [executor.submit(abs, -number).result(30) for number in range(3)] == [0, 1, 2]
+        assert tasks.preparations == before + 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_broken_initializer_breaks_the_executor_and_loses_no_task(url: str, kind: str) -> None:
     with QueueExecutor(url, max_workers=1, executor=kind, initializer=tasks.fail_to_prepare) as executor:
