@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -154,6 +155,24 @@ def test_a_worker_that_starts_in_an_outage_is_alive(queue: TaskQueue, monkeypatc
     until(lambda: worker.health() == (True, True, "working"))
     worker.stop()
     run.join()
+
+
+def test_requests_without_a_thread_take_no_place_from_later_ones(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with liveness._ProbeServer(Worker(queue), "127.0.0.1", 0) as server:
+        serving = Background(server.serve_forever)
+        with monkeypatch.context() as patch:
+            patch.setattr(socketserver.ThreadingMixIn, "process_request", refuse)
+            for _ in range(60):
+                with pytest.raises((http.client.HTTPException, ConnectionError)):
+                    ask(server.origin, "/health/live")
+        assert ask(server.origin, "/health/live") == (200, "not running\n")
+        server.shutdown()
+        serving.join()
 
 
 def _is_left_alone(file: Path) -> bool:
