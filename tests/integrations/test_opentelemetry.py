@@ -649,7 +649,11 @@ queue = TaskQueue(queue="shop")
 def charge(order):
     from opentelemetry import trace
     with trace.get_tracer("shop").start_as_current_span("ask the bank"):
-        return order
+        receipt.enqueue(order)
+
+@queue.task
+def receipt(order):
+    pass
 """
 WITHOUT_CHILDREN = """
 import os, sys
@@ -695,13 +699,16 @@ def test_opentelemetry_instrument_traces_a_producer_and_a_worker(
         [*command, *program, "worker", "shop:queue", "--burst", "--executor", executor],
     ):
         subprocess.run(line, env=environment, cwd=tmp_path, check=True, timeout=120)
-    lines = (tmp_path / "spans").read_text().splitlines()
-    spans = {span["name"]: span for span in map(json.loads, lines)}
-    assert sorted(spans) == ["ask the bank", "enqueue shop", "run shop.charge"], "each once"
-    assert len(lines) == 3
-    run = spans["run shop.charge"]
-    assert spans["ask the bank"]["parent_id"] == run["context"]["span_id"]
-    assert run["links"][0]["context"]["span_id"] == spans["enqueue shop"]["context"]["span_id"]
+    spans = [json.loads(line) for line in (tmp_path / "spans").read_text().splitlines()]
+    by_name = {span["name"]: span for span in spans if span["parent_id"] is not None or span["name"][:3] == "run"}
+    first, again = [span for span in spans if span["name"] == "enqueue shop"]
+    assert sorted(by_name) == ["ask the bank", "enqueue shop", "run shop.charge", "run shop.receipt"]
+    assert len(spans) == 5
+    charge, receipt, asked = (by_name[name] for name in ("run shop.charge", "run shop.receipt", "ask the bank"))
+    assert charge["links"][0]["context"]["span_id"] == first["context"]["span_id"]
+    assert asked["parent_id"] == charge["context"]["span_id"]
+    assert again["parent_id"] == asked["context"]["span_id"]
+    assert receipt["links"][0]["context"]["span_id"] == again["context"]["span_id"]
 
 
 def test_enqueuing_alone_adds_the_current_context(telemetry: Telemetry) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import os
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,24 +12,25 @@ from typing import Any
 from opentelemetry.instrumentation import auto_instrumentation
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
+from dbtaskqueue import Worker
 from dbtaskqueue.extension import for_all_queues
 
 from .tracing import OpenTelemetry
 
+_DIRECTORY = str(Path(auto_instrumentation.__file__).parent)
+"""The directory whose ``sitecustomize`` module instruments a Python process at its start."""
+
 
 class _ByCommand(OpenTelemetry):
-    """The extension of a program that ``opentelemetry-instrument`` has started.
-
-    Older versions of it instrument no child processes: they remove their directory from ``PYTHONPATH``. Then a child
-    does here what Python would have done at its start.
-    """
+    """The extension of a program that ``opentelemetry-instrument`` has started."""
 
     @contextlib.contextmanager
-    def process(self) -> Iterator[None]:
-        """See Extension."""
-        if not _is_by_command():
-            importlib.import_module(f"{auto_instrumentation.__name__}.sitecustomize")
-        with super().process():
+    def worker(self, worker: Worker) -> Iterator[None]:
+        """See Extension. Child processes are instrumented, which older versions of the command prevent."""
+        entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+        if _DIRECTORY not in entries:
+            os.environ["PYTHONPATH"] = os.pathsep.join([_DIRECTORY, *entries])
+        with super().worker(worker):
             yield
 
 
@@ -62,6 +63,6 @@ class DbtaskqueueInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has
 
 
 def _is_by_command() -> bool:
-    """Return whether Python has imported the module of ``opentelemetry-instrument`` at the start of this process."""
+    """Return whether ``opentelemetry-instrument`` has started this process."""
     file = getattr(sys.modules.get("sitecustomize"), "__file__", None)
-    return file is not None and Path(file).parent == Path(auto_instrumentation.__file__).parent
+    return file is not None and str(Path(file).parent) == _DIRECTORY
