@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent  # noqa: F401 - a function that is not this module's own
 from typing import Any
 
 prepared = "no"

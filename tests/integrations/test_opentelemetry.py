@@ -167,6 +167,19 @@ def test_an_attempt_is_linked_to_its_enqueue_or_its_child(
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
+def test_an_attempt_leaves_the_context_of_its_thread_as_it_was(traced: TaskQueue, telemetry: Telemetry) -> None:
+    @traced.task(name="work")
+    def work() -> None:
+        """Do nothing."""
+
+    work.enqueue()
+    with telemetry.tracer.start_as_current_span("mine") as mine:
+        run_tasks(traced)
+        assert trace.get_current_span() is mine
+    [run] = telemetry.spans("run")
+    assert run.parent is None
+
+
 def test_many_tasks_are_one_span(traced: TaskQueue, telemetry: Telemetry) -> None:
     tasks = traced.enqueue_many([1, 2, 3])
     [sent] = telemetry.spans("enqueue")

@@ -2404,7 +2404,7 @@ MUTANTS = [
         TRACING,
         "            context.detach(token)\n",
         "",
-        _integration("opentelemetry::test_an_attempt_is_linked_to_its_enqueue_or_its_child"),
+        _integration("opentelemetry::test_an_attempt_leaves_the_context_of_its_thread_as_it_was"),
     ),
     Mutant(
         "trace context makes meta too large",
@@ -2644,11 +2644,11 @@ MUTANTS = [
         _futures("queue_executor::test_chunks_of_an_async_function"),
     ),
     Mutant(
-        "an exception of a call is retried",
+        "retry= of an executor has no effect",
         FUTURES_CALLS,
         "self.backoff = _never if is_final else None",
-        "self.backoff = None",
-        _futures("queue_executor::test_an_exception_is_final_and_is_stored"),
+        "self.backoff = _never",
+        _futures("queue_executor::test_retry_tries_again"),
     ),
     Mutant(
         "the initializer runs before each call",
@@ -2749,5 +2749,6 @@ MUTANTS = [
         "        self._last_turn = time.monotonic()\n        try:\n            self._declare()\n",
         "        try:\n            self._declare()\n",
         _cli("probes::test_a_worker_that_starts_in_an_outage_is_alive"),
+        only="outage",
     ),
 ]
