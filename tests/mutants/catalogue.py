@@ -2625,7 +2625,7 @@ MUTANTS = [
     Mutant(
         "a task function of a decorator is called without it",
         FUTURES_CALLS,
-        "return function._function if isinstance(function, TaskFunction) else function",
+        "return function.__wrapped__ if isinstance(function, TaskFunction) else function",
         'return getattr(function, "__wrapped__", function)',
         _futures("queue_executor::test_the_decorators_of_a_function_are_called"),
     ),

@@ -87,7 +87,7 @@ def calls(initializer: Callable[..., object] | None, value: Any) -> Callable[[Ca
 
 def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that ``@queue.task`` has registered. What other decorators have returned is called."""
-    return function._function if isinstance(function, TaskFunction) else function
+    return function.__wrapped__ if isinstance(function, TaskFunction) else function  # type: ignore[attr-defined]
 
 
 class Known:
