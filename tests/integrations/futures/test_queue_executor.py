@@ -19,7 +19,7 @@ from typing import Any
 
 import executor_tasks as tasks
 import pytest
-from helpers import python_path, run_python, until
+from helpers import die_holding, python_path, run_python, until
 
 from dbtaskqueue import RetryPolicy, TaskFailed, TaskQueue, TaskState
 from dbtaskqueue.errors import ChildFailed, PayloadError
@@ -279,6 +279,18 @@ def test_after_a_kill_another_process_continues(url: str, kind: str, tmp_path: P
         assert executor.submit(abs, -1).result(30) == 1
     assert [len(Path(tmp_path, str(number)).read_text().splitlines()) for number in range(8)] == [1] * 8
     assert [task.attempt for task in stored(url)[:2]] == [2, 2]
+
+
+def test_the_last_attempt_of_a_call_was_lost(url: str, tmp_path: Path) -> None:
+    with QueueExecutor(url, max_workers=1) as executor:
+        blocked = executor.submit(tasks.wait_for, f"{tmp_path}/go")
+        until(blocked.running)
+        future = executor.using(max_attempts=1).submit(abs, -1)
+        assert die_holding(url, "executor") == [future.task.id]
+        error = future.exception(30)  # the executor's own worker has rescued it
+        Path(tmp_path, "go").touch()
+    assert isinstance(error, TaskFailed)
+    assert "was lost while it ran this attempt" in str(error)
 
 
 def test_unknown_functions_wait_until_they_are_known(url: str, caplog: pytest.LogCaptureFixture) -> None:
