@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent  # noqa: F401 - a function that is not this module's own
 from typing import Any
 
 prepared = "no"
+preparations = 0
 
 
 class OwnError(Exception):
@@ -23,6 +27,21 @@ def double(value: Any) -> Any:
 
 def same(*args: Any, **kwargs: Any) -> Any:
     return args, kwargs
+
+
+def negated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as there are many."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return -function(*args)
+
+    return call
+
+
+@negated
+def square(value: int) -> int:
+    return value * value
 
 
 async def double_later(value: int) -> int:
@@ -88,3 +107,8 @@ def is_prepared() -> str:
 
 def unstorable() -> object:
     return object()
+
+
+def count_preparations() -> None:
+    global preparations
+    preparations += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -54,6 +55,19 @@ class Around(Extension):
             note(self.name, "leaves", task.id)
 
     @contextlib.contextmanager
+    def step(self, task: RunningTask, name: str) -> Iterator[None]:
+        assert current_task() is task
+        note(self.name, "enters step", name)
+        try:
+            yield
+        finally:
+            note(self.name, "leaves step", name, type(sys.exception()).__name__)
+
+    def progressed(self, task: RunningTask, done: float, total: float | None, message: str | None) -> None:
+        assert current_task() is task
+        note(self.name, "hears", done, total, message)
+
+    @contextlib.contextmanager
     def process(self) -> Iterator[None]:
         note(self.name, "starts")
         threading.Thread(target=never.wait, daemon=True).start()  # as a metrics exporter would
@@ -90,6 +104,9 @@ class Suppressing(Extension):
     def attempt(self, task: RunningTask) -> contextlib.AbstractContextManager[object]:
         return contextlib.suppress(ValueError)
 
+    def step(self, task: RunningTask, name: str) -> contextlib.AbstractContextManager[object]:
+        return contextlib.suppress(ValueError)
+
 
 outer, inner = Around("outer"), Around("inner")
 suppressing = Suppressing()
@@ -111,6 +128,22 @@ def act(payload: dict[str, Any]) -> Any:
 async def act_async(payload: dict[str, Any]) -> Any:
     """Do the same as ``act``, as a coroutine."""
     return act(payload)
+
+
+def in_steps(payload: dict[str, Any]) -> Any:
+    """Run ``act`` as a step, which a later attempt does not repeat, report progress, and run a step that may fail."""
+    task = current_task()
+    result = task.step("first", act, {"return": 1})
+    task.progress(1, 2, "half")
+    return [result, task.step("second", act, payload)]
+
+
+async def in_steps_async(payload: dict[str, Any]) -> Any:
+    """Do the same as ``in_steps``, as a coroutine."""
+    task = current_task()
+    result = await task.step("first", act_async, {"return": 1})
+    task.progress(1, 2, "half")
+    return [result, await task.step("second", act_async, payload)]
 
 
 class Provider:

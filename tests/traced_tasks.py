@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from dbtaskqueue import RetryPolicy, TaskQueue
+from dbtaskqueue import RetryPolicy, TaskQueue, current_task
 from dbtaskqueue.integrations.opentelemetry import OpenTelemetry
 
 FILE = "TRACED_SPANS"
@@ -65,6 +65,23 @@ def fail() -> None:
 def die() -> None:
     """Kill the process."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@queue.task(name="steps", retry=RetryPolicy(max_attempts=1))
+def steps() -> None:
+    """Report progress from a step that makes a span of its own, and fail in another one."""
+    task = current_task()
+    task.step("inner", inner)
+    task.progress(1, 2, "half")
+    task.step("fail", fail)
+
+
+@queue.task(name="ignore", retry=RetryPolicy(max_attempts=1))
+def ignore(file: str) -> None:
+    """Ignore that it should stop."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(file).touch()
+    time.sleep(60)
 
 
 @queue.task(name="hang", retry=RetryPolicy(max_attempts=1), time_limit=1.0)

@@ -6,8 +6,8 @@ import functools
 import json
 import operator
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
@@ -20,6 +20,7 @@ from ._system import clock
 from .checkpoints import CHECKPOINT, STEP, Checkpoints
 from .checks import escaped, is_async
 from .errors import PayloadError, TaskCancelled
+from .extension import Extension, around_step, notify_progressed, overriding
 from .schedules import Tick, tick_of
 from .states import TaskState
 
@@ -28,6 +29,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _LONGEST_STEP = 200
+_NOTHING = nullcontext()
 MOST_RESULTS = 64 * 1024 * 1024
 """The most characters of JSON that all results of parents that are arguments of a call may have together."""
 
@@ -70,8 +72,8 @@ class RunningTask:
     """
 
     __slots__ = (
-        *("_checkpoints", "_draining", "_encode_result", "_is_cancelled", "_limit", "_record"),
-        *("_saved", "_saved_lock", "_started_at", "_steps", "_tracker", "attempt"),
+        *("_checkpoints", "_draining", "_encode_result", "_is_cancelled", "_limit", "_listening", "_record"),
+        *("_saved", "_saved_lock", "_started_at", "_steps", "_surrounding", "_tracker", "attempt"),
     )
 
     def __init__(
@@ -86,6 +88,7 @@ class RunningTask:
         max_payload: int = MAX_BYTES,
         is_cancelled: Callable[[], bool],
         encode_result: Callable[[Any], str] | None = None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         self._record = record
         self._encode_result = encode_result or functools.partial(payload.encode, limit=max_payload, name="result")
@@ -100,6 +103,8 @@ class RunningTask:
         self.attempt = attempt
         """The number of this attempt, from 1."""
         self._is_cancelled = is_cancelled
+        self._listening = overriding(extensions, "progressed")
+        self._surrounding = overriding(extensions, "step")
 
     def __repr__(self) -> str:
         function = "" if self.function is None else f" {escaped(self.function)}"
@@ -205,6 +210,8 @@ class RunningTask:
         if self._is_cancelled():
             raise self._cancelled_error()
         self._tracker.update(done, total, message)
+        if self._listening:
+            notify_progressed(self._listening, self, done, total, message)
 
     @property
     def saved(self) -> JSON:
@@ -245,10 +252,21 @@ class RunningTask:
         stored = self._all_saved().get(STEP + name)
         if is_async(function):
             return self._awaited_step(name, stored, functools.partial(function, *args, **kwargs))
-        return self._step_result(name, self._saved_step(name, function(*args, **kwargs)) if stored is None else stored)
+        if stored is None:
+            with self._around_step(name):
+                result = function(*args, **kwargs)
+            stored = self._saved_step(name, result)
+        return self._step_result(name, stored)
 
-    async def _awaited_step(self, name: str, stored: str | None, call: Callable[[], JSON]) -> JSON:
-        return self._step_result(name, self._saved_step(name, await call()) if stored is None else stored)
+    async def _awaited_step(self, name: str, stored: str | None, call: Callable[[], Any]) -> JSON:
+        if stored is None:
+            with self._around_step(name):
+                result = await call()
+            stored = self._saved_step(name, result)
+        return self._step_result(name, stored)
+
+    def _around_step(self, name: str) -> AbstractContextManager[object]:
+        return around_step(self._surrounding, self, name) if self._surrounding else _NOTHING
 
     def _saved_step(self, name: str, result: JSON) -> str:
         stored = payload.encode(result, limit=self._limit, name=f"step {name}")

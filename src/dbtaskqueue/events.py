@@ -63,6 +63,12 @@ class ClaimLost(NamedTuple):
     state: str | None
 
 
+class AttemptLost(NamedTuple):
+    """This process has rescued a task that a lost worker ran. ``record`` is as after the rescue."""
+
+    record: TaskRecord
+
+
 class WorkerJoined(NamedTuple):
     """This process has added its worker's row."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -100,11 +100,29 @@ class Extension:
         """
         return nullcontext()
 
+    def step(self, task: RunningTask, name: str) -> AbstractContextManager[object]:
+        """Return a context manager around the function of a step, where it runs.
+
+        It is not entered for a step whose result is stored already. It gets the function's exception, which it cannot
+        suppress. An exception of its own is raised in the task.
+        """
+        return nullcontext()
+
+    def progressed(self, task: RunningTask, done: float, total: float | None, message: str | None) -> None:
+        """Called at each report of the task's progress, where it runs. An exception is raised in the task.
+
+        Tasks report from inner loops, so it must return within microseconds.
+        """
+
     def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
         """Called in the worker after the end of an attempt is stored. An exception is logged.
 
-        ``outcome`` is that of ``Attempt``: ``done``, ``failed``, ``abandoned``, ``cancelled`` or ``released``.
-        ``task`` has the result or the error, and ``task.seconds`` is how long the code ran.
+        ``outcome`` is that of ``Attempt``: ``done``, ``failed``, ``abandoned``, ``cancelled``, ``released`` or
+        ``lost``. ``task`` has the result or the error, and ``task.seconds`` is how long the code ran.
+
+        If a worker was lost, the process that rescues its tasks calls this for each attempt that ran, perhaps in a
+        thread of its own. ``outcome`` is then ``lost``, and ``task.state`` says whether the task is retried. There is
+        no ``error``: ``task.error`` names the worker. ``task.seconds`` is None.
         """
 
     def process(self) -> AbstractContextManager[object]:
@@ -130,10 +148,24 @@ def overriding(extensions: Sequence[Extension], method: str) -> list[Extension]:
 @contextlib.contextmanager
 def around_enqueue(extensions: Sequence[Extension], new: NewTasksView) -> Iterator[None]:
     """Run the block inside of every extension's ``enqueue``. An exception of the block is raised in any case."""
+    with _strictly_inside(extension.enqueue(new) for extension in extensions):
+        yield
+
+
+@contextlib.contextmanager
+def around_step(extensions: Sequence[Extension], task: RunningTask, name: str) -> Iterator[None]:
+    """Run the block inside of every extension's ``step``. An exception of the block is raised in any case."""
+    with _strictly_inside(extension.step(task, name) for extension in extensions):
+        yield
+
+
+@contextlib.contextmanager
+def _strictly_inside(contexts: Iterable[AbstractContextManager[object]]) -> Iterator[None]:
+    """Run the block inside of all contexts. An exception of the block is raised, even if one of them suppresses it."""
     raised: BaseException | None = None
     with contextlib.ExitStack() as stack:
-        for extension in extensions:
-            stack.enter_context(extension.enqueue(new))
+        for context in contexts:
+            stack.enter_context(context)
         try:
             yield
         except BaseException as error:
@@ -165,6 +197,14 @@ def notify_enqueuing(extensions: Sequence[Extension], new: NewTaskView) -> None:
     """Call every extension's ``enqueuing``."""
     for extension in extensions:
         extension.enqueuing(new)
+
+
+def notify_progressed(
+    extensions: Sequence[Extension], task: RunningTask, done: float, total: float | None, message: str | None
+) -> None:
+    """Call every extension's ``progressed``."""
+    for extension in extensions:
+        extension.progressed(task, done, total, message)
 
 
 def notify_ended(extensions: Sequence[Extension], task: EndedTask, outcome: str, error: BaseException | None) -> None:

@@ -11,8 +11,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from ._executors.lookup import Functions
 from ._formats.url import DEFAULT_URL, mask, same_database
@@ -23,13 +23,11 @@ from ._worker.held import FetchMembership
 from .checks import is_served
 from .coding import Coder, check_coders
 from .errors import StoreUnavailable, TaskQueueError
-from .events import Events
-from .extension import Extension, for_all_queues
+from .events import AttemptLost, Events
+from .extension import Extension, for_all_queues, notify_ended, overriding
 from .functions import Registry
 from .schedules import Declaration, is_redeclared, log_changes, settle
-
-if TYPE_CHECKING:
-    from .task import Task
+from .task import EndedTask, Task
 
 _POLL = 0.01
 """Seconds between two checks whether workers have stopped."""
@@ -118,7 +116,9 @@ class Handle:
         if self._membership is None:
             with self._opening:
                 if self._membership is None:
-                    membership = FetchMembership(self.store, self.lease, self.events)
+                    events = Events(self.events)
+                    events.listen(AttemptLost, partial(notify_lost, self.extensions, self.store))
+                    membership = FetchMembership(self.store, self.lease, events)
                     membership.on_left = self._close_if_unused
                     self._membership = membership
         return self._membership
@@ -254,6 +254,12 @@ class Handle:
         is_member = self._membership is not None and self._membership.id is not None
         if self.is_closed and self._store is not None and not self._stops and not is_member:
             self._store.close()
+
+
+def notify_lost(extensions: Sequence[Extension], store: Store, fact: AttemptLost) -> None:
+    """Call every extension's ``ended`` for an attempt whose worker was lost."""
+    if listening := overriding(extensions, "ended"):
+        notify_ended(listening, EndedTask(store, fact.record, None), "lost", None)
 
 
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()

@@ -24,8 +24,9 @@ from ._worker.loop import LoopSettings, WorkerLoop
 from ._worker.run_limits import RunLimits
 from .checks import check_served, is_pattern, refuse_async_generator, shown
 from .errors import StoreUnavailable
-from .events import Events, TaskEnded
+from .events import AttemptLost, Events, TaskEnded
 from .extension import Extension, around_worker, notify_ended, overriding
+from .handle import notify_lost
 from .options import ExecutorName, RunOptions, WorkerOptions, check_options
 from .queue import TaskQueue
 from .states import ABANDONED, FAILED, PENDING
@@ -235,6 +236,7 @@ class Worker:
             events.listen(TaskEnded, self._call_on_error)
         if listening := overriding(self._queue.extensions, "ended"):
             events.listen(TaskEnded, partial(self._notify, listening))
+            events.listen(AttemptLost, partial(notify_lost, listening, self._queue.store))
         return events
 
     def _notify(self, extensions: Sequence[Extension], fact: TaskEnded) -> None:

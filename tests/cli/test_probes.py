@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from cli.running import WITHIN, Cli, assert_wrong_usage
 from helpers import Background, until
 
-from dbtaskqueue import TaskQueue, Worker
+from dbtaskqueue import StoreUnavailable, TaskQueue, Worker
 from dbtaskqueue._worker import loop
 from dbtaskqueue.monitoring import liveness
 from dbtaskqueue.monitoring.liveness import probing
@@ -131,6 +132,47 @@ def test_a_worker_whose_loop_hangs_is_not_alive(
         worker.stop()
         run.join()
     assert worker.health().status == "not running"
+
+
+def test_a_worker_that_starts_in_an_outage_is_alive(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_down = True
+    store_declarations = queue.store_declarations
+
+    def declare(queues: list[str]) -> list[str]:
+        if is_down:
+            raise StoreUnavailable("down")
+        return store_declarations(queues)
+
+    monkeypatch.setattr(queue, "store_declarations", declare)
+    monkeypatch.setattr(loop, "HANGS", 1.0)
+    monkeypatch.setattr(loop, "_RETRY_PAUSE", (0.01, 0.1))
+    worker = Worker(queue)
+    run = Background(lambda: worker.run(lambda payload: None))
+    until(lambda: worker.health() == (True, False, "database unavailable"))
+    threading.Event().wait(1.5)  # longer than a loop that hangs is called alive
+    assert worker.health() == (True, False, "database unavailable")
+    is_down = False
+    until(lambda: worker.health() == (True, True, "working"))
+    worker.stop()
+    run.join()
+
+
+def test_requests_without_a_thread_take_no_place_from_later_ones(
+    queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with liveness._ProbeServer(Worker(queue), "127.0.0.1", 0) as server:
+        serving = Background(server.serve_forever)
+        with monkeypatch.context() as patch:
+            patch.setattr(socketserver.ThreadingMixIn, "process_request", refuse)
+            for _ in range(60):
+                with pytest.raises((http.client.HTTPException, ConnectionError)):
+                    ask(server.origin, "/health/live")
+        assert ask(server.origin, "/health/live") == (200, "not running\n")
+        server.shutdown()
+        serving.join()
 
 
 def _is_left_alone(file: Path) -> bool:

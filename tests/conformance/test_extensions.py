@@ -12,9 +12,10 @@ from typing import Any
 
 import extended_tasks
 import pytest
-from extended_tasks import inner, notes, outer
+from extended_tasks import inner, notes, outer, suppressing
+from helpers import die_holding
 
-from dbtaskqueue import PayloadError, RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue import PayloadError, RetryPolicy, RunningTask, Task, TaskQueue, Worker, current_task
 from dbtaskqueue.extension import (
     Extension,
     NewTasksView,
@@ -301,3 +302,113 @@ def test_an_ended_task_knows_how_long_its_code_ran(queue: TaskQueue) -> None:
     assert outcome == "done"
     assert seconds is not None
     assert 0.01 <= seconds < 30
+
+
+# -- steps and progress ------------------------------------------------------------------------------
+
+
+@EXECUTORS
+@pytest.mark.parametrize("code", [extended_tasks.in_steps, extended_tasks.in_steps_async])
+def test_steps_run_inside_the_extensions_and_progress_is_heard(
+    queue: TaskQueue, executor: Any, code: Callable[..., Any]
+) -> None:
+    task = queue.enqueue({"raise": "no good"}, retry=RetryPolicy(delay=0, max_attempts=2))
+    queue.use(outer)
+    queue.use(inner)
+    Worker(queue, executor=executor).run(code, burst=True)
+    assert task.refresh().state == "abandoned"
+    seen = [text for text in texts() if "step" in text or "hears" in text]
+    second = [
+        *("outer hears 1 2 half", "inner hears 1 2 half"),
+        *("outer enters step second", "inner enters step second"),
+        *("inner leaves step second ValueError", "outer leaves step second ValueError"),
+    ]
+    first = [
+        *("outer enters step first", "inner enters step first"),
+        *("inner leaves step first NoneType", "outer leaves step first NoneType"),
+    ]
+    assert seen == first + second + second, "the second attempt does not run the first step"
+
+
+def test_an_extension_cannot_suppress_the_exception_of_a_step(queue: TaskQueue) -> None:
+    queue.use(suppressing)
+    seen: list[str] = []
+
+    def fail() -> None:
+        raise ValueError("no good")
+
+    def code(payload: object) -> None:
+        with pytest.raises(ValueError, match="no good"):
+            current_task().step("fail", fail)
+        seen.append("raised")
+
+    queue.enqueue(1)
+    Worker(queue).run(code, burst=True)
+    assert seen == ["raised"]
+
+
+def test_an_exception_of_progressed_is_raised_in_the_task(queue: TaskQueue) -> None:
+    class Strict(Extension):
+        def progressed(self, task: RunningTask, done: float, total: float | None, message: str | None) -> None:
+            raise LookupError(f"{done} of {total}")
+
+    queue.use(Strict())
+    task = queue.enqueue(1, max_attempts=1)
+    Worker(queue).run(lambda payload: current_task().progress(1, 2), burst=True)
+    assert (task.refresh().error or "").endswith("LookupError: 1 of 2\n")
+
+
+def test_a_child_that_cannot_find_an_extension_of_steps_is_refused(queue: TaskQueue) -> None:
+    class Stepping(Extension):
+        def step(self, task: RunningTask, name: str) -> contextlib.AbstractContextManager[object]:
+            return contextlib.nullcontext()
+
+    queue.use(Stepping())
+    with pytest.raises(TypeError, match=r"cannot find the extension .*Stepping"):
+        run(queue, "process")
+
+
+# -- attempts whose worker was lost ------------------------------------------------------------------
+
+
+class Ends(Extension):
+    """Keeps what ``ended`` has got."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, str, int, BaseException | None, float | None]] = []
+        self.errors: list[str | None] = []
+
+    def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
+        self.seen.append((task.id, outcome, str(task.state), task.attempt, error, task.seconds))
+        self.errors.append(task.error)
+
+
+@pytest.mark.parametrize("rescued_by", ["worker", "fetch"])
+def test_the_end_of_an_attempt_whose_worker_was_lost(queue: TaskQueue, url: str, rescued_by: str) -> None:
+    ends = Ends()
+    queue.use(ends)
+    retried, last, reserved = queue.enqueue(1), queue.enqueue(2, max_attempts=1), queue.enqueue(3)
+    assert die_holding(url, count=2) == [retried.id, last.id]
+    assert die_holding(url, state="reserved") == [reserved.id]
+    if rescued_by == "worker":
+        Worker(queue).run(lambda payload: payload, burst=True)
+    else:
+        assert {task.id for task in queue.fetch(2, timeout=60)} <= {retried.id, reserved.id}
+    lost = [end for end in ends.seen if end[1] == "lost"]
+    assert sorted(lost) == [
+        (retried.id, "lost", "failed", 1, None, None),
+        (last.id, "lost", "abandoned", 1, None, None),
+    ]
+    assert all("was lost while it ran this attempt" in str(error) for error in ends.errors[:2])
+    assert [attempt.outcome for attempt in last.refresh().attempts()] == ["lost"]
+
+
+def test_tasks_of_a_worker_without_a_row_are_lost_too(queue: TaskQueue, url: str) -> None:
+    ends = Ends()
+    queue.use(ends)
+    task = queue.enqueue(1)
+    die_holding(url)
+    [worker] = queue.store.workers()
+    queue.store.deregister(worker.id)
+    Worker(queue).run(lambda payload: payload, burst=True)
+    assert [end[:4] for end in ends.seen] == [(task.id, "lost", "failed", 1), (task.id, "done", "done", 2)]

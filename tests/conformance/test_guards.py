@@ -31,7 +31,8 @@ def _worker(queue: TaskQueue) -> WorkerRecord:
 
 
 def _rescue(queue: TaskQueue, worker: WorkerRecord) -> int | None:
-    return queue.store.rescue(worker.id, worker.beat, LOST, clock.now(), outcomes.retry_time)
+    rescued = queue.store.rescue(worker.id, worker.beat, LOST, clock.now(), outcomes.retry_time)
+    return None if rescued is None else rescued.tasks
 
 
 def test_a_worker_that_sent_a_heartbeat_since_it_was_read_is_not_marked_lost(queue: TaskQueue) -> None:

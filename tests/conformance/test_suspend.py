@@ -103,7 +103,7 @@ def test_the_task_of_a_lost_worker(queue: TaskQueue, run: Run) -> None:
     assert record.worker is not None
     queue.store.suspend(record.id, True)
     [beat] = [worker.beat for worker in queue.store.workers() if worker.id == record.worker]
-    assert queue.store.rescue(record.worker, beat, "lost", clock.now(), lambda *_: clock.now()) == 1
+    assert queue.store.rescue(record.worker, beat, "lost", clock.now(), lambda *_: clock.now())
     assert not is_suspended(queue, record)
     with pytest.raises(InvalidTransition, match="is failed"):
         queue.continue_(record.id)

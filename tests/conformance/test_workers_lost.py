@@ -21,7 +21,8 @@ def test_each_lost_worker_is_counted_once(queue: TaskQueue, url: str) -> None:
         die_holding(url)
         [worker] = [each for each in store.workers() if each.lost_at is None]
         for expected in (1, None):  # None: it was marked lost before
-            assert store.rescue(worker.id, worker.beat, "lost", clock.now(), due_now) == expected
+            rescued = store.rescue(worker.id, worker.beat, "lost", clock.now(), due_now)
+            assert (rescued and rescued.tasks) == expected
         assert store.workers_lost() == number
 
 
@@ -31,7 +32,9 @@ def test_tasks_of_workers_that_are_lost_already_do_not_count(queue: TaskQueue, u
     die_holding(url)
     [worker] = store.workers()
     store.deregister(worker.id)
-    assert store.rescue(None, 0, "lost", clock.now(), due_now) == 1
+    rescued = store.rescue(None, 0, "lost", clock.now(), due_now)
+    assert rescued is not None
+    assert rescued.tasks == 1
     assert store.workers_lost() == 0
 
 

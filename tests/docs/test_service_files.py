@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -19,6 +20,7 @@ from urllib.request import urlopen
 import pytest
 from helpers import ended, until
 from servers import requirements
+from servers.mariadb import MariaDBServer
 from servers.ports import free_port
 from servers.postgresql import PostgresServer
 
@@ -182,7 +184,7 @@ def _status(url: str) -> int:
 
 def test_a_pod_of_the_scaled_job_runs_one_task_and_ends(tmp_path: Path) -> None:
     [container] = pod_of("scaledjob")["containers"]
-    words = [word.replace("10s", "0s") for word in container["args"]]
+    words = [word.replace("45s", "0s") for word in container["args"]]
     url = f"sqlite:///{tmp_path}/tasks.sqlite"
     with TaskQueue(url, "encode") as queue:
         queue.submit([{"args": [1], "kwargs": {}}] * 2, {}, "count")
@@ -198,18 +200,41 @@ def test_a_pod_of_the_scaled_job_runs_one_task_and_ends(tmp_path: Path) -> None:
             assert queue.stats().done == done
 
 
-def test_keda_counts_tasks_that_are_due_or_running() -> None:
+def test_a_pod_of_the_scaled_job_stays_until_it_has_rescued_the_task_of_a_lost_one() -> None:
+    [container] = pod_of("scaledjob")["containers"]
+    command, *words = container["args"]
+    with main.commands[command].make_context(command, list(words)) as context:
+        options = context.params
+    assert options["idle_timeout"] >= options["lease"] + REST / 3
+    page = Path(EXAMPLES.parent, "docs", "howto", "kubernetes.md").read_text()
+    assert f"\ndbtaskqueue {' '.join(container['args'])}\n" in page
+
+
+def mariadb_trigger() -> dict[str, Any]:
+    """Return the trigger for MariaDB, which is in the documentation only."""
+    requirements.library("yaml")
+    import yaml
+
+    page = Path(EXAMPLES.parent, "docs", "howto", "kubernetes.md").read_text()
+    [block] = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "type: mysql" in text]
+    [trigger] = yaml.safe_load(block)["triggers"]
+    return dict(trigger["metadata"])
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_keda_counts_tasks_that_are_due_or_running(engine: str) -> None:
     [trigger] = manifest("scaledjob")["spec"]["triggers"]
-    assert manifest("scaledjob")["spec"]["jobTargetRef"]["template"]["spec"]["containers"][0]["args"][1:4] == [
-        *("app:queue", "--queue", "encode")
-    ]
-    with PostgresServer(durable=False) as server, TaskQueue(server.url(), "encode") as queue:
+    assert pod_of("scaledjob")["containers"][0]["args"][1:4] == ["app:queue", "--queue", "encode"]
+    query = (mariadb_trigger() if engine == "mariadb" else trigger["metadata"])["query"]
+    make = MariaDBServer if engine == "mariadb" else PostgresServer
+    with make(durable=False) as server, TaskQueue(server.url(), "encode") as queue:
 
         def count() -> int:
-            with server.connect("test") as connection:
-                row = connection.execute(trigger["metadata"]["query"].encode()).fetchone()
-            assert row is not None
-            return int(row[0])
+            with closing(server.connect("test")) as connection, closing(connection.cursor()) as cursor:
+                cursor.execute(query)
+                [row] = cursor.fetchall()
+            [number] = row
+            return int(number)
 
         assert count() == 0
         [first, *_] = queue.enqueue_many(range(3))
@@ -217,7 +242,7 @@ def test_keda_counts_tasks_that_are_due_or_running() -> None:
         queue.enqueue("blocked", after=first)
         queue.lane("other").enqueue("elsewhere")
         assert count() == 3
-        [task, _] = queue.fetch(2)
+        [task, other] = queue.fetch(2)
         task.start()
         assert count() == 3
         queue.pause()
@@ -225,4 +250,7 @@ def test_keda_counts_tasks_that_are_due_or_running() -> None:
         queue.resume()
         task.finish()
         assert count() == 3, "a child of the finished task is due"
+        other.start()
+        other.fail("no good", retry=False)
+        assert count() == 2
         queue.close()

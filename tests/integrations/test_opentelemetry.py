@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import python_path
+from helpers import Background, die_holding, python_path, until
 from servers import requirements
 
 requirements.library("opentelemetry.sdk", "opentelemetry.instrumentation")
@@ -33,10 +35,15 @@ from dbtaskqueue import (  # noqa: E402
     TaskQueue,
     Worker,
     current_task,
+    track,
 )
 from dbtaskqueue.extension import NewTaskView  # noqa: E402
-from dbtaskqueue.integrations import opentelemetry as integration  # noqa: E402
-from dbtaskqueue.integrations.opentelemetry import DbtaskqueueInstrumentor, OpenTelemetry  # noqa: E402
+from dbtaskqueue.integrations.opentelemetry import (  # noqa: E402
+    DbtaskqueueInstrumentor,
+    OpenTelemetry,
+    tracing,
+)
+from dbtaskqueue.integrations.opentelemetry import metrics as integration  # noqa: E402
 from dbtaskqueue.testing import override, run_tasks  # noqa: E402
 
 pytestmark = pytest.mark.one_engine("spans do not depend on SQL")
@@ -160,6 +167,19 @@ def test_an_attempt_is_linked_to_its_enqueue_or_its_child(
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
+def test_an_attempt_leaves_the_context_of_its_thread_as_it_was(traced: TaskQueue, telemetry: Telemetry) -> None:
+    @traced.task(name="work")
+    def work() -> None:
+        """Do nothing."""
+
+    work.enqueue()
+    with telemetry.tracer.start_as_current_span("mine") as mine:
+        run_tasks(traced)
+        assert trace.get_current_span() is mine
+    [run] = telemetry.spans("run")
+    assert run.parent is None
+
+
 def test_many_tasks_are_one_span(traced: TaskQueue, telemetry: Telemetry) -> None:
     tasks = traced.enqueue_many([1, 2, 3])
     [sent] = telemetry.spans("enqueue")
@@ -265,6 +285,78 @@ def test_nothing_happens_without_a_provider(queue: TaskQueue) -> None:
     assert task.refresh().state == "done"
 
 
+# -- steps and progress ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", ["thread", "asyncio"])
+def test_a_step_is_a_span_in_that_of_the_attempt(traced: TaskQueue, telemetry: Telemetry, executor: Any) -> None:
+    def ask() -> int:
+        with telemetry.tracer.start_as_current_span("ask"):
+            return 1
+
+    async def ask_later() -> int:
+        await asyncio.sleep(0)
+        return ask()
+
+    async def refuse() -> None:
+        raise LookupError("no\ngood")
+
+    @traced.task(name="work", retry=RetryPolicy(delay=0, max_attempts=2))
+    async def work() -> None:
+        task = current_task()
+        task.step("plain", ask)
+        await asyncio.gather(task.step("one", ask_later), task.step("other", ask_later))
+        with telemetry.tracer.start_as_current_span("mine"):
+            await task.step("refuse", refuse)
+
+    work.enqueue()
+    Worker(traced, executor=executor).run(burst=True)
+    first, second = telemetry.spans("run work")
+    by_name = {span.name: span for span in telemetry.spans("step")}
+    assert [len(telemetry.spans(f"step {name}")) for name in ("plain", "one", "other", "refuse")] == [1, 1, 1, 2]
+    assert [by_name[name].parent for name in ("step plain", "step one", "step other")] == [first.context] * 3
+    assert [ask.parent for ask in telemetry.spans("ask")] == [
+        by_name[name].context for name in ("step plain", "step one", "step other")
+    ]
+    refused, again = telemetry.spans("step refuse")
+    assert [refused.parent, again.parent] == [mine.context for mine in telemetry.spans("mine")]
+    assert trace_of(again) == trace_of(second)
+    assert (refused.status.status_code, refused.status.description) == (StatusCode.ERROR, "no")
+    assert attributes(refused)["error.type"] == "LookupError"
+    assert [event.name for event in refused.events] == ["exception"]
+
+
+def test_a_step_that_stops_is_no_failure(traced: TaskQueue, telemetry: Telemetry) -> None:
+    def release() -> None:
+        raise ReleaseTask(60)
+
+    traced.enqueue(1)
+    Worker(traced).run(lambda payload: current_task().step("release", release), burst=True)
+    assert [span.status.status_code for span in telemetry.spans("")[1:]] == [StatusCode.UNSET] * 2
+
+
+def test_progress_is_an_event_at_most_once_a_minute(
+    traced: TaskQueue, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(pages: int) -> None:
+        for _ in track(range(pages), message="x" * 600):
+            pass
+
+    traced.enqueue(3)
+    Worker(traced).run(work, burst=True)
+    monkeypatch.setattr(tracing, "_BETWEEN_EVENTS", 0.0)
+    traced.enqueue(2)
+    Worker(traced).run(work, burst=True)
+    rare, each = ([dict(event.attributes or {}) for event in span.events] for span in telemetry.spans("run"))
+    assert [event["dbtaskqueue.progress.done"] for event in rare] == [0]
+    assert [event["dbtaskqueue.progress.done"] for event in each] == [0, 1, 2]
+    assert each[1] == {
+        "dbtaskqueue.progress.done": 1,
+        "dbtaskqueue.progress.total": 2,
+        "dbtaskqueue.progress.message": "x" * 500,
+    }
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 
@@ -305,6 +397,53 @@ def test_the_worker_makes_the_span_of_a_killed_child(traced_module: TaskQueue) -
     assert run["attributes"]["messaging.message.id"] == str(task.id)
     assert run["start_time"] < run["end_time"]
     assert run["links"][0]["context"]["span_id"] == named("enqueue default")[0]["context"]["span_id"]
+
+
+def test_steps_and_progress_of_a_child(traced_module: TaskQueue) -> None:
+    traced_tasks.steps.enqueue()
+    Worker(traced_module, executor="process").run(burst=True)
+    [run], [inner], [fail] = named("run steps"), named("step inner"), named("step fail")
+    assert [inner["parent_id"], fail["parent_id"]] == [run["context"]["span_id"]] * 2
+    assert (inner["status"]["status_code"], fail["status"]["status_code"]) == ("UNSET", "ERROR")
+    assert [event["name"] for event in run["events"]] == ["progress", "exception"]
+
+
+def test_a_child_that_is_killed_since_its_task_was_cancelled_has_not_failed(
+    traced_module: TaskQueue, tmp_path: Path
+) -> None:
+    task = traced_tasks.ignore.enqueue(str(tmp_path / "file"))
+    worker = Worker(traced_module, executor="process", cancel_grace=0.1)
+    running = Background(lambda: worker.run(max_tasks=1))
+    until((tmp_path / "file").exists)
+    task.cancel()
+    running.join()
+    assert task.refresh().state == "cancelled"
+    [run] = named("run ignore")
+    assert (run["pid"], run["status"]["status_code"]) == (os.getpid(), "UNSET")
+    assert "error.type" not in run["attributes"]
+
+
+def test_the_rescuer_makes_the_span_of_an_attempt_whose_worker_was_lost(
+    traced: TaskQueue, telemetry: Telemetry, url: str
+) -> None:
+    task = traced.enqueue(1, max_attempts=1)
+    assert die_holding(url) == [task.id]
+    Worker(traced).run(lambda payload: None, burst=True)
+    [run], [sent] = telemetry.spans("run"), telemetry.spans("enqueue")
+    assert (run.name, run.kind, run.status.status_code) == ("run default", SpanKind.CONSUMER, StatusCode.ERROR)
+    assert "was lost while it ran this attempt" in str(run.status.description)
+    assert [link.context.span_id for link in run.links] == [sent.get_span_context().span_id]  # type: ignore[union-attr]
+    found = attributes(run)
+    assert (found["error.type"], found["dbtaskqueue.attempt"]) == ("lost", 1)
+    assert found["messaging.message.id"] == str(task.id)
+    [attempt] = task.attempts()
+    assert attempt.started_at is not None
+    assert run.start_time == pytest.approx(attempt.started_at.timestamp() * 1e9, abs=1e6)
+    assert run.start_time < run.end_time  # type: ignore[operator]
+    metrics = telemetry.metrics()
+    [consumed] = metrics["messaging.client.consumed.messages"]
+    assert (consumed.value, consumed.attributes["error.type"]) == (1, "lost")
+    assert "messaging.process.duration" not in metrics, "no one knows how long it ran"
 
 
 @pytest.mark.parametrize("stubborn", [True, False])
@@ -349,6 +488,47 @@ def test_metrics_of_a_worker(traced: TaskQueue, telemetry: Telemetry) -> None:
     assert sum(point.count for point in found["messaging.process.duration"]) == 4
     assert found["messaging.process.duration"][0].explicit_bounds == integration.BUCKETS
     assert integration.BUCKETS[-1] == 30 * 86400
+
+
+def test_releases_and_cancellations_are_counted_without_an_error(traced: TaskQueue, telemetry: Telemetry) -> None:
+    def work(what: str) -> None:
+        if what == "release":
+            raise ReleaseTask(60)
+        current_task().progress(1)
+        traced.cancel(current_task().id)
+        while True:
+            current_task().progress(2)
+
+    traced.enqueue("release")
+    traced.enqueue("cancel")
+    Worker(traced).run(work, max_tasks=2)
+    points = telemetry.metrics()["messaging.client.consumed.messages"]
+    assert [(point.value, point.attributes.get("error.type")) for point in points] == [(2, None)]
+
+
+def test_a_flush_that_fails_is_logged_and_does_not_fail_the_worker(
+    queue: TaskQueue, telemetry: Telemetry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flush(milliseconds: int) -> bool:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(telemetry.tracers, "force_flush", flush)
+    queue.use(telemetry.extension())
+    Worker(queue).run(lambda payload: None, burst=True)
+    assert "telemetry could not be exported at the end of a process" in caplog.text
+    assert "no answer" in caplog.text
+
+
+def test_a_global_provider_that_is_set_late_is_flushed(
+    queue: TaskQueue, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.use(OpenTelemetry())
+    queue.enqueue(1)
+    flushed: list[int] = []
+    monkeypatch.setattr(telemetry.tracers, "force_flush", flushed.append)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracers)
+    Worker(queue).run(lambda payload: None, burst=True)
+    assert flushed
 
 
 def test_the_number_of_values_is_bounded(
@@ -465,6 +645,83 @@ def test_the_entry_point_is_the_instrumentor(tmp_path: Path) -> None:
     text = (tmp_path / "spans").read_text()
     assert '"enqueue default"' in text
     assert '"run default"' in text
+
+
+CONFIGURATOR = """
+[opentelemetry_configurator]
+sdk = opentelemetry.sdk._configuration:_OTelSDKConfigurator
+[opentelemetry_traces_exporter]
+file = traced_tasks:FileExporter
+"""
+"""What opentelemetry-distro declares, and an exporter."""
+SHOP = """
+from dbtaskqueue import TaskQueue
+queue = TaskQueue(queue="shop")
+
+@queue.task
+def charge(order):
+    from opentelemetry import trace
+    with trace.get_tracer("shop").start_as_current_span("ask the bank"):
+        receipt.enqueue(order)
+
+@queue.task
+def receipt(order):
+    pass
+"""
+WITHOUT_CHILDREN = """
+import os, sys
+from opentelemetry.instrumentation import auto_instrumentation
+from opentelemetry.instrumentation.utils import _python_path_without_directory
+directory = os.path.dirname(auto_instrumentation.__file__)
+os.environ["PYTHONPATH"] = _python_path_without_directory(os.environ["PYTHONPATH"], directory, os.pathsep)
+from dbtaskqueue.cli import main
+main()
+"""
+"""The command line under an older version, whose children are not instrumented by Python itself."""
+
+
+@pytest.mark.parametrize(
+    ("program", "executor"),
+    [
+        (["-m", "dbtaskqueue"], "thread"),
+        (["-m", "dbtaskqueue"], "process"),
+        (["-c", WITHOUT_CHILDREN], "process"),
+    ],
+    ids=["thread", "process", "older"],
+)
+def test_opentelemetry_instrument_traces_a_producer_and_a_worker(
+    tmp_path: Path, program: list[str], executor: str
+) -> None:
+    distribution = tmp_path / "configurator-1.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: configurator\nVersion: 1\n")
+    (distribution / "entry_points.txt").write_text(CONFIGURATOR)
+    (tmp_path / "shop.py").write_text(SHOP)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{python_path()}",
+        "DBTASKQUEUE_URL": f"sqlite:///{tmp_path}/shop.sqlite",
+        "OTEL_TRACES_EXPORTER": "file",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        traced_tasks.FILE: str(tmp_path / "spans"),
+    }
+    command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable]
+    for line in (
+        [*command, "-c", "import shop; shop.charge.enqueue(7)"],
+        [*command, *program, "worker", "shop:queue", "--burst", "--executor", executor],
+    ):
+        subprocess.run(line, env=environment, cwd=tmp_path, check=True, timeout=120)
+    spans = [json.loads(line) for line in (tmp_path / "spans").read_text().splitlines()]
+    by_name = {span["name"]: span for span in spans if span["parent_id"] is not None or span["name"][:3] == "run"}
+    first, again = [span for span in spans if span["name"] == "enqueue shop"]
+    assert sorted(by_name) == ["ask the bank", "enqueue shop", "run shop.charge", "run shop.receipt"]
+    assert len(spans) == 5
+    charge, receipt, asked = (by_name[name] for name in ("run shop.charge", "run shop.receipt", "ask the bank"))
+    assert charge["links"][0]["context"]["span_id"] == first["context"]["span_id"]
+    assert asked["parent_id"] == charge["context"]["span_id"]
+    assert again["parent_id"] == asked["context"]["span_id"]
+    assert receipt["links"][0]["context"]["span_id"] == again["context"]["span_id"]
 
 
 def test_enqueuing_alone_adds_the_current_context(telemetry: Telemetry) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import until
+from helpers import die_holding, until
 from servers import requirements
 
 requirements.library("sentry_sdk")
@@ -120,6 +120,24 @@ def test_the_death_of_a_child(run: Run) -> None:
     kind, text = exception(event)
     assert kind == "ChildFailed"
     assert "SIGKILL" in text
+
+
+@pytest.mark.parametrize(("mode", "found"), [("abandoned", 1), ("failed", 2)])
+def test_an_attempt_whose_worker_was_lost(
+    run: Run, capture: Callable[[Any], None], url: str, mode: str, found: int
+) -> None:
+    capture(mode)
+    last, retried = enqueue("done", max_attempts=1), enqueue("done")
+    assert die_holding(url, count=2) == [last.id, retried.id]
+    run()
+    assert retried.refresh().state == "done"
+    by_task = {event["contexts"]["task"]["id"]: event for event in events()}
+    assert len(by_task) == found
+    kind, text = exception(by_task[last.id])
+    assert kind == "WorkerLost"
+    assert "was lost while it ran this attempt" in text
+    assert by_task[last.id]["fingerprint"] == [last.function, "WorkerLost"]
+    assert by_task[last.id]["tags"]["attempt"] == 1
 
 
 def test_an_exceeded_limit(run: Run) -> None:

@@ -26,6 +26,8 @@ from ..extension import Extension, overriding
 _T = TypeVar("_T")
 _MAIN = "__main__"
 _COPY_OF_MAIN = "__mp_main__"  # multiprocessing uses this name for such a copy
+_IN_CHILDREN = "attempt", "process", "step", "progressed"
+"""The methods of an extension that are called where tasks run."""
 _is_loading = False
 
 
@@ -166,7 +168,7 @@ class Lookup:
             found = {name: self._functions.find(name) for name in self._functions.names()}
             functions = {name: refer(function) for name, function in found.items() if function is not None}
             needs_coders = any(
-                place is not None and _here(*place) is not found[name] for name, place in functions.items()
+                place is not None and found_at(*place) is not found[name] for name, place in functions.items()
             )
             self._known_to_children = frozenset(functions)
             self._script = _script()  # now, since Python forgets it at the end of the script
@@ -221,7 +223,7 @@ class Lookup:
 
     def _extension_places(self) -> list[tuple[str, str]]:
         """Return where a child process finds the extensions that it enters."""
-        entered = overriding(self.extensions, "attempt") + overriding(self.extensions, "process")
+        entered = [each for method in _IN_CHILDREN for each in overriding(self.extensions, method)]
         owner = self._owner_place() if self._owner is not None and entered else None
         places = []
         for index, extension in enumerate(self.extensions):
@@ -386,14 +388,14 @@ def refer(code: object) -> tuple[str, str] | None:
     return _search(code) or (None if inner is code else _search(inner))
 
 
-def _here(module: str, path: str) -> Any:
-    """Return what another process finds at this place."""
+def found_at(module: str, path: str) -> Any:
+    """Return what another process finds at the place that ``refer`` has returned."""
     return _walk(sys.modules[module], path)
 
 
 def _is_there(module: str, path: str, *wanted: object) -> bool:
     try:
-        found = _here(module, path)
+        found = found_at(module, path)
     except (KeyError, AttributeError):
         return False
     return any(found is one or getattr(found, "__wrapped__", found) is one for one in wanted)

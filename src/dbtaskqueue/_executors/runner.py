@@ -187,6 +187,7 @@ class Runner:
             max_payload=self.max_payload,
             is_cancelled=lambda: self._is_cancelled(run),
             encode_result=lambda result: self.lookup.encode_result(run.record, result, self.max_payload),
+            extensions=self.lookup.extensions,
         )
 
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 
 from .. import outcomes
-from .._store.contract import Store, WorkerRecord
+from .._store.contract import Rescued, Store, WorkerRecord
 from .._system import clock
 from .._system.place import Place, is_elsewhere, is_gone
-from ..events import Events, WorkerLost
+from ..events import AttemptLost, Events, WorkerLost
 
 _SELDOM = 15.0
 """Seconds until a search for tasks whose worker has no row, if no row has disappeared and nobody has called ``see``.
@@ -80,7 +80,8 @@ class Rescuer:
         count = sum(self._rescue(worker) for worker in gone)
         known, self._known = self._known, {worker.id for worker in workers if worker.lost_at is None}
         if at_orphans or known - self._known:
-            count += self._store.rescue(None, 0, _error("without a row"), clock.now(), outcomes.retry_time) or 0
+            rescued = self._store.rescue(None, 0, _error("without a row"), clock.now(), outcomes.retry_time)
+            count += self._report(rescued)
             self._next_orphans = now + _SELDOM
         self.on_workers(workers)
         return count
@@ -97,11 +98,19 @@ class Rescuer:
 
     def _rescue(self, worker: WorkerRecord) -> int:
         name = f"{worker.id} (process {worker.pid} on {worker.host})"
-        count = self._store.rescue(worker.id, worker.beat, _error(name), clock.now(), outcomes.retry_time)
-        if count is None:
+        rescued = self._store.rescue(worker.id, worker.beat, _error(name), clock.now(), outcomes.retry_time)
+        if rescued is not None:
+            self._events.emit(WorkerLost(worker.id, rescued.tasks))
+        return self._report(rescued)
+
+    def _report(self, rescued: Rescued | None) -> int:
+        """Emit which attempts were lost. Return how many tasks were rescued."""
+        if rescued is None:
             return 0
-        self._events.emit(WorkerLost(worker.id, count))
-        return count
+        if self._events.wants(AttemptLost):
+            for record in rescued.lost:
+                self._events.emit(AttemptLost(record))
+        return rescued.tasks
 
 
 def _error(worker: str) -> str:

@@ -37,6 +37,7 @@ from .records import LongRunning as LongRunning
 from .records import NewAction as NewAction
 from .records import NewTask as NewTask
 from .records import OperationRecord as OperationRecord
+from .records import Rescued as Rescued
 from .records import RetentionRecord as RetentionRecord
 from .records import RunningRecord as RunningRecord
 from .records import SampleRecord as SampleRecord
@@ -701,8 +702,8 @@ class Workers(abc.ABC):
         """Return at most ``limit`` running tasks of all workers."""
 
     @abc.abstractmethod
-    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
-        """Mark a silent worker lost and release what it held; return how many, None after a new heartbeat.
+    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> Rescued | None:
+        """Mark a silent worker lost and release what it held; return None after a new heartbeat.
 
         With ``worker`` None: release what workers hold that have no row or are lost already.
         """

@@ -140,6 +140,16 @@ class Held(NamedTuple):
     suspended: int
 
 
+class Rescued(NamedTuple):
+    """What a rescue has released: ``tasks``, their number, and ``lost``, those that were running, as they are now.
+
+    Their ``attempt`` and ``started_at`` are those of the lost attempt, and ``error`` tells which worker was lost.
+    """
+
+    tasks: int
+    lost: list[TaskRecord]
+
+
 class LongRunning(NamedTuple):
     """A running task, as lists of them need it.
 

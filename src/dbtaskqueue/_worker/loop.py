@@ -178,6 +178,7 @@ class WorkerLoop:
 
     def _prepare(self) -> bool:
         """Store the code's schedules. In a burst, also make the ticks that are due. Return False in an outage."""
+        self._last_turn = time.monotonic()
         try:
             self._declare()
             if self._limits.burst:

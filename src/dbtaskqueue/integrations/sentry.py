@@ -139,17 +139,21 @@ class SentryExtension(Extension):
 
     def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
         """See Extension: capture what ``attempt`` could not, such as the death of a child or an exceeded limit."""
-        if error is None or outcome not in ("failed", "abandoned") or not sentry_sdk.is_initialized():
+        if (error is None and outcome != "lost") or not sentry_sdk.is_initialized():
             return
-        if outcome == "failed" and self.capture == "abandoned":
+        if task.state != "abandoned" and (task.state != "failed" or self.capture == "abandoned"):
             return
-        if _is_seen(error) and (outcome == "failed" or self._is_captured_here(task, error)):
+        if error is not None and _is_seen(error) and (outcome == "failed" or self._is_captured_here(task, error)):
             return
         with sentry_sdk.isolation_scope() as scope:
             scope.clear_breadcrumbs()
             _describe(scope, task)
-            if isinstance(error, ChildFailed):
-                _capture_child_failed(scope, task, error)
+            if error is None:
+                _capture_text(task, "WorkerLost", task.error or "")
+            elif isinstance(error, ChildFailed):
+                scope.set_context("child", {"error": error.text_in_child})
+                module, _, _ = (error.type_in_child or "").rpartition(".")
+                _capture_text(task, error.name, str(error).removeprefix(f"{error.name}: "), module or None)
             else:
                 sentry_sdk.capture_exception(error)
 
@@ -174,13 +178,11 @@ def _describe(scope: sentry_sdk.Scope, task: RunningTask | EndedTask) -> None:
     scope.set_context("task", about)
 
 
-def _capture_child_failed(scope: sentry_sdk.Scope, task: EndedTask, error: ChildFailed) -> None:
-    """Capture an exception of a child, of which only the text is known, under the name of its class there."""
-    module, _, _ = (error.type_in_child or "").rpartition(".")
-    kind = {"type": error.name, "module": module or None, "value": str(error).removeprefix(f"{error.name}: ")}
-    scope.set_context("child", {"error": error.text_in_child})
+def _capture_text(task: EndedTask, name: str, text: str, module: str | None = None) -> None:
+    """Capture an error of which only the text is known, under the name of its class."""
+    kind = {"type": name, "module": module, "value": text}
     function = "callback" if task.function is None else task.function
-    sentry_sdk.capture_event({"level": "error", "exception": {"values": [kind]}, "fingerprint": [function, error.name]})
+    sentry_sdk.capture_event({"level": "error", "exception": {"values": [kind]}, "fingerprint": [function, name]})
 
 
 def _is_seen(error: BaseException) -> bool:

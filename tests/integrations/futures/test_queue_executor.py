@@ -19,7 +19,7 @@ from typing import Any
 
 import executor_tasks as tasks
 import pytest
-from helpers import python_path, run_python, until
+from helpers import die_holding, python_path, run_python, until
 
 from dbtaskqueue import RetryPolicy, TaskFailed, TaskQueue, TaskState, outcomes
 from dbtaskqueue.errors import ChildFailed, PayloadError
@@ -58,6 +58,7 @@ def test_submit_map_and_cancel(url: str, tmp_path: Path) -> None:
         waiting = executor.submit(abs, -1)
         assert [blocked[0].cancel(), waiting.cancel(), waiting.cancel()] == [False, True, True]
         assert waiting.task.refresh().state == TaskState.CANCELLED
+        assert not blocked[0].task.refresh().cancel_requested
         cancelled_elsewhere = executor.submit(abs, -1)
         executor.queue.cancel(cancelled_elsewhere.task.id)
         with pytest.raises(concurrent.futures.CancelledError):
@@ -148,6 +149,21 @@ def test_a_task_function_and_a_bound_call(url: str) -> None:
                 executor.submit(queue.task(tasks.fail).bind("a"))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "asyncio"])
+def test_the_decorators_of_a_function_are_called(url: str, kind: Any) -> None:
+    with QueueExecutor(url, max_workers=1, executor=kind) as executor:
+        assert executor.submit(tasks.square, 3).result(30) == -9
+        assert list(executor.map(tasks.square, [1, 2, 3], chunksize=2)) == [-1, -4, -9]
+        with pytest.raises(TypeError, match="cannot be found by its module and name"):
+            executor.submit(tasks.negated(tasks.double), 3)  # another process would find the plain function
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "asyncio"])
+def test_chunks_of_an_async_function(url: str, kind: Any) -> None:
+    with QueueExecutor(url, max_workers=1, executor=kind) as executor:
+        assert list(executor.map(tasks.double_later, range(5), chunksize=2)) == [0, 2, 4, 6, 8]
+
+
 @pytest.mark.parametrize("number", [-1, 0])
 def test_a_number_of_workers_that_cannot_be(url: str, number: int) -> None:
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
@@ -206,6 +222,13 @@ def test_an_initializer_runs_before_the_first_call(url: str) -> None:
             assert executor.submit(tasks.is_prepared).result(30) == kind
 
 
+def test_an_initializer_runs_once_in_each_thread(url: str) -> None:
+    with QueueExecutor(url, max_workers=1, initializer=tasks.count_preparations) as executor:
+        before = tasks.preparations
+        assert [executor.submit(abs, -number).result(30) for number in range(3)] == [0, 1, 2]
+        assert tasks.preparations == before + 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_broken_initializer_breaks_the_executor_and_loses_no_task(url: str, kind: str) -> None:
     with QueueExecutor(url, max_workers=1, executor=kind, initializer=tasks.fail_to_prepare) as executor:
@@ -258,6 +281,18 @@ def test_after_a_kill_another_process_continues(url: str, kind: str, tmp_path: P
     assert [task.attempt for task in stored(url)[:2]] == [2, 2]
 
 
+def test_the_last_attempt_of_a_call_was_lost(url: str, tmp_path: Path) -> None:
+    with QueueExecutor(url, max_workers=1) as executor:
+        blocked = executor.submit(tasks.wait_for, f"{tmp_path}/go")
+        until(blocked.running)
+        future = executor.using(max_attempts=1).submit(abs, -1)
+        assert die_holding(url, "executor") == [future.task.id]
+        error = future.exception(30)  # the executor's own worker has rescued it
+        Path(tmp_path, "go").touch()
+    assert isinstance(error, TaskFailed)
+    assert "was lost while it ran this attempt" in str(error)
+
+
 def test_unknown_functions_wait_until_they_are_known(
     url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +323,8 @@ def test_modules_give_the_functions_that_they_define(url: str) -> None:
     with QueueExecutor(url, max_workers=1, functions=[tasks]) as executor:
         names = executor.queue.functions.names()
         assert {"executor_tasks.double", "executor_tasks.double_later"} <= {*names}
-        assert not [name for name in names if "Path" in name or "sys" in name or "OwnError" in name]
+        others = "Path", "sys", "OwnError", "dedent"
+        assert not [name for name in names if any(other in name for other in others)]
         find = executor.queue.functions.find
         assert [find(f"executor_tasks.{name}") for name in ("os", "sys.exit", "Path", "none", "os.system")] == [
             None

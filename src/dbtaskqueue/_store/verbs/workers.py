@@ -7,7 +7,7 @@ from typing import Any
 from ...states import ABANDONED, CANCELLED, FAILED, TaskState
 from ..attempt_counts import EndedHere
 from ..connections import Transaction
-from ..contract import End, Held, LongRunning, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
+from ..contract import End, Held, LongRunning, Rescued, RetryTime, RunningRecord, TaskRecord, WorkerRecord, Workers
 from ..records import EXPIRED_BEFORE_RETRY
 from .base import count_attempts, insert_attempt
 from .dependencies import Decided, SqlDependencies
@@ -43,11 +43,11 @@ class SqlWorkers(SqlDependencies, Workers):
     def running(self, limit: int) -> list[RunningRecord]:
         return [RunningRecord(*row) for row in self._connections.query("running", {"limit": limit})]
 
-    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> int | None:
+    def rescue(self, worker: int | None, beat: int, error: str, now: int, retry_time: RetryTime) -> Rescued | None:
         if worker is None and not self._connections.query("vanished_workers"):
-            return 0
+            return Rescued(0, [])
 
-        def run(tx: Transaction) -> tuple[int | None, Decided]:
+        def run(tx: Transaction) -> tuple[Rescued | None, Decided]:
             if worker is None:
                 lost = [row[0] for row in tx.rows("vanished_workers")]
             elif tx.change("mark_lost", {"worker": worker, "beat": beat, "now": now}):
@@ -56,17 +56,18 @@ class SqlWorkers(SqlDependencies, Workers):
                 return None, Decided()
             held = [Held(*row) for each in lost for row in tx.rows("held", {"worker": each})]
             ended: dict[int, TaskState] = {}
-            count = sum(_rescue(tx, each, error, now, retry_time, ended) for each in lost)
+            of_each = [_rescue(tx, each, error, now, retry_time, ended) for each in lost]
+            rescued = Rescued(sum(one.tasks for one in of_each), [task for one in of_each for task in one.lost])
             self._wake_for(tx, [task.id for task in held], now)
             self._forget_dead_waiters(tx)
             decided = self._decide(tx, ended, now) if ended else Decided()
             if worker is not None:
                 tx.change("count_lost_worker", {"now": now})  # last: all rescues lock this row
-            return count, decided
+            return rescued, decided
 
-        count, decided = self._connections.write(run)
+        rescued, decided = self._connections.write(run)
         self._decide_left_over(decided, now)
-        return count
+        return rescued
 
     def workers_lost(self) -> int:
         rows = self._connections.query("workers_lost")
@@ -78,25 +79,20 @@ class SqlWorkers(SqlDependencies, Workers):
 
 def _rescue(
     tx: Transaction, worker: int, error: str, now: int, retry_time: RetryTime, ended: dict[int, TaskState]
-) -> int:
-    """Rescue what a worker held; return how many tasks. Final ones are added to ``ended``."""
+) -> Rescued:
+    """Rescue what a worker held. Final tasks are added to ``ended``."""
     count = tx.change("rescue_reserved", {"worker": worker})
-    lost: list[EndedHere] = []
+    lost: list[TaskRecord] = []
+    counted: list[EndedHere] = []
     for row in tx.rows("lost_running", {"worker": worker}):
         record, lost_before = TaskRecord(*row[:-1]), row[-1]
         spent = record.max_attempts is not None and record.attempt >= record.max_attempts
         due = retry_time(record, lost_before, now)
         expired = not spent and record.expires is not None and due >= record.expires
         state = CANCELLED if record.cancel_requested else ABANDONED if spent or expired else FAILED
-        values = {
-            "id": record.id,
-            "token": record.token,
-            "state": state,
-            "due": due if state == FAILED else record.due,
-            "at": now,
-            "finished_at": None if state == FAILED else now,
-        }
-        if tx.change("rescue_running", values):
+        due, finished_at = (due, None) if state == FAILED else (record.due, now)
+        values = {"id": record.id, "token": record.token, "state": state, "due": due, "at": now}
+        if tx.change("rescue_running", {**values, "finished_at": finished_at}):
             text = f"{error}; {EXPIRED_BEFORE_RETRY}" if expired else error
             end = End("fail", record.id, record.token, now, error=text)
             if state != FAILED:
@@ -104,7 +100,19 @@ def _rescue(
             outcome = "cancelled" if state == CANCELLED else "lost"
             insert_attempt(tx, end, worker, record.attempt, record.started_at, outcome)
             ready_at = max(record.due, record.created_at)
-            lost.append(EndedHere(record.queue, record.function, record.command, outcome, record.started_at, ready_at))
-            count += 1
-    count_attempts(tx, lost, now)
-    return count
+            counted.append(
+                EndedHere(record.queue, record.function, record.command, outcome, record.started_at, ready_at)
+            )
+            lost.append(
+                record._replace(
+                    state=state,
+                    due=due,
+                    finished_at=finished_at,
+                    token=record.token + 1,
+                    worker=None,
+                    error=text,
+                    error_type=None,
+                )
+            )
+    count_attempts(tx, counted, now)
+    return Rescued(count + len(lost), lost)

@@ -31,6 +31,7 @@ from ...errors import TaskQueueError
 from ...extension import Extension
 from ...options import Backoff
 from ...retry import DEFAULT
+from ...states import FINAL
 from ...task import Task
 from .task import DatabaseTask
 
@@ -208,7 +209,7 @@ class DjangoExtension(Extension):
         """Send ``task_finished`` if the task does not run again."""
         from .results import to_result
 
-        if outcome not in ("done", "abandoned", "cancelled"):
+        if task.state not in FINAL:
             return
         backend = cast("DatabaseBackend", task_backends[self._alias])
         result = to_result(task.refresh(), backend)

@@ -153,8 +153,8 @@ class QueueExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. Those that were submitted still run: the end of the program waits for them.
 
-        ``wait``: return when all futures are done and everything is closed. ``cancel_futures``: cancel the calls that
-        have not started.
+        ``wait``: return when all futures are done and everything is closed. An executor without workers does not wait,
+        since others run its calls. ``cancel_futures``: cancel the calls that have not started.
         """
         self._pool.shut_down(wait, cancel_futures)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from ..._executors.lookup import module_of, refer
+from ..._executors.lookup import found_at, module_of, refer
 from ..._system.log import event
 from ...errors import ReleaseTask
+from ...functions import TaskFunction
 from .tagged import decode, encode
 
 EACH = "$each"
@@ -38,12 +39,24 @@ class Call:
         """Run the function, or an ``async def`` when the result is awaited."""
         self._prepare()
         if kwargs.pop(EACH, False):
-            return [encode(self.__wrapped__(*each), "result") for each in map(decode, args)]
+            return self._call_each(map(decode, args))
         result = self.__wrapped__(*map(decode, args), **{name: decode(value) for name, value in kwargs.items()})
         return _awaited(result) if hasattr(result, "__await__") else encode(result, "result")
 
+    def _call_each(self, calls: Iterator[list[Any]]) -> Any:
+        results = []
+        for args in calls:
+            result = self.__wrapped__(*args)
+            if hasattr(result, "__await__"):
+                return self._await_each(result, calls)
+            results.append(encode(result, "result"))
+        return results
 
-async def _awaited(result: Any) -> Any:
+    async def _await_each(self, first: Awaitable[Any], calls: Iterator[list[Any]]) -> list[Any]:
+        return [await _awaited(first), *[await _awaited(self.__wrapped__(*args)) for args in calls]]
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
     return encode(await result, "result")
 
 
@@ -69,7 +82,12 @@ def calls(initializer: Callable[..., object] | None, value: Any) -> Callable[[Ca
             raise InitializerFailed(_PAUSE) from error
         state.is_ready = True
 
-    return lambda function: Call(function, prepare, is_final=is_final)
+    return lambda function: Call(_code_of(function), prepare, is_final=is_final)
+
+
+def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that ``@queue.task`` has registered. What other decorators have returned is called."""
+    return function.__wrapped__ if isinstance(function, TaskFunction) else function  # type: ignore[attr-defined]
 
 
 class Known:
@@ -113,14 +131,15 @@ class Known:
 
     def add(self, function: Callable[..., Any]) -> tuple[str, bool]:
         """Add a function. Return its name, and whether it is new. Raises TypeError if a worker could not find it."""
-        place = refer(function) if callable(function) else None
-        if place is None:
+        code = _code_of(function)
+        place = refer(code) if callable(code) else None
+        if place is None or _code_of(found_at(*place)) != code:  # such as a function that is decorated only here
             raise TypeError(f"{function!r} cannot be found by its module and name, as another process has to do")
         module, path = place
         name = f"{module_of(function) if module == '__main__' else module}.{path}"
         is_new = self.find(name) is None
         if is_new:
-            self._calls[name] = self._wrap(getattr(function, "__wrapped__", function))
+            self._calls[name] = self._wrap(code)
         return name, is_new
 
 

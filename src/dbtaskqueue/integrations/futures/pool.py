@@ -23,7 +23,7 @@ from ...events import WorkerJoined
 from ...extension import Extension
 from ...options import ExecutorName
 from ...queue import TaskQueue
-from ...states import ABANDONED, CANCELLED, DONE, FINAL, TaskState
+from ...states import CANCELLED, FINAL, TaskState
 from ...task import Task
 from ...waiting import Waiting
 from ...worker import Worker
@@ -231,7 +231,7 @@ class Pool:
         if isinstance(notice, _Ended):
             if _says_broken(notice.error):
                 self._break(BrokenExecutor("the initializer has failed"))
-            elif notice.outcome in (DONE, ABANDONED, CANCELLED):
+            elif notice.outcome in FINAL or (notice.outcome == "lost" and notice.task.state in FINAL):
                 self._end(notice.task, notice.error)
         elif notice is not None:
             self._read(notice, is_last=False)

@@ -198,6 +198,25 @@ class SignalsTest(TransactionTestCase):
         self.assertEqual({sender for sender, *_ in seen}, {DatabaseBackend})
         self.assertEqual(seen[-1][3], "SUCCESSFUL")
 
+    def test_a_lost_attempt_that_is_the_last_one_finishes_its_task(self):
+        seen = []
+
+        def note(sender, task_result, **kwargs):
+            seen.append((task_result.id, str(task_result.status)))
+
+        task_finished.connect(note)
+        self.addCleanup(task_finished.disconnect, note)
+        result = describe.enqueue()
+        queue = default_task_backend.queue
+        [task] = queue.fetch()
+        task.start()
+        [extension] = queue.extensions
+        extension.ended(queue.get(task.id), "lost", None)  # it runs again
+        self.assertEqual(seen, [])
+        task.fail("the worker was lost", retry=False)
+        extension.ended(queue.get(task.id), "lost", None)
+        self.assertEqual(seen, [(result.id, "FAILED")])
+
 
 class ConnectionsTest(TransactionTestCase):
     def test_connections_are_closed_after_a_task(self):

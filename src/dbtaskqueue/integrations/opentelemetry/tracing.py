@@ -1,56 +1,44 @@
-"""OpenTelemetry: spans for enqueueing and for attempts, and metrics of workers.
+"""The extension: spans where tasks are enqueued and where they run, and what a worker counts.
 
-Names follow the semantic conventions for messaging. A task's ``meta`` carries the trace context of its enqueue.
+A span is made where its code runs. If its process was killed, nothing has exported it. So a worker makes the span of
+a child that died, and the worker that rescues a task makes the span of the lost attempt.
+
+Attempts of a task are not linked to each other: a span's id is not known before it starts, so each attempt would have
+to store its own. They have the link to the same enqueue, and the task's id, in common.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from dbtaskqueue import (
-    ChildFailed,
-    Extension,
-    LimitExceeded,
-    ReleaseTask,
-    RunningTask,
-    Task,
-    TaskCancelled,
-    Worker,
-    __version__,
-)
-from dbtaskqueue.extension import NewTasksView, NewTaskView, for_all_queues
-from dbtaskqueue.integrations import missing
+from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
-try:
-    from opentelemetry import context, metrics, propagate, trace
-    from opentelemetry.context import Context
-    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
-    from opentelemetry.metrics import Meter, MeterProvider
-    from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
-except ImportError as error:
-    raise missing("opentelemetry", error) from None
+from dbtaskqueue import ChildFailed, Extension, LimitExceeded, ReleaseTask, RunningTask, Task, TaskCancelled, Worker
+from dbtaskqueue.extension import NewTasksView, NewTaskView
+
+from .metrics import SYSTEM, Meters
+from .providers import MeterSource, Telemetry, TracerSource
 
 if TYPE_CHECKING:
     from dbtaskqueue.task import EndedTask
 
-T = TypeVar("T")
-SYSTEM = "dbtaskqueue"
-MOST_NAMES = 200
-"""The most queues, functions and types of errors that metrics tell apart. Further ones are counted as ``_OTHER``."""
-OTHER = "_OTHER"
-BUCKETS = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400)
-"""The recommended bounds of ``messaging.process.duration``, in seconds: tasks may run for days."""
 _MOST_META = 7 * 1024
 """The bytes of ``meta`` above which no more trace context is added. The limit of ``meta`` is 8 KiB."""
 _HEADERS = "traceparent", "tracestate", "baggage"
 _LONGEST_TEXT = 500
-"""Characters of an error that the status of a span has."""
-_FLUSH = 2000
-"""Milliseconds for which the end of a process waits, for spans and for metrics. A child has 5 s to leave."""
+"""Characters of an error or of a message that a span has."""
+_BETWEEN_EVENTS = 60.0
+"""Seconds between two reports of progress that become events. The SDK keeps the last 128 events of a span."""
+_NO_FAILURES = ReleaseTask, TaskCancelled, asyncio.CancelledError
+_LOST = "lost"
+"""The outcome of an attempt whose worker was lost, and the type of its error."""
 
 
 class OpenTelemetry(Extension):
@@ -62,17 +50,15 @@ class OpenTelemetry(Extension):
     """
 
     def __init__(
-        self,
-        tracer_provider: TracerProvider | Callable[[], TracerProvider] | None = None,
-        meter_provider: MeterProvider | Callable[[], MeterProvider] | None = None,
-        links: bool = True,
+        self, tracer_provider: TracerSource = None, meter_provider: MeterSource = None, links: bool = True
     ) -> None:
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
         self._links = links
-        self._telemetry: _Telemetry | None = None
+        self._telemetry: Telemetry | None = None
         self._workers = 0
         self._is_child = False
+        self._running: dict[RunningTask, _Attempt] = {}
         self.enabled = True
 
     # -- where tasks are enqueued --------------------------------------------------------------------
@@ -136,24 +122,45 @@ class OpenTelemetry(Extension):
         parent, links = self._relatives(task.meta)
         token = context.attach(parent)
         try:
-            with self._tracer.start_as_current_span(
-                _run_name(task),
-                kind=SpanKind.CONSUMER,
-                attributes=attributes,
-                links=links,
-                record_exception=False,
-                set_status_on_exception=False,
-            ) as span:
-                try:
-                    yield
-                except (ReleaseTask, TaskCancelled):  # not failures
-                    raise
-                except BaseException as error:
-                    span.record_exception(error)
-                    _mark_failed(span, error)
-                    raise
+            with self._span(_run_name(task), kind=SpanKind.CONSUMER, attributes=attributes, links=links) as span:
+                self._running[task] = _Attempt(span)
+                yield
         finally:
+            self._running.pop(task, None)
             context.detach(token)
+
+    @contextlib.contextmanager
+    def step(self, task: RunningTask, name: str) -> Iterator[None]:
+        """See Extension: a span "step NAME", in that of the attempt."""
+        if not self.enabled:
+            yield
+            return
+        with self._span(f"step {name}"):
+            yield
+
+    def progressed(self, task: RunningTask, done: float, total: float | None, message: str | None) -> None:
+        """See Extension: an event of the attempt's span, at most one a minute."""
+        attempt = self._running.get(task)
+        if attempt is not None and (now := time.monotonic()) >= attempt.next_event:
+            attempt.next_event = now + _BETWEEN_EVENTS
+            said = {"done": done, "total": total, "message": None if message is None else str(message)[:_LONGEST_TEXT]}
+            attributes = {f"dbtaskqueue.progress.{name}": value for name, value in said.items() if value is not None}
+            attempt.span.add_event("progress", attributes)
+
+    @contextlib.contextmanager
+    def _span(self, name: str, **options: Any) -> Iterator[Span]:
+        """Make a span around code of a task. Releases and cancellations are not failures."""
+        with self._tracer.start_as_current_span(
+            name, record_exception=False, set_status_on_exception=False, **options
+        ) as span:
+            try:
+                yield span
+            except _NO_FAILURES:
+                raise
+            except BaseException as error:
+                span.record_exception(error)
+                _mark_failed(span, _type_of(error), str(error))
+                raise
 
     def _relatives(self, meta: Mapping[str, Any]) -> tuple[Context, list[Link]]:
         """Return the context in which an attempt runs, and the links of its span."""
@@ -188,31 +195,39 @@ class OpenTelemetry(Extension):
             self._own.flush()
 
     def ended(self, task: EndedTask, outcome: str, error: BaseException | None) -> None:
-        """See Extension: count and measure the attempt. The span of a child that died is lost, so it is made here."""
+        """See Extension: count and measure the attempt. If its process was killed, also make its span."""
         if not self.enabled or (outcome == "released" and task.seconds is None):
             return
-        error_type = None if error is None else _type_of(error)
+        error_type = _LOST if outcome == _LOST else None
+        if error is not None and outcome in ("failed", "abandoned"):
+            error_type = _type_of(error)
         meters = self._meters
         attributes = meters.attributes(task.queue, "run", function=task.function, error_type=error_type)
         meters.consumed.add(1, attributes)
         if task.seconds is not None:
             meters.duration.record(task.seconds, attributes)
-        how = error.__context__ if isinstance(error, LimitExceeded) else error
-        if isinstance(how, ChildFailed) and how.type_in_child is None and not task.is_command:
-            self._add_lost_span(task, error or how)
+        if outcome == _LOST or _is_killed(error):
+            self._add_span(task, error_type, task.error if error is None else str(error))
 
-    def _add_lost_span(self, task: EndedTask, error: BaseException) -> None:
+    def _add_span(self, task: EndedTask, error_type: str | None, text: str | None) -> None:
+        """Make the span of an attempt of which no process has exported one."""
+        if task.is_command:
+            return
         parent, links = self._relatives(task.meta)
         end = time.time_ns()
+        start = end - int((task.seconds or 0.0) * 1e9)
+        if error_type == _LOST and task.started_at is not None:
+            start = min(end, int(task.started_at.timestamp() * 1e9))
         span = self._tracer.start_span(
             _run_name(task),
             context=parent,
             kind=SpanKind.CONSUMER,
             attributes=_run_attributes(task),
             links=links,
-            start_time=end - int((task.seconds or 0.0) * 1e9),
+            start_time=start,
         )
-        _mark_failed(span, error)
+        if error_type is not None:
+            _mark_failed(span, error_type, text or "")
         span.end(end)
 
     # -- providers -----------------------------------------------------------------------------------
@@ -222,77 +237,26 @@ class OpenTelemetry(Extension):
         return self._own.tracer
 
     @property
-    def _meters(self) -> _Meters:
+    def _meters(self) -> Meters:
         return self._own.meters
 
     @property
-    def _own(self) -> _Telemetry:
-        """What this process uses: an exporter's thread and connection do not survive a fork."""
+    def _own(self) -> Telemetry:
+        """What this process uses."""
         found = self._telemetry
         if found is None or found.pid != os.getpid():
-            found = self._telemetry = _Telemetry(_made(self._tracer_provider), _made(self._meter_provider))
+            found = self._telemetry = Telemetry(self._tracer_provider, self._meter_provider)
         return found
 
 
-class _Telemetry:
-    """The tracer and the meters of one process."""
+class _Attempt:
+    """An attempt that runs: its span, and when the next report of progress becomes an event, in monotonic time."""
 
-    def __init__(self, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> None:
-        self.pid = os.getpid()
-        self._providers = tracer_provider or trace.get_tracer_provider(), meter_provider or metrics.get_meter_provider()
-        self.tracer = trace.get_tracer(__name__, __version__, tracer_provider=tracer_provider)
-        self.meters = _Meters(metrics.get_meter(__name__, __version__, meter_provider=meter_provider))
+    __slots__ = ("next_event", "span")
 
-    def flush(self) -> None:
-        """Export what is left. The providers of the API, which export nothing, have no method for it."""
-        for provider in self._providers:
-            if (flush := getattr(provider, "force_flush", None)) is not None:
-                flush(_FLUSH)
-
-
-class _Meters:
-    """The instruments, and their attributes with a bounded number of values."""
-
-    def __init__(self, meter: Meter) -> None:
-        messages = "{message}"
-        self.sent = meter.create_counter(
-            "messaging.client.sent.messages", messages, "Tasks that were enqueued, and calls that failed."
-        )
-        self.consumed = meter.create_counter(
-            "messaging.client.consumed.messages", messages, "Attempts that have ended."
-        )
-        self.duration = meter.create_histogram(
-            "messaging.process.duration",
-            "s",
-            "How long the code of attempts ran.",
-            explicit_bucket_boundaries_advisory=BUCKETS,
-        )
-        self._known: dict[str, set[str]] = {}
-
-    def attributes(
-        self, queue: str, operation: str, *, function: str | None = None, error_type: str | None = None
-    ) -> dict[str, str]:
-        """Return the attributes of a measurement."""
-        varying = {
-            "messaging.destination.name": queue,
-            "dbtaskqueue.function": function,
-            "error.type": error_type,
-        }
-        found = {name: self._bounded(name, value) for name, value in varying.items() if value is not None}
-        return {"messaging.system": SYSTEM, "messaging.operation.name": operation, **found}
-
-    def _bounded(self, name: str, value: str) -> str:
-        known = self._known.setdefault(name, set())
-        if value not in known:
-            if len(known) >= MOST_NAMES:
-                return OTHER
-            known.add(value)
-        return value
-
-
-def _made(provider: T | Callable[[], T] | None) -> T | None:
-    """Return a provider, which may be given as a function that makes it."""
-    return provider() if callable(provider) else provider
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.next_event = 0.0
 
 
 def _attributes(queue: str, operation: str, kind: str) -> dict[str, str | int]:
@@ -316,9 +280,15 @@ def _run_name(task: RunningTask | Task) -> str:
     return f"run {task.queue if task.function is None else task.function}"
 
 
-def _mark_failed(span: Span, error: BaseException) -> None:
-    span.set_attribute("error.type", _type_of(error))
-    span.set_status(Status(StatusCode.ERROR, str(error).partition("\n")[0][:_LONGEST_TEXT]))
+def _mark_failed(span: Span, error_type: str, text: str) -> None:
+    span.set_attribute("error.type", error_type)
+    span.set_status(Status(StatusCode.ERROR, text.partition("\n")[0][:_LONGEST_TEXT]))
+
+
+def _is_killed(error: BaseException | None) -> bool:
+    """Return whether the child that ran an attempt has died."""
+    how = error.__context__ if isinstance(error, LimitExceeded) else error
+    return isinstance(how, ChildFailed) and how.type_in_child is None
 
 
 def _type_of(error: BaseException) -> str:
@@ -336,30 +306,3 @@ def _size(meta: Mapping[str, Any]) -> int:
 
 def _importance(header: str) -> int:
     return _HEADERS.index(header) if header in _HEADERS else len(_HEADERS)
-
-
-# -- opentelemetry-instrument ----------------------------------------------------------------------
-
-automatic = OpenTelemetry()
-"""The extension of the instrumentor, where child processes find it."""
-
-
-class DbtaskqueueInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has no types
-    """Traces every ``TaskQueue`` that is created after ``instrument()``. ``opentelemetry-instrument`` finds it.
-
-    ``instrument`` takes the arguments of ``OpenTelemetry``. They apply to this process; child processes use the global
-    providers.
-    """
-
-    def instrumentation_dependencies(self) -> Collection[str]:
-        """See BaseInstrumentor: none, since the instrumentor is part of the library."""
-        return ()
-
-    def _instrument(self, **options: Any) -> None:
-        OpenTelemetry.__init__(automatic, **options)
-        if automatic not in for_all_queues:
-            for_all_queues.append(automatic)
-
-    def _uninstrument(self, **options: Any) -> None:
-        automatic.enabled = False
-        for_all_queues.remove(automatic)
