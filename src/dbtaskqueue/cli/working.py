@@ -24,6 +24,7 @@ from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
 from . import reloading
+from .commands import is_own_command_line
 from .options import Bound, address, bound_to, checked, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
@@ -124,12 +125,14 @@ def worker(
         code = _bound_code(bound, ctx)
     else:
         code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
-    is_program = bound is None or bound.logs
-    if is_program:
+    is_program = None if bound is None else bound.is_program
+    if is_program is None:
+        is_program = is_own_command_line(ctx)
+    if bound is None or is_program:
         set_up_logging(log_level)
     when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
     worker = Worker(code.source, queues=queues or code.queues, **options)
-    # a program that continues, such as a test run, gets its handlers back: worker.run has some of its own
+    # a program that continues, such as a test run, gets its handlers back: those of worker.run end with it
     with draining_until_exit(worker.stop) if is_program else nullcontext():
         event(
             logging.INFO,

@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
-from django.tasks import TaskResult
+from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, TaskResult
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.base import Task
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
@@ -81,7 +81,25 @@ class DatabaseBackend(BaseTaskBackend):
     @property
     def queue(self) -> TaskQueue:
         """The ``TaskQueue`` of this backend, open. Raises what ``TaskQueue.open`` raises."""
-        return opened(self.unopened_queue)
+        queue = self.unopened_queue
+        if not queue.is_open:
+            try:
+                queue.open()
+            except SchemaError as error:
+                if error.problem is None:
+                    raise
+                app = "" if apps.is_installed(APP) else f"add {APP!r} to INSTALLED_APPS, and "
+                command = " ".join(self.migrate_command)
+                raise SchemaError(f"{error.problem}; {app}run: python {command}", error.problem) from None
+        return queue
+
+    @property
+    def migrate_command(self) -> list[str]:
+        """The words after "python" of the command that creates the tables, or upgrades them."""
+        if self.database is None:
+            alias = [] if self.alias == DEFAULT_TASK_BACKEND_ALIAS else ["--backend", self.alias]
+            return ["manage.py", "dbtaskqueue", *alias, "migrate"]
+        return ["manage.py", "migrate", *([] if self.database == DEFAULT_DB_ALIAS else ["--database", self.database])]
 
     @property
     def unopened_queue(self) -> TaskQueue:
@@ -165,17 +183,6 @@ class DatabaseBackend(BaseTaskBackend):
             return None
         connection.validate_no_broken_transaction()
         return connection.connection
-
-
-def opened(queue: TaskQueue) -> TaskQueue:
-    """Open a queue. Raises what ``TaskQueue.open`` raises."""
-    if not queue.is_open:
-        try:
-            queue.open()
-        except SchemaError as error:
-            app = "" if apps.is_installed(APP) else f"add {APP!r} to INSTALLED_APPS, and run "
-            raise SchemaError(f"{error}; or in Django: {app}manage.py migrate") from None
-    return queue
 
 
 def _policy(given: object) -> RetryPolicy | None:

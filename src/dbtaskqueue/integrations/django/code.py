@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools as tools
 import importlib
+import json
 import logging
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,8 +27,8 @@ from django.utils.json import normalize_json
 from django.utils.module_loading import autodiscover_modules
 
 from ...checks import is_async
-from ...current import current_task
-from ...errors import TaskQueueError
+from ...current import RunningTask, current_task
+from ...errors import TaskNotFound, TaskQueueError
 from ...extension import Extension
 from ...options import Backoff
 from ...retry import DEFAULT
@@ -47,6 +48,17 @@ def budget_of(tries: int) -> int:
     ``tries``: how many the task may have if they raise exceptions.
     """
     return max(tries, DEFAULT.max_attempts or 0)
+
+
+def last_try(task: Task | RunningTask) -> int | None:
+    """Return the number of the attempt from which on an exception is final; None if it never is.
+
+    Attempts that were lost count, too. After an operator's retry, the task may have as many attempts again.
+    """
+    tries = task.meta.get(TRIES, 1)
+    if not isinstance(tries, int) or task.max_attempts is None:
+        return None
+    return task.max_attempts - budget_of(tries) + tries
 
 
 # -- finding tasks ---------------------------------------------------------------------------------
@@ -166,11 +178,9 @@ class Code:
     def backoff(self) -> Backoff | None:
         """When the running task is due again after an exception; None if its retry policy says so."""
         task = current_task()
-        tries = cast("int | None", task.meta.get(TRIES, 1))
-        if self._exists and tries is not None and task.max_attempts is not None:
-            before = task.max_attempts - budget_of(tries)  # attempts before an operator's retry
-            if task.attempt - before >= tries:
-                return _final
+        last = last_try(task)
+        if self._exists and last is not None and task.attempt >= last:
+            return _final
         return cast("Backoff | None", getattr(self._task, "backoff", None))
 
 
@@ -184,8 +194,10 @@ class DjangoFunctions:
     """The task functions of a backend, by name."""
 
     def __init__(self, alias: str) -> None:
-        self.__qualname__ = f"functions_{alias.encode().hex()}"
         self._alias = alias
+
+    def __getattr__(self, name: str) -> str:
+        return _place("functions", self._alias, name)
 
     def find(self, name: str) -> Callable[..., Any]:
         """Return the code of the task of that name. For a task that does not exist, it raises TaskQueueError."""
@@ -201,8 +213,10 @@ class DjangoExtension(Extension):
     """Sends ``task_finished`` in the worker, and closes Django's connections at the end of a process."""
 
     def __init__(self, alias: str) -> None:
-        self.__qualname__ = f"extension_{alias.encode().hex()}"
         self._alias = alias
+
+    def __getattr__(self, name: str) -> str:
+        return _place("extension", self._alias, name)
 
     def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
         """Send ``task_finished`` if the task does not run again."""
@@ -211,7 +225,10 @@ class DjangoExtension(Extension):
         if outcome not in ("done", "abandoned", "cancelled"):
             return
         backend = cast("DatabaseBackend", task_backends[self._alias])
-        result = to_result(task.refresh(), backend)
+        try:
+            result = to_result(task.refresh(), backend)
+        except TaskNotFound:  # a command line, or it was deleted meanwhile
+            return
         trace = None if error is None else error.__traceback__
         try:
             if error is not None:
@@ -250,20 +267,39 @@ def extension(alias: str) -> DjangoExtension:
     return DjangoExtension(alias)
 
 
+def _place(kind: str, alias: str, name: str) -> str:
+    """Return the attribute ``__qualname__`` of the functions or the extension of a backend. Raises AttributeError.
+
+    It has the names of Django's databases at this moment: in a test run, those of the test databases. Children must
+    use these, not those of the settings.
+    """
+    if name != "__qualname__":
+        raise AttributeError(name)
+    names = {alias: str(database["NAME"]) for alias, database in connections.settings.items()}
+    return f"{kind}_{json.dumps([alias, names]).encode().hex()}"
+
+
 def __getattr__(name: str) -> object:
     """Return the functions or the extension of a backend, by the names under which a child process looks them up."""
-    kind, _, alias = name.partition("_")
+    kind, _, place = name.partition("_")
     make: Callable[[str], object] | None = {"functions": functions, "extension": extension}.get(kind)
-    if make is None or not alias:
+    if make is None or not place:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _set_up()
-    return make(bytes.fromhex(alias).decode())
+    alias, databases = json.loads(bytes.fromhex(place))
+    _set_up(databases)
+    return make(alias)
 
 
-def _set_up() -> None:
-    """Load Django and all tasks in the fork server, whose children share them but no connection."""
+def _set_up(databases: Mapping[str, str]) -> None:
+    """Load Django and all tasks in the fork server, whose children share them but no connection.
+
+    ``databases``: the names of the databases by their aliases.
+    """
     if not apps.ready:
         django.setup()
+        for alias, name in databases.items():
+            if str(connections.settings[alias]["NAME"]) != name:
+                connections.settings[alias]["NAME"] = name
         logger = logging.getLogger("django.tasks")
         if logger.level == logging.NOTSET:  # otherwise, the output of each task has a line that says that it runs
             logger.setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, task_backends
+from django.tasks.exceptions import InvalidTaskBackend
 
 from .....cli import command_line_for
 from .....cli.reloading import DRAIN_TIMEOUT, is_child, supervise
@@ -39,7 +40,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run a command. Raises CommandError if it fails and was not called from the command line."""
-        backend = task_backends[options["backend"]]
+        try:
+            backend = task_backends[options["backend"]]
+        except InvalidTaskBackend:
+            known = ", ".join(map(repr, task_backends.settings))
+            raise CommandError(f"TASKS has no backend {options['backend']!r}; there are: {known}") from None
         if not isinstance(backend, DatabaseBackend):
             raise CommandError(f"TASKS[{options['backend']!r}] is not a DatabaseBackend of dbtaskqueue")
         load_tasks()
@@ -52,7 +57,8 @@ class Command(BaseCommand):
             " ".join(program),
             queues=sorted(backend.queues) or ["*"],
             program=program,
-            logs=self._called_from_command_line,
+            migrate=("python", *backend.migrate_command),
+            is_program=self._called_from_command_line,
         )
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
         code = 0
