@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -50,6 +50,7 @@ def command_line_for(
     program: Sequence[str] = (),
     migrate: Sequence[str] = (),
     is_program: bool | None = None,
+    changes: Callable[[], Iterable[set[str]]] | None = None,
 ) -> click.Group:
     """Return a click group with all commands, without ``--url`` and ``MODULE:NAME``.
 
@@ -59,7 +60,7 @@ def command_line_for(
 
     ``is_program``: whether the process ends after the command. Then ``worker`` logs to stderr, and ignores signals after
     its end. Otherwise, logging and the handlers of signals stay as they are. None: it does if ``sys.argv`` ends with the
-    words of the command.
+    words of the command. ``changes``: yields the files that have changed, for ``worker --reload``, as in ``reloading``.
     """
     from . import GROUPS
 
@@ -72,7 +73,8 @@ def command_line_for(
     @click.pass_context
     def start(ctx: click.Context) -> None:
         """Run and operate the tasks of this application."""
-        bind(ctx, Bound(queue if isinstance(queue, TaskQueue) else queue(), tuple(queues), tuple(program), is_program))
+        found = queue if isinstance(queue, TaskQueue) else queue()
+        bind(ctx, Bound(found, tuple(queues), tuple(program), is_program, changes))
 
     settings = {
         "auto_envvar_prefix": "DBTASKQUEUE",

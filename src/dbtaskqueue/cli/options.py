@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import click
@@ -39,13 +39,15 @@ def open_queue(url: str | None, queue: str = "default", *, create: bool = False)
 class Bound(NamedTuple):
     """The queue that a command line is for, the names of queues that its worker serves, and the words before it.
 
-    ``is_program``: whether the process ends after the command; None if its own command line decides.
+    ``is_program``: whether the process ends after the command; None if its own command line decides. ``changes``: the
+    files that have changed, for ``worker --reload``; None: Python files in the current directory.
     """
 
     queue: TaskQueue
     queues: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
     is_program: bool | None = None
+    changes: Callable[[], Iterable[set[str]]] | None = None
 
 
 def bind(ctx: click.Context, bound: Bound) -> None:

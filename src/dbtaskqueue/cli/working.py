@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -113,11 +114,13 @@ def worker(
     if reload_dir and not reload:
         raise click.UsageError("--reload-dir needs --reload")
     if reload:
-        if not reloading.is_child():
-            set_up_logging(log_level)
-            ctx.exit(reloading.reload(reload_dir or [os.curdir]))
         if ctx.get_parameter_source("drain_timeout") is ParameterSource.DEFAULT:
             options["drain_timeout"] = reloading.DRAIN_TIMEOUT
+        if not reloading.is_child():
+            set_up_logging(log_level)
+            watch = None if bound is None or reload_dir else bound.changes
+            watch = watch or partial(reloading.python_files, reload_dir or [os.curdir])
+            ctx.exit(reloading.reload(watch, options["drain_timeout"] + options["cancel_grace"]))
     if executor == "process":
         # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")

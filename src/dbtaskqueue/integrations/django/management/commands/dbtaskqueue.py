@@ -15,7 +15,6 @@ from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, task_backends
 from django.tasks.exceptions import InvalidTaskBackend
 
 from .....cli import command_line_for
-from .....cli.reloading import DRAIN_TIMEOUT, is_child, supervise
 from ...backend import DatabaseBackend
 from ...code import load_tasks
 from ...reloading import changes
@@ -59,6 +58,7 @@ class Command(BaseCommand):
             program=program,
             migrate=("python", *backend.migrate_command),
             is_program=self._called_from_command_line,
+            changes=changes,
         )
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
         code = 0
@@ -76,21 +76,16 @@ class Command(BaseCommand):
             raise CommandError(f"{' '.join(program)} {' '.join(words)} has failed", returncode=code)
 
     def _reloading(self, words: list[str]) -> list[str]:
-        """Return the words of the command. In development, a worker runs as a child that is replaced after changes.
+        """Return the words of the command, with ``--reload`` for a worker in development unless it is turned off.
 
         Django's ``--noreload`` and ``--no-reload`` are both understood.
         """
         rest = [word for word in words if word not in _RELOAD]
-        is_asked = "--reload" in words
-        is_usual = settings.DEBUG and len(rest) == len(words) and "--burst" not in words
-        if words[0] != "worker" or not self._called_from_command_line or not (is_asked or is_usual):
+        if words[0] != "worker" or not self._called_from_command_line:
             return rest
-        if not is_child():
-            if os.environ.get("NOTIFY_SOCKET") and not is_asked:
-                return rest
-            sys.exit(supervise(changes()))
-        is_given = any(word.startswith("--drain-timeout") for word in rest)
-        return rest if is_given else [*rest, f"--drain-timeout={DRAIN_TIMEOUT}s"]
+        is_usual = settings.DEBUG and "--burst" not in words and not os.environ.get("NOTIFY_SOCKET")
+        is_wanted = "--reload" in words or (is_usual and len(rest) == len(words))
+        return [*rest, "--reload"] if is_wanted else rest
 
     def _alias(self, alias: str) -> list[str]:
         return [] if alias == DEFAULT_TASK_BACKEND_ALIAS else ["--backend", alias]
