@@ -174,9 +174,32 @@ def test_the_tests_of_the_project_pass(
     """The admin and the helpers for tests, under Django's own test runner."""
     if not request.config.option.all_engines and (engine, django) not in [("sqlite", OLDEST), ("postgresql", NEWEST)]:
         pytest.skip("without --all-engines, each version runs on one engine")
-    done = open_shop(django).run("test", "--noinput")
+    shop = open_shop(django)
+    done = shop.run("test", "--noinput")
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stderr
+    if engine == "sqlite":  # Django removes the file of the test database, and we our connections to it
+        assert list(shop.directory.parent.glob("*.test*")) == []
+
+
+@pytest.mark.one_engine("the backend's settings decide, not the engine")
+def test_without_tables_commands_and_calls_name_the_command_of_the_project(open_shop: Opener, tmp_path: Path) -> None:
+    shop = open_shop()
+    code = "from shop.tasks import describe; describe.enqueue()"
+    own, url = str(tmp_path / "own.sqlite"), f"sqlite:///{tmp_path}/other.sqlite"
+    for settings, command, commands in (
+        ({"DATABASES.default.NAME": own}, "migrate", [("worker", "--burst"), ("enqueue", "1")]),
+        ({"TASKS.default.OPTIONS": {"url": url}}, "dbtaskqueue migrate", [("list",)]),
+    ):
+        expected = f"{'own' if command == 'migrate' else 'other'}.sqlite does not exist; run: python manage.py {command}\n"
+        for words in commands:
+            done = shop.run("dbtaskqueue", *words, **settings)
+            assert (done.returncode, done.stderr) == (1, f"Error: {tmp_path}/{expected}")
+        assert f"SchemaError: {tmp_path}/{expected}" in shop.run("shell", "--verbosity", "0", "-c", code, **settings).stderr
+    shop.manage("dbtaskqueue", "migrate", **settings)
+    shop.manage("shell", "--verbosity", "0", "-c", code, **settings)
+    done = shop.run("dbtaskqueue", "--backend", "mail", "list")
+    assert (done.returncode, done.stderr) == (1, "CommandError: TASKS has no backend 'mail'; there are: 'default'\n")
 
 
 @pytest.mark.one_engine("settings decide, not the engine")
@@ -196,6 +219,12 @@ def test_checks_name_what_cannot_work(open_shop: Opener) -> None:
     assert "modules must be a list of names, not 'shop.jobs'" in problems(
         **{"TASKS.default.OPTIONS": {"modules": "shop.jobs"}}
     )
+    (shop.directory / "shop" / "jobs.py").write_text("from shop import models\nmodels.Invoice\n")
+    modules = problems(**{"TASKS.default.OPTIONS": {"modules": ["shop.tasks", "shop.jobs", "shop.missing"]}})
+    assert modules.count("(dbtaskqueue.E004)") == 2
+    assert "'shop.jobs', which cannot be imported: AttributeError: module 'shop.models' has no" in modules
+    assert "'Invoice' (jobs.py, line 2)" in modules
+    assert "'shop.missing', which cannot be imported: ModuleNotFoundError" in modules
     sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": "x.sqlite"}
     assert "dbtaskqueue.W001" in problems(DATABASES={"default": sqlite})
     assert "dbtaskqueue.W002" in problems(DATABASES={"default": {**sqlite, "NAME": ":memory:"}})
