@@ -77,7 +77,12 @@ def test_the_queue_may_come_from_a_function(queue: TaskQueue) -> None:
 
 def test_the_options_that_name_a_database_or_code_are_gone(queue: TaskQueue) -> None:
     group = command_line_for(queue, "app tasks")
-    for words in (["list", "--url", "sqlite:///other.sqlite"], ["worker", "app:queue"], ["demo"], ["completion", "bash"]):
+    for words in (
+        ["list", "--url", "sqlite:///other.sqlite"],
+        ["worker", "app:queue"],
+        ["demo"],
+        ["completion", "bash"],
+    ):
         assert run(group, *words).exit_code == 2
     for words in (["worker", "--help"], ["schedules", "sync", "--help"], ["--help"]):
         text = run(group, *words).stdout
@@ -111,11 +116,9 @@ def test_a_missing_schema_names_the_command_of_the_application(tmp_path: Path) -
     file = tmp_path / "app.sqlite"
     queue = TaskQueue(f"sqlite:///{file}", open=False, create=False)
     queue.task(name="double")(lambda number: number * 2)
+    own, django = {"program": ["flask", "tasks"]}, {"program": [], "migrate": ["python", "manage.py", "migrate"]}
     for command in (["list"], ["worker", "--burst"], ["enqueue", "1"], ["schedules", "sync"]):
-        for options, expected in (
-            ({"program": ["flask", "tasks"]}, "flask tasks migrate"),
-            ({"program": ["flask", "tasks"], "migrate": ["python", "manage.py", "migrate"]}, "python manage.py migrate"),
-        ):
+        for options, expected in ((own, "flask tasks migrate"), (django, "python manage.py migrate")):
             result = run(command_line_for(queue, **options), *command)  # type: ignore[arg-type]
             assert (result.exit_code, result.output) == (1, f"Error: {file} does not exist; run: {expected}\n")
     assert not file.exists()

@@ -55,12 +55,13 @@ def command_line_for(
     """Return a click group with all commands, without ``--url`` and ``MODULE:NAME``.
 
     ``queue``: the ``TaskQueue``, or a function that returns it when a command runs. ``queues``: those that ``worker``
-    serves by default. ``program``: the words before a command when a message suggests one. ``migrate``: the words of the
-    command that creates the tables; by default, the command ``migrate`` of this command line.
+    serves by default. ``program``: the words before a command when a message suggests one. ``migrate``: the words of
+    the command that creates the tables; by default, the command ``migrate`` of this command line.
 
-    ``is_program``: whether the process ends after the command. Then ``worker`` logs to stderr, and ignores signals after
-    its end. Otherwise, logging and the handlers of signals stay as they are. None: it does if ``sys.argv`` ends with the
-    words of the command. ``changes``: yields the files that have changed, for ``worker --reload``, as in ``reloading``.
+    ``is_program``: whether the process ends after the command. Then ``worker`` logs to stderr, and ignores signals
+    after its end. Otherwise, logging and the handlers of signals stay as they are. None: it does if ``sys.argv`` ends
+    with the words of the command. ``changes``: yields the files that have changed, for ``worker --reload``, as in
+    ``reloading``.
     """
     from . import GROUPS
 

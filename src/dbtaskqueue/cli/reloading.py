@@ -1,8 +1,9 @@
 """``worker --reload``, for development: a parent watches files, and replaces its child, the worker, when they change.
 
 The child is the same command line. It drains for a second, unless ``--drain-timeout`` is given, and returns what still
-runs to the queue without spending an attempt. If the code cannot be imported, the child reports that and ends, and the parent waits for the next
-change. A burst of changes is one restart: the next child starts when no file has changed for a moment.
+runs to the queue without spending an attempt. If the code cannot be imported, the child reports that and ends, and the
+parent waits for the next change. A burst of changes is one restart: the next child starts when no file has changed for
+a moment.
 """
 
 from __future__ import annotations

@@ -38,18 +38,7 @@ class _Statements(Foreign):
 
     @property
     def commits_itself(self) -> bool:
-        if self._connection.in_transaction:
-            return False
-        return self._connection.isolation_level is None or self._loop.run(self._is_autocommit())
-
-    async def _is_autocommit(self) -> bool:
-        """Return whether ``autocommit`` of Python 3.12 is True, with which ``commit`` does nothing.
-
-        aiosqlite does not show it, and sqlite3 only to the connection's own thread.
-        """
-        driver = self._connection._conn
-        found: bool = await self._connection._execute(lambda: getattr(driver, "autocommit", -1) is True)  # type: ignore[no-untyped-call]
-        return found
+        return self._connection.isolation_level is None and not self._connection.in_transaction
 
     @property
     def in_transaction(self) -> bool:

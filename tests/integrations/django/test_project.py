@@ -124,7 +124,8 @@ def test_tasks_use_the_orm_in_each_executor(
 @pytest.mark.engine("postgresql")
 def test_djangos_connection_pool_works(open_shop: Opener) -> None:
     """The connections of a pool are borrowed for a transaction, and no child inherits one."""
-    shop = open_shop(**{"DATABASES.default.OPTIONS": {"pool": {"min_size": 1, "max_size": 4}}})
+    options = {"pool": {"min_size": 1, "max_size": 4}, "prepare_threshold": 5}  # the queue does not take either
+    shop = open_shop(**{"DATABASES.default.OPTIONS": options})
     code = (
         "from django.db import transaction\nfrom shop.models import Order\nfrom shop.tasks import *\n"
         "with transaction.atomic():\n    order = Order.objects.create(address='pooled')\n"
@@ -185,19 +186,20 @@ def test_the_tests_of_the_project_pass(
 @pytest.mark.one_engine("the backend's settings decide, not the engine")
 def test_without_tables_commands_and_calls_name_the_command_of_the_project(open_shop: Opener, tmp_path: Path) -> None:
     shop = open_shop()
-    code = "from shop.tasks import describe; describe.enqueue()"
-    own, url = str(tmp_path / "own.sqlite"), f"sqlite:///{tmp_path}/other.sqlite"
+    shell = ("shell", "--verbosity", "0", "-c", "from shop.tasks import describe; describe.enqueue()")
+    no_file: dict[str, object] = {"DATABASES.default.NAME": f"{tmp_path}/x.sqlite"}
+    url: dict[str, object] = {"TASKS.default.OPTIONS": {"url": f"sqlite:///{tmp_path}/x.sqlite"}}
     for settings, command, commands in (
-        ({"DATABASES.default.NAME": own}, "migrate", [("worker", "--burst"), ("enqueue", "1")]),
-        ({"TASKS.default.OPTIONS": {"url": url}}, "dbtaskqueue migrate", [("list",)]),
+        (no_file, "migrate", [("worker", "--burst"), ("enqueue", "1")]),
+        (url, "dbtaskqueue migrate", [("list",)]),
     ):
-        expected = f"{'own' if command == 'migrate' else 'other'}.sqlite does not exist; run: python manage.py {command}\n"
+        expected = f"{tmp_path}/x.sqlite does not exist; run: python manage.py {command}\n"
         for words in commands:
             done = shop.run("dbtaskqueue", *words, **settings)
-            assert (done.returncode, done.stderr) == (1, f"Error: {tmp_path}/{expected}")
-        assert f"SchemaError: {tmp_path}/{expected}" in shop.run("shell", "--verbosity", "0", "-c", code, **settings).stderr
-    shop.manage("dbtaskqueue", "migrate", **settings)
-    shop.manage("shell", "--verbosity", "0", "-c", code, **settings)
+            assert (done.returncode, done.stderr) == (1, f"Error: {expected}")
+        assert f"SchemaError: {expected}" in shop.run(*shell, **settings).stderr
+    shop.manage("dbtaskqueue", "migrate", **url)
+    shop.manage(*shell, **url)
     done = shop.run("dbtaskqueue", "--backend", "mail", "list")
     assert (done.returncode, done.stderr) == (1, "CommandError: TASKS has no backend 'mail'; there are: 'default'\n")
 
@@ -216,6 +218,10 @@ def test_checks_name_what_cannot_work(open_shop: Opener) -> None:
     assert "dbtaskqueue.E001" in shop.run("shell", "-c", code, INSTALLED_APPS=apps, ROOT_URLCONF=None).stderr
     assert "dbtaskqueue.E002" in problems(**{"TASKS.default.OPTIONS": {"database": "warehouse"}})
     assert "dbtaskqueue.E002" in problems(**{"TASKS.default.OPTIONS": {"url": "oracle://tasks"}})
+    nameless = {"ENGINE": "django.db.backends.postgresql", "NAME": "", "OPTIONS": {"service": "shop"}}
+    assert "(dbtaskqueue.E002) TASKS['default']: DATABASES['default'] cannot be used: dbtaskqueue needs the NAME" in (
+        problems(DATABASES={"default": nameless})
+    )
     assert "modules must be a list of names, not 'shop.jobs'" in problems(
         **{"TASKS.default.OPTIONS": {"modules": "shop.jobs"}}
     )

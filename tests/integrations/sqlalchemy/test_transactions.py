@@ -5,11 +5,9 @@ Each test runs with each kind of connection. Those of one kind share a database,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from engines import database
 from servers.requirements import library
 from servers.shared import fresh_mariadb_url
 
-from dbtaskqueue import AsyncTaskQueue, ConfigurationError, StoreUnavailable, TaskNotFound, TaskQueue, Worker
+from dbtaskqueue import ConfigurationError, StoreUnavailable, TaskNotFound, TaskQueue, Worker
 
 library("sqlalchemy", "aiosqlite", "psycopg2", "asyncpg", "aiomysql", "asyncmy", "greenlet")
 
@@ -169,27 +167,6 @@ def test_a_connection_in_autocommit(queue: TaskQueue, kind: str) -> None:
     ):
         queue.enqueue(1, connection=user.connection)
     assert queue.tasks() == []
-
-
-@pytest.mark.one_engine("only SQLite has it")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the argument autocommit of sqlite3 is new in Python 3.12")
-def test_autocommit_of_aiosqlite(tmp_path: Path) -> None:
-    """With autocommit=True, commit() does nothing: a transaction that enqueue started would be lost."""
-    import aiosqlite
-
-    async def main() -> list[object]:
-        async with (
-            AsyncTaskQueue(f"sqlite:///{tmp_path}/q.sqlite") as queue,
-            aiosqlite.connect(tmp_path / "q.sqlite", autocommit=True) as connection,
-        ):
-            with pytest.raises(ConfigurationError, match="in autocommit; start a transaction"):
-                await queue.enqueue(1, connection=connection)
-            await connection.execute("BEGIN IMMEDIATE")
-            await queue.enqueue(2, connection=connection)
-            await connection.execute("COMMIT")
-            return [task.payload for task in await queue.tasks()]
-
-    assert asyncio.run(main()) == [2]
 
 
 def test_a_closed_connection(queue: TaskQueue, user: Any, kind: str) -> None:

@@ -42,9 +42,10 @@ class SqlDatabase(SqlFacet, Database):
     def _check_schema(self, name: str) -> None:
         version, oldest = self._versions()
         if version < self.schema_version:
-            problem, verb = f"{name} has no dbtaskqueue schema", "create"
+            what, verb = "no dbtaskqueue schema", "create"
             if version:
-                problem, verb = f"{name} has schema version {version}, this program needs {self.schema_version}", "upgrade"
+                what, verb = f"schema version {version}, this program needs {self.schema_version}", "upgrade"
+            problem = f"{name} has {what}"
             raise SchemaError(f"{problem}; {verb} it with: {self._migrate_command}", problem)
         if oldest == IMPORTING:
             raise SchemaError(f"{name} is being filled by: dbtaskqueue copy; if that was interrupted, run it again")

@@ -22,7 +22,7 @@ from dbtaskqueue import ConfigurationError
 from dbtaskqueue._executors.lookup import place_of
 from dbtaskqueue._formats.url import parse
 
-from .database import is_sqlite
+from .database import is_sqlite, url_of
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
@@ -89,6 +89,10 @@ def _check_database(alias: Any, where: str) -> list[CheckMessage]:
                 id="dbtaskqueue.E002",
             )
         ]
+    try:
+        parse(url_of(connection))
+    except (ConfigurationError, ImproperlyConfigured) as error:
+        return [Error(f"{where}: {place} cannot be used: {error}", id="dbtaskqueue.E002")]
     check = _CHECKS.get(connection.vendor)
     return [] if check is None else check(connection, place)
 

@@ -26,6 +26,8 @@ from django.utils.json import normalize_json
 from dbtaskqueue import TaskQueue, TaskState
 from dbtaskqueue.testing import run_tasks
 
+from .results import failures
+
 _MOST_SHOWN = 20
 _MOST_RUN = 10_000
 
@@ -192,6 +194,7 @@ class _Runner:
         finally:
             ended = task.refresh()
             done = ended.state == TaskState.DONE
+            result.errors.extend(failures(ended))
             status = TaskResultStatus.SUCCESSFUL if done else TaskResultStatus.FAILED
             _set(result, status=status, finished_at=ended.finished_at, _return_value=ended.result)
 

@@ -76,6 +76,9 @@ class CapturedTest(TaskTestMixin, TestCase):
         with self.assertRaisesMessage(ValueError, "no"):
             tasks.run()
         self.assertEqual(tasks[0].status, "FAILED")
+        [error] = tasks[0].errors
+        self.assertIs(error.exception_class, ValueError)
+        self.assertIn("ValueError: no", error.traceback)
 
     def test_a_task_that_was_rolled_back_is_left_out(self):
         with captured_tasks() as tasks:
@@ -148,7 +151,9 @@ class WorkerTest(TransactionTestCase):
         self.work("process")
         order.refresh_from_db()
         self.assertEqual(order.receipt, "Receipt for Ann")
-        self.assertEqual([default_task_backend.get_result(each.id).status for each in (first, second)], ["SUCCESSFUL"] * 2)
+        self.assertEqual(
+            [default_task_backend.get_result(each.id).status for each in (first, second)], ["SUCCESSFUL"] * 2
+        )
 
     def test_the_log_shows_where_a_task_failed_in_a_child_process(self):
         refuse.enqueue("no")
