@@ -183,6 +183,37 @@ def test_the_tests_of_the_project_pass(
         assert list(shop.directory.parent.glob("*.test*")) == []
 
 
+PARALLEL = """
+import time
+from pathlib import Path
+from django.tasks import default_task_backend
+from django.test import TransactionTestCase
+from shop.tasks import describe
+
+class Meeting:
+    def test_the_queue_has_only_the_task_of_this_process(self):
+        describe.enqueue()
+        Path(f"{type(self).__name__}.here").touch()
+        ended = time.monotonic() + 60
+        while len(list(Path().glob("*.here"))) < 2 and time.monotonic() < ended:
+            time.sleep(0.01)
+        number = len(default_task_backend.queue.find(all_queues=True).tasks)
+        Path(f"{type(self).__name__}.{number}").touch()  # the runner could not pass on a failure
+
+class First(Meeting, TransactionTestCase): pass
+class Second(Meeting, TransactionTestCase): pass
+"""
+
+
+@pytest.mark.one_engine("only SQLite has databases in memory")
+def test_parallel_tests_in_memory_have_queues_of_their_own(open_shop: Opener) -> None:
+    shop = open_shop(**{"DATABASES.default.TEST": {"NAME": None}})
+    (shop.directory / "shop" / "tests_parallel.py").write_text(PARALLEL)
+    done = shop.run("test", "--noinput", "--parallel", "2", "shop.tests_parallel")
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in shop.directory.glob("*.[0-9]")} == {"First.1", "Second.1"}
+
+
 @pytest.mark.one_engine("the backend's settings decide, not the engine")
 def test_without_tables_commands_and_calls_name_the_command_of_the_project(open_shop: Opener, tmp_path: Path) -> None:
     shop = open_shop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,7 +105,9 @@ class DatabaseBackend(BaseTaskBackend):
     @property
     def unopened_queue(self) -> TaskQueue:
         """The ``TaskQueue`` of this backend, perhaps not open. All threads share it."""
-        key = self.alias, self.url, self.lease, self.retry
+        # a temporary file belongs to a process: those of "test --parallel" have a database in memory each
+        process = os.getpid() if self.is_temporary else None
+        key = self.alias, self.url, self.lease, self.retry, process
         with _lock:
             if key not in _queues:
                 extension = code.extension(self.alias)
