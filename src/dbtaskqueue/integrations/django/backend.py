@@ -180,11 +180,12 @@ class DatabaseBackend(BaseTaskBackend):
         if self.database is None:
             return None
         connection: BaseDatabaseWrapper = connections[self.database]
-        if not connection.in_atomic_block and (connection.connection is None or connection.autocommit):
-            return None
-        if self.is_temporary:
+        is_open = connection.connection is not None
+        commits_itself = connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]
+        if self.is_temporary or (commits_itself and not connection.in_atomic_block):
             return None
         connection.validate_no_broken_transaction()
+        connection.ensure_connection()
         return connection.connection
 
 

@@ -80,6 +80,17 @@ class TransactionsTest(TransactionTestCase):
             transaction.rollback()
             transaction.set_autocommit(True)
 
+    def test_the_setting_autocommit(self):
+        """A transaction starts with the first statement, which may be that of enqueue."""
+        settings = connection.settings_dict
+        self.addCleanup(settings.update, AUTOCOMMIT=settings["AUTOCOMMIT"])
+        self.addCleanup(connection.close)
+        settings["AUTOCOMMIT"] = False
+        connection.close()
+        gone = describe.enqueue()
+        transaction.rollback()
+        self.assertIsNone(status(gone))
+
 
 class RolledBackTest(TestCase):
     """A TestCase rolls back, and the tasks with it."""
