@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -151,14 +152,15 @@ class Code:
             close_old_connections()
 
     async def _run_async(self, args: Any, kwargs: Any) -> Any:
-        await sync_to_async(_renew_connections)()
+        share = _Share()
         try:
+            await sync_to_async(share.start)()
             result = await sync_to_async(self._running)()
             await task_started.asend(type(self._backend), task_result=result)
             context = [TaskContext(task_result=result)] if self._task.takes_context else []
             return normalize_json(await self._task.func(*context, *args, **kwargs))
         finally:
-            await sync_to_async(close_old_connections)()
+            await sync_to_async(share.end)()
 
     def _started(self, args: Any) -> Any:
         result = self._running()
@@ -188,6 +190,41 @@ def _renew_connections() -> None:
     """Do what Django does when a request starts, in the thread that uses the connections."""
     reset_queries()
     close_old_connections()
+
+
+class _Share:
+    """The share of a coroutine in Django's connections. All coroutines of a process use those of one thread.
+
+    So their age counts only while no other coroutine runs: it may read from a cursor. Call both methods in that thread.
+    """
+
+    _running = threading.local()
+
+    def __init__(self) -> None:
+        self._has_started = False
+
+    def start(self) -> None:
+        """Do what Django does when a request starts."""
+        others = self._count()
+        self._has_started, self._running.number = True, others + 1
+        _close_broken_connections() if others else _renew_connections()
+
+    def end(self) -> None:
+        """Do what Django does when a request ends, if ``start`` was called."""
+        if self._has_started:
+            self._running.number = others = self._count() - 1
+            _close_broken_connections() if others else close_old_connections()
+
+    def _count(self) -> int:
+        return getattr(self._running, "number", 0)
+
+
+def _close_broken_connections() -> None:
+    """Close connections that have had an error and do not work any more: the next query opens others."""
+    for connection in connections.all(initialized_only=True):
+        has_failed = connection.connection is not None and connection.errors_occurred
+        if has_failed and not connection.in_atomic_block and not connection.is_usable():
+            connection.close()
 
 
 class DjangoFunctions:
