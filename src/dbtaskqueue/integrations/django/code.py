@@ -11,7 +11,6 @@ import importlib
 import json
 import logging
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import django
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.db import close_old_connections, connections, reset_queries
+from django.db import close_old_connections, connections
 from django.tasks import TaskContext, TaskResult, task_backends
 from django.tasks.base import Task as DjangoTask
 from django.tasks.signals import task_finished, task_started
@@ -34,6 +33,7 @@ from ...extension import Extension
 from ...options import Backoff
 from ...retry import DEFAULT
 from ...task import Task
+from .connections import Share, renew_connections
 from .task import DatabaseTask
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Code:
         """Run the task and return its result as JSON; for an ``async def``, return an awaitable."""
         if is_async(self._task.func):
             return self._run_async(args, kwargs)
-        _renew_connections()
+        renew_connections()
         try:
             args = self._started(args)
             return normalize_json(self._task.func(*args, **kwargs))
@@ -152,7 +152,7 @@ class Code:
             close_old_connections()
 
     async def _run_async(self, args: Any, kwargs: Any) -> Any:
-        share = _Share()
+        share = Share()
         try:
             await sync_to_async(share.start)()
             result = await sync_to_async(self._running)()
@@ -184,47 +184,6 @@ class Code:
         if self._exists and last is not None and task.attempt >= last:
             return _final
         return cast("Backoff | None", getattr(self._task, "backoff", None))
-
-
-def _renew_connections() -> None:
-    """Do what Django does when a request starts, in the thread that uses the connections."""
-    reset_queries()
-    close_old_connections()
-
-
-class _Share:
-    """The share of a coroutine in Django's connections. All coroutines of a process use those of one thread.
-
-    So their age counts only while no other coroutine runs: it may read from a cursor. Call both methods in that thread.
-    """
-
-    _running = threading.local()
-
-    def __init__(self) -> None:
-        self._has_started = False
-
-    def start(self) -> None:
-        """Do what Django does when a request starts."""
-        others = self._count()
-        self._has_started, self._running.number = True, others + 1
-        _close_broken_connections() if others else _renew_connections()
-
-    def end(self) -> None:
-        """Do what Django does when a request ends, if ``start`` was called."""
-        if self._has_started:
-            self._running.number = others = self._count() - 1
-            _close_broken_connections() if others else close_old_connections()
-
-    def _count(self) -> int:
-        return getattr(self._running, "number", 0)
-
-
-def _close_broken_connections() -> None:
-    """Close connections that have had an error and do not work any more: the next query opens others."""
-    for connection in connections.all(initialized_only=True):
-        has_failed = connection.connection is not None and connection.errors_occurred
-        if has_failed and not connection.in_atomic_block and not connection.is_usable():
-            connection.close()
 
 
 class DjangoFunctions:
