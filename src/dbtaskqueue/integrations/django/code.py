@@ -271,7 +271,7 @@ def _place(kind: str, alias: str, name: str) -> str:
     """
     if name != "__qualname__":
         raise AttributeError(name)
-    names = {alias: str(database["NAME"]) for alias, database in connections.settings.items()}
+    names = {each: str(database["NAME"]) for each, database in connections.settings.items()}
     return f"{kind}_{json.dumps([alias, names]).encode().hex()}"
 
 
