@@ -239,7 +239,6 @@ class ConnectionsTest(TransactionTestCase):
         self.assertGreaterEqual(len(others), 2)
         self.assertEqual([each.connection for each in others], [None] * len(others))
 
-
     def meet(self, executor, first, second):
         """Run two coroutines at the same time: the second ends while the first one waits."""
         meeting.update(reading=Event(), done=Event())
