@@ -33,7 +33,7 @@ from ...extension import Extension
 from ...options import Backoff
 from ...retry import DEFAULT
 from ...task import Task
-from .connections import Share, renew_connections
+from .connections import Share, close_idle_connections, leave_connections, use_connections
 from .task import DatabaseTask
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ class Code:
         """Run the task and return its result as JSON; for an ``async def``, return an awaitable."""
         if is_async(self._task.func):
             return self._run_async(args, kwargs)
-        renew_connections()
+        use_connections()
         try:
             args = self._started(args)
             return normalize_json(self._task.func(*args, **kwargs))
         finally:
-            close_old_connections()
+            leave_connections()
 
     async def _run_async(self, args: Any, kwargs: Any) -> Any:
         share = Share()
@@ -246,6 +246,7 @@ class DjangoExtension(Extension):
             yield
         finally:
             connections.close_all()
+            close_idle_connections()
 
 
 # -- in child processes ----------------------------------------------------------------------------

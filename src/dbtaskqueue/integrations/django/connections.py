@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 from django.db import close_old_connections, connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+_idle: weakref.WeakSet[BaseDatabaseWrapper] = weakref.WeakSet()
+"""Connections of any thread that are open, by CONN_MAX_AGE, and that no task uses."""
+_lock = threading.Lock()
 
 
-def renew_connections() -> None:
+def use_connections() -> None:
     """Do what Django does when a request starts, in the thread that uses the connections."""
+    with _lock:
+        _idle.difference_update(connections.all(initialized_only=True))
     reset_queries()
     close_old_connections()
+
+
+def leave_connections() -> None:
+    """Do what Django does when a request ends, in the thread that has used the connections."""
+    close_old_connections()
+    with _lock:
+        _idle.update(each for each in connections.all(initialized_only=True) if each.connection is not None)
+
+
+def close_idle_connections() -> None:
+    """Close what the threads of a worker leave open. A test database could not be dropped otherwise."""
+    with _lock:
+        for connection in list(_idle):
+            connection.inc_thread_sharing()
+            try:
+                if not connection.in_atomic_block:
+                    connection.close()
+            finally:
+                connection.dec_thread_sharing()
+        _idle.clear()
 
 
 class Share:
@@ -28,13 +56,13 @@ class Share:
         """Do what Django does when a request starts."""
         others = self._count()
         self._has_started, self._running.number = True, others + 1
-        _close_broken() if others else renew_connections()
+        _close_broken() if others else use_connections()
 
     def end(self) -> None:
         """Do what Django does when a request ends, if ``start`` was called."""
         if self._has_started:
             self._running.number = others = self._count() - 1
-            _close_broken() if others else close_old_connections()
+            _close_broken() if others else leave_connections()
 
     def _count(self) -> int:
         return getattr(self._running, "number", 0)

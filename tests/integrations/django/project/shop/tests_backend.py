@@ -6,7 +6,7 @@ from io import StringIO
 from threading import Event
 
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 from django.db.migrations.loader import MigrationLoader
 from django.db.transaction import TransactionManagementError
@@ -223,21 +223,31 @@ class SignalsTest(TransactionTestCase):
 
 
 class ConnectionsTest(TransactionTestCase):
-    def test_connections_are_closed_after_a_task(self):
+    def connections_after(self, *words):
+        """Run tasks, and return the connections that they have made, and whether each is closed."""
         made = []
 
         def note(connection, **kwargs):
             made.append(connection)
 
         connection_created.connect(note)
-        self.addCleanup(connection_created.disconnect, note)
         order = Order.objects.create(address="Ann")
         for task in (write_receipt, write_receipt_async):
             task.enqueue(order.id)
-        work()
-        others = [each for each in made if each is not connection]
-        self.assertGreaterEqual(len(others), 2)
-        self.assertEqual([each.connection for each in others], [None] * len(others))
+        work(*words)
+        connection_created.disconnect(note)
+        return {id(each): each.connection is None for each in made if each is not connections["default"]}
+
+    def test_connections_are_closed_after_a_task(self):
+        self.assertEqual([*self.connections_after().values()], [True, True])
+
+    def test_connections_that_are_kept_open_are_closed_with_the_worker(self):
+        settings = connection.settings_dict
+        self.addCleanup(settings.update, CONN_MAX_AGE=settings["CONN_MAX_AGE"])
+        settings["CONN_MAX_AGE"] = None
+        for executor in ("thread", "asyncio"):
+            with self.subTest(executor):
+                self.assertEqual([*self.connections_after("--executor", executor).values()], [True, True])
 
     def meet(self, executor, first, second):
         """Run two coroutines at the same time: the second ends while the first one waits."""
