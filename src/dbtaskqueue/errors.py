@@ -36,7 +36,14 @@ class ConfigurationError(TaskQueueError):
 
 
 class SchemaError(TaskQueueError):
-    """The database's schema is missing, too old or too new. The message names the command to run."""
+    """The database's schema is missing, too old or too new. The message names the command to run.
+
+    ``problem`` is the message without the command if that is to migrate, else None. A framework has its own command.
+    """
+
+    def __init__(self, message: str, problem: str | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 class PayloadError(TaskQueueError, ValueError):
@@ -85,7 +92,7 @@ class ChildFailed(TaskQueueError):
 
     ``name`` is the name of the exception's class there, ``text_in_child`` its text with the traceback, and
     ``type_in_child`` the full name of its class (``package.module.Name``). If the process itself ended, ``name`` is
-    "ChildFailed" and ``type_in_child`` is None.
+    "ChildFailed" and ``type_in_child`` is None. ``__cause__`` has the text, so a log of the exception shows it.
     """
 
     def __init__(
@@ -95,6 +102,15 @@ class ChildFailed(TaskQueueError):
         self.name = name
         self.text_in_child = message if text is None else text
         self.type_in_child = type_in_child
+        if self.text_in_child != message:
+            self.__cause__ = RemoteTraceback(self.text_in_child)
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that was raised in another process: its text there, with the traceback."""
+
+    def __str__(self) -> str:
+        return "\n" + str(self.args[0])
 
 
 class StoreUnavailable(TaskQueueError):

@@ -56,7 +56,7 @@ def test_bash_completes_commands_queues_states_and_ids(cli: Cli, queue: TaskQueu
     assert completed(cli, "sched") == ["schedules"]
     assert completed(cli, "list", "--url", queue.url, "--queue", "m") == ["mail"]
     assert completed(cli, "list", "--state", "ab") == ["abandoned"]
-    assert completed(cli, "show", "--url", queue.url, "") == [str(tasks[0].id)]
+    assert completed(cli, "show", "--url", queue.url, "") == [str(task.id) for task in reversed(tasks)]  # of all queues
     assert completed(cli, "--url", queue.url, "cancel", "--queue", "mail", "") == [str(tasks[1].id)]
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from helpers import until
 from servers import requirements
 
 from dbtaskqueue import TaskQueue
+from dbtaskqueue.cli import reloading
 
 requirements.library("watchfiles")
 
@@ -203,3 +205,55 @@ def test_what_is_refused(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = "import sys; sys.modules['watchfiles'] = None; from dbtaskqueue.cli import main; main()"
     done = cli.run([sys.executable, "-c", blocked, "worker", "app:queue", "--reload"])
     assert (done.code, "pip install 'dbtaskqueue[reload]'" in done.err) == (1, True)
+
+
+@pytest.mark.parametrize(("drains", "outcome"), [(310.0, "drained"), (30.0, "killed")])
+def test_a_worker_gets_its_drain_timeout_before_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drains: float, outcome: str
+) -> None:
+    """Two minutes pass between a change and the end of the worker: it is killed a minute after it should have ended."""
+    place = str(tmp_path)
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", SLOW, place])
+    clock = types.SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(reloading, "time", clock)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def starts() -> int:
+        return len(list(tmp_path.glob("started-*")))
+
+    def changes() -> Iterator[set[str]]:
+        until(lambda: starts() == 1, within=WITHIN)
+        yield {"app.py"}
+        until(Path(place, "draining").exists, within=WITHIN)
+        yield set()
+        clock.now += 120
+        yield set()
+        Path(place, "go").touch()
+        ended = time.monotonic() + WITHIN
+        while starts() < 2 and time.monotonic() < ended:
+            time.sleep(0.01)
+            yield set()
+
+    try:
+        reloading.reload(changes, drains)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert Path(place, "drained").exists() is (outcome == "drained")
+    assert starts() == 2
+
+
+SLOW = """
+import os, signal, sys, time
+os.chdir(sys.argv[1])
+def drain(number, frame):
+    open("draining", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    open("drained", "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, drain)
+open(f"started-{os.getpid()}", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+"""

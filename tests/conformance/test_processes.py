@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,8 @@ def test_on_error_gets_the_exception_of_the_child(queue: TaskQueue) -> None:
     assert isinstance(error, ChildFailed)
     assert (error.name, str(error)) == ("ValueError", "ValueError: no good")
     assert "in do_raise" in error.text_in_child
+    logged = "".join(traceback.format_exception(error))
+    assert "in do_raise" in logged
 
 
 @pytest.mark.parametrize(("name", "state"), [("retry", "failed"), ("abandon", "abandoned"), ("release", "pending")])

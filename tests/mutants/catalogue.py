@@ -2331,6 +2331,22 @@ MUTANTS = [
         only="edited",
     ),
     Mutant(
+        "a reloader kills a worker before its drain timeout",
+        "cli/reloading.py",
+        "_Reloader(drains + _END)",
+        "_Reloader(_END)",
+        _cli("reloading::test_a_worker_gets_its_drain_timeout_before_it_is_killed"),
+        only="drain_timeout",
+    ),
+    Mutant(
+        "a worker that a test calls keeps its handlers of signals",
+        "cli/commands.py",
+        "is_own = bool(args) and sys.argv[-len(args) :] == args",
+        "is_own = True",
+        _cli("bound::test_a_worker_restores_the_handlers_of_signals"),
+        only="restores",
+    ),
+    Mutant(
         "a schedule is in the queue of another application",
         "integrations/flask.py",
         "queues={self._default_name: queue}",

@@ -31,6 +31,15 @@ class Commands(click.Group):
             for command in commands:
                 self.add_command(command)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Note whether the process ends after the command, and return the context."""
+        is_own = bool(args) and sys.argv[-len(args) :] == args  # before click takes words from the list
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta[_IS_OWN] = is_own
+        return ctx
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the groups, not sorted."""
         return list(self.commands)
@@ -63,6 +72,18 @@ class Commands(click.Group):
             return click.ClickException(escaped(why))
         except SystemExit as end:  # for example, click exits when the reader of a pipe has exited
             return end.code if isinstance(end.code, int) else 1
+
+
+_IS_OWN = f"{__name__}.is_own"
+
+
+def is_own_command_line(ctx: click.Context) -> bool:
+    """Return whether the process was started with the words of this command, and so ends after it.
+
+    If not, a program such as a test calls the command, and continues.
+    """
+    found: bool = ctx.meta.get(_IS_OWN, False)
+    return found
 
 
 class _Aborted(click.ClickException):

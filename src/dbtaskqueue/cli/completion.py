@@ -53,11 +53,15 @@ def queue_names(ctx: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def task_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the newest tasks of the command's queue, with their functions and states."""
+    """Return the newest tasks of the queue that is named, else of all queues, with their functions and states."""
     name = ctx.params.get("queue")
-    tasks: list[Task] = _asked(
-        ctx, lambda queue: (queue.lane(name) if isinstance(name, str) else queue).tasks(limit=_MOST)
-    )
+
+    def newest(queue: TaskQueue) -> list[Task]:
+        if isinstance(name, str):
+            return queue.lane(name).tasks(limit=_MOST)
+        return queue.find(all_queues=True, limit=_MOST).tasks
+
+    tasks = _asked(ctx, newest)
     return [CompletionItem(str(task.id), help=_help(task)) for task in tasks if str(task.id).startswith(incomplete)]
 
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import click
@@ -30,20 +30,24 @@ T = TypeVar("T")
 
 def open_queue(url: str | None, queue: str = "default", *, create: bool = False) -> TaskQueue:
     """Open the queue of a command. Only commands that add or run tasks create a missing database."""
+    ctx = click.get_current_context(silent=True)
+    if create and ctx is not None and (bound := bound_to(ctx)) is not None:
+        bound.queue.open()  # which creates nothing if it was created with create=False
     return TaskQueue(url, queue, create=create)
 
 
 class Bound(NamedTuple):
     """The queue that a command line is for, the names of queues that its worker serves, and the words before it.
 
-    ``logs``: whether the worker is a program of its own, which logs to stderr and exits afterwards. If not, logging and
-    the handlers of signals stay as the program has set them up.
+    ``is_program``: whether the process ends after the command; None if its own command line decides. ``changes``: the
+    files that have changed, for ``worker --reload``; None: Python files in the current directory.
     """
 
     queue: TaskQueue
     queues: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
-    logs: bool = True
+    is_program: bool | None = None
+    changes: Callable[[], Iterable[set[str]]] | None = None
 
 
 def bind(ctx: click.Context, bound: Bound) -> None:
@@ -65,7 +69,7 @@ def command_line(url: str | None, *words: str) -> str:
     """Return a command that the user may run next for the same database. A password in it is masked."""
     ctx = click.get_current_context(silent=True)
     if ctx is not None and (bound := bound_to(ctx)) is not None and bound.program:
-        return shlex.join([*bound.program, *words])
+        return shlex.join([*bound.program, *(word for word in words if word != "MODULE:NAME")])
     shown = mask(url or os.environ.get("DBTASKQUEUE_URL") or DEFAULT_URL)
     return shlex.join(["dbtaskqueue", "--url", shown, *words])
 

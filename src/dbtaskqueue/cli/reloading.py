@@ -1,8 +1,9 @@
 """``worker --reload``, for development: a parent watches files, and replaces its child, the worker, when they change.
 
-The child is the same command line. It drains for a second only, and returns what still runs to the queue without
-spending an attempt. If the code cannot be imported, the child reports that and ends, and the parent waits for the next
-change. A burst of changes is one restart: the next child starts when no file has changed for a moment.
+The child is the same command line. It drains for a second, unless ``--drain-timeout`` is given, and returns what still
+runs to the queue without spending an attempt. If the code cannot be imported, the child reports that and ends, and the
+parent waits for the next change. A burst of changes is one restart: the next child starts when no file has changed for
+a moment.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 
 import click
@@ -30,7 +31,7 @@ _MARK = "DBTASKQUEUE_RELOADER"
 _QUIET = 400
 """Milliseconds without a change until the next child starts."""
 _END = 60.0
-"""Seconds after which a child that does not end is killed."""
+"""Seconds after its drain timeout and its cancel grace after which a child that does not end is killed."""
 _USAGE = 2
 
 
@@ -45,10 +46,19 @@ def is_child() -> bool:
     return True
 
 
-def reload(directories: Sequence[str]) -> int:
-    """Run the worker of this command line as a child, again whenever a Python file changes. Return the exit code."""
+def reload(watch: Callable[[], Iterable[set[str]]], drains: float) -> int:
+    """Run the command line of this process as a child, again after changes. Return its exit code.
+
+    ``watch`` returns an iterator that waits for a moment, and yields the files that have changed meanwhile, or an empty
+    set. ``drains``: seconds that the child's tasks get to end after SIGTERM.
+    """
     if os.environ.get("NOTIFY_SOCKET"):
         raise click.UsageError("--reload is for development; leave it out of a systemd service")
+    return _Reloader(drains + _END).run(watch())
+
+
+def python_files(directories: Sequence[str]) -> Iterator[set[str]]:
+    """Watch the Python files in these directories, and those below."""
     for directory in directories:
         if not os.path.isdir(directory):
             raise click.UsageError(f"--reload-dir: there is no directory {directory!r}")
@@ -60,21 +70,17 @@ def reload(directories: Sequence[str]) -> int:
     changes = watch(
         *directories, watch_filter=PythonFilter(), rust_timeout=_QUIET, yield_on_timeout=True, raise_interrupt=False
     )
-    return supervise({path for _, path in found} for found in changes)
-
-
-def supervise(changes: Iterable[set[str]]) -> int:
-    """Run the command line of this process as a child, again after changes. Return its exit code.
-
-    ``changes`` waits for a moment, and yields the files that have changed meanwhile, or an empty set.
-    """
-    return _Reloader().run(changes)
+    return ({path for _, path in found} for found in changes)
 
 
 class _Reloader:
-    """The parent. In a terminal, Ctrl-C reaches the child without it."""
+    """The parent. In a terminal, Ctrl-C reaches the child without it.
 
-    def __init__(self) -> None:
+    ``patience``: seconds after which a child that does not end after SIGTERM is killed.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
         self._shares_terminal = _is_in_foreground()
         self._must_end = False
         self._child: subprocess.Popen[bytes] | None = None
@@ -95,7 +101,7 @@ class _Reloader:
                     names = sorted(os.path.relpath(file) for file in files)
                     event(logging.INFO, "files have changed, the worker restarts", files=listed(names))
                     self._send(signal.SIGTERM)
-                    is_outdated, kill_at = True, time.monotonic() + _END
+                    is_outdated, kill_at = True, time.monotonic() + self._patience
                 continue
             code = None if self._child is None else self._child.poll()
             if self._child is not None and code is None:

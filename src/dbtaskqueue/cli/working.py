@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -24,6 +25,7 @@ from ..options import RunOptions, WorkerOptions, options_of
 from ..queue import TaskQueue
 from ..worker import Worker
 from . import reloading
+from .commands import is_own_command_line
 from .options import Bound, address, bound_to, checked, flags_of, is_url_given, queues_option, url_option
 from .output import console, escaped
 
@@ -112,11 +114,13 @@ def worker(
     if reload_dir and not reload:
         raise click.UsageError("--reload-dir needs --reload")
     if reload:
-        if not reloading.is_child():
-            set_up_logging(log_level)
-            ctx.exit(reloading.reload(reload_dir or [os.curdir]))
         if ctx.get_parameter_source("drain_timeout") is ParameterSource.DEFAULT:
             options["drain_timeout"] = reloading.DRAIN_TIMEOUT
+        if not reloading.is_child():
+            set_up_logging(log_level)
+            watch = None if bound is None or reload_dir else bound.changes
+            watch = watch or partial(reloading.python_files, reload_dir or [os.curdir])
+            ctx.exit(reloading.reload(watch, options["drain_timeout"] + options["cancel_grace"]))
     if executor == "process":
         # before _find, which adds the current directory to sys.path: a secrets.py there would replace Python's own
         importlib.import_module("dbtaskqueue._executors.process.executor")
@@ -124,12 +128,14 @@ def worker(
         code = _bound_code(bound, ctx)
     else:
         code = _Code(ctx.obj, None, {"commands": "only"}) if target is None else _code(target, ctx)
-    is_program = bound is None or bound.logs
-    if is_program:
+    is_program = None if bound is None else bound.is_program
+    if is_program is None:
+        is_program = is_own_command_line(ctx)
+    if bound is None or is_program:
         set_up_logging(log_level)
     when_to_end = {name: options.pop(name) for name in options_of(RunOptions)}
     worker = Worker(code.source, queues=queues or code.queues, **options)
-    # a program that continues, such as a test run, gets its handlers back: worker.run has some of its own
+    # a program that continues, such as a test run, gets its handlers back: those of worker.run end with it
     with draining_until_exit(worker.stop) if is_program else nullcontext():
         event(
             logging.INFO,

@@ -1,6 +1,6 @@
 """Tasks in the transaction of an async psycopg connection: ``await queue.enqueue(connection=connection)``.
 
-An AsyncTaskQueue takes a ``psycopg.AsyncConnection``. A ``psycopg.Connection`` is used directly, without this module.
+An AsyncTaskQueue takes a ``psycopg.AsyncConnection``. A ``psycopg.Connection`` is used directly.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ def test_tasks_use_the_orm_in_each_executor(
 @pytest.mark.engine("postgresql")
 def test_djangos_connection_pool_works(open_shop: Opener) -> None:
     """The connections of a pool are borrowed for a transaction, and no child inherits one."""
-    shop = open_shop(**{"DATABASES.default.OPTIONS": {"pool": {"min_size": 1, "max_size": 4}}})
+    options = {"pool": {"min_size": 1, "max_size": 4}, "prepare_threshold": 5}  # the queue does not take either
+    shop = open_shop(**{"DATABASES.default.OPTIONS": options})
     code = (
         "from django.db import transaction\nfrom shop.models import Order\nfrom shop.tasks import *\n"
         "with transaction.atomic():\n    order = Order.objects.create(address='pooled')\n"
@@ -174,9 +175,64 @@ def test_the_tests_of_the_project_pass(
     """The admin and the helpers for tests, under Django's own test runner."""
     if not request.config.option.all_engines and (engine, django) not in [("sqlite", OLDEST), ("postgresql", NEWEST)]:
         pytest.skip("without --all-engines, each version runs on one engine")
-    done = open_shop(django).run("test", "--noinput")
+    shop = open_shop(django)
+    done = shop.run("test", "--noinput")
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stderr
+    if engine == "sqlite":  # Django removes the file of the test database, and we our connections to it
+        assert list(shop.directory.parent.glob("*.test*")) == []
+
+
+PARALLEL = """
+import time
+from pathlib import Path
+from django.tasks import default_task_backend
+from django.test import TransactionTestCase
+from shop.tasks import describe
+
+class Meeting:
+    def test_the_queue_has_only_the_task_of_this_process(self):
+        describe.enqueue()
+        Path(f"{type(self).__name__}.here").touch()
+        ended = time.monotonic() + 60
+        while len(list(Path().glob("*.here"))) < 2 and time.monotonic() < ended:
+            time.sleep(0.01)
+        number = len(default_task_backend.queue.find(all_queues=True).tasks)
+        Path(f"{type(self).__name__}.{number}").touch()  # the runner could not pass on a failure
+
+class First(Meeting, TransactionTestCase): pass
+class Second(Meeting, TransactionTestCase): pass
+"""
+
+
+@pytest.mark.one_engine("only SQLite has databases in memory")
+def test_parallel_tests_in_memory_have_queues_of_their_own(open_shop: Opener) -> None:
+    shop = open_shop(**{"DATABASES.default.TEST": {"NAME": None}})
+    (shop.directory / "shop" / "tests_parallel.py").write_text(PARALLEL)
+    done = shop.run("test", "--noinput", "--parallel", "2", "shop.tests_parallel")
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in shop.directory.glob("*.[0-9]")} == {"First.1", "Second.1"}
+
+
+@pytest.mark.one_engine("the backend's settings decide, not the engine")
+def test_without_tables_commands_and_calls_name_the_command_of_the_project(open_shop: Opener, tmp_path: Path) -> None:
+    shop = open_shop()
+    shell = ("shell", "--verbosity", "0", "-c", "from shop.tasks import describe; describe.enqueue()")
+    no_file: dict[str, object] = {"DATABASES.default.NAME": f"{tmp_path}/x.sqlite"}
+    url: dict[str, object] = {"TASKS.default.OPTIONS": {"url": f"sqlite:///{tmp_path}/x.sqlite"}}
+    for settings, command, commands in (
+        (no_file, "migrate", [("worker", "--burst"), ("enqueue", "1")]),
+        (url, "dbtaskqueue migrate", [("list",)]),
+    ):
+        expected = f"{tmp_path}/x.sqlite does not exist; run: python manage.py {command}\n"
+        for words in commands:
+            done = shop.run("dbtaskqueue", *words, **settings)
+            assert (done.returncode, done.stderr) == (1, f"Error: {expected}")
+        assert f"SchemaError: {expected}" in shop.run(*shell, **settings).stderr
+    shop.manage("dbtaskqueue", "migrate", **url)
+    shop.manage(*shell, **url)
+    done = shop.run("dbtaskqueue", "--backend", "mail", "list")
+    assert (done.returncode, done.stderr) == (1, "CommandError: TASKS has no backend 'mail'; there are: 'default'\n")
 
 
 @pytest.mark.one_engine("settings decide, not the engine")
@@ -193,9 +249,19 @@ def test_checks_name_what_cannot_work(open_shop: Opener) -> None:
     assert "dbtaskqueue.E001" in shop.run("shell", "-c", code, INSTALLED_APPS=apps, ROOT_URLCONF=None).stderr
     assert "dbtaskqueue.E002" in problems(**{"TASKS.default.OPTIONS": {"database": "warehouse"}})
     assert "dbtaskqueue.E002" in problems(**{"TASKS.default.OPTIONS": {"url": "oracle://tasks"}})
+    nameless = {"ENGINE": "django.db.backends.postgresql", "NAME": "", "OPTIONS": {"service": "shop"}}
+    assert "(dbtaskqueue.E002) TASKS['default']: DATABASES['default'] cannot be used: dbtaskqueue needs the NAME" in (
+        problems(DATABASES={"default": nameless})
+    )
     assert "modules must be a list of names, not 'shop.jobs'" in problems(
         **{"TASKS.default.OPTIONS": {"modules": "shop.jobs"}}
     )
+    (shop.directory / "shop" / "jobs.py").write_text("from shop import models\nmodels.Invoice\n")
+    modules = problems(**{"TASKS.default.OPTIONS": {"modules": ["shop.tasks", "shop.jobs", "shop.missing"]}})
+    assert modules.count("(dbtaskqueue.E004)") == 2
+    assert "'shop.jobs', which cannot be imported: AttributeError: module 'shop.models' has no" in modules
+    assert "'Invoice' (jobs.py, line 2)" in modules
+    assert "'shop.missing', which cannot be imported: ModuleNotFoundError" in modules
     sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": "x.sqlite"}
     assert "dbtaskqueue.W001" in problems(DATABASES={"default": sqlite})
     assert "dbtaskqueue.W002" in problems(DATABASES={"default": {**sqlite, "NAME": ":memory:"}})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
+import signal
 import weakref
 from pathlib import Path
 from typing import Any
@@ -293,3 +295,17 @@ def test_a_test_of_the_application_creates_its_own(shop: Any, tmp_path: Path) ->
             assert [task["state"] for task in json.loads(run.output)] == ["done"]
         run = app.test_cli_runner().invoke(args=["tasks", "stats", "--json"])  # without a context
         assert json.loads(run.output)["done"] == 1
+
+
+def test_a_worker_of_the_test_runner_leaves_signals_and_logging_alone(tmp_path: Path) -> None:
+    """A handler that stays would ignore Ctrl-C in the rest of the test run."""
+    app = an_app(DBTASKQUEUE_URL=file(tmp_path, "tasks"))
+    tasks = FlaskTaskQueue(app)
+    tasks.task(name="double")(lambda number: number * 2)
+    task = tasks.functions.find("double").enqueue(4)  # type: ignore[union-attr, attr-defined]
+    numbers = signal.SIGTERM, signal.SIGINT
+    before = [signal.getsignal(number) for number in numbers], logging.getLogger("dbtaskqueue").level
+    words = ["tasks", "worker", "--burst", "--executor", "thread", "--log-level", "error"]
+    assert app.test_cli_runner().invoke(args=words).exit_code == 0
+    assert task.refresh().result == 8
+    assert ([signal.getsignal(number) for number in numbers], logging.getLogger("dbtaskqueue").level) == before

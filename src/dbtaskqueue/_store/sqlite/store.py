@@ -57,9 +57,10 @@ class SqliteStore(SqlStore):
         try:
             self._sqlite.open(create=create)
         except FileNotFoundError:
+            problem = f"{self.path} does not exist"
             raise SchemaError(
-                f"{self.path} does not exist; enqueue a task to create it,"
-                " or name another database with --url or $DBTASKQUEUE_URL"
+                f"{problem}; enqueue a task to create it, or name another database with --url or $DBTASKQUEUE_URL",
+                problem,
             ) from None
         if create and self._versions()[0] < self.schema_version:
             self.migrate()

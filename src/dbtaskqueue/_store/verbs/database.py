@@ -42,12 +42,11 @@ class SqlDatabase(SqlFacet, Database):
     def _check_schema(self, name: str) -> None:
         version, oldest = self._versions()
         if version < self.schema_version:
-            if not version:
-                raise SchemaError(f"{name} has no dbtaskqueue schema; create it with: {self._migrate_command}")
-            raise SchemaError(
-                f"{name} has schema version {version}, this program needs {self.schema_version};"
-                f" upgrade it with: {self._migrate_command}"
-            )
+            what, verb = "no dbtaskqueue schema", "create"
+            if version:
+                what, verb = f"schema version {version}, this program needs {self.schema_version}", "upgrade"
+            problem = f"{name} has {what}"
+            raise SchemaError(f"{problem}; {verb} it with: {self._migrate_command}", problem)
         if oldest == IMPORTING:
             raise SchemaError(f"{name} is being filled by: dbtaskqueue copy; if that was interrupted, run it again")
         if oldest > self.schema_version:

@@ -18,10 +18,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from dbtaskqueue import Actor, InvalidTransition, TaskNotFound, TaskState
+from dbtaskqueue import Actor, InvalidTransition, PayloadError, TaskNotFound, TaskState
 from dbtaskqueue.checks import counted, escaped
 
 from . import models
+from .code import TRIES, last_try
 from .lists import ChangeList, FunctionFilter, QueueFilter, StateFilter, shown_queue
 from .rendering import as_json, as_table, as_text, as_time
 
@@ -42,6 +43,14 @@ def _without_transaction(view: Callable[..., HttpResponse]) -> Callable[..., Htt
     for alias in settings.DATABASES:
         view = transaction.non_atomic_requests(using=alias)(view)
     return view
+
+
+def _last_try(task: Any) -> int | None:
+    """Return the attempt from which on an exception is final, None if there is none or it cannot be read."""
+    try:
+        return last_try(task.live) if task.live else None
+    except PayloadError:
+        return None
 
 
 class _ReadOnlyAdmin(admin.ModelAdmin):
@@ -95,7 +104,7 @@ class TaskAdmin(_ReadOnlyAdmin):
     search_help_text = "an id, a key, or a part of the name of a function"
     actions = ("retry", "cancel")
     fieldsets = (
-        (None, {"fields": (("function", "queue"), ("state_label", "attempt", "progress"), "reason")}),
+        (None, {"fields": (("function", "queue"), ("state_label", "progress"), ("attempt", "fails_at"), "reason")}),
         (None, {"fields": ("arguments", "result")}),
         ("Times", {"fields": (("enqueued", "due"), ("started", "finished"))}),
         ("Options", {"fields": (("priority", "key", "limits"), "meta")}),
@@ -140,14 +149,19 @@ class TaskAdmin(_ReadOnlyAdmin):
 
     @admin.display
     def attempt(self, task: Any) -> str:
-        """How many attempts have started, and how many there may be."""
+        """How many attempts have started, and from which on an exception is final, unless that has passed."""
         if task.live is None:
             return "-"
-        return (
-            str(task.live.attempt)
-            if task.live.max_attempts is None
-            else f"{task.live.attempt}/{task.live.max_attempts}"
-        )
+        attempt, last = task.live.attempt, _last_try(task)
+        return str(attempt) if last is None or attempt > last else f"{attempt}/{last}"
+
+    @admin.display(description="fails at")
+    def fails_at(self, task: Any) -> str:
+        """The attempts that are final if they raise an exception, or if their worker is lost."""
+        if (last := _last_try(task)) is None:
+            return "-"
+        lost = f"a lost worker in attempt {task.live.max_attempts}"
+        return f"an exception in attempt {last}{' or later' if last < task.live.max_attempts else ''}, {lost}"
 
     @admin.display(description="error")
     def error_line(self, task: Any) -> SafeString | str:
@@ -175,7 +189,11 @@ class TaskAdmin(_ReadOnlyAdmin):
     @admin.display
     def meta(self, task: Any) -> SafeString | str:
         """The JSON object beside the payload."""
-        return as_json(lambda: task.live.meta) if task.live and task.live.meta else "-"
+        try:
+            shown = {name: value for name, value in task.live.meta.items() if name != TRIES} if task.live else {}
+        except PayloadError as error:
+            return as_text(str(error))
+        return as_json(lambda: shown) if shown else "-"
 
     @admin.display
     def priority(self, task: Any) -> str:

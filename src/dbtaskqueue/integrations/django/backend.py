@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
-from django.tasks import TaskResult
+from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, TaskResult
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.base import Task
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
@@ -81,12 +82,32 @@ class DatabaseBackend(BaseTaskBackend):
     @property
     def queue(self) -> TaskQueue:
         """The ``TaskQueue`` of this backend, open. Raises what ``TaskQueue.open`` raises."""
-        return opened(self.unopened_queue)
+        queue = self.unopened_queue
+        if not queue.is_open:
+            try:
+                queue.open()
+            except SchemaError as error:
+                if error.problem is None:
+                    raise
+                app = "" if apps.is_installed(APP) else f"add {APP!r} to INSTALLED_APPS, and "
+                command = " ".join(self.migrate_command)
+                raise SchemaError(f"{error.problem}; {app}run: python {command}", error.problem) from None
+        return queue
+
+    @property
+    def migrate_command(self) -> list[str]:
+        """The words after "python" of the command that creates the tables, or upgrades them."""
+        if self.database is None:
+            alias = [] if self.alias == DEFAULT_TASK_BACKEND_ALIAS else ["--backend", self.alias]
+            return ["manage.py", "dbtaskqueue", *alias, "migrate"]
+        return ["manage.py", "migrate", *([] if self.database == DEFAULT_DB_ALIAS else ["--database", self.database])]
 
     @property
     def unopened_queue(self) -> TaskQueue:
         """The ``TaskQueue`` of this backend, perhaps not open. All threads share it."""
-        key = self.alias, self.url, self.lease, self.retry
+        # a temporary file belongs to a process: those of "test --parallel" have a database in memory each
+        process = os.getpid() if self.is_temporary else None
+        key = self.alias, self.url, self.lease, self.retry, process
         with _lock:
             if key not in _queues:
                 extension = code.extension(self.alias)
@@ -159,23 +180,13 @@ class DatabaseBackend(BaseTaskBackend):
         if self.database is None:
             return None
         connection: BaseDatabaseWrapper = connections[self.database]
-        if not connection.in_atomic_block and (connection.connection is None or connection.autocommit):
-            return None
-        if self.is_temporary:
+        is_open = connection.connection is not None
+        commits_itself = connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]
+        if self.is_temporary or (commits_itself and not connection.in_atomic_block):
             return None
         connection.validate_no_broken_transaction()
+        connection.ensure_connection()
         return connection.connection
-
-
-def opened(queue: TaskQueue) -> TaskQueue:
-    """Open a queue. Raises what ``TaskQueue.open`` raises."""
-    if not queue.is_open:
-        try:
-            queue.open()
-        except SchemaError as error:
-            app = "" if apps.is_installed(APP) else f"add {APP!r} to INSTALLED_APPS, and run "
-            raise SchemaError(f"{error}; or in Django: {app}manage.py migrate") from None
-    return queue
 
 
 def _policy(given: object) -> RetryPolicy | None:

@@ -8,6 +8,7 @@ backend that the default settings have no messages.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -18,9 +19,10 @@ from django.db import connections
 from django.tasks import task_backends
 
 from dbtaskqueue import ConfigurationError
+from dbtaskqueue._executors.lookup import place_of
 from dbtaskqueue._formats.url import parse
 
-from .database import is_sqlite
+from .database import is_sqlite, url_of
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
@@ -39,9 +41,21 @@ def check_backend(backend: DatabaseBackend) -> list[CheckMessage]:
         found.append(
             Error(f"{where} uses dbtaskqueue, but its app is not installed.", hint=hint, id="dbtaskqueue.E001")
         )
+    found += _check_modules(backend.modules, where)
     if "url" in backend.options:
         return found + _check_url(backend.options["url"], where)
     return found + _check_database(backend.options.get("database", "default"), where)
+
+
+def _check_modules(modules: Sequence[str], where: str) -> Iterator[CheckMessage]:
+    """Import the modules as a worker does: each has to say itself what is wrong with it."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}{place_of(error)}"
+            what = f"{where}: OPTIONS['modules'] has {name!r}, which cannot be imported: {why}"
+            yield Error(what, id="dbtaskqueue.E004")
 
 
 def _check_url(url: Any, where: str) -> list[CheckMessage]:
@@ -75,6 +89,10 @@ def _check_database(alias: Any, where: str) -> list[CheckMessage]:
                 id="dbtaskqueue.E002",
             )
         ]
+    try:
+        parse(url_of(connection))
+    except (ConfigurationError, ImproperlyConfigured) as error:
+        return [Error(f"{where}: {place} cannot be used: {error}", id="dbtaskqueue.E002")]
     check = _CHECKS.get(connection.vendor)
     return [] if check is None else check(connection, place)
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import functools as tools
 import importlib
+import json
 import logging
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import django
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.db import close_old_connections, connections, reset_queries
+from django.db import close_old_connections, connections
 from django.tasks import TaskContext, TaskResult, task_backends
 from django.tasks.base import Task as DjangoTask
 from django.tasks.signals import task_finished, task_started
@@ -26,13 +27,14 @@ from django.utils.json import normalize_json
 from django.utils.module_loading import autodiscover_modules
 
 from ...checks import is_async
-from ...current import current_task
-from ...errors import TaskQueueError
+from ...current import RunningTask, current_task
+from ...errors import TaskNotFound, TaskQueueError
 from ...extension import Extension
 from ...options import Backoff
 from ...retry import DEFAULT
 from ...states import FINAL
 from ...task import Task
+from .connections import Share, close_idle_connections, leave_connections, use_connections
 from .task import DatabaseTask
 
 if TYPE_CHECKING:
@@ -48,6 +50,17 @@ def budget_of(tries: int) -> int:
     ``tries``: how many the task may have if they raise exceptions.
     """
     return max(tries, DEFAULT.max_attempts or 0)
+
+
+def last_try(task: Task | RunningTask) -> int | None:
+    """Return the number of the attempt from which on an exception is final; None if it never is.
+
+    Attempts that were lost count, too. After an operator's retry, the task may have as many attempts again.
+    """
+    tries = task.meta.get(TRIES, 1)
+    if not isinstance(tries, int) or task.max_attempts is None:
+        return None
+    return task.max_attempts - budget_of(tries) + tries
 
 
 # -- finding tasks ---------------------------------------------------------------------------------
@@ -132,22 +145,23 @@ class Code:
         """Run the task and return its result as JSON; for an ``async def``, return an awaitable."""
         if is_async(self._task.func):
             return self._run_async(args, kwargs)
-        _renew_connections()
+        use_connections()
         try:
             args = self._started(args)
             return normalize_json(self._task.func(*args, **kwargs))
         finally:
-            close_old_connections()
+            leave_connections()
 
     async def _run_async(self, args: Any, kwargs: Any) -> Any:
-        await sync_to_async(_renew_connections)()
+        share = Share()
         try:
+            await sync_to_async(share.start)()
             result = await sync_to_async(self._running)()
             await task_started.asend(type(self._backend), task_result=result)
             context = [TaskContext(task_result=result)] if self._task.takes_context else []
             return normalize_json(await self._task.func(*context, *args, **kwargs))
         finally:
-            await sync_to_async(close_old_connections)()
+            await sync_to_async(share.end)()
 
     def _started(self, args: Any) -> Any:
         result = self._running()
@@ -167,26 +181,20 @@ class Code:
     def backoff(self) -> Backoff | None:
         """When the running task is due again after an exception; None if its retry policy says so."""
         task = current_task()
-        tries = cast("int | None", task.meta.get(TRIES, 1))
-        if self._exists and tries is not None and task.max_attempts is not None:
-            before = task.max_attempts - budget_of(tries)  # attempts before an operator's retry
-            if task.attempt - before >= tries:
-                return _final
+        last = last_try(task)
+        if self._exists and last is not None and task.attempt >= last:
+            return _final
         return cast("Backoff | None", getattr(self._task, "backoff", None))
-
-
-def _renew_connections() -> None:
-    """Do what Django does when a request starts, in the thread that uses the connections."""
-    reset_queries()
-    close_old_connections()
 
 
 class DjangoFunctions:
     """The task functions of a backend, by name."""
 
     def __init__(self, alias: str) -> None:
-        self.__qualname__ = f"functions_{alias.encode().hex()}"
         self._alias = alias
+
+    def __getattr__(self, name: str) -> str:
+        return _place("functions", self._alias, name)
 
     def find(self, name: str) -> Callable[..., Any]:
         """Return the code of the task of that name. For a task that does not exist, it raises TaskQueueError."""
@@ -202,8 +210,10 @@ class DjangoExtension(Extension):
     """Sends ``task_finished`` in the worker, and closes Django's connections at the end of a process."""
 
     def __init__(self, alias: str) -> None:
-        self.__qualname__ = f"extension_{alias.encode().hex()}"
         self._alias = alias
+
+    def __getattr__(self, name: str) -> str:
+        return _place("extension", self._alias, name)
 
     def ended(self, task: Task, outcome: str, error: BaseException | None) -> None:
         """Send ``task_finished`` if the task does not run again."""
@@ -212,7 +222,10 @@ class DjangoExtension(Extension):
         if task.state not in FINAL:
             return
         backend = cast("DatabaseBackend", task_backends[self._alias])
-        result = to_result(task.refresh(), backend)
+        try:
+            result = to_result(task.refresh(), backend)
+        except TaskNotFound:  # a command line, or it was deleted meanwhile
+            return
         trace = None if error is None else error.__traceback__
         try:
             if error is not None:
@@ -234,6 +247,7 @@ class DjangoExtension(Extension):
             yield
         finally:
             connections.close_all()
+            close_idle_connections()
 
 
 # -- in child processes ----------------------------------------------------------------------------
@@ -251,20 +265,39 @@ def extension(alias: str) -> DjangoExtension:
     return DjangoExtension(alias)
 
 
+def _place(kind: str, alias: str, name: str) -> str:
+    """Return the attribute ``__qualname__`` of the functions or the extension of a backend. Raises AttributeError.
+
+    It has the names of Django's databases at this moment: in a test run, those of the test databases. Children must
+    use these, not those of the settings.
+    """
+    if name != "__qualname__":
+        raise AttributeError(name)
+    names = {each: str(database["NAME"]) for each, database in connections.settings.items()}
+    return f"{kind}_{json.dumps([alias, names]).encode().hex()}"
+
+
 def __getattr__(name: str) -> object:
     """Return the functions or the extension of a backend, by the names under which a child process looks them up."""
-    kind, _, alias = name.partition("_")
+    kind, _, place = name.partition("_")
     make: Callable[[str], object] | None = {"functions": functions, "extension": extension}.get(kind)
-    if make is None or not alias:
+    if make is None or not place:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _set_up()
-    return make(bytes.fromhex(alias).decode())
+    alias, databases = json.loads(bytes.fromhex(place))
+    _set_up(databases)
+    return make(alias)
 
 
-def _set_up() -> None:
-    """Load Django and all tasks in the fork server, whose children share them but no connection."""
+def _set_up(databases: Mapping[str, str]) -> None:
+    """Load Django and all tasks in the fork server, whose children share them but no connection.
+
+    ``databases``: the names of the databases by their aliases.
+    """
     if not apps.ready:
         django.setup()
+        for alias, name in databases.items():
+            if str(connections.settings[alias]["NAME"]) != name:
+                connections.settings[alias]["NAME"] = name
         logger = logging.getLogger("django.tasks")
         if logger.level == logging.NOTSET:  # otherwise, the output of each task has a line that says that it runs
             logger.setLevel(logging.WARNING)

@@ -9,7 +9,10 @@ from urllib.parse import quote, urlencode
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-_OF_DJANGO = {"assume_role", "isolation_level", "pool", "server_side_binding", "service", "context", "cursor_factory"}
+_OF_DJANGO = {
+    *("assume_role", "isolation_level", "pool", "server_side_binding"),
+    *("service", "context", "cursor_factory", "prepare_threshold"),
+}
 """Options of Django's PostgreSQL backend that libpq does not know, or that replace the name of the database."""
 _TLS = {"ca": "ssl_ca", "cert": "ssl_cert", "key": "ssl_key"}
 

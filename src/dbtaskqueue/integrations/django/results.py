@@ -119,6 +119,11 @@ def _arguments(task: Task | RunningTask) -> tuple[list[Any], dict[str, Any]]:
     return payload["args"], payload["kwargs"]
 
 
+def failures(task: Task) -> list[TaskError]:
+    """Return an error for each attempt of the task that failed."""
+    return _errors(task, task.attempts(limit=_MOST_ATTEMPTS))
+
+
 def _errors(task: Task, attempts: Sequence[Attempt]) -> list[TaskError]:
     found = [_error(each) for each in attempts if each.outcome in _FAILURES]
     if not found and task.state == ABANDONED and task.error is not None:  # it has expired before its first attempt

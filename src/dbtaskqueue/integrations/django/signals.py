@@ -26,6 +26,7 @@ def heed_migration(using: str, plan: object = None, **kwargs: Any) -> None:
             with contextlib.suppress(SchemaError):  # a router does not allow our tables in this database
                 if plan is None:
                     empty(backend.queue)
+                    backend.queue.store.disconnect()  # Django removes the file of a test database without its -wal
                 elif is_sqlite(connections[using]):
                     backend.queue  # noqa: B018 (the first use opens it)
 

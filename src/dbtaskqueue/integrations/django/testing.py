@@ -16,13 +16,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 from django.tasks import Task, TaskContext, TaskResult, TaskResultStatus
+from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued
 from django.utils import timezone
+from django.utils.asyncio import async_unsafe
 from django.utils.json import normalize_json
 
 from dbtaskqueue import TaskQueue, TaskState
 from dbtaskqueue.testing import run_tasks
+
+from .results import failures
 
 _MOST_SHOWN = 20
 _MOST_RUN = 10_000
@@ -149,10 +153,19 @@ def _exists(result: TaskResult) -> bool:
     if not backend.supports_get_result:
         return True
     try:
-        backend.get_result(result.id)
+        _read(backend, result.id)
     except TaskResultDoesNotExist:
         return False
     return True
+
+
+@async_unsafe(
+    "An async test must read captured tasks through sync_to_async, in the thread that has the test's transaction:"
+    " await sync_to_async(self.assertEnqueued)(task)"
+)
+def _read(backend: BaseTaskBackend, id: str) -> TaskResult:
+    """Read a task. In the thread of an event loop, tasks of the test's transaction would not be found."""
+    return backend.get_result(id)
 
 
 class _Runner:
@@ -181,6 +194,7 @@ class _Runner:
         finally:
             ended = task.refresh()
             done = ended.state == TaskState.DONE
+            result.errors.extend(failures(ended))
             status = TaskResultStatus.SUCCESSFUL if done else TaskResultStatus.FAILED
             _set(result, status=status, finished_at=ended.finished_at, _return_value=ended.result)
 

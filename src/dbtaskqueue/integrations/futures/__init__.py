@@ -19,11 +19,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..._executors.lookup import refer
 from ...calls import TaskCall
+from ...errors import RemoteTraceback
 from ...options import ExecutorName
 from ...queue import TaskQueue
 from ...retry import DEFAULT, RetryPolicy
 from .calls import EACH, Known, calls
-from .future import RemoteTraceback, TaskFuture
+from .future import TaskFuture
 from .pool import Pool
 from .tagged import encode
 

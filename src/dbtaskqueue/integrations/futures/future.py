@@ -12,19 +12,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ... import errors
-from ...errors import ChildFailed, InvalidTransition, StoreUnavailable, TaskFailed, TaskNotFound
+from ...errors import ChildFailed, InvalidTransition, RemoteTraceback, StoreUnavailable, TaskFailed, TaskNotFound
 from ...states import CANCELLED, DONE, RUNNING
 from ...task import Task
 from .tagged import decode
 
 T = TypeVar("T")
-
-
-class RemoteTraceback(Exception):
-    """The cause of an exception that was raised in another process: its text there."""
-
-    def __str__(self) -> str:
-        return "\n" + str(self.args[0])
 
 
 class TaskFuture(Future[T]):

@@ -2,6 +2,7 @@ import os
 import pathlib
 import time
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection
 from django.db.models import F
@@ -48,6 +49,38 @@ def wait_for_file(name, order_id=None):
     if order_id is not None:
         Order.objects.filter(id=order_id).update(receipt=f"attempt {attempt}", runs=F("runs") + 1)
     return attempt
+
+
+meeting = {}
+"""Two events: what tasks of one process wait for."""
+
+
+@task
+async def read_slowly():
+    """Read orders in steps, and let ``read_quickly`` run and end between two of them."""
+    numbers = []
+    async for order in Order.objects.order_by("id").aiterator(chunk_size=1):
+        numbers.append(order.id)
+        meeting["reading"].set()
+        await sync_to_async(meeting["done"].wait, thread_sensitive=False)(60)
+    return numbers
+
+
+@task
+async def count_later():
+    """Count orders after ``read_quickly`` has ended."""
+    meeting["reading"].set()
+    await sync_to_async(meeting["done"].wait, thread_sensitive=False)(60)
+    return await Order.objects.acount()
+
+
+@task
+async def read_quickly(breaks=False):
+    await sync_to_async(meeting["reading"].wait, thread_sensitive=False)(60)
+    if breaks:
+        await Order.objects.acount()
+        await sync_to_async(lambda: connection.connection.close())()  # as a server does that is restarted
+    return await Order.objects.acount()
 
 
 @task

@@ -2,22 +2,36 @@
 
 import json
 import os
+import re
 from io import StringIO
 from types import ModuleType, SimpleNamespace
 
 import pymysql
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import SynchronousOnlyOperation
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.tasks import default_task_backend
 from django.tasks.exceptions import TaskResultDoesNotExist
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
-from dbtaskqueue import TaskQueue
+from dbtaskqueue import RetryPolicy, TaskQueue
 from dbtaskqueue.integrations.django import checks
 from dbtaskqueue.integrations.django.testing import TaskTestMixin, captured_tasks
 from shop.models import Order
-from shop.tasks import add_receipts, chain, describe, refuse, wait_for_file, write_receipt, write_receipt_async
+from shop.tasks import (
+    add_receipts,
+    chain,
+    describe,
+    fail_until,
+    refuse,
+    wait_for_file,
+    write_receipt,
+    write_receipt_async,
+)
+
+SOON = RetryPolicy(delay=0)
 
 
 class CapturedTest(TaskTestMixin, TestCase):
@@ -62,6 +76,9 @@ class CapturedTest(TaskTestMixin, TestCase):
         with self.assertRaisesMessage(ValueError, "no"):
             tasks.run()
         self.assertEqual(tasks[0].status, "FAILED")
+        [error] = tasks[0].errors
+        self.assertIs(error.exception_class, ValueError)
+        self.assertIn("ValueError: no", error.traceback)
 
     def test_a_task_that_was_rolled_back_is_left_out(self):
         with captured_tasks() as tasks:
@@ -94,6 +111,19 @@ class CapturedTest(TaskTestMixin, TestCase):
         with self.assertRaisesRegex(AssertionError, r"write_receipt\(…\) was enqueued"):
             self.assertNotEnqueued(write_receipt)
 
+    async def test_an_async_test_reads_through_sync_to_async(self):
+        """The thread of its event loop is not in the transaction of the test: nothing would be found there."""
+        order = await Order.objects.acreate(address="Ann")
+        with captured_tasks() as tasks:
+            await write_receipt_async.aenqueue(order.id)
+        await sync_to_async(self.assertEnqueued)(write_receipt_async, order.id)
+        for read in (lambda: self.assertEnqueued(write_receipt_async), lambda: len(tasks), tasks.run):
+            with self.assertRaisesMessage(SynchronousOnlyOperation, "await sync_to_async(self.assertEnqueued)"):
+                read()
+        await sync_to_async(tasks.run)()
+        await order.arefresh_from_db()
+        self.assertEqual(order.receipt, "Receipt for Ann")
+
     def test_messages_are_short(self):
         with self.assertRaisesRegex(AssertionError, "no task was"):
             self.assertEnqueued(refuse, "no")
@@ -104,8 +134,8 @@ class CapturedTest(TaskTestMixin, TestCase):
 
 
 class WorkerTest(TransactionTestCase):
-    def work(self):
-        call_command("dbtaskqueue", "worker", "--burst", "--executor", "thread")
+    def work(self, executor="thread"):
+        call_command("dbtaskqueue", "worker", "--burst", "--executor", executor)
 
     def test_a_worker_runs_what_the_test_enqueued(self):
         order = Order.objects.create(address="Ann")
@@ -114,6 +144,28 @@ class WorkerTest(TransactionTestCase):
         self.work()
         self.assertEqual(default_task_backend.get_result(result.id).return_value, {"order": order.id, "length": 15})
         self.assertEqual(default_task_backend.get_result(also.id).status, "SUCCESSFUL")
+
+    def test_child_processes_use_the_databases_of_the_test(self):
+        order = Order.objects.create(address="Ann")
+        first, second = write_receipt.enqueue(order.id), fail_until.using(max_attempts=2, retry=SOON).enqueue(2)
+        self.work("process")
+        order.refresh_from_db()
+        self.assertEqual(order.receipt, "Receipt for Ann")
+        self.assertEqual(
+            [default_task_backend.get_result(each.id).status for each in (first, second)], ["SUCCESSFUL"] * 2
+        )
+
+    def test_the_log_shows_where_a_task_failed_in_a_child_process(self):
+        refuse.enqueue("no")
+        with self.assertLogs("django.tasks", "ERROR") as logs:
+            self.work("process")
+        self.assertRegex(logs.output[0], r'tasks\.py", line \d+, in refuse\n    raise ValueError\(message\)')
+
+    def test_a_worker_runs_command_lines(self):
+        task = default_task_backend.queue.enqueue_command(["true"])
+        with self.assertNoLogs("dbtaskqueue", "WARNING"):
+            call_command("dbtaskqueue", "worker", "--burst", "--allow-commands")
+        self.assertEqual(task.refresh().state, "done")
 
     def test_the_flush_between_tests_empties_the_queue(self):
         for _ in range(2):
@@ -202,6 +254,30 @@ class AdminTest(TransactionTestCase):
         self.assertNotIn("Cancel</button>", page)
         page = self.page(f"task/{done.id}/change/")
         self.assertIn("2/2 receipts", page)
+
+    def test_attempts_and_what_ends_the_task(self):
+        """The attempts that are stored include those for lost workers, which are not those of an exception."""
+        once = refuse.enqueue("no")
+        thrice = refuse.using(max_attempts=3).enqueue("no")
+        often = refuse.using(max_attempts=20, meta={"tenant": 1}).enqueue("no")
+        forever = refuse.using(retry=RetryPolicy(max_attempts=None)).enqueue("no")
+        self.work()
+        page = self.page("task/")
+        cells = re.findall(r'<td class="field-attempt">(.*?)</td>', page)
+        self.assertEqual(cells, ["1", "1/20", "1/3", "1/1"])
+        for id, text in [
+            (once.id, "an exception in attempt 1 or later, a lost worker in attempt 10"),
+            (thrice.id, "an exception in attempt 3 or later, a lost worker in attempt 10"),
+            (often.id, "an exception in attempt 20, a lost worker in attempt 20"),
+        ]:
+            page = self.page(f"task/{id}/change/")
+            self.assertIn(text, page)
+            self.assertNotIn("dbtaskqueue.django", page)
+        self.assertIn("tenant", page)
+        self.assertNotIn("an exception in", self.page(f"task/{forever.id}/change/"))
+        self.client.post(f"/admin/dbtaskqueue/task/{once.id}/retry/")
+        page = self.page(f"task/{once.id}/change/")
+        self.assertIn("an exception in attempt 2 or later, a lost worker in attempt 11", page)
 
     def test_what_is_not_there_redirects(self):
         self.assertEqual(self.client.get("/admin/dbtaskqueue/task/12345/change/").status_code, 302)

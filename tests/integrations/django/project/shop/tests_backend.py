@@ -3,9 +3,10 @@
 import sys
 from datetime import timedelta
 from io import StringIO
+from threading import Event
 
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 from django.db.migrations.loader import MigrationLoader
 from django.db.transaction import TransactionManagementError
@@ -19,7 +20,18 @@ from django.utils import timezone
 from dbtaskqueue import RetryPolicy
 from dbtaskqueue.integrations.django import DatabaseBackend
 from shop.models import Order
-from shop.tasks import describe, fail_until, patient, refuse, write_receipt, write_receipt_async
+from shop.tasks import (
+    count_later,
+    describe,
+    fail_until,
+    meeting,
+    patient,
+    read_quickly,
+    read_slowly,
+    refuse,
+    write_receipt,
+    write_receipt_async,
+)
 
 SOON = RetryPolicy(delay=0)
 
@@ -79,6 +91,17 @@ class TransactionsTest(TransactionTestCase):
         finally:
             transaction.rollback()
             transaction.set_autocommit(True)
+
+    def test_the_setting_autocommit(self):
+        """A transaction starts with the first statement, which may be that of enqueue."""
+        settings = connection.settings_dict
+        self.addCleanup(settings.update, AUTOCOMMIT=settings["AUTOCOMMIT"])
+        self.addCleanup(connection.close)
+        settings["AUTOCOMMIT"] = False
+        connection.close()
+        gone = describe.enqueue()
+        transaction.rollback()
+        self.assertIsNone(status(gone))
 
 
 class RolledBackTest(TestCase):
@@ -219,21 +242,59 @@ class SignalsTest(TransactionTestCase):
 
 
 class ConnectionsTest(TransactionTestCase):
-    def test_connections_are_closed_after_a_task(self):
+    def connections_after(self, *words):
+        """Run tasks, and return the connections that they have made, and whether each is closed."""
         made = []
 
         def note(connection, **kwargs):
             made.append(connection)
 
         connection_created.connect(note)
-        self.addCleanup(connection_created.disconnect, note)
         order = Order.objects.create(address="Ann")
         for task in (write_receipt, write_receipt_async):
             task.enqueue(order.id)
-        work()
-        others = [each for each in made if each is not connection]
-        self.assertGreaterEqual(len(others), 2)
-        self.assertEqual([each.connection for each in others], [None] * len(others))
+        work(*words)
+        connection_created.disconnect(note)
+        return {id(each): each.connection is None for each in made if each is not connections["default"]}
+
+    def test_connections_are_closed_after_a_task(self):
+        self.assertEqual([*self.connections_after().values()], [True, True])
+
+    def test_connections_that_are_kept_open_are_closed_with_the_worker(self):
+        settings = connection.settings_dict
+        self.addCleanup(settings.update, CONN_MAX_AGE=settings["CONN_MAX_AGE"])
+        settings["CONN_MAX_AGE"] = None
+        for executor in ("thread", "asyncio"):
+            with self.subTest(executor):
+                self.assertEqual([*self.connections_after("--executor", executor).values()], [True, True])
+
+    def meet(self, executor, first, second):
+        """Run two coroutines at the same time: the second ends while the first one waits."""
+        meeting.update(reading=Event(), done=Event())
+
+        def note(task_result, **kwargs):
+            if task_result.id == second.id:
+                meeting["done"].set()
+
+        task_finished.connect(note)
+        self.addCleanup(task_finished.disconnect, note)
+        work("--executor", executor, "--concurrency", "2")
+        return [default_task_backend.get_result(each.id) for each in (first, second)]
+
+    def test_the_end_of_a_coroutine_leaves_the_connections_of_others_open(self):
+        """They share those of one thread, also if each has a thread for its event loop."""
+        ids = [Order.objects.create(address=name).id for name in "abc"]
+        for executor in ("asyncio", "thread"):
+            with self.subTest(executor):
+                first, second = self.meet(executor, read_slowly.enqueue(), read_quickly.enqueue())
+                self.assertEqual((first.return_value, second.return_value), (ids, 3))
+
+    def test_a_broken_connection_of_coroutines_is_replaced(self):
+        if connection.vendor == "sqlite":
+            self.skipTest("it has no server that could close a connection")
+        Order.objects.create(address="Ann")
+        first, second = self.meet("asyncio", count_later.enqueue(), read_quickly.enqueue(breaks=True))
+        self.assertEqual((first.status, second.status), ("SUCCESSFUL", "FAILED"))
 
 
 class SchemaTest(TransactionTestCase):

@@ -12,9 +12,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, task_backends
+from django.tasks.exceptions import InvalidTaskBackend
 
 from .....cli import command_line_for
-from .....cli.reloading import DRAIN_TIMEOUT, is_child, supervise
 from ...backend import DatabaseBackend
 from ...code import load_tasks
 from ...reloading import changes
@@ -39,7 +39,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run a command. Raises CommandError if it fails and was not called from the command line."""
-        backend = task_backends[options["backend"]]
+        try:
+            backend = task_backends[options["backend"]]
+        except InvalidTaskBackend:
+            known = ", ".join(map(repr, task_backends.settings))
+            raise CommandError(f"TASKS has no backend {options['backend']!r}; there are: {known}") from None
         if not isinstance(backend, DatabaseBackend):
             raise CommandError(f"TASKS[{options['backend']!r}] is not a DatabaseBackend of dbtaskqueue")
         load_tasks()
@@ -52,7 +56,9 @@ class Command(BaseCommand):
             " ".join(program),
             queues=sorted(backend.queues) or ["*"],
             program=program,
-            logs=self._called_from_command_line,
+            migrate=("python", *backend.migrate_command),
+            is_program=self._called_from_command_line,
+            changes=changes,
         )
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
         code = 0
@@ -70,21 +76,16 @@ class Command(BaseCommand):
             raise CommandError(f"{' '.join(program)} {' '.join(words)} has failed", returncode=code)
 
     def _reloading(self, words: list[str]) -> list[str]:
-        """Return the words of the command. In development, a worker runs as a child that is replaced after changes.
+        """Return the words of the command, with ``--reload`` for a worker in development unless it is turned off.
 
         Django's ``--noreload`` and ``--no-reload`` are both understood.
         """
         rest = [word for word in words if word not in _RELOAD]
-        is_asked = "--reload" in words
-        is_usual = settings.DEBUG and len(rest) == len(words) and "--burst" not in words
-        if words[0] != "worker" or not self._called_from_command_line or not (is_asked or is_usual):
+        if words[0] != "worker" or not self._called_from_command_line:
             return rest
-        if not is_child():
-            if os.environ.get("NOTIFY_SOCKET") and not is_asked:
-                return rest
-            sys.exit(supervise(changes()))
-        is_given = any(word.startswith("--drain-timeout") for word in rest)
-        return rest if is_given else [*rest, f"--drain-timeout={DRAIN_TIMEOUT}s"]
+        is_usual = settings.DEBUG and "--burst" not in words and not os.environ.get("NOTIFY_SOCKET")
+        is_wanted = "--reload" in words or (is_usual and len(rest) == len(words))
+        return [*rest, "--reload"] if is_wanted else rest
 
     def _alias(self, alias: str) -> list[str]:
         return [] if alias == DEFAULT_TASK_BACKEND_ALIAS else ["--backend", alias]
