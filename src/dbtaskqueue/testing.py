@@ -123,7 +123,7 @@ class _Inline:
 
     def _make_due(self) -> bool:
         """Make the task due that would be due next. Return False if there is none."""
-        waiting = self._queue.find(state=[PENDING, FAILED], sort="due", limit=1).tasks  # without blocked ones
+        waiting = self._queue.find(state=[PENDING, FAILED], command=False, sort="due", limit=1).tasks  # none is blocked
         for task in waiting:
             self._queue.reschedule(task.id, start_in=0)
         return bool(waiting)

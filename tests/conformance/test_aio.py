@@ -500,6 +500,46 @@ async def test_closing_ends_the_fetches_that_wait(url: str) -> None:
 
 @in_a_loop
 @ONE_ENGINE
+async def test_closing_needs_no_free_thread_and_is_not_cancelled(url: str) -> None:
+    queue, busy = AsyncTaskQueue(url, open=True, threads=1), threading.Event()
+    call = asyncio.create_task(queue._call(busy.wait, 30))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert queue.is_closed
+    assert not call.done()
+    busy.set()
+    await call
+
+
+@in_a_loop
+@ONE_ENGINE
+async def test_the_end_of_a_lifespan_waits_for_a_claim(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the claim would connect again, and leave the row of a worker."""
+    queue, in_claim, may_claim = AsyncTaskQueue(url), threading.Event(), threading.Event()
+    fetch = queue.sync._fetch
+
+    def slow(*arguments: Any) -> Any:
+        in_claim.set()
+        may_claim.wait(30)
+        return fetch(*arguments)
+
+    monkeypatch.setattr(queue.sync, "_fetch", slow)
+    async with queue.lifespan():
+        task = await queue.enqueue()
+        waiting = asyncio.create_task(queue.fetch())
+        await soon(in_claim.is_set)
+        threading.Timer(0.2, may_claim.set).start()
+    assert await waiting == []
+    assert (queue.sync.workers(), (await task.refresh()).state) == ([], "pending")
+    await queue.close()
+
+
+@in_a_loop
+@ONE_ENGINE
 async def test_closing_the_queue_without_a_loop_ends_the_fetches_that_wait(url: str) -> None:
     async with opened(url) as queue:
         waiting = asyncio.create_task(queue.fetch())
@@ -512,7 +552,7 @@ async def test_closing_the_queue_without_a_loop_ends_the_fetches_that_wait(url: 
 @ONE_ENGINE
 async def test_an_error_of_a_fetch_is_raised_by_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(url) as queue:
-        monkeypatch.setattr(queue.sync, "fetch", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(queue.sync, "_fetch", lambda *_, **__: 1 / 0)
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 await queue.fetch()

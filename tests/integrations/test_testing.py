@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Background, soon
 
 from dbtaskqueue import (
     AbandonTask,
+    AsyncTask,
     AsyncTaskQueue,
     Extension,
     ReleaseTask,
@@ -28,7 +30,9 @@ from dbtaskqueue import (
     Worker,
     current_task,
 )
+from dbtaskqueue.extension import NewTasksView
 from dbtaskqueue.testing import assert_enqueued, enqueued, inline, override, run_tasks
+from dbtaskqueue.waiting import Waiting
 
 pytestmark = pytest.mark.one_engine("the tasks run in the test, however they are stored")
 
@@ -146,6 +150,13 @@ def test_scheduled_tasks_and_retries_run_too(queue: TaskQueue, ran: list[Any]) -
     done = run_tasks(queue, due=False, raises=False)
     assert ran == ["now", *["no good"] * 3, "much later", "parent", "child"]
     assert [task.state for task in done] == ["done", "failed", "failed", "abandoned", *["done"] * 3]
+
+
+def test_command_lines_do_not_hide_tasks_that_are_due_later(queue: TaskQueue, ran: list[Any]) -> None:
+    queue.enqueue_command(["true"])
+    call(queue, "note", "later", start_in=60)
+    run_tasks(queue, due=False)
+    assert ran == ["later"]
 
 
 @pytest.mark.parametrize(
@@ -349,6 +360,40 @@ def test_inline_leaves_tasks_of_a_transaction_alone(queue: TaskQueue, ran: list[
     assert ran == [1]
 
 
+def test_inline_runs_tasks_after_they_are_stored(queue: TaskQueue, ran: list[Any]) -> None:
+    """An extension's ``enqueue`` does not get the exception of a task."""
+
+    class Storing(Extension):
+        @contextlib.contextmanager
+        def enqueue(self, new: NewTasksView) -> Iterator[None]:
+            yield
+            ran.append([task.state for task in new.tasks])
+
+    queue.use(Storing())
+    with inline(queue), pytest.raises(LookupError):
+        call(queue, "fail", "no good")
+    assert ran == [["pending"], "no good"]
+
+
+def test_inline_runs_coroutines_that_enqueue_others(url: str) -> None:
+    """However deep that goes, they do not wait for each other's threads."""
+
+    async def test() -> None:
+        async with AsyncTaskQueue(url, threads=1) as queue:
+
+            @queue.task(name="descend")
+            async def descend(depth: int) -> int:
+                if depth:
+                    await descend.enqueue(depth - 1)
+                return depth
+
+            with inline(queue):
+                assert (await asyncio.wait_for(descend.enqueue(3), 30)).result == 3
+            assert [task.result for task in enqueued(queue)] == [3, 2, 1, 0]
+
+    asyncio.run(test())
+
+
 # -- override --------------------------------------------------------------------------------------
 
 
@@ -405,6 +450,59 @@ def test_override_stops_workers_and_refuses_while_one_runs(queue: TaskQueue, tmp
     worker.join(30)
     assert not worker.is_alive()
     assert queue.tasks() == []
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("is_async", [False, True])
+def test_consumers_of_a_test_do_not_continue_with_the_former_database(url: str, tmp_path: Path, is_async: bool) -> None:
+    queue = TaskQueue(url, open=False) if not is_async else AsyncTaskQueue(url)
+    in_task, may_end, seen = threading.Event(), threading.Event(), []
+
+    def note(task: Task | AsyncTask) -> None:
+        seen.append(task.payload)
+        in_task.set()
+        may_end.wait(30)
+
+    def consume() -> None:
+        assert isinstance(queue, TaskQueue)
+        for task in queue:
+            with task:
+                note(task)
+
+    async def consume_async() -> None:
+        assert isinstance(queue, AsyncTaskQueue)
+        async for task in queue:
+            async with task:
+                note(task)
+
+    with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+        consumer = Background(consume if not is_async else lambda: asyncio.run(consume_async()))
+        sync = queue if isinstance(queue, TaskQueue) else queue.sync
+        sync.enqueue("test")
+        assert in_task.wait(30)
+    with TaskQueue(url) as real:
+        task = real.enqueue("real")
+        may_end.set()
+        consumer.join()
+        assert (seen, task.refresh().state) == (["test"], "pending")
+    assert not sync.is_open
+
+
+@pytest.mark.engine("sqlite")
+def test_a_task_of_the_former_database_is_awaited_there(url: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with AsyncTaskQueue(url) as queue:
+            task = await queue.enqueue()
+            with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+                waiting = Waiting.on(task.sync._store)
+                wait = asyncio.create_task(task.wait(30))
+                await soon(lambda: waiting._callbacks)
+                assert await task.cancel()
+                await wait
+                follow = [update async for update in task.follow()]
+                assert follow == ["cancelled"]
+
+    asyncio.run(test())
 
 
 # -- enqueued --------------------------------------------------------------------------------------
