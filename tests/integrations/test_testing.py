@@ -418,6 +418,20 @@ def test_override_uses_another_database(url: str, tmp_path: Path, is_open: bool)
 
 
 @pytest.mark.engine("sqlite")
+def test_override_counts_its_own_tasks(
+    queue: TaskQueue, ran: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts that take long are reused for some seconds, but not for another database."""
+    monkeypatch.setattr("dbtaskqueue.overview._QUICK_COUNT", -1)
+    call(queue, "note", 1)
+    run_tasks(queue)
+    assert queue.stats().done == 1
+    with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+        assert queue.stats().done == 0
+    assert queue.stats().done == 1
+
+
+@pytest.mark.engine("sqlite")
 def test_override_works_for_a_closed_queue_and_again(url: str, tmp_path: Path) -> None:
     queue = TaskQueue(url)
     queue.close()
