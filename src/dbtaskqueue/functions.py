@@ -138,7 +138,16 @@ class TaskFunction(Generic[P, R_co]):
         kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         return tuple(each.name for each in self._signature.parameters.values() if each.kind in kinds)
 
-    def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def check_stored(self, args: Sequence[JSON], kwargs: Mapping[str, JSON]) -> None:
+        """Check arguments that are JSON values, as they are stored: for calls that people write.
+
+        Raises TypeError if they do not fit the signature, and PayloadError for one that does not fit its annotation.
+        """
+        self._check_arguments(args, kwargs)
+        if self.coding is not None:
+            self.coding.decode(args, kwargs)
+
+    def _check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
