@@ -193,6 +193,39 @@ async def test_a_block_that_is_cancelled_returns_its_task_without_spending_an_at
 
 
 @in_a_loop
+@ONE_ENGINE
+@pytest.mark.parametrize(("is_cancelled_inside", "state"), [(True, "pending"), (False, "done")])
+async def test_a_block_ends_its_task_even_if_all_threads_are_busy(
+    url: str, is_cancelled_inside: bool, state: str
+) -> None:
+    """A call that has not started yet is not left out when the block is cancelled, or cancelled again."""
+    async with opened(url, threads=1) as queue:
+        task, busy, inside = await queue.enqueue(), threading.Event(), asyncio.Event()
+        calls = []
+
+        async def hold() -> None:
+            [held] = await queue.fetch()
+            async with held:
+                calls.append(asyncio.create_task(queue._call(busy.wait, 30)))
+                await asyncio.sleep(0)
+                inside.set()
+                if is_cancelled_inside:
+                    await asyncio.sleep(3600)
+
+        holder = asyncio.create_task(hold())
+        await inside.wait()
+        for _ in range(2):
+            holder.cancel()
+            await asyncio.sleep(0.05)
+        assert not holder.done()
+        busy.set()
+        with pytest.raises(asyncio.CancelledError):
+            await holder
+        await asyncio.gather(*calls)
+        assert (await task.refresh()).state == state
+
+
+@in_a_loop
 async def test_progress_is_followed_to_the_end(url: str) -> None:
     async with opened(url) as queue:
         goes_on = threading.Event()

@@ -253,20 +253,25 @@ class AsyncTask(Reference, Generic[R]):
         try:
             await self._threads.settle(self.sync.__enter__)
         except asyncio.CancelledError:
-            with contextlib.suppress(TaskQueueError):
-                await self.release()
+            await self._return()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Store the end of the task. A block that is cancelled returns the task to the queue, as a signal does."""
+        """Store the end of the task. A block that is cancelled returns the task to the queue, as a signal does.
+
+        If this itself is cancelled, the end is stored anyway: the work is done.
+        """
         if isinstance(error, asyncio.CancelledError):
-            with contextlib.suppress(TaskQueueError):
-                await self.release()
+            await self._return()
             return False
-        return await self._threads.settle(self.sync.__exit__, kind, error, traceback)
+        return await self._threads.complete(self.sync.__exit__, kind, error, traceback)
+
+    async def _return(self) -> None:
+        with contextlib.suppress(TaskQueueError):
+            await self._threads.complete(self.sync.release)
 
 
 def _notifying(future: asyncio.Future[None]) -> Callable[..., None]:

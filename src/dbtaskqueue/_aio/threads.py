@@ -58,6 +58,10 @@ class Threads:
         submitted = self.submit(function, *args, **kwargs)
         return await _settled(submitted, submitted.cancel)
 
+    async def complete(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a call returns. If this is cancelled, it ends when the call has ended, which starts in any case."""
+        return await _settled(self.submit(function, *args, **kwargs), lambda: False)
+
     def close(self) -> None:
         """End the threads when their calls have ended. A later call starts others."""
         if self._pid != os.getpid():
