@@ -46,9 +46,11 @@ class TaskFunction(Generic[P, R_co]):
     """A registered function: call it as before, or ``enqueue`` the call.
 
     ``backoff``: that of ``@queue.task``, or None. ``coding``: how arguments and results are coded, None without coders.
+    ``below``: the task function of another queue that it was registered above; a child process finds that one by it.
     """
 
     _payload_hint = "; to enqueue a call of it, pass what its bind() returns"  # see _formats/payload.py
+    _inner = "below"  # see _executors/lookup.py
 
     def __init__(
         self,
@@ -59,10 +61,12 @@ class TaskFunction(Generic[P, R_co]):
         using: Mapping[str, object] | None = None,
         backoff: Backoff | None = None,
         coding: CallCoding | None = None,
+        below: TaskFunction[P, R_co] | None = None,
     ) -> None:
         self.name = name
         self.backoff = backoff
         self.coding = coding
+        self.below = below
         self._queue = queue
         self._function = function
         self._defaults = defaults
@@ -162,7 +166,9 @@ class TaskFunction(Generic[P, R_co]):
         """
         refuse_unknown(options, UsingOptions, "using")
         using = {**self._using, **options}
-        return TaskFunction(self._queue, self.name, self._function, self._defaults, using, self.backoff, self.coding)
+        return TaskFunction(
+            self._queue, self.name, self._function, self._defaults, using, self.backoff, self.coding, self.below
+        )
 
 
 class Registry:
@@ -177,8 +183,11 @@ class Registry:
         A task function of another queue is registered as the plain function that it wraps, without its options.
         Raises ValueError if another function has the name, and what the options' checks raise.
         """
-        if isinstance(function, TaskFunction):
-            function = function.__wrapped__  # type: ignore[attr-defined]
+        below = getattr(function, "sync", function)  # that of an AsyncTaskQueue
+        if isinstance(below, TaskFunction):
+            function = below.__wrapped__  # type: ignore[attr-defined]
+        else:
+            below = None
         refuse_unknown(options, FunctionOptions, "task")
         refuse_async_generator(function, "the task function")
         given = check_options(options, FunctionOptions)
@@ -188,7 +197,7 @@ class Registry:
             raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
         defaults = {key: value for key, value in options.items() if key in Defaults.__annotations__}
         coding = CallCoding(function, name, queue.coders) if queue.coders else None
-        registered = TaskFunction(queue, name, function, defaults, backoff=given.get("backoff"), coding=coding)
+        registered = TaskFunction(queue, name, function, defaults, None, given.get("backoff"), coding, below)
         self._functions[name] = registered
         return registered
 

@@ -332,6 +332,7 @@ class AsyncTaskFunction(Generic[P, R_co]):
     """
 
     _payload_hint = TaskFunction._payload_hint
+    _inner = "sync"
 
     def __init__(self, threads: Threads, sync: TaskFunction[P, R_co], connection: object = None) -> None:
         self.sync = sync

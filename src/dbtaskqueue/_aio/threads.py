@@ -59,7 +59,7 @@ class Threads:
         return await _settled(submitted, submitted.cancel)
 
     async def complete(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what a call returns. If this is cancelled, the call is made anyway, and this ends when it has ended."""
+        """Return what a call returns. If this is cancelled, the call is made anyway, and this ends after it."""
         return await _settled(self.submit(function, *args, **kwargs), lambda: False)
 
     def close(self) -> None:

@@ -652,6 +652,19 @@ if __name__ == "__main__":
 """
 
 
+@EXECUTORS
+@pytest.mark.parametrize("name", ["shared", "shared_async", "only_async"])
+def test_a_function_has_the_coders_and_the_backoff_of_the_workers_queue(
+    queue: TaskQueue, executor: str, name: str
+) -> None:
+    """Another queue, or an ``AsyncTaskQueue``, has a task function of its own in the module."""
+    queue.functions = both.functions if name == "shared" else typed_tasks.async_typed.functions
+    task = queue.enqueue(TaskCall(f"typed_tasks.{name}", ["2026-11-28"], {}, {"max_attempts": 5}, {}))
+    run(queue, executor)
+    assert task.refresh().state == "abandoned", "as backoff returns None"
+    assert "LookupError: date" in (task.error or "")
+
+
 def test_a_child_finds_the_coders_of_a_queue_at_the_top_of_a_script(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
