@@ -394,6 +394,38 @@ def test_inline_runs_coroutines_that_enqueue_others(url: str) -> None:
     asyncio.run(test())
 
 
+def test_inline_runs_tasks_of_several_coroutines(url: str) -> None:
+    """Each task runs once, and has ended when its ``enqueue`` returns, whichever thread has run it."""
+
+    async def test() -> None:
+        async with AsyncTaskQueue(url) as queue:
+            started = threading.Barrier(2)
+
+            @queue.task(name="wait")
+            async def wait(number: int) -> int:
+                await asyncio.to_thread(started.wait, 30)
+                return number
+
+            with inline(queue):
+                for number in range(10):
+                    tasks = await asyncio.gather(wait.enqueue(2 * number), wait.enqueue(2 * number + 1))
+                    assert [(task.state, task.attempt) for task in tasks] == [("done", 1)] * 2
+            assert await queue.workers() == []
+
+    asyncio.run(test())
+
+
+def test_inline_with_a_key_that_is_taken(queue: TaskQueue) -> None:
+    """A task that enqueues itself does not wait for itself."""
+
+    @queue.task(name="again")
+    def again() -> bool:
+        return again.using(key="k").enqueue().deduplicated
+
+    with inline(queue):
+        assert again.using(key="k").enqueue().result is True
+
+
 # -- override --------------------------------------------------------------------------------------
 
 
