@@ -394,22 +394,46 @@ def test_inline_runs_coroutines_that_enqueue_others(url: str) -> None:
     asyncio.run(test())
 
 
-def test_inline_runs_tasks_of_several_coroutines(url: str) -> None:
-    """Each task runs once, and has ended when its ``enqueue`` returns, whichever thread has run it."""
+def test_inline_waits_for_a_task_that_another_thread_runs(queue: TaskQueue) -> None:
+    """A thread that runs its own task also runs what others have enqueued meanwhile."""
+    is_stored, is_running, may_end = threading.Event(), threading.Event(), threading.Event()
 
+    class Pausing(Extension):
+        @contextlib.contextmanager
+        def enqueue(self, new: NewTasksView) -> Iterator[None]:
+            yield
+            if new.tasks[0].payload == {"args": ["second"], "kwargs": {}}:
+                is_stored.set()
+                is_running.wait(30)
+
+    @queue.task(name="work")
+    def work(which: str) -> None:
+        if which == "first":
+            is_stored.wait(30)
+        else:
+            is_running.set()
+            may_end.wait(30)
+
+    queue.use(Pausing())
+    with inline(queue):
+        both = [Background(lambda which=which: call(queue, "work", which)) for which in ("first", "second")]
+        assert is_running.wait(30)
+        threading.Timer(0.2, may_end.set).start()
+        assert [thread.join().state for thread in both] == ["done", "done"]
+    assert queue.workers() == []
+
+
+def test_inline_runs_each_task_of_several_coroutines_once(url: str) -> None:
     async def test() -> None:
         async with AsyncTaskQueue(url) as queue:
-            started = threading.Barrier(2)
 
             @queue.task(name="wait")
-            async def wait(number: int) -> int:
-                await asyncio.to_thread(started.wait, 30)
-                return number
+            async def wait() -> None:
+                await asyncio.sleep(0.01)
 
             with inline(queue):
-                for number in range(10):
-                    tasks = await asyncio.gather(wait.enqueue(2 * number), wait.enqueue(2 * number + 1))
-                    assert [(task.state, task.attempt) for task in tasks] == [("done", 1)] * 2
+                tasks = await asyncio.gather(*(wait.enqueue() for _ in range(12)))
+            assert {(task.state, task.attempt) for task in tasks} == {("done", 1)}
             assert await queue.workers() == []
 
     asyncio.run(test())
@@ -493,6 +517,7 @@ def test_override_stops_workers_and_refuses_while_one_runs(queue: TaskQueue, tmp
         with pytest.raises(TaskQueueError, match="a worker runs on this TaskQueue"), override(queue, other):
             pass
         threading.Timer(0.2, waiting.set).start()
+    assert not queue._handle._stops, "the worker has stopped before the former database is used again"
     worker.join(30)
     assert not worker.is_alive()
     assert queue.tasks() == []

@@ -8,7 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -90,6 +90,13 @@ def test_an_async_function(typed: TaskQueue, executor: str) -> None:
     assert result(typed, typed_tasks.tomorrow.bind(DAY), executor) == DAY + timedelta(days=1)
 
 
+def test_the_result_of_a_function_that_returns_a_coroutine() -> None:
+    def f() -> Coroutine[Any, Any, date]: ...
+
+    f.__annotations__ = {"return": Coroutine[Any, Any, date]}
+    assert CallCoding(f, "f", [MsgspecCoder()]).encode_result(DAY) == "2026-11-28"
+
+
 def test_a_decorated_function(typed: TaskQueue) -> None:
     assert result(typed, typed_tasks.decorated.bind(timedelta(hours=1))) == timedelta(hours=2)
 
@@ -155,8 +162,9 @@ class Temperature:
         self.degrees = degrees
 
 
-def test_a_coder_of_ones_own(url: str) -> None:
-    with TaskQueue(url, coders=[Celsius(), MsgspecCoder()]) as queue:
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_coder_of_ones_own(url: str, is_first: bool) -> None:
+    with TaskQueue(url, coders=[Celsius(), MsgspecCoder()][:: 1 if is_first else -1]) as queue:
 
         @queue.task(name="heat")
         def heat(start: Temperature, day: date) -> Temperature:
