@@ -2660,13 +2660,6 @@ MUTANTS = [
         _testing("testing::test_inline_leaves_tasks_of_a_transaction_alone"),
     ),
     Mutant(
-        "coroutines that enqueue others wait for each other",
-        "_aio/threads.py",
-        "if _is_inside.get():",
-        "if False:",
-        _testing("testing::test_inline_runs_coroutines_that_enqueue_others"),
-    ),
-    Mutant(
         "a child process does not find the database of a test",
         "testing.py",
         "        os.environ[_URL] = url\n",
