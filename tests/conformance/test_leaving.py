@@ -200,6 +200,21 @@ def test_a_close_while_a_task_starts(
     assert other.stats().workers == 0
 
 
+def test_a_queue_that_is_used_after_a_disconnect_keeps_what_it_claims(queue: TaskQueue, other: TaskQueue) -> None:
+    """The end of what ran during the disconnect does not release it."""
+    queue.enqueue_many([1, 2])
+    [first] = queue.fetch()
+    first.start()
+    queue.disconnect()
+    [second] = queue.fetch()
+    first.finish()
+    assert other.get(second.id).state == "reserved"
+    assert second.start()
+    second.finish()
+    queue.disconnect()
+    assert other.stats().workers == 0
+
+
 def test_a_fetch_during_a_close_leaves_no_row(queue: TaskQueue, url: str) -> None:
     """After the queue is closed, it registers a new worker to claim, which must not stay."""
     closing = TaskQueue(url)

@@ -45,13 +45,6 @@ class FetchMembership(Membership):
         self._lost_claims = LostClaims(self.held, self._known_claims, self.release)
         self.duties = [_LostClaimsDuty(self._check_lost_claims)]
 
-    def join(self) -> int:
-        """See Membership."""
-        with self._lock:
-            if self.id is None:
-                self._leaving = False
-            return super().join()
-
     # -- leaving -----------------------------------------------------------------------------------
 
     def leave(self, unstored: Sequence[tuple[TaskRun, End]] = ()) -> None:
@@ -93,6 +86,9 @@ class FetchMembership(Membership):
         ``hold`` returns an object that releases its task when it is garbage-collected.
         """
         with self._lock:
+            self._leaving = (
+                False  # a queue may be used again after it was disconnected; fetch() itself checks for close()
+            )
             try:
                 self._claiming += 1
                 return self._claim(self.join(), queues, limit, hold)
