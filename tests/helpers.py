@@ -17,7 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._maintenance.rescuer import Rescuer
-from dbtaskqueue._store.contract import WorkerRecord
+from dbtaskqueue._store.contract import Acted, WorkerRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -149,6 +149,17 @@ class WorkerReads:
     def until_rescued(lease: float) -> float:
         """Return how many reads may pass before a silent worker elsewhere is rescued, with a generous margin."""
         return 3 * (lease / Rescuer.interval + 1)
+
+
+def before_each_step(queue: TaskQueue, monkeypatch: Any, act: Callable[[], object]) -> None:
+    """Do something between the search of a bulk action and the change of what it has found, in each of its steps."""
+    change = queue.store.act
+
+    def step(*arguments: Any) -> Acted:
+        act()
+        return change(*arguments)
+
+    monkeypatch.setattr(queue.store, "act", step)
 
 
 def with_option(url: str, option: str) -> str:

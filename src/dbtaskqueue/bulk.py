@@ -109,7 +109,8 @@ def carry_out(
     for found in searched(store, filters, highest=highest, arguments=arguments):
         started = time.monotonic()
         if found.ids:
-            acted = act(BulkStep(verb, found.ids, now, change, spread, None if dry_run else action))
+            recorded = None if dry_run else action
+            acted = act(BulkStep(verb, found.ids, now, change, spread, recorded, states=filters.texts("state")))
             changed += acted.changed
             refused.update(acted.refused)
             done += len(found.ids)

@@ -202,7 +202,8 @@ class OperationRunner:
                 return
             started = time.monotonic()
             step = OperationStep(record.id, self._name, page.next or _AT_ITS_END, page.scanned)
-            acted = store.act(BulkStep(verb, page.ids, clock.now(), change, spread, action, step))
+            states = filters.texts("state")
+            acted = store.act(BulkStep(verb, page.ids, clock.now(), change, spread, action, step, states))
             if not acted.is_current:
                 return  # it was stopped, or taken over
             if acted.changed:

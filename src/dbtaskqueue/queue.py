@@ -801,7 +801,8 @@ class TaskQueue:
 
         Each task is cancelled as by ``cancel``, in transactions of at most 500 tasks, so that a refused task does not
         stop the others. Tasks that are enqueued after the call are left alone, and times are relative to the call.
-        While workers are alive, it rests between the steps.
+        While workers are alive, it rests between the steps. With the filter ``state``, a task that was pending and has
+        started since it was found is not interrupted: it has left the states of the filter, and is refused.
 
         ``dry_run``: change nothing, and return what would be done. ``progress``: called after each step with the
         number of tasks that were tried and the number that match. ``actor``: as in ``cancel``; each step has a row in

@@ -242,6 +242,7 @@ class BulkStep(NamedTuple):
     """Tasks to change in one transaction, with ids in any order.
 
     ``spread``: microseconds over which the due times of retried tasks are spread. ``action``: for the audit log.
+    ``states``: those that the tasks were searched by, if any. A task that has left them since is refused.
     """
 
     verb: BulkVerb
@@ -251,6 +252,7 @@ class BulkStep(NamedTuple):
     spread: int = 0
     action: NewAction | None = None
     operation: OperationStep | None = None
+    states: Sequence[str] = ()
 
 
 class Acted(NamedTuple):

@@ -99,7 +99,7 @@ class SqlOperations(SqlTasks, Operations):
         known = self._lock_operation(tx, step)
         if known is None:
             return Acted(0, {}, is_current=False), Decided()
-        refused = _refused(tx, step.verb, step.tasks, step.change, locks=True)
+        refused = _refused(tx, step.verb, step.tasks, step.change, step.states, locks=True)
         ids = [id for id in step.tasks if id not in refused]
         decided = Decided()
         if ids and step.verb == "cancel":
@@ -175,7 +175,7 @@ class SqlOperations(SqlTasks, Operations):
 
     def preview(self, step: BulkStep) -> Acted:
         def run(tx: Transaction) -> Acted:
-            refused = _refused(tx, step.verb, step.tasks, step.change, locks=False)
+            refused = _refused(tx, step.verb, step.tasks, step.change, step.states, locks=False)
             return Acted(len(step.tasks) - len(refused), dict(Counter(refused.values())))
 
         return self._connections.read(run)
@@ -243,10 +243,12 @@ def _rows(tx: Transaction, query: str, ids: Sequence[int]) -> list[_Row]:
     return [_Row(*row) for row in tx.rows(query, {"ids": tx.array(ids)})] if ids else []
 
 
-def _refused(tx: Transaction, verb: str, ids: Sequence[int], change: Change, *, locks: bool) -> dict[int, str]:
+def _refused(
+    tx: Transaction, verb: str, ids: Sequence[int], change: Change, states: Sequence[str] = (), *, locks: bool
+) -> dict[int, str]:
     """Return why tasks are refused, by id. ``locks``: keep them as they are until the end of the transaction."""
     found = {row.id: row for row in _rows(tx, "lock_bulk" if locks else "read_bulk", ids)}
-    reasons = {id: _why_not(verb, found.get(id)) for id in ids}
+    reasons = {id: _why_not(verb, found.get(id), states) for id in ids}
     refused = {id: why for id, why in reasons.items() if why is not None}
     left = [id for id in ids if id not in refused]
     if left and verb == "delete" and any(found[id].flow & HAS_CHILDREN for id in left):
@@ -260,11 +262,12 @@ def _refused(tx: Transaction, verb: str, ids: Sequence[int], change: Change, *, 
     return refused
 
 
-def _why_not(verb: str, row: _Row | None) -> str | None:
+def _why_not(verb: str, row: _Row | None, states: Sequence[str]) -> str | None:
     """Return why the state of a task forbids an action, or None."""
     if row is None:
         return Verdict(False, None, None).refusal
     state = TaskState(row.state)
     if verb == "cancel" and state == RUNNING and row.cancel_requested:
         return IS_REQUESTED
-    return None if state in sources(verb) else Verdict(False, state, None).refusal
+    is_meant = not states or state in states
+    return None if is_meant and state in sources(verb) else Verdict(False, state, None).refusal
