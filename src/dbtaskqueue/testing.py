@@ -239,8 +239,9 @@ def inline(queue: TaskQueue | AsyncTaskQueue, *, raises: bool = True) -> Iterato
 def override(queue: TaskQueue | AsyncTaskQueue, url: str) -> Iterator[None]:
     """In the block, use another database for this queue and its lanes, whether they are open or not.
 
-    The database is created if it is missing, and closed at the end of the block; workers that run on it are stopped.
-    Child processes find its URL in ``$DBTASKQUEUE_URL``. Raises TaskQueueError if a worker runs on the queue already.
+    The database is created if it is missing, and closed at the end of the block. Then workers that run on it are
+    stopped, ``fetch`` returns no tasks, and ``for task in queue`` ends. Child processes find its URL in
+    ``$DBTASKQUEUE_URL``. Raises TaskQueueError if a worker runs on the queue already.
     """
     with _sync(queue)._handle.redirected(url):
         before = os.environ.get(_URL)

@@ -2382,6 +2382,13 @@ MUTANTS = [
         _conformance("leaving::test_a_close_while_a_task_starts"),
     ),
     Mutant(
+        "what a queue claims after a disconnect is released",
+        HELD,
+        "            self._leaving = False  # a queue can be used after",
+        "            # a queue can be used after",
+        _conformance("leaving::test_a_queue_that_is_used_after_a_disconnect_keeps_what_it_claims"),
+    ),
+    Mutant(
         "a forked child uses the threads of its parent",
         "_aio/threads.py",
         "if self._pid != os.getpid():  # the",

@@ -86,9 +86,7 @@ class FetchMembership(Membership):
         ``hold`` returns an object that releases its task when it is garbage-collected.
         """
         with self._lock:
-            self._leaving = (
-                False  # a queue may be used again after it was disconnected; fetch() itself checks for close()
-            )
+            self._leaving = False  # a queue can be used after a disconnect; after a close, fetch() leaves again
             try:
                 self._claiming += 1
                 return self._claim(self.join(), queues, limit, hold)
