@@ -67,7 +67,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@queue.task(name="hang", retry=RetryPolicy(max_attempts=1), time_limit=0.2)
+@queue.task(name="hang", retry=RetryPolicy(max_attempts=1), time_limit=1.0)
 def hang(stubborn: bool) -> None:
     """Run longer than allowed; a stubborn task also ignores that it should stop."""
     if stubborn:

@@ -21,7 +21,7 @@ from helpers import python_path, until
 from dbtaskqueue import Task, TaskQueue
 
 READY = re.compile(r"^dashboard: (\S+)$", re.MULTILINE)
-STOPS_WITHIN = 10.0
+STOPS_WITHIN = 60.0
 
 
 class Puppet:

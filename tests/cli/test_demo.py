@@ -24,7 +24,7 @@ def mark(cli: Cli) -> Iterator[str]:
     word = f"DEMO_TEST={uuid.uuid4().hex}"
     cli.environment |= {"TMPDIR": str(cli.directory), **dict([word.split("=")])}
     yield word
-    until(lambda: not marked(word), within=10, what="the end of every process of the demo")
+    until(lambda: not marked(word), what="the end of every process of the demo")
     assert list(cli.directory.iterdir()) == [], "the temporary directory is gone"
 
 

@@ -189,7 +189,7 @@ def test_a_wake_up_between_the_ticket_and_the_wait_is_not_missed(queue: TaskQueu
 
 
 def test_woken_by_a_due_time(queue: TaskQueue) -> None:
-    queue.enqueue("later", start_in=0.3)
+    queue.enqueue("later", start_in=3)
     assert queue.fetch(timeout=0) == []
     [task] = queue.fetch(timeout=30)
     assert task.payload == "later"

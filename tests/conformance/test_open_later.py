@@ -78,14 +78,14 @@ def test_many_threads_open_a_queue_once(url: str) -> None:
     barrier = threading.Barrier(8)
 
     def use() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         stores.add(queue.store)
 
     threads = [threading.Thread(target=use) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(stores) == 1
     queue.close()
 
@@ -188,6 +188,6 @@ def test_closing_a_lane_closes_the_queue(url: str) -> None:
     fetching = Background(mail.fetch)
     until(lambda: queue.stats().workers == 1)
     queue.close()
-    assert fetching.join(10) == []
+    assert fetching.join() == []
     with pytest.raises(TaskQueueError, match="closed"):
         mail.enqueue(1)

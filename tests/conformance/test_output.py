@@ -90,9 +90,9 @@ def test_a_limit_stops_tasks_that_check_for_cancellation(
 
 
 def test_progress_prevents_a_stall_but_not_the_time_limit(queue: TaskQueue) -> None:
-    task = queue.enqueue("progress", retry=ONCE, stall_limit=1.0, time_limit=2.0)
+    task = queue.enqueue("progress", retry=ONCE, stall_limit=3.0, time_limit=4.0)
     Worker(queue).run(checking, burst=True)
-    assert "time_limit of 2 s" in (task.refresh().error or "")
+    assert "time_limit of 4 s" in (task.refresh().error or "")
 
 
 def test_a_task_that_finishes_after_its_limit_is_done(queue: TaskQueue, caplog: pytest.LogCaptureFixture) -> None:

@@ -57,11 +57,11 @@ def test_a_dead_worker_elsewhere_is_silent_for_a_lease_before_it_is_rescued(url:
 
 @pytest.mark.one_engine("the rescuer measures the silence in Python")
 def test_a_live_worker_elsewhere_keeps_its_tasks(url: str) -> None:
-    with TaskQueue(url) as queue, ended(spawn(HOLD, url, 0.5)) as holder:
+    with TaskQueue(url) as queue, ended(spawn(HOLD, url, 2)) as holder:
         task = queue.enqueue()
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert queue.fetch(timeout=4) == []
+        assert queue.fetch(timeout=7) == []
         assert holder.stdin is not None
         holder.stdin.write("\n")
         holder.stdin.flush()
@@ -71,10 +71,10 @@ def test_a_live_worker_elsewhere_keeps_its_tasks(url: str) -> None:
 
 @pytest.mark.one_engine("the rescuer measures the silence in Python")
 def test_workers_without_a_place_do_not_rescue_each_others_tasks(url: str) -> None:
-    with TaskQueue(url, lease=0.5) as one, TaskQueue(url, lease=0.5) as other:
+    with TaskQueue(url, lease=2) as one, TaskQueue(url, lease=2) as other:
         one.enqueue_many(range(2))
         mine, its = one.fetch(timeout=10), other.fetch(timeout=10)
-        assert one.fetch(timeout=2.5) == other.fetch(timeout=2.5) == []
+        assert one.fetch(timeout=4) == other.fetch(timeout=4) == []
         for task in mine + its:
             assert task.start()
             task.finish()

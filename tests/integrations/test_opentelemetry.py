@@ -310,7 +310,7 @@ def test_the_worker_makes_the_span_of_a_killed_child(traced_module: TaskQueue) -
 @pytest.mark.parametrize("stubborn", [True, False])
 def test_an_attempt_that_exceeds_a_limit_has_one_span(traced_module: TaskQueue, stubborn: bool) -> None:
     traced_tasks.hang.enqueue(stubborn)
-    Worker(traced_module, executor="process", cancel_grace=0.2).run(burst=True)
+    Worker(traced_module, executor="process", cancel_grace=0.2 if stubborn else 30).run(burst=True)
     [run] = named("run hang")
     assert (run["pid"] == os.getpid()) == stubborn
     if stubborn:

@@ -288,7 +288,7 @@ class Queue(RuleBasedStateMachine):
         running = task.state == "running"
         self.model.hold("fail" if running else "release", claim.id, claim.token, retry=True, delay=0)
         del claim
-        until(lambda: self.operator.get(task.id).state == task.state, what="the end of a dropped claim", within=5)
+        until(lambda: self.operator.get(task.id).state == task.state, what="the end of a dropped claim")
 
     @rule(pick=st.integers(0, 20))
     def die(self, pick: int) -> None:

@@ -138,12 +138,17 @@ class AttemptHistory:
         started = end.at if started_at is None else started_at
         ran = max(0, end.at - started - suspended)
         tally = self._tally(end.at, record)
-        tally.outcomes[outcome] = tally.outcomes.get(outcome, 0) + 1
+        number = tally.outcomes.get(outcome, 0) + 1
+        run_time = buckets.index_of(ran)
+        wait_time = buckets.index_of(started - max(record.due, record.created_at))
+        memory = _larger(tally.memory, end.memory)
+        # No calls from here on: a signal handler that raises an exception runs at calls, and would leave half a count.
+        tally.outcomes[outcome] = number
         tally.seconds += ran
-        tally.run_times[buckets.index_of(ran)] += 1
-        tally.wait_times[buckets.index_of(started - max(record.due, record.created_at))] += 1
+        tally.run_times[run_time] += 1
+        tally.wait_times[wait_time] += 1
         tally.cpu += end.cpu or 0
-        tally.memory = _larger(tally.memory, end.memory)
+        tally.memory = memory
 
     def _tally(self, at: int, record: TaskRecord) -> _Tally:
         minute, now = (at + self._offset) // _MINUTE, self._now()

@@ -40,6 +40,7 @@ class FetchMembership(Membership):
         super()._reset()
         self._holds: dict[int, tuple[int, bool]] = {}  # id: (token, whether it runs)
         self._in_doubt: dict[tuple[int, int], str] = {}  # (id, token): the verb that may have been stored
+        self._unsettled: dict[tuple[int, int], tuple[TaskRecord, End]] = {}  # ends that may be stored, not counted yet
         self._leaving = False
         self._claiming = 0
         self._lost_claims = LostClaims(self.held, self._known_claims, self.release)
@@ -70,7 +71,8 @@ class FetchMembership(Membership):
         now = clock.now()
         reserved = [(task, token) for task, (token, runs) in self._holds.items() if not runs]
         if reserved:
-            self.store.exchange(self.id, ends=[End("release", task, token, now) for task, token in reserved])
+            ends = [End("release", task, token, now, unrun=True) for task, token in reserved]
+            self.store.exchange(self.id, ends=ends)
         for task, _ in reserved:
             self._holds.pop(task, None)
 
@@ -147,13 +149,22 @@ class FetchMembership(Membership):
 
     def end(self, record: TaskRecord, end: End) -> Verdict:
         """Store how a held task ends."""
-        verdict = self._ask(
-            end.verb,
-            end,
-            lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0],
-            lambda verdict: outcomes.settled(self.store, end, verdict),
-        )
+        if end.verb == "release" and record.state == RESERVED:
+            end = end._replace(unrun=True)  # even if it is running, because the call that started it was interrupted
+        claim = (end.id, end.token)
+        try:
+            verdict = self._ask(
+                end.verb,
+                end,
+                lambda: self.store.exchange(record.worker or 0, ends=[end]).ended[0],
+                lambda verdict: outcomes.settled(self.store, end, verdict),
+            )
+        except BaseException as error:
+            if not isinstance(error, StoreUnavailable) or self._in_doubt.get(claim) == end.verb:
+                self._unsettled[claim] = record, end
+            raise
         if verdict.stored:
+            self._unsettled.pop(claim, None)
             self.history.count(record, end, verdict.state)
         if verdict.stored and self.events.wants(TaskEnded):
             self.events.emit(TaskEnded(record, record.attempt, verdict.state or DONE, end, in_worker=False))
@@ -165,8 +176,8 @@ class FetchMembership(Membership):
     ) -> Verdict:
         """Store a transition. If it may have been stored already, finding its state under our own token is success.
 
-        A try without an answer is remembered. So if the database stays unavailable and the holder calls again later,
-        that call counts as a repeat, too.
+        A try without an answer, or one that was interrupted, is remembered. So if the database stays unavailable and
+        the holder calls again later, that call counts as a repeat, too.
         """
         claim = (what.id, what.token)
         for pause in (*_PAUSES, None):
@@ -181,11 +192,20 @@ class FetchMembership(Membership):
                 if pause is None:
                     raise StoreUnavailable(str(error), maybe_done=True) from error
                 time.sleep(jittered(pause))
+            except BaseException:  # interrupted, such as by KeyboardInterrupt
+                self._in_doubt[claim] = verb
+                raise
         if self._in_doubt.get(claim) != verb:
             return verdict
         verdict = settle(verdict)
         self._in_doubt.pop(claim, None)  # cleared already if this worker was marked lost meanwhile
         return verdict
+
+    def _settle_ends(self) -> None:
+        """Repeat ends whose callers did not: calls that were interrupted, or whose answers were lost."""
+        for record, end in list(self._unsettled.values()):
+            self._in_doubt[end.id, end.token] = end.verb
+            self.end(record, end)
 
     def _forget_if_over(self, record: TaskRecord, verdict: Verdict) -> None:
         """Forget the task if it has ended, including by an earlier try whose answer was lost."""
@@ -207,7 +227,8 @@ class FetchMembership(Membership):
         with self._lock:
             if self._holds.get(record.id, (None,))[0] != record.token:
                 return  # it was released when the handle was closed
-        self.end(record, outcomes.fail(record, outcomes.DROPPED) if runs else outcomes.release(record))
+        _, end = self._unsettled.get((record.id, record.token), (record, None))
+        self.end(record, end or (outcomes.fail(record, outcomes.DROPPED) if runs else outcomes.release(record)))
 
 
 class _LostClaimsDuty:

@@ -7,6 +7,7 @@ first claim.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from .._system import clock
 from .._system.log import event
 from .._system.place import here
 from .._version import __version__
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, TaskQueueError
 from ..events import Events, Outage, WorkerJoined, WorkerLeft
 from ..states import RUNNING
 
@@ -142,11 +143,27 @@ class Membership:
         # without the lock: the loop may be waiting for it
         if loop is not None:
             loop.stop()
+            self.history()  # a write of the loop may have failed after the first call here had found nothing to do
         if heartbeat is not None:
             heartbeat.stop()
         if worker is not None:
             self.events.emit(WorkerLeft(worker))
         self.on_left()
+
+    def leave_at_exit(self) -> None:
+        """Leave before the process ends. Store what was counted, even if the row stays because tasks still run."""
+        if self._loop is not None:
+            self._loop.stop()  # first, since it may store ends that must be counted
+        with contextlib.suppress(TaskQueueError):
+            self._settle_ends()
+        self.leave()
+        try:
+            self.history()
+        except StoreUnavailable as error:
+            event(logging.WARNING, "the process ends before the history has all of its attempts", error=error)
+
+    def _settle_ends(self) -> None:
+        """Store ends that may or may not be stored, and count them. A worker's loop has done so already."""
 
     def release(self, held: Sequence[Held]) -> None:
         """Release tasks that this worker holds according to the database. Raises StoreUnavailable."""
@@ -304,4 +321,4 @@ def _leave_all() -> None:
     """At a normal exit, release everything, so that no task needs a rescue."""
     for member in list(_members):
         if member.pid == os.getpid():
-            member.leave()
+            member.leave_at_exit()

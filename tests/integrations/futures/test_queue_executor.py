@@ -21,7 +21,7 @@ import executor_tasks as tasks
 import pytest
 from helpers import python_path, run_python, until
 
-from dbtaskqueue import RetryPolicy, TaskFailed, TaskQueue, TaskState
+from dbtaskqueue import RetryPolicy, TaskFailed, TaskQueue, TaskState, outcomes
 from dbtaskqueue.errors import ChildFailed, PayloadError
 from dbtaskqueue.integrations.futures import QueueExecutor, RemoteTraceback
 
@@ -258,7 +258,10 @@ def test_after_a_kill_another_process_continues(url: str, kind: str, tmp_path: P
     assert [task.attempt for task in stored(url)[:2]] == [2, 2]
 
 
-def test_unknown_functions_wait_until_they_are_known(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_functions_wait_until_they_are_known(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "UNKNOWN_DELAYS", (600.0, 600.0))  # so they do not become due by themselves
     with QueueExecutor(url, max_workers=0) as submits:
         left = [submits.submit(tasks.double, number) for number in range(3)]
     with caplog.at_level(logging.WARNING), QueueExecutor(url, max_workers=1) as executor:
@@ -266,7 +269,7 @@ def test_unknown_functions_wait_until_they_are_known(url: str, caplog: pytest.Lo
         until(lambda: [record for record in caplog.records if "no such function" in record.message])
         assert {(task.state, task.attempt) for task in stored(url, function="executor_tasks.*")} == {("pending", 0)}
         assert executor.submit(tasks.double, 7).result(30) == 14  # from here on, it knows the function
-        until(lambda: {task.state for task in stored(url)} == {TaskState.DONE}, within=4)
+        until(lambda: {task.state for task in stored(url)} == {TaskState.DONE})
     assert len([record for record in caplog.records if "no such function" in record.message]) == 1
     assert [future.result(30) for future in left] == [0, 2, 4]
 

@@ -87,7 +87,7 @@ def test_an_interpreter_lock_held_by_a_fetch_user_elsewhere_is_not_silence(url, 
 
 def test_a_worker_frozen_elsewhere_is_fenced_after_it_thaws(url, elsewhere, note):
     with TaskQueue(url) as queue:
-        task = queue.enqueue(["sleep", 1])
+        task = queue.enqueue(["sleep", 5])  # it is frozen before its end, also on a busy machine
         until(lambda: has_written(note, "start"))
         elsewhere.signal(signal.SIGSTOP)
         [taken] = queue.fetch(timeout=30)

@@ -1,6 +1,7 @@
 """Workers that are killed: the history has every attempt at most once, and lacks at most those of the last 10 s.
 
-The oracle is the table of attempts. Attempts that were lost with a worker are counted by its rescuer, exactly.
+Workers that stop: it has all of them. The oracle is the table of attempts. Attempts that were lost with a worker are
+counted by its rescuer, exactly.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def start(code: str, url: str, interval: float) -> Process:
     return process
 
 
-def stop(process: Process, how: signal.Signals = signal.SIGTERM) -> None:
+def stop(process: Process, how: signal.Signals = signal.SIGTERM) -> str:
+    """Stop a process and return its error output."""
     process.send_signal(how)
-    process.communicate(timeout=60)
+    return process.communicate(timeout=60)[1]
 
 
 def ended(url: str) -> int:
@@ -92,15 +94,30 @@ def test_killed_workers_are_never_counted_too_high(queue: TaskQueue, url: str) -
 
 
 def test_several_workers_that_stop_are_exact(queue: TaskQueue, url: str) -> None:
-    queue.enqueue_many(range(300), max_attempts=2)
-    processes = [start(code, url, 10) for code in (WORKER, WORKER, FETCHER)]
+    processes = [start(code, url, 10) for code in (FETCHER, WORKER, WORKER)]
     try:
+        until(lambda: queue.stats().workers == 3, within=60)  # or one of them may be done before another starts
+        queue.enqueue_many(range(300), max_attempts=2)
         until(lambda: queue.stats().pending < 40, within=90)
     finally:
-        for process in processes:
-            stop(process)
+        errors = [stop(process) for process in processes]
     counted = in_history(queue)
-    assert counted == in_tables(url)
+    assert counted == in_tables(url), errors
     assert counted["done"] > 100
     writers = Counter(row.worker for row in queue.store.history(0) if row.worker)
     assert len(writers) >= 2, "each process has rows of its own"
+
+
+def test_a_busy_fetch_user_that_is_interrupted_is_exact(queue: TaskQueue, url: str) -> None:
+    """Its signal handler raises SystemExit at a random moment: in most cases while it waits for the database."""
+    dice = random.Random(1)
+    queue.enqueue_many(range(3000))
+    for _ in range(4):
+        before = ended(url)
+        process = start(FETCHER, url, 10)
+        try:
+            until(lambda before=before: ended(url) > before + 10, within=90)
+            time.sleep(dice.random() * 0.05)  # a random moment
+        finally:
+            errors = stop(process)
+        assert in_history(queue) == in_tables(url), errors

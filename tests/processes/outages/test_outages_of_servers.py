@@ -228,7 +228,7 @@ def test_a_silent_server_does_not_trigger_the_watchdog(
     with CuttingProxy(server.port, server.conversation) as proxy, Life(proxy.url(url), server.url(), tmp_path) as life:
         until(lambda: systemd.values("READY"))
         proxy.freeze()
-        life.await_word(UNAVAILABLE, within=30)
+        life.await_word(UNAVAILABLE, within=60)
         before = len(systemd.values("WATCHDOG"))
         until(lambda: systemd.values("STATUS")[-1].startswith("database unavailable, running"), what="another status")
         until(lambda: len(systemd.values("WATCHDOG")) > before + 3, what="a watchdog notification")
