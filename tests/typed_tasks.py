@@ -16,7 +16,7 @@ import msgspec
 import pydantic
 from typing_extensions import TypedDict
 
-from dbtaskqueue import TaskQueue, current_task
+from dbtaskqueue import AsyncTaskQueue, TaskQueue, current_task
 from dbtaskqueue.integrations.msgspec import MsgspecCoder
 from dbtaskqueue.integrations.pydantic import PydanticCoder
 
@@ -207,6 +207,28 @@ def committed(day: date) -> date:
 @both.task(backoff=lambda error, attempt: 3600)
 def patient(day: date) -> None:
     raise LookupError
+
+
+above = TaskQueue(queue="above", open=False)
+"""A queue without coders."""
+async_typed = AsyncTaskQueue(queue="typed", coders=[msgspec_coder])
+
+
+@above.task
+@both.task(backoff=lambda error, attempt: None, max_attempts=5)
+def shared(day: date) -> None:
+    raise LookupError(type(day).__name__)
+
+
+@above.task
+@async_typed.task(backoff=lambda error, attempt: None, max_attempts=5)
+def shared_async(day: date) -> None:
+    raise LookupError(type(day).__name__)
+
+
+@async_typed.task(backoff=lambda error, attempt: None, max_attempts=5)
+def only_async(day: date) -> None:
+    raise LookupError(type(day).__name__)
 
 
 def doubled(function: Callable[..., Any]) -> Callable[..., Any]:

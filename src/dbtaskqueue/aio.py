@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from . import retry
 from ._aio.fetching import Fetches
-from ._aio.tasks import AsyncFlow, AsyncTask, AsyncTaskFunction, Borrowed, Core
-from ._aio.threads import Threads
+from ._aio.tasks import AsyncFlow, AsyncTask, AsyncTaskFunction, Borrowed
+from ._aio.threads import Threads, settle_apart
 from ._executors.lookup import Functions
 from ._formats.filters import SortName
 from ._formats.payload import JSON
@@ -95,14 +95,14 @@ class AsyncTaskQueue:
         sync = TaskQueue(
             url, queue, retry=retry, lease=lease, create=create, open=open, extensions=extensions, coders=coders
         )
-        self._shared = _Shared(Threads(threads))
+        self._threads = Threads(threads)
+        self._shared = _Shared()
         self._use(sync)
 
     def _use(self, sync: TaskQueue) -> None:
         self.sync = sync
-        self._core = Core(sync, self._shared.threads)
-        self._fetches = Fetches(sync, self._shared.threads)
-        self._shared.fetches.add(self._fetches)
+        self._fetches = Fetches(sync, self._threads)
+        self._shared.add(self._fetches)
 
     def __repr__(self) -> str:
         return f"<Async{repr(self.sync)[1:]}"
@@ -124,13 +124,13 @@ class AsyncTaskQueue:
         await self.close()
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._shared.threads.call(function, *args, **kwargs)
+        return await self._threads.call(function, *args, **kwargs)
 
     def _task(self, task: Task[R]) -> AsyncTask[R]:
-        return AsyncTask(task, self._core)
+        return AsyncTask(task, self._threads)
 
     def _tasks(self, tasks: Iterable[Task[R]]) -> list[AsyncTask[R]]:
-        return [AsyncTask(task, self._core) for task in tasks]
+        return [AsyncTask(task, self._threads) for task in tasks]
 
     async def open(self, url: str | None = None) -> AsyncTaskQueue:
         """Open the database unless it is open, and return the queue, as ``TaskQueue.open`` does."""
@@ -140,9 +140,15 @@ class AsyncTaskQueue:
     async def close(self) -> None:
         """Close the queue and its lanes, as ``TaskQueue.close`` does. Calls of ``fetch`` that wait return no tasks."""
         try:
-            await self._shared.threads.settle(self.sync.close)
+            await settle_apart(self._close)
         finally:
-            self._shared.stop()
+            self._threads.close()
+
+    def _close(self) -> None:
+        try:
+            self.sync.close()
+        finally:
+            self._shared.stop_fetches()
 
     def lane(self, queue: str) -> AsyncTaskQueue:
         """Return the queue of another name in the same database, as ``TaskQueue.lane`` does. Do not await it."""
@@ -226,7 +232,7 @@ class AsyncTaskQueue:
         borrowed = Borrowed()
         given: dict[str, Any] = borrowed.options({**options})
         store = partial(self.sync.enqueue, borrowed.target(payload), **given)
-        return self._task(await (self._shared.threads.settle(store) if borrowed else self._call(store)))
+        return self._task(await (self._threads.settle(store) if borrowed else self._call(store)))
 
     @overload
     async def enqueue_many(
@@ -250,7 +256,7 @@ class AsyncTaskQueue:
         given: dict[str, Any] = borrowed.options({**options})
         targets = [borrowed.target(payload) for payload in payloads]
         store = partial(self.sync.enqueue_many, targets, keys=keys, **given)
-        return self._tasks(await (self._shared.threads.settle(store) if borrowed else self._call(store)))
+        return self._tasks(await (self._threads.settle(store) if borrowed else self._call(store)))
 
     async def enqueue_command(
         self,
@@ -264,11 +270,11 @@ class AsyncTaskQueue:
         borrowed = Borrowed()
         given: dict[str, Any] = borrowed.options({**options})
         store = partial(self.sync.enqueue_command, argv, cwd=cwd, env=env, **given)
-        return self._task(await (self._shared.threads.settle(store) if borrowed else self._call(store)))
+        return self._task(await (self._threads.settle(store) if borrowed else self._call(store)))
 
     def flow(self) -> AsyncFlow:
         """Return a flow, whose tasks are stored together at the end of its ``async with`` block, or not at all."""
-        return AsyncFlow(self.sync.flow(), self._core)
+        return AsyncFlow(self.sync.flow(), self._threads)
 
     # -- consuming ---------------------------------------------------------------------------------
 
@@ -285,7 +291,8 @@ class AsyncTaskQueue:
 
     async def __aiter__(self) -> AsyncIterator[AsyncTask[Any]]:
         """Yield reserved tasks one by one until the queue is closed."""
-        while tasks := await self.fetch():
+        is_closed = self._fetches.closing()
+        while tasks := self._tasks(await self._fetches.fetch(1, None, is_closed)):
             yield tasks.pop()
 
     # -- inspecting and operating ------------------------------------------------------------------
@@ -295,7 +302,7 @@ class AsyncTaskQueue:
         if connection is None:
             return self._task(await self._call(self.sync.get, id))
         borrowed = Borrowed().connection(connection)
-        return self._task(await self._shared.threads.settle(self.sync.get, id, connection=borrowed))
+        return self._task(await self._threads.settle(self.sync.get, id, connection=borrowed))
 
     async def cancel(self, id: int, *, running: bool = True, actor: str | Actor | None = None) -> bool:
         """Cancel a task of any queue, as ``TaskQueue.cancel`` does."""
@@ -576,7 +583,7 @@ class AsyncTaskQueue:
             args=args,
             kwargs=kwargs,
         )
-        return lambda function: AsyncTaskFunction(self._core, declare(_sync(function)))
+        return lambda function: AsyncTaskFunction(self._threads, declare(_sync(function)))
 
     # -- task functions ----------------------------------------------------------------------------
 
@@ -589,9 +596,9 @@ class AsyncTaskQueue:
     def task(self, function: Callable[P, R] | None = None, /, **options: Unpack[FunctionOptions]) -> Any:
         """Register a function as a task function, as ``TaskQueue.task`` does. Its ``enqueue`` is awaited."""
         if function is not None:
-            return AsyncTaskFunction(self._core, self.sync.task(_sync(function), **options))  # type: ignore[call-overload]
+            return AsyncTaskFunction(self._threads, self.sync.task(_sync(function), **options))  # type: ignore[call-overload]
         register = self.sync.task(**options)
-        return lambda function: AsyncTaskFunction(self._core, register(_sync(function)))
+        return lambda function: AsyncTaskFunction(self._threads, register(_sync(function)))
 
     # -- web applications --------------------------------------------------------------------------
 
@@ -607,9 +614,14 @@ class AsyncTaskQueue:
         try:
             yield {"task_queue": self}
         finally:
-            self._shared.stop_fetches()
-            await self._shared.threads.settle(self.sync.disconnect)
-            self._shared.threads.close()
+            try:
+                await settle_apart(self._disconnect)
+            finally:
+                self._threads.close()
+
+    def _disconnect(self) -> None:
+        self._shared.stop_fetches()
+        self.sync.disconnect()
 
     def lifespan_with_worker(
         self,
@@ -674,20 +686,22 @@ class AsyncTaskQueue:
 class _Shared:
     """What a queue shares with its lanes."""
 
-    def __init__(self, threads: Threads) -> None:
-        self.threads = threads
-        self.fetches: weakref.WeakSet[Fetches] = weakref.WeakSet()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fetches: weakref.WeakSet[Fetches] = weakref.WeakSet()
         self._on_joined: list[Callable[[], object]] | None = None
+
+    def add(self, fetches: Fetches) -> None:
+        """Add the calls of ``fetch`` of a queue."""
+        with self._lock:
+            self._fetches.add(fetches)
 
     def stop_fetches(self) -> None:
         """End the calls of ``fetch`` that wait."""
-        for each in tuple(self.fetches):
+        with self._lock:
+            found = list(self._fetches)
+        for each in found:
             each.stop()
-
-    def stop(self) -> None:
-        """End the calls of ``fetch`` that wait, and the threads."""
-        self.stop_fetches()
-        self.threads.close()
 
     def on_joined(self, events: Events, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` when a worker of this process joins. Return a function that forgets it."""

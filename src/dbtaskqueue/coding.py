@@ -96,7 +96,11 @@ class CallCoding:
     def decode(self, args: Sequence[JSON], kwargs: Mapping[str, JSON]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return stored arguments as the annotations say. Raises PayloadError, which is final."""
         plan = self._current_plan() if args or kwargs else None
-        return (args, kwargs) if plan is None else plan.decode(args, kwargs)
+        try:
+            return (args, kwargs) if plan is None else plan.decode(args, kwargs)
+        except PayloadError as error:
+            error.is_final = True  # a later attempt would raise the same error
+            raise
 
     def encode_result(self, value: Any) -> JSON:
         """Return a result as JSON values. Raises PayloadError."""
@@ -149,13 +153,11 @@ class _Codec:
         return encoded
 
     def decode(self, value: JSON) -> Any:
-        """Return the value of JSON values. A later attempt would raise the same error, so it is final."""
+        """Return the value of JSON values. Raises PayloadError."""
         try:
             return self.coder.decode(value, self.kind)
         except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            misfit = PayloadError(self._why(error))
-            misfit.is_final = True
-            raise misfit from None
+            raise PayloadError(self._why(error)) from None
 
     def _encode_items(self, values: Sequence[Any]) -> list[Any]:
         """Return a list or tuple with tasks in it: their results will be at their places."""
@@ -166,7 +168,7 @@ class _Codec:
     def _why(self, error: Exception) -> str:
         if isinstance(error, CodingError):
             return f"{self._where}{error.place}: {error.reason}"
-        return f"{self._where}: {error or type(error).__name__}"
+        return f"{self._where}: {str(error) or type(error).__name__}"
 
 
 class _Group(typing.NamedTuple):
@@ -283,9 +285,15 @@ def _values_of(group: _Group, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 
 def _with_values(
-    group: _Group, args: Sequence[Any], kwargs: Mapping[str, Any], values: Iterable[Any]
+    group: _Group, args: Sequence[Any], kwargs: Mapping[str, Any], values: Any
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """Return the arguments of a call with these in place of those of the group."""
+    """Return the arguments of a call with these in place of those of the group.
+
+    Raises TypeError unless there is one for each: a coder may accept the annotation of a tuple, but not encode a tuple
+    as a list.
+    """
+    if not isinstance(values, list | tuple) or len(values) != len(group.positions) + len(group.names):
+        raise TypeError("the values of a group must be a list")
     if group.is_whole:
         return list(values), kwargs
     coded, named, rest = list(args), dict(kwargs), iter(values)

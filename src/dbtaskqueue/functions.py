@@ -46,9 +46,11 @@ class TaskFunction(Generic[P, R_co]):
     """A registered function: call it as before, or ``enqueue`` the call.
 
     ``backoff``: that of ``@queue.task``, or None. ``coding``: how arguments and results are coded, None without coders.
+    ``below``: the task function of another queue that it was registered above; a child process finds that one by it.
     """
 
     _payload_hint = "; to enqueue a call of it, pass what its bind() returns"  # see _formats/payload.py
+    _inner = "below"  # see _executors/lookup.py
 
     def __init__(
         self,
@@ -59,10 +61,12 @@ class TaskFunction(Generic[P, R_co]):
         using: Mapping[str, object] | None = None,
         backoff: Backoff | None = None,
         coding: CallCoding | None = None,
+        below: TaskFunction[P, R_co] | None = None,
     ) -> None:
         self.name = name
         self.backoff = backoff
         self.coding = coding
+        self.below = below
         self._queue = queue
         self._function = function
         self._defaults = defaults
@@ -138,7 +142,16 @@ class TaskFunction(Generic[P, R_co]):
         kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         return tuple(each.name for each in self._signature.parameters.values() if each.kind in kinds)
 
-    def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def check_stored(self, args: Sequence[JSON], kwargs: Mapping[str, JSON]) -> None:
+        """Check arguments that are JSON values, as they are stored: for calls that people write.
+
+        Raises TypeError if they do not fit the signature, and PayloadError for one that does not fit its annotation.
+        """
+        self._check_arguments(args, kwargs)
+        if self.coding is not None:
+            self.coding.decode(args, kwargs)
+
+    def _check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -153,7 +166,9 @@ class TaskFunction(Generic[P, R_co]):
         """
         refuse_unknown(options, UsingOptions, "using")
         using = {**self._using, **options}
-        return TaskFunction(self._queue, self.name, self._function, self._defaults, using, self.backoff, self.coding)
+        return TaskFunction(
+            self._queue, self.name, self._function, self._defaults, using, self.backoff, self.coding, self.below
+        )
 
 
 class Registry:
@@ -168,8 +183,11 @@ class Registry:
         A task function of another queue is registered as the plain function that it wraps, without its options.
         Raises ValueError if another function has the name, and what the options' checks raise.
         """
-        if isinstance(function, TaskFunction):
-            function = function.__wrapped__  # type: ignore[attr-defined]
+        below = getattr(function, "sync", function)  # that of an AsyncTaskQueue
+        if isinstance(below, TaskFunction):
+            function = below.__wrapped__  # type: ignore[attr-defined]
+        else:
+            below = None
         refuse_unknown(options, FunctionOptions, "task")
         refuse_async_generator(function, "the task function")
         given = check_options(options, FunctionOptions)
@@ -179,7 +197,7 @@ class Registry:
             raise ValueError(f"another task function of this queue is called {name!r}; give one of them a name=")
         defaults = {key: value for key, value in options.items() if key in Defaults.__annotations__}
         coding = CallCoding(function, name, queue.coders) if queue.coders else None
-        registered = TaskFunction(queue, name, function, defaults, backoff=given.get("backoff"), coding=coding)
+        registered = TaskFunction(queue, name, function, defaults, None, given.get("backoff"), coding, below)
         self._functions[name] = registered
         return registered
 

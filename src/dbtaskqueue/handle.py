@@ -59,6 +59,7 @@ class Handle:
         for extension in (*for_all_queues, *extensions):
             self.use(extension)
         self.is_closed = False
+        self._visit = object()
         self.on_enqueued: Callable[[list[Task]], object] | None = None
         """Called with the tasks of each ``enqueue`` after they are stored; not with those of a user's transaction."""
         self._url = url
@@ -185,19 +186,31 @@ class Handle:
     def redirected(self, url: str) -> Iterator[None]:
         """Use another database during the block, created if it is missing; then close it and use the former again.
 
-        At the end, workers that run on it are stopped. Raises TaskQueueError while a worker runs at the start.
+        At the end, workers that run on it are stopped, and calls of ``fetch`` that wait return. Raises TaskQueueError
+        while a worker runs at the start.
         """
         if self._stops:
             raise TaskQueueError("a worker runs on this TaskQueue: stop it before you use another database")
         before = self._url, self._create, self._store, self._membership, self.is_closed
         self._url, self._create, self._store, self._membership, self.is_closed = url, True, None, None, False
+        self._visit = object()
         try:
             yield
         finally:
             self.close()
             while self._stops:  # it closes the database when it has stopped
                 time.sleep(_POLL)
+            self._visit = object()
             self._url, self._create, self._store, self._membership, self.is_closed = before
+
+    def closing(self) -> Callable[[], bool]:
+        """Return a function that returns whether the database is closed that is used now.
+
+        It then stays closed for the caller, also after ``redirected``: what consumes the tasks of a test must not
+        continue with those of the former database.
+        """
+        visit = self._visit
+        return lambda: self.is_closed or self._visit is not visit
 
     def store_history(self) -> None:
         """Store what a ``fetch()`` user of this handle has counted, so that its own history is up to date.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -81,18 +82,21 @@ class TaskCounts:
     """Counts the tasks of queues by state. Counts of final states are reused for 10 s if they take long."""
 
     def __init__(self) -> None:
-        self._final: dict[str, tuple[float, dict[TaskState, int]]] = {}
+        # by database and queue: in a test, another database may have the same queues
+        self._final: weakref.WeakKeyDictionary[Store, dict[str, tuple[float, dict[TaskState, int]]]]
+        self._final = weakref.WeakKeyDictionary()
 
     def of(self, store: Store, queue: str) -> dict[TaskState, int]:
         """Return the number of tasks in each state."""
         started = time.monotonic()
-        good_until, final = self._final.get(queue, (-math.inf, {}))
+        known = self._final.setdefault(store, {})
+        good_until, final = known.get(queue, (-math.inf, {}))
         if started < good_until:
             return store.count(queue, final=False) | final
         counts = store.count(queue, final=True)
         seconds = time.monotonic() - started
         if seconds > _QUICK_COUNT:
-            self._final[queue] = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
+            known[queue] = started + _FINAL_COUNTS_AGE, {state: counts[state] for state in FINAL}
         return counts
 
 

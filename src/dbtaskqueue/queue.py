@@ -485,14 +485,25 @@ class TaskQueue:
         handle = self._handle
         handle.require_open()
         if handle.extensions and (extensions := overriding(handle.extensions, "enqueue")):
-            filled = [batch for batch in batches if batch.payloads]
-            if filled:
-                queue: Any = filled[0].options.get("queue") or self.name
-                new = NewTasksView(queue)
-                with around_enqueue(extensions, new):
-                    new.tasks = tasks = self._store(batches, action)
-                return tasks
-        return self._store(batches, action)
+            tasks = self._store_inside(extensions, batches, action)
+        else:
+            tasks = self._store(batches, action)
+        if handle.on_enqueued is not None and tasks and not tasks[0]._in_transaction:
+            handle.on_enqueued(tasks)
+        return tasks
+
+    def _store_inside(
+        self, extensions: Sequence[Extension], batches: list[Batch], action: NewAction | None
+    ) -> list[Task]:
+        """Store batches inside of the extensions' ``enqueue``."""
+        filled = [batch for batch in batches if batch.payloads]
+        if not filled:
+            return self._store(batches, action)
+        queue: Any = filled[0].options.get("queue") or self.name
+        new = NewTasksView(queue)
+        with around_enqueue(extensions, new):
+            new.tasks = tasks = self._store(batches, action)
+        return tasks
 
     def _store(self, batches: list[Batch], action: NewAction | None) -> list[Task]:
         handle = self._handle
@@ -536,11 +547,7 @@ class TaskQueue:
                 for task in found[first:last]:
                     task.read_with(batch.function, batch.coding)
             first = last
-        if connection is not None:
-            return enqueued_with(connection, found)
-        if handle.on_enqueued is not None:
-            handle.on_enqueued(found)
-        return found
+        return enqueued_with(connection, found)
 
     def _new_tasks(self, batch: Batch, first: int, now: int, *, is_alone: bool = False) -> list[list[NewTask]]:
         """Return the tasks of a batch, in groups that differ in their payloads only.
@@ -621,38 +628,45 @@ class TaskQueue:
         """
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
-        while not self._handle.is_closed:
-            tasks = self._membership.claim([self.name], max_items, self._hold)
-            if self._handle.is_closed:
-                self._membership.leave()  # the queue may have been closed before the claim
+        return self._fetch(max_items, deadline, self._handle.closing())
+
+    def _fetch(self, max_items: int, deadline: float | None, is_closed: Callable[[], bool]) -> list[Task]:
+        """Fetch tasks until a time of the monotonic clock, or until the database is closed: see ``Handle.closing``."""
+        while not is_closed():
+            membership = self._membership
+            tasks = membership.claim([self.name], max_items, partial(self._hold, membership))
+            if is_closed():
+                membership.leave()  # the queue may have been closed before the claim
                 break
             if tasks:
                 return tasks
-            if self._membership.maintain():
+            if membership.maintain():
                 continue
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
-            self._wait_until_due(left)
+            self._wait_until_due(membership.store, left, is_closed)
         return []
 
-    def _hold(self, record: TaskRecord) -> Task:
-        return Task(self.store, record, self._membership)
+    @staticmethod
+    def _hold(membership: FetchMembership, record: TaskRecord) -> Task:
+        return Task(membership.store, record, membership)
 
-    def _wait_until_due(self, left: float | None) -> None:
+    def _wait_until_due(self, store: Store, left: float | None, is_closed: Callable[[], bool]) -> None:
         """Sleep until a task may be due. Takes no write lock, however often the database changes meanwhile."""
         deadline = time.monotonic() + (_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
-        queues = ServedQueues(self.store, [self.name])
-        while not self._handle.is_closed:
+        queues = ServedQueues(store, [self.name])
+        while not is_closed():
             left = deadline - time.monotonic()
-            if wait_until_due(self.store, queues, left, commands=False) or left <= 0:  # commands are for workers
+            if wait_until_due(store, queues, left, commands=False) or left <= 0:  # commands are for workers
                 return
 
     next = fetch
 
     def __iter__(self) -> Iterator[Task]:
         """Yield reserved tasks one by one until the queue is closed."""
-        while tasks := self.fetch():
+        is_closed = self._handle.closing()
+        while tasks := self._fetch(1, None, is_closed):
             yield tasks.pop()
 
     # -- inspecting and operating ------------------------------------------------------------------

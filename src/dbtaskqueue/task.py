@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self
 from . import outcomes
 from ._formats import payload, task_options
 from ._formats.payload import JSON
-from ._formats.progress import Progress, part_done
+from ._formats.progress import Progress
 from ._formats.progress import read as read_progress
 from ._formats.url import database_of
 from ._store.contract import BY_PARENTS, AttemptRecord, End, Link, NewAction, Store, TaskRecord, Verdict
@@ -129,12 +129,11 @@ class Task(Reference, Generic[R]):
         """Show the task in a notebook, as it was last read."""
         from ._formats import notebook  # most programs are not notebooks
 
-        progress, last = self.progress, (self.error or "").strip().splitlines()
-        part = part_done(progress)
+        last = (self.error or "").strip().splitlines()
         rows = [
             ("function", self.function),
             ("state", self.state),
-            ("progress", None if progress is None or part is None else notebook.Bar(part, progress.message or "")),
+            ("progress", None if self.progress is None else notebook.progress(self.progress)),
             ("attempt", f"{self.attempt} of {self.max_attempts or 'any number'}"),
             ("created", f"{self.created_at:%Y-%m-%d %H:%M:%S} UTC"),
             ("result", self._record.result),

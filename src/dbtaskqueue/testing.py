@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from . import outcomes
 from ._executors.lookup import Lookup
@@ -21,6 +21,7 @@ from ._executors.runner import Runner
 from ._executors.task_run import TaskRun
 from ._formats.payload import JSON
 from ._store.contract import End
+from ._worker.held import FetchMembership
 from .calls import TaskCall
 from .checkpoints import StoredCheckpoints
 from .checks import counted, is_count, shown
@@ -86,6 +87,14 @@ def run_tasks(
     return ran
 
 
+_changing = threading.Condition()
+"""For threads that run tasks at the same time, as the coroutines of an ``AsyncTaskQueue`` do with ``inline``."""
+_threads: dict[FetchMembership, int] = {}
+"""How many threads run tasks as a member. The last one leaves."""
+_running: set[tuple[FetchMembership, int]] = set()
+"""The tasks that they run."""
+
+
 class _Inline:
     """Runs tasks of a queue in the calling thread. A context manager, in which the process is a worker."""
 
@@ -99,41 +108,59 @@ class _Inline:
             checkpoints=partial(StoredCheckpoints, queue.store),
             is_draining=lambda: False,
         )
-        self._is_guest = queue._membership.id is not None
+        self._membership = queue._membership
+        self._is_guest = False
 
-    def __enter__(self) -> _Inline:
+    def __enter__(self) -> Self:
+        with _changing:
+            threads = _threads.get(self._membership, 0)
+            self._is_guest = not threads and self._membership.id is not None  # the test has fetched tasks itself
+            if not self._is_guest:
+                _threads[self._membership] = threads + 1
         self._runner.process.enter()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._runner.process.leave()
-        if not self._is_guest:
-            self._queue._membership.leave()
+        if self._is_guest:
+            return
+        with _changing:
+            _threads[self._membership] -= 1
+            if not _threads[self._membership]:
+                del _threads[self._membership]
+                self._membership.leave()
 
     def next(self, *, due: bool) -> Task | None:
-        """Reserve the next task, or return None if there is none."""
-        while True:
-            tasks = self._queue.fetch(timeout=0)
-            if not tasks and not due and self._make_due():
+        """Reserve and start the next task, or return None if there is none."""
+        with _changing:
+            while True:
                 tasks = self._queue.fetch(timeout=0)
-            if not tasks:
-                return None
-            if tasks[0].start():
-                return tasks[0]
+                if not tasks and not due and self._make_due():
+                    tasks = self._queue.fetch(timeout=0)
+                if not tasks:
+                    return None
+                if tasks[0].start():
+                    _running.add((self._membership, tasks[0].id))
+                    return tasks[0]
 
     def _make_due(self) -> bool:
         """Make the task due that would be due next. Return False if there is none."""
-        waiting = self._queue.find(state=[PENDING, FAILED], sort="due", limit=1).tasks  # without blocked ones
+        waiting = self._queue.find(state=[PENDING, FAILED], command=False, sort="due", limit=1).tasks  # none is blocked
         for task in waiting:
             self._queue.reschedule(task.id, start_in=0)
         return bool(waiting)
 
     def run(self, task: Task) -> BaseException | None:
         """Run a task that has started, and store its end. Return the exception that failed it, if any."""
-        run = TaskRun(task._claim, start_stored=True)
-        self._execute(run)
-        with contextlib.suppress(LeaseLost):
-            self._end(task, run)
+        try:
+            run = TaskRun(task._claim, start_stored=True)
+            self._execute(run)
+            with contextlib.suppress(LeaseLost):
+                self._end(task, run)
+        finally:
+            with _changing:
+                _running.discard((self._membership, task.id))
+                _changing.notify_all()
         with contextlib.suppress(TaskNotFound):
             task.refresh()
         error = run.error
@@ -153,9 +180,9 @@ class _Inline:
 
     def _end(self, task: Task, run: TaskRun) -> None:
         if notes := run.notes():
-            self._queue._membership.exchange(notes=notes)
+            self._membership.exchange(notes=notes)
         if run.has_ended:
-            self._queue._membership.end(run.record, outcomes.finish(run.record, None, run.ended_at))
+            self._membership.end(run.record, outcomes.finish(run.record, None, run.ended_at))
         else:
             task._end(_end_of(run))
 
@@ -194,6 +221,9 @@ def inline(queue: TaskQueue | AsyncTaskQueue, *, raises: bool = True) -> Iterato
     def run(tasks: list[Task]) -> None:
         for name in dict.fromkeys(task.queue for task in tasks):
             run_tasks(sync.lane(name), raises=raises)
+        new = {(sync._membership, task.id) for task in tasks if not task.deduplicated}
+        with _changing:  # another thread may run one of them
+            _changing.wait_for(lambda: new.isdisjoint(_running))
         for task in tasks:
             with contextlib.suppress(TaskNotFound):
                 task.refresh()
@@ -209,8 +239,9 @@ def inline(queue: TaskQueue | AsyncTaskQueue, *, raises: bool = True) -> Iterato
 def override(queue: TaskQueue | AsyncTaskQueue, url: str) -> Iterator[None]:
     """In the block, use another database for this queue and its lanes, whether they are open or not.
 
-    The database is created if it is missing, and closed at the end of the block; workers that run on it are stopped.
-    Child processes find its URL in ``$DBTASKQUEUE_URL``. Raises TaskQueueError if a worker runs on the queue already.
+    The database is created if it is missing, and closed at the end of the block. Then workers that run on it are
+    stopped, ``fetch`` returns no tasks, and ``for task in queue`` ends. Child processes find its URL in
+    ``$DBTASKQUEUE_URL``. Raises TaskQueueError if a worker runs on the queue already.
     """
     with _sync(queue)._handle.redirected(url):
         before = os.environ.get(_URL)

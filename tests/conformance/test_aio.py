@@ -193,6 +193,39 @@ async def test_a_block_that_is_cancelled_returns_its_task_without_spending_an_at
 
 
 @in_a_loop
+@ONE_ENGINE
+@pytest.mark.parametrize(("is_cancelled_inside", "state"), [(True, "pending"), (False, "done")])
+async def test_a_block_ends_its_task_even_if_all_threads_are_busy(
+    url: str, is_cancelled_inside: bool, state: str
+) -> None:
+    """A call that has not started yet is not left out when the block is cancelled, or cancelled again."""
+    async with opened(url, threads=1) as queue:
+        task, busy, inside = await queue.enqueue(), threading.Event(), asyncio.Event()
+        calls = []
+
+        async def hold() -> None:
+            [held] = await queue.fetch()
+            async with held:
+                calls.append(asyncio.create_task(queue._call(busy.wait, 30)))
+                await asyncio.sleep(0)
+                inside.set()
+                if is_cancelled_inside:
+                    await asyncio.sleep(3600)
+
+        holder = asyncio.create_task(hold())
+        await inside.wait()
+        for _ in range(2):
+            holder.cancel()
+            await asyncio.sleep(0.05)
+        assert not holder.done()
+        busy.set()
+        with pytest.raises(asyncio.CancelledError):
+            await holder
+        await asyncio.gather(*calls)
+        assert (await task.refresh()).state == state
+
+
+@in_a_loop
 async def test_progress_is_followed_to_the_end(url: str) -> None:
     async with opened(url) as queue:
         goes_on = threading.Event()
@@ -500,6 +533,46 @@ async def test_closing_ends_the_fetches_that_wait(url: str) -> None:
 
 @in_a_loop
 @ONE_ENGINE
+async def test_closing_needs_no_free_thread_and_is_not_cancelled(url: str) -> None:
+    queue, busy = AsyncTaskQueue(url, open=True, threads=1), threading.Event()
+    call = asyncio.create_task(queue._call(busy.wait, 30))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert queue.is_closed
+    assert not call.done()
+    busy.set()
+    await call
+
+
+@in_a_loop
+@ONE_ENGINE
+async def test_the_end_of_a_lifespan_waits_for_a_claim(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the claim would connect again, and leave the row of a worker."""
+    queue, in_claim, may_claim = AsyncTaskQueue(url), threading.Event(), threading.Event()
+    fetch = queue.sync._fetch
+
+    def slow(*arguments: Any) -> Any:
+        in_claim.set()
+        may_claim.wait(30)
+        return fetch(*arguments)
+
+    monkeypatch.setattr(queue.sync, "_fetch", slow)
+    async with queue.lifespan():
+        task = await queue.enqueue()
+        waiting = asyncio.create_task(queue.fetch())
+        await soon(in_claim.is_set)
+        threading.Timer(0.2, may_claim.set).start()
+    assert await waiting == []
+    assert (queue.sync.workers(), (await task.refresh()).state) == ([], "pending")
+    await queue.close()
+
+
+@in_a_loop
+@ONE_ENGINE
 async def test_closing_the_queue_without_a_loop_ends_the_fetches_that_wait(url: str) -> None:
     async with opened(url) as queue:
         waiting = asyncio.create_task(queue.fetch())
@@ -512,7 +585,7 @@ async def test_closing_the_queue_without_a_loop_ends_the_fetches_that_wait(url: 
 @ONE_ENGINE
 async def test_an_error_of_a_fetch_is_raised_by_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(url) as queue:
-        monkeypatch.setattr(queue.sync, "fetch", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(queue.sync, "_fetch", lambda *_, **__: 1 / 0)
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 await queue.fetch()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from faults import Faults
 from helpers import Background, run_python, until
 
-from dbtaskqueue import RetryPolicy, Task, TaskQueue, Worker
+from dbtaskqueue import RetryPolicy, StoreUnavailable, Task, TaskQueue, Worker
 from dbtaskqueue._store import watching
+from dbtaskqueue._store.contract import Start
 from dbtaskqueue._worker import loop
 
 LATER = RetryPolicy(delay=3600)
@@ -165,6 +168,51 @@ def test_a_closed_queue_keeps_its_row_while_something_runs(queue: TaskQueue, oth
     assert queue.stats().workers == 2
     task.finish("as promised")
     until(lambda: queue.stats().workers == 1, what="the end of the worker")
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_close_while_a_task_starts(
+    queue: TaskQueue, other: TaskQueue, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """It runs then, and stays held. If the start was not stored, the task is released."""
+    queue.enqueue()
+    [task] = queue.fetch()
+    exchange = queue.store.exchange
+
+    def closing(worker: int, *, starts: Sequence[Start] = (), **asked: Any) -> Any:
+        answer = None if is_lost and starts else exchange(worker, starts=starts, **asked)
+        if starts:
+            Background(queue.close).join()
+            if is_lost:
+                raise StoreUnavailable("lost")
+        return answer
+
+    monkeypatch.setattr(queue.store, "exchange", closing)
+    if is_lost:
+        with pytest.raises(StoreUnavailable):
+            task.start()
+        assert other.get(task.id).state == "pending"
+    else:
+        assert task.start()
+        assert other.get(task.id).state == "running"
+        task.finish(1)
+        assert [attempt.outcome for attempt in other.get(task.id).attempts()] == ["done"]
+    assert other.stats().workers == 0
+
+
+def test_a_queue_that_is_used_after_a_disconnect_keeps_what_it_claims(queue: TaskQueue, other: TaskQueue) -> None:
+    """The end of what ran during the disconnect does not release it."""
+    queue.enqueue_many([1, 2])
+    [first] = queue.fetch()
+    first.start()
+    queue.disconnect()
+    [second] = queue.fetch()
+    first.finish()
+    assert other.get(second.id).state == "reserved"
+    assert second.start()
+    second.finish()
+    queue.disconnect()
+    assert other.stats().workers == 0
 
 
 def test_a_fetch_during_a_close_leaves_no_row(queue: TaskQueue, url: str) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import html
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
 from dashboard.clients import form_headers, mounted
 from dashboard.forms import Page, go
 from helpers import until
+from servers.requirements import library
 from starlette.testclient import TestClient
 
 from dbtaskqueue import Task, TaskQueue
 from dbtaskqueue._formats.filters import parse
 from dbtaskqueue.operations import create_operation
+from dbtaskqueue.testing import run_tasks
 
 pytestmark = pytest.mark.one_engine("SQL of these verbs is tested in tests/conformance")
 
@@ -302,6 +308,58 @@ def test_the_form_enqueues_a_call(queue: TaskQueue, arguments: str, stored: obje
     go(mounted(queue), "/enqueue").press("Enqueue", function="app.send", arguments=arguments)
     [task] = queue.tasks()
     assert (task.function, task.payload) == ("app.send", stored)
+
+
+@dataclass
+class Period:
+    since: date
+    days: int = 1
+
+
+@pytest.fixture
+def typed(url: str) -> Iterator[TaskQueue]:
+    """A queue with a function that has typed arguments, in the program of the dashboard."""
+    library("msgspec")
+    from dbtaskqueue.integrations.msgspec import MsgspecCoder
+
+    with TaskQueue(url, coders=[MsgspecCoder()]) as queue:
+
+        @queue.task(name="report")
+        def report(day: date, period: Period) -> date:
+            return day + (day - period.since) * period.days
+
+        report.__wrapped__.__annotations__ |= {"day": date, "period": Period, "return": date}  # type: ignore[attr-defined]
+        yield queue
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ('["soon", {"since": "2026-11-28"}]', "report: argument day: Invalid RFC3339 encoded date"),
+        ('["2026-11-29", {"since": 7}]', "report: argument period.since: Expected `date`, got `int`"),
+        ('["2026-11-29"]', "report: missing a required argument: 'period'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(typed: TaskQueue, arguments: str, reason: str) -> None:
+    """The worker would abandon the task. Here the function is known, so it is checked before."""
+    page = go(mounted(typed), "/enqueue").press("Enqueue", function="report", arguments=arguments)
+    assert page.status_code == 422
+    assert f"Arguments do not fit: {reason}" in html.unescape(page.text)
+    assert 'aria-invalid="true"' in page.text
+    answer = api(mounted(typed), "tasks", {"function": "report", "args": json.loads(arguments)})
+    assert (answer.status_code, answer.json()["detail"]) == (422, f"args do not fit: {reason}")
+    assert typed.queues() == []
+
+
+def test_arguments_that_fit_are_stored_as_they_are(typed: TaskQueue) -> None:
+    """The worker decodes them."""
+    arguments = '{"day": "2026-11-29", "period": {"since": "2026-11-28"}}'
+    page = go(mounted(typed), "/enqueue").press("Enqueue", function="report", arguments=arguments)
+    assert page.status == "Task 1 is enqueued."
+    api(mounted(typed), "tasks", {"function": "report", "args": ["2026-11-29", {"since": "2026-11-27", "days": 2}]})
+    go(mounted(typed), "/enqueue?copy=1").press("Enqueue")
+    assert typed.get(1).payload == {"args": [], "kwargs": json.loads(arguments)}
+    assert [task.result for task in run_tasks(typed)] == ["2026-11-30", "2026-12-03", "2026-11-30"]
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,18 @@ def test_a_task_shows_its_state_progress_and_error(queue: TaskQueue) -> None:
     shown = task.refresh()._repr_html_()
     assert f"Task {task.id} of queue default" in shown
     assert "abandoned" in shown
-    assert 'value="0.250"' in shown
+    assert 'value="0.250"></progress> 1 of 4 ' in shown
     assert html.escape("<script>") in shown
     assert "<script" not in shown
     assert "\x1b" not in shown
+
+
+def test_progress_without_a_total_has_no_bar(queue: TaskQueue) -> None:
+    task = queue.enqueue()
+    Worker(queue).run(lambda payload: current_task().progress(30, message="pages"), burst=True)
+    shown = task.refresh()._repr_html_()
+    assert ">30 pages</td>" in shown
+    assert "<progress" not in shown
 
 
 def test_a_queue_shows_its_counts_and_no_password(queue: TaskQueue) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Background, soon
 
 from dbtaskqueue import (
     AbandonTask,
+    AsyncTask,
     AsyncTaskQueue,
     Extension,
     ReleaseTask,
@@ -28,7 +30,9 @@ from dbtaskqueue import (
     Worker,
     current_task,
 )
+from dbtaskqueue.extension import NewTasksView
 from dbtaskqueue.testing import assert_enqueued, enqueued, inline, override, run_tasks
+from dbtaskqueue.waiting import Waiting
 
 pytestmark = pytest.mark.one_engine("the tasks run in the test, however they are stored")
 
@@ -146,6 +150,13 @@ def test_scheduled_tasks_and_retries_run_too(queue: TaskQueue, ran: list[Any]) -
     done = run_tasks(queue, due=False, raises=False)
     assert ran == ["now", *["no good"] * 3, "much later", "parent", "child"]
     assert [task.state for task in done] == ["done", "failed", "failed", "abandoned", *["done"] * 3]
+
+
+def test_command_lines_do_not_hide_tasks_that_are_due_later(queue: TaskQueue, ran: list[Any]) -> None:
+    queue.enqueue_command(["true"])
+    call(queue, "note", "later", start_in=60)
+    run_tasks(queue, due=False)
+    assert ran == ["later"]
 
 
 @pytest.mark.parametrize(
@@ -349,6 +360,96 @@ def test_inline_leaves_tasks_of_a_transaction_alone(queue: TaskQueue, ran: list[
     assert ran == [1]
 
 
+def test_inline_runs_tasks_after_they_are_stored(queue: TaskQueue, ran: list[Any]) -> None:
+    """An extension's ``enqueue`` does not get the exception of a task."""
+
+    class Storing(Extension):
+        @contextlib.contextmanager
+        def enqueue(self, new: NewTasksView) -> Iterator[None]:
+            yield
+            ran.append([task.state for task in new.tasks])
+
+    queue.use(Storing())
+    with inline(queue), pytest.raises(LookupError):
+        call(queue, "fail", "no good")
+    assert ran == [["pending"], "no good"]
+
+
+def test_inline_runs_coroutines_that_enqueue_others(url: str) -> None:
+    """However deep that goes, they do not wait for each other's threads."""
+
+    async def test() -> None:
+        async with AsyncTaskQueue(url, threads=1) as queue:
+
+            @queue.task(name="descend")
+            async def descend(depth: int) -> int:
+                if depth:
+                    await descend.enqueue(depth - 1)
+                return depth
+
+            with inline(queue):
+                assert (await asyncio.wait_for(descend.enqueue(3), 30)).result == 3
+            assert [task.result for task in enqueued(queue)] == [3, 2, 1, 0]
+
+    asyncio.run(test())
+
+
+def test_inline_waits_for_a_task_that_another_thread_runs(queue: TaskQueue) -> None:
+    """A thread that runs its own task also runs what others have enqueued meanwhile."""
+    is_stored, is_running, may_end = threading.Event(), threading.Event(), threading.Event()
+
+    class Pausing(Extension):
+        @contextlib.contextmanager
+        def enqueue(self, new: NewTasksView) -> Iterator[None]:
+            yield
+            if new.tasks[0].payload == {"args": ["second"], "kwargs": {}}:
+                is_stored.set()
+                is_running.wait(30)
+
+    @queue.task(name="work")
+    def work(which: str) -> None:
+        if which == "first":
+            is_stored.wait(30)
+        else:
+            is_running.set()
+            may_end.wait(30)
+
+    queue.use(Pausing())
+    with inline(queue):
+        both = [Background(lambda which=which: call(queue, "work", which)) for which in ("first", "second")]
+        assert is_running.wait(30)
+        threading.Timer(0.2, may_end.set).start()
+        assert [thread.join().state for thread in both] == ["done", "done"]
+    assert queue.workers() == []
+
+
+def test_inline_runs_each_task_of_several_coroutines_once(url: str) -> None:
+    async def test() -> None:
+        async with AsyncTaskQueue(url) as queue:
+
+            @queue.task(name="wait")
+            async def wait() -> None:
+                await asyncio.sleep(0.01)
+
+            with inline(queue):
+                tasks = await asyncio.gather(*(wait.enqueue() for _ in range(12)))
+            assert {(task.state, task.attempt) for task in tasks} == {("done", 1)}
+            assert await queue.workers() == []
+
+    asyncio.run(test())
+
+
+def test_inline_with_a_key_that_is_taken(queue: TaskQueue) -> None:
+    """A task that enqueues itself does not wait for itself."""
+
+    @queue.task(name="again")
+    def again() -> bool:
+        return again.using(key="k").enqueue().deduplicated
+
+    with inline(queue):
+        assert again.using(key="k").enqueue().result is True
+
+
 # -- override --------------------------------------------------------------------------------------
 
 
@@ -370,6 +471,20 @@ def test_override_uses_another_database(url: str, tmp_path: Path, is_open: bool)
         assert queue.url == url
     with TaskQueue(f"sqlite:///{tmp_path}/other.sqlite") as other:
         assert other.stats().pending == 1, "what was reserved is released"
+
+
+@pytest.mark.engine("sqlite")
+def test_override_counts_its_own_tasks(
+    queue: TaskQueue, ran: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts that take long are reused for some seconds, but not for another database."""
+    monkeypatch.setattr("dbtaskqueue.overview._QUICK_COUNT", -1)
+    call(queue, "note", 1)
+    run_tasks(queue)
+    assert queue.stats().done == 1
+    with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+        assert queue.stats().done == 0
+    assert queue.stats().done == 1
 
 
 @pytest.mark.engine("sqlite")
@@ -402,9 +517,63 @@ def test_override_stops_workers_and_refuses_while_one_runs(queue: TaskQueue, tmp
         with pytest.raises(TaskQueueError, match="a worker runs on this TaskQueue"), override(queue, other):
             pass
         threading.Timer(0.2, waiting.set).start()
+    assert not queue._handle._stops, "the worker has stopped before the former database is used again"
     worker.join(30)
     assert not worker.is_alive()
     assert queue.tasks() == []
+
+
+@pytest.mark.engine("sqlite")
+@pytest.mark.parametrize("is_async", [False, True])
+def test_consumers_of_a_test_do_not_continue_with_the_former_database(url: str, tmp_path: Path, is_async: bool) -> None:
+    queue = TaskQueue(url, open=False) if not is_async else AsyncTaskQueue(url)
+    in_task, may_end, seen = threading.Event(), threading.Event(), []
+
+    def note(task: Task | AsyncTask) -> None:
+        seen.append(task.payload)
+        in_task.set()
+        may_end.wait(30)
+
+    def consume() -> None:
+        assert isinstance(queue, TaskQueue)
+        for task in queue:
+            with task:
+                note(task)
+
+    async def consume_async() -> None:
+        assert isinstance(queue, AsyncTaskQueue)
+        async for task in queue:
+            async with task:
+                note(task)
+
+    with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+        consumer = Background(consume if not is_async else lambda: asyncio.run(consume_async()))
+        sync = queue if isinstance(queue, TaskQueue) else queue.sync
+        sync.enqueue("test")
+        assert in_task.wait(30)
+    with TaskQueue(url) as real:
+        task = real.enqueue("real")
+        may_end.set()
+        consumer.join()
+        assert (seen, task.refresh().state) == (["test"], "pending")
+    assert not sync.is_open
+
+
+@pytest.mark.engine("sqlite")
+def test_a_task_of_the_former_database_is_awaited_there(url: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with AsyncTaskQueue(url) as queue:
+            task = await queue.enqueue()
+            with override(queue, f"sqlite:///{tmp_path}/other.sqlite"):
+                waiting = Waiting.on(task.sync._store)
+                wait = asyncio.create_task(task.wait(30))
+                await soon(lambda: waiting._callbacks)
+                assert await task.cancel()
+                await wait
+                follow = [update async for update in task.follow()]
+                assert follow == ["cancelled"]
+
+    asyncio.run(test())
 
 
 # -- enqueued --------------------------------------------------------------------------------------

@@ -35,6 +35,13 @@ def test_the_outermost_bar_is_the_progress_of_the_task(queue: TaskQueue, executo
     assert task.progress[:3] == (3, 3, "pages")
 
 
+def test_tasks_at_the_same_time_report_their_own_outermost_bars(queue: TaskQueue) -> None:
+    queue.functions = FUNCTIONS
+    tasks = queue.enqueue_many([tqdm_tasks.crawl_beside_another.bind(pages) for pages in (3, 4)])
+    Worker(queue, concurrency=2).run(burst=True)
+    assert [task.get_result(10)[:2] for task in tasks] == [[3, 3], [4, 4]]
+
+
 def test_a_child_process_draws_nothing(queue: TaskQueue) -> None:
     task = ended(queue, "process", tqdm_tasks.crawl, 3)
     assert task.attempts()[0].output in (None, "")

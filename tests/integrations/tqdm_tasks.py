@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 from dbtaskqueue import TaskQueue, current_task
 from dbtaskqueue.integrations.tqdm import patch, tqdm, trange
@@ -15,6 +16,21 @@ def crawl(pages: int) -> object:
     for _ in tqdm(range(pages), desc="pages", mininterval=0):
         for _ in trange(2):
             pass
+    return current_task()._tracker.latest
+
+
+both_have_bars = threading.Barrier(2)
+
+
+@queue.task
+def crawl_beside_another(pages: int) -> object:
+    """Keep the outer bar open until the other task has one."""
+    bar = tqdm(range(pages), mininterval=0)
+    both_have_bars.wait(30)
+    for _ in bar:
+        for _ in trange(2, mininterval=0):
+            pass
+    both_have_bars.wait(30)
     return current_task()._tracker.latest
 
 

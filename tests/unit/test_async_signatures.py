@@ -25,6 +25,7 @@ SYNC_ONLY = {
         "store_declarations",
         "disconnect",
         "read_with",
+        "check_stored",
     ),  # for this package
     *("purge_in_steps", "prune_in_steps", "positional"),  # for the command line
     *("__enter__", "__exit__", "__iter__"),

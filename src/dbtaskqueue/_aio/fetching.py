@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -30,10 +30,14 @@ _LONGEST_WAIT = 5.0
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A call that waits. ``answer`` belongs to ``loop``; ``is_over``: its caller no longer waits."""
+    """A call that waits. ``answer`` belongs to ``loop``; ``is_over``: its caller no longer waits.
+
+    ``is_closed`` returns whether the database is closed in which it waits: see ``Handle.closing``.
+    """
 
     max_items: int
     deadline: float | None
+    is_closed: Callable[[], bool]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[list[Task]]
     is_over: bool = False
@@ -50,18 +54,26 @@ class Fetches:
     def _start_over(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._claiming = threading.Lock()
+        """The thread has it while it claims and answers."""
         self._requests: list[_Request] = []
         self._served: _Request | None = None
         self._rings = 0
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def fetch(self, max_items: int, timeout: float | timedelta | None) -> list[Task]:
+    def closing(self) -> Callable[[], bool]:
+        """Return a function that returns whether the database is closed that the queue uses now."""
+        return self._queue._handle.closing()
+
+    async def fetch(
+        self, max_items: int, timeout: float | timedelta | None, is_closed: Callable[[], bool] | None = None
+    ) -> list[Task]:
         """Reserve tasks as ``TaskQueue.fetch`` does. If this is cancelled, nothing is reserved when it ends."""
         check_count(max_items, "max_items")
         deadline = clock.deadline_of(timeout)
         loop = asyncio.get_running_loop()
-        request = _Request(max_items, deadline, loop, loop.create_future())
+        request = _Request(max_items, deadline, is_closed or self.closing(), loop, loop.create_future())
         self._add(request)
         try:
             return await asyncio.shield(request.answer)
@@ -73,16 +85,20 @@ class Fetches:
             raise
 
     def stop(self) -> None:
-        """End all calls that wait: they return no tasks."""
+        """End all calls that wait: they return no tasks. When this returns, the thread holds none for them."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
-            requests = list(self._requests)
+            requests, served = list(self._requests), self._served
             for request in requests:
                 request.is_over = True
-            self._requests = [each for each in requests if each is self._served]
+            self._requests = [each for each in requests if each is served]
             self._ring()
         for request in requests:
-            if request is not self._served:
+            if request is not served:
                 self._answer(request, [])
+        with self._claiming:  # the claim that was in progress has ended
+            pass
 
     def _add(self, request: _Request) -> None:
         if self._pid != os.getpid():  # the thread is that of the parent
@@ -115,9 +131,10 @@ class Fetches:
         while (request := self._next()) is not None:
             try:
                 rings = self._rings
-                tasks = self._queue.fetch(request.max_items, timeout=0)
-                if not self._serve(request, tasks):
-                    self._sleep(rings)
+                with self._claiming:
+                    is_answered = self._serve(request, self._claim(request))
+                if not is_answered:
+                    self._sleep(rings, request.is_closed)
             except BaseException as error:
                 self._fail(request, error)
 
@@ -130,6 +147,11 @@ class Fetches:
             if self._served is None:
                 self._thread = None
             return self._served
+
+    def _claim(self, request: _Request) -> list[Task]:
+        if request.is_over:
+            return []
+        return self._queue._fetch(request.max_items, time.monotonic(), request.is_closed)
 
     def _serve(self, request: _Request, tasks: list[Task]) -> bool:
         """Answer what can be answered after a claim, and return whether that includes the request."""
@@ -148,8 +170,9 @@ class Fetches:
             self._answer(each, [])
         return bool(tasks) or is_over or request in ended
 
-    def _has_ended(self, request: _Request) -> bool:
-        return self._queue.is_closed or clock.has_passed(request.deadline)
+    @staticmethod
+    def _has_ended(request: _Request) -> bool:
+        return request.is_closed() or clock.has_passed(request.deadline)
 
     def _fail(self, request: _Request, error: BaseException) -> None:
         with self._lock:
@@ -158,14 +181,17 @@ class Fetches:
                 self._requests.remove(request)
         self._answer(request, error)
 
-    def _sleep(self, rings: int) -> None:
+    def _sleep(self, rings: int, is_closed: Callable[[], bool]) -> None:
         """Sleep until a task may be due, or the requests have changed. Takes no write lock."""
         with self._lock:
             deadlines = [each.deadline for each in self._requests if each.deadline is not None]
         until = min([time.monotonic() + _LONGEST_WAIT, *deadlines])
-        queues = ServedQueues(self._queue.store, [self._queue.name])
-        while self._rings == rings and not self._queue.is_closed and (left := until - time.monotonic()) > 0:
-            if wait_until_due(self._queue.store, queues, left, commands=False, bell=self._bell):
+        if is_closed():
+            return
+        store = self._queue.store
+        queues = ServedQueues(store, [self._queue.name])
+        while self._rings == rings and not is_closed() and (left := until - time.monotonic()) > 0:
+            if wait_until_due(store, queues, left, commands=False, bell=self._bell):
                 return
 
     def _answer(self, request: _Request, answer: list[Task] | BaseException) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, Unpack, overload
 
 from .._formats.payload import JSON
 from .._formats.progress import Progress
@@ -22,7 +22,6 @@ from ..errors import TaskQueueError
 from ..following import Following, Seen
 from ..functions import TaskFunction
 from ..options import Backoff, Options, UsingOptions
-from ..queue import TaskQueue
 from ..states import FINAL, TaskState
 from ..task import Attempt, Blocked, Task, result_of
 from ..waiting import Waiting
@@ -39,13 +38,6 @@ else:
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-
-
-class Core(NamedTuple):
-    """What an ``AsyncTaskQueue`` shares with its tasks: the ``TaskQueue``, and threads that call it."""
-
-    queue: TaskQueue
-    threads: Threads
 
 
 class _Same(Generic[T]):
@@ -103,9 +95,9 @@ class AsyncTask(Reference, Generic[R]):
     expires_at = _Same["datetime | None"]()
     progress = _Same["Progress | None"]()
 
-    def __init__(self, sync: Task[R], core: Core) -> None:
+    def __init__(self, sync: Task[R], threads: Threads) -> None:
         self.sync: Task[R] = sync
-        self._core = core
+        self._threads = threads
 
     def __repr__(self) -> str:
         return f"<Async{repr(self.sync)[1:]}"
@@ -138,33 +130,33 @@ class AsyncTask(Reference, Generic[R]):
     async def refresh(self, *, connection: object = None) -> Self:
         """Read the task again and return it, as ``Task.refresh`` does."""
         if connection is None:
-            await self._core.threads.call(self.sync.refresh)
+            await self._threads.call(self.sync.refresh)
         else:
             borrowed = Borrowed().connection(connection)
-            await self._core.threads.settle(self.sync.refresh, connection=borrowed)
+            await self._threads.settle(self.sync.refresh, connection=borrowed)
         return self
 
     async def blocked(self) -> Blocked | None:
         """Return what the task waits for besides its due time; None unless it is blocked."""
-        return await self._core.threads.call(lambda: self.sync.blocked)
+        return await self._threads.call(lambda: self.sync.blocked)
 
     async def parents(self) -> list[int]:
         """Return the ids of its parents, as ``Task.parents`` does."""
-        return await self._core.threads.call(self.sync.parents)
+        return await self._threads.call(self.sync.parents)
 
     async def children(self) -> list[int]:
         """Return the ids of its children, as ``Task.children`` does."""
-        return await self._core.threads.call(self.sync.children)
+        return await self._threads.call(self.sync.children)
 
     async def attempts(
         self, *, limit: int | None = None, before: int | None = None, output: bool = False
     ) -> list[Attempt]:
         """Return every start of the task and how it ended, as ``Task.attempts`` does."""
-        return await self._core.threads.call(self.sync.attempts, limit=limit, before=before, output=output)
+        return await self._threads.call(self.sync.attempts, limit=limit, before=before, output=output)
 
     async def cancel(self, *, running: bool = True) -> bool:
         """Cancel the task, as ``Task.cancel`` does. Cancelling an ``await`` of the task does not cancel the task."""
-        return await self._core.threads.call(self.sync.cancel, running=running)
+        return await self._threads.call(self.sync.cancel, running=running)
 
     async def wait(self, timeout: float | timedelta | None = None) -> Self:
         """Wait until the task is done, abandoned or cancelled, and return it. This takes no additional thread.
@@ -219,7 +211,7 @@ class AsyncTask(Reference, Generic[R]):
         """Wait until the task may have ended. Return False if the deadline has passed before."""
         if clock.has_passed(deadline):
             return False
-        waiting, future = Waiting.on(self._core.queue.store), asyncio.get_running_loop().create_future()
+        waiting, future = Waiting.on(self.sync._store), asyncio.get_running_loop().create_future()
         notify = _notifying(future)
         waiting.add(self.id, notify)
         try:
@@ -231,7 +223,7 @@ class AsyncTask(Reference, Generic[R]):
 
     async def _change(self, seen: Seen) -> None:
         """Wait until the task is no longer as it was seen."""
-        following, future = Following.on(self._core.queue.store), asyncio.get_running_loop().create_future()
+        following, future = Following.on(self.sync._store), asyncio.get_running_loop().create_future()
         notify = _notifying(future)
         following.add(self.id, seen, notify)
         try:
@@ -243,38 +235,43 @@ class AsyncTask(Reference, Generic[R]):
 
     async def start(self) -> bool:
         """Start an attempt, as ``Task.start`` does."""
-        return await self._core.threads.settle(self.sync.start)
+        return await self._threads.settle(self.sync.start)
 
     async def finish(self, result: JSON = None) -> None:
         """End the task as done and store its result, as ``Task.finish`` does."""
-        await self._core.threads.settle(self.sync.finish, result)
+        await self._threads.settle(self.sync.finish, result)
 
     async def fail(self, error: BaseException | str, *, retry: bool = True) -> None:
         """End the attempt as failed, as ``Task.fail`` does."""
-        await self._core.threads.settle(self.sync.fail, error, retry=retry)
+        await self._threads.settle(self.sync.fail, error, retry=retry)
 
     async def release(self, delay: float | timedelta = 0) -> None:
         """Return the task to the queue without spending an attempt, as ``Task.release`` does."""
-        await self._core.threads.settle(self.sync.release, delay)
+        await self._threads.settle(self.sync.release, delay)
 
     async def __aenter__(self) -> Self:
         try:
-            await self._core.threads.settle(self.sync.__enter__)
+            await self._threads.settle(self.sync.__enter__)
         except asyncio.CancelledError:
-            with contextlib.suppress(TaskQueueError):
-                await self.release()
+            await self._return()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Store the end of the task. A block that is cancelled returns the task to the queue, as a signal does."""
+        """Store the end of the task. A block that is cancelled returns the task to the queue, as a signal does.
+
+        If this itself is cancelled, the end is stored anyway: the work is done.
+        """
         if isinstance(error, asyncio.CancelledError):
-            with contextlib.suppress(TaskQueueError):
-                await self.release()
+            await self._return()
             return False
-        return await self._core.threads.settle(self.sync.__exit__, kind, error, traceback)
+        return await self._threads.complete(self.sync.__exit__, kind, error, traceback)
+
+    async def _return(self) -> None:
+        with contextlib.suppress(TaskQueueError):
+            await self._threads.complete(self.sync.release)
 
 
 def _notifying(future: asyncio.Future[None]) -> Callable[..., None]:
@@ -335,10 +332,11 @@ class AsyncTaskFunction(Generic[P, R_co]):
     """
 
     _payload_hint = TaskFunction._payload_hint
+    _inner = "sync"
 
-    def __init__(self, core: Core, sync: TaskFunction[P, R_co], connection: object = None) -> None:
+    def __init__(self, threads: Threads, sync: TaskFunction[P, R_co], connection: object = None) -> None:
         self.sync = sync
-        self._core = core
+        self._threads = threads
         self._connection = connection
         function: Any = sync.__wrapped__  # type: ignore[attr-defined]
         functools.update_wrapper(self, function, updated=())
@@ -372,11 +370,11 @@ class AsyncTaskFunction(Generic[P, R_co]):
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncTask[Any]:
         """Store a call of the function as a task, as ``TaskFunction.enqueue`` does."""
-        threads = self._core.threads
+        threads = self._threads
         if self._connection is None:
-            return AsyncTask(await threads.call(self.sync.enqueue, *args, **kwargs), self._core)
+            return AsyncTask(await threads.call(self.sync.enqueue, *args, **kwargs), threads)
         function = self.sync.using(connection=Borrowed().connection(self._connection))
-        return AsyncTask(await threads.settle(function.enqueue, *args, **kwargs), self._core)
+        return AsyncTask(await threads.settle(function.enqueue, *args, **kwargs), threads)
 
     @overload
     def bind(
@@ -399,12 +397,12 @@ class AsyncTaskFunction(Generic[P, R_co]):
     async def get(self, task: AsyncTask | Task | int) -> AsyncTask[Any]:
         """Return a task of this function, as ``TaskFunction.get`` does."""
         id = task if isinstance(task, int) else task.id
-        return AsyncTask(await self._core.threads.call(self.sync.get, id), self._core)
+        return AsyncTask(await self._threads.call(self.sync.get, id), self._threads)
 
     def using(self, **options: Unpack[UsingOptions]) -> AsyncTaskFunction[P, R_co]:
         """Return the same function with other options, as ``TaskFunction.using`` does."""
         connection = options.get("connection", self._connection)
-        return AsyncTaskFunction(self._core, self.sync.using(**options), connection)
+        return AsyncTaskFunction(self._threads, self.sync.using(**options), connection)
 
 
 # -- flows -----------------------------------------------------------------------------------------
@@ -413,9 +411,9 @@ class AsyncTaskFunction(Generic[P, R_co]):
 class AsyncFlowTask(Reference, Generic[R]):
     """A task of an ``AsyncFlow``. In the same flow, it can be used wherever a task can."""
 
-    def __init__(self, sync: FlowTask[R], core: Core) -> None:
+    def __init__(self, sync: FlowTask[R], threads: Threads) -> None:
         self._sync = sync
-        self._core = core
+        self._threads = threads
 
     def as_link(self, url: str) -> Link:
         """See Reference."""
@@ -424,7 +422,7 @@ class AsyncFlowTask(Reference, Generic[R]):
     @property
     def task(self) -> AsyncTask[R]:
         """The stored task. Raises TaskQueueError before the end of the block, or if it stored nothing."""
-        return AsyncTask(self._sync.task, self._core)
+        return AsyncTask(self._sync.task, self._threads)
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._sync)[1:]}"
@@ -433,15 +431,15 @@ class AsyncFlowTask(Reference, Generic[R]):
 class AsyncFlow:
     """Tasks that are stored together at the end of an ``async with`` block, or not at all: see ``TaskQueue.flow``."""
 
-    def __init__(self, sync: Flow, core: Core) -> None:
+    def __init__(self, sync: Flow, threads: Threads) -> None:
         self._sync = sync
-        self._core = core
+        self._threads = threads
         self._borrowed = Borrowed()
 
     def add(self, target: Any, **options: Unpack[Options]) -> AsyncFlowTask[Any]:
         """Add what ``enqueue`` takes, as ``Flow.add`` does. Do not await it."""
-        given: dict[str, Any] = {**options}
-        return AsyncFlowTask(self._sync.add(self._borrowed.target(target), **self._borrowed.options(given)), self._core)
+        given: dict[str, Any] = self._borrowed.options({**options})
+        return AsyncFlowTask(self._sync.add(self._borrowed.target(target), **given), self._threads)
 
     async def __aenter__(self) -> AsyncFlow:
         self._sync.__enter__()
@@ -450,4 +448,4 @@ class AsyncFlow:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._core.threads.settle(self._sync.__exit__, kind, error, trace)
+        await self._threads.settle(self._sync.__exit__, kind, error, trace)

@@ -15,6 +15,9 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_is_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("dbtaskqueue_in_a_thread", default=False)
+"""Whether a call runs in a thread of ours now."""
+
 
 class Threads:
     """At most ``most`` threads, started when they are needed. Any event loop may use them.
@@ -32,14 +35,19 @@ class Threads:
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
-        """Call a function in a thread, with the context variables of the caller."""
+        """Call a function in a thread, with the context variables of the caller.
+
+        A call that such a call waits for has a thread of its own. With ``dbtaskqueue.testing.inline``, an ``enqueue``
+        runs a task, which may enqueue another one, and so on: they would wait for each other's threads.
+        """
+        if _is_inside.get():
+            return submit_apart(function, *args, **kwargs)
         if self._pid != os.getpid():  # the threads are those of the parent
             self._forget()
-        call = functools.partial(function, *args, **kwargs)
         with self._lock:
             if self._pool is None:
                 self._pool = concurrent.futures.ThreadPoolExecutor(self._most, "dbtaskqueue-async")
-            return self._pool.submit(contextvars.copy_context().run, call)
+            return _submit(self._pool, functools.partial(function, *args, **kwargs))
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a call returns. If this is cancelled, a call that has started continues in its thread."""
@@ -48,14 +56,11 @@ class Threads:
     async def settle(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a call returns. If this is cancelled, it ends when the call has ended, or was not started."""
         submitted = self.submit(function, *args, **kwargs)
-        ended = asyncio.wrap_future(submitted)
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            if not submitted.cancel():
-                await until_done(ended)
-                ended.cancelled() or ended.exception()  # so that nothing is logged about it
-            raise
+        return await _settled(submitted, submitted.cancel)
+
+    async def complete(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a call returns. If this is cancelled, the call is made anyway, and this ends after it."""
+        return await _settled(self.submit(function, *args, **kwargs), lambda: False)
 
     def close(self) -> None:
         """End the threads when their calls have ended. A later call starts others."""
@@ -65,6 +70,38 @@ class Threads:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
+
+
+def submit_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
+    """Call a function in a thread of its own, with the context variables of the caller."""
+    pool = concurrent.futures.ThreadPoolExecutor(1, "dbtaskqueue-async-apart")
+    try:
+        return _submit(pool, functools.partial(function, *args, **kwargs))
+    finally:
+        pool.shutdown(wait=False)
+
+
+async def settle_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what a call returns, which does not wait for another thread. If this is cancelled, the call still ends."""
+    return await _settled(submit_apart(function, *args, **kwargs), lambda: False)
+
+
+def _submit(pool: concurrent.futures.ThreadPoolExecutor, call: Callable[[], T]) -> concurrent.futures.Future[T]:
+    context = contextvars.copy_context()
+    context.run(_is_inside.set, True)
+    return pool.submit(context.run, call)
+
+
+async def _settled(submitted: concurrent.futures.Future[T], withdraw: Callable[[], bool]) -> T:
+    """Return the result. If this is cancelled and ``withdraw`` returns False, it ends when the call has ended."""
+    ended = asyncio.wrap_future(submitted)
+    try:
+        return await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        if not withdraw():
+            await until_done(ended)
+            ended.cancelled() or ended.exception()  # so that nothing is logged about it
+        raise
 
 
 async def until_done(future: asyncio.Future[T]) -> None:

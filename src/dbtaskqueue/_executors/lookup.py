@@ -166,7 +166,7 @@ class Lookup:
         provider, functions, needs_coders = refer(self._functions), {}, True
         if provider is None:
             found = {name: self._functions.find(name) for name in self._functions.names()}
-            functions = {name: refer(function) for name, function in found.items() if function is not None}
+            functions = {name: _place_of(function) for name, function in found.items() if function is not None}
             needs_coders = any(
                 place is not None and found_at(*place) is not found[name] for name, place in functions.items()
             )
@@ -184,7 +184,7 @@ class Lookup:
         if known is None or name is None or name in known:
             return None
         found = self._functions.find(name)
-        place = None if found is None else refer(found)
+        place = None if found is None else _place_of(found)
         return None if place is None else Late(name, place, self._script if place[0] == _MAIN else None)
 
     def learn(self, late: Late) -> None:
@@ -386,6 +386,24 @@ def refer(code: object) -> tuple[str, str] | None:
         if isinstance(module, str) and isinstance(path, str) and _is_there(module, path, code, inner):
             return module, path
     return _search(code) or (None if inner is code else _search(inner))
+
+
+def _place_of(function: Callable[..., Any]) -> tuple[str, str] | None:
+    """Return where another process finds a function; None if it does not.
+
+    Of a task function it must be the same one, with its own backoff and coders. If there is one of an
+    ``AsyncTaskQueue``, or one that was registered above it for another queue, the path leads through that.
+    """
+    place = refer(function)
+    if place is None:
+        return None
+    (module, path), found = place, found_at(*place)
+    while found is not function:
+        step = getattr(type(found), "_inner", None)  # of the type, since some objects have every attribute
+        if step is None:
+            return place
+        found, path = getattr(found, step), f"{path}.{step}"
+    return module, path
 
 
 def found_at(module: str, path: str) -> Any:

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .progress import Progress, part_done
+
 _LONGEST = 500
 """Characters of a value that are shown."""
 
@@ -15,6 +17,13 @@ class Bar(NamedTuple):
 
     part: float
     text: str
+
+
+def progress(reported: Progress) -> Bar | str:
+    """Return what is shown of progress: a bar if its total is known, and its numbers and message."""
+    number = f"{reported.done}" if reported.total is None else f"{reported.done} of {reported.total}"
+    text, part = f"{number} {reported.message or ''}".strip(), part_done(reported)
+    return text if part is None else Bar(part, text)
 
 
 def table(title: str, rows: Iterable[tuple[str, object]]) -> str:

@@ -46,13 +46,6 @@ class FetchMembership(Membership):
         self._lost_claims = LostClaims(self.held, self._known_claims, self.release)
         self.duties = [_LostClaimsDuty(self._check_lost_claims)]
 
-    def join(self) -> int:
-        """See Membership."""
-        with self._lock:
-            if self.id is None:
-                self._leaving = False
-            return super().join()
-
     # -- leaving -----------------------------------------------------------------------------------
 
     def leave(self, unstored: Sequence[tuple[TaskRun, End]] = ()) -> None:
@@ -95,6 +88,7 @@ class FetchMembership(Membership):
         ``hold`` returns an object that releases its task when it is garbage-collected.
         """
         with self._lock:
+            self._leaving = False  # a queue can be used after a disconnect; after a close, fetch() leaves again
             try:
                 self._claiming += 1
                 return self._claim(self.join(), queues, limit, hold)
@@ -127,19 +121,31 @@ class FetchMembership(Membership):
     def start(self, record: TaskRecord, now: int) -> Verdict:
         """Store that a reserved task starts."""
         start = Start(record.id, record.token, now)
-        verdict = self._ask(
-            "start",
-            start,
-            lambda: self.store.exchange(record.worker or 0, starts=[start]).started[0],
-            lambda verdict: verdict._replace(stored=verdict.token == start.token and verdict.state == RUNNING),
-        )
-        with self._lock:
-            if verdict.stored and record.id in self._holds:
-                self._holds[record.id] = record.token, True
+        self._note(record, runs=True)  # before it is stored, or else leave() in another thread would release it
+        try:
+            verdict = self._ask(
+                "start",
+                start,
+                lambda: self.store.exchange(record.worker or 0, starts=[start]).started[0],
+                lambda verdict: verdict._replace(stored=verdict.token == start.token and verdict.state == RUNNING),
+            )
+        except BaseException:
+            self._note(record, runs=False)
+            if self._leaving:
+                with contextlib.suppress(StoreUnavailable):
+                    self.leave()
+            raise
+        if not verdict.stored:
+            self._note(record, runs=False)
         if verdict.stored and self.events.wants(TaskStarted):
             self.events.emit(TaskStarted(record, record.attempt + 1))
         self._forget_if_over(record, verdict)
         return verdict
+
+    def _note(self, record: TaskRecord, *, runs: bool) -> None:
+        with self._lock:
+            if self._holds.get(record.id, (None,))[0] == record.token:
+                self._holds[record.id] = record.token, runs
 
     def end(self, record: TaskRecord, end: End) -> Verdict:
         """Store how a held task ends."""

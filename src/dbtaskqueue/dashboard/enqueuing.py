@@ -9,11 +9,13 @@ from typing import Any
 
 from starlette.responses import Response
 
+from .._executors.lookup import Functions
 from .._formats.payload import JSON
 from .._store.contract import Store
 from ..calls import Command, Target, TaskCall
 from ..checks import check_function
 from ..errors import PayloadError
+from ..functions import TaskFunction
 from ..monitoring.tasks import readable
 from ..options import Options
 from ..queue import TaskQueue
@@ -106,6 +108,9 @@ def enqueue(call: Call) -> Response:
 def _enqueue(call: Call, target: Target) -> Response:
     lane = _lane(call.form, call.queue)
     options = _options(call.form)
+    if isinstance(target, TaskCall):
+        written_in = "arguments" if fields.given(call.form, "payload") is None else "payload"
+        _check_arguments(target, lane.functions, "args" if call.via == "api" else written_in)
     ready(call)
     with as_bad_form():
         task = lane.enqueue_by(actor(call), target, options)
@@ -188,6 +193,16 @@ def _call(function: str | None, args: list[JSON], kwargs: Mapping[str, JSON]) ->
         return TaskCall(check_function(function or ""), args, kwargs, {}, {})
     except ValueError as error:
         raise BadField("function", f"is not valid: {error}") from None
+
+
+def _check_arguments(target: TaskCall, functions: Functions, field: str) -> None:
+    """Refuse arguments that the worker could not decode, if the function is registered in this program."""
+    function = functions.find(target.function)
+    if isinstance(function, TaskFunction):
+        try:
+            function.check_stored(target.args, target.kwargs)
+        except (TypeError, PayloadError) as error:
+            raise BadField(field, f"do not fit: {error}") from None
 
 
 def _words(line: str) -> list[str]:

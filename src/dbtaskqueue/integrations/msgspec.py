@@ -17,8 +17,10 @@ try:
 except ImportError as error:
     raise missing("msgspec", error) from None
 
-_PLACE = re.compile(r" - at (?:`key` in )?`\$(.*)`$", re.DOTALL)
-"""The end of msgspec's messages: where in the value the mistake is."""
+_PLACE = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
+"""Msgspec's messages: what is wrong, and where in the value."""
+_VALUE = re.compile(r"^(Invalid (?:enum )?value) .*", re.DOTALL)
+"""The value, which the messages about enums, literals and tags contain."""
 
 
 class MsgspecCoder(Coder):
@@ -46,9 +48,8 @@ class MsgspecCoder(Coder):
         try:
             return msgspec.convert(value, kind, strict=self._strict, str_keys=True, dec_hook=_from_text)
         except msgspec.ValidationError as error:
-            text = str(error)
-            place = _PLACE.search(text)
-            raise CodingError(text[: place.start()] if place else text, place[1] if place else "") from None
+            reason, place = found.groups() if (found := _PLACE.fullmatch(str(error))) else (str(error), "")
+            raise CodingError(_VALUE.sub(r"\1", reason), place) from None
 
 
 def _as_text(value: object) -> str:

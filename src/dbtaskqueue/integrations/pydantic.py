@@ -17,6 +17,12 @@ except ImportError as error:
 
 _CONFIG = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 """Any bytes can be stored, not only UTF-8. A model has a configuration of its own."""
+_REASONS = {
+    "union_tag_invalid": "Input tag does not match any of the expected tags",
+    "zoneinfo_str": "Input should be a known time zone",
+    "import_error": "Input should be a valid python path",
+}
+"""Messages in place of those of pydantic that contain the value, by the type of the error."""
 
 
 class PydanticCoder(Coder):
@@ -50,7 +56,8 @@ class PydanticCoder(Coder):
             return self._adapter(kind).load(value)
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise CodingError(first["msg"], "".join(map(_place, first["loc"][1:]))) from None
+            reason = _REASONS.get(first["type"], first["msg"])
+            raise CodingError(reason, "".join(map(_place, first["loc"][1:]))) from None
 
     def _adapter(self, kind: Any) -> _Adapter:
         try:

@@ -42,10 +42,17 @@ class tqdm(_auto.tqdm):  # type: ignore[misc]  # noqa: N801
 
     _cancelled: TaskCancelled | None = None
     _is_closing = False
+    _task: RunningTask | None = None
+    _is_outermost = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        if options.get("file") is None and _task() is not None and not sys.stderr.isatty():
-            options["file"] = _Nowhere()
+        self._task = task = _current_task()
+        if task is not None:
+            with self.get_lock():  # tqdm's own positions count the bars of all tasks of this process
+                others = [each for each in self._instances if each is not self]
+            self._is_outermost = all(getattr(each, "_task", None) is not task for each in others)
+            if options.get("file") is None and not sys.stderr.isatty():
+                options["file"] = _Nowhere()
         super().__init__(*args, **options)
 
     def display(self, *args: Any, **options: Any) -> Any:
@@ -69,10 +76,9 @@ class tqdm(_auto.tqdm):  # type: ignore[misc]  # noqa: N801
 
     def _report(self) -> None:
         """Report the progress. This raises nothing, since tqdm holds a lock and would not release it."""
-        task = None if self.pos or self._is_closing else _task()
-        if task is not None:
+        if self._task is not None and self._is_outermost and not self._is_closing:
             try:
-                task.progress(self.n, self.total, self.desc.removesuffix(": ") or None)
+                self._task.progress(self.n, self.total, self.desc.removesuffix(": ") or None)
             except TaskCancelled as error:
                 self._cancelled = error
 
@@ -93,7 +99,7 @@ def patch() -> None:
         module.tqdm, module.trange = tqdm, trange
 
 
-def _task() -> RunningTask | None:
+def _current_task() -> RunningTask | None:
     try:
         return current_task()
     except RuntimeError:  # outside of a task

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Union
+from typing import Annotated, Any, Literal, Union
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from helpers import python_path
@@ -27,6 +30,7 @@ from typed_tasks import Job, Later, Order, Point, both, echoes  # noqa: E402
 
 from dbtaskqueue import AsyncTaskQueue, Coder, PayloadError, Task, TaskCall, TaskFailed, TaskQueue, Worker  # noqa: E402
 from dbtaskqueue.coding import CallCoding, CodingError  # noqa: E402
+from dbtaskqueue.functions import Registry  # noqa: E402
 from dbtaskqueue.integrations.msgspec import MsgspecCoder  # noqa: E402
 from dbtaskqueue.integrations.pydantic import PydanticCoder  # noqa: E402
 from dbtaskqueue.testing import run_tasks  # noqa: E402
@@ -84,6 +88,13 @@ def test_positional_only_and_keyword_only_parameters(typed: TaskQueue) -> None:
 @EXECUTORS
 def test_an_async_function(typed: TaskQueue, executor: str) -> None:
     assert result(typed, typed_tasks.tomorrow.bind(DAY), executor) == DAY + timedelta(days=1)
+
+
+def test_the_result_of_a_function_that_returns_a_coroutine() -> None:
+    def f() -> Coroutine[Any, Any, date]: ...
+
+    f.__annotations__ = {"return": Coroutine[Any, Any, date]}
+    assert CallCoding(f, "f", [MsgspecCoder()]).encode_result(DAY) == "2026-11-28"
 
 
 def test_a_decorated_function(typed: TaskQueue) -> None:
@@ -151,8 +162,9 @@ class Temperature:
         self.degrees = degrees
 
 
-def test_a_coder_of_ones_own(url: str) -> None:
-    with TaskQueue(url, coders=[Celsius(), MsgspecCoder()]) as queue:
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_coder_of_ones_own(url: str, is_first: bool) -> None:
+    with TaskQueue(url, coders=[Celsius(), MsgspecCoder()][:: 1 if is_first else -1]) as queue:
 
         @queue.task(name="heat")
         def heat(start: Temperature, day: date) -> Temperature:
@@ -161,6 +173,31 @@ def test_a_coder_of_ones_own(url: str) -> None:
         assert result(queue, heat.bind(Temperature(20.5), DAY)).degrees == 48.5
         with pytest.raises(PayloadError, match=r"^heat: argument start\.degrees: no number$"):
             heat.bind(Temperature("hot"), DAY)  # type: ignore[arg-type]
+
+
+class Pickled(Coder):
+    """A coder that accepts everything, and encodes it as a text."""
+
+    def can(self, kind: object) -> bool:
+        return True
+
+    def encode(self, value: Any, kind: Any) -> Any:
+        return pickle.dumps(value, protocol=0).decode("latin-1")
+
+    def decode(self, value: Any, kind: Any) -> Any:
+        return pickle.loads(value.encode("latin-1"))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_coder_that_does_not_encode_a_tuple_as_a_list(named: bool) -> None:
+    """Several arguments are coded together only if the coder returns a value for each."""
+    coding = CallCoding(typed_tasks.positional.__wrapped__, "f", [Pickled()])  # type: ignore[attr-defined]
+    args, kwargs = coding.encode([DAY], {"third": DAY} if named else {})
+    assert (len(args), list(kwargs)) == (1, ["third"] * named)
+    assert coding.decode(args, kwargs) == ([DAY], {"third": DAY} if named else {})
+    two = CallCoding(lambda one, two: None, "f", [Pickled()])
+    two._function.__annotations__ = {"one": date, "two": date}
+    assert two.decode(*two.encode([DAY, DAY], {})) == ([DAY, DAY], {})
 
 
 def test_what_is_not_a_coder(url: str) -> None:
@@ -279,13 +316,62 @@ def test_a_result_that_does_not_fit_fails_the_attempt(typed: TaskQueue, executor
     assert again.get_result(10) == DAY
 
 
-def test_a_value_never_gets_into_an_error(own: TaskQueue) -> None:
-    function = own.task(typed_tasks.days_later)
-    with pytest.raises(PayloadError) as refused:
-        function.bind("my password", 1)  # type: ignore[arg-type]
-    assert "password" not in str(refused.value)
+class OneTag(msgspec.Struct, tag="one"):
+    on: date
+
+
+class TwoTag(msgspec.Struct, tag="two"):
+    on: date
+
+
+class OneModel(pydantic.BaseModel):
+    type: Literal["one"]
+
+
+class TwoModel(pydantic.BaseModel):
+    type: Literal["two"]
+
+
+SECRETS: dict[str, tuple[Any, Any]] = {
+    "date": (date, "my password"),
+    "enum": (typed_tasks.Color, "my password"),
+    "number": (typed_tasks.Level, 1234567),
+    "nested": (list[Point], [{"x": "my password", "on": "2026-11-28"}]),
+    "place": (typed_tasks.Color, "a - at `$.password` b"),
+    "tag": (OneTag | TwoTag, {"type": "my password", "on": "2026-11-28"}),
+    "model": (Annotated[OneModel | TwoModel, pydantic.Field(discriminator="type")], {"type": "my password"}),
+    "zone": (ZoneInfo, "my password"),
+}
+UNSUPPORTED = {"tag": ["pydantic"], "model": ["msgspec"], "zone": ["msgspec"]}
+
+
+@pytest.mark.parametrize(
+    ("coder", "name"),
+    [(coder, name) for coder in ("msgspec", "pydantic") for name in SECRETS if coder not in UNSUPPORTED.get(name, ())],
+)
+def test_a_value_never_gets_into_an_error(coder: str, name: str) -> None:
+    """Errors of tasks are logged, and payloads never are."""
+    kind, value = SECRETS[name]
+    used = MsgspecCoder() if coder == "msgspec" else PydanticCoder()
+    coding = CallCoding(lambda value: None, "f", [used])
+    coding._function.__annotations__ = {"value": kind}
+    with pytest.raises(PayloadError, match=r"^f: argument value.*: \S") as refused:
+        coding.encode([value], {})
+    assert not re.search("password|1234567", str(refused.value))
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
+
+
+def test_an_error_without_a_text_is_named() -> None:
+    class Silent(Celsius):
+        def decode(self, value: Any, kind: Any) -> Any:
+            raise ValueError
+
+    def f(start: Temperature) -> None: ...
+
+    f.__annotations__ = {"start": Temperature}
+    with pytest.raises(PayloadError, match=r"^f: argument start: ValueError$"):
+        CallCoding(f, "f", [Silent()]).encode([Temperature(1.0)], {})
 
 
 # -- without a coder -------------------------------------------------------------------------------
@@ -404,6 +490,22 @@ def test_a_result_that_cannot_be_read_as_annotated(own: TaskQueue, url: str) -> 
         run(other)
     with pytest.raises(PayloadError, match=r"^f: result: "):
         task.get_result(10)
+
+
+def test_a_task_that_reads_such_a_result_is_retried(own: TaskQueue) -> None:
+    """Only arguments that do not fit would never fit."""
+    inner = own.task(name="f")(typed_tasks.days_later).enqueue(DAY, 1)
+    own.functions = Registry()
+    own.task(name="f")(lambda day, days: "tomorrow")
+
+    @own.task(name="outer", max_attempts=5)
+    def outer() -> None:
+        inner.get_result(10)
+
+    task = outer.enqueue()
+    run(own)
+    assert inner.refresh().state == "done"
+    assert (task.refresh().state, task.error_type) == ("failed", "dbtaskqueue.errors.PayloadError")
 
 
 def test_a_task_that_had_the_key_may_be_one_of_another_function(own: TaskQueue) -> None:
@@ -556,6 +658,19 @@ if __name__ == "__main__":
     Worker(queue, executor="process").run(burst=True)
     print(task.get_result(10).isoformat())
 """
+
+
+@EXECUTORS
+@pytest.mark.parametrize("name", ["shared", "shared_async", "only_async"])
+def test_a_function_has_the_coders_and_the_backoff_of_the_workers_queue(
+    queue: TaskQueue, executor: str, name: str
+) -> None:
+    """Another queue, or an ``AsyncTaskQueue``, has a task function of its own in the module."""
+    queue.functions = both.functions if name == "shared" else typed_tasks.async_typed.functions
+    task = queue.enqueue(TaskCall(f"typed_tasks.{name}", ["2026-11-28"], {}, {"max_attempts": 5}, {}))
+    run(queue, executor)
+    assert task.refresh().state == "abandoned", "as backoff returns None"
+    assert "LookupError: date" in (task.error or "")
 
 
 def test_a_child_finds_the_coders_of_a_queue_at_the_top_of_a_script(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ class SqlTasks(SqlDependencies, Tasks):
         if connection is None:
             rows = self._connections.query("get", {"id": task})
         else:
+            self._connections.prepare_to_borrow()
             with self._connections.translated_for_user():
                 rows = lend(connection, lambda lent: self._borrow(lent, reads=True).rows("get", {"id": task}))
         return TaskRecord(*rows[0]) if rows else None
