@@ -2839,6 +2839,7 @@ MUTANTS = [
         "        try:\n            self._declare()\n",
         _cli("probes::test_a_worker_that_starts_in_an_outage_is_alive"),
         only="outage",
+    ),
     # -- typed arguments --
     Mutant(
         "a value is not decoded when it is encoded",
