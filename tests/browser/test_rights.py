@@ -80,7 +80,10 @@ class Elsewhere(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of another site, and the directory of its pages."""
+    """The address of another site, and the directory of its pages.
+
+    A test asks for it before its page, which is then closed first: it would report the end of the server as an error.
+    """
     directory = tmp_path / "elsewhere"
     directory.mkdir()
     serve = functools.partial(Elsewhere, directory=str(directory))
@@ -93,7 +96,7 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_64_a_form_of_another_site_changes_nothing(
-    site: Site, page: Page, visitor: Visitor, elsewhere: tuple[str, Path]
+    elsewhere: tuple[str, Path], site: Site, page: Page, visitor: Visitor
 ) -> None:
     """64 (threat 3): also if the cookie goes along, as between two ports of localhost, which are one site."""
     visitor.expects("40[01369]")
@@ -112,7 +115,7 @@ def test_64_a_form_of_another_site_changes_nothing(
     assert task.refresh().state == "pending"
 
 
-def test_66_a_link_from_another_site_arrives_signed_in(site: Site, page: Page, elsewhere: tuple[str, Path]) -> None:
+def test_66_a_link_from_another_site_arrives_signed_in(elsewhere: tuple[str, Path], site: Site, page: Page) -> None:
     """66 (threat 5): as from an alert."""
     site.lane("mail").enqueue(1)
     address, directory = elsewhere
@@ -123,7 +126,7 @@ def test_66_a_link_from_another_site_arrives_signed_in(site: Site, page: Page, e
 
 
 def test_70_no_other_site_can_frame_a_page(
-    site: Site, page: Page, visitor: Visitor, elsewhere: tuple[str, Path]
+    elsewhere: tuple[str, Path], site: Site, page: Page, visitor: Visitor
 ) -> None:
     """70 (threat 9): clickjacking, by another origin of the same site, to which the cookie goes along."""
     visitor.expects("frame-ancestors", "Framing", "ERR_BLOCKED")

@@ -153,6 +153,7 @@ PLACES = DELAYS | EXPIRIES | LIMITS | LEASES | PERIODS | AGES | SCHEDULES | TIME
 NO_DURATIONS = {
     *("RetryPolicy.__init__ factor", "RetryPolicy.__init__ jitter"),
     *("RunningTask.progress done", "RunningTask.progress total"),
+    *("Extension.progressed done", "Extension.progressed total"),
     *("TaskQueue.history since", "TaskQueue.history step"),
     *(f"TaskQueue.set_retention {name}" for name in ("done", "cancelled", "abandoned")),
 }
