@@ -2638,7 +2638,7 @@ MUTANTS = [
     Mutant(
         "children of an older opentelemetry-instrument are not traced",
         OTEL_INSTRUMENTOR,
-        "        if _DIRECTORY not in entries:\n",
+        "        if (directory := _directory()) not in entries:\n",
         "        if False:\n",
         _integration("opentelemetry::test_opentelemetry_instrument_traces_a_producer_and_a_worker"),
         only="older",

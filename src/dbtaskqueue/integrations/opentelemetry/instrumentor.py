@@ -17,9 +17,6 @@ from dbtaskqueue.extension import for_all_queues
 
 from .tracing import OpenTelemetry
 
-_DIRECTORY = str(Path(auto_instrumentation.__file__).parent)
-"""The directory whose ``sitecustomize`` module instruments a Python process at its start."""
-
 
 class _ByCommand(OpenTelemetry):
     """The extension of a program that ``opentelemetry-instrument`` has started."""
@@ -28,8 +25,8 @@ class _ByCommand(OpenTelemetry):
     def worker(self, worker: Worker) -> Iterator[None]:
         """See Extension. Child processes are instrumented, which older versions of the command prevent."""
         entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-        if _DIRECTORY not in entries:
-            os.environ["PYTHONPATH"] = os.pathsep.join([_DIRECTORY, *entries])
+        if (directory := _directory()) not in entries:
+            os.environ["PYTHONPATH"] = os.pathsep.join([directory, *entries])
         with super().worker(worker):
             yield
 
@@ -65,4 +62,9 @@ class DbtaskqueueInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has
 def _is_by_command() -> bool:
     """Return whether ``opentelemetry-instrument`` has started this process."""
     file = getattr(sys.modules.get("sitecustomize"), "__file__", None)
-    return file is not None and str(Path(file).parent) == _DIRECTORY
+    return file is not None and str(Path(file).parent) == _directory()
+
+
+def _directory() -> str:
+    """Return the directory whose ``sitecustomize`` module instruments a Python process at its start."""
+    return str(Path(auto_instrumentation.__file__).parent)

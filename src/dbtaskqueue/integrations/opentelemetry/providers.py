@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
@@ -17,8 +17,8 @@ from dbtaskqueue._system.log import event
 from .metrics import Meters
 
 T = TypeVar("T")
-TracerSource = TracerProvider | Callable[[], TracerProvider] | None
-MeterSource = MeterProvider | Callable[[], MeterProvider] | None
+TracerSource: TypeAlias = "TracerProvider | Callable[[], TracerProvider] | None"
+MeterSource: TypeAlias = "MeterProvider | Callable[[], MeterProvider] | None"
 _SCOPE = "dbtaskqueue.integrations.opentelemetry"
 _FLUSH = 2000
 """Milliseconds for which the end of a process waits, for spans and for metrics. A child has 5 s to leave."""
