@@ -106,7 +106,7 @@ class Worker:
         if queue is not None and queues is not None:
             raise TypeError("give queue or queues, not both")
         if isinstance(queues, str):
-            raise TypeError("queues must be a list of names; for a single name, use queue")
+            raise TypeError(f"queues must be a list of names, such as [{queues!r}], not {queues!r}")
         if queues is not None and not queues:
             raise ValueError("queues is empty")
         given: WorkerOptions = {
@@ -183,8 +183,8 @@ class Worker:
             refuse_async_generator(callback, "the callback")
         elif not self._queue.functions.names() and not self.allow_commands:
             raise TypeError(
-                "run() has nothing to run: pass it a callback, or create the Worker with the TaskQueue that has the"
-                " task functions (a Worker created with a URL has none)"
+                "the worker has nothing to run: its TaskQueue has no task functions. Import the modules that define"
+                " them, or pass a callback. A Worker created with a URL has no task functions"
             )
         given: RunOptions = {"burst": burst, "max_tasks": max_tasks, "idle_timeout": idle_timeout}
         limits = RunLimits(**check_options(given, RunOptions))

@@ -63,7 +63,7 @@ def test_other_queues_are_searched_on_request(cli: Cli, queue: TaskQueue) -> Non
     [
         (("stat:done",), "stat"),
         (("state:finished",), "state"),
-        (("ended:yesterday",), "ended"),
+        (("ended:yesterday",), "ended: invalid time 'yesterday': must be like 24h, 2030-01-31T12:00 or"),
         (("state:",), "state"),
         (("--cursor", "x"), "cursor"),
         (("--sort", "oldest"), "sort"),

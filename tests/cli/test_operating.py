@@ -30,6 +30,16 @@ def test_cancel(cli: Cli, queue: TaskQueue) -> None:
     assert_explained(cli("cancel", running.id), "cancel: task 1 is done")
 
 
+def test_a_cancellation_is_requested_only_until_the_task_ends(cli: Cli, queue: TaskQueue) -> None:
+    task = queue.enqueue(1)
+    held = queue.fetch()[0]
+    held.start()
+    cli("cancel", task.id)
+    assert "running, cancellation requested\n" in cli("show", task.id).out
+    held.finish()
+    assert "cancellation requested" not in cli("show", task.id).out
+
+
 def test_suspend_and_continue(cli: Cli, queue: TaskQueue) -> None:
     task = queue.enqueue(1)
     held = queue.fetch()[0]
@@ -53,7 +63,7 @@ def test_pause_and_resume(cli: Cli, queue: TaskQueue) -> None:
     assert queue.fetch(timeout=0) == []
     with TaskQueue(cli.url, "other") as other:
         assert not other.stats().paused
-    assert cli("resume").out == "queue default is not paused\n"
+    assert cli("resume").out == "queue default is resumed\n"
     assert not queue.stats().paused
 
 

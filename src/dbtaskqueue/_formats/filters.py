@@ -325,7 +325,7 @@ def _moment(name: str, text: str, now: int) -> int:
     if _AGE.fullmatch(text):
         micros = _micros(name, text)
         return now + micros if name == "due" else now - micros
-    return clock.from_datetime(quantities.moment(text))
+    return clock.from_datetime(quantities.moment(text, other="24h"))
 
 
 Reader = Callable[[str, Any, int], Value]

@@ -60,12 +60,18 @@ def size(text: str) -> int:
     return found
 
 
-def moment(text: str) -> datetime:
-    """Return a time in ISO 8601; without an offset it is in the local time zone. Raises ValueError."""
+def moment(text: str, *, other: str = "") -> datetime:
+    """Return a time in ISO 8601; without an offset it is in the local time zone.
+
+    Raises ValueError. Its message also has ``other``, an example of another form that the caller accepts.
+    """
     try:
         found = datetime.fromisoformat(text)
         found = found if found.utcoffset() is not None else found.astimezone()
     except (ValueError, OverflowError):
-        raise ValueError(f"invalid time {text!r}: must be like 2030-01-31T12:00 or 2030-01-31T12:00+01:00") from None
+        examples = f"{other}, " if other else ""
+        raise ValueError(
+            f"invalid time {text!r}: must be like {examples}2030-01-31T12:00 or 2030-01-31T12:00+01:00"
+        ) from None
     clock.from_datetime(found)  # raises for a year that a datetime in UTC cannot hold
     return found

@@ -57,7 +57,7 @@ def resume(url: str | None, queue: str) -> None:
     with open_queue(url, queue) as task_queue:
         refuse_unknown(task_queue.store, queue)
         task_queue.resume(actor=operator())
-    click.echo(f"queue {queue} is not paused")
+    click.echo(f"queue {queue} is resumed")
 
 
 @click.command()

@@ -14,7 +14,7 @@ from .._system import clock
 from ..monitoring.tasks import attempt_text, command_text, details, error_line, readable, value_text
 from ..overview import WorkerInfo, find_worker
 from ..reasons import parent_words
-from ..states import RUNNING
+from ..states import FINAL, RUNNING
 from ..task import Attempt, Task, look_up
 from .completion import task_ids
 from .dependencies import blocked_words
@@ -116,7 +116,7 @@ def _state_words(task: Task) -> Iterator[str]:
     yield str(task.state)
     if task.suspended:
         yield "suspended"
-    if task.cancel_requested:
+    if task.cancel_requested and task.state not in FINAL:
         yield "cancellation requested"
 
 

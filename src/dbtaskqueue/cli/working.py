@@ -214,7 +214,8 @@ def _find(target: str, url: str | None) -> TaskQueue | Callback:
     """Return what MODULE:NAME names. A ``TaskQueue()`` without a URL in the module uses the command's."""
     module_name, colon, path = target.partition(":")
     if not (module_name and colon and path):
-        raise click.BadParameter(f"{target!r} is not of the form MODULE:NAME", param_hint="MODULE:NAME")
+        why = f"{target!r} is not of the form MODULE:NAME, such as app:queue"
+        raise click.BadParameter(why, param_hint="MODULE:NAME")
     if "/" in module_name or module_name.endswith(".py"):
         why = f"{module_name!r} is not a module's name; {_module_for(module_name, path)}"
         raise click.BadParameter(why, param_hint="MODULE:NAME")

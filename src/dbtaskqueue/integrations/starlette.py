@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
+from .._formats.progress import Progress
 from ..aio import AsyncTask, AsyncTaskQueue
 from ..errors import InvalidTransition, StoreUnavailable, TaskNotFound, TaskQueueError
-from ..states import FINAL
+from ..states import FINAL, RUNNING, TaskState
 from . import missing
 
 try:
@@ -132,12 +133,17 @@ def _shown(task: AsyncTask[Any]) -> dict[str, Any]:
         "id": task.id,
         "state": task.state,
         "attempt": task.attempt,
-        "progress": None if task.progress is None else task.progress._asdict(),
+        "progress": None if task.progress is None else _shown_progress(task.progress, task.state),
         "result": task.result,
         "created_at": _iso(task.created_at),
         "started_at": _iso(task.started_at),
         "finished_at": _iso(task.finished_at),
     }
+
+
+def _shown_progress(progress: Progress, state: TaskState) -> dict[str, Any]:
+    """Return the progress. The ``eta`` of an attempt that has ended means nothing."""
+    return (progress if state == RUNNING else progress._replace(eta=None))._asdict()
 
 
 def _iso(time: datetime | None) -> str | None:
@@ -149,7 +155,7 @@ async def _events(task: AsyncTask[Any]) -> AsyncIterator[str]:
 
     The stream does not end while the database is unavailable: browsers would ask again, and give up at the answer 503.
     """
-    updates = task.follow()
+    updates, sent = task.follow(), ""
     update: asyncio.Future[Any] | None = None
     try:
         while True:
@@ -167,8 +173,11 @@ async def _events(task: AsyncTask[Any]) -> AsyncIterator[str]:
                 return
             if seen is None:
                 return
-            name = "event: end\n" if seen in FINAL else ""
-            yield f"{name}data: {json.dumps(_shown(task), separators=(',', ':'))}\n\n"
+            name = "event: end\n" if task.state in FINAL else ""
+            message = f"{name}data: {json.dumps(_shown(task), separators=(',', ':'))}\n\n"
+            if message != sent:  # a new state and new progress are two updates, and one message has both
+                yield message
+                sent = message
     finally:
         if update is not None:
             update.cancel()

@@ -13,7 +13,15 @@ from helpers import until
 from integrations.environments import environment
 from servers.requirements import library
 
-from dbtaskqueue import AsyncTask, AsyncTaskQueue, StoreUnavailable, TaskQueue, TaskQueueError
+from dbtaskqueue import (
+    AsyncTask,
+    AsyncTaskQueue,
+    StoreUnavailable,
+    TaskQueue,
+    TaskQueueError,
+    Worker,
+    current_task,
+)
 
 library("starlette", "fastapi", "litestar", "httpx")
 
@@ -68,6 +76,25 @@ def test_a_task_is_shown_without_texts_of_errors(shop: AsyncTaskQueue, client: T
         assert "abandoned" in answer.text
         assert "secret" not in answer.text
     assert client.post(f"/tasks/{task.id}/cancel").status_code == 409
+
+
+def test_progress_is_not_sent_twice_and_has_an_eta_only_while_the_task_runs(
+    shop: AsyncTaskQueue, client: TestClient
+) -> None:
+    task = shop.sync.enqueue()
+    while_running = []
+
+    def half(_: object) -> None:
+        for done in (0, 2):
+            current_task().progress(done, 4)
+        until(lambda: client.get(f"/tasks/{task.id}").json()["progress"])
+        while_running.append(client.get(f"/tasks/{task.id}").json()["progress"])
+
+    Worker(shop.sync).run(half, max_tasks=1)
+    assert while_running[0]["eta"] is not None
+    name, data = client.get(f"/tasks/{task.id}/events").text.strip().splitlines()
+    assert name == "event: end"
+    assert json.loads(data.removeprefix("data: "))["progress"] == {**while_running[0], "eta": None}
 
 
 @pytest.mark.parametrize("id", ["99", "x", "-1", "0", "1.0", "٣", "9" * 19, "9" * 5000])
@@ -233,7 +260,10 @@ def test_a_worker_runs_in_the_application(shop: AsyncTaskQueue) -> None:
 
 
 def test_an_application_whose_worker_cannot_run_does_not_start(shop: AsyncTaskQueue) -> None:
-    with pytest.raises(TypeError, match="nothing to run"), TestClient(Starlette(lifespan=shop.lifespan_with_worker())):
+    with (
+        pytest.raises(TypeError, match="Import the modules"),
+        TestClient(Starlette(lifespan=shop.lifespan_with_worker())),
+    ):
         pass
     app = Starlette(lifespan=shop.lifespan_with_worker(str, concurrency=0))
     with pytest.raises(ValueError, match="concurrency"), TestClient(app):

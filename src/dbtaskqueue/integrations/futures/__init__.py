@@ -72,7 +72,10 @@ class QueueExecutor(Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if initializer is not None and executor == "process" and refer(initializer) is None:
-            raise TypeError(f"{initializer!r} cannot be found by its module and name, as a child process has to do")
+            raise TypeError(
+                f"{initializer!r} cannot be found by its module and name, so no child process could call it;"
+                " pass an initializer that is defined at the top of a module"
+            )
         arguments = [encode(value, f"initargs[{index}]") for index, value in enumerate(initargs)]
         known = Known((calls, initializer, [retry is None, arguments]))
         self._pool = Pool(TaskQueue(url, queue, retry=retry or DEFAULT), known, max_workers, executor or "thread")

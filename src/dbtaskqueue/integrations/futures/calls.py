@@ -134,7 +134,10 @@ class Known:
         code = _code_of(function)
         place = refer(code) if callable(code) else None
         if place is None or _code_of(found_at(*place)) != code:  # such as a function that is decorated only here
-            raise TypeError(f"{function!r} cannot be found by its module and name, as another process has to do")
+            raise TypeError(
+                f"{function!r} cannot be found by its module and name, so no other process could run it;"
+                " submit a function that is defined at the top of a module"
+            )
         module, path = place
         name = f"{module_of(function) if module == '__main__' else module}.{path}"
         is_new = self.find(name) is None
