@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from dbtaskqueue import TaskQueue
+from dbtaskqueue import Task, TaskQueue
 from dbtaskqueue._maintenance.rescuer import Rescuer
 from dbtaskqueue._store.contract import Acted, WorkerRecord
 
@@ -151,15 +151,18 @@ class WorkerReads:
         return 3 * (lease / Rescuer.interval + 1)
 
 
-def before_each_step(queue: TaskQueue, monkeypatch: Any, act: Callable[[], object]) -> None:
-    """Do something between the search of a bulk action and the change of what it has found, in each of its steps."""
+def start_one_before_each_step(queue: TaskQueue, monkeypatch: Any) -> list[Task[Any]]:
+    """Start a task between each search of a bulk action and its change of what it has found. Return the started."""
     change = queue.store.act
+    started: list[Task[Any]] = []
 
     def step(*arguments: Any) -> Acted:
-        act()
+        started.extend(queue.fetch(timeout=5))
+        started[-1].start()
         return change(*arguments)
 
     monkeypatch.setattr(queue.store, "act", step)
+    return started
 
 
 def with_option(url: str, option: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engines import execute
-from helpers import Background, before_each_step
+from helpers import Background, start_one_before_each_step
 
 from dbtaskqueue import Action, Bulk, InvalidTransition, RetryPolicy, Task, TaskNotFound, TaskQueue, Worker
 from dbtaskqueue._store.connections import Conflict
@@ -175,13 +175,7 @@ def test_a_task_that_starts_after_it_was_found_pending_is_not_interrupted(
     queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue_many(range(3))
-    started: list[Any] = []
-
-    def start() -> None:
-        started.extend(queue.fetch(timeout=5))
-        started[-1].start()
-
-    before_each_step(queue, monkeypatch, start)
+    started = start_one_before_each_step(queue, monkeypatch)
     assert queue.cancel_many(state=["pending", "failed"]) == Bulk(2, {"it is running": 1})
     assert [queue.get(task.id).cancel_requested for task in started] == [False]
 

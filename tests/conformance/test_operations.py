@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from engines import execute
-from helpers import before_each_step, until
+from helpers import start_one_before_each_step, until
 
 from dbtaskqueue import TaskQueue
 from dbtaskqueue._formats.filters import parse
@@ -55,13 +55,7 @@ def test_a_task_that_starts_after_it_was_found_pending_is_not_interrupted(
     queue: TaskQueue, runner: OperationRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue_many(range(3))
-    started: list[Any] = []
-
-    def start() -> None:
-        started.extend(queue.fetch(timeout=5))
-        started[-1].start()
-
-    before_each_step(queue, monkeypatch, start)
+    started = start_one_before_each_step(queue, monkeypatch)
     found = ended(queue, runner, create(queue, state="pending"))
     assert (found.changed, found.refused) == (2, '{"it is running": 1}')
     assert [queue.get(task.id).cancel_requested for task in started] == [False]
