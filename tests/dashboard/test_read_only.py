@@ -155,6 +155,7 @@ def directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp())
     path.chmod(0o755)
     yield path
+    path.chmod(0o755)
     shutil.rmtree(path)
 
 
@@ -164,12 +165,12 @@ def test_a_sqlite_file_of_another_user(directory: Path, is_used: bool) -> None:
     """It is read also while nobody uses it: then the files that WAL needs do not exist, and cannot be made."""
     url = f"sqlite:///{directory}/tasks.sqlite"
     fill(url)
-    if os.getuid() != 0:
-        directory.chmod(0o555)
     environment = {**os.environ, "PYTHONPATH": python_path()}
     with TaskQueue(url) as queue:
         if not is_used:
             queue.close()
+        if os.getuid() != 0:
+            directory.chmod(0o555)  # the other user is ourselves
         command = [sys.executable, "-c", FOR_OTHERS, url]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         try:
