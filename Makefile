@@ -15,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist load --maxschedchunk 1
 help:
 	@echo "make demo      half a minute: enqueue, retry, kill -9, recover"
 	@echo "make dashboard the dashboard, on a demo database with workers; Ctrl-C ends it"
-	@echo "make test      a quarter of an hour: every test, each on the engines that can make it fail"
+	@echo "make test      half an hour: every test, each on the engines that can make it fail"
 	@echo "make test-all  every test on every engine, and the tests of integrations with the oldest libraries"
 	@echo "make test-oldest  tests of integrations with the oldest libraries that pyproject.toml allows"
 	@echo "make mutants   break the code on purpose, one fault at a time, and check that the tests notice"
