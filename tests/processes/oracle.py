@@ -127,9 +127,10 @@ class Crowd:
             until(lambda: self._is_through(queue), within=60, what="the end of all tasks")
             logs = [self._stopped(worker) for worker in self._workers]
             self._check(queue)
-        for text in logs:
-            assert 1 <= text.count(UNAVAILABLE) == text.count(AVAILABLE_AGAIN) <= outages, text
+        for text in logs:  # a worker that asks nothing during a short outage does not notice it
+            assert text.count(UNAVAILABLE) == text.count(AVAILABLE_AGAIN) <= outages, text
             assert "Traceback" not in text, text
+        assert any(UNAVAILABLE in text for text in logs)
 
     @staticmethod
     def _is_through(queue: TaskQueue) -> bool:
