@@ -24,7 +24,7 @@ class Report:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        ignores = config.option.ignore or config.option.ignore_glob or config.option.lf
+        ignores = config.option.ignore or config.option.ignore_glob or getattr(config.option, "lf", False)
         self._is_complete = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not ignores
         self._ran: dict[str, set[str]] = query_coverage.recorded
         self._absent: set[str] = absent
