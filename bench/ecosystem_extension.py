@@ -12,7 +12,7 @@ from .processes import run_child
 Seconds = dict[str, dict[str, list[float]]]
 TASKS = 2_000
 """Tasks in each of the short rounds, which take turns: so the machine's load is the same for all."""
-ROUNDS = 20
+ROUNDS = 30
 KINDS = "none", "empty", "full"
 _TARGET = 0.97
 

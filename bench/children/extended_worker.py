@@ -5,6 +5,7 @@ or "full" (every method). Prints the seconds of each in all rounds: wall time an
 """
 
 import contextlib
+import itertools
 import json
 import sys
 import time
@@ -69,8 +70,10 @@ url, rounds, tasks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 kinds = {"none": [], "empty": [Extension()], "full": [Full()]}
 queues = {kind: TaskQueue(url, kind, extensions=extensions) for kind, extensions in kinds.items()}
 seconds = {kind: {"enqueue": [0.0, 0.0], "run": [0.0, 0.0]} for kind in kinds}
+orders = list(itertools.permutations(queues))  # so that each kind follows each other one equally often
 for number in range(-1, rounds):
-    for kind, queue in queues.items() if number % 2 else reversed(queues.items()):
+    for kind in orders[number % len(orders)]:
+        queue = queues[kind]
         enqueued = enqueue(queue, tasks // 10)
         queue.enqueue_many([{"number": number} for number in range(tasks - tasks // 10)])
         ran = run(queue, tasks)
